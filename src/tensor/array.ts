@@ -1,0 +1,99 @@
+/**
+ * Arrays in memory: what enters and leaves a session, and what weight files are read into.
+ *
+ * An `NdArray` is plain data (type, shape, row-major values); arithmetic on it belongs in a graph, not here.
+ */
+
+/** Element types, by their ONNX names. `float16` and `bfloat16` are kept as their raw 16 bits. */
+export type DType =
+  | "float32"
+  | "float64"
+  | "float16"
+  | "bfloat16"
+  | "int8"
+  | "uint8"
+  | "int16"
+  | "uint16"
+  | "int32"
+  | "uint32"
+  | "int64"
+  | "uint64"
+  | "bool";
+
+/** The typed array that holds each element type. */
+export interface ArrayOf {
+  float32: Float32Array;
+  float64: Float64Array;
+  float16: Uint16Array;
+  bfloat16: Uint16Array;
+  int8: Int8Array;
+  uint8: Uint8Array;
+  int16: Int16Array;
+  uint16: Uint16Array;
+  int32: Int32Array;
+  uint32: Uint32Array;
+  int64: BigInt64Array;
+  uint64: BigUint64Array;
+  bool: Uint8Array;
+}
+
+/** Row-major values with a type and a shape; `data.length` is the product of `shape`. */
+export interface NdArray<D extends DType = DType> {
+  readonly dtype: D;
+  readonly shape: readonly number[];
+  readonly data: ArrayOf[D];
+}
+
+const constructors = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  int32: Int32Array,
+  uint32: Uint32Array,
+  int64: BigInt64Array,
+  uint64: BigUint64Array,
+  bool: Uint8Array,
+} as const;
+
+/** Bytes of one element. */
+export function bytesPerElement(dtype: DType): number {
+  return constructors[dtype].BYTES_PER_ELEMENT;
+}
+
+/** Number of elements of a shape. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, dim) => product * dim, 1);
+}
+
+/** A new typed array of `length` zeros for `dtype`. */
+export function zeros<D extends DType>(dtype: D, length: number): ArrayOf[D] {
+  return new constructors[dtype](length) as ArrayOf[D];
+}
+
+/** The elements of `dtype` that `bytes` hold (little endian); copied only where the bytes are not aligned. */
+export function viewBytes<D extends DType>(dtype: D, bytes: Uint8Array): ArrayOf[D] {
+  const size = bytesPerElement(dtype);
+  if (bytes.byteLength % size !== 0) {
+    throw new RangeError(`${bytes.byteLength} bytes are no whole number of ${dtype} values (${size} bytes each)`);
+  }
+  const aligned = (bytes.byteOffset % size === 0 ? bytes : bytes.slice()) as Uint8Array<ArrayBuffer>;
+  return new constructors[dtype](aligned.buffer, aligned.byteOffset, aligned.byteLength / size) as ArrayOf[D];
+}
+
+/** The bytes of a typed array, without a copy. */
+export function bytesOf(data: ArrayBufferView): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** An array of `data` in the given shape. @throws RangeError if the number of values is not the shape's. */
+export function ndarray<D extends DType>(dtype: D, shape: readonly number[], data: ArrayOf[D]): NdArray<D> {
+  if (data.length !== sizeOf(shape)) {
+    throw new RangeError(`${data.length} values do not fill a ${dtype} array of shape [${shape.join(", ")}]`);
+  }
+  return { dtype, shape, data };
+}
