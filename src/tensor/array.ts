@@ -97,3 +97,24 @@ export function ndarray<D extends DType>(dtype: D, shape: readonly number[], dat
   }
   return { dtype, shape, data };
 }
+
+const onnxTypes: Record<DType, number> = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  uint16: 4,
+  int16: 5,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+  float64: 11,
+  uint32: 12,
+  uint64: 13,
+  bfloat16: 16,
+};
+
+/** The number of an element type in ONNX (TensorProto.DataType). */
+export function onnxType(dtype: DType): number {
+  return onnxTypes[dtype];
+}

@@ -1,0 +1,82 @@
+/** Gradients of a convolution. Pictures must have known sizes; the batch may be a named size. */
+import { mulDims } from "./dims.ts";
+import { type Node, single, type Value } from "./graph.ts";
+import { concat, padZeros, reshape } from "./layout.ts";
+import { matmul } from "./matrix.ts";
+import { reduceSum } from "./reduce.ts";
+
+interface Geometry {
+  readonly x: Value;
+  readonly weight: Value;
+  readonly stride: number;
+  readonly pads: readonly [number, number, number, number];
+  readonly groups: number;
+  readonly kernel: readonly [number, number];
+}
+
+function geometry(node: Node): Geometry {
+  const [x, weight] = node.inputs as [Value, Value];
+  const { strides, pads, group, kernel_shape: kernel } = node.attributes;
+  return {
+    x,
+    weight,
+    stride: (strides as readonly number[])[0] ?? 1,
+    pads: pads as Geometry["pads"],
+    groups: group as number,
+    kernel: kernel as Geometry["kernel"],
+  };
+}
+
+/** The transposed convolution; what the stride left over at the bottom and right becomes output padding. */
+export function convInputGradient(g: Value, node: Node): Value {
+  const { x, weight, stride, pads, groups, kernel } = geometry(node);
+  const [top, left, bottom, right] = pads;
+  const leftOver = (axis: number, k: number, padding: number) =>
+    (x.dim(axis) as number) - (((g.dim(axis) as number) - 1) * stride + k - padding);
+  const attributes = {
+    kernel_shape: kernel,
+    strides: [stride, stride],
+    pads,
+    group: groups,
+    output_padding: [leftOver(2, kernel[0], top + bottom), leftOver(3, kernel[1], left + right)],
+  };
+  return single(g.graph.node("ConvTranspose", [g, weight], [{ dtype: g.dtype, shape: x.shape }], { attributes }));
+}
+
+/** One matrix product for each place of the kernel: the picture, moved to that place, against the gradient. */
+export function convWeightGradient(g: Value, node: Node): Value {
+  const { x, weight, stride, pads, groups, kernel } = geometry(node);
+  const [out, channelsOfGroup] = weight.shape as readonly number[];
+  const [height, width] = [g.dim(2) as number, g.dim(3) as number];
+  const outOfGroup = (out as number) / groups;
+  const [top, left, bottom, right] = pads;
+  const padded = padZeros(padZeros(x, 2, top, bottom), 3, left, right);
+  const gradient = reshape(g, [g.dim(0), groups, outOfGroup, mulDims(height, width)]);
+  const places: Value[] = [];
+  for (let row = 0; row < kernel[0]; row++) {
+    for (let column = 0; column < kernel[1]; column++) {
+      const seen = strided(padded, row, column, [height, width], stride);
+      const picture = reshape(seen, [x.dim(0), groups, channelsOfGroup as number, mulDims(height, width)]);
+      const product = reduceSum(matmul(gradient, picture, { transB: true }), [0]);
+      places.push(reshape(product, [out as number, channelsOfGroup as number, 1]));
+    }
+  }
+  return reshape(concat(places, 2), weight.shape);
+}
+
+export function convBiasGradient(g: Value): Value {
+  return reduceSum(g, [0, 2, 3], { keep: false });
+}
+
+/** Every `stride`-th cell, from (row, column), of as many rows and columns as `size` says. */
+function strided(x: Value, row: number, column: number, size: readonly [number, number], stride: number): Value {
+  const { graph } = x;
+  const end = (start: number, count: number) => start + (count - 1) * stride + 1;
+  const bounds = [
+    graph.integers([row, column]),
+    graph.integers([end(row, size[0]), end(column, size[1])]),
+    graph.integers([2, 3]),
+    graph.integers([stride, stride]),
+  ];
+  return single(graph.node("Slice", [x, ...bounds], [{ dtype: x.dtype, shape: [x.dim(0), x.dim(1), ...size] }]));
+}

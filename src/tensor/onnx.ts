@@ -1,0 +1,191 @@
+/**
+ * Writes a graph as an ONNX model: the protobuf messages of onnx.proto, field by field.
+ *
+ * Only what the outputs need is written. Large constants go to a second file, because a protobuf message ends at 2 GB and
+ * because ONNX Runtime maps such a file into memory instead of holding copies of it.
+ */
+import { type FileHandle, open } from "node:fs/promises";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { bytesPerElement, onnxType, sizeOf } from "./array.ts";
+import type { Shape } from "./dims.ts";
+import type { Attribute, Graph, Initializer, Node, Value } from "./graph.ts";
+
+/** Constants of this many bytes or more are kept outside of the model. */
+const externalFrom = 4096;
+/** Offsets in the weights file are whole pages, so that they can be mapped. */
+const pageSize = 4096;
+/** Versions that ONNX Runtime 1.30 and its browser build both read. */
+const irVersion = 10;
+const opset = 21;
+
+const lengthDelimited = 2;
+const varint = 0;
+const fixed32 = 5;
+
+/** Where a model's large constants lie; undefined keeps everything inside the model. */
+export interface ExternalData {
+  /** Path of the weights file to write. */
+  readonly path: string;
+  /** Its name as the model refers to it, relative to the model. */
+  readonly location: string;
+}
+
+/** The bytes of the ONNX model that computes `outputs`. Weights are read one at a time. */
+export async function writeModel(
+  graph: Graph,
+  outputs: Readonly<Record<string, Value>>,
+  external?: ExternalData,
+): Promise<Uint8Array> {
+  const { nodes, initializers } = reachable(graph, Object.values(outputs));
+  const file = external ? await open(external.path, "w") : undefined;
+  try {
+    const body = new BinaryWriter();
+    for (const node of nodes) message(body, 1, (w) => writeNode(w, node));
+    for (const [name, value] of Object.entries(outputs)) {
+      message(body, 1, (w) =>
+        writeNode(w, { op: "Identity", domain: "", inputs: [value], attributes: {}, outputs: [{ name }] }),
+      );
+    }
+    body.tag(2, lengthDelimited).string("minigpt4");
+    let offset = 0;
+    for (const initializer of initializers) {
+      const bytes = await loadChecked(initializer);
+      const inside = !file || !external || bytes.byteLength < externalFrom;
+      const place = inside ? undefined : { location: external.location, offset, length: bytes.byteLength };
+      message(body, 5, (w) => writeInitializer(w, initializer.value, place ?? bytes));
+      if (!inside) offset = await append(file, bytes, offset);
+    }
+    for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
+    for (const [name, value] of Object.entries(outputs)) message(body, 12, (w) => writeValueInfo(w, name, value));
+
+    const model = new BinaryWriter();
+    model.tag(1, varint).int64(irVersion);
+    model.tag(2, lengthDelimited).string("minigpt4");
+    model.tag(7, lengthDelimited).bytes(body.finish());
+    for (const [domain, version] of [["", opset] as const, ["com.microsoft", 1] as const]) {
+      message(model, 8, (w) => {
+        w.tag(1, lengthDelimited).string(domain);
+        w.tag(2, varint).int64(version);
+      });
+    }
+    return model.finish();
+  } finally {
+    await file?.close();
+  }
+}
+
+/** What the outputs depend on, in the order of computation. */
+function reachable(graph: Graph, outputs: readonly Value[]): { nodes: Node[]; initializers: Initializer[] } {
+  const needed = new Set<Value>(outputs);
+  const nodes: Node[] = [];
+  for (const node of graph.nodes.toReversed()) {
+    if (!node.outputs.some((output) => needed.has(output))) continue;
+    nodes.push(node);
+    for (const input of node.inputs) if (input) needed.add(input);
+  }
+  const initializers = [...graph.initializers.values()].filter(({ value }) => needed.has(value));
+  return { nodes: nodes.reverse(), initializers };
+}
+
+/** Whether any constant that the outputs need is large enough to be kept outside of the model. */
+export function hasLargeConstants(graph: Graph, outputs: readonly Value[]): boolean {
+  return reachable(graph, outputs).initializers.some(({ value }) => expectedBytes(value) >= externalFrom);
+}
+
+function expectedBytes(value: Value): number {
+  return sizeOf(value.shape as readonly number[]) * bytesPerElement(value.dtype);
+}
+
+async function loadChecked({ value, load }: Initializer): Promise<Uint8Array> {
+  const bytes = await load();
+  if (bytes.byteLength !== expectedBytes(value)) {
+    throw new Error(`Constant ${value} has ${bytes.byteLength} bytes, expected ${expectedBytes(value)}`);
+  }
+  return bytes;
+}
+
+async function append(file: FileHandle, bytes: Uint8Array, offset: number): Promise<number> {
+  await file.write(bytes, 0, bytes.byteLength, offset);
+  return Math.ceil((offset + bytes.byteLength) / pageSize) * pageSize;
+}
+
+function message(writer: BinaryWriter, field: number, write: (writer: BinaryWriter) => void): void {
+  writer.tag(field, lengthDelimited).fork();
+  write(writer);
+  writer.join();
+}
+
+interface WrittenNode extends Omit<Node, "outputs" | "known"> {
+  readonly outputs: readonly { readonly name: string }[];
+}
+
+function writeNode(writer: BinaryWriter, node: WrittenNode): void {
+  for (const input of node.inputs) writer.tag(1, lengthDelimited).string(input?.name ?? "");
+  for (const output of node.outputs) writer.tag(2, lengthDelimited).string(output.name);
+  writer.tag(3, lengthDelimited).string(node.outputs[0]?.name ?? node.op);
+  writer.tag(4, lengthDelimited).string(node.op);
+  for (const [name, attribute] of Object.entries(node.attributes)) {
+    message(writer, 5, (w) => writeAttribute(w, name, attribute));
+  }
+  if (node.domain !== "") writer.tag(7, lengthDelimited).string(node.domain);
+}
+
+/** AttributeProto: the value's field, and the field `type` (20) that names it: FLOAT 1, INT 2, STRING 3, INTS 7. */
+function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute): void {
+  writer.tag(1, lengthDelimited).string(name);
+  const type = (number: number) => writer.tag(20, varint).int32(number);
+  if (typeof attribute === "number") {
+    writer.tag(3, varint).int64(attribute);
+    type(2);
+  } else if (typeof attribute === "string") {
+    writer.tag(4, lengthDelimited).string(attribute);
+    type(3);
+  } else if ("float" in attribute) {
+    writer.tag(2, fixed32).float(attribute.float);
+    type(1);
+  } else {
+    for (const integer of attribute) writer.tag(8, varint).int64(integer);
+    type(7);
+  }
+}
+
+interface Place {
+  readonly location: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** TensorProto, with its bytes inside or as a place in the weights file. */
+function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | Place): void {
+  for (const dim of value.shape) writer.tag(1, varint).int64(dim);
+  writer.tag(2, varint).int32(onnxType(value.dtype));
+  writer.tag(8, lengthDelimited).string(value.name);
+  if (data instanceof Uint8Array) {
+    writer.tag(9, lengthDelimited).bytes(data);
+    return;
+  }
+  for (const [key, entry] of Object.entries(data)) {
+    message(writer, 13, (w) => {
+      w.tag(1, lengthDelimited).string(key);
+      w.tag(2, lengthDelimited).string(`${entry}`);
+    });
+  }
+  writer.tag(14, varint).int32(1);
+}
+
+function writeValueInfo(writer: BinaryWriter, name: string, value: { dtype: Value["dtype"]; shape: Shape }): void {
+  writer.tag(1, lengthDelimited).string(name);
+  message(writer, 2, (type) => {
+    message(type, 1, (tensor) => {
+      tensor.tag(1, varint).int32(onnxType(value.dtype));
+      message(tensor, 2, (shape) => {
+        for (const dim of value.shape) {
+          message(shape, 1, (w) => {
+            if (typeof dim === "number") w.tag(1, varint).int64(dim);
+            else w.tag(2, lengthDelimited).string(dim);
+          });
+        }
+      });
+    });
+  });
+}

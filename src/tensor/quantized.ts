@@ -1,0 +1,95 @@
+/** Products with 4-bit weights: blocks of a matrix' rows share a scale and a zero point (ONNX Runtime's MatMulNBits). */
+import { type NdArray, ndarray } from "./array.ts";
+import type { Dim } from "./dims.ts";
+import { single, type Value } from "./graph.ts";
+
+/** A matrix [rows, columns] in 4 bits: element = (nibble - zeroPoint) * scale of its block. */
+export interface Int4Matrix {
+  readonly rows: number;
+  readonly columns: number;
+  readonly blockSize: number;
+  /** Two elements a byte, the first in the low half: uint8 [rows, columns / blockSize, blockSize / 2]. */
+  readonly nibbles: NdArray<"uint8">;
+  /** float32 [rows * columns / blockSize]. */
+  readonly scales: NdArray<"float32">;
+  /** Two a byte, rows padded to whole bytes: uint8 [rows * ceil(blocks / 2)]. */
+  readonly zeroPoints: NdArray<"uint8">;
+}
+
+/** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */
+export function matmulInt4(x: Value, matrix: Int4Matrix, name: string): Value {
+  const { rows, columns, blockSize, nibbles, scales, zeroPoints } = matrix;
+  if (x.dim(-1) !== columns) {
+    throw new Error(`${x.graph.where()}product of ${x} with "${name}" [${rows}, ${columns}]: the inner sizes differ`);
+  }
+  const { graph } = x;
+  const constants = [
+    graph.constant(nibbles, `${name}.int4`),
+    graph.constant(scales, `${name}.scales`),
+    graph.constant(zeroPoints, `${name}.zeroPoints`),
+  ];
+  const shape: Dim[] = [...x.shape.slice(0, -1), rows];
+  const attributes = { K: columns, N: rows, bits: 4, block_size: blockSize, accuracy_level: 4 };
+  return single(
+    graph.node("MatMulNBits", [x, ...constants], [{ dtype: "float32", shape }], { attributes, domain: "com.microsoft" }),
+  );
+}
+
+/** Rounds a matrix to 4 bits; each block spans its own range, which always holds zero. */
+export function quantizeInt4(values: Float32Array, rows: number, columns: number, blockSize: number): Int4Matrix {
+  if (columns % blockSize !== 0) throw new Error(`Rows of ${columns} are no whole blocks of ${blockSize}`);
+  const blocks = columns / blockSize;
+  const nibbles = new Uint8Array((rows * columns) / 2);
+  const scales = new Float32Array(rows * blocks);
+  const zeroBytes = Math.ceil(blocks / 2);
+  const zeroPoints = new Uint8Array(rows * zeroBytes);
+  for (let row = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const start = row * columns + block * blockSize;
+      let low = 0;
+      let high = 0;
+      for (let i = start; i < start + blockSize; i++) {
+        const value = values[i] as number;
+        if (value < low) low = value;
+        if (value > high) high = value;
+      }
+      const scale = (high - low) / 15 || 1;
+      const zero = Math.round(-low / scale);
+      scales[row * blocks + block] = scale;
+      const zeroAt = row * zeroBytes + (block >> 1);
+      zeroPoints[zeroAt] = (zeroPoints[zeroAt] as number) | (zero << (4 * (block & 1)));
+      for (let i = start; i < start + blockSize; i += 2) {
+        const first = nibble(values[i] as number, scale, zero);
+        nibbles[i >> 1] = first | (nibble(values[i + 1] as number, scale, zero) << 4);
+      }
+    }
+  }
+  return {
+    rows,
+    columns,
+    blockSize,
+    nibbles: ndarray("uint8", [rows, blocks, blockSize / 2], nibbles),
+    scales: ndarray("float32", [rows * blocks], scales),
+    zeroPoints: ndarray("uint8", [rows * zeroBytes], zeroPoints),
+  };
+}
+
+function nibble(value: number, scale: number, zero: number): number {
+  return Math.max(0, Math.min(15, Math.round(value / scale) + zero));
+}
+
+/** The float32 values that a 4-bit matrix stands for, [rows, columns]. */
+export function dequantizeInt4(matrix: Int4Matrix): Float32Array {
+  const { rows, columns, blockSize, nibbles, scales, zeroPoints } = matrix;
+  const blocks = columns / blockSize;
+  const zeroBytes = Math.ceil(blocks / 2);
+  const values = new Float32Array(rows * columns);
+  for (let i = 0; i < values.length; i++) {
+    const row = Math.floor(i / columns);
+    const block = Math.floor((i % columns) / blockSize);
+    const zero = ((zeroPoints.data[row * zeroBytes + (block >> 1)] as number) >> (4 * (block & 1))) & 15;
+    const bits = ((nibbles.data[i >> 1] as number) >> (4 * (i & 1))) & 15;
+    values[i] = (bits - zero) * (scales.data[row * blocks + block] as number);
+  }
+  return values;
+}

@@ -1,0 +1,142 @@
+/** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import type { ArrayOf, DType, NdArray } from "./array.ts";
+import { type Device, executionProviders } from "./device.ts";
+import { evaluateDim, formatShape } from "./dims.ts";
+import type { Graph, Value } from "./graph.ts";
+import { hasLargeConstants, writeModel } from "./onnx.ts";
+
+export interface SessionOptions {
+  /** Where to compute; `"auto"` by default. */
+  device?: Device;
+  /** Threads of one operator; all cores by default. */
+  threads?: number;
+  /** Writes a profile by operator into this file's path prefix. */
+  profile?: string;
+}
+
+type Arrays = Readonly<Record<string, NdArray>>;
+
+/** A graph that is ready to run. A run blocks the calling thread until its outputs are there. */
+export class Session<Output extends string = string> {
+  private readonly engine: InferenceSession;
+  private readonly inputs: readonly Value[];
+  private readonly cleanUp: () => Promise<void>;
+
+  private constructor(engine: InferenceSession, inputs: readonly Value[], cleanUp: () => Promise<void>) {
+    this.engine = engine;
+    this.inputs = inputs;
+    this.cleanUp = cleanUp;
+  }
+
+  /** Writes the graph that computes `outputs`, loads it, and frees what was only needed for loading. */
+  static async create<Output extends string>(
+    graph: Graph,
+    outputs: Readonly<Record<Output, Value>>,
+    options: SessionOptions = {},
+  ): Promise<Session<Output>> {
+    const settings: InferenceSession.SessionOptions = {
+      executionProviders: executionProviders(options.device ?? "auto"),
+      graphOptimizationLevel: "all",
+      logSeverityLevel: 3,
+      ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
+      ...(options.profile ? { enableProfiling: true, profileFilePrefix: options.profile } : {}),
+    };
+    const values = Object.values<Value>(outputs);
+    if (!hasLargeConstants(graph, values)) {
+      const engine = await InferenceSession.create(await writeModel(graph, outputs), settings);
+      return new Session<Output>(engine, graph.inputs, async () => {});
+    }
+    const folder = await mkdtemp(join(tmpdir(), "minigpt4-"));
+    const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
+    try {
+      const weights = { path: join(folder, "model.weights"), location: "model.weights" };
+      await writeFile(join(folder, "model.onnx"), await writeModel(graph, outputs, weights));
+      const engine = await InferenceSession.create(join(folder, "model.onnx"), settings);
+      // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
+      if (process.platform !== "win32") await remove();
+      return new Session<Output>(engine, graph.inputs, remove);
+    } catch (error) {
+      await remove();
+      throw error;
+    }
+  }
+
+  /**
+   * Computes all outputs.
+   *
+   * @param feeds one array for each input of the graph
+   * @param into arrays that outputs are written to; other outputs get new arrays
+   * @throws Error if an input is missing or its type or shape is not the graph's
+   */
+  async run(feeds: Arrays, into: Partial<Record<Output, NdArray>> = {}): Promise<Record<Output, NdArray>> {
+    checkFeeds(this.inputs, feeds);
+    const used = new Set(this.engine.inputNames);
+    const tensors = Object.fromEntries(
+      this.inputs.filter(({ name }) => used.has(name)).map(({ name }) => [name, toTensor(feeds[name] as NdArray)]),
+    );
+    const fetches = Object.fromEntries(
+      this.engine.outputNames.map((name) => {
+        const target = into[name as Output];
+        return [name, target ? toTensor(target) : null];
+      }),
+    );
+    const results = await this.engine.run(tensors, fetches);
+    const arrays = Object.entries(results).map(([name, tensor]) => [name, into[name as Output] ?? fromTensor(tensor)]);
+    return Object.fromEntries(arrays) as Record<Output, NdArray>;
+  }
+
+  /** Frees the engine's memory. */
+  async release(): Promise<void> {
+    await this.engine.release();
+    await this.cleanUp();
+  }
+}
+
+/** Runs a graph once. */
+export async function evaluate<Output extends string>(
+  graph: Graph,
+  outputs: Readonly<Record<Output, Value>>,
+  feeds: Arrays = {},
+  options: SessionOptions = {},
+): Promise<Record<Output, NdArray>> {
+  const session = await Session.create(graph, outputs, options);
+  try {
+    return await session.run(feeds);
+  } finally {
+    await session.release();
+  }
+}
+
+function checkFeeds(inputs: readonly Value[], feeds: Arrays): void {
+  const sizes = new Map<string, number>();
+  for (const input of inputs) {
+    const array = feeds[input.name];
+    if (!array) throw new Error(`Input ${input} was not given; given: ${Object.keys(feeds).join(", ") || "nothing"}`);
+    const fail = () => {
+      const bound = [...sizes].map(([name, size]) => `${name} = ${size}`).join(", ");
+      throw new Error(
+        `Input ${input} was given ${array.dtype} ${formatShape(array.shape)}${bound && ` (with ${bound})`}`,
+      );
+    };
+    if (array.dtype !== input.dtype || array.shape.length !== input.rank) fail();
+    input.shape.forEach((dim, axis) => {
+      const size = array.shape[axis] as number;
+      if (typeof dim === "string" && !sizes.has(dim)) sizes.set(dim, size);
+      if (evaluateDim(dim, sizes) !== size) fail();
+    });
+  }
+}
+
+function toTensor({ dtype, data, shape }: NdArray): Tensor {
+  if (dtype === "bfloat16") throw new Error("bfloat16 arrays cannot enter a session; convert them to float32");
+  return new Tensor(dtype, data as Float32Array, shape);
+}
+
+function fromTensor(tensor: Tensor): NdArray {
+  const { type, dims, data } = tensor;
+  return { dtype: type as DType, shape: [...dims], data: data as ArrayOf[DType] };
+}
