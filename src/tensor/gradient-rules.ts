@@ -9,7 +9,7 @@ import { addDims, productOf, subDims } from "./dims.ts";
 import { cast, cos, equal, erf, exp, less, neg, sigmoid, sin, where } from "./elementwise.ts";
 import type { Node, Value } from "./graph.ts";
 import { concat, dimScalar, expand, padZeros, reshape, slice, transpose, zerosOf } from "./layout.ts";
-import { gather, gatherElements, scatterAddElements, scatterAddRows } from "./lookup.ts";
+import { gather, gatherElements, putRows, scatterAddElements, scatterAddRows } from "./lookup.ts";
 import { matmul } from "./matrix.ts";
 import { reduceMean, reduceSum } from "./reduce.ts";
 import { rotaryEmbedding } from "./rotary.ts";
@@ -136,9 +136,12 @@ export const rules: Readonly<Record<string, Rule>> = {
     const source = x as Value;
     return [scatterAddElements(zerosOf(source.graph, source.shape), indices as Value, g as Value), undefined];
   },
-  ScatterND: ([g], [, column]) => {
-    const index = column as Value;
-    return [g, undefined, gather(g as Value, reshape(index, index.shape.slice(0, -1)))];
+  ScatterND: ([g], [, column], node) => {
+    const [gradient, index] = [g as Value, column as Value];
+    const rows = reshape(index, index.shape.slice(0, -1));
+    const updates = gather(gradient, rows);
+    const replaced = node.attributes.reduction === "none";
+    return [replaced ? putRows(gradient, rows, updates.mul(0)) : gradient, undefined, updates];
   },
   ScatterElements: ([g], [, indices]) => [g, undefined, gatherElements(g as Value, indices as Value)],
 

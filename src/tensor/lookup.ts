@@ -24,16 +24,25 @@ export function gatherElements(x: Value, indices: Value): Value {
 
 /** `base` with `updates` added at the rows that `indices` names; rows named twice receive both. */
 export function scatterAddRows(base: Value, indices: Value, updates: Value): Value {
+  return scatterRows(base, indices, updates, "add");
+}
+
+function scatterRows(base: Value, indices: Value, updates: Value, reduction: "add" | "none"): Value {
   const expected: Shape = [...indices.shape, ...base.shape.slice(1)];
   if (!isIndex(indices) || !sameShape(updates.shape, expected)) {
-    throw new Error(`${base.graph.where()}scatterAddRows into ${base}: ${updates} should be ${formatShape(expected)}`);
+    throw new Error(`${base.graph.where()}rows of ${base}: ${updates} should be ${formatShape(expected)}`);
   }
   const { graph } = base;
   const column = single(
     graph.node("Unsqueeze", [indices, graph.integers([-1])], [{ dtype: indices.dtype, shape: [...indices.shape, 1] }]),
   );
   const type = { dtype: base.dtype, shape: base.shape };
-  return single(graph.node("ScatterND", [base, column, updates], [type], { attributes: { reduction: "add" } }));
+  return single(graph.node("ScatterND", [base, column, updates], [type], { attributes: { reduction } }));
+}
+
+/** `base` [n, ...rest] with the rows that `indices` [k] names replaced by `updates` [k, ...rest]; no row may be named twice. */
+export function putRows(base: Value, indices: Value, updates: Value): Value {
+  return scatterRows(base, indices, updates, "none");
 }
 
 /** `base` with `updates` added at positions along the last axis: the reverse of `gatherElements`. */

@@ -1,6 +1,5 @@
 /** Products with 4-bit weights: blocks of a matrix' rows share a scale and a zero point (ONNX Runtime's MatMulNBits). */
-import { type NdArray, ndarray } from "./array.ts";
-import type { Dim } from "./dims.ts";
+import { bytesOf, type NdArray, ndarray } from "./array.ts";
 import { single, type Value } from "./graph.ts";
 
 /** A matrix [rows, columns] in 4 bits: element = (nibble - zeroPoint) * scale of its block. */
@@ -16,23 +15,36 @@ export interface Int4Matrix {
   readonly zeroPoints: NdArray<"uint8">;
 }
 
+/** Where a 4-bit matrix comes from: its size is known at once, its data when the model is written. */
+export interface Int4Source {
+  readonly name: string;
+  readonly rows: number;
+  readonly columns: number;
+  readonly blockSize: number;
+  load(): Promise<Int4Matrix>;
+}
+
 /** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */
-export function matmulInt4(x: Value, matrix: Int4Matrix, name: string): Value {
-  const { rows, columns, blockSize, nibbles, scales, zeroPoints } = matrix;
+export function matmulInt4(x: Value, source: Int4Source): Value {
+  const { name, rows, columns, blockSize } = source;
   if (x.dim(-1) !== columns) {
     throw new Error(`${x.graph.where()}product of ${x} with "${name}" [${rows}, ${columns}]: the inner sizes differ`);
   }
+  let loading: Promise<Int4Matrix> | undefined;
+  const part = (key: "nibbles" | "scales" | "zeroPoints") => async () => {
+    loading ??= source.load();
+    return bytesOf((await loading)[key].data);
+  };
   const { graph } = x;
+  const blocks = columns / blockSize;
   const constants = [
-    graph.constant(nibbles, `${name}.int4`),
-    graph.constant(scales, `${name}.scales`),
-    graph.constant(zeroPoints, `${name}.zeroPoints`),
+    graph.weight(`${name}.int4`, "uint8", [rows, blocks, blockSize / 2], part("nibbles")),
+    graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales")),
+    graph.weight(`${name}.zeroPoints`, "uint8", [rows * Math.ceil(blocks / 2)], part("zeroPoints")),
   ];
-  const shape: Dim[] = [...x.shape.slice(0, -1), rows];
+  const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), rows] };
   const attributes = { K: columns, N: rows, bits: 4, block_size: blockSize, accuracy_level: 4 };
-  return single(
-    graph.node("MatMulNBits", [x, ...constants], [{ dtype: "float32", shape }], { attributes, domain: "com.microsoft" }),
-  );
+  return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
 }
 
 /** Rounds a matrix to 4 bits; each block spans its own range, which always holds zero. */

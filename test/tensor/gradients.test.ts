@@ -7,7 +7,7 @@ import { rules } from "../../src/tensor/gradient-rules.ts";
 import { gradients } from "../../src/tensor/gradients.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
 import { concat, expand, padZeros, reshape, slice, split, transpose } from "../../src/tensor/layout.ts";
-import { gather, gatherElements, scatterAddElements, scatterAddRows } from "../../src/tensor/lookup.ts";
+import { gather, gatherElements, putRows, scatterAddElements, scatterAddRows } from "../../src/tensor/lookup.ts";
 import { matmul } from "../../src/tensor/matrix.ts";
 import { layerNorm, rmsNorm } from "../../src/tensor/normalization.ts";
 import { logSoftmax, reduceMax, reduceMean, reduceSum, softmax } from "../../src/tensor/reduce.ts";
@@ -197,6 +197,16 @@ describe("lookups", () => {
   });
   test("ScatterND adds rows", async () => {
     const build = (x: Value, u: Value) => scatterAddRows(x, x.graph.constant(int64([2], [1, 1])), u);
+    await expectGradients({
+      shapes: [
+        [3, 2],
+        [2, 2],
+      ],
+      build,
+    });
+  });
+  test("ScatterND replaces rows", async () => {
+    const build = (x: Value, u: Value) => putRows(x, x.graph.constant(int64([2], [2, 0])), u);
     await expectGradients({
       shapes: [
         [3, 2],

@@ -1,0 +1,98 @@
+/**
+ * EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variants have no squeeze-and-excitation and use ReLU6).
+ * Weight names are those of `efficientnet-lite0-57934424.pth`.
+ */
+import { linear } from "../nn/linear.ts";
+import type { Weights } from "../nn/weights.ts";
+import { conv2d } from "../tensor/convolution.ts";
+import { clip, sqrt } from "../tensor/elementwise.ts";
+import type { Value } from "../tensor/graph.ts";
+import { reshape, transpose } from "../tensor/layout.ts";
+import { reduceMean } from "../tensor/reduce.ts";
+
+/** Width of a cell's features. */
+export const efficientNetWidth = 1280;
+const batchNormEps = 1e-3;
+
+/** The stages of the network: blocks, kernel, stride of the first block, expansion of the channels, channels out. */
+const stages = [
+  { repeats: 1, kernel: 3, stride: 1, expansion: 1, channels: 16 },
+  { repeats: 2, kernel: 3, stride: 2, expansion: 6, channels: 24 },
+  { repeats: 2, kernel: 5, stride: 2, expansion: 6, channels: 40 },
+  { repeats: 3, kernel: 3, stride: 2, expansion: 6, channels: 80 },
+  { repeats: 3, kernel: 5, stride: 1, expansion: 6, channels: 112 },
+  { repeats: 4, kernel: 5, stride: 2, expansion: 6, channels: 192 },
+  { repeats: 1, kernel: 3, stride: 1, expansion: 6, channels: 320 },
+];
+
+/** pixels [batch, 3, size, size] -> [batch, cells, 1280], cells row by row (7 x 7 at 224 pixels). */
+export function efficientNetFeatures(w: Weights, pixels: Value): Value {
+  let x = convolve(w, "_conv_stem", "_bn0", pixels, { out: 32, kernel: 3, stride: 2, activate: true });
+  let index = 0;
+  for (const { repeats, kernel, stride, expansion, channels } of stages) {
+    for (let i = 0; i < repeats; i++) {
+      const block = w.at("_blocks").at(index);
+      x = x.graph.scope(`blocks.${index}`, () =>
+        invertedResidual(block, x, { kernel, stride: i === 0 ? stride : 1, expansion, channels }),
+      );
+      index++;
+    }
+  }
+  const head = convolve(w, "_conv_head", "_bn1", x, { out: efficientNetWidth, kernel: 1, activate: true });
+  const cells = (head.dim(2) as number) * (head.dim(3) as number);
+  return transpose(reshape(head, [head.dim(0), efficientNetWidth, cells]), [0, 2, 1]);
+}
+
+/** The classifier's scores for the 1,000 classes of ImageNet: features [batch, cells, 1280] -> [batch, 1000]. */
+export function efficientNetLogits(w: Weights, features: Value): Value {
+  return linear(w.at("_fc"), reduceMean(features, [1], { keep: false }), 1000);
+}
+
+interface Block {
+  readonly kernel: number;
+  readonly stride: number;
+  readonly expansion: number;
+  readonly channels: number;
+}
+
+/** Widen, filter each channel by itself, narrow; added to the input where the shape stays (MobileNetV2, arXiv 1801.04381). */
+function invertedResidual(w: Weights, x: Value, { kernel, stride, expansion, channels }: Block): Value {
+  const wide = (x.dim(1) as number) * expansion;
+  const expanded =
+    expansion === 1 ? x : convolve(w, "_expand_conv", "_bn0", x, { out: wide, kernel: 1, activate: true });
+  const depthwise = { out: wide, kernel, stride, groups: wide, activate: true };
+  const filtered = convolve(w, "_depthwise_conv", "_bn1", expanded, depthwise);
+  const narrow = convolve(w, "_project_conv", "_bn2", filtered, { out: channels, kernel: 1 });
+  return stride === 1 && x.dim(1) === channels ? x.add(narrow) : narrow;
+}
+
+interface Convolution {
+  readonly out: number;
+  readonly kernel: number;
+  readonly stride?: number;
+  readonly groups?: number;
+  readonly activate?: boolean;
+}
+
+/** Convolution, batch norm by its running statistics, ReLU6. The engine folds the norm into the kernel. */
+function convolve(w: Weights, name: string, norm: string, x: Value, options: Convolution): Value {
+  const { out, kernel, stride = 1, groups = 1, activate = false } = options;
+  const weight = w.at(name).get("weight", [out, (x.dim(1) as number) / groups, kernel, kernel]);
+  const pads = samePadding(x.dim(2) as number, x.dim(3) as number, kernel, stride);
+  const y = batchNorm(w.at(norm), conv2d(x, weight, undefined, { stride, groups, pads }), out);
+  return activate ? clip(y, 0, 6) : y;
+}
+
+function batchNorm(w: Weights, x: Value, channels: number): Value {
+  const column = (name: string) => reshape(w.get(name, [channels]), [channels, 1, 1]);
+  const scale = column("weight").div(sqrt(column("running_var").add(batchNormEps)));
+  return x.sub(column("running_mean")).mul(scale).add(column("bias"));
+}
+
+/** TensorFlow's "same": as many cells as ceil(size / stride); an odd cell of padding goes to the bottom and right. */
+function samePadding(height: number, width: number, kernel: number, stride: number): [number, number, number, number] {
+  const total = (size: number) => Math.max((Math.ceil(size / stride) - 1) * stride + kernel - size, 0);
+  const [vertical, horizontal] = [total(height), total(width)];
+  const [top, left] = [Math.floor(vertical / 2), Math.floor(horizontal / 2)];
+  return [top, left, vertical - top, horizontal - left];
+}

@@ -1,0 +1,61 @@
+/**
+ * The image encoder of BLIP-2 and MiniGPT-4: EVA-CLIP's ViT-g/14 (Fang et al., arXiv 2211.07636).
+ * Weight names are those of `eva_vit_g.pth`.
+ */
+import { attention, joinHeads, splitHeads } from "../nn/attention.ts";
+import { linear } from "../nn/linear.ts";
+import { layerNorm } from "../nn/norm.ts";
+import type { Weights } from "../nn/weights.ts";
+import { conv2d } from "../tensor/convolution.ts";
+import { gelu } from "../tensor/elementwise.ts";
+import type { Value } from "../tensor/graph.ts";
+import { concat, expand, reshape, split, transpose } from "../tensor/layout.ts";
+
+export interface EvaVitConfig {
+  /** Height and width of the picture in pixels. */
+  readonly imageSize: number;
+  readonly patchSize: number;
+  readonly hiddenSize: number;
+  /** Blocks that are run; the released file holds one more, which is ignored. */
+  readonly numHiddenLayers: number;
+  readonly numAttentionHeads: number;
+  readonly intermediateSize: number;
+  readonly layerNormEps: number;
+}
+
+/** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first; no final norm. */
+export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {
+  let x = embedPatches(w, pixels, config);
+  for (let i = 0; i < config.numHiddenLayers; i++) {
+    x = x.graph.scope(`blocks.${i}`, () => block(w.at("blocks").at(i), x, config));
+  }
+  return x;
+}
+
+function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, hiddenSize }: EvaVitConfig): Value {
+  const side = Math.floor(imageSize / patchSize);
+  const projection = w.at("patch_embed.proj");
+  const kernel = projection.get("weight", [hiddenSize, 3, patchSize, patchSize]);
+  const patches = conv2d(pixels, kernel, projection.get("bias", [hiddenSize]), { stride: patchSize });
+  const batch = pixels.dim(0);
+  const sequence = transpose(reshape(patches, [batch, hiddenSize, side * side]), [0, 2, 1]);
+  const classToken = expand(w.get("cls_token", [1, 1, hiddenSize]), [batch, 1, hiddenSize]);
+  return concat([classToken, sequence], 1).add(w.get("pos_embed", [1, 1 + side * side, hiddenSize]));
+}
+
+/** x + attention(norm1(x)), then x + mlp(norm2(x)). */
+function block(w: Weights, x: Value, config: EvaVitConfig): Value {
+  const attended = x.add(selfAttention(w.at("attn"), layerNorm(w.at("norm1"), x, config.layerNormEps), config));
+  const normal = layerNorm(w.at("norm2"), attended, config.layerNormEps);
+  const hidden = gelu(linear(w.at("mlp.fc1"), normal, config.intermediateSize));
+  return attended.add(linear(w.at("mlp.fc2"), hidden, config.hiddenSize));
+}
+
+/** One matrix gives queries, keys and values; keys have no bias. */
+function selfAttention(w: Weights, x: Value, { hiddenSize, numAttentionHeads: heads }: EvaVitConfig): Value {
+  const joined = linear(w.at("qkv"), x, 3 * hiddenSize);
+  const [q, k, v] = split(joined, -1, [hiddenSize, hiddenSize, hiddenSize]) as [Value, Value, Value];
+  const query = splitHeads(q.add(w.get("q_bias", [hiddenSize])), heads);
+  const value = splitHeads(v.add(w.get("v_bias", [hiddenSize])), heads);
+  return linear(w.at("proj"), joinHeads(attention(query, splitHeads(k, heads), value)), hiddenSize);
+}

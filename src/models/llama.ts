@@ -1,0 +1,111 @@
+/**
+ * LLaMA (Touvron et al., arXiv 2302.13971) and its family: grouped-query attention, tied embeddings, any rotary base.
+ * Weight names are those of Hugging Face's `LlamaForCausalLM`.
+ */
+import { attention, cachedAttention, causalMask, joinHeads, splitHeads } from "../nn/attention.ts";
+import { embedding, linear, linears } from "../nn/linear.ts";
+import { gatedMlp } from "../nn/mlp.ts";
+import { rmsNorm } from "../nn/norm.ts";
+import { rotaryTables } from "../nn/rotary.ts";
+import type { Weights } from "../nn/weights.ts";
+import type { Value } from "../tensor/graph.ts";
+import { transpose } from "../tensor/layout.ts";
+import { rotaryEmbedding } from "../tensor/rotary.ts";
+
+/** Dimensions, by their names in `config.json`, in camel case. */
+export interface LlamaConfig {
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numHiddenLayers: number;
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly rmsNormEps: number;
+  readonly ropeTheta: number;
+  /** Positions that the model knows; longer contexts are refused. */
+  readonly maxPositionEmbeddings: number;
+  /** The output layer is the table of input embeddings. */
+  readonly tieWordEmbeddings: boolean;
+}
+
+/** Keys and values of one layer: keys [batch, kvHeads, headDim, n], values [batch, kvHeads, n, headDim]. */
+export interface LayerCache {
+  readonly keys: Value;
+  readonly values: Value;
+}
+
+/** Earlier positions of all layers. */
+export interface LlamaPast {
+  readonly layers: readonly LayerCache[];
+  /** float32 [batch, past]: 0 where the cache holds a position, a large negative number where it does not. */
+  readonly mask: Value;
+}
+
+export interface LlamaOutput {
+  /** After the last norm, [batch, sequence, hiddenSize]; `logits` turns rows of it into scores. */
+  readonly hidden: Value;
+  /** Of the new positions alone. */
+  readonly cache: readonly LayerCache[];
+}
+
+/** Embeddings of token ids: int64 [...] -> [..., hiddenSize]. */
+export function embedTokens(w: Weights, ids: Value, config: LlamaConfig): Value {
+  return embedding(w.at("model.embed_tokens"), ids, config.vocabSize, config.hiddenSize);
+}
+
+/**
+ * The transformer over embeddings [batch, sequence, hiddenSize].
+ *
+ * @param positions int64 [batch, sequence]
+ * @param past earlier positions, or none; each new position sees itself, the new ones before it, and the past
+ */
+export function llama(
+  w: Weights,
+  embeddings: Value,
+  positions: Value,
+  config: LlamaConfig,
+  past?: LlamaPast,
+): LlamaOutput {
+  const { graph } = embeddings;
+  const rotary = rotaryTables(graph, config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
+  const mask = causalMask(graph, embeddings.dim(1), past?.mask);
+  const model = w.at("model");
+  const cache: LayerCache[] = [];
+  let x = embeddings;
+  for (let i = 0; i < config.numHiddenLayers; i++) {
+    const layer = model.at("layers").at(i);
+    x = graph.scope(`layers.${i}`, () => {
+      const normal = rmsNorm(layer.at("input_layernorm"), x, config.rmsNormEps);
+      const [q, k, v] = queryKeyValue(layer.at("self_attn"), normal, positions, rotary, config);
+      cache.push({ keys: transpose(k, [0, 1, 3, 2]), values: v });
+      const earlier = past?.layers[i];
+      const seen = past && earlier ? cachedAttention(q, k, v, { ...earlier, mask }) : attention(q, k, v, mask);
+      const attended = x.add(linear(layer.at("self_attn.o_proj"), joinHeads(seen), config.hiddenSize));
+      const post = rmsNorm(layer.at("post_attention_layernorm"), attended, config.rmsNormEps);
+      return attended.add(gatedMlp(layer.at("mlp"), post, config.intermediateSize));
+    });
+  }
+  return { hidden: rmsNorm(model.at("norm"), x, config.rmsNormEps), cache };
+}
+
+/** Scores of the next token, before softmax: hidden [..., hiddenSize] -> [..., vocabSize]. */
+export function logits(w: Weights, hidden: Value, config: LlamaConfig): Value {
+  const head = config.tieWordEmbeddings ? w.at("model.embed_tokens") : w.at("lm_head");
+  return linear(head, hidden, config.vocabSize);
+}
+
+/** Heads of queries, keys and values: [batch, heads, sequence, headDim] each, queries and keys turned to their positions. */
+function queryKeyValue(
+  w: Weights,
+  x: Value,
+  positions: Value,
+  rotary: { cos: Value; sin: Value },
+  config: LlamaConfig,
+): [Value, Value, Value] {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
+  const sizes = { q_proj: heads * headDim, k_proj: kvHeads * headDim, v_proj: kvHeads * headDim };
+  const [q, k, v] = linears(w, x, sizes) as [Value, Value, Value];
+  const turn = (value: Value, count: number) => rotaryEmbedding(value, positions, rotary.cos, rotary.sin, count);
+  return [splitHeads(turn(q, heads), heads), splitHeads(turn(k, kvHeads), kvHeads), splitHeads(v, kvHeads)];
+}

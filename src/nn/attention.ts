@@ -1,0 +1,98 @@
+/** Scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2), plain and over a cache. */
+import { mulDims } from "../tensor/dims.ts";
+import { type Graph, single, type Value } from "../tensor/graph.ts";
+import { concat, expand, reshape, split, transpose } from "../tensor/layout.ts";
+import { matmul } from "../tensor/matrix.ts";
+import { softmax } from "../tensor/reduce.ts";
+
+/** What is added to the score of a position that must not be seen; exp of it is 0 in float32. */
+export const masked = -1e9;
+
+/** x [batch, sequence, heads * size] -> [batch, heads, sequence, size]. */
+export function splitHeads(x: Value, heads: number): Value {
+  const width = x.dim(-1);
+  if (typeof width !== "number" || width % heads !== 0)
+    throw new Error(`${x.graph.where()}${x} has no ${heads} equal heads`);
+  return transpose(reshape(x, [x.dim(0), x.dim(1), heads, width / heads]), [0, 2, 1, 3]);
+}
+
+/** x [batch, heads, sequence, size] -> [batch, sequence, heads * size]. */
+export function joinHeads(x: Value): Value {
+  const [batch, heads, sequence, size] = x.shape as [number, number, number, number];
+  return reshape(transpose(x, [0, 2, 1, 3]), [batch, sequence, heads * size]);
+}
+
+/**
+ * q [batch, heads, m, size], k and v [batch, heads, n, size] -> [batch, heads, m, size].
+ *
+ * With fewer heads in k and v than in q, groups of query heads share them (grouped-query attention).
+ * @param mask added to the scores; broadcasts against [batch, heads, m, n]
+ */
+export function attention(q: Value, k: Value, v: Value, mask?: Value): Value {
+  const grouped = groupHeads(q, k);
+  const scores = matmul(grouped, k, { transB: true, scale: scaleOf(q) });
+  return reshape(matmul(softmax(addMask(scores, q, mask)), v), q.shape);
+}
+
+/** Keys and values of earlier positions. Positions not used yet are hidden by the mask. */
+export interface Past {
+  /** [batch, kvHeads, size, past]: transposed, so that scores read them in order. */
+  readonly keys: Value;
+  /** [batch, kvHeads, past, size]. */
+  readonly values: Value;
+  /** Added to the scores, broadcasts against [batch, heads, m, past + n]; see `causalMask`. */
+  readonly mask: Value;
+}
+
+/**
+ * Attention of new positions to earlier ones and to themselves, without joining the two: the scores are joined, and
+ * their softmax is split again, so the cache is read in place and never copied. Shapes as in `attention`.
+ */
+export function cachedAttention(q: Value, k: Value, v: Value, past: Past): Value {
+  const grouped = groupHeads(q, k);
+  const scale = scaleOf(q);
+  const scores = concat([matmul(grouped, past.keys, { scale }), matmul(grouped, k, { transB: true, scale })], -1);
+  const weights = softmax(addMask(scores, q, past.mask));
+  const [toPast, toNew] = split(weights, -1, [past.keys.dim(-1), k.dim(2)]) as [Value, Value];
+  return reshape(matmul(toPast, past.values).add(matmul(toNew, v)), q.shape);
+}
+
+/**
+ * The mask of `m` new positions that follow a cache: each sees itself and what came before it.
+ *
+ * @param past float32 [batch, past], 0 where the cache holds a position and `masked` where it does not; none without a cache
+ * @returns [1, 1, m, m], or [batch, 1, m, past + m] after a cache
+ */
+export function causalMask(graph: Graph, m: Value["shape"][number], past?: Value): Value {
+  const square = expand(graph.scalar(masked), [1, 1, m, m]);
+  const inputs = [square, reshape(graph.integers([1]), [])];
+  const future = single(
+    graph.node("Trilu", inputs, [{ dtype: "float32", shape: square.shape }], { attributes: { upper: 1 } }),
+  );
+  if (!past) return future;
+  const [batch, length] = past.shape as [number, number];
+  return concat(
+    [expand(reshape(past, [batch, 1, 1, length]), [batch, 1, m, length]), expand(future, [batch, 1, m, m])],
+    -1,
+  );
+}
+
+function scaleOf(q: Value): number {
+  return 1 / Math.sqrt(q.dim(-1) as number);
+}
+
+/** Query heads that share a key head become rows of one matrix: [batch, kvHeads, group * m, size]. */
+function groupHeads(q: Value, k: Value): Value {
+  const [batch, heads, m, size] = q.shape as [number, number, number, number];
+  const kvHeads = k.dim(1) as number;
+  if (heads % kvHeads !== 0)
+    throw new Error(`${q.graph.where()}${heads} query heads cannot share ${kvHeads} key heads`);
+  return reshape(q, [batch, kvHeads, mulDims(heads / kvHeads, m), size]);
+}
+
+/** scores [batch, kvHeads, group * m, n] plus a mask that is given per head. */
+function addMask(scores: Value, q: Value, mask: Value | undefined): Value {
+  if (!mask) return scores;
+  const [batch, heads, m] = q.shape as [number, number, number];
+  return reshape(reshape(scores, [batch, heads, m, scores.dim(-1)]).add(mask), scores.shape);
+}

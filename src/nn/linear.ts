@@ -1,0 +1,26 @@
+/** Linear layers; weights are [out, in], as PyTorch keeps them. */
+import type { Value } from "../tensor/graph.ts";
+import { split } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
+import type { Weights } from "./weights.ts";
+
+/** x [..., in] -> [..., out]: `weight`, and `bias` where the file has one. */
+export function linear(w: Weights, x: Value, out: number): Value {
+  const y = w.product(x, [{ name: "weight", out }]);
+  return w.has("bias") ? y.add(w.get("bias", [out])) : y;
+}
+
+/**
+ * Several linear layers without bias over the same input, x [..., in] -> [..., out_i] each.
+ * Frozen ones are one product, which saves reading `x` again, and adding their gradients in training.
+ */
+export function linears(w: Weights, x: Value, outs: Readonly<Record<string, number>>): Value[] {
+  const matrices = Object.entries(outs).map(([layer, out]) => ({ name: `${layer}.weight`, out }));
+  if (w.isTrained(matrices.map(({ name }) => name))) return matrices.map((matrix) => w.product(x, [matrix]));
+  return split(w.product(x, matrices), -1, Object.values(outs));
+}
+
+/** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */
+export function embedding(w: Weights, ids: Value, count: number, size: number): Value {
+  return gather(w.get("weight", [count, size]), ids);
+}

@@ -1,0 +1,147 @@
+/** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
+import { bytesOf, sizeOf } from "../tensor/array.ts";
+import { formatShape, sameShape } from "../tensor/dims.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
+import { matmul } from "../tensor/matrix.ts";
+import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
+
+/** Named tensors: a weight file, or weights in memory. */
+export interface WeightSource {
+  /** Where the weights come from, for messages. */
+  readonly path: string;
+  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  readFloat32(name: string): Promise<Float32Array>;
+}
+
+export interface WeightOptions {
+  /** Which weights are inputs of the graph, to be trained; none by default. */
+  readonly trainable?: (name: string) => boolean;
+  /** Which matrices are rounded to 4-bit blocks; none by default. */
+  readonly int4?: (name: string) => boolean;
+  /** Elements of a row that share a scale in 4 bits. */
+  readonly blockSize?: number;
+}
+
+/** Weights below a prefix, as values of one graph. Asking twice for a name gives the same value. */
+export class Weights {
+  readonly graph: Graph;
+  private readonly source: WeightSource;
+  private readonly options: WeightOptions;
+  private readonly prefix: string;
+  private readonly values: Map<string, Value>;
+
+  constructor(graph: Graph, source: WeightSource, options: WeightOptions = {}) {
+    this.graph = graph;
+    this.source = source;
+    this.options = options;
+    this.prefix = "";
+    this.values = new Map();
+  }
+
+  /** The weights whose names begin with `name` and a dot. */
+  at(name: string | number): Weights {
+    const below: Weights = Object.create(this);
+    return Object.assign(below, { prefix: `${this.prefix}${name}.` });
+  }
+
+  /** Whether there is a weight of this name, or any weight below it. */
+  has(name: string): boolean {
+    const full = this.prefix + name;
+    if (this.source.tensors.has(full)) return true;
+    for (const key of this.source.tensors.keys()) if (key.startsWith(`${full}.`)) return true;
+    return false;
+  }
+
+  /** Names of the trained weights that have been asked for, with the inputs that stand for them. */
+  get trained(): ReadonlyMap<string, Value> {
+    return new Map([...this.values].filter(([name]) => this.options.trainable?.(name)));
+  }
+
+  /** The weight `name`. @throws Error naming file, tensor and shapes if it is missing or not of the expected shape */
+  get(name: string, expected: readonly number[]): Value {
+    const full = this.prefix + name;
+    const known = this.values.get(full);
+    if (known) return known;
+    this.check(full, expected);
+    const value = this.options.trainable?.(full)
+      ? this.graph.input(full, "float32", expected)
+      : this.graph.weight(full, "float32", expected, async () => bytesOf(await this.source.readFloat32(full)));
+    this.values.set(full, value);
+    return value;
+  }
+
+  /** x [..., in] times the transposed matrices [out_i, in], joined: [..., sum of out_i]. One product where all are frozen. */
+  product(x: Value, matrices: readonly { readonly name: string; readonly out: number }[]): Value {
+    const columns = x.dim(-1);
+    if (typeof columns !== "number")
+      throw new Error(`${this.graph.where()}product of ${x}: its last axis has no known size`);
+    const names = matrices.map(({ name }) => this.prefix + name);
+    const [first] = matrices;
+    if (first && matrices.length === 1 && !this.isInt4(names)) {
+      return matmul(x, this.get(first.name, [first.out, columns]), { transB: true });
+    }
+    for (const { name, out } of matrices) this.check(this.prefix + name, [out, columns]);
+    const rows = matrices.reduce((sum, { out }) => sum + out, 0);
+    const name = names.join(",");
+    const load = () => this.stack(names, rows * columns);
+    if (this.isInt4(names)) {
+      const { blockSize = 32 } = this.options;
+      const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize);
+      return matmulInt4(x, { name, rows, columns, blockSize, load: quantize });
+    }
+    let stacked = this.values.get(name);
+    if (!stacked) {
+      stacked = this.graph.weight(name, "float32", [rows, columns], async () => bytesOf(await load()));
+      this.values.set(name, stacked);
+    }
+    return matmul(x, stacked, { transB: true });
+  }
+
+  /** Whether any of these weights is trained, so that it must stay a value of its own. */
+  isTrained(names: readonly string[]): boolean {
+    return names.some((name) => this.options.trainable?.(this.prefix + name));
+  }
+
+  private isInt4(names: readonly string[]): boolean {
+    return names.every((name) => this.options.int4?.(name));
+  }
+
+  private async stack(names: readonly string[], size: number): Promise<Float32Array> {
+    const all = new Float32Array(size);
+    let offset = 0;
+    for (const name of names) {
+      const part = await this.source.readFloat32(name);
+      all.set(part, offset);
+      offset += part.length;
+    }
+    return all;
+  }
+
+  private check(full: string, expected: readonly number[]): void {
+    const tensor = this.source.tensors.get(full);
+    if (!tensor) {
+      throw new Error(
+        `${this.source.path} has no tensor "${full}" (expected ${formatShape(expected)})${this.nearby(full)}`,
+      );
+    }
+    if (!sameShape(tensor.shape, expected) && !isVectorOf(tensor.shape, expected)) {
+      throw new Error(
+        `${this.source.path}: tensor "${full}" is ${formatShape(tensor.shape)}, but this network needs ` +
+          `${formatShape(expected)}; are these the weights of another model size?`,
+      );
+    }
+  }
+
+  private nearby(full: string): string {
+    const end = full.split(".").at(-1) ?? full;
+    const similar = [...this.source.tensors.keys()].filter((name) => name.endsWith(end)).slice(0, 3);
+    const shown = similar.length > 0 ? similar : [...this.source.tensors.keys()].slice(0, 3);
+    return shown.length > 0 ? `; it has, for example, ${shown.map((name) => `"${name}"`).join(", ")}` : "; it is empty";
+  }
+}
+
+/** Whether only axes of size 1 differ; such weights have the same elements in the same order. */
+function isVectorOf(shape: readonly number[], expected: readonly number[]): boolean {
+  const squeeze = (dims: readonly number[]) => dims.filter((dim) => dim !== 1);
+  return sizeOf(shape) === sizeOf(expected) && sameShape(squeeze(shape), squeeze(expected));
+}
