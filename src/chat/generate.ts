@@ -1,0 +1,48 @@
+/** Writing an answer token by token: greedy or sampled, with stop strings, as a stream of text. */
+import type { Random } from "../tensor/random.ts";
+import { TextStream } from "../text/decode-stream.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import type { KVCache } from "./kv-cache.ts";
+import type { LanguageModel, Position } from "./language-model.ts";
+import { chooseToken, type SamplingOptions } from "./sampling.ts";
+import { StopFilter } from "./stop-filter.ts";
+
+export interface GenerateOptions extends SamplingOptions {
+  readonly maxNewTokens: number;
+  /** The answer ends before any of these; they may span tokens. */
+  readonly stop?: readonly string[];
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * The answer to a prompt, in pieces of whole characters. The returned value is the ids of all tokens that were written
+ * and read back into `cache`.
+ *
+ * @param cache may already hold the start of the conversation; `prompt` is what follows it
+ */
+export async function* generate(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  prompt: readonly Position[],
+  cache: KVCache,
+  options: GenerateOptions,
+  random: Random,
+): AsyncGenerator<string, void> {
+  const text = new TextStream(tokenizer);
+  const filter = new StopFilter(options.stop ?? []);
+  const said: number[] = [];
+  let next: readonly Position[] = prompt;
+  while (said.length < options.maxNewTokens) {
+    options.signal?.throwIfAborted();
+    const scores = await model.read([next], cache);
+    const id = chooseToken(scores.data, said, options, random);
+    if (id === tokenizer.eosId) break;
+    said.push(id);
+    const piece = filter.push(text.push(id));
+    if (piece) yield piece;
+    if (filter.stopped) return;
+    next = [id];
+  }
+  const rest = filter.push(text.flush()) + filter.flush();
+  if (rest) yield rest;
+}

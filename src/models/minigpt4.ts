@@ -1,0 +1,95 @@
+/**
+ * MiniGPT-4 (Zhu et al., arXiv 2304.10592): a frozen image encoder, an optional Q-Former, one linear projection, and a
+ * frozen LLaMA-family language model that reads the projected features as if they were words.
+ */
+import { linear } from "../nn/linear.ts";
+import { layerNorm } from "../nn/norm.ts";
+import type { Weights } from "../nn/weights.ts";
+import { productOf } from "../tensor/dims.ts";
+import type { Value } from "../tensor/graph.ts";
+import { reshape, slice } from "../tensor/layout.ts";
+import { putRows } from "../tensor/lookup.ts";
+import { efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
+import { type EvaVitConfig, evaVit } from "./eva-vit.ts";
+import { embedTokens, type LlamaConfig } from "./llama.ts";
+import { type QFormerConfig, qformer } from "./qformer.ts";
+
+export type EncoderConfig =
+  | ({ readonly type: "eva_vit" } & EvaVitConfig)
+  | { readonly type: "efficientnet_lite0"; readonly imageSize: number };
+
+export interface MiniGPT4Config {
+  readonly encoder: EncoderConfig;
+  /** Without a Q-Former, the class token is dropped and four neighbouring patches become one token (the Llama 2 form). */
+  readonly qformer?: QFormerConfig;
+  readonly llm: LlamaConfig;
+}
+
+/** Weights of each part; parts may come from files of their own. */
+export interface MiniGPT4Weights {
+  readonly encoder: Weights;
+  /** `ln_vision`, `query_tokens` and `Qformer`. */
+  readonly qformer: Weights;
+  /** `llama_proj`. */
+  readonly projection: Weights;
+  readonly llm: Weights;
+}
+
+/** Neighbouring patches that become one token where there is no Q-Former. */
+const joinedPatches = 4;
+/** Epsilon of `ln_vision`. */
+const lnVisionEps = 1e-5;
+
+/** Width of the features that `imageFeatures` gives. */
+export function featureWidth(encoder: EncoderConfig): number {
+  return encoder.type === "eva_vit" ? encoder.hiddenSize : efficientNetWidth;
+}
+
+/** Tokens that one picture takes in the language model's sequence. */
+export function tokensPerImage({ encoder, qformer }: MiniGPT4Config): number {
+  if (qformer) return qformer.numQueryTokens;
+  if (encoder.type !== "eva_vit") throw new Error("A model without a Q-Former needs a ViT, whose patches it joins");
+  return Math.floor(encoder.imageSize / encoder.patchSize) ** 2 / joinedPatches;
+}
+
+/**
+ * What is frozen before the first trained layer: pixels [images, 3, size, size] -> [images, cells, width].
+ * For the ViT this includes `ln_vision`.
+ */
+export function imageFeatures(w: MiniGPT4Weights, pixels: Value, { encoder }: MiniGPT4Config): Value {
+  if (encoder.type === "efficientnet_lite0") return efficientNetFeatures(w.encoder, pixels);
+  return layerNorm(w.qformer.at("ln_vision"), evaVit(w.encoder, pixels, encoder), lnVisionEps);
+}
+
+/** Features [images, cells, width] -> what the language model reads, [images, tokens, hiddenSize]. */
+export function imageTokens(w: MiniGPT4Weights, features: Value, config: MiniGPT4Config): Value {
+  const seen = config.qformer ? qformer(w.qformer, features, config.qformer) : joinPatches(features, config);
+  return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
+}
+
+/** The class token dropped, and neighbouring patches joined: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */
+function joinPatches(features: Value, config: MiniGPT4Config): Value {
+  const width = joinedPatches * featureWidth(config.encoder);
+  return reshape(slice(features, 1, 1), [features.dim(0), tokensPerImage(config), width]);
+}
+
+/** A batch of sequences in which some positions are taken by image tokens. */
+export interface MultimodalSequence {
+  /** int64 [batch, sequence]; the id at an image's position does not matter. */
+  readonly ids: Value;
+  /** Image tokens in the order of their positions, [n, hiddenSize]. */
+  readonly imageTokens: Value;
+  /** Where they go: places in the flattened [batch * sequence], int64 [n]. */
+  readonly imagePlaces: Value;
+}
+
+/** The language model's input: word embeddings, with image tokens at their places, [batch, sequence, hiddenSize]. */
+export function embedSequence(
+  w: Weights,
+  { ids, imageTokens, imagePlaces }: MultimodalSequence,
+  config: LlamaConfig,
+): Value {
+  const flat = reshape(ids, [productOf(ids.shape)]);
+  const rows = putRows(embedTokens(w, flat, config), imagePlaces, imageTokens);
+  return reshape(rows, [...ids.shape, config.hiddenSize]);
+}

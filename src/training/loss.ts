@@ -1,0 +1,63 @@
+/** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given pictures and prompts. */
+import { llama, logits } from "../models/llama.ts";
+import {
+  embedSequence,
+  featureWidth,
+  imageTokens,
+  type MiniGPT4Config,
+  type MiniGPT4Weights,
+} from "../models/minigpt4.ts";
+import { mulDims } from "../tensor/dims.ts";
+import { neg } from "../tensor/elementwise.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
+import { reshape } from "../tensor/layout.ts";
+import { gather, gatherElements } from "../tensor/lookup.ts";
+import { logSoftmax, reduceMean } from "../tensor/reduce.ts";
+
+/** Inputs of the graph for one batch; `batchArrays` makes their arrays. */
+interface BatchInputs {
+  /** float32 [images, cells, width]. */
+  readonly features: Value;
+  /** int64 [batch, sequence]. */
+  readonly ids: Value;
+  readonly positions: Value;
+  /** int64 [places]: which row of the image tokens [images * tokens] goes to which place of [batch * sequence]. */
+  readonly imageRows: Value;
+  readonly imagePlaces: Value;
+  /** int64 [targets]: places of [batch * sequence] whose next token counts, and that token. */
+  readonly targetPlaces: Value;
+  readonly targetIds: Value;
+}
+
+function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
+  const indices = (name: string, ...shape: string[]) => graph.input(name, "int64", shape);
+  return {
+    features: graph.input("features", "float32", ["images", "cells", featureWidth(config.encoder)]),
+    ids: indices("ids", "batch", "sequence"),
+    positions: indices("positions", "batch", "sequence"),
+    imageRows: indices("imageRows", "places"),
+    imagePlaces: indices("imagePlaces", "places"),
+    targetPlaces: indices("targetPlaces", "targets"),
+    targetIds: indices("targetIds", "targets"),
+  };
+}
+
+/** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
+export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
+  const { graph } = w.llm;
+  const inputs = batchInputs(graph, config);
+  const { hiddenSize } = config.llm;
+  const tokens = imageTokens(w, inputs.features, config);
+  const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
+  const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
+  const embeddings = embedSequence(w.llm, sequence, config.llm);
+  const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm);
+  const predicting = gather(reshape(hidden, ["batch*sequence", hiddenSize]), inputs.targetPlaces);
+  const scores = logSoftmax(logits(w.llm, predicting, config.llm));
+  return neg(reshape(gatherElements(scores, reshape(inputs.targetIds, ["targets", 1])), ["targets"]));
+}
+
+/** The mean over all target tokens of the batch. */
+export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
+  return reduceMean(tokenLosses(w, config), [0], { keep: false });
+}
