@@ -145,3 +145,20 @@ function isVectorOf(shape: readonly number[], expected: readonly number[]): bool
   const squeeze = (dims: readonly number[]) => dims.filter((dim) => dim !== 1);
   return sizeOf(shape) === sizeOf(expected) && sameShape(squeeze(shape), squeeze(expected));
 }
+
+/** Weights in memory as a source for a graph. */
+export function weightsInMemory(
+  path: string,
+  arrays: Readonly<Record<string, { readonly shape: readonly number[]; readonly data: Float32Array }>>,
+): WeightSource {
+  const tensors = new Map(Object.entries(arrays));
+  return {
+    path,
+    tensors,
+    async readFloat32(name) {
+      const array = tensors.get(name);
+      if (!array) throw new Error(`${path} has no tensor "${name}"`);
+      return array.data;
+    },
+  };
+}

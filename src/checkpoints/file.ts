@@ -1,0 +1,63 @@
+/** Files read at offsets, so that a weight file need not fit into memory. */
+import { type FileHandle, open } from "node:fs/promises";
+
+/** One `read` call of the operating system takes at most 2 GiB less a page. */
+const largestRead = 2 ** 30;
+
+/** An open file; every read is checked against its size. */
+export class RandomAccessFile {
+  readonly path: string;
+  readonly size: number;
+  private readonly handle: FileHandle;
+
+  private constructor(path: string, size: number, handle: FileHandle) {
+    this.path = path;
+    this.size = size;
+    this.handle = handle;
+  }
+
+  /** @throws Error if the path is missing, unreadable or no regular file */
+  static async open(path: string): Promise<RandomAccessFile> {
+    const handle = await open(path, "r");
+    const status = await handle.stat();
+    if (!status.isFile()) {
+      await handle.close();
+      throw new Error(`${path}: not a regular file`);
+    }
+    return new RandomAccessFile(path, status.size, handle);
+  }
+
+  /** The descriptor, for a library that reads at offsets itself; it stays owned by this file. */
+  get fd(): number {
+    return this.handle.fd;
+  }
+
+  /** `length` bytes from `offset`, in memory of their own. @throws Error if they do not all lie in the file */
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new Error(`needs bytes ${offset} to ${offset + length}, but the file has ${this.size}; is it truncated?`);
+    }
+    const bytes = new Uint8Array(length);
+    for (let done = 0; done < length; ) {
+      const { bytesRead } = await this.handle.read(bytes, done, Math.min(length - done, largestRead), offset + done);
+      if (bytesRead === 0) throw new Error(`became shorter while it was read (at byte ${offset + done})`);
+      done += bytesRead;
+    }
+    return bytes;
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+/** Runs `work`; whatever it throws names the file. */
+export async function inFile<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    if (message.includes(path)) throw error;
+    throw new Error(`${path}: ${message}`, { cause: error });
+  }
+}

@@ -1,0 +1,35 @@
+/** Entries of a zip archive that lie in it uncompressed, as PyTorch writes them. */
+import { type Entry, fromFdPromise } from "yauzl";
+import type { RandomAccessFile } from "./file.ts";
+
+/** An archive's directory takes much more memory than it does in the file. */
+const mostEntries = 200_000;
+
+export interface ZipEntry {
+  readonly name: string;
+  readonly size: number;
+  /** Where the entry's bytes begin in the file. @throws Error if the entry is compressed or encrypted */
+  dataOffset(): Promise<number>;
+}
+
+/** The archive's entries by name. @throws Error if the directory is damaged */
+export async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>> {
+  const zip = await fromFdPromise(file.fd, { autoClose: false, lazyEntries: true });
+  if (zip.entryCount > mostEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
+  const dataOffset = async (entry: Entry): Promise<number> => {
+    if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
+      throw new Error(
+        `zip entry "${entry.fileName}" is compressed or encrypted; PyTorch stores entries as they are. ` +
+          "Was the file packed again? Load it with torch and save it anew",
+      );
+    }
+    return (await zip.readLocalFileHeaderPromise(entry, { minimal: true })).fileDataStart;
+  };
+  const entries = new Map<string, ZipEntry>();
+  for await (const entry of zip.eachEntry()) {
+    const { fileName: name, uncompressedSize: size } = entry;
+    if (entries.has(name)) throw new Error(`the zip archive has two entries named "${name}"`);
+    entries.set(name, { name, size, dataOffset: () => dataOffset(entry) });
+  }
+  return entries;
+}
