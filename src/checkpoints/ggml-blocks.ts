@@ -65,7 +65,8 @@ export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
 function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): Float32Array {
   const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 1);
   const column = new Uint16Array(bytes.byteLength / blockBytes);
-  for (let block = 0; block < column.length; block++) column[block] = words[(block * blockBytes + offset) >> 1] as number;
+  for (let block = 0; block < column.length; block++)
+    column[block] = words[(block * blockBytes + offset) >> 1] as number;
   return float16ToFloat32(column);
 }
 

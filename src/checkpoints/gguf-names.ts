@@ -50,8 +50,10 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
     tensors,
     async readFloat32(name) {
       const values = await checkpoint.readFloat32(find(name));
-      if (name.endsWith(".self_attn.q_proj.weight")) return halfSplitRows(values, heads, tensors.get(name)?.shape ?? []);
-      if (name.endsWith(".self_attn.k_proj.weight")) return halfSplitRows(values, kvHeads, tensors.get(name)?.shape ?? []);
+      if (name.endsWith(".self_attn.q_proj.weight"))
+        return halfSplitRows(values, heads, tensors.get(name)?.shape ?? []);
+      if (name.endsWith(".self_attn.k_proj.weight"))
+        return halfSplitRows(values, kvHeads, tensors.get(name)?.shape ?? []);
       return values;
     },
     readBytes: (name) => checkpoint.readBytes(find(name)),

@@ -2,7 +2,7 @@
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
 import { ggmlTypes } from "./ggml-blocks.ts";
-import { parseGrowing, Window } from "./window.ts";
+import { parseGrowing, type Window } from "./window.ts";
 
 /** Bytes before the tensor data: the largest vocabularies take some 20 MB. */
 const largestHeader = 2 ** 27;
@@ -137,7 +137,8 @@ function placeTensor(file: RandomAccessFile, dataStart: number, alignment: numbe
     throw new Error(`tensor "${name}": rows of [${shape.join(", ")}] are no whole ${type.name} blocks`);
   }
   const bytes = (elements / type.blockElements) * type.blockBytes;
-  if (offset % alignment !== 0) throw new Error(`tensor "${name}": its offset ${offset} is not aligned to ${alignment}`);
+  if (offset % alignment !== 0)
+    throw new Error(`tensor "${name}": its offset ${offset} is not aligned to ${alignment}`);
   if (dataStart + offset + bytes > file.size) {
     throw new Error(
       `tensor "${name}" (${type.name} [${shape.join(", ")}]) ends at byte ${dataStart + offset + bytes}, ` +

@@ -21,8 +21,10 @@ const mostDescribed = 10_000;
 /** @throws Error if there is no tensor, or if something unknown stands inside of the state dict, with its name */
 export function findStateDict(object: unknown): StateDict {
   const top = object instanceof Map ? object : new Map<unknown, unknown>();
-  const wrapper = wrappers.find((key) => top.get(key) instanceof Map && collect(top.get(key)).tensors.size > 0);
-  const { tensors, inert } = collect(wrapper === undefined ? object : top.get(wrapper));
+  const inner = wrappers.map((key) => ({ key, found: collect(top.get(key)) }));
+  const { key: wrapper, found } = inner.find(({ found }) => found.tensors.size > 0) ??
+    inner.find(({ found }) => found.inert.size > 0) ?? { key: undefined, found: collect(object) };
+  const { tensors, inert } = found;
   const refused = new Map([...inert].map(([name, { name: global }]) => [name, refusal(global)]));
   const [name, reason] = refused.entries().next().value ?? [];
   if (tensors.size === 0) {
@@ -51,11 +53,14 @@ function collect(root: unknown): Found {
   let visited = 0;
   const visit = (value: unknown, name: string, depth: number): void => {
     if (++visited > mostVisited) throw new Error(`holds more than ${mostVisited} values`);
-    if (value instanceof StridedTensor) found.tensors.set(name, value);
-    else if (value instanceof Inert) found.inert.set(name, value);
+    if (value instanceof StridedTensor) {
+      if (found.tensors.has(name)) throw new Error(`holds two tensors named "${name}"`);
+      found.tensors.set(name, value);
+    } else if (value instanceof Inert) found.inert.set(name, value);
     else if (value instanceof Map || Array.isArray(value)) {
       if (depth === deepest) throw new Error(`nests containers more than ${deepest} deep`);
-      for (const [key, item] of value.entries()) visit(item, name ? `${name}.${keyText(key)}` : keyText(key), depth + 1);
+      for (const [key, item] of value.entries())
+        visit(item, name ? `${name}.${keyText(key)}` : keyText(key), depth + 1);
     }
   };
   visit(root, "", 0);
@@ -69,7 +74,9 @@ function describe(value: unknown, budget: { left: number }, depth: number): unkn
   if (value instanceof Inert) return `not read: ${value.name}`;
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   if (value instanceof Map) {
-    return Object.fromEntries(firsts(value, budget.left).map(([key, item]) => [keyText(key), describe(item, budget, depth + 1)]));
+    return Object.fromEntries(
+      firsts(value, budget.left).map(([key, item]) => [keyText(key), describe(item, budget, depth + 1)]),
+    );
   }
   if (Array.isArray(value) || value instanceof Set) {
     return firsts(value, budget.left).map((item) => describe(item, budget, depth + 1));

@@ -70,10 +70,14 @@ const rebuildTensor = new Callable((args) => {
   const layout = { shape, strides, offset: view.start + offset };
   const count = countElements(shape);
   if (!(layout.offset + spanOf(layout) <= storage.elements)) {
-    throw new Error(`pickle: a tensor [${shape.join(", ")}] reaches beyond the ${storage.elements} elements of its storage`);
+    throw new Error(
+      `pickle: a tensor [${shape.join(", ")}] reaches beyond the ${storage.elements} elements of its storage`,
+    );
   }
   if (count > Math.max(storage.elements, largestExpansion)) {
-    throw new Error(`pickle: a tensor [${shape.join(", ")}] claims more than its storage of ${storage.elements} elements`);
+    throw new Error(
+      `pickle: a tensor [${shape.join(", ")}] claims more than its storage of ${storage.elements} elements`,
+    );
   }
   return new StridedTensor(storage, layout);
 });

@@ -58,7 +58,8 @@ async function parseZip(file: RandomAccessFile): Promise<Parsed> {
   const folder = pickle.name.slice(0, -"data.pkl".length);
   const byteOrder = entries.get(`${folder}byteorder`);
   if (byteOrder?.size === 3) throw new Error("is big endian; only little-endian files can be read");
-  if (pickle.size > largestPickle) throw new Error(`its data.pkl has ${pickle.size} bytes; at most ${largestPickle} are read`);
+  if (pickle.size > largestPickle)
+    throw new Error(`its data.pkl has ${pickle.size} bytes; at most ${largestPickle} are read`);
   const environment = torchEnvironment(new Map());
   const start = await pickle.dataOffset();
   const object = await parseGrowing(file, pickle.size, (window) => unpickle(window, environment), start);
@@ -101,7 +102,8 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
     places.set(storage.key, { bytes, offset: async () => offset });
     at = offset + bytes;
   }
-  if (at > file.size) throw new Error(`its storages end at byte ${at}, but the file has ${file.size}; is it truncated?`);
+  if (at > file.size)
+    throw new Error(`its storages end at byte ${at}, but the file has ${file.size}; is it truncated?`);
   return {
     object,
     place({ key }) {

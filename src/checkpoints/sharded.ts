@@ -1,0 +1,109 @@
+/** Weights that Hugging Face spreads over several files, with an index that says which tensor is in which. */
+import { dirname, isAbsolute, join, normalize, sep } from "node:path";
+import { z } from "zod";
+import { inFile, RandomAccessFile } from "./file.ts";
+import type { Checkpoint, TensorInfo } from "./format.ts";
+import { openSingle } from "./single.ts";
+
+const largestIndex = 100_000_000;
+const indexSchema = z.object({
+  metadata: z.record(z.string(), z.unknown()).default({}),
+  weight_map: z.record(z.string(), z.string()),
+});
+
+/** Opens `model.safetensors.index.json` or `pytorch_model.bin.index.json`. @throws Error naming a missing shard or tensor */
+export function openSharded(path: string): Promise<Checkpoint> {
+  return inFile(path, async () => {
+    const index = await readIndex(path);
+    const shards = new Map<string, Checkpoint>();
+    try {
+      const homes = new Map<string, Checkpoint>();
+      for (const [tensor, name] of Object.entries(index.weight_map)) {
+        const shard = shards.get(name) ?? (await openShard(path, name));
+        shards.set(name, shard);
+        if (!shard.tensors.has(tensor)) throw new Error(`puts tensor "${tensor}" into ${name}, but it is not there`);
+        homes.set(tensor, shard);
+      }
+      return new ShardedCheckpoint(path, index.metadata, homes);
+    } catch (error) {
+      await closeAll(shards.values());
+      throw error;
+    }
+  });
+}
+
+async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
+  const file = await RandomAccessFile.open(path);
+  try {
+    if (file.size > largestIndex)
+      throw new Error(`is an index of ${file.size} bytes; at most ${largestIndex} are read`);
+    const text = new TextDecoder().decode(await file.read(0, file.size));
+    const index = indexSchema.safeParse(JSON.parse(text));
+    if (!index.success) throw new Error(`is no index of shards: ${z.prettifyError(index.error)}`);
+    return index.data;
+  } finally {
+    await file.close();
+  }
+}
+
+async function openShard(indexPath: string, name: string): Promise<Checkpoint> {
+  const outside = isAbsolute(name) || normalize(name).split(sep).includes("..");
+  if (outside) throw new Error(`names the shard "${name}", which is outside of its folder`);
+  const path = join(dirname(indexPath), name);
+  try {
+    return await openSingle(path);
+  } catch (error) {
+    if (isMissing(error)) throw new Error(`the shard ${path} is missing; download it again`, { cause: error });
+    throw error;
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+async function closeAll(shards: Iterable<Checkpoint>): Promise<void> {
+  await Promise.all([...shards].map((shard) => shard.close()));
+}
+
+class ShardedCheckpoint implements Checkpoint {
+  readonly path: string;
+  readonly format: Checkpoint["format"];
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  private readonly homes: ReadonlyMap<string, Checkpoint>;
+
+  /** @param homes the shard of each tensor */
+  constructor(path: string, metadata: Record<string, unknown>, homes: ReadonlyMap<string, Checkpoint>) {
+    const [first] = homes.values();
+    if (!first) throw new Error("names no tensors");
+    this.path = path;
+    this.format = first.format;
+    this.metadata = Object.assign({ ...metadata }, ...[...homes.values()].map((shard) => shard.metadata));
+    this.tensors = new Map(
+      [...homes].flatMap(([name, { tensors }]) => {
+        const info = tensors.get(name);
+        return info ? [[name, info]] : [];
+      }),
+    );
+    this.homes = homes;
+  }
+
+  async readFloat32(name: string): Promise<Float32Array> {
+    return this.home(name).readFloat32(name);
+  }
+
+  async readBytes(name: string): Promise<Uint8Array> {
+    return this.home(name).readBytes(name);
+  }
+
+  close(): Promise<void> {
+    return closeAll(new Set(this.homes.values()));
+  }
+
+  private home(name: string): Checkpoint {
+    const home = this.homes.get(name);
+    if (!home) throw new Error(`${this.path}, tensor "${name}": not in this index`);
+    return home;
+  }
+}
