@@ -14,6 +14,11 @@ import { reduceMean } from "../tensor/reduce.ts";
 export const efficientNetWidth = 1280;
 const batchNormEps = 1e-3;
 
+/** Cells of a square picture: one for each 32 x 32 pixels, rounded up. */
+export function efficientNetCells(imageSize: number): number {
+  return Math.ceil(imageSize / 32) ** 2;
+}
+
 /** The stages of the network: blocks, kernel, stride of the first block, expansion of the channels, channels out. */
 const stages = [
   { repeats: 1, kernel: 3, stride: 1, expansion: 1, channels: 16 },

@@ -9,7 +9,7 @@ import { productOf } from "../tensor/dims.ts";
 import type { Value } from "../tensor/graph.ts";
 import { reshape, slice } from "../tensor/layout.ts";
 import { putRows } from "../tensor/lookup.ts";
-import { efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
+import { efficientNetCells, efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
 import { type EvaVitConfig, evaVit } from "./eva-vit.ts";
 import { embedTokens, type LlamaConfig } from "./llama.ts";
 import { type QFormerConfig, qformer } from "./qformer.ts";
@@ -40,16 +40,21 @@ const joinedPatches = 4;
 /** Epsilon of `ln_vision`. */
 const lnVisionEps = 1e-5;
 
-/** Width of the features that `imageFeatures` gives. */
-export function featureWidth(encoder: EncoderConfig): number {
-  return encoder.type === "eva_vit" ? encoder.hiddenSize : efficientNetWidth;
+/** Cells and width of one picture's features, as `imageFeatures` gives them. */
+export function featureShape(encoder: EncoderConfig): readonly [cells: number, width: number] {
+  if (encoder.type === "efficientnet_lite0") return [efficientNetCells(encoder.imageSize), efficientNetWidth];
+  return [1 + patches(encoder), encoder.hiddenSize];
+}
+
+function patches({ imageSize, patchSize }: EvaVitConfig): number {
+  return Math.floor(imageSize / patchSize) ** 2;
 }
 
 /** Tokens that one picture takes in the language model's sequence. */
 export function tokensPerImage({ encoder, qformer }: MiniGPT4Config): number {
   if (qformer) return qformer.numQueryTokens;
   if (encoder.type !== "eva_vit") throw new Error("A model without a Q-Former needs a ViT, whose patches it joins");
-  return Math.floor(encoder.imageSize / encoder.patchSize) ** 2 / joinedPatches;
+  return patches(encoder) / joinedPatches;
 }
 
 /**
@@ -69,8 +74,8 @@ export function imageTokens(w: MiniGPT4Weights, features: Value, config: MiniGPT
 
 /** The class token dropped, and neighbouring patches joined: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */
 function joinPatches(features: Value, config: MiniGPT4Config): Value {
-  const width = joinedPatches * featureWidth(config.encoder);
-  return reshape(slice(features, 1, 1), [features.dim(0), tokensPerImage(config), width]);
+  const [, width] = featureShape(config.encoder);
+  return reshape(slice(features, 1, 1), [features.dim(0), tokensPerImage(config), joinedPatches * width]);
 }
 
 /** A batch of sequences in which some positions are taken by image tokens. */

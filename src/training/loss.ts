@@ -2,7 +2,7 @@
 import { llama, logits } from "../models/llama.ts";
 import {
   embedSequence,
-  featureWidth,
+  featureShape,
   imageTokens,
   type MiniGPT4Config,
   type MiniGPT4Weights,
@@ -32,7 +32,7 @@ interface BatchInputs {
 function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
   const indices = (name: string, ...shape: string[]) => graph.input(name, "int64", shape);
   return {
-    features: graph.input("features", "float32", ["images", "cells", featureWidth(config.encoder)]),
+    features: graph.input("features", "float32", ["images", ...featureShape(config.encoder)]),
     ids: indices("ids", "batch", "sequence"),
     positions: indices("positions", "batch", "sequence"),
     imageRows: indices("imageRows", "places"),
