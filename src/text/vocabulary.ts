@@ -15,8 +15,8 @@ export interface Tokenizer {
   readonly eosId: number;
   /** Fills up shorter sequences of a batch; never a target. */
   readonly padId: number;
-  /** Whether a text is encoded with a space before it, which decoding takes away again (SentencePiece). */
-  readonly addsLeadingSpace: boolean;
+  /** How many spaces, at most, decoding takes from the beginning of a text: encoding puts one there (SentencePiece). */
+  readonly strippedSpaces: number;
   /**
    * Token ids of a text, or of parts of one that are read as one text. Control tokens that are written in it
    * (`<|im_start|>`, `</s>`) are recognised, except in literal parts. `bos` (default false) puts `bosId` first.
@@ -38,9 +38,9 @@ export interface Piece {
 }
 
 /** What differs from tokenizer to tokenizer. */
-export interface Vocabulary extends Pick<Tokenizer, "vocabSize" | "bosId" | "eosId" | "padId" | "addsLeadingSpace"> {
-  /** The token of an id below `vocabSize`. */
-  piece(id: number): Piece;
+export interface Vocabulary extends Pick<Tokenizer, "bosId" | "eosId" | "padId" | "strippedSpaces"> {
+  /** The tokens; an id is a position here. */
+  readonly pieces: readonly Piece[];
   /** Control tokens by the text that is recognised as such. */
   readonly controlTokens: ReadonlyMap<string, number>;
   /** Tokens that are found as a whole before anything else, also in literal text. */
@@ -49,25 +49,31 @@ export interface Vocabulary extends Pick<Tokenizer, "vocabSize" | "bosId" | "eos
   encodeOrdinary(text: string): number[];
 }
 
-/** The tokenizer of a vocabulary. */
+/** The tokenizer of a vocabulary. @throws Error if one of the ids it names is none of its own */
 export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
-  const { vocabSize, bosId, eosId, padId, addsLeadingSpace, controlTokens, wholeTokens } = vocabulary;
+  const { pieces, bosId, eosId, padId, strippedSpaces, controlTokens, wholeTokens } = vocabulary;
+  for (const [name, id] of Object.entries({ bosId, eosId, padId })) {
+    if (id !== undefined && pieces[id] === undefined) {
+      throw new Error(`${name} is ${id}, but the vocabulary has ids 0 to ${pieces.length - 1}`);
+    }
+  }
   const anywhere = finder(wholeTokens);
   const inTrusted = finder(new Map([...controlTokens, ...wholeTokens]));
 
   function piece(id: number): Piece {
-    if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
-      throw new RangeError(`${id} is no token id; this vocabulary has ids 0 to ${vocabSize - 1}`);
+    const found = pieces[id];
+    if (found === undefined) {
+      throw new RangeError(`${id} is no token id; this vocabulary has ids 0 to ${pieces.length - 1}`);
     }
-    return vocabulary.piece(id);
+    return found;
   }
 
   return {
-    vocabSize,
+    vocabSize: pieces.length,
     bosId,
     eosId,
     padId,
-    addsLeadingSpace,
+    strippedSpaces,
     encode(text, { bos = false } = {}) {
       const ids = bos && bosId !== undefined ? [bosId] : [];
       let run = "";
@@ -94,7 +100,7 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
         return control && skipSpecial ? noBytes : bytes;
       });
       const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(chunks));
-      return addsLeadingSpace && text.startsWith(" ") ? text.slice(1) : text;
+      return stripSpaces(text, strippedSpaces);
     },
     bytesOf(id) {
       const { bytes, control } = piece(id);
@@ -105,6 +111,13 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
 
 const noBytes = new Uint8Array(0);
 
+/** The text without its leading spaces, but at most `limit` of them. */
+export function stripSpaces(text: string, limit: number): string {
+  let spaces = 0;
+  while (spaces < limit && text[spaces] === " ") spaces++;
+  return text.slice(spaces);
+}
+
 /** Appends without spreading, which fails for very long arrays. */
 function append(ids: number[], more: readonly number[]): void {
   for (const id of more) ids.push(id);
@@ -113,14 +126,14 @@ function append(ids: number[], more: readonly number[]): void {
 /** Cuts a text into tokens of the map and the text between them. */
 function finder(tokens: ReadonlyMap<string, number>): (text: string) => (string | number)[] {
   if (tokens.size === 0) return (text) => [text];
-  const pattern = new RegExp(`(${alternatives(tokens.keys())})`, "u");
+  const pattern = new RegExp(`(${alternatives(tokens.keys()).join("|")})`, "u");
   return (text) => text.split(pattern).map((part, i) => (i % 2 === 1 ? (tokens.get(part) ?? part) : part));
 }
 
-/** A regular expression's source that matches any of the texts, the longest that fits. */
-export function alternatives(texts: Iterable<string>): string {
+/** The texts as alternatives of a regular expression: the longest first, so that it is the one that matches. */
+export function alternatives(texts: Iterable<string>): string[] {
   return [...texts]
+    .filter((text) => text !== "")
     .sort((a, b) => b.length - a.length)
-    .map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"))
-    .join("|");
+    .map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
 }

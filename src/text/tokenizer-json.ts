@@ -1,0 +1,116 @@
+/**
+ * The tokenizer of a `tokenizer.json` (Hugging Face), with `tokenizer_config.json` beside it, for the two kinds that
+ * language models of the LLaMA family come with: byte-level byte-pair encoding, and SentencePiece's with byte fallback.
+ */
+
+import { readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { z } from "zod";
+import { bytesOfToken, textEncoder } from "./byte-level.ts";
+import { createTokenizer, type Piece, type Tokenizer } from "./vocabulary.ts";
+
+const tokenId = z.int().min(0).max(10_000_000);
+
+const tokenizerFile = z.object({
+  added_tokens: z.array(z.object({ id: tokenId, content: z.string(), special: z.boolean() })).default([]),
+  normalizer: z.unknown().transform((value) => value ?? null),
+  pre_tokenizer: z.unknown().transform((value) => value ?? null),
+  post_processor: z.unknown(),
+  decoder: z.unknown(),
+  model: z.looseObject({
+    type: z.literal("BPE"),
+    vocab: z.record(z.string(), tokenId),
+    merges: z.array(z.union([z.string(), z.array(z.string()).length(2)])),
+    byte_fallback: z.boolean().default(false),
+  }),
+});
+
+const namedToken = z
+  .union([z.string(), z.object({ content: z.string() }).transform((token) => token.content)])
+  .nullish();
+
+const configFile = z.object({
+  bos_token: namedToken,
+  eos_token: namedToken,
+  pad_token: namedToken,
+  add_bos_token: z.boolean().nullish(),
+});
+
+/** @throws Error naming the file and the field that is missing, malformed or of a kind that is not supported */
+export async function loadTokenizerJson(path: string): Promise<Tokenizer> {
+  const configPath = join(dirname(path), "tokenizer_config.json");
+  const file = await readJson(path, tokenizerFile);
+  const config = await readJson(configPath, configFile);
+
+  const { vocab, byte_fallback: byteFallback } = file.model;
+  const byteLevel = mentions(file.decoder, "ByteLevel");
+  if (!byteLevel && !byteFallback) {
+    throw new Error(
+      `${path}: the vocabulary is neither byte-level nor has it byte fallback; other kinds are not supported`,
+    );
+  }
+
+  const pieces: Piece[] = [];
+  for (const [token, id] of Object.entries(vocab)) {
+    pieces[id] = { bytes: byteLevel ? bytesOfToken(token) : bytesOfPiece(token), control: false };
+  }
+  for (const { id, content, special } of file.added_tokens) {
+    pieces[id] = { bytes: new TextEncoder().encode(content), control: special };
+  }
+  const ids = new Map([
+    ...Object.entries(vocab),
+    ...file.added_tokens.map(({ content, id }) => [content, id] as const),
+  ]);
+  const idOf = (role: "bos_token" | "eos_token" | "pad_token") => {
+    const token = config[role] ?? undefined;
+    const id = token === undefined ? undefined : ids.get(token);
+    if (token !== undefined && id === undefined) {
+      throw new Error(`${configPath}: ${role} is "${token}", which the vocabulary of ${path} does not have`);
+    }
+    return id;
+  };
+
+  const eosId = idOf("eos_token");
+  if (eosId === undefined) throw new Error(`${configPath}: eos_token is missing: no token ends an answer`);
+  const addsBos = config.add_bos_token ?? mentions(file.post_processor, config.bos_token ?? undefined);
+  const marked = (special: boolean) =>
+    new Map(file.added_tokens.filter((token) => token.special === special).map(({ content, id }) => [content, id]));
+  return createTokenizer({
+    // Ids that no token has are filled with tokens of no text.
+    pieces: Array.from(pieces, (piece) => piece ?? { bytes: new Uint8Array(0), control: true }),
+    bosId: addsBos ? idOf("bos_token") : undefined,
+    eosId,
+    padId: idOf("pad_token") ?? eosId,
+    strippedSpaces: !byteLevel && mentions(file.decoder, "Strip") ? 1 : 0,
+    controlTokens: marked(true),
+    wholeTokens: marked(false),
+    encodeOrdinary: textEncoder(file),
+  });
+}
+
+/** A byte written as `<0x0A>`, or text with "▁" for spaces. */
+function bytesOfPiece(token: string): Uint8Array {
+  const hex = /^<0x([0-9A-F]{2})>$/.exec(token)?.[1];
+  return hex === undefined
+    ? new TextEncoder().encode(token.replaceAll("▁", " "))
+    : Uint8Array.of(Number.parseInt(hex, 16));
+}
+
+/** Whether a text is among the values of a JSON tree. */
+function mentions(tree: unknown, text: string | undefined): boolean {
+  if (typeof tree === "string") return tree === text;
+  return typeof tree === "object" && tree !== null && Object.values(tree).some((value) => mentions(value, text));
+}
+
+async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {
+  const text = await readFile(path, "utf8");
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new Error(`${path} is no JSON text: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) throw new Error(`${path}: ${z.prettifyError(parsed.error)}`, { cause: parsed.error });
+  return parsed.data;
+}
