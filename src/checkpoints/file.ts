@@ -1,5 +1,5 @@
 /** Files read at offsets, so that a weight file need not fit into memory. */
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, stat } from "node:fs/promises";
 
 /** One `read` call of the operating system takes at most 2 GiB less a page. */
 const largestRead = 2 ** 30;
@@ -18,18 +18,10 @@ export class RandomAccessFile {
 
   /** @throws Error if the path is missing, unreadable or no regular file */
   static async open(path: string): Promise<RandomAccessFile> {
-    const handle = await open(path, "r");
-    const status = await handle.stat();
-    if (!status.isFile()) {
-      await handle.close();
-      throw new Error(`${path}: not a regular file`);
-    }
-    return new RandomAccessFile(path, status.size, handle);
-  }
-
-  /** The descriptor, for a library that reads at offsets itself; it stays owned by this file. */
-  get fd(): number {
-    return this.handle.fd;
+    // Before opening: a named pipe would wait for a writer.
+    const status = await stat(path);
+    if (!status.isFile()) throw new Error(`${path}: not a regular file`);
+    return new RandomAccessFile(path, status.size, await open(path, "r"));
   }
 
   /** `length` bytes from `offset`, in memory of their own. @throws Error if they do not all lie in the file */

@@ -1,4 +1,8 @@
-/** GGUF, the format of llama.cpp, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). */
+/**
+ * GGUF, the format of llama.cpp, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+ *
+ * `@huggingface/gguf` 0.4 is not used: of a local file that is cut short it parses whatever lies in memory behind the end.
+ */
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
 import { ggmlTypes } from "./ggml-blocks.ts";

@@ -194,7 +194,7 @@ const operations: ReadonlyMap<number, Operation> = new Map<number, Operation>([
   [0x8b, (m, w) => m.push(integer(m, w, w.uint32()))],
   [letter("F"), (m, w) => m.push(Number.parseFloat(ascii(w.line())))],
   [letter("G"), (m, w) => m.push(w.float64BigEndian())],
-  // Text and bytes.
+  // Text and bytes. Escapes in the lines of protocol 0 stay as they are.
   [letter("S"), (m, w) => m.push(ascii(w.line()).slice(1, -1))],
   [letter("T"), (m, w) => m.push(w.text(w.uint32()))],
   [letter("U"), (m, w) => m.push(w.text(w.uint8()))],

@@ -42,12 +42,13 @@ export function openSafetensors(path: string): Promise<Checkpoint> {
 
 async function parse(file: RandomAccessFile): Promise<Contents> {
   const prefix = await file.read(0, 8);
-  const length = Number(new DataView(prefix.buffer).getBigUint64(0, true));
-  if (length > largestHeader) {
+  const claimed = new DataView(prefix.buffer).getBigUint64(0, true);
+  if (claimed > largestHeader) {
     throw new Error(
-      `claims a header of ${length} bytes; safetensors allows ${largestHeader}. Is this a safetensors file?`,
+      `claims a header of ${claimed} bytes; safetensors allows ${largestHeader}. Is this a safetensors file?`,
     );
   }
+  const length = Number(claimed);
   const header = parseHeader(await file.read(8, length));
   const dataStart = 8 + length;
   const metadata = header.get("__metadata__") ?? {};

@@ -1,5 +1,5 @@
 /** Entries of a zip archive that lie in it uncompressed, as PyTorch writes them. */
-import { type Entry, fromFdPromise } from "yauzl";
+import { type Entry, fromRandomAccessReaderPromise, RandomAccessReader } from "yauzl";
 import type { RandomAccessFile } from "./file.ts";
 
 /** An archive's directory takes much more memory than it does in the file. */
@@ -12,9 +12,35 @@ export interface ZipEntry {
   dataOffset(): Promise<number>;
 }
 
+/** yauzl's own reader passes any offset that the archive claims to the operating system, and crashes on impossible ones. */
+class CheckedReader extends RandomAccessReader {
+  private readonly file: RandomAccessFile;
+
+  constructor(file: RandomAccessFile) {
+    super();
+    this.file = file;
+  }
+
+  override read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    callback: (error: Error | null) => void,
+  ): void {
+    this.file.read(position, length).then((bytes) => {
+      buffer.set(bytes, offset);
+      callback(null);
+    }, callback);
+  }
+}
+
 /** The archive's entries by name. @throws Error if the directory is damaged */
 export async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>> {
-  const zip = await fromFdPromise(file.fd, { autoClose: false, lazyEntries: true });
+  const zip = await fromRandomAccessReaderPromise(new CheckedReader(file), file.size, {
+    autoClose: false,
+    lazyEntries: true,
+  });
   if (zip.entryCount > mostEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
   const dataOffset = async (entry: Entry): Promise<number> => {
     if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
