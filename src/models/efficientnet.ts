@@ -5,9 +5,10 @@
 import { linear } from "../nn/linear.ts";
 import type { Weights } from "../nn/weights.ts";
 import { conv2d } from "../tensor/convolution.ts";
-import { clip, sqrt } from "../tensor/elementwise.ts";
+import { clip } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
 import { reshape, transpose } from "../tensor/layout.ts";
+import { batchNorm } from "../tensor/normalization.ts";
 import { reduceMean } from "../tensor/reduce.ts";
 
 /** Width of a cell's features. */
@@ -79,19 +80,21 @@ interface Convolution {
   readonly activate?: boolean;
 }
 
+type Four = [Value, Value, Value, Value];
+
 /** Convolution, batch norm by its running statistics, ReLU6. The engine folds the norm into the kernel. */
 function convolve(w: Weights, name: string, norm: string, x: Value, options: Convolution): Value {
   const { out, kernel, stride = 1, groups = 1, activate = false } = options;
   const weight = w.at(name).get("weight", [out, (x.dim(1) as number) / groups, kernel, kernel]);
   const pads = samePadding(x.dim(2) as number, x.dim(3) as number, kernel, stride);
-  const y = batchNorm(w.at(norm), conv2d(x, weight, undefined, { stride, groups, pads }), out);
+  const statistic = (key: string) => w.at(norm).get(key, [out]);
+  const [scale, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(statistic) as Four;
+  const y = batchNorm(
+    conv2d(x, weight, undefined, { stride, groups, pads }),
+    { scale, bias, mean, variance },
+    batchNormEps,
+  );
   return activate ? clip(y, 0, 6) : y;
-}
-
-function batchNorm(w: Weights, x: Value, channels: number): Value {
-  const column = (name: string) => reshape(w.get(name, [channels]), [channels, 1, 1]);
-  const scale = column("weight").div(sqrt(column("running_var").add(batchNormEps)));
-  return x.sub(column("running_mean")).mul(scale).add(column("bias"));
 }
 
 /** TensorFlow's "same": as many cells as ceil(size / stride); an odd cell of padding goes to the bottom and right. */

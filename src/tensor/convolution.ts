@@ -22,7 +22,9 @@ export function conv2d(x: Value, weight: Value, bias: Value | undefined, options
     Math.floor((length + padding - kernel) / stride) + 1;
   const shape = [x.dim(0), out, size(height, kernelHeight, top + bottom), size(width, kernelWidth, left + right)];
   const attributes = { kernel_shape: [kernelHeight, kernelWidth], strides: [stride, stride], pads, group: groups };
-  return single(x.graph.node("Conv", [x, weight, bias], [{ dtype: x.dtype, shape }], { attributes }));
+  return single(
+    x.graph.node("Conv", bias ? [x, weight, bias] : [x, weight], [{ dtype: x.dtype, shape }], { attributes }),
+  );
 }
 
 /** The sizes of the last three of four axes. */

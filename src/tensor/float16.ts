@@ -19,7 +19,7 @@ function buildFloat16Table(): Float32Array {
 }
 
 /** IEEE binary16 bits to float32 values, exact. */
-export function float16ToFloat32(bits: Uint16Array, out = new Float32Array(bits.length)): Float32Array {
+export function float16ToFloat32(bits: Uint16Array, out: Float32Array = new Float32Array(bits.length)): Float32Array {
   float16Table ??= buildFloat16Table();
   const table = float16Table;
   for (let i = 0; i < bits.length; i++) out[i] = table[bits[i] as number] as number;
@@ -27,7 +27,7 @@ export function float16ToFloat32(bits: Uint16Array, out = new Float32Array(bits.
 }
 
 /** Float32 values to IEEE binary16 bits, rounded to nearest even; too large becomes infinity. */
-export function float32ToFloat16(values: Float32Array, out = new Uint16Array(values.length)): Uint16Array {
+export function float32ToFloat16(values: Float32Array, out: Uint16Array = new Uint16Array(values.length)): Uint16Array {
   for (let i = 0; i < values.length; i++) out[i] = roundToFloat16(values[i] as number);
   return out;
 }
@@ -51,7 +51,7 @@ function roundToFloat16(value: number): number {
 }
 
 /** bfloat16 bits to float32 values, exact. */
-export function bfloat16ToFloat32(bits: Uint16Array, out = new Float32Array(bits.length)): Float32Array {
+export function bfloat16ToFloat32(bits: Uint16Array, out: Float32Array = new Float32Array(bits.length)): Float32Array {
   const view = new Uint32Array(out.buffer, out.byteOffset, out.length);
   for (let i = 0; i < bits.length; i++) view[i] = (bits[i] as number) << 16;
   return out;

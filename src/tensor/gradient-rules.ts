@@ -6,7 +6,7 @@
  */
 import { convBiasGradient, convInputGradient, convWeightGradient } from "./convolution-gradients.ts";
 import { addDims, productOf, subDims } from "./dims.ts";
-import { cast, cos, equal, erf, exp, less, neg, sigmoid, sin, where } from "./elementwise.ts";
+import { cast, cos, equal, erf, exp, less, neg, sigmoid, sin, sqrt, where } from "./elementwise.ts";
 import type { Node, Value } from "./graph.ts";
 import { concat, dimScalar, expand, padZeros, reshape, slice, transpose, zerosOf } from "./layout.ts";
 import { gather, gatherElements, putRows, scatterAddElements, scatterAddRows } from "./lookup.ts";
@@ -160,6 +160,17 @@ export const rules: Readonly<Record<string, Rule>> = {
     const normal = input.mul(inverse);
     const d = gradient.mul(scale as Value);
     return [inverse.mul(d.sub(normal.mul(reduceMean(d.mul(normal), last(input))))), gradient.mul(normal)];
+  },
+  // With fixed statistics, batch norm is one factor and one summand for each channel.
+  BatchNormalization: ([g], [x, scale, , mean, variance], node) => {
+    const [gradient, input] = [g as Value, x as Value];
+    const { float: eps } = node.attributes.epsilon as { float: number };
+    const column = (v: Value) => reshape(v, [v.dim(0), ...input.shape.slice(2).map(() => 1)]);
+    const deviation = sqrt(column(variance as Value).add(eps));
+    const others = input.shape.map((_, axis) => axis).filter((axis) => axis !== 1);
+    const sum = (v: Value) => reduceSum(v, others, { keep: false });
+    const normal = input.sub(column(mean as Value)).div(deviation);
+    return [gradient.mul(column(scale as Value)).div(deviation), sum(gradient.mul(normal)), sum(gradient)];
   },
   // A rotation is undone by the opposite angle.
   RotaryEmbedding: ([g], [, positions, cosines, sines], node) => {
