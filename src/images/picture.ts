@@ -2,6 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import sharp, { type Metadata, type Sharp, type SharpOptions } from "sharp";
+import { bytesOf } from "../tensor/array.ts";
 
 /** A decoded picture: `width * height * 3` bytes, RGB, row by row. */
 export interface Pixels {
@@ -80,7 +81,7 @@ async function decode(picture: Sharp, header: Metadata): Promise<Pixels> {
     ? picture.pipelineColourspace("cmyk").toColourspace("cmyk")
     : picture.removeAlpha().toColourspace("srgb");
   const { data, info } = await converted.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
-  const rgb = cmyk ? fromCmyk(data, info.channels) : toThreeChannels(data, info.channels);
+  const rgb = cmyk ? fromCmyk(data, info.channels) : toThreeChannels(bytesOf(data), info.channels);
   return { width: info.width, height: info.height, data: rgb };
 }
 

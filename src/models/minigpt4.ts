@@ -25,13 +25,16 @@ export interface MiniGPT4Config {
   readonly llm: LlamaConfig;
 }
 
-/** Weights of each part; parts may come from files of their own. */
-export interface MiniGPT4Weights {
+/** Weights of what turns a picture into image tokens; parts may come from files of their own. */
+export interface ImageWeights {
   readonly encoder: Weights;
   /** `ln_vision`, `query_tokens` and `Qformer`. */
   readonly qformer: Weights;
   /** `llama_proj`. */
   readonly projection: Weights;
+}
+
+export interface MiniGPT4Weights extends ImageWeights {
   readonly llm: Weights;
 }
 
@@ -61,13 +64,13 @@ export function tokensPerImage({ encoder, qformer }: MiniGPT4Config): number {
  * What is frozen before the first trained layer: pixels [images, 3, size, size] -> [images, cells, width].
  * For the ViT this includes `ln_vision`.
  */
-export function imageFeatures(w: MiniGPT4Weights, pixels: Value, { encoder }: MiniGPT4Config): Value {
+export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: MiniGPT4Config): Value {
   if (encoder.type === "efficientnet_lite0") return efficientNetFeatures(w.encoder, pixels);
   return layerNorm(w.qformer.at("ln_vision"), evaVit(w.encoder, pixels, encoder), lnVisionEps);
 }
 
 /** Features [images, cells, width] -> what the language model reads, [images, tokens, hiddenSize]. */
-export function imageTokens(w: MiniGPT4Weights, features: Value, config: MiniGPT4Config): Value {
+export function imageTokens(w: ImageWeights, features: Value, config: MiniGPT4Config): Value {
   const seen = config.qformer ? qformer(w.qformer, features, config.qformer) : joinPatches(features, config);
   return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
 }

@@ -11,7 +11,7 @@ export interface Turn {
 }
 
 /** A stretch of a prompt: text, or the place of the image with this number (counted from 0 over the whole prompt). */
-export type Segment = ({ readonly kind: "text" } & TextPart) | { readonly kind: "image"; readonly index: number };
+type Segment = ({ readonly kind: "text" } & TextPart) | { readonly kind: "image"; readonly index: number };
 
 export interface Prompt {
   readonly segments: readonly Segment[];

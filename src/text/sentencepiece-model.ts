@@ -9,7 +9,7 @@ import { BinaryReader } from "@bufbuild/protobuf/wire";
 export const PIECE_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 /** One entry of the vocabulary; its id is its position. */
-export interface ScoredPiece {
+interface ScoredPiece {
   readonly text: string;
   readonly score: number;
   readonly type: number;

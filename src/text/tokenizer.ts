@@ -8,7 +8,7 @@ import type { Tokenizer } from "./vocabulary.ts";
 
 export { tokenizerFromGguf } from "./gguf-tokenizer.ts";
 export { loadSentencePiece } from "./sentencepiece.ts";
-export type { TextPart, Tokenizer } from "./vocabulary.ts";
+export type { Tokenizer } from "./vocabulary.ts";
 
 /**
  * The tokenizer of a model folder: its `tokenizer.json` if there is one, else its `tokenizer.model`.

@@ -1,0 +1,153 @@
+/** A MiniGPT-4 on disk: `config.json`, the weights of encoder, Q-Former and projection, and the name of its language model. */
+import { existsSync } from "node:fs";
+import { isAbsolute, join } from "node:path";
+import { z } from "zod";
+import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
+import { type PullOptions, pull } from "../checkpoints/pull.ts";
+import { Weights } from "../nn/weights.ts";
+import type { Graph } from "../tensor/graph.ts";
+import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
+import { type ImageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
+import { type OpenLlama, openLlama, readJson } from "./open-llama.ts";
+
+const positive = z.number().int().positive();
+
+const encoderSchema = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("efficientnet_lite0"), image_size: positive }),
+  z.strictObject({
+    type: z.literal("eva_vit"),
+    image_size: positive,
+    patch_size: positive,
+    hidden_size: positive,
+    num_hidden_layers: positive,
+    num_attention_heads: positive,
+    intermediate_size: positive,
+    layer_norm_eps: z.number().positive().default(1e-6),
+  }),
+]);
+
+const qformerSchema = z.strictObject({
+  num_query_tokens: positive,
+  hidden_size: positive,
+  num_hidden_layers: positive,
+  num_attention_heads: positive,
+  intermediate_size: positive,
+  encoder_width: positive,
+  cross_attention_frequency: positive.default(2),
+  layer_norm_eps: z.number().positive().default(1e-12),
+});
+
+const schema = z.strictObject({
+  model_type: z.literal("minigpt4"),
+  encoder: encoderSchema,
+  qformer: qformerSchema.optional(),
+  /** A known name, or a GGUF file or folder, relative to this folder. */
+  llm: z.string().min(1),
+  weights: z.strictObject({ encoder: z.string(), qformer: z.string().optional(), projection: z.string() }),
+  prompt_template: z.enum(Object.keys(promptTemplates) as [PromptTemplate["name"], ...PromptTemplate["name"][]]),
+  /** How a description is asked for: a prompt with `<ImageHere>`, the words the answer begins with, and where it ends. */
+  describe: z.strictObject({
+    prompt: z.string().includes("<ImageHere>"),
+    begins_with: z.string().default(""),
+    stop: z.array(z.string()).default([]),
+  }),
+});
+
+/** The JSON of a model folder's `config.json`. */
+export type ModelFolderJson = z.input<typeof schema>;
+
+export interface DescribePrompt {
+  readonly prompt: string;
+  readonly beginsWith: string;
+  readonly stop: readonly string[];
+}
+
+export interface ModelFolder {
+  readonly path: string;
+  readonly config: MiniGPT4Config;
+  readonly llm: OpenLlama;
+  readonly template: PromptTemplate;
+  readonly describe: DescribePrompt;
+  /** Weights of encoder, Q-Former and projection as values of a graph. */
+  imageWeights(graph: Graph): ImageWeights;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a model folder; its language model is fetched if it is a known name that is not in the cache yet.
+ * @throws Error naming the file and what is wrong, also if projection and language model do not fit each other
+ */
+export async function openModelFolder(path: string, options: PullOptions = {}): Promise<ModelFolder> {
+  const file = join(path, "config.json");
+  if (!existsSync(file)) throw new Error(`${path} is no model folder: it has no config.json`);
+  const { data: json, error } = schema.safeParse(await readJson(file));
+  if (!json) throw new Error(`${file} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
+  const llm = await openLlama(await findLlm(path, json.llm, options));
+  const open = new Map<string, Checkpoint>();
+  const close = async () => {
+    await llm.checkpoint.close();
+    for (const checkpoint of open.values()) await checkpoint.close();
+  };
+  try {
+    for (const name of Object.values(json.weights)) {
+      if (name && !open.has(name)) open.set(name, await openCheckpoint(join(path, name)));
+    }
+    const config: MiniGPT4Config = {
+      encoder: encoderConfig(json.encoder),
+      ...qformerConfig(json.qformer),
+      llm: llm.config,
+    };
+    tokensPerImage(config);
+    return {
+      path,
+      config,
+      llm,
+      template: promptTemplates[json.prompt_template],
+      describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
+      imageWeights(graph) {
+        const at = (name: string) => new Weights(graph, open.get(name) as Checkpoint);
+        const { encoder, projection, qformer = encoder } = json.weights;
+        return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
+      },
+      close,
+    };
+  } catch (cause) {
+    await close();
+    throw cause;
+  }
+}
+
+async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {
+  const path = isAbsolute(name) ? name : join(folder, name);
+  return existsSync(path) ? path : pull(name, options);
+}
+
+function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["encoder"] {
+  if (json.type === "efficientnet_lite0") return { type: json.type, imageSize: json.image_size };
+  return {
+    type: json.type,
+    imageSize: json.image_size,
+    patchSize: json.patch_size,
+    hiddenSize: json.hidden_size,
+    numHiddenLayers: json.num_hidden_layers,
+    numAttentionHeads: json.num_attention_heads,
+    intermediateSize: json.intermediate_size,
+    layerNormEps: json.layer_norm_eps,
+  };
+}
+
+function qformerConfig(json: z.infer<typeof qformerSchema> | undefined): Pick<MiniGPT4Config, "qformer"> {
+  if (!json) return {};
+  return {
+    qformer: {
+      numQueryTokens: json.num_query_tokens,
+      hiddenSize: json.hidden_size,
+      numHiddenLayers: json.num_hidden_layers,
+      numAttentionHeads: json.num_attention_heads,
+      intermediateSize: json.intermediate_size,
+      encoderWidth: json.encoder_width,
+      crossAttentionFrequency: json.cross_attention_frequency,
+      layerNormEps: json.layer_norm_eps,
+    },
+  };
+}
