@@ -3,7 +3,8 @@
  * Same results as `generate(num_beams=...)` of Hugging Face transformers with `early_stopping=False`.
  */
 import type { KVCache } from "./kv-cache.ts";
-import type { LanguageModel, Position } from "./language-model.ts";
+import type { LanguageModel } from "./language-model.ts";
+import type { Position } from "./reading-graph.ts";
 import { logSoftmax, mostLikely, penalizeRepetition } from "./sampling.ts";
 
 export interface BeamOptions {

@@ -1,6 +1,7 @@
 /** What a language model has read, so that the next prompt is read only from where it differs. */
 import type { KVCache } from "./kv-cache.ts";
-import type { LanguageModel, Position } from "./language-model.ts";
+import type { LanguageModel } from "./language-model.ts";
+import type { Position } from "./reading-graph.ts";
 
 export class Context {
   readonly cache: KVCache;

@@ -6,7 +6,8 @@ import { beamSearch } from "./beam-search.ts";
 import { Context, fitContext } from "./context.ts";
 import { generate } from "./generate.ts";
 import type { ImageReader, ImageTokens } from "./image-reader.ts";
-import type { LanguageModel, Position } from "./language-model.ts";
+import type { LanguageModel } from "./language-model.ts";
+import type { Position } from "./reading-graph.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** A picture: a path, or the bytes of an encoded one. */

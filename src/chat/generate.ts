@@ -3,7 +3,8 @@ import type { Random } from "../tensor/random.ts";
 import { TextStream } from "../text/decode-stream.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { KVCache } from "./kv-cache.ts";
-import type { LanguageModel, Position } from "./language-model.ts";
+import type { LanguageModel } from "./language-model.ts";
+import type { Position } from "./reading-graph.ts";
 import { chooseToken, type SamplingOptions } from "./sampling.ts";
 import { StopFilter } from "./stop-filter.ts";
 

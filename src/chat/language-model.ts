@@ -1,21 +1,15 @@
 /** A LLaMA that is ready to read and write: one session, and caches of what was read. */
 
-import { type LlamaConfig, llama, logits } from "../models/llama.ts";
-import { embedSequence } from "../models/minigpt4.ts";
-import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { type NdArray, ndarray } from "../tensor/array.ts";
-import { Graph } from "../tensor/graph.ts";
-import { reshape } from "../tensor/layout.ts";
+import { type LlamaConfig, logits } from "../models/llama.ts";
+import type { WeightSource } from "../nn/weights.ts";
+import type { NdArray } from "../tensor/array.ts";
 import { gather } from "../tensor/lookup.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { KVCache } from "./kv-cache.ts";
-
-/** One position of a sequence: a token id, or an image token's embedding [hiddenSize]. */
-export type Position = number | Float32Array;
+import { indices, type Position, type Precision, readingFeeds, readingGraph } from "./reading-graph.ts";
 
 export interface LanguageModelOptions extends SessionOptions {
-  /** Precision of the matrices; the table of input embeddings stays in float32. */
-  readonly precision?: "float32" | "int4";
+  readonly precision?: Precision;
 }
 
 export class LanguageModel {
@@ -34,43 +28,11 @@ export class LanguageModel {
     options: LanguageModelOptions = {},
   ): Promise<LanguageModel> {
     const { precision = "float32", ...sessionOptions } = options;
-    const graph = new Graph();
-    const weights = new Weights(graph, source, precision === "int4" ? int4Options : {});
-    const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
-      graph.input(name, dtype, shape);
-    const embeddings = embedSequence(
-      weights,
-      {
-        ids: input("ids", "int64", ["batch", "sequence"]),
-        imageTokens: input("imageTokens", "float32", ["images", config.hiddenSize]),
-        imagePlaces: input("imagePlaces", "int64", ["images"]),
-      },
-      config,
-    );
-    const positions = input("positions", "int64", ["batch", "sequence"]);
-    const { numKeyValueHeads: heads, headDim } = config;
-    const layers = Array.from({ length: config.numHiddenLayers }, (_, i) => ({
-      keys: input(`keys.${i}`, "float32", ["batch", heads, headDim, "past"]),
-      values: input(`values.${i}`, "float32", ["batch", heads, "past", headDim]),
-    }));
-    const past = { layers, mask: input("pastMask", "float32", ["batch", "past"]) };
-    const { hidden, cache } = llama(weights, embeddings, positions, config, past);
-    const rows = reshape(hidden, ["batch*sequence", config.hiddenSize]);
-    const wanted = gather(rows, input("wanted", "int64", ["wanted"]));
-    const session = await Session.create<string>(
-      graph,
-      {
-        logits: logits(weights, wanted, config),
-        ...Object.fromEntries(
-          cache.flatMap(({ keys, values }, i) => [
-            [`newKeys.${i}`, keys],
-            [`newValues.${i}`, values],
-          ]),
-        ),
-      },
-      sessionOptions,
-    );
-    return new LanguageModel(config, session);
+    const { weights, rows, cache } = readingGraph(source, config, precision);
+    const { graph } = weights;
+    const wanted = gather(rows, graph.input("wanted", "int64", ["wanted"]));
+    const outputs = { logits: logits(weights, wanted, config), ...cache };
+    return new LanguageModel(config, await Session.create<string>(graph, outputs, sessionOptions));
   }
 
   newCache(batch = 1): KVCache {
@@ -93,15 +55,12 @@ export class LanguageModel {
     const batch = sequences.length;
     const length = sequences[0]?.length ?? 0;
     this.checkLengths(sequences, cache, length);
-    const start = cache.length;
-    const positions = Array.from({ length: batch * length }, (_, i) => start + (i % length));
-    const wanted =
-      which === "all" ? positions.map((_, i) => i) : Array.from({ length: batch }, (_, i) => (i + 1) * length - 1);
+    const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
+      which === "all" ? i : (i + 1) * length - 1,
+    );
     const outputs = await this.session.run({
-      ...sequenceFeeds(sequences, this.config.hiddenSize),
-      positions: indices([batch, length], positions),
+      ...readingFeeds(sequences, cache, this.config),
       wanted: indices([wanted.length], wanted),
-      ...cache.feeds(),
     });
     cache.append(outputs, length);
     return outputs.logits as NdArray<"float32">;
@@ -123,31 +82,4 @@ export class LanguageModel {
       );
     }
   }
-}
-
-const int4Options: WeightOptions = {
-  int4: (name) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name),
-};
-
-/** Token ids and image tokens of a batch as the graph takes them. */
-function sequenceFeeds(sequences: readonly (readonly Position[])[], hiddenSize: number): Record<string, NdArray> {
-  const flat = sequences.flat();
-  const places = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
-  const rows = new Float32Array(places.length * hiddenSize);
-  places.forEach((place, i) => {
-    const row = flat[place] as Float32Array;
-    if (row.length !== hiddenSize)
-      throw new RangeError(`An image token has ${row.length} values, expected ${hiddenSize}`);
-    rows.set(row, i * hiddenSize);
-  });
-  const ids = flat.map((position) => (typeof position === "number" ? position : 0));
-  return {
-    ids: indices([sequences.length, flat.length / sequences.length], ids),
-    imageTokens: ndarray("float32", [places.length, hiddenSize], rows),
-    imagePlaces: indices([places.length], places),
-  };
-}
-
-function indices(shape: readonly number[], values: readonly number[]): NdArray<"int64"> {
-  return ndarray("int64", shape, BigInt64Array.from(values, BigInt));
 }

@@ -1,0 +1,89 @@
+/** The graph of a language model that reads new positions after a cache, and the arrays that it is fed with. */
+import { type LlamaConfig, llama } from "../models/llama.ts";
+import { embedSequence } from "../models/minigpt4.ts";
+import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
+import { reshape } from "../tensor/layout.ts";
+import type { KVCache } from "./kv-cache.ts";
+
+/** One position of a sequence: a token id, or an image token's embedding [hiddenSize]. */
+export type Position = number | Float32Array;
+
+/** Precision of the matrices; the table of input embeddings stays in float32. */
+export type Precision = "float32" | "int4";
+
+export interface ReadingGraph {
+  readonly weights: Weights;
+  /** After the last norm, one row for each new position: [batch * sequence, hiddenSize]. */
+  readonly rows: Value;
+  /** Outputs that `KVCache.append` takes. */
+  readonly cache: Readonly<Record<string, Value>>;
+}
+
+/** Embeddings and transformer; what is computed of `rows` is up to the caller. */
+export function readingGraph(
+  source: WeightSource,
+  config: LlamaConfig,
+  precision: Precision = "float32",
+): ReadingGraph {
+  const graph = new Graph();
+  const weights = new Weights(graph, source, precision === "int4" ? int4Options : {});
+  const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
+    graph.input(name, dtype, shape);
+  const sequence = {
+    ids: input("ids", "int64", ["batch", "sequence"]),
+    imageTokens: input("imageTokens", "float32", ["images", config.hiddenSize]),
+    imagePlaces: input("imagePlaces", "int64", ["images"]),
+  };
+  const embeddings = embedSequence(weights, sequence, config);
+  const positions = input("positions", "int64", ["batch", "sequence"]);
+  const { numKeyValueHeads: heads, headDim } = config;
+  const layers = Array.from({ length: config.numHiddenLayers }, (_, i) => ({
+    keys: input(`keys.${i}`, "float32", ["batch", heads, headDim, "past"]),
+    values: input(`values.${i}`, "float32", ["batch", heads, "past", headDim]),
+  }));
+  const past = { layers, mask: input("pastMask", "float32", ["batch", "past"]) };
+  const { hidden, cache } = llama(weights, embeddings, positions, config, past);
+  const outputs = cache.flatMap(({ keys, values }, i) => [
+    [`newKeys.${i}`, keys],
+    [`newValues.${i}`, values],
+  ]);
+  return { weights, rows: reshape(hidden, ["batch*sequence", config.hiddenSize]), cache: Object.fromEntries(outputs) };
+}
+
+const int4Options: WeightOptions = {
+  int4: (name) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name),
+};
+
+/** Feeds of the graph: sequences of equal length, one for each sequence of the cache, and the cache. */
+export function readingFeeds(
+  sequences: readonly (readonly Position[])[],
+  cache: KVCache,
+  { hiddenSize }: LlamaConfig,
+): Record<string, NdArray> {
+  const flat = sequences.flat();
+  const places = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
+  const rows = new Float32Array(places.length * hiddenSize);
+  places.forEach((place, i) => {
+    const row = flat[place] as Float32Array;
+    if (row.length !== hiddenSize)
+      throw new RangeError(`An image token has ${row.length} values, expected ${hiddenSize}`);
+    rows.set(row, i * hiddenSize);
+  });
+  const ids = flat.map((position) => (typeof position === "number" ? position : 0));
+  const shape = [sequences.length, flat.length / sequences.length];
+  const positions = ids.map((_, i) => cache.length + (i % (shape[1] ?? 1)));
+  return {
+    ids: indices(shape, ids),
+    positions: indices(shape, positions),
+    imageTokens: ndarray("float32", [places.length, hiddenSize], rows),
+    imagePlaces: indices([places.length], places),
+    ...cache.feeds(),
+  };
+}
+
+/** An int64 array. */
+export function indices(shape: readonly number[], values: readonly number[]): NdArray<"int64"> {
+  return ndarray("int64", shape, BigInt64Array.from(values, BigInt));
+}
