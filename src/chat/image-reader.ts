@@ -1,22 +1,10 @@
 /** Pictures as a language model reads them: encoder, Q-Former and projection in one session. */
-import { CLIP, EFFICIENTNET } from "../images/normalise.ts";
 import { type PictureLimits, readPicture } from "../images/picture.ts";
 import { type ImageSpec, preprocess } from "../images/preprocess.ts";
-import {
-  type EncoderConfig,
-  type ImageWeights,
-  imageFeatures,
-  imageTokens,
-  type MiniGPT4Config,
-} from "../models/minigpt4.ts";
+import { type ImageWeights, imageFeatures, imageSpec, imageTokens, type MiniGPT4Config } from "../models/minigpt4.ts";
 import { ndarray } from "../tensor/array.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-
-/** Size and normalisation that an encoder was trained with. */
-export function imageSpec({ type, imageSize }: EncoderConfig): ImageSpec {
-  return { ...(type === "eva_vit" ? CLIP : EFFICIENTNET), size: imageSize };
-}
 
 /** Image tokens of one picture: one embedding [hiddenSize] for each position in the language model's sequence. */
 export type ImageTokens = readonly Float32Array[];

@@ -2,6 +2,8 @@
  * MiniGPT-4 (Zhu et al., arXiv 2304.10592): a frozen image encoder, an optional Q-Former, one linear projection, and a
  * frozen LLaMA-family language model that reads the projected features as if they were words.
  */
+import { CLIP, EFFICIENTNET } from "../images/normalise.ts";
+import type { ImageSpec } from "../images/preprocess.ts";
 import { linear } from "../nn/linear.ts";
 import { layerNorm } from "../nn/norm.ts";
 import type { Weights } from "../nn/weights.ts";
@@ -43,6 +45,11 @@ const joinedPatches = 4;
 /** Epsilon of `ln_vision`. */
 const lnVisionEps = 1e-5;
 
+/** Size and normalisation that an encoder was trained with. */
+export function imageSpec({ type, imageSize }: EncoderConfig): ImageSpec {
+  return { ...(type === "eva_vit" ? CLIP : EFFICIENTNET), size: imageSize };
+}
+
 /** Cells and width of one picture's features, as `imageFeatures` gives them. */
 export function featureShape(encoder: EncoderConfig): readonly [cells: number, width: number] {
   if (encoder.type === "efficientnet_lite0") return [efficientNetCells(encoder.imageSize), efficientNetWidth];
@@ -64,7 +71,7 @@ export function tokensPerImage({ encoder, qformer }: MiniGPT4Config): number {
  * What is frozen before the first trained layer: pixels [images, 3, size, size] -> [images, cells, width].
  * For the ViT this includes `ln_vision`.
  */
-export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: MiniGPT4Config): Value {
+export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: Pick<MiniGPT4Config, "encoder">): Value {
   if (encoder.type === "efficientnet_lite0") return efficientNetFeatures(w.encoder, pixels);
   return layerNorm(w.qformer.at("ln_vision"), evaVit(w.encoder, pixels, encoder), lnVisionEps);
 }

@@ -12,7 +12,7 @@ import { type OpenLlama, openLlama, readJson } from "./open-llama.ts";
 
 const positive = z.number().int().positive();
 
-const encoderSchema = z.discriminatedUnion("type", [
+export const encoderSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("efficientnet_lite0"), image_size: positive }),
   z.strictObject({
     type: z.literal("eva_vit"),
@@ -26,7 +26,7 @@ const encoderSchema = z.discriminatedUnion("type", [
   }),
 ]);
 
-const qformerSchema = z.strictObject({
+export const qformerSchema = z.strictObject({
   num_query_tokens: positive,
   hidden_size: positive,
   num_hidden_layers: positive,
@@ -122,7 +122,7 @@ async function findLlm(folder: string, name: string, options: PullOptions): Prom
   return existsSync(path) ? path : pull(name, options);
 }
 
-function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["encoder"] {
+export function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["encoder"] {
   if (json.type === "efficientnet_lite0") return { type: json.type, imageSize: json.image_size };
   return {
     type: json.type,
@@ -136,7 +136,7 @@ function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["enc
   };
 }
 
-function qformerConfig(json: z.infer<typeof qformerSchema> | undefined): Pick<MiniGPT4Config, "qformer"> {
+export function qformerConfig(json: z.infer<typeof qformerSchema> | undefined): Pick<MiniGPT4Config, "qformer"> {
   if (!json) return {};
   return {
     qformer: {

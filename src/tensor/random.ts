@@ -1,31 +1,37 @@
 /** Seeded random numbers: the same seed gives the same sequence on every machine, and the state can be saved. */
 
-/** PCG32 (O'Neill, pcg-random.org; XSH-RR output), with the 64-bit state kept as a bigint. */
+/** The sfc32 generator of PractRand (Chris Doty-Humphrey): 128 bits of state in 32-bit arithmetic, so it is fast here. */
 export class Random {
-  private state: bigint;
+  private a: number;
+  private b: number;
+  private c: number;
+  private counter: number;
 
-  constructor(seed: number | bigint) {
-    this.state = BigInt.asUintN(64, BigInt(seed) + increment);
-    this.uint32();
+  /** @param seed a whole number; its low 53 bits count */
+  constructor(seed: number) {
+    this.a = seed | 0;
+    this.b = Math.floor(seed / 2 ** 32) | 0;
+    this.c = 0x9e3779b9 | 0;
+    this.counter = 1;
+    for (let i = 0; i < 16; i++) this.uint32();
   }
 
   /** Everything needed to go on from here; `Random.from` takes it. */
-  save(): string {
-    return this.state.toString(16);
+  save(): readonly number[] {
+    return [this.a, this.b, this.c, this.counter];
   }
 
-  static from(saved: string): Random {
-    const random = new Random(0);
-    random.state = BigInt.asUintN(64, BigInt(`0x${saved}`));
-    return random;
+  static from([a = 0, b = 0, c = 0, counter = 1]: readonly number[]): Random {
+    return Object.assign(new Random(0), { a, b, c, counter });
   }
 
   uint32(): number {
-    const old = this.state;
-    this.state = BigInt.asUintN(64, old * multiplier + increment);
-    const shifted = Number(BigInt.asUintN(32, ((old >> 18n) ^ old) >> 27n));
-    const turn = Number(old >> 59n);
-    return ((shifted >>> turn) | (shifted << (-turn & 31))) >>> 0;
+    const sum = (this.a + this.b + this.counter) | 0;
+    this.counter = (this.counter + 1) | 0;
+    this.a = this.b ^ (this.b >>> 9);
+    this.b = (this.c + (this.c << 3)) | 0;
+    this.c = (((this.c << 21) | (this.c >>> 11)) + sum) | 0;
+    return sum >>> 0;
   }
 
   /** A number in [0, 1). */
@@ -52,6 +58,3 @@ export class Random {
     return items;
   }
 }
-
-const multiplier = 6364136223846793005n;
-const increment = 1442695040888963407n;

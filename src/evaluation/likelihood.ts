@@ -1,0 +1,146 @@
+/**
+ * How much a caption depends on its picture: the loss of each caption given its own picture and given every other one.
+ * A model that looks finds the own picture's loss the smallest.
+ */
+import { KVCache } from "../chat/kv-cache.ts";
+import { indices, type Position, readingFeeds, readingGraph } from "../chat/reading-graph.ts";
+import { logits } from "../models/llama.ts";
+import type { OpenLlama } from "../models/open-llama.ts";
+import { neg } from "../tensor/elementwise.ts";
+import { reshape } from "../tensor/layout.ts";
+import { gather, gatherElements } from "../tensor/lookup.ts";
+import { logSoftmax } from "../tensor/reduce.ts";
+import { Session, type SessionOptions } from "../tensor/session.ts";
+
+/** Pictures that are read side by side; more need more memory and are hardly faster. */
+const batch = 25;
+
+/** Gives the loss of texts after pictures. Each picture and the words before the text are read once. */
+export class LikelihoodScorer {
+  private readonly session: Session;
+  private readonly llm: OpenLlama;
+  private readonly caches: KVCache[];
+
+  private constructor(session: Session, llm: OpenLlama, caches: KVCache[]) {
+    this.session = session;
+    this.llm = llm;
+    this.caches = caches;
+  }
+
+  /**
+   * @param prompts for each picture, all positions before the text whose loss is wanted but the last one, of equal length
+   */
+  static async create(
+    llm: OpenLlama,
+    prompts: readonly (readonly Position[])[],
+    options: SessionOptions = {},
+  ): Promise<LikelihoodScorer> {
+    const { weights, rows, cache } = readingGraph(llm.checkpoint, llm.config);
+    const { graph } = weights;
+    const wanted = gather(rows, graph.input("wanted", "int64", ["wanted"]));
+    const targets = graph.input("targets", "int64", ["wanted", 1]);
+    const scores = gatherElements(logSoftmax(logits(weights, wanted, llm.config)), targets);
+    const losses = neg(reshape(scores, ["wanted"]));
+    const session = await Session.create<string>(graph, { losses, ...cache }, options);
+    const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = llm.config;
+    const caches: KVCache[] = [];
+    for (let i = 0; i < prompts.length; i += batch) {
+      const part = prompts.slice(i, i + batch);
+      const filled = new KVCache({ layers, kvHeads, headDim }, part.length);
+      const head = { wanted: indices([1], [0]), targets: indices([1, 1], [0]) };
+      const outputs = await session.run({ ...readingFeeds(part, filled, llm.config), ...head });
+      filled.append(outputs, part[0]?.length ?? 0);
+      caches.push(filled);
+    }
+    return new LikelihoodScorer(session, llm, caches);
+  }
+
+  /**
+   * The mean loss of a text's tokens after each picture.
+   *
+   * @param first the position before the text, which predicts its first token
+   * @param text at least one token
+   */
+  async score(first: Position, text: readonly number[]): Promise<number[]> {
+    const means: number[] = [];
+    for (const cache of this.caches) {
+      const sequences = Array.from({ length: cache.batch }, () => [first, ...text.slice(0, -1)]);
+      const count = cache.batch * text.length;
+      const { losses } = await this.session.run({
+        ...readingFeeds(sequences, cache, this.llm.config),
+        wanted: indices(
+          [count],
+          Array.from({ length: count }, (_, i) => i),
+        ),
+        targets: indices(
+          [count, 1],
+          sequences.flatMap(() => text),
+        ),
+      });
+      const values = losses?.data as Float32Array;
+      for (let i = 0; i < cache.batch; i++) {
+        const own = values.subarray(i * text.length, (i + 1) * text.length);
+        means.push(own.reduce((sum, loss) => sum + loss, 0) / text.length);
+      }
+    }
+    return means;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}
+
+/** What `likelihood` finds, over all captions. */
+export interface LikelihoodReport {
+  readonly pictures: number;
+  readonly captions: number;
+  /** Mean loss of a caption's tokens given its own picture. */
+  readonly right: number;
+  /** The same, given another picture; the mean over all others. */
+  readonly wrong: number;
+  /** Median place of the own picture among all, the most likely first. */
+  readonly medianRank: number;
+  /** Share of captions whose own picture is among the first 1, 5 and 10. */
+  readonly first: number;
+  readonly firstFive: number;
+  readonly firstTen: number;
+}
+
+/** One caption: the losses given each picture, and which of them is its own. */
+export interface CaptionLosses {
+  readonly own: number;
+  readonly losses: readonly number[];
+}
+
+/** Summarises the losses of all captions. @throws Error if there are none */
+export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport {
+  const [any] = captions;
+  if (!any) throw new Error("There is no caption to evaluate");
+  const rightLosses = captions.map(({ own, losses }) => losses[own] as number);
+  const wrongLosses = captions.flatMap(({ own, losses }) => losses.filter((_, i) => i !== own));
+  const ranks = captions.map(({ own, losses }) => 1 + losses.filter((loss) => loss < (losses[own] as number)).length);
+  const share = (rank: number) => ranks.filter((r) => r <= rank).length / ranks.length;
+  return {
+    pictures: any.losses.length,
+    captions: captions.length,
+    right: mean(rightLosses),
+    wrong: mean(wrongLosses),
+    medianRank: median(ranks),
+    first: share(1),
+    firstFive: share(5),
+    firstTen: share(10),
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}
