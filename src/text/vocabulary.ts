@@ -125,12 +125,13 @@ function append(ids: number[], more: readonly number[]): void {
 
 /** Cuts a text into tokens of the map and the text between them. */
 function finder(tokens: ReadonlyMap<string, number>): (text: string) => (string | number)[] {
-  if (tokens.size === 0) return (text) => [text];
-  const pattern = new RegExp(`(${alternatives(tokens.keys()).join("|")})`, "u");
+  const texts = alternatives(tokens.keys());
+  if (texts.length === 0) return (text) => [text];
+  const pattern = new RegExp(`(${texts.join("|")})`, "u");
   return (text) => text.split(pattern).map((part, i) => (i % 2 === 1 ? (tokens.get(part) ?? part) : part));
 }
 
-/** The texts as alternatives of a regular expression: the longest first, so that it is the one that matches. */
+/** The texts (but no empty one) as alternatives of a regular expression, the longest first, so that it is matched. */
 export function alternatives(texts: Iterable<string>): string[] {
   return [...texts]
     .filter((text) => text !== "")
