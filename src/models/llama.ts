@@ -59,6 +59,7 @@ export function embedTokens(w: Weights, ids: Value, config: LlamaConfig): Value 
  *
  * @param positions int64 [batch, sequence]
  * @param past earlier positions, or none; each new position sees itself, the new ones before it, and the past
+ * @param mask takes the place of this causal rule: added to the scores, broadcasts against [batch, heads, sequence, sequence]
  */
 export function llama(
   w: Weights,
@@ -66,10 +67,10 @@ export function llama(
   positions: Value,
   config: LlamaConfig,
   past?: LlamaPast,
+  mask: Value = causalMask(embeddings.graph, embeddings.dim(1), past?.mask),
 ): LlamaOutput {
   const { graph } = embeddings;
   const rotary = rotaryTables(graph, config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
-  const mask = causalMask(graph, embeddings.dim(1), past?.mask);
   const model = w.at("model");
   const cache: LayerCache[] = [];
   let x = embeddings;

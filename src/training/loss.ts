@@ -21,6 +21,8 @@ interface BatchInputs {
   /** int64 [batch, sequence]. */
   readonly ids: Value;
   readonly positions: Value;
+  /** float32 [batch, 1, sequence, sequence], added to the scores of attention: who sees whom. */
+  readonly mask: Value;
   /** int64 [places]: which row of the image tokens [images * tokens] goes to which place of [batch * sequence]. */
   readonly imageRows: Value;
   readonly imagePlaces: Value;
@@ -35,6 +37,7 @@ function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
     features: graph.input("features", "float32", ["images", ...featureShape(config.encoder)]),
     ids: indices("ids", "batch", "sequence"),
     positions: indices("positions", "batch", "sequence"),
+    mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
     imageRows: indices("imageRows", "places"),
     imagePlaces: indices("imagePlaces", "places"),
     targetPlaces: indices("targetPlaces", "targets"),
@@ -51,7 +54,7 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
   const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
   const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
   const embeddings = embedSequence(w.llm, sequence, config.llm);
-  const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm);
+  const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm, undefined, inputs.mask);
   const predicting = gather(reshape(hidden, ["batch*sequence", hiddenSize]), inputs.targetPlaces);
   const scores = logSoftmax(logits(w.llm, predicting, config.llm));
   return neg(reshape(gatherElements(scores, reshape(inputs.targetIds, ["targets", 1])), ["targets"]));
