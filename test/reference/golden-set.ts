@@ -1,6 +1,6 @@
 /** A folder of the golden layout: small checkpoints in the released forms, and what the original computes from them. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type Checkpoint, openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import { llamaConfigFromJson } from "../../src/models/llama-config.ts";
 import type { MiniGPT4Config, MiniGPT4Weights } from "../../src/models/minigpt4.ts";
@@ -39,6 +39,7 @@ export interface Goldens {
   readonly config: Readonly<Record<string, number>>;
   readonly images: readonly string[];
   readonly dialogue: readonly DialogueTurn[];
+  readonly tokenizer: readonly { readonly text: string; readonly ids: readonly number[]; readonly decoded: string }[];
   readonly stage1: StageCase;
   readonly stage2: StageCase;
   readonly training: {
@@ -89,6 +90,11 @@ export class GoldenSet {
 
   static async load(folder: string): Promise<GoldenSet> {
     return new GoldenSet(folder, await openCheckpoint(join(folder, "goldens.safetensors")));
+  }
+
+  /** For messages. */
+  get name(): string {
+    return basename(this.folder);
   }
 
   get imagePaths(): string[] {

@@ -13,12 +13,10 @@ import { qformer } from "../../src/models/qformer.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { evaluate } from "../../src/tensor/session.ts";
-import { expectDeviation, largestDifference, reportDeviations } from "./deviations.ts";
+import { expectDeviation, largestDifference } from "./deviations.ts";
 import { GoldenSet, goldenFolders, type Layouts } from "./golden-set.ts";
 
 const tolerance = 1e-3;
-reportDeviations();
-
 describe.each(goldenFolders())("%s", (folder) => {
   const name = folder.split(/[\\/]/).at(-1);
 

@@ -1,0 +1,81 @@
+/** The real SmolLM2-135M-Instruct: tokens of llama.cpp, scores and greedy answers of transformers. */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { LanguageModel } from "../../src/chat/language-model.ts";
+import type { Position } from "../../src/chat/reading-graph.ts";
+import { argmax, mostLikely } from "../../src/chat/sampling.ts";
+import { pull } from "../../src/checkpoints/pull.ts";
+import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
+import { expectDeviation, expectEqual, largestDifference, noteSkipped } from "./deviations.ts";
+import { goldenRoot } from "./golden-set.ts";
+
+interface Case {
+  readonly prompt: string;
+  readonly ids: readonly number[];
+  readonly top10_ids?: readonly number[];
+  readonly top10_logits?: readonly number[];
+  readonly greedy_ids?: readonly number[];
+  readonly greedy_text?: string;
+}
+
+const path = join(goldenRoot, "smollm2.json");
+const cases: readonly Case[] = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")).cases : [];
+/** Scores are given with four digits after the point. */
+const tolerance = 1e-3;
+
+describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
+  let llama: OpenLlama | undefined;
+  let missing = "";
+  beforeAll(async () => {
+    try {
+      llama = await openLlama(await pull("smollm2-135m-instruct"));
+    } catch (error) {
+      missing = `the language model cannot be had: ${(error as Error).message}`;
+      console.warn(`SmolLM2 is not tested, because ${missing}`);
+      noteSkipped("smollm2", "the language model cannot be had");
+    }
+  }, 600_000);
+  afterAll(() => llama?.checkpoint.close());
+
+  test("tokens", (context) => {
+    if (!llama) return context.skip(missing);
+    const { tokenizer } = llama;
+    const found = cases.map(({ prompt }) => tokenizer.encode(prompt));
+    const expected = cases.map(({ ids }) => ids);
+    expectEqual(`smollm2: tokens of ${cases.length} prompts`, found, expected);
+  });
+
+  test("scores and greedy answers in float32", { timeout: 120_000 }, async (context) => {
+    if (!llama) return context.skip(missing);
+    const { tokenizer, checkpoint, config } = llama;
+    const model = await LanguageModel.create(checkpoint, config);
+    let largest = 0;
+    const answers: { ids: number[]; text: string }[] = [];
+    const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);
+    for (const { ids, top10_ids = [], top10_logits = [], greedy_ids = [] } of scored) {
+      const cache = model.newCache();
+      let { data } = await model.read([ids], cache);
+      expect(mostLikely(data, top10_ids.length)).toEqual(top10_ids);
+      largest = Math.max(
+        largest,
+        largestDifference(
+          top10_ids.map((id) => data[id] as number),
+          top10_logits,
+        ),
+      );
+      const said: number[] = [];
+      while (said.length < greedy_ids.length) {
+        const id = argmax(data);
+        said.push(id);
+        const next: Position[] = [id];
+        ({ data } = await model.read([next], cache));
+      }
+      answers.push({ ids: said, text: tokenizer.decode(said) });
+    }
+    expectDeviation(`smollm2: ten largest logits of ${scored.length} prompts`, largest, tolerance);
+    const expected = scored.map(({ greedy_ids, greedy_text }) => ({ ids: greedy_ids, text: greedy_text }));
+    expectEqual(`smollm2: greedy answers to ${scored.length} prompts`, answers, expected);
+    await model.release();
+  });
+});
