@@ -1,5 +1,6 @@
 /** What the readers of all weight formats have in common. */
 import { inFile, RandomAccessFile } from "./file.ts";
+import { quote } from "./quote.ts";
 
 export interface TensorInfo {
   readonly name: string;
@@ -74,7 +75,7 @@ class FileCheckpoint implements Checkpoint {
     const stored = new Map<string, StoredTensor>();
     for (const tensor of contents.tensors) {
       const { name } = tensor.info;
-      if (stored.has(name)) throw new Error(`holds two tensors named "${name}"`);
+      if (stored.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
       stored.set(name, tensor);
     }
     this.stored = stored;
@@ -95,7 +96,7 @@ class FileCheckpoint implements Checkpoint {
   }
 
   private inTensor<T>(name: string, work: (tensor: StoredTensor) => Promise<T>): Promise<T> {
-    return inFile(`${this.path}, tensor "${name}"`, async () => {
+    return inFile(`${this.path}, tensor ${quote(name)}`, async () => {
       const tensor = this.stored.get(name);
       if (!tensor) throw new Error(this.refused.get(name) ?? "not in this file");
       return work(tensor);
@@ -103,16 +104,20 @@ class FileCheckpoint implements Checkpoint {
   }
 }
 
+/** As many as torch allows. */
+export const mostDimensions = 64;
+
 /**
  * The number of elements of a shape that a file claims.
  *
  * @throws Error if a dimension is no whole number from 0 on, or the product too large to count
  */
 export function countElements(shape: readonly unknown[]): number {
+  if (shape.length > mostDimensions) throw new Error(`a shape has ${shape.length} dimensions`);
   let count = 1;
   for (const dim of shape) {
     if (typeof dim !== "number" || !Number.isSafeInteger(dim) || dim < 0) {
-      throw new Error(`shape [${shape.join(", ")}] has an impossible dimension`);
+      throw new Error("a shape has an impossible dimension");
     }
     count *= dim;
   }

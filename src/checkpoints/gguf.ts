@@ -6,6 +6,7 @@
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
 import { ggmlTypes } from "./ggml-blocks.ts";
+import { quote } from "./quote.ts";
 import { parseGrowing, type Window } from "./window.ts";
 
 /** Bytes before the tensor data: the largest vocabularies take some 20 MB. */
@@ -57,7 +58,7 @@ function parseHeader(window: Window): Header {
   const budget = { elements: mostElements };
   for (let i = 0; i < keyCount; i++) {
     const key = string(window);
-    if (metadata.has(key)) throw new Error(`has the metadata key "${key}" twice`);
+    if (metadata.has(key)) throw new Error(`has the metadata key ${quote(key)} twice`);
     metadata.set(key, value(window, window.uint32(), budget, key, 0));
   }
   const entries: Entry[] = [];
@@ -105,14 +106,14 @@ function value(window: Window, type: number, budget: Budget, key: string, depth:
   if (type === stringType) return string(window);
   if (type !== arrayType) {
     const scalar = scalars.get(type);
-    if (!scalar) throw new Error(`metadata key "${key}" has the unknown type number ${type}`);
+    if (!scalar) throw new Error(`metadata key ${quote(key)} has the unknown type number ${type}`);
     return scalar.read(window);
   }
-  if (depth === deepestArray) throw new Error(`metadata key "${key}" nests arrays more than ${deepestArray} deep`);
+  if (depth === deepestArray) throw new Error(`metadata key ${quote(key)} nests arrays more than ${deepestArray} deep`);
   const elementType = window.uint32();
   // Strings and arrays carry a length of 8 bytes, arrays a type besides.
   const least = scalars.get(elementType)?.bytes ?? (elementType === arrayType ? 12 : 8);
-  const length = count(window, `elements of "${key}"`, least);
+  const length = count(window, `elements of ${quote(key)}`, least);
   budget.elements -= length;
   if (budget.elements < 0) throw new Error(`its metadata arrays have more than ${mostElements} elements`);
   const items: unknown[] = [];
@@ -124,7 +125,7 @@ function tensorEntry(window: Window): Entry {
   const name = string(window);
   const dimensions = window.uint32();
   if (dimensions > mostDimensions) {
-    throw new Error(`tensor "${name}" has ${dimensions} dimensions; GGUF allows ${mostDimensions}`);
+    throw new Error(`tensor ${quote(name)} has ${dimensions} dimensions; GGUF allows ${mostDimensions}`);
   }
   const shape: number[] = [];
   // The file lists the innermost dimension first.
@@ -135,17 +136,17 @@ function tensorEntry(window: Window): Entry {
 function placeTensor(file: RandomAccessFile, dataStart: number, alignment: number, entry: Entry): StoredTensor {
   const { name, shape, offset } = entry;
   const type = ggmlTypes.get(entry.type);
-  if (!type) throw new Error(`tensor "${name}" has the unknown type number ${entry.type}`);
+  if (!type) throw new Error(`tensor ${quote(name)} has the unknown type number ${entry.type}`);
   const elements = countElements(shape);
   if ((shape.at(-1) ?? 1) % type.blockElements !== 0) {
-    throw new Error(`tensor "${name}": rows of [${shape.join(", ")}] are no whole ${type.name} blocks`);
+    throw new Error(`tensor ${quote(name)}: rows of [${shape.join(", ")}] are no whole ${type.name} blocks`);
   }
   const bytes = (elements / type.blockElements) * type.blockBytes;
   if (offset % alignment !== 0)
-    throw new Error(`tensor "${name}": its offset ${offset} is not aligned to ${alignment}`);
+    throw new Error(`tensor ${quote(name)}: its offset ${offset} is not aligned to ${alignment}`);
   if (dataStart + offset + bytes > file.size) {
     throw new Error(
-      `tensor "${name}" (${type.name} [${shape.join(", ")}]) ends at byte ${dataStart + offset + bytes}, ` +
+      `tensor ${quote(name)} (${type.name} [${shape.join(", ")}]) ends at byte ${dataStart + offset + bytes}, ` +
         `but the file has ${file.size}; is it truncated?`,
     );
   }

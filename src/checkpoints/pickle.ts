@@ -32,7 +32,7 @@ export interface Environment {
 }
 
 /** A pickle does at most this much, far more than any real checkpoint asks for. */
-const mostSteps = 10_000_000;
+const mostSteps = 4_000_000;
 /** Each empty dictionary is one byte in the file and some 200 in memory. */
 const mostContainers = 1_000_000;
 const longestInteger = 256;

@@ -6,6 +6,8 @@ import { open, rename, rm } from "node:fs/promises";
 import { bytesOf, bytesPerElement, type DType, type NdArray } from "../tensor/array.ts";
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
+import { parseJson } from "./json.ts";
+import { quote } from "./quote.ts";
 import { widen } from "./widen.ts";
 
 /** As the reference implementation has it. */
@@ -61,12 +63,7 @@ async function parse(file: RandomAccessFile): Promise<Contents> {
 }
 
 function parseHeader(bytes: Uint8Array): Map<string, unknown> {
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw new Error("the safetensors header is no JSON text in UTF-8", { cause: error });
-  }
+  const header = parseJson(bytes);
   if (!isRecord(header)) throw new Error("the safetensors header is no JSON object");
   return new Map(Object.entries(header));
 }
@@ -77,17 +74,18 @@ interface Placed extends StoredTensor {
 }
 
 function placeTensor(file: RandomAccessFile, dataStart: number, name: string, entry: unknown): Placed {
-  const where = `tensor "${name}"`;
+  const where = `tensor ${quote(name)}`;
   if (!isRecord(entry)) throw new Error(`${where}: its header entry is no object`);
   const { dtype: storedType, shape, data_offsets: offsets } = entry;
-  const type = typeof storedType === "string" && Object.hasOwn(types, storedType) ? types[storedType] : undefined;
-  if (typeof storedType !== "string" || !type) throw new Error(`${where}: unknown type ${JSON.stringify(storedType)}`);
+  if (typeof storedType !== "string") throw new Error(`${where}: has no dtype`);
+  const type = Object.hasOwn(types, storedType) ? types[storedType] : undefined;
+  if (!type) throw new Error(`${where}: unknown type ${quote(storedType)}`);
   if (!Array.isArray(shape)) throw new Error(`${where}: has no shape`);
-  if (!Array.isArray(offsets) || offsets.length !== 2) throw new Error(`${where}: has no pair of data_offsets`);
-  const [begin, end]: unknown[] = offsets;
-  if (!isOffset(begin) || !isOffset(end) || begin > end || dataStart + end > file.size) {
+  const [begin, end]: unknown[] = Array.isArray(offsets) ? offsets : [];
+  if (!isOffset(begin) || !isOffset(end)) throw new Error(`${where}: has no pair of data_offsets`);
+  if (begin > end || dataStart + end > file.size) {
     throw new Error(
-      `${where}: its bytes ${JSON.stringify(offsets)} do not lie in the ${file.size - dataStart} bytes of data; ` +
+      `${where}: its bytes ${begin} to ${end} do not lie in the ${file.size - dataStart} bytes of data; ` +
         "is the file truncated?",
     );
   }
@@ -115,7 +113,7 @@ function checkCover(tensors: readonly Placed[], dataSize: number): void {
   for (const { begin, end, info } of tensors.toSorted((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin !== covered) {
       throw new Error(
-        `tensor "${info.name}": begins at byte ${begin} of the data, but the one before ends at ${covered}`,
+        `tensor ${quote(info.name)}: begins at byte ${begin} of the data, but the one before ends at ${covered}`,
       );
     }
     covered = end;

@@ -3,6 +3,8 @@ import { dirname, isAbsolute, join, normalize, sep } from "node:path";
 import { z } from "zod";
 import { inFile, RandomAccessFile } from "./file.ts";
 import type { Checkpoint, TensorInfo } from "./format.ts";
+import { parseJson } from "./json.ts";
+import { quote } from "./quote.ts";
 import { openSingle } from "./single.ts";
 
 const largestIndex = 100_000_000;
@@ -21,7 +23,8 @@ export function openSharded(path: string): Promise<Checkpoint> {
       for (const [tensor, name] of Object.entries(index.weight_map)) {
         const shard = shards.get(name) ?? (await openShard(path, name));
         shards.set(name, shard);
-        if (!shard.tensors.has(tensor)) throw new Error(`puts tensor "${tensor}" into ${name}, but it is not there`);
+        if (!shard.tensors.has(tensor))
+          throw new Error(`puts tensor ${quote(tensor)} into ${quote(name)}, but it is not there`);
         homes.set(tensor, shard);
       }
       return new ShardedCheckpoint(path, index.metadata, homes);
@@ -37,8 +40,7 @@ async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
   try {
     if (file.size > largestIndex)
       throw new Error(`is an index of ${file.size} bytes; at most ${largestIndex} are read`);
-    const text = new TextDecoder().decode(await file.read(0, file.size));
-    const index = indexSchema.safeParse(JSON.parse(text));
+    const index = indexSchema.safeParse(parseJson(await file.read(0, file.size)));
     if (!index.success) throw new Error(`is no index of shards: ${z.prettifyError(index.error)}`);
     return index.data;
   } finally {
@@ -48,7 +50,7 @@ async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
 
 async function openShard(indexPath: string, name: string): Promise<Checkpoint> {
   const outside = isAbsolute(name) || normalize(name).split(sep).includes("..");
-  if (outside) throw new Error(`names the shard "${name}", which is outside of its folder`);
+  if (outside) throw new Error(`names the shard ${quote(name)}, which is outside of its folder`);
   const path = join(dirname(indexPath), name);
   try {
     return await openSingle(path);
@@ -103,7 +105,7 @@ class ShardedCheckpoint implements Checkpoint {
 
   private home(name: string): Checkpoint {
     const home = this.homes.get(name);
-    if (!home) throw new Error(`${this.path}, tensor "${name}": not in this index`);
+    if (!home) throw new Error(`${this.path}, tensor ${quote(name)}: not in this index`);
     return home;
   }
 }

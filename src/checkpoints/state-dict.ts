@@ -1,5 +1,6 @@
 /** Finds the tensors in an unpickled object, and says what stands beside them. */
 import { Inert } from "./pickle.ts";
+import { quote } from "./quote.ts";
 import { StridedTensor } from "./torch-pickle.ts";
 
 export interface StateDict {
@@ -30,7 +31,7 @@ export function findStateDict(object: unknown): StateDict {
   if (tensors.size === 0) {
     throw new Error(reason ? `holds no tensors; ${reason}` : "holds no tensors; save a model's state_dict()");
   }
-  if (wrapper !== undefined && reason) throw new Error(`"${name}" should be a tensor; ${reason}`);
+  if (wrapper !== undefined && name !== undefined) throw new Error(`${quote(name)} should be a tensor; ${reason}`);
 
   const beside = [...top].filter(([key, value]) => key !== wrapper && !(value instanceof StridedTensor));
   const budget = { left: mostDescribed };
@@ -39,7 +40,7 @@ export function findStateDict(object: unknown): StateDict {
 }
 
 function refusal(global: string): string {
-  return `the file puts ${global} there, which is not run`;
+  return `the file puts ${quote(global)} there, which is not run`;
 }
 
 interface Found {
@@ -54,7 +55,7 @@ function collect(root: unknown): Found {
   const visit = (value: unknown, name: string, depth: number): void => {
     if (++visited > mostVisited) throw new Error(`holds more than ${mostVisited} values`);
     if (value instanceof StridedTensor) {
-      if (found.tensors.has(name)) throw new Error(`holds two tensors named "${name}"`);
+      if (found.tensors.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
       found.tensors.set(name, value);
     } else if (value instanceof Inert) found.inert.set(name, value);
     else if (value instanceof Map || Array.isArray(value)) {

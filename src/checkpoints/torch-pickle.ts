@@ -1,7 +1,8 @@
 /** What PyTorch's pickles mean: storages (persistent ids) and tensors rebuilt from them; nothing else is understood. */
 import type { DType } from "../tensor/array.ts";
-import { countElements } from "./format.ts";
+import { countElements, mostDimensions } from "./format.ts";
 import { Callable, type Environment, Inert } from "./pickle.ts";
+import { quote } from "./quote.ts";
 import { type Layout, spanOf } from "./strided.ts";
 
 /** A run of elements, kept in the file apart from the pickle. */
@@ -54,8 +55,6 @@ const storageTypes: Readonly<Record<string, DType>> = {
   BoolStorage: "bool",
 };
 
-/** torch allows 64. */
-const mostDimensions = 64;
 /** A view with overlapping strides can have more elements than its storage; not without bound. */
 const largestExpansion = 2 ** 24;
 
@@ -132,12 +131,12 @@ export function torchEnvironment(storages: Map<string, Storage>): Environment {
       }
       const storage = storages.get(key) ?? { key, dtype: type.dtype, elements };
       if (storage.dtype !== type.dtype || storage.elements !== elements) {
-        throw new Error(`pickle: storage "${key}" is described in two ways`);
+        throw new Error(`pickle: storage ${quote(key)} is described in two ways`);
       }
       storages.set(key, storage);
       if (view === null) return new StorageView(storage, 0);
       const start: unknown = Array.isArray(view) ? view[1] : undefined;
-      if (!isCount(start)) throw new Error(`pickle: a view of storage "${key}" without a beginning`);
+      if (!isCount(start)) throw new Error(`pickle: a view of storage ${quote(key)} without a beginning`);
       return new StorageView(storage, start);
     },
   };

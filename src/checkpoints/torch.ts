@@ -6,6 +6,7 @@ import { bytesPerElement } from "../tensor/array.ts";
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, openFile, type StoredTensor } from "./format.ts";
 import { unpickle } from "./pickle.ts";
+import { quote } from "./quote.ts";
 import { findStateDict } from "./state-dict.ts";
 import { gather, isContiguous, spanOf } from "./strided.ts";
 import { type Storage, type StridedTensor, torchEnvironment } from "./torch-pickle.ts";
@@ -95,7 +96,7 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
     if (!storage) throw new Error("lists a storage that nothing uses, whose size is unknown");
     const count = new DataView((await file.read(at, 8)).buffer).getBigInt64(0, true);
     if (count !== BigInt(storage.elements)) {
-      throw new Error(`storage "${storage.key}" should have ${storage.elements} elements, but claims ${count}`);
+      throw new Error(`storage ${quote(storage.key)} should have ${storage.elements} elements, but claims ${count}`);
     }
     const offset = at + 8;
     const bytes = storage.elements * bytesPerElement(storage.dtype);
@@ -108,7 +109,7 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
     object,
     place({ key }) {
       const place = places.get(key);
-      if (!place) throw new Error(`the file has no storage "${key}"`);
+      if (!place) throw new Error(`the file has no storage ${quote(key)}`);
       return place;
     },
   };
@@ -120,7 +121,7 @@ function storedTensor(file: RandomAccessFile, name: string, tensor: StridedTenso
   const size = bytesPerElement(dtype);
   if (place.bytes < storage.elements * size) {
     throw new Error(
-      `tensor "${name}": its storage should have ${storage.elements * size} bytes, but ${place.bytes} are stored`,
+      `tensor ${quote(name)}: its storage should have ${storage.elements * size} bytes, but ${place.bytes} are stored`,
     );
   }
   const byteLength = layout.shape.reduce((product, dim) => product * dim, size);

@@ -1,6 +1,7 @@
 /** Entries of a zip archive that lie in it uncompressed, as PyTorch writes them. */
 import { type Entry, fromRandomAccessReaderPromise, RandomAccessReader } from "yauzl";
 import type { RandomAccessFile } from "./file.ts";
+import { quote } from "./quote.ts";
 
 /** An archive's directory takes much more memory than it does in the file. */
 const mostEntries = 200_000;
@@ -45,7 +46,7 @@ export async function zipEntries(file: RandomAccessFile): Promise<Map<string, Zi
   const dataOffset = async (entry: Entry): Promise<number> => {
     if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
       throw new Error(
-        `zip entry "${entry.fileName}" is compressed or encrypted; PyTorch stores entries as they are. ` +
+        `zip entry ${quote(entry.fileName)} is compressed or encrypted; PyTorch stores entries as they are. ` +
           "Was the file packed again? Load it with torch and save it anew",
       );
     }
@@ -54,7 +55,7 @@ export async function zipEntries(file: RandomAccessFile): Promise<Map<string, Zi
   const entries = new Map<string, ZipEntry>();
   for await (const entry of zip.eachEntry()) {
     const { fileName: name, uncompressedSize: size } = entry;
-    if (entries.has(name)) throw new Error(`the zip archive has two entries named "${name}"`);
+    if (entries.has(name)) throw new Error(`the zip archive has two entries named ${quote(name)}`);
     entries.set(name, { name, size, dataOffset: () => dataOffset(entry) });
   }
   return entries;
