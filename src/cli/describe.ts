@@ -1,0 +1,70 @@
+/** `minigpt4 describe`: what pictures show. */
+import type { Command } from "commander";
+import type { AnswerOptions } from "../chat/conversation.ts";
+import type { MiniGPT4 } from "../chat/minigpt4.ts";
+import { PictureError } from "../images/picture.ts";
+import { untilInterrupted } from "./interrupt.ts";
+import { loadModel } from "./load.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
+import { explain, oneLine, printable } from "./text.ts";
+
+interface DescribeFlags extends AnswerFlags {
+  readonly json?: boolean;
+}
+
+export function registerDescribe(program: Command): void {
+  const command = program
+    .command("describe")
+    .summary("say what pictures show")
+    .description(
+      "Says what pictures show, one line each. A picture that cannot be read is reported, and the others are still described.",
+    )
+    .argument("<picture...>", "picture files (JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG)")
+    .option("--json", 'one JSON object a line: {"picture", "description", "seconds"} or {"picture", "error"}');
+  addAnswerOptions(command)
+    .addHelpText(
+      "after",
+      `
+Examples:
+  minigpt4 describe cat.jpg
+  minigpt4 describe holiday/*.jpg --json > holiday.jsonl
+  minigpt4 describe cat.jpg --temperature 0.8 --top-p 0.9 --seed 7`,
+    )
+    .action(describe);
+}
+
+async function describe(pictures: readonly string[], flags: DescribeFlags): Promise<void> {
+  const signal = untilInterrupted();
+  const model = await loadModel(flags, signal);
+  try {
+    for (const picture of pictures) {
+      const result = await describeOne(model, picture, { ...answerOptions(flags), signal });
+      if ("error" in result) {
+        process.exitCode = 1;
+        console.error(`error: ${printable(result.error)}`);
+      }
+      if (flags.json) console.log(JSON.stringify(result));
+      else if ("description" in result) {
+        console.log(pictures.length > 1 ? `${printable(picture)}: ${result.description}` : result.description);
+      }
+    }
+  } finally {
+    await model.release();
+  }
+}
+
+type Described =
+  | { readonly picture: string; readonly description: string; readonly seconds: number }
+  | { readonly picture: string; readonly error: string };
+
+/** The description in one line, or what went wrong. @throws the signal's reason when it is aborted */
+export async function describeOne(model: MiniGPT4, picture: string, options: AnswerOptions): Promise<Described> {
+  const started = performance.now();
+  try {
+    const description = oneLine(await model.describe(picture, options));
+    return { picture, description, seconds: Math.round(performance.now() - started) / 1000 };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    return { picture, error: error instanceof PictureError ? error.message : `${picture}: ${explain(error)}` };
+  }
+}

@@ -1,0 +1,126 @@
+/** `minigpt4 inspect`: what a weight file holds. */
+import type { Command } from "commander";
+import { type Checkpoint, openCheckpoint, type TensorInfo } from "../checkpoints/checkpoint.ts";
+import { formatBytes, printable } from "./text.ts";
+
+interface InspectFlags {
+  readonly json?: boolean;
+  readonly filter?: string;
+}
+
+export function registerInspect(program: Command): void {
+  program
+    .command("inspect")
+    .summary("show what a weight file holds")
+    .description(
+      "Shows format, metadata and tensors of a weight file: safetensors, PyTorch .pth or .bin, GGUF, an index of shards, " +
+        "or a folder that holds one. Only headers are read, and nothing in the file is executed.",
+    )
+    .argument("<file>", "file or folder")
+    .option("--filter <text>", "only tensors whose name contains this")
+    .option("--json", "print one JSON object; long metadata is cut short in it, too")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  minigpt4 inspect model.safetensors
+  minigpt4 inspect pretrained_minigpt4_7b.pth --filter llama_proj
+  minigpt4 inspect vicuna-7b/ --json`,
+    )
+    .action(inspect);
+}
+
+async function inspect(path: string, { json, filter = "" }: InspectFlags): Promise<void> {
+  const checkpoint = await openCheckpoint(path);
+  try {
+    const tensors = [...checkpoint.tensors.values()].filter(({ name }) => name.includes(filter));
+    console.log(json ? JSON.stringify(toJson(checkpoint, tensors), null, 2) : toText(checkpoint, tensors, filter));
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+function toJson({ path, format, metadata }: Checkpoint, tensors: readonly TensorInfo[]) {
+  return {
+    path,
+    format,
+    metadata: shorten(metadata, Number.POSITIVE_INFINITY),
+    tensors: tensors.map(({ name, storedType, shape, byteLength }) => ({ name, storedType, shape, byteLength })),
+    ...totals(tensors),
+  };
+}
+
+function totals(tensors: readonly TensorInfo[]) {
+  return {
+    parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0),
+    bytes: tensors.reduce((sum, { byteLength }) => sum + byteLength, 0),
+  };
+}
+
+function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: string): string {
+  const metadata = Object.entries(checkpoint.metadata).map(([key, value]) => [
+    printable(key),
+    printable(typeof value === "string" ? cut(value) : (JSON.stringify(shorten(value)) ?? String(value))),
+  ]);
+  const rows = tensors.map(({ name, storedType, shape, byteLength }) => [
+    printable(name),
+    storedType,
+    `[${shape.join(", ")}]`,
+    formatBytes(byteLength),
+  ]);
+  const { parameters, bytes } = totals(tensors);
+  const count = filter
+    ? `${tensors.length} of ${checkpoint.tensors.size} tensors with "${printable(filter)}" in their name`
+    : `${tensors.length} tensors`;
+  return [
+    `${checkpoint.path}: ${checkpoint.format}`,
+    ...section("Metadata", metadata),
+    ...section("Tensors", rows, 3),
+    "",
+    `${count}, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
+  ].join("\n");
+}
+
+/** A heading and rows in aligned columns; the column `right` is aligned to the right. */
+function section(heading: string, rows: readonly (readonly string[])[], right?: number): string[] {
+  if (rows.length === 0) return [];
+  const widths = (rows[0] ?? []).map((_, column) =>
+    rows.reduce((width, row) => Math.max(width, row[column]?.length ?? 0), 0),
+  );
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, column) => (column === right ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0)))
+      .join("  ")
+      .trimEnd();
+  return ["", heading, ...rows.map((row) => `  ${line(row)}`)];
+}
+
+const mostItems = 8;
+const mostCharacters = 160;
+const mostLevels = 4;
+
+/**
+ * A value from a file as JSON that is short whatever the file says: lists may be long, contain themselves, or grow
+ * when they are written out.
+ */
+function shorten(value: unknown, items = mostItems, levels = mostLevels): unknown {
+  if (typeof value === "string") return cut(value);
+  if (typeof value === "number" && !Number.isFinite(value)) return String(value);
+  if (typeof value === "bigint") return value.toString();
+  if (typeof value !== "object" || value === null) return value;
+  if (levels === 0) return "...";
+  if (value instanceof Map) return shorten(Object.fromEntries(value), items, levels);
+  if (Array.isArray(value) || value instanceof Set || ArrayBuffer.isView(value)) {
+    const all = [...(value as Iterable<unknown>)];
+    const shown = all.slice(0, mostItems).map((item) => shorten(item, mostItems, levels - 1));
+    return all.length > mostItems ? [...shown, `... ${all.length} in all`] : shown;
+  }
+  const entries = Object.entries(value);
+  const shown = entries.slice(0, items).map(([key, item]) => [cut(key), shorten(item, mostItems, levels - 1)]);
+  if (entries.length > items) shown.push(["...", `${entries.length} in all`]);
+  return Object.fromEntries(shown);
+}
+
+function cut(text: string): string {
+  return text.length > mostCharacters ? `${text.slice(0, mostCharacters)}... (${text.length} characters)` : text;
+}

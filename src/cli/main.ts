@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+/** The command line. Each command registers itself; whatever fails in one ends here, as one line. */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { registerChat } from "./chat.ts";
+import { registerDemo } from "./demo.ts";
+import { registerDescribe } from "./describe.ts";
+import { registerInspect } from "./inspect.ts";
+import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { registerPull } from "./pull.ts";
+import { explain, printable } from "./text.ts";
+
+const commands: readonly ((program: Command) => void)[] = [
+  registerDescribe,
+  registerChat,
+  registerPull,
+  registerInspect,
+  registerDemo,
+];
+
+const exitCodes = { failed: 1, usage: 2 };
+
+// A reader that has seen enough (`minigpt4 inspect FILE | head`) is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit();
+});
+
+const program = new Command("minigpt4")
+  .description("MiniGPT-4: chat about pictures, and train such a model yourself.")
+  .version(packageVersion(), "-V, --version", "print the version")
+  .option("--verbose", "show where in the code an error comes from (also MINIGPT4_DEBUG=1)")
+  .showHelpAfterError("(--help shows what is possible)")
+  .exitOverride()
+  .addHelpText(
+    "after",
+    `
+Examples:
+  minigpt4 demo
+  minigpt4 describe cat.jpg
+  minigpt4 chat cat.jpg
+  minigpt4 COMMAND --help`,
+  );
+for (const register of commands) register(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = report(error);
+}
+
+/** Tells what went wrong, once; the exit code that says so. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage;
+  if (error instanceof Interrupted) return interruptedExitCode;
+  const verbose = program.opts().verbose || process.env.MINIGPT4_DEBUG === "1";
+  if (verbose) console.error(error);
+  else console.error(`error: ${explain(error).split("\n").map(printable).join("\n")}`);
+  return exitCodes.failed;
+}
+
+function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  return version;
+}

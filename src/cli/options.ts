@@ -1,0 +1,82 @@
+/** Options that several commands share, and how their values are checked. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { AnswerOptions } from "../chat/conversation.ts";
+import type { LoadOptions } from "../chat/minigpt4.ts";
+import { devices } from "../tensor/device.ts";
+
+/** What `addModelOptions` and `addAnswerOptions` leave in a command's options. */
+export interface ModelFlags {
+  readonly model: string;
+  readonly device: NonNullable<LoadOptions["device"]>;
+  readonly precision: NonNullable<LoadOptions["precision"]>;
+}
+
+export interface AnswerFlags extends ModelFlags {
+  readonly beams?: number;
+  readonly temperature?: number;
+  readonly topP?: number;
+  readonly topK?: number;
+  readonly repetitionPenalty?: number;
+  readonly maxNewTokens?: number;
+  readonly seed?: number;
+}
+
+/** A parser for a number between two bounds, both included. */
+export function numberBetween(low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (value >= low && value <= high) return value;
+    throw new InvalidArgumentError(`It should be a number between ${low} and ${high}.`);
+  };
+}
+
+/** A parser for a whole number between two bounds, both included. */
+export function integerBetween(low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (Number.isInteger(value) && value >= low && value <= high) return value;
+    throw new InvalidArgumentError(`It should be a whole number between ${low} and ${high}.`);
+  };
+}
+
+/** `--model`, `--device` and `--precision`. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
+    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .addOption(
+      new Option("--precision <type>", "of the language model's matrices")
+        .choices(["float32", "int4"])
+        .default("float32"),
+    );
+}
+
+/** The model's options, and how an answer is searched for. Without any of these, always the likeliest token is taken. */
+export function addAnswerOptions(command: Command): Command {
+  return addModelOptions(command)
+    .addOption(
+      new Option("--beams <n>", "search for the best of n answers")
+        .argParser(integerBetween(1, 32))
+        .conflicts(["temperature", "topP", "topK"]),
+    )
+    .option("--temperature <t>", "draw the next token; higher is more varied", numberBetween(0, 10))
+    .option("--top-p <p>", "draw among the likeliest tokens of this probability", numberBetween(0, 1))
+    .option("--top-k <k>", "draw among the k likeliest tokens", integerBetween(1, 1_000_000))
+    .option("--repetition-penalty <r>", "above 1, said words become less likely", numberBetween(0.1, 10))
+    .option("--max-new-tokens <n>", "longest answer", integerBetween(1, 1999))
+    .option("--seed <s>", "the same seed draws the same answer", integerBetween(0, 2 ** 32 - 1));
+}
+
+/** Whoever asks for top-p or top-k wants to draw: the temperature is 1 then, unless it was given. */
+export function answerOptions(flags: AnswerFlags): AnswerOptions {
+  const draws = flags.topP !== undefined || flags.topK !== undefined;
+  return {
+    numBeams: flags.beams,
+    temperature: flags.temperature ?? (draws ? 1 : 0),
+    topP: flags.topP,
+    topK: flags.topK,
+    repetitionPenalty: flags.repetitionPenalty,
+    maxNewTokens: flags.maxNewTokens,
+    seed: flags.seed,
+  };
+}

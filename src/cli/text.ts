@@ -1,0 +1,43 @@
+/** How things are written for people to read. */
+
+/** Characters that a terminal would obey instead of showing, and those that turn the direction of writing. */
+const control = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
+
+/** Text of a file in one line, with nothing in it that a terminal would obey. */
+export function printable(text: string): string {
+  return text.replace(control, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** A model's text in one line. */
+export function oneLine(text: string): string {
+  return printable(text.replace(/\s+/g, " ").trim());
+}
+
+const units = ["kB", "MB", "GB", "TB"];
+
+/** Bytes with three digits in decimal units: `512 B`, `1.02 kB`, `98.4 MB`. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  let unit = 0;
+  let value = bytes / 1000;
+  for (; value >= 999.5 && unit < units.length - 1; unit++) value /= 1000;
+  return `${Number(value.toPrecision(3))} ${units[unit]}`;
+}
+
+/** A failure as it is told: its message, for the system's errors in plain words. */
+export function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code, path } = error as NodeJS.ErrnoException;
+  const problem = code ? systemErrors[code] : undefined;
+  return problem && path ? `${path}: ${problem}` : error.message;
+}
+
+const systemErrors: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or folder",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  EISDIR: "is a folder, not a file",
+  ENOTDIR: "a part of this path is a file, not a folder",
+  ENOSPC: "the disk is full",
+  EROFS: "this disk cannot be written to",
+};
