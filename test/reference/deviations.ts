@@ -7,7 +7,7 @@ const table = process.env.MINIGPT4_DEVIATIONS;
 
 function note(quantity: string, found: string, tolerated = ""): void {
   if (table)
-    appendFileSync(table, `${quantity.padEnd(64)} ${found.padStart(10)}   ${tolerated}`.trimEnd().concat("\n"));
+    appendFileSync(table, `${quantity.padEnd(92)} ${found.padStart(10)}   ${tolerated}`.trimEnd().concat("\n"));
 }
 
 /** Notes a deviation and fails if it is not below what is tolerated. */

@@ -5,6 +5,7 @@ import { type Checkpoint, openCheckpoint } from "../../src/checkpoints/checkpoin
 import { llamaConfigFromJson } from "../../src/models/llama-config.ts";
 import type { MiniGPT4Config, MiniGPT4Weights } from "../../src/models/minigpt4.ts";
 import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
+import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import type { Graph } from "../../src/tensor/graph.ts";
 
 /** The folder to check: MINIGPT4_GOLDENS, or the sets that come with the project. */
@@ -64,6 +65,7 @@ export interface Goldens {
     readonly input_ids: readonly (readonly number[])[];
     readonly attention_mask: readonly (readonly number[])[];
     readonly decoder_start_id: number;
+    readonly embed_dim: number;
     readonly negative_image_of_text: readonly number[];
     readonly negative_text_of_image: readonly number[];
   };
@@ -152,6 +154,17 @@ export class GoldenSet {
       projection: await file(layouts.projection ?? "minigpt4.pth"),
       llm: await file(layouts.llm ?? "llama-safetensors"),
     };
+  }
+
+  /** Weights of the Q-Former's file as arrays. */
+  async qformerWeights(names: readonly string[]): Promise<Record<string, NdArray>> {
+    const file = await openCheckpoint(join(this.folder, "blip2_qformer.pth"));
+    const arrays: Record<string, NdArray> = {};
+    for (const name of names) {
+      arrays[name] = ndarray("float32", file.tensors.get(name)?.shape ?? [], await file.readFloat32(name));
+    }
+    await file.close();
+    return arrays;
   }
 
   async close(): Promise<void> {
