@@ -7,9 +7,9 @@ export interface Int4Matrix {
   readonly rows: number;
   readonly columns: number;
   readonly blockSize: number;
-  /** Two elements a byte, the first in the low half: uint8 [rows, columns / blockSize, blockSize / 2]. */
+  /** Two elements a byte, the first in the low half: uint8 [rows, blocks, blockSize / 2], blocks = ceil(columns / blockSize). */
   readonly nibbles: NdArray<"uint8">;
-  /** float32 [rows * columns / blockSize]. */
+  /** float32 [rows * blocks]. */
   readonly scales: NdArray<"float32">;
   /** Two a byte, rows padded to whole bytes: uint8 [rows * ceil(blocks / 2)]. */
   readonly zeroPoints: NdArray<"uint8">;
@@ -36,7 +36,7 @@ export function matmulInt4(x: Value, source: Int4Source): Value {
     return bytesOf((await loading)[key].data);
   };
   const { graph } = x;
-  const blocks = columns / blockSize;
+  const blocks = Math.ceil(columns / blockSize);
   const constants = [
     graph.weight(`${name}.int4`, "uint8", [rows, blocks, blockSize / 2], part("nibbles")),
     graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales")),
@@ -47,20 +47,20 @@ export function matmulInt4(x: Value, source: Int4Source): Value {
   return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
 }
 
-/** Rounds a matrix to 4 bits; each block spans its own range, which always holds zero. */
+/** Rounds a matrix to 4 bits; each block spans its own range, which always holds zero. The last block of a row may be partial. */
 export function quantizeInt4(values: Float32Array, rows: number, columns: number, blockSize: number): Int4Matrix {
-  if (columns % blockSize !== 0) throw new Error(`Rows of ${columns} are no whole blocks of ${blockSize}`);
-  const blocks = columns / blockSize;
-  const nibbles = new Uint8Array((rows * columns) / 2);
+  const blocks = Math.ceil(columns / blockSize);
+  const nibbles = new Uint8Array((rows * blocks * blockSize) / 2);
   const scales = new Float32Array(rows * blocks);
   const zeroBytes = Math.ceil(blocks / 2);
   const zeroPoints = new Uint8Array(rows * zeroBytes);
   for (let row = 0; row < rows; row++) {
     for (let block = 0; block < blocks; block++) {
       const start = row * columns + block * blockSize;
+      const end = Math.min(start + blockSize, (row + 1) * columns);
       let low = 0;
       let high = 0;
-      for (let i = start; i < start + blockSize; i++) {
+      for (let i = start; i < end; i++) {
         const value = values[i] as number;
         if (value < low) low = value;
         if (value > high) high = value;
@@ -70,9 +70,10 @@ export function quantizeInt4(values: Float32Array, rows: number, columns: number
       scales[row * blocks + block] = scale;
       const zeroAt = row * zeroBytes + (block >> 1);
       zeroPoints[zeroAt] = (zeroPoints[zeroAt] as number) | (zero << (4 * (block & 1)));
-      for (let i = start; i < start + blockSize; i += 2) {
-        const first = nibble(values[i] as number, scale, zero);
-        nibbles[i >> 1] = first | (nibble(values[i + 1] as number, scale, zero) << 4);
+      let to = ((row * blocks + block) * blockSize) / 2;
+      for (let i = start; i < end; i += 2) {
+        const second = i + 1 < end ? (values[i + 1] as number) : 0;
+        nibbles[to++] = nibble(values[i] as number, scale, zero) | (nibble(second, scale, zero) << 4);
       }
     }
   }
@@ -93,14 +94,16 @@ function nibble(value: number, scale: number, zero: number): number {
 /** The float32 values that a 4-bit matrix stands for, [rows, columns]. */
 export function dequantizeInt4(matrix: Int4Matrix): Float32Array {
   const { rows, columns, blockSize, nibbles, scales, zeroPoints } = matrix;
-  const blocks = columns / blockSize;
+  const blocks = Math.ceil(columns / blockSize);
   const zeroBytes = Math.ceil(blocks / 2);
   const values = new Float32Array(rows * columns);
   for (let i = 0; i < values.length; i++) {
     const row = Math.floor(i / columns);
-    const block = Math.floor((i % columns) / blockSize);
+    const column = i % columns;
+    const block = Math.floor(column / blockSize);
     const zero = ((zeroPoints.data[row * zeroBytes + (block >> 1)] as number) >> (4 * (block & 1))) & 15;
-    const bits = ((nibbles.data[i >> 1] as number) >> (4 * (i & 1))) & 15;
+    const at = row * blocks * blockSize + column;
+    const bits = ((nibbles.data[at >> 1] as number) >> (4 * (at & 1))) & 15;
     values[i] = (bits - zero) * (scales.data[row * blocks + block] as number);
   }
   return values;

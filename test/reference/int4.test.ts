@@ -1,0 +1,50 @@
+/** Language models with 4-bit weights against the same weights dequantised: what is left is the 8-bit arithmetic. */
+import { join } from "node:path";
+import { describe, test } from "vitest";
+import { LanguageModel } from "../../src/chat/language-model.ts";
+import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
+import type { WeightSource } from "../../src/nn/weights.ts";
+import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quantized.ts";
+import { expectDeviation, relativeDifference } from "./deviations.ts";
+import { GoldenSet, goldenFolders } from "./golden-set.ts";
+
+/** Activations are rounded to 8 bits in every product. */
+const tolerance = 5e-2;
+
+describe.each(goldenFolders())("%s", (folder) => {
+  test("4-bit weights", async () => {
+    const set = await GoldenSet.load(folder);
+    const checkpoint = await openCheckpoint(join(folder, "llama-safetensors"));
+    const config = set.config().llm;
+    const ids = set.goldens.dialogue[0]?.segment_ids[0] ?? [];
+    const scores = async (source: WeightSource, precision: "int4" | "float32") => {
+      const model = await LanguageModel.create(source, config, { precision });
+      const { data } = await model.read([ids], model.newCache(), "all");
+      await model.release();
+      return data;
+    };
+    const found = await scores(checkpoint, "int4");
+    const expected = await scores(dequantised(checkpoint), "float32");
+    expectDeviation(
+      `${set.name}: logits with 4-bit weights (relative)`,
+      relativeDifference(found, expected),
+      tolerance,
+    );
+    await checkpoint.close();
+    await set.close();
+  });
+});
+
+/** The matrices as they are after rounding to 4 bits. */
+function dequantised(source: WeightSource): WeightSource {
+  return {
+    path: source.path,
+    tensors: source.tensors,
+    async readFloat32(name) {
+      const values = await source.readFloat32(name);
+      const [rows = 0, columns] = source.tensors.get(name)?.shape ?? [];
+      if (columns === undefined || name.includes("embed_tokens")) return values;
+      return dequantizeInt4(quantizeInt4(values, rows, columns, 32));
+    },
+  };
+}
