@@ -27,7 +27,7 @@ interface Beam {
 
 /** The best answer's token ids, without the end-of-sequence token. `cache` may already hold the start of the prompt. */
 export async function beamSearch(
-  model: LanguageModel,
+  model: Pick<LanguageModel, "read">,
   prompt: readonly Position[],
   cache: KVCache,
   options: BeamOptions,

@@ -21,7 +21,7 @@ export interface GenerateOptions extends SamplingOptions {
  * @param cache may already hold the start of the conversation; `prompt` is what follows it
  */
 export async function* generate(
-  model: LanguageModel,
+  model: Pick<LanguageModel, "read">,
   tokenizer: Tokenizer,
   prompt: readonly Position[],
   cache: KVCache,

@@ -17,10 +17,10 @@ export class StopFilter {
   push(text: string): string {
     if (this.found) return "";
     this.held += text;
-    const cuts = this.stops.map((stop) => this.held.indexOf(stop)).filter((index) => index >= 0);
-    if (cuts.length > 0) {
+    const cut = this.firstStop();
+    if (cut !== undefined) {
       this.found = true;
-      return this.take(Math.min(...cuts));
+      return this.take(cut);
     }
     return this.take(this.held.length - this.possibleStart());
   }
@@ -28,6 +28,18 @@ export class StopFilter {
   /** What was held back, when no more text comes. */
   flush(): string {
     return this.found ? "" : this.take(this.held.length);
+  }
+
+  /** Where the stop string begins that is complete first: the result does not depend on how the text is cut up. */
+  private firstStop(): number | undefined {
+    let first: { start: number; end: number } | undefined;
+    for (const stop of this.stops) {
+      const start = this.held.indexOf(stop);
+      const end = start + stop.length;
+      if (start < 0 || (first && (end > first.end || (end === first.end && start > first.start)))) continue;
+      first = { start, end };
+    }
+    return first?.start;
   }
 
   private take(length: number): string {
