@@ -85,6 +85,7 @@ export class Conversation {
   private readonly context: Context;
   private readonly images: ImageTokens[] = [];
   private turns: Turn[] = [];
+  private answering = false;
 
   constructor(parts: Parts, template: PromptTemplate, system?: string) {
     this.parts = parts;
@@ -102,7 +103,7 @@ export class Conversation {
    * Asks about the pictures so far and those given now. If the answer is broken off or fails, the conversation is as
    * before the question.
    *
-   * @throws Error if the question is empty and there is no picture
+   * @throws Error if the question is empty and there is no picture, or another question is still being answered
    */
   async *ask(
     question: string,
@@ -110,6 +111,10 @@ export class Conversation {
   ): AsyncGenerator<string, void> {
     if (question.trim() === "" && images.length === 0)
       throw new Error("The question is empty; ask something, or give a picture");
+    if (this.answering) {
+      throw new Error("The previous question is still being answered; wait for its end, or cancel it");
+    }
+    this.answering = true;
     const before = this.turns;
     const pictures = this.images.length;
     let text = "";
@@ -125,6 +130,7 @@ export class Conversation {
       this.turns = [...this.turns, { role: "assistant", text: text.trim() }];
       finished = true;
     } finally {
+      this.answering = false;
       if (!finished) {
         this.turns = before;
         this.images.length = pictures;

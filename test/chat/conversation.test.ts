@@ -1,0 +1,192 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type AnswerOptions, Conversation, type Parts, positionsOf } from "../../src/chat/conversation.ts";
+import { generate } from "../../src/chat/generate.ts";
+import { ImageReader, type ImageTokens } from "../../src/chat/image-reader.ts";
+import { LanguageModel } from "../../src/chat/language-model.ts";
+import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { type Turn, vicunaV0 } from "../../src/text/prompts.ts";
+import { loadTokenizer } from "../../src/text/tokenizer.ts";
+import { GoldenSet } from "../reference/golden-set.ts";
+
+const folder = join(import.meta.dirname, "../reference/golden/gqa");
+const picture = (name: string) => join(folder, "images", name);
+const short = { maxNewTokens: 12 };
+
+let parts: Parts & { images: ImageReader; llm: LanguageModel };
+let scratch = "";
+beforeAll(async () => {
+  const set = await GoldenSet.load(folder);
+  const config = set.config();
+  const graph = new Graph();
+  const checkpoint = await openCheckpoint(join(folder, "llama-safetensors"));
+  parts = {
+    images: await ImageReader.create(graph, await set.weights(graph), config),
+    llm: await LanguageModel.create(checkpoint, config.llm),
+    tokenizer: await loadTokenizer(join(folder, "llama-safetensors")),
+  };
+  await checkpoint.close();
+  await set.close();
+  scratch = await mkdtemp(join(tmpdir(), "conversation-"));
+});
+afterAll(async () => {
+  await parts.images.release();
+  await parts.llm.release();
+  await rm(scratch, { recursive: true });
+});
+
+const chat = () => new Conversation(parts, vicunaV0);
+
+async function said(
+  conversation: Conversation,
+  question: string,
+  options: Parameters<Conversation["ask"]>[1] = {},
+): Promise<string> {
+  let text = "";
+  for await (const piece of conversation.ask(question, { ...short, ...options })) text += piece;
+  return text;
+}
+
+/** The answer to the last of these turns, read as a whole by a model that remembers nothing. */
+async function fresh(turns: readonly Turn[], images: readonly ImageTokens[]): Promise<string> {
+  const { llm, tokenizer } = parts;
+  const sequence = positionsOf(vicunaV0.render(turns), images, tokenizer);
+  const options = { ...short, stop: vicunaV0.stop };
+  let text = "";
+  for await (const piece of generate(llm, tokenizer, sequence, llm.newCache(), options, new Random(0))) text += piece;
+  return text;
+}
+
+test("several turns and pictures: every answer is as if the whole were read anew", async () => {
+  const conversation = chat();
+  const names = ["rgb.png", "large.jpg", "gray.png"];
+  const tokens: ImageTokens[] = [];
+  for (const name of names) tokens.push(await parts.images.read(picture(name)));
+  const questions = [
+    { text: "What is this?", pictures: [0] },
+    { text: "And now?", pictures: [] },
+    { text: "", pictures: [1, 2] },
+  ];
+  for (const { text, pictures } of questions) {
+    const turns: Turn[] = [...conversation.history, { role: "user", text, images: pictures.length }];
+    const images = pictures.map((i) => picture(names[i] as string));
+    expect(await said(conversation, text, { images })).toBe(await fresh(turns, tokens));
+    expect(conversation.history).toHaveLength(turns.length + 1);
+    expect(conversation.history.slice(0, -1)).toEqual(turns);
+  }
+});
+
+test("another picture gives another answer; the same picture from memory gives the same", async () => {
+  const ask = (image: string | Uint8Array) => said(chat(), "What is this?", { images: [image] });
+  const answer = await ask(picture("rgb.png"));
+  expect(await ask(picture("large.jpg"))).not.toBe(answer);
+  expect(await ask(await readFile(picture("rgb.png")))).toBe(answer);
+});
+
+describe("a question that is not answered leaves the conversation as it was", () => {
+  async function expectUnchanged(disturb: (conversation: Conversation) => Promise<void>) {
+    const [disturbed, quiet] = [chat(), chat()];
+    const first = { images: [picture("rgb.png")] };
+    expect(await said(disturbed, "What is this?", first)).toBe(await said(quiet, "What is this?", first));
+    await disturb(disturbed);
+    expect(disturbed.history).toEqual(quiet.history);
+    const second = { images: [picture("large.jpg")] };
+    expect(await said(disturbed, "And this?", second)).toBe(await said(quiet, "And this?", second));
+    expect(disturbed.history).toEqual(quiet.history);
+  }
+
+  test("cancelled", async () => {
+    await expectUnchanged(async (conversation) => {
+      const controller = new AbortController();
+      const run = async () => {
+        const options = { ...short, signal: controller.signal, images: [picture("gray.png")] };
+        for await (const _ of conversation.ask("Tell me more", options)) controller.abort();
+      };
+      await expect(run()).rejects.toThrow(/abort/i);
+    });
+  });
+
+  test("cancelled before it began, also in beam search", async () => {
+    await expectUnchanged(async (conversation) => {
+      const signal = AbortSignal.abort();
+      await expect(said(conversation, "More", { signal })).rejects.toThrow(/abort/i);
+      await expect(said(conversation, "More", { signal, numBeams: 2 })).rejects.toThrow(/abort/i);
+    });
+  });
+
+  test("no longer listened to", async () => {
+    await expectUnchanged(async (conversation) => {
+      for await (const _ of conversation.ask("Tell me more", { ...short, images: [picture("gray.png")] })) break;
+    });
+  });
+
+  test("with a picture that cannot be read", async () => {
+    await expectUnchanged(async (conversation) => {
+      const broken = join(scratch, "broken.png");
+      await writeFile(broken, "no picture");
+      const images = [picture("gray.png"), broken];
+      await expect(said(conversation, "And these?", { images })).rejects.toThrow(/broken\.png/);
+    });
+  });
+
+  test("while the one before is still being answered", async () => {
+    await expectUnchanged(async (conversation) => {
+      const answer = conversation.ask("Tell me more", { maxNewTokens: 100 });
+      await answer.next();
+      await expect(said(conversation, "Why?")).rejects.toThrow("still being answered; wait for its end, or cancel it");
+      await answer.return();
+    });
+  });
+
+  test("empty", async () => {
+    await expectUnchanged(async (conversation) => {
+      await expect(said(conversation, " \n")).rejects.toThrow(
+        "The question is empty; ask something, or give a picture",
+      );
+    });
+  });
+});
+
+test("a text that is longer than the context is read from where it fits", async () => {
+  const conversation = chat();
+  const { maxPositionEmbeddings } = parts.llm.config;
+  const long = "a long question ".repeat(maxPositionEmbeddings / 4);
+  const answer = await said(conversation, `first ${long}`);
+  expect(answer).not.toBe("");
+  expect(await said(chat(), `second ${long}`)).toBe(answer);
+  expect(await said(conversation, "And then?")).not.toBe("");
+});
+
+test("beams come in one piece, and the best of one is greedy", async () => {
+  const collect = async (options: AnswerOptions) => {
+    const pieces: string[] = [];
+    for await (const piece of chat().ask("What?", { ...short, ...options })) pieces.push(piece);
+    return pieces;
+  };
+  expect(await collect({ numBeams: 3 })).toHaveLength(1);
+  expect((await collect({ numBeams: 1 })).join("")).toBe(await said(chat(), "What?"));
+});
+
+test("seeds", async () => {
+  const say = (seed: number) => said(chat(), "What?", { temperature: 1, seed });
+  expect(await say(4)).toBe(await say(4));
+  expect(await say(4)).not.toBe(await say(5));
+});
+
+test("an answer of no tokens, or of more than the context, is refused", async () => {
+  await expect(said(chat(), "What?", { maxNewTokens: 0 })).rejects.toThrow(
+    "maxNewTokens is 0; it should be between 1 and 511",
+  );
+  await expect(said(chat(), "What?", { maxNewTokens: 512 })).rejects.toThrow(RangeError);
+});
+
+test("a prompt with more places than pictures is refused", () => {
+  const prompt = vicunaV0.render([{ role: "user", text: "What?", images: 2 }]);
+  expect(() => positionsOf(prompt, [[]], parts.tokenizer)).toThrow(
+    "The prompt has a place for image 2, but 1 were given",
+  );
+});
