@@ -1,0 +1,74 @@
+/**
+ * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training] [--json]`.
+ *
+ * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
+import { pull } from "../src/checkpoints/pull.ts";
+import { benchDecoding } from "./decoding.ts";
+import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: "boolean", default: false },
+    threads: { type: "string", default: "2" },
+    rounds: { type: "string", default: "7" },
+    gguf: { type: "string" },
+  },
+});
+const threads = Number(values.threads);
+const rounds = Number(values.rounds);
+const chosen = (name: string) => positionals.length === 0 || positionals.includes(name);
+const smollm2 = async () => values.gguf ?? (await pull("smollm2-135m-instruct"));
+
+if (chosen("decoding")) {
+  installPeer();
+  for (const [name, path] of [
+    ["SmolLM2-135M Q4_1", await smollm2()],
+    ["random 1.1B LLaMA Q4_0", await randomLlama()],
+  ] as const) {
+    const { token, prefill, weightBytes } = await benchDecoding(path, threads, rounds);
+    const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
+    report(
+      `decoding, ${name}, 256 positions`,
+      token,
+      `${perSecond(token.ours)} tokens/s against ${perSecond(token.theirs)} of llama.cpp; reads ${gigabytes} GB/s of weights`,
+    );
+    report(
+      `prefill of 256, ${name}`,
+      prefill,
+      `${prefill.ours.toFixed(0)} ms against ${prefill.theirs.toFixed(0)} ms of llama.cpp`,
+    );
+  }
+}
+
+function report(name: string, contest: { ratio: number }, explanation: string): void {
+  if (values.json) console.log(JSON.stringify({ name, ...contest, explanation }));
+  else console.log(`${name}: ${contest.ratio.toFixed(2)} x (${explanation})`);
+}
+
+function perSecond(milliseconds: number): string {
+  return (1000 / milliseconds).toFixed(1);
+}
+
+/** node-llama-cpp is large and only compared with, so it has a package of its own. */
+function installPeer(): void {
+  const folder = import.meta.dirname;
+  if (existsSync(join(folder, "node_modules", "node-llama-cpp"))) return;
+  execFileSync("npm", ["ci", "--prefix", folder, "--ignore-scripts"], { stdio: "inherit" });
+}
+
+async function randomLlama(): Promise<string> {
+  const path = join(cacheFolder(), "bench", "random-1.1b-q4_0.gguf");
+  if (existsSync(path)) return path;
+  await mkdir(join(cacheFolder(), "bench"), { recursive: true });
+  await writeRandomLlama(`${path}.partial`, tinyLlama);
+  await rename(`${path}.partial`, path);
+  return path;
+}
