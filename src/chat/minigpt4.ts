@@ -51,7 +51,7 @@ export class MiniGPT4 {
     let text = beginsWith;
     for await (const piece of answer(
       this.parts,
-      parsePrompt(prompt),
+      parsePrompt(prompt + beginsWith),
       [tokens],
       stop,
       new Context(this.parts.llm),
@@ -74,8 +74,8 @@ export class MiniGPT4 {
   }
 }
 
-/** Models that come with the package lie in its folder `models`, two levels above this file. */
-function modelPath(nameOrFolder: string): string {
+/** The folder of a model that is given by name or path. Models that come with the package lie in its folder `models`, two levels above this file. */
+export function modelPath(nameOrFolder: string): string {
   const shipped = join(import.meta.dirname, "..", "..", "models", nameOrFolder);
   if (/^[\w.-]+$/.test(nameOrFolder) && existsSync(join(shipped, "config.json"))) return shipped;
   if (existsSync(nameOrFolder)) return nameOrFolder;

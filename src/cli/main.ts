@@ -5,16 +5,20 @@ import { Command, CommanderError } from "commander";
 import { registerChat } from "./chat.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
+import { registerEvaluate } from "./evaluate.ts";
 import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerPull } from "./pull.ts";
 import { explain, printable } from "./text.ts";
+import { registerTrain } from "./train.ts";
 
 const commands: readonly ((program: Command) => void)[] = [
   registerDescribe,
   registerChat,
   registerPull,
   registerInspect,
+  registerTrain,
+  registerEvaluate,
   registerDemo,
 ];
 

@@ -30,9 +30,19 @@ const recipeSchema = z.strictObject({
     llm: z.string().min(1),
     /** How a conversation is written for this language model. */
     prompt_template: z.enum(Object.keys(promptTemplates) as [string, ...string[]]),
-    /** What stands before an answer in training, and before a description later. */
-    prompt: z.string().includes("<ImageHere>"),
-    end_sym: z.string().min(1),
+    /** What stands before an answer. The first is how descriptions are asked for later. */
+    prompts: z
+      .array(
+        z.strictObject({
+          text: z.string().includes("<ImageHere>"),
+          /** Ends every answer, and is learned with it. */
+          end_sym: z.string().min(1),
+          /** How often this prompt is drawn, relative to the others. */
+          sample_ratio: z.number().positive().default(1),
+        }),
+      )
+      .min(1),
+    /** Longer answers, end included, are cut. */
     max_txt_len: positive,
   }),
   datasets: z
@@ -55,6 +65,17 @@ const recipeSchema = z.strictObject({
     crop_min_side: z.number().gt(0).max(1).default(1),
     /** Decay of the running average of the weights, which is what is saved; 0 saves the last step's. */
     average_decay: share.default(0),
+    /** Different answers of one picture that are learned in one step. */
+    answers_per_picture: positive.default(1),
+    /** Image-text contrastive learning before the stage itself; left out, there is none. */
+    contrastive: z
+      .strictObject({
+        steps: positive,
+        batch_size: positive,
+        init_lr: z.number().positive(),
+        warmup_steps: z.number().int().min(0).default(0),
+      })
+      .optional(),
     output_dir: z.string().min(1),
   }),
 });

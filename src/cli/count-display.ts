@@ -1,0 +1,63 @@
+/** Work that is counted, as it is shown on standard error: a bar on a terminal, a line now and then elsewhere. */
+import cliProgress from "cli-progress";
+
+export interface CountDisplay {
+  /** @param note what else is worth seeing, for example the loss */
+  update(done: number, total: number, note?: string): void;
+  /** Ends the line of the bar. */
+  stop(): void;
+}
+
+/** Seconds between two lines where there is no terminal. */
+const lineEvery = 30;
+
+export function countDisplay(what: string, stream: NodeJS.WriteStream = process.stderr): CountDisplay {
+  return stream.isTTY ? barDisplay(what, stream) : lineDisplay(what, stream);
+}
+
+function barDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
+  let bar: cliProgress.SingleBar | undefined;
+  const format = `${what} {bar} {value} of {total}  {rate}  {left} left  {note}`;
+  const started = performance.now();
+  let first = 0;
+  return {
+    update(done, total, note = "") {
+      if (!bar) {
+        bar = new cliProgress.SingleBar({ stream, format, hideCursor: true, barsize: 30 });
+        bar.start(total, done, { rate: "", left: "?", note });
+        first = done;
+      }
+      const perSecond = (done - first) / ((performance.now() - started) / 1000);
+      bar.update(done, { note, ...estimates(perSecond, total - done) });
+    },
+    stop() {
+      bar?.stop();
+      bar = undefined;
+    },
+  };
+}
+
+function lineDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
+  const started = performance.now();
+  let first: number | undefined;
+  let last = started;
+  return {
+    update(done, total, note = "") {
+      first ??= done;
+      const now = performance.now();
+      if (done < total && now - last < lineEvery * 1000) return;
+      last = now;
+      const { rate, left } = estimates((done - first) / ((now - started) / 1000), total - done);
+      stream.write(`${what} ${done} of ${total}  ${rate}  ${left} left  ${note}\n`);
+    },
+    stop() {},
+  };
+}
+
+function estimates(perSecond: number, rest: number): { rate: string; left: string } {
+  if (!(perSecond > 0)) return { rate: "", left: "?" };
+  const rate = perSecond >= 1 ? `${perSecond.toFixed(1)}/s` : `${(1 / perSecond).toFixed(1)} s each`;
+  const seconds = Math.ceil(rest / perSecond);
+  const minutes = Math.floor(seconds / 60);
+  return { rate, left: minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s` };
+}

@@ -1,0 +1,76 @@
+/** The likelihood benchmark over a folder of pictures with captions. */
+import { positionsOf } from "../chat/conversation.ts";
+import { ImageReader } from "../chat/image-reader.ts";
+import type { Position } from "../chat/reading-graph.ts";
+import type { ImageTextPair } from "../data/pairs.ts";
+import type { ModelFolder } from "../models/model-folder.ts";
+import { Graph } from "../tensor/graph.ts";
+import type { SessionOptions } from "../tensor/session.ts";
+import { cleanCaption } from "../text/captions.ts";
+import { parsePrompt } from "../text/prompts.ts";
+import { type CaptionLosses, type LikelihoodReport, LikelihoodScorer, summarize } from "./likelihood.ts";
+
+export interface LikelihoodOptions extends SessionOptions {
+  /** Captions of each picture that are scored; all by default. */
+  readonly captionsPerPicture?: number;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Scores every caption after every picture, in the form in which the model describes pictures. Captions are cleaned as in
+ * the first training stage; the loss is the mean over the caption's own tokens, without an end symbol.
+ */
+export async function evaluateLikelihood(
+  folder: ModelFolder,
+  pairs: readonly ImageTextPair[],
+  { captionsPerPicture = Number.POSITIVE_INFINITY, onProgress, signal, ...session }: LikelihoodOptions = {},
+): Promise<LikelihoodReport> {
+  const { tokenizer } = folder.llm;
+  const prompts = await readPrompts(folder, pairs, session);
+  const last = prompts[0]?.at(-1);
+  if (last === undefined) throw new Error("There are no pictures to evaluate");
+  const scorer = await LikelihoodScorer.create(
+    folder.llm,
+    prompts.map((prompt) => prompt.slice(0, -1)),
+    session,
+  );
+  try {
+    const captions = pairs.flatMap(({ texts }, own) =>
+      texts
+        .slice(0, captionsPerPicture)
+        .map((text) => ({ own, ids: tokenizer.encode(` ${cleanCaption(text)}`) }))
+        .filter(({ ids }) => ids.length > 0),
+    );
+    const results: CaptionLosses[] = [];
+    for (const { own, ids } of captions) {
+      signal?.throwIfAborted();
+      results.push({ own, losses: await scorer.score(last, ids) });
+      onProgress?.(results.length, captions.length);
+    }
+    return summarize(results);
+  } finally {
+    await scorer.release();
+  }
+}
+
+/** For each picture all that stands before its caption; these end in the same words, so their last positions agree. */
+async function readPrompts(
+  folder: ModelFolder,
+  pairs: readonly ImageTextPair[],
+  session: SessionOptions,
+): Promise<Position[][]> {
+  const graph = new Graph();
+  const reader = await ImageReader.create(graph, folder.imageWeights(graph), folder.config, session);
+  try {
+    const { prompt, beginsWith } = folder.describe;
+    const parsed = parsePrompt(prompt + beginsWith);
+    const prompts: Position[][] = [];
+    for (const { picture } of pairs) {
+      prompts.push(positionsOf(parsed, [await reader.read(picture)], folder.llm.tokenizer));
+    }
+    return prompts;
+  } finally {
+    await reader.release();
+  }
+}
