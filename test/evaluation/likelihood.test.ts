@@ -1,0 +1,20 @@
+import { expect, test } from "vitest";
+import { summarize } from "../../src/evaluation/likelihood.ts";
+
+test("ranks, means and shares", () => {
+  const report = summarize([
+    { own: 0, losses: [1, 2, 3] },
+    { own: 1, losses: [1, 4, 3] },
+  ]);
+  expect(report).toEqual({
+    pictures: 3,
+    captions: 2,
+    right: 2.5,
+    wrong: (2 + 3 + 1 + 3) / 4,
+    medianRank: 2,
+    first: 0.5,
+    firstFive: 1,
+    firstTen: 1,
+  });
+  expect(() => summarize([])).toThrow(/no caption/);
+});
