@@ -1,4 +1,5 @@
 /** What the readers of all weight formats have in common. */
+import type { BlockSource } from "../tensor/blocks.ts";
 import { inFile, RandomAccessFile } from "./file.ts";
 import { quote } from "./quote.ts";
 
@@ -22,6 +23,8 @@ export interface Checkpoint {
   readFloat32(name: string): Promise<Float32Array>;
   /** The stored bytes (quantised blocks as they are), little endian, contiguous and row-major. */
   readBytes(name: string): Promise<Uint8Array>;
+  /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
+  blocks?(name: string): BlockSource | undefined;
   close(): Promise<void>;
 }
 

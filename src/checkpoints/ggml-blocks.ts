@@ -62,7 +62,7 @@ export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
 ]);
 
 /** The float16 numbers at `offset` (even) of each block. */
-function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): Float32Array {
+export function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): Float32Array {
   const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 1);
   const column = new Uint16Array(bytes.byteLength / blockBytes);
   for (let block = 0; block < column.length; block++)

@@ -1,5 +1,6 @@
 /** LLaMA checkpoints in GGUF under the names, and with the row order, of Hugging Face's files. */
 import type { Checkpoint } from "./format.ts";
+import { productBlocks } from "./ggml-products.ts";
 
 const names: readonly (readonly [RegExp, string])[] = [
   [/^token_embd\.weight$/, "model.embed_tokens.weight"],
@@ -43,34 +44,47 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
       return info ? [[name, { ...info, name }] as const] : [];
     }),
   );
+  /** Puts the rows of a query or key matrix, of any number of elements each, into Hugging Face's order. */
+  const inOrder = <T extends Float32Array | Uint8Array>(name: string, values: T): T => {
+    const rows = tensors.get(name)?.shape[0] ?? 0;
+    if (name.endsWith(".self_attn.q_proj.weight")) return halfSplitRows(values, heads, rows);
+    if (name.endsWith(".self_attn.k_proj.weight")) return halfSplitRows(values, kvHeads, rows);
+    return values;
+  };
   return {
     path: checkpoint.path,
     format: checkpoint.format,
     metadata,
     tensors,
-    async readFloat32(name) {
-      const values = await checkpoint.readFloat32(find(name));
-      if (name.endsWith(".self_attn.q_proj.weight"))
-        return halfSplitRows(values, heads, tensors.get(name)?.shape ?? []);
-      if (name.endsWith(".self_attn.k_proj.weight"))
-        return halfSplitRows(values, kvHeads, tensors.get(name)?.shape ?? []);
-      return values;
-    },
+    readFloat32: async (name) => inOrder(name, await checkpoint.readFloat32(find(name))),
     readBytes: (name) => checkpoint.readBytes(find(name)),
+    blocks(name) {
+      const stored = productBlocks.get(tensors.get(name)?.storedType ?? "");
+      if (!stored) return undefined;
+      const load = async () => {
+        const { quants, scales, minima } = stored.unpack(await checkpoint.readBytes(find(name)));
+        return {
+          quants: inOrder(name, quants),
+          scales: inOrder(name, scales),
+          ...(minima ? { minima: inOrder(name, minima) } : {}),
+        };
+      };
+      return { format: stored.format, load };
+    },
     close: () => checkpoint.close(),
   };
 }
 
 /** Rows of each head from pairs (0, 0'), (1, 1'), ... to 0, 1, ..., 0', 1', ... */
-function halfSplitRows(values: Float32Array, heads: number, shape: readonly number[]): Float32Array {
-  const [rows = 0, columns = 0] = shape;
+function halfSplitRows<T extends Float32Array | Uint8Array>(values: T, heads: number, rows: number): T {
+  const width = values.length / rows;
   const half = rows / heads / 2;
-  const out = new Float32Array(values.length);
+  const out = values.slice() as T;
   for (let row = 0; row < rows; row++) {
     const head = Math.floor(row / (2 * half));
     const within = row % (2 * half);
     const to = head * 2 * half + (within % 2) * half + Math.floor(within / 2);
-    out.set(values.subarray(row * columns, (row + 1) * columns), to * columns);
+    out.set(values.subarray(row * width, (row + 1) * width), to * width);
   }
   return out;
 }

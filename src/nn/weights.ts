@@ -1,7 +1,9 @@
 /** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
+import { type BlockSource, matmulBlocks, stackBlocks } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
+import { concat } from "../tensor/layout.ts";
 import { matmul } from "../tensor/matrix.ts";
 import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
 
@@ -11,12 +13,14 @@ export interface WeightSource {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
   readFloat32(name: string): Promise<Float32Array>;
+  /** A matrix in stored blocks that 4-bit products use as they are; undefined if it is not stored so. */
+  blocks?(name: string): BlockSource | undefined;
 }
 
 export interface WeightOptions {
   /** Which weights are inputs of the graph, to be trained; none by default. */
   readonly trainable?: (name: string) => boolean;
-  /** Which matrices are rounded to 4-bit blocks; none by default. */
+  /** Which matrices are used in 4 bits: in the blocks that the file stores, or rounded to such; none by default. */
   readonly int4?: (name: string) => boolean;
   /** Elements of a row that share a scale in 4 bits. */
   readonly blockSize?: number;
@@ -85,6 +89,8 @@ export class Weights {
     const name = names.join(",");
     const load = () => this.stack(names, rows * columns);
     if (this.isInt4(names)) {
+      const stored = names.flatMap((full) => this.source.blocks?.(full) ?? []);
+      if (stored.length > 0) return this.storedProduct(x, matrices, stored);
       const { blockSize = 32 } = this.options;
       const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize);
       return matmulInt4(x, { name, rows, columns, blockSize, load: quantize });
@@ -104,6 +110,31 @@ export class Weights {
 
   private isInt4(names: readonly string[]): boolean {
     return names.every((name) => this.options.int4?.(name));
+  }
+
+  /** A product with blocks as the file stores them. Matrices of several formats cannot be one product. */
+  private storedProduct(
+    x: Value,
+    matrices: readonly { readonly name: string; readonly out: number }[],
+    stored: readonly BlockSource[],
+  ): Value {
+    const [first] = stored;
+    const alike = ({ format }: BlockSource) =>
+      format.bits === first?.format.bits && format.minima === first.format.minima;
+    if (!first || stored.length !== matrices.length || !stored.every(alike)) {
+      return concat(
+        matrices.map((matrix) => this.product(x, [matrix])),
+        -1,
+      );
+    }
+    const rows = matrices.reduce((sum, { out }) => sum + out, 0);
+    const name = matrices.map((matrix) => this.prefix + matrix.name).join(",");
+    const load = async () => {
+      const parts = [];
+      for (const source of stored) parts.push(await source.load());
+      return stackBlocks(parts);
+    };
+    return matmulBlocks(x, name, { rows, columns: x.dim(-1) as number }, { format: first.format, load });
   }
 
   private async stack(names: readonly string[], size: number): Promise<Float32Array> {

@@ -53,6 +53,7 @@ export class Graph {
   private readonly names = new Set<string>();
   private readonly scopes: string[] = [];
   private readonly scalars = new Map<string, Value>();
+  private readonly sharedConstants = new Map<string, Value>();
 
   /** A value that is given at each run. Named sizes in `shape` are bound by the arrays that are fed. */
   input(name: string, dtype: DType, shape: Shape): Value {
@@ -69,6 +70,16 @@ export class Graph {
   /** A constant array, kept in the model. */
   constant(array: NdArray, name = "constant"): Value {
     return this.weight(name, array.dtype, array.shape, () => bytesOf(array.data));
+  }
+
+  /** A constant that several parts of the network share: made once for each `name`. */
+  shared(name: string, make: () => NdArray): Value {
+    let found = this.sharedConstants.get(name);
+    if (!found) {
+      found = this.constant(make(), name);
+      this.sharedConstants.set(name, found);
+    }
+    return found;
   }
 
   /** A constant whose bytes are read when the model is written. `name` is made unique if it is taken. */

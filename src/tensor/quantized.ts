@@ -26,24 +26,45 @@ export interface Int4Source {
 
 /** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */
 export function matmulInt4(x: Value, source: Int4Source): Value {
-  const { name, rows, columns, blockSize } = source;
+  return matmulNBits(x, { ...source, bits: 4, hasZeroPoints: true });
+}
+
+/** As `Int4Source`, of either width; without zero points all of them are 8, or 128 in 8 bits. */
+export interface NBitsSource {
+  readonly name: string;
+  readonly rows: number;
+  readonly columns: number;
+  readonly blockSize: number;
+  readonly bits: 4 | 8;
+  readonly hasZeroPoints?: boolean;
+  load(): Promise<Pick<Int4Matrix, "nibbles" | "scales"> & Partial<Int4Matrix>>;
+}
+
+/** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */
+export function matmulNBits(x: Value, source: NBitsSource): Value {
+  const { name, rows, columns, blockSize, bits, hasZeroPoints } = source;
   if (x.dim(-1) !== columns) {
     throw new Error(`${x.graph.where()}product of ${x} with "${name}" [${rows}, ${columns}]: the inner sizes differ`);
   }
-  let loading: Promise<Int4Matrix> | undefined;
+  let loading: ReturnType<NBitsSource["load"]> | undefined;
   const part = (key: "nibbles" | "scales" | "zeroPoints") => async () => {
     loading ??= source.load();
-    return bytesOf((await loading)[key].data);
+    const array = (await loading)[key];
+    if (!array) throw new Error(`"${name}" has no ${key}`);
+    return bytesOf(array.data);
   };
   const { graph } = x;
   const blocks = Math.ceil(columns / blockSize);
   const constants = [
-    graph.weight(`${name}.int4`, "uint8", [rows, blocks, blockSize / 2], part("nibbles")),
+    graph.weight(`${name}.int${bits}`, "uint8", [rows, blocks, (blockSize * bits) / 8], part("nibbles")),
     graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales")),
-    graph.weight(`${name}.zeroPoints`, "uint8", [rows * Math.ceil(blocks / 2)], part("zeroPoints")),
   ];
+  if (hasZeroPoints) {
+    const rowBytes = Math.ceil((blocks * bits) / 8);
+    constants.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows * rowBytes], part("zeroPoints")));
+  }
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), rows] };
-  const attributes = { K: columns, N: rows, bits: 4, block_size: blockSize, accuracy_level: 4 };
+  const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 };
   return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
 }
 
