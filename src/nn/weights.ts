@@ -64,9 +64,9 @@ export class Weights {
   /** The weight `name`. @throws Error naming file, tensor and shapes if it is missing or not of the expected shape */
   get(name: string, expected: readonly number[]): Value {
     const full = this.prefix + name;
+    this.check(full, expected);
     const known = this.values.get(full);
     if (known) return known;
-    this.check(full, expected);
     const value = this.options.trainable?.(full)
       ? this.graph.input(full, "float32", expected)
       : this.graph.weight(full, "float32", expected, async () => bytesOf(await this.source.readFloat32(full)));

@@ -1,0 +1,85 @@
+import { expect, test } from "vitest";
+import { Weights } from "../../src/nn/weights.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { evaluate } from "../../src/tensor/session.ts";
+import { inMemory, normal } from "./weights-in-memory.ts";
+
+const source = inMemory(
+  {
+    "layer.0.up.weight": normal([6, 4], 1),
+    "layer.0.gate.weight": normal([2, 4], 2),
+    "layer.0.bias": normal([1, 6], 3),
+  },
+  "/models/tiny.safetensors",
+);
+
+test("a missing tensor is named with its file, the shape it should have, and what is there instead", () => {
+  const w = new Weights(new Graph(), source);
+  expect(() => w.at("layer").at(0).get("down.weight", [4, 6])).toThrow(
+    '/models/tiny.safetensors has no tensor "layer.0.down.weight" (expected [4, 6]); it has, for example, ' +
+      '"layer.0.up.weight", "layer.0.gate.weight"',
+  );
+  expect(() => new Weights(new Graph(), inMemory({}, "empty.bin")).get("x", [1])).toThrow(
+    'empty.bin has no tensor "x" (expected [1]); it is empty',
+  );
+});
+
+test("a tensor of another shape is named with its file, both shapes, and the likely reason", () => {
+  const w = new Weights(new Graph(), source);
+  const message =
+    '/models/tiny.safetensors: tensor "layer.0.up.weight" is [6, 4], but this network needs [4, 6]; ' +
+    "are these the weights of another model size?";
+  expect(() => w.get("layer.0.up.weight", [4, 6])).toThrow(message);
+  const x = w.graph.input("x", "float32", [1, 6]);
+  expect(() => w.product(x, [{ name: "layer.0.up.weight", out: 4 }])).toThrow(message);
+  const two = [
+    { name: "layer.0.gate.weight", out: 2 },
+    { name: "layer.0.up.weight", out: 4 },
+  ];
+  expect(() => w.product(x, two)).toThrow('tensor "layer.0.gate.weight" is [2, 4], but this network needs [2, 6]');
+});
+
+test("axes of size 1 do not matter", () => {
+  const w = new Weights(new Graph(), source);
+  expect(w.get("layer.0.bias", [6]).shape).toEqual([6]);
+  expect(() => w.get("layer.0.bias", [3, 2])).toThrow(/is \[1, 6\]/);
+});
+
+test("whole names and prefixes are found", () => {
+  const w = new Weights(new Graph(), source);
+  expect([w.has("layer"), w.has("layer.0.bias"), w.has("lay"), w.at("layer.0").has("up")]).toEqual([
+    true,
+    true,
+    false,
+    true,
+  ]);
+});
+
+test("what is trained is an input, what is frozen is read when the model is written, each once", () => {
+  const w = new Weights(new Graph(), source, { trainable: (name) => name.endsWith("bias") });
+  const bias = w.at("layer.0").get("bias", [6]);
+  expect(w.get("layer.0.bias", [6])).toBe(bias);
+  const up = w.get("layer.0.up.weight", [6, 4]);
+  expect(w.graph.inputs).toEqual([bias]);
+  expect([...w.graph.initializers.values()].map(({ value }) => value)).toEqual([up]);
+  expect([...w.trained]).toEqual([["layer.0.bias", bias]]);
+  expect(w.isTrained(["layer.0.up.weight", "layer.0.bias"])).toBe(true);
+});
+
+test("matrices in 4 bits give about the same product", async () => {
+  const wide = inMemory({ a: normal([8, 64], 4), b: normal([8, 64], 5) });
+  const x = normal([3, 64], 6);
+  const run = async (int4: boolean) => {
+    const graph = new Graph();
+    const w = new Weights(graph, wide, { int4: () => int4 });
+    const y = w.product(graph.input("x", "float32", ["n", 64]), [
+      { name: "a", out: 8 },
+      { name: "b", out: 8 },
+    ]);
+    return (await evaluate(graph, { y }, { x })).y.data as Float32Array;
+  };
+  const [exact, rounded] = [await run(false), await run(true)];
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
+  expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.98);
+  expect(rounded).not.toEqual(exact);
+});
