@@ -19,15 +19,17 @@ export function reshape(x: Value, shape: Shape): Value {
   if (productOf(x.shape) !== productOf(shape)) {
     throw new Error(`${x.graph.where()}reshape of ${x} to ${formatShape(shape)}: the numbers of elements differ`);
   }
-  return single(x.graph.node("Reshape", [x, reshapeTarget(x, shape)], [{ dtype: x.dtype, shape }]));
+  const types = [{ dtype: x.dtype, shape }];
+  if (shape.includes(0)) {
+    return single(x.graph.node("Reshape", [x, shapeTensor(x.graph, shape)], types, { attributes: { allowzero: 1 } }));
+  }
+  return single(x.graph.node("Reshape", [x, reshapeTarget(x, shape)], types));
 }
 
 /** ONNX writes 0 for "as in the input" and -1 for "what is left"; only other shapes are computed at run time. */
 function reshapeTarget(x: Value, shape: Shape): Value {
   const target = shape.map((dim, i) => (typeof dim === "number" ? dim : dim === x.shape[i] ? 0 : -1));
-  const hasRealZero = shape.includes(0);
-  if (!hasRealZero && target.filter((dim) => dim === -1).length <= 1) return x.graph.integers(target);
-  return shapeTensor(x.graph, shape);
+  return target.filter((dim) => dim === -1).length <= 1 ? x.graph.integers(target) : shapeTensor(x.graph, shape);
 }
 
 /** A one-dimensional int64 value that holds `shape` at run time. */

@@ -30,13 +30,17 @@ export interface ExternalData {
   readonly location: string;
 }
 
-/** The bytes of the ONNX model that computes `outputs`. Weights are read one at a time. */
+/**
+ * The bytes of the ONNX model that computes `outputs`. Weights are read one at a time.
+ * @throws Error if an output has the name of a value of the graph
+ */
 export async function writeModel(
   graph: Graph,
   outputs: Readonly<Record<string, Value>>,
   external?: ExternalData,
 ): Promise<Uint8Array> {
   const { nodes, initializers } = reachable(graph, Object.values(outputs));
+  checkNames(graph, nodes, initializers, Object.keys(outputs));
   const file = external ? await open(external.path, "w") : undefined;
   try {
     const body = new BinaryWriter();
@@ -72,6 +76,18 @@ export async function writeModel(
   } finally {
     await file?.close();
   }
+}
+
+function checkNames(
+  graph: Graph,
+  nodes: readonly Node[],
+  initializers: readonly Initializer[],
+  outputs: string[],
+): void {
+  const inside = [...graph.inputs, ...initializers.map(({ value }) => value), ...nodes.flatMap((node) => node.outputs)];
+  const taken = new Set(inside.map(({ name }) => name));
+  const clash = outputs.find((name) => taken.has(name));
+  if (clash !== undefined) throw new Error(`Output "${clash}" has the name of another value of the graph; rename it`);
 }
 
 /** What the outputs depend on, in the order of computation. */
