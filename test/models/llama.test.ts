@@ -1,0 +1,50 @@
+import { expect, test } from "vitest";
+import { llama, logits } from "../../src/models/llama.ts";
+import { type WeightSource, Weights } from "../../src/nn/weights.ts";
+import { ndarray } from "../../src/tensor/array.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { evaluate } from "../../src/tensor/session.ts";
+import { randomLlama, tinyConfig } from "../chat/tiny-llama.ts";
+import { normal } from "../nn/weights-in-memory.ts";
+
+const config = tinyConfig(20);
+const source = randomLlama(config, 1);
+
+async function scores(weights: WeightSource, tieWordEmbeddings: boolean, embeddings = normal([2, 3, 16], 2)) {
+  const graph = new Graph();
+  const w = new Weights(graph, weights);
+  const own = { ...config, tieWordEmbeddings };
+  const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
+  const positions = graph.input("positions", "int64", ["batch", "sequence"]);
+  const { hidden } = llama(w, x, positions, own);
+  const [batch = 0, length = 0] = embeddings.shape;
+  const order = BigInt64Array.from({ length: batch * length }, (_, i) => BigInt(i % length));
+  const feeds = { x: embeddings, positions: ndarray("int64", [batch, length], order) };
+  return (await evaluate(graph, { y: logits(w, hidden, own) }, feeds)).y;
+}
+
+test("tied embeddings are the output matrix", async () => {
+  const tied = await scores(source, true);
+  expect(tied.shape).toEqual([2, 3, 20]);
+  const rename: Record<string, string> = { "lm_head.weight": "model.embed_tokens.weight" };
+  const sameHead = { ...source, readFloat32: (name: string) => source.readFloat32(rename[name] ?? name) };
+  expect((await scores(sameHead, false)).data).toEqual(tied.data);
+  expect((await scores(source, false)).data).not.toEqual(tied.data);
+});
+
+test("no position sees a later one, and sequences of a batch do not see each other", async () => {
+  const embeddings = normal([2, 3, 16], 2);
+  const before = (await scores(source, false, embeddings)).data as Float32Array;
+  const changed = ndarray("float32", embeddings.shape, embeddings.data.slice());
+  changed.data.fill(3, 2 * 16, 3 * 16);
+  const after = (await scores(source, false, changed)).data as Float32Array;
+  const row = (data: Float32Array, i: number) => data.subarray(i * 20, (i + 1) * 20);
+  for (const i of [0, 1, 3, 4, 5]) expect(row(after, i)).toEqual(row(before, i));
+  expect(row(after, 2)).not.toEqual(row(before, 2));
+});
+
+test("weights of another size are refused with file, tensor and shapes", async () => {
+  await expect(scores(randomLlama({ ...config, numKeyValueHeads: 4 }, 1), false)).rejects.toThrow(
+    'random: tensor "model.layers.0.self_attn.k_proj.weight" is [16, 16], but this network needs [8, 16]',
+  );
+});
