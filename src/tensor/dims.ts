@@ -50,7 +50,8 @@ export function addDims(a: Dim, b: Dim): Dim {
 
 /** a * b. */
 export function mulDims(a: Dim, b: Dim): Dim {
-  if (typeof a === "number" && typeof b === "number") return a * b;
+  // Not -0, which 0 * -1 is.
+  if (typeof a === "number" && typeof b === "number") return a * b || 0;
   const product: Polynomial = new Map();
   for (const [left, x] of parse(a)) {
     for (const [right, y] of parse(b)) {

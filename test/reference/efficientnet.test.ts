@@ -16,7 +16,7 @@ const goldens = join(goldenRoot, "efficientnet_lite0.safetensors");
 const original = process.env.MINIGPT4_EFFICIENTNET;
 const weightsPath = original ?? join(import.meta.dirname, "../../models/nano/encoder.safetensors");
 /** What rounding the weights to float16 costs, as a share of the largest feature. */
-const tolerance = original ? 1e-3 : 2e-2;
+const tolerance = original ? 1e-3 : 3e-2;
 
 test.runIf(existsSync(goldens))("EfficientNet-Lite0", async (context) => {
   if (!existsSync(weightsPath)) {
