@@ -6,7 +6,7 @@ import { LanguageModel } from "../../src/chat/language-model.ts";
 import { argmax, mostLikely } from "../../src/chat/sampling.ts";
 import { pull } from "../../src/checkpoints/pull.ts";
 import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
-import { expectDeviation, expectEqual, largestDifference, noteSkipped } from "./deviations.ts";
+import { expectDeviation, expectEqual, largestDifference, noteSkipped, relativeDifference } from "./deviations.ts";
 import { goldenRoot } from "./golden-set.ts";
 
 interface Case {
@@ -22,6 +22,8 @@ const path = join(goldenRoot, "smollm2.json");
 const cases: readonly Case[] = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")).cases : [];
 /** Scores are given with four digits after the point. */
 const tolerance = 1e-3;
+/** The weights are the file's own 4-bit blocks; activations are rounded to 8 bits in every product. */
+const int4Tolerance = 8e-2;
 
 describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
   let llama: OpenLlama | undefined;
@@ -68,6 +70,20 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     expectDeviation(`smollm2: ten largest logits of ${scored.length} prompts`, largest, tolerance);
     const expected = scored.map(({ greedy_ids, greedy_text }) => ({ ids: greedy_ids, text: greedy_text }));
     expectEqual(`smollm2: greedy answers to ${scored.length} prompts`, answers, expected);
+    await model.release();
+  });
+
+  test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
+    if (!llama) return context.skip(missing);
+    const model = await LanguageModel.create(llama.checkpoint, llama.config, { precision: "int4" });
+    let largest = 0;
+    const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);
+    for (const { ids, top10_ids = [], top10_logits = [] } of scored) {
+      const { data } = await model.read([ids], model.newCache());
+      const found = top10_ids.map((id) => data[id] as number);
+      largest = Math.max(largest, relativeDifference(found, top10_logits));
+    }
+    expectDeviation("smollm2: ten largest logits with 4-bit weights (relative)", largest, int4Tolerance);
     await model.release();
   });
 });
