@@ -7,7 +7,7 @@ import { readPicture } from "../images/picture.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { loadModel } from "./load.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
-import { explain, printable } from "./text.ts";
+import { explain, printable, readable } from "./text.ts";
 
 interface ChatFlags extends AnswerFlags {
   readonly system?: string;
@@ -147,7 +147,7 @@ class ChatSession {
     const pieces = this.conversation.ask(question, { ...this.options, images: this.pictures, signal });
     for await (const piece of pieces) {
       // Models like to begin with a space or an empty line.
-      process.stdout.write(begun ? piece : piece.trimStart());
+      process.stdout.write(readable(begun ? piece : piece.trimStart()));
       begun ||= piece.trim() !== "";
     }
     process.stdout.write("\n");

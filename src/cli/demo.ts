@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
-import { describeOne } from "./describe.ts";
+import { describeOne, oneLine } from "./describe.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { loadModel } from "./load.ts";
 import { addModelOptions, type ModelFlags } from "./options.ts";
@@ -28,7 +28,7 @@ async function demo(flags: ModelFlags): Promise<void> {
     for (const name of pictures) {
       const result = await describeOne(model, join(pictureFolder, name), { signal });
       if ("error" in result) throw new Error(result.error);
-      console.log(`${name.padEnd(width)}  ${result.description}  (${result.seconds.toFixed(1)} s)`);
+      console.log(`${name.padEnd(width)}  ${oneLine(result.description)}  (${result.seconds.toFixed(1)} s)`);
     }
   } finally {
     await model.release();

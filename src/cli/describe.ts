@@ -6,7 +6,7 @@ import { PictureError } from "../images/picture.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { loadModel } from "./load.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
-import { explain, oneLine, printable } from "./text.ts";
+import { explain, printable, readable } from "./text.ts";
 
 interface DescribeFlags extends AnswerFlags {
   readonly json?: boolean;
@@ -45,7 +45,8 @@ async function describe(pictures: readonly string[], flags: DescribeFlags): Prom
       }
       if (flags.json) console.log(JSON.stringify(result));
       else if ("description" in result) {
-        console.log(pictures.length > 1 ? `${printable(picture)}: ${result.description}` : result.description);
+        const line = oneLine(result.description);
+        console.log(pictures.length > 1 ? `${printable(picture)}: ${line}` : line);
       }
     }
   } finally {
@@ -57,14 +58,18 @@ type Described =
   | { readonly picture: string; readonly description: string; readonly seconds: number }
   | { readonly picture: string; readonly error: string };
 
-/** The description in one line, or what went wrong. @throws the signal's reason when it is aborted */
+/** The description, or what went wrong. @throws the signal's reason when it is aborted */
 export async function describeOne(model: MiniGPT4, picture: string, options: AnswerOptions): Promise<Described> {
   const started = performance.now();
   try {
-    const description = oneLine(await model.describe(picture, options));
+    const description = await model.describe(picture, options);
     return { picture, description, seconds: Math.round(performance.now() - started) / 1000 };
   } catch (error) {
     options.signal?.throwIfAborted();
     return { picture, error: error instanceof PictureError ? error.message : `${picture}: ${explain(error)}` };
   }
+}
+
+export function oneLine(description: string): string {
+  return readable(description.replace(/\s+/g, " "));
 }

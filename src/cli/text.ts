@@ -8,9 +8,9 @@ export function printable(text: string): string {
   return text.replace(control, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** A model's text in one line. */
-export function oneLine(text: string): string {
-  return printable(text.replace(/\s+/g, " ").trim());
+/** A model's text, or a part of it, without what a terminal would obey. */
+export function readable(text: string): string {
+  return text.replace(control, (c) => (c === "\n" || c === "\t" ? c : ""));
 }
 
 const units = ["kB", "MB", "GB", "TB"];

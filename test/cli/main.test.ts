@@ -1,0 +1,39 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { minigpt4 } from "./command.ts";
+
+const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+
+test("--version is the package's", async () => {
+  expect(await minigpt4(["--version"])).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
+});
+
+test("--help lists every command", async () => {
+  const { code, stdout } = await minigpt4(["--help"]);
+  expect(code).toBe(0);
+  for (const command of ["describe", "chat", "pull", "inspect", "demo"]) {
+    expect(stdout).toMatch(new RegExp(`^ {2}${command} `, "m"));
+  }
+});
+
+test.each([
+  ["descibe x", "Did you mean describe?"],
+  ["describe", "missing required argument 'picture'"],
+  ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. It should be a number between 0 and 1"],
+])("wrong use ends with 2 before anything is loaded: %s", async (line, message) => {
+  const { code, stdout, stderr } = await minigpt4(line.split(" "));
+  expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+  expect(stderr).toContain(message);
+});
+
+test("a failure is one line; the place in the code is shown only on request", async () => {
+  const short = await minigpt4(["inspect", "nowhere.gguf"]);
+  expect(short).toEqual({ code: 1, stdout: "", stderr: "error: nowhere.gguf: there is no such file or folder\n" });
+  for (const long of [
+    await minigpt4(["inspect", "nowhere.gguf", "--verbose"]),
+    await minigpt4(["inspect", "nowhere.gguf"], "", { MINIGPT4_DEBUG: "1" }),
+  ]) {
+    expect(long.code).toBe(1);
+    expect(long.stderr).toContain("    at ");
+  }
+});

@@ -1,0 +1,56 @@
+/** The interactive conversation, at a pseudo terminal that `script` (util-linux) makes. */
+import { spawn, spawnSync } from "node:child_process";
+import { expect, test } from "vitest";
+import { commandLine, picture } from "../cli/command.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+
+const model = tinyModel(temporaryFolder());
+const hasScript = spawnSync("script", ["--version"]).stdout?.includes("util-linux") ?? false;
+
+/** Types each text when what it waits for has appeared after the one before; all that was shown, and the exit code. */
+function type(args: readonly string[], script: readonly [waitFor: RegExp, text: string][]) {
+  const command = commandLine(args)
+    .map((word) => `'${word}'`)
+    .join(" ");
+  const terminal = spawn("script", ["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
+  return new Promise<{ shown: string; code: number | null }>((resolve) => {
+    let [shown, seen, step] = ["", 0, 0];
+    terminal.stdout.setEncoding("utf8").on("data", (data) => {
+      shown += data;
+      const [waitFor, text] = script[step] ?? [];
+      const match = waitFor?.exec(shown.slice(seen));
+      if (!match) return;
+      seen += match.index + match[0].length;
+      step++;
+      terminal.stdin.write(text ?? "");
+    });
+    terminal.on("close", (code) => resolve({ shown, code }));
+  });
+}
+
+test.runIf(hasScript)("Ctrl-C stops an answer, then leaves at the prompt", async () => {
+  const { shown, code } = await type(
+    ["chat", picture("cat.jpg"), "--model", model, "--max-new-tokens", "1000"],
+    [
+      [/> /, "What is this?\r"],
+      [/What is this\?\s+\S+/, "\x03"],
+      [/\(stopped\)[\s\S]*> /, "\r"],
+      [/Type a question[\s\S]*> /, `/image '${picture("coffee.jpg")}'\r`],
+      [/will be shown with your next question[\s\S]*> /, "\x03"],
+    ],
+  );
+  expect(shown).toContain("/help shows what you can type");
+  expect(code).toBe(0);
+});
+
+test.runIf(hasScript)("answers stream; Ctrl-D leaves", async () => {
+  const { shown, code } = await type(
+    ["chat", "--model", model, "--max-new-tokens", "5"],
+    [
+      [/> /, "Hello\r"],
+      [/Hello\s+\S[\s\S]*> /, "\x04"],
+    ],
+  );
+  expect(shown).toMatch(/Hello\s+\S+/);
+  expect(code).toBe(0);
+});
