@@ -14,7 +14,7 @@ const names: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** The name of a GGUF tensor in Hugging Face's LLaMA files; unknown names stay. */
-export function huggingFaceName(name: string): string {
+function huggingFaceName(name: string): string {
   for (const [pattern, replacement] of names) if (pattern.test(name)) return name.replace(pattern, replacement);
   return name;
 }

@@ -30,7 +30,7 @@ export interface LlamaConfig {
 }
 
 /** Keys and values of one layer: keys [batch, kvHeads, headDim, n], values [batch, kvHeads, n, headDim]. */
-export interface LayerCache {
+interface LayerCache {
   readonly keys: Value;
   readonly values: Value;
 }

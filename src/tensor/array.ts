@@ -70,11 +70,6 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, dim) => product * dim, 1);
 }
 
-/** A new typed array of `length` zeros for `dtype`. */
-export function zeros<D extends DType>(dtype: D, length: number): ArrayOf[D] {
-  return new constructors[dtype](length) as ArrayOf[D];
-}
-
 /** The elements of `dtype` that `bytes` hold (little endian); copied only where the bytes are not aligned. */
 export function viewBytes<D extends DType>(dtype: D, bytes: Uint8Array): ArrayOf[D] {
   const size = bytesPerElement(dtype);

@@ -9,7 +9,7 @@ import { matmul } from "./matrix.ts";
 import { dequantizeInt4, type Int4Matrix, matmulNBits, quantizeInt4 } from "./quantized.ts";
 
 /** Elements of a block. */
-export const blockSize = 32;
+const blockSize = 32;
 
 export interface BlockFormat {
   readonly bits: 4 | 8;

@@ -39,7 +39,6 @@ export function cast(x: Value, dtype: DType): Value {
 
 export const equal = (a: Value, b: Value | number) => elementwise("Equal", a, b, "bool");
 export const less = (a: Value, b: Value | number) => elementwise("Less", a, b, "bool");
-export const lessOrEqual = (a: Value, b: Value | number) => elementwise("LessOrEqual", a, b, "bool");
 
 /** Elements of `a` where the condition holds, of `b` elsewhere; all three broadcast. */
 export function where(condition: Value, a: Value, b: Value): Value {

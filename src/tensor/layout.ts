@@ -33,7 +33,7 @@ function reshapeTarget(x: Value, shape: Shape): Value {
 }
 
 /** A one-dimensional int64 value that holds `shape` at run time. */
-export function shapeTensor(graph: Graph, shape: Shape): Value {
+function shapeTensor(graph: Graph, shape: Shape): Value {
   if (shape.every((dim) => typeof dim === "number")) return graph.integers(shape as number[]);
   return concat(
     shape.map((dim) => dimTensor(graph, dim)),

@@ -8,7 +8,7 @@ import { reduceSum } from "../../src/tensor/reduce.ts";
 import { Session } from "../../src/tensor/session.ts";
 
 /** Repeatable values between -1 and 1 that keep `gap` away from zero, where some operators have a kink. */
-export function randomArray(shape: readonly number[], seed: number, gap = 0.05): NdArray<"float32"> {
+function randomArray(shape: readonly number[], seed: number, gap = 0.05): NdArray<"float32"> {
   let state = seed * 2654435761 + 12345;
   const next = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
