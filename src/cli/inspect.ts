@@ -60,7 +60,13 @@ function totals(tensors: readonly TensorInfo[]) {
 function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: string): string {
   const metadata = Object.entries(checkpoint.metadata).map(([key, value]) => [
     printable(key),
-    printable(cut(typeof value === "string" ? value : (JSON.stringify(shorten(value)) ?? String(value)))),
+    printable(
+      cut(
+        typeof value === "string" || typeof value === "bigint"
+          ? `${value}`
+          : (JSON.stringify(shorten(value)) ?? String(value)),
+      ),
+    ),
   ]);
   const rows = tensors.map(({ name, storedType, shape, byteLength }) => [
     printable(name),
