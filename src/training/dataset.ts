@@ -11,16 +11,25 @@ export interface Example {
   readonly captions: readonly (readonly number[])[];
 }
 
+/** One data set of a recipe. */
+export interface ExampleSet {
+  readonly train: readonly Example[];
+  /** Watched during the run. */
+  readonly validation: readonly Example[];
+}
+
 /** The examples of each data set of the recipe. @throws Error naming the data set if nothing is left to train on */
-export async function readExamples({ datasets }: Recipe, tokenizer: Tokenizer): Promise<Example[][]> {
+export async function readExamples({ datasets }: Recipe, tokenizer: Tokenizer): Promise<ExampleSet[]> {
   return Promise.all(
-    Object.entries(datasets).map(async ([name, { path, hold_out: heldOut, answer }]) => {
-      const { train } = splitPairs(await readPairs(path), heldOut);
+    Object.entries(datasets).map(async ([name, { path, hold_out: heldOut, validate, answer }]) => {
+      const usable = splitPairs(await readPairs(path), heldOut).train;
+      const { train, heldOut: validation } = splitPairs(usable, validate);
       if (train.length === 0) throw new Error(`Data set ${name} (${path}) has no picture left to train on`);
-      return train.map((pair) => {
+      const example = (pair: ImageTextPair): Example => {
         const texts = pair.texts.map((text) => fill(answer, cleanCaption(text))).filter((text) => text !== "");
         return { pair, captions: texts.map((text) => tokenizer.encode(` ${text}`)) };
-      });
+      };
+      return { train: train.map(example), validation: validation.map(example) };
     }),
   );
 }

@@ -15,6 +15,8 @@ const datasetSchema = z.strictObject({
   sample_ratio: z.number().positive().default(1),
   /** The last so many pictures, by name, are never trained on. */
   hold_out: z.number().int().min(0).default(0),
+  /** So many pictures before those are watched during the run, and not trained on either. */
+  validate: z.number().int().min(0).default(0),
   /** What is learned of a text: `{text}` stands for it, `{a text}` for it with its article. */
   answer: z.string().default("{text}"),
 });
@@ -76,6 +78,8 @@ const recipeSchema = z.strictObject({
         warmup_steps: z.number().int().min(0).default(0),
       })
       .optional(),
+    /** Steps between two measurements of the loss on the pictures that are watched; the best weights are kept. */
+    validate_every: positive.default(50),
     output_dir: z.string().min(1),
   }),
 });

@@ -15,7 +15,7 @@ import { Graph } from "../tensor/graph.ts";
 import { Random } from "../tensor/random.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { WeightAverage } from "./average.ts";
-import { batchArrays } from "./batch.ts";
+import { batchArrays, type Piece } from "./batch.ts";
 import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
 import { type Example, readExamples } from "./dataset.ts";
 import { openFeatures } from "./features.ts";
@@ -25,6 +25,7 @@ import { loadState, saveModelFolder, saveState } from "./save.ts";
 import { promptPieces } from "./stages.ts";
 import { initialState, type TrainingState, TrainingStep } from "./step.ts";
 import { type StepReport, train } from "./trainer.ts";
+import { Validation } from "./validation.ts";
 
 export interface RunOptions extends SessionOptions {
   /** Goes on from the saved state in the output folder. */
@@ -32,6 +33,8 @@ export interface RunOptions extends SessionOptions {
   readonly onFeatures?: (done: number, total: number) => void;
   /** `stage` is "contrastive" or "captions". */
   readonly onStep?: (stage: string, report: StepReport) => void;
+  /** The mean loss of the watched pictures' texts after a step. */
+  readonly onValidation?: (step: number, loss: number) => void;
   readonly onMessage?: (message: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -45,7 +48,9 @@ interface Prepared {
   readonly recipe: Recipe;
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
-  readonly sets: readonly Example[][];
+  readonly sets: readonly (readonly Example[])[];
+  /** Their features follow those of `sets`. */
+  readonly validation: readonly Example[];
   readonly features: FeatureStore;
   readonly random: Random;
   readonly options: RunOptions;
@@ -59,12 +64,14 @@ export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promi
   const llm = await openLlama(existsSync(model.llm) ? model.llm : await pull(model.llm));
   const encoder = encoderConfig(model.encoder);
   const config: MiniGPT4Config = { encoder, ...qformerConfig(model.qformer), llm: llm.config };
-  const sets = await readExamples(recipe, llm.tokenizer);
+  const read = await readExamples(recipe, llm.tokenizer);
+  const sets = read.map(({ train }) => train);
+  const validation = read.flatMap((set) => set.validation);
   onMessage(
     `${sets.flat().length} pictures, ${sets.flat().flatMap(({ captions }) => captions).length} texts to learn from`,
   );
   const features = await openFeatures(
-    sets.flat().map(({ pair }) => pair),
+    [...sets.flat(), ...validation].map(({ pair }) => pair),
     encoder,
     {
       ...sessionOptions(options),
@@ -74,7 +81,7 @@ export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promi
       onProgress: options.onFeatures ?? (() => {}),
     },
   );
-  const prepared = { recipe, config, llm, sets, features, random: new Random(run.seed), options };
+  const prepared = { recipe, config, llm, sets, validation, features, random: new Random(run.seed), options };
   try {
     const trained = await captionStage(prepared);
     await saveModelFolder(run.output_dir, modelJson(recipe), trained, model.encoder_ckpt);
@@ -158,6 +165,7 @@ async function captionStage(prepared: Prepared): Promise<NamedArrays> {
     end: llm.tokenizer.encode(end),
     ratio,
   }));
+  const validation = await createValidation(prepared, state.parameters, prompts[0]?.pieces ?? []);
   const save = () =>
     saveState(statePath, step.state, average.arrays, { random: draws.save(), sampler: sampler.save() });
   try {
@@ -173,6 +181,10 @@ async function captionStage(prepared: Prepared): Promise<NamedArrays> {
       onStep: async (report) => {
         options.onStep?.("captions", report);
         if (report.step % saveEvery === 0) await save();
+        if (validation && report.step % run.validate_every === 0) {
+          const loss = await validation.measure(average.arrays);
+          options.onValidation?.(report.step, loss);
+        }
       },
       ...(options.signal && { signal: options.signal }),
       nextBatch: async () => {
@@ -191,10 +203,23 @@ async function captionStage(prepared: Prepared): Promise<NamedArrays> {
       },
     });
     await save();
-    return run.average_decay > 0 ? average.arrays : step.state.parameters;
+    return validation?.bestWeights ?? average.arrays;
   } finally {
     await step.release();
+    await validation?.release();
   }
+}
+
+/** None where the recipe watches no pictures. */
+async function createValidation(
+  { recipe, config, llm, sets, validation, features, options }: Prepared,
+  parameters: NamedArrays,
+  prompt: readonly Piece[],
+): Promise<Validation | undefined> {
+  if (validation.length === 0) return undefined;
+  const { views } = recipe.run;
+  const rows = { first: sets.flat().length * views, views };
+  return Validation.create(validation, features, rows, prompt, parameters, { config, llm }, sessionOptions(options));
 }
 
 async function createStep(
