@@ -12,6 +12,7 @@ import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
 import { benchDecoding } from "./decoding.ts";
 import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
+import { benchTraining } from "./training.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -46,6 +47,16 @@ if (chosen("decoding")) {
       `${prefill.ours.toFixed(0)} ms against ${prefill.theirs.toFixed(0)} ms of llama.cpp`,
     );
   }
+}
+
+if (chosen("training")) {
+  const { step, operations } = await benchTraining(await smollm2(), threads, rounds);
+  const gigaflops = (milliseconds: number) => (operations / milliseconds / 1e6).toFixed(0);
+  report(
+    "training step in float32, SmolLM2-135M frozen",
+    step,
+    `${step.ours.toFixed(0)} ms, ${gigaflops(step.ours)} GFLOP/s, against ${step.theirs.toFixed(0)} ms, ${gigaflops(step.theirs)} GFLOP/s of PyTorch`,
+  );
 }
 
 function report(name: string, contest: { ratio: number }, explanation: string): void {

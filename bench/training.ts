@@ -1,0 +1,124 @@
+/** A training step in float32 (small Q-Former and projection through a frozen SmolLM2-135M) against PyTorch. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { createInterface, type Interface } from "node:readline";
+import { type MiniGPT4Config, tokensPerImage } from "../src/models/minigpt4.ts";
+import { openLlama } from "../src/models/open-llama.ts";
+import { initialProjection, initialQFormer } from "../src/models/qformer-initial.ts";
+import { Weights, weightsInMemory } from "../src/nn/weights.ts";
+import { ndarray } from "../src/tensor/array.ts";
+import { Graph } from "../src/tensor/graph.ts";
+import { Random } from "../src/tensor/random.ts";
+import { batchArrays } from "../src/training/batch.ts";
+import { captionLoss } from "../src/training/loss.ts";
+import { initialState, TrainingStep } from "../src/training/step.ts";
+import { type Contest, paired } from "./paired.ts";
+
+const batch = 16;
+const answerLength = 12;
+const qformer = {
+  numQueryTokens: 8,
+  hiddenSize: 384,
+  numHiddenLayers: 3,
+  numAttentionHeads: 6,
+  intermediateSize: 1536,
+  encoderWidth: 1280,
+  crossAttentionFrequency: 1,
+  layerNormEps: 1e-12,
+};
+const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.05 };
+
+export interface Training {
+  /** Milliseconds a step. */
+  readonly step: Contest;
+  /** Floating-point operations of one step in the language model, forward and backward to its input. */
+  readonly operations: number;
+}
+
+export async function benchTraining(path: string, threads: number, rounds: number): Promise<Training> {
+  const ours = await ourStep(path, threads);
+  const theirs = await TorchStep.start(threads);
+  try {
+    return { step: await paired(ours.run, () => theirs.run(), rounds), operations: ours.operations };
+  } finally {
+    theirs.stop();
+    await ours.release();
+  }
+}
+
+async function ourStep(path: string, threads: number) {
+  const { config: llm, checkpoint } = await openLlama(path);
+  const config: MiniGPT4Config = { encoder: { type: "efficientnet_lite0", imageSize: 224 }, qformer, llm };
+  const random = new Random(1);
+  const projection = initialProjection(qformer.hiddenSize, llm.hiddenSize, random);
+  const arrays = { ...initialQFormer(qformer, random), ...projection };
+  const graph = new Graph();
+  const trained = new Weights(graph, weightsInMemory("new weights", arrays), { trainable: () => true });
+  const weights = { encoder: trained, qformer: trained, projection: trained, llm: new Weights(graph, checkpoint) };
+  const loss = captionLoss(weights, config);
+  const step = await TrainingStep.create(graph, loss, trained.trained, initialState(arrays), optimizer, { threads });
+  const features = Float32Array.from({ length: batch * 49 * 1280 }, () => Math.max(0, random.normal()));
+  const samples = Array.from({ length: batch }, (_, image) => ({
+    image,
+    prompt: [{ ids: [1] }, "image" as const, { ids: [42, 43, 44] }],
+    answers: [Array.from({ length: answerLength }, (_, i) => 100 + ((image * 7 + i * 13) % 40000))],
+  }));
+  const feeds = batchArrays(samples, ndarray("float32", [batch, 49, 1280], features), tokensPerImage(config));
+  const positions = feeds.ids?.data.length ?? 0;
+  const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim } = llm;
+  const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKeyValueHeads);
+  const layers = numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
+  const head = hiddenSize * llm.vocabSize;
+  return {
+    operations: 4 * (positions * layers + batch * answerLength * head),
+    async run() {
+      const started = performance.now();
+      await step.run(feeds, 1e-4);
+      return performance.now() - started;
+    },
+    release: () => step.release(),
+  };
+}
+
+/** PyTorch in a process of its own, one step for each line it is sent. */
+class TorchStep {
+  private readonly process: ChildProcess;
+  private readonly lines: AsyncIterator<string>;
+  private readonly reader: Interface;
+
+  private constructor(process: ChildProcess, reader: Interface) {
+    this.process = process;
+    this.reader = reader;
+    this.lines = reader[Symbol.asyncIterator]();
+  }
+
+  static async start(threads: number): Promise<TorchStep> {
+    const python = process.env.MINIGPT4_PYTHON ?? "python3";
+    const child = spawn(python, [join(import.meta.dirname, "training_step.py"), `${threads}`], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    child.on("error", () => {});
+    const step = new TorchStep(child, createInterface({ input: child.stdout }));
+    if ((await step.line()) !== "ready") {
+      throw new Error(
+        `${python} could not run PyTorch; install it (pip install torch) or name another in MINIGPT4_PYTHON`,
+      );
+    }
+    return step;
+  }
+
+  async run(): Promise<number> {
+    this.process.stdin?.write("step\n");
+    return Number(await this.line());
+  }
+
+  stop(): void {
+    this.process.stdin?.end();
+    this.reader.close();
+  }
+
+  private async line(): Promise<string | undefined> {
+    const { value, done } = await this.lines.next();
+    return done ? undefined : value;
+  }
+}
