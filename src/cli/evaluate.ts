@@ -67,6 +67,7 @@ function table(report: LikelihoodReport): string {
   return [
     `pictures, captions        ${report.pictures}, ${report.captions}`,
     `loss, right picture       ${report.right.toFixed(3)}`,
+    `  with the end symbol     ${report.rightWithEnd.toFixed(3)}`,
     `loss, wrong picture       ${report.wrong.toFixed(3)}`,
     `median rank               ${report.medianRank} of ${report.pictures}`,
     `own picture first         ${percent(report.first)}`,

@@ -8,7 +8,7 @@ import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
 import { parsePrompt } from "../text/prompts.ts";
-import { type CaptionLosses, type LikelihoodReport, LikelihoodScorer, summarize } from "./likelihood.ts";
+import { type CaptionLosses, type LikelihoodReport, LikelihoodScorer, mean, summarize } from "./likelihood.ts";
 
 export interface LikelihoodOptions extends SessionOptions {
   /** Captions of each picture that are scored; all by default. */
@@ -19,7 +19,7 @@ export interface LikelihoodOptions extends SessionOptions {
 
 /**
  * Scores every caption after every picture, in the form in which the model describes pictures. Captions are cleaned as in
- * the first training stage; the loss is the mean over the caption's own tokens, without an end symbol.
+ * the first training stage; pictures are ranked by the mean loss of the caption's own tokens, without the end symbol.
  */
 export async function evaluateLikelihood(
   folder: ModelFolder,
@@ -27,6 +27,7 @@ export async function evaluateLikelihood(
   { captionsPerPicture = Number.POSITIVE_INFINITY, onProgress, signal, ...session }: LikelihoodOptions = {},
 ): Promise<LikelihoodReport> {
   const { tokenizer } = folder.llm;
+  const end = tokenizer.encode(folder.describe.stop[0] ?? "");
   const prompts = await readPrompts(folder, pairs, session);
   const last = prompts[0]?.at(-1);
   if (last === undefined) throw new Error("There are no pictures to evaluate");
@@ -45,7 +46,9 @@ export async function evaluateLikelihood(
     const results: CaptionLosses[] = [];
     for (const { own, ids } of captions) {
       signal?.throwIfAborted();
-      results.push({ own, losses: await scorer.score(last, ids) });
+      const tokens = await scorer.score(last, [...ids, ...end]);
+      const losses = tokens.map((values) => mean(values.subarray(0, ids.length)));
+      results.push({ own, losses, withEnd: mean(tokens[own] ?? []) });
       onProgress?.(results.length, captions.length);
     }
     return summarize(results);

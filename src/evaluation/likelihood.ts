@@ -56,13 +56,13 @@ export class LikelihoodScorer {
   }
 
   /**
-   * The mean loss of a text's tokens after each picture.
+   * The loss of each of a text's tokens after each picture, [pictures][tokens].
    *
    * @param first the position before the text, which predicts its first token
    * @param text at least one token
    */
-  async score(first: Position, text: readonly number[]): Promise<number[]> {
-    const means: number[] = [];
+  async score(first: Position, text: readonly number[]): Promise<Float32Array[]> {
+    const all: Float32Array[] = [];
     for (const cache of this.caches) {
       const sequences = Array.from({ length: cache.batch }, () => [first, ...text.slice(0, -1)]);
       const count = cache.batch * text.length;
@@ -78,12 +78,9 @@ export class LikelihoodScorer {
         ),
       });
       const values = losses?.data as Float32Array;
-      for (let i = 0; i < cache.batch; i++) {
-        const own = values.subarray(i * text.length, (i + 1) * text.length);
-        means.push(own.reduce((sum, loss) => sum + loss, 0) / text.length);
-      }
+      for (let i = 0; i < cache.batch; i++) all.push(values.subarray(i * text.length, (i + 1) * text.length));
     }
-    return means;
+    return all;
   }
 
   release(): Promise<void> {
@@ -97,6 +94,8 @@ export interface LikelihoodReport {
   readonly captions: number;
   /** Mean loss of a caption's tokens given its own picture. */
   readonly right: number;
+  /** The same with the end symbol counted as a token, as in training. */
+  readonly rightWithEnd: number;
   /** The same, given another picture; the mean over all others. */
   readonly wrong: number;
   /** Median place of the own picture among all, the most likely first. */
@@ -107,10 +106,11 @@ export interface LikelihoodReport {
   readonly firstTen: number;
 }
 
-/** One caption: the losses given each picture, and which of them is its own. */
+/** One caption: the mean losses given each picture, which of them is its own, and that one's with the end symbol. */
 export interface CaptionLosses {
   readonly own: number;
   readonly losses: readonly number[];
+  readonly withEnd: number;
 }
 
 /** Summarises the losses of all captions. @throws Error if there are none */
@@ -125,6 +125,7 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
     pictures: any.losses.length,
     captions: captions.length,
     right: mean(rightLosses),
+    rightWithEnd: mean(captions.map(({ withEnd }) => withEnd)),
     wrong: mean(wrongLosses),
     medianRank: median(ranks),
     first: share(1),
@@ -133,8 +134,11 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
   };
 }
 
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+/** The arithmetic mean. */
+export function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i] as number;
+  return sum / values.length;
 }
 
 function median(values: readonly number[]): number {

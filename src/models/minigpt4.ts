@@ -14,7 +14,7 @@ import { putRows } from "../tensor/lookup.ts";
 import { efficientNetCells, efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
 import { type EvaVitConfig, evaVit } from "./eva-vit.ts";
 import { embedTokens, type LlamaConfig } from "./llama.ts";
-import { type QFormerConfig, qformer } from "./qformer.ts";
+import { type QFormerConfig, qformer, type Regularizer } from "./qformer.ts";
 
 export type EncoderConfig =
   | ({ readonly type: "eva_vit" } & EvaVitConfig)
@@ -77,8 +77,10 @@ export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: Pick<
 }
 
 /** Features [images, cells, width] -> what the language model reads, [images, tokens, hiddenSize]. */
-export function imageTokens(w: ImageWeights, features: Value, config: MiniGPT4Config): Value {
-  const seen = config.qformer ? qformer(w.qformer, features, config.qformer) : joinPatches(features, config);
+export function imageTokens(w: ImageWeights, features: Value, config: MiniGPT4Config, regularize?: Regularizer): Value {
+  const seen = config.qformer
+    ? qformer(w.qformer, features, config.qformer, regularize)
+    : joinPatches(features, config);
   return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
 }
 

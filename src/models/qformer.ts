@@ -39,10 +39,13 @@ export interface QFormerText {
   readonly attentionMask: Value;
 }
 
+/** What is done to a layer's output before it is added in training (dropout); nothing otherwise. */
+export type Regularizer = (x: Value) => Value;
+
 /** Image features [batch, cells, encoderWidth] -> [batch, numQueryTokens, hiddenSize]. */
-export function qformer(w: Weights, image: Value, config: QFormerConfig): Value {
+export function qformer(w: Weights, image: Value, config: QFormerConfig, regularize: Regularizer = (x) => x): Value {
   const queries = embedQueries(w, image.dim(0), config);
-  return encode(w, { queries, image }, config);
+  return encode(w, { queries, image }, config, regularize);
 }
 
 /** Text alone: [batch, length, hiddenSize]; with `causal`, each token sees only itself and earlier ones. */
@@ -79,19 +82,29 @@ interface Sequence {
   readonly mask?: Value;
 }
 
-function encode(w: Weights, { queries, text, image, mask }: Sequence, config: QFormerConfig): Value {
+function encode(
+  w: Weights,
+  { queries, text, image, mask }: Sequence,
+  config: QFormerConfig,
+  regularize: Regularizer = (x) => x,
+): Value {
+  const network = { ...config, regularize };
   const bert = w.at("Qformer.bert");
   const parts = [queries, text].filter((part) => part !== undefined);
   const queryLength = queries ? config.numQueryTokens : 0;
-  let x = layerNorm(bert.at("embeddings.LayerNorm"), concat(parts, 1), config.layerNormEps);
+  let x = regularize(layerNorm(bert.at("embeddings.LayerNorm"), concat(parts, 1), config.layerNormEps));
   for (let i = 0; i < config.numHiddenLayers; i++) {
     const layer = bert.at("encoder.layer").at(i);
     const looks = i % config.crossAttentionFrequency === 0;
     x = x.graph.scope(`Qformer.layer.${i}`, () =>
-      qformerLayer(layer, x, queryLength, looks ? image : undefined, config, mask),
+      qformerLayer(layer, x, queryLength, looks ? image : undefined, network, mask),
     );
   }
   return x;
+}
+
+interface Network extends QFormerConfig {
+  readonly regularize: Regularizer;
 }
 
 /** One layer. x [batch, n, hiddenSize], of which the first `queryLength` are queries. */
@@ -100,33 +113,33 @@ function qformerLayer(
   x: Value,
   queryLength: number,
   image: Value | undefined,
-  config: QFormerConfig,
+  network: Network,
   mask: Value | undefined,
 ): Value {
-  const attended = bertAttention(w.at("attention"), x, x, config, mask);
-  if (queryLength === 0) return feedForward(w.at("intermediate"), w.at("output"), attended, config);
+  const attended = bertAttention(w.at("attention"), x, x, network, mask);
+  if (queryLength === 0) return feedForward(w.at("intermediate"), w.at("output"), attended, network);
   const queries = slice(attended, 1, 0, queryLength);
-  const looked = image ? bertAttention(w.at("crossattention"), queries, image, config) : queries;
-  const forQueries = feedForward(w.at("intermediate_query"), w.at("output_query"), looked, config);
+  const looked = image ? bertAttention(w.at("crossattention"), queries, image, network) : queries;
+  const forQueries = feedForward(w.at("intermediate_query"), w.at("output_query"), looked, network);
   if (x.dim(1) === queryLength) return forQueries;
   const words = slice(attended, 1, queryLength);
-  return concat([forQueries, feedForward(w.at("intermediate"), w.at("output"), words, config)], 1);
+  return concat([forQueries, feedForward(w.at("intermediate"), w.at("output"), words, network)], 1);
 }
 
 /** Attention of `x` to `context`, added to `x` and normalised (post-norm, as in BERT). */
-function bertAttention(w: Weights, x: Value, context: Value, config: QFormerConfig, mask?: Value): Value {
-  const { hiddenSize, numAttentionHeads: heads, layerNormEps } = config;
+function bertAttention(w: Weights, x: Value, context: Value, network: Network, mask?: Value): Value {
+  const { hiddenSize, numAttentionHeads: heads, layerNormEps } = network;
   const self = w.at("self");
   const head = (name: string, from: Value) => splitHeads(linear(self.at(name), from, hiddenSize), heads);
   const seen = attention(head("query", x), head("key", context), head("value", context), mask);
   const out = linear(w.at("output.dense"), joinHeads(seen), hiddenSize);
-  return layerNorm(w.at("output.LayerNorm"), x.add(out), layerNormEps);
+  return layerNorm(w.at("output.LayerNorm"), x.add(network.regularize(out)), layerNormEps);
 }
 
-function feedForward(inner: Weights, outer: Weights, x: Value, config: QFormerConfig): Value {
-  const hidden = gelu(linear(inner.at("dense"), x, config.intermediateSize));
-  const out = linear(outer.at("dense"), hidden, config.hiddenSize);
-  return layerNorm(outer.at("LayerNorm"), x.add(out), config.layerNormEps);
+function feedForward(inner: Weights, outer: Weights, x: Value, network: Network): Value {
+  const hidden = gelu(linear(inner.at("dense"), x, network.intermediateSize));
+  const out = linear(outer.at("dense"), hidden, network.hiddenSize);
+  return layerNorm(outer.at("LayerNorm"), x.add(network.regularize(out)), network.layerNormEps);
 }
 
 function embedQueries(w: Weights, batch: Dim, { numQueryTokens, hiddenSize }: QFormerConfig): Value {

@@ -6,6 +6,7 @@
  * its words lie.
  */
 import { imageTokens, type MiniGPT4Config, type MiniGPT4Weights } from "../models/minigpt4.ts";
+import type { Regularizer } from "../models/qformer.ts";
 import type { NamedArrays } from "../models/qformer-initial.ts";
 import type { Weights } from "../nn/weights.ts";
 import { bytesOf, type NdArray, ndarray } from "../tensor/array.ts";
@@ -73,12 +74,13 @@ export function contrastiveLoss(
   words: WordTable,
   features: Value,
   config: MiniGPT4Config,
+  regularize?: Regularizer,
 ): Value {
   const { graph } = added;
   const ids = graph.input("captionIds", "int64", ["images", "words"]);
   const mask = graph.input("captionMask", "float32", ["images", "words", 1]);
   const own = graph.input("own", "int64", ["images", 1]);
-  const pictures = normalize(reduceMean(imageTokens(w, features, config), [1], { keep: false }));
+  const pictures = normalize(reduceMean(imageTokens(w, features, config, regularize), [1], { keep: false }));
   const captions = normalize(meanOfWords(added, words, ids, mask));
   const scale = clip(exp(added.get("log_scale", [1])), 1, largestScale);
   const similarity = matmul(pictures, captions, { transB: true }).mul(scale);

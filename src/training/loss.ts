@@ -7,6 +7,7 @@ import {
   type MiniGPT4Config,
   type MiniGPT4Weights,
 } from "../models/minigpt4.ts";
+import type { Regularizer } from "../models/qformer.ts";
 import { mulDims } from "../tensor/dims.ts";
 import { neg } from "../tensor/elementwise.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
@@ -46,11 +47,11 @@ function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
 }
 
 /** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
-export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
+export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regularize?: Regularizer): Value {
   const { graph } = w.llm;
   const inputs = batchInputs(graph, config);
   const { hiddenSize } = config.llm;
-  const tokens = imageTokens(w, inputs.features, config);
+  const tokens = imageTokens(w, inputs.features, config, regularize);
   const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
   const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
   const embeddings = embedSequence(w.llm, sequence, config.llm);
@@ -61,6 +62,6 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
 }
 
 /** The mean over all target tokens of the batch. */
-export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config): Value {
-  return reduceMean(tokenLosses(w, config), [0], { keep: false });
+export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, regularize?: Regularizer): Value {
+  return reduceMean(tokenLosses(w, config, regularize), [0], { keep: false });
 }

@@ -62,6 +62,8 @@ const recipeSchema = z.strictObject({
     seed: z.number().int().min(0).default(42),
     /** Share of the features that are set to zero in training. */
     feature_dropout: share.default(0),
+    /** Share of the Q-Former's activations that are set to zero in training. */
+    qformer_dropout: share.default(0),
     /** Ways of looking at each picture (itself, mirrored, cropped), and the smallest side of a crop. */
     views: positive.default(1),
     crop_min_side: z.number().gt(0).max(1).default(1),

@@ -18,6 +18,7 @@ import { WeightAverage } from "./average.ts";
 import { batchArrays, type Piece } from "./batch.ts";
 import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
 import { type Example, readExamples } from "./dataset.ts";
+import { Dropout, dropoutMask } from "./dropout.ts";
 import { openFeatures } from "./features.ts";
 import { captionLoss } from "./loss.ts";
 import type { Recipe } from "./recipe.ts";
@@ -116,7 +117,8 @@ async function contrastiveStage(prepared: Prepared, initial: NamedArrays): Promi
   const trained = new Weights(graph, weightsInMemory("the weights in training", parameters), { trainable: () => true });
   const features = graph.input("features", "float32", ["images", ...featureShape(config.encoder)]);
   const parts = { encoder: trained, qformer: trained, projection: trained };
-  const loss = contrastiveLoss(parts, trained, words, features, config);
+  const dropout = new Dropout(graph, recipe.run.qformer_dropout);
+  const loss = contrastiveLoss(parts, trained, words, features, config, (x) => dropout.apply(x));
   const step = await createStep(graph, loss, trained, initialState(parameters), prepared);
   const average = new WeightAverage(parameters, recipe.run.average_decay);
   const sampler = samplerOf(prepared, stage.batch_size);
@@ -135,7 +137,12 @@ async function contrastiveStage(prepared: Prepared, initial: NamedArrays): Promi
       nextBatch: async () => {
         const chosen = choose(prepared, sampler);
         const arrays = captionArrays(chosen.map(({ example }) => pick(example.captions, random)));
-        return { feeds: { ...arrays, features: await readFeatures(prepared, chosen) }, names: namesOf(chosen) };
+        const feeds = {
+          ...arrays,
+          ...dropout.feeds(chosen.length, random),
+          features: await readFeatures(prepared, chosen),
+        };
+        return { feeds, names: namesOf(chosen) };
       },
     });
   } finally {
@@ -158,7 +165,9 @@ async function captionStage(prepared: Prepared): Promise<NamedArrays> {
   const source = weightsInMemory("the weights in training", state.parameters);
   const trained = new Weights(graph, source, { trainable: () => true });
   const weights = { encoder: trained, qformer: trained, projection: trained, llm: new Weights(graph, llm.checkpoint) };
-  const step = await createStep(graph, captionLoss(weights, config), trained, state, prepared);
+  const dropout = new Dropout(graph, run.qformer_dropout);
+  const loss = captionLoss(weights, config, (x) => dropout.apply(x));
+  const step = await createStep(graph, loss, trained, state, prepared);
   const average = new WeightAverage(saved?.average ?? state.parameters, run.average_decay);
   const prompts = model.prompts.map(({ text, end_sym: end, sample_ratio: ratio }) => ({
     pieces: promptPieces(text, llm.tokenizer),
@@ -199,7 +208,11 @@ async function captionStage(prepared: Prepared): Promise<NamedArrays> {
           };
         });
         const arrays = await readFeatures({ ...prepared, random: draws }, chosen);
-        return { feeds: batchArrays(samples, arrays, tokensPerImage(config)), names: namesOf(chosen) };
+        const feeds = {
+          ...batchArrays(samples, arrays, tokensPerImage(config)),
+          ...dropout.feeds(chosen.length, draws),
+        };
+        return { feeds, names: namesOf(chosen) };
       },
     });
     await save();
@@ -270,11 +283,10 @@ async function readFeatures(
   const size = sizeOf(features.shape);
   const data = new Float32Array(chosen.length * size);
   await Promise.all(chosen.map(({ row }, i) => features.read(row, data.subarray(i * size, (i + 1) * size))));
-  const dropout = recipe.run.feature_dropout;
-  if (dropout > 0) {
-    const scale = 1 / (1 - dropout);
-    const limit = dropout * 2 ** 32;
-    for (let i = 0; i < data.length; i++) data[i] = random.uint32() < limit ? 0 : (data[i] as number) * scale;
+  const { feature_dropout: share } = recipe.run;
+  if (share > 0) {
+    const mask = dropoutMask(data.length, share, random);
+    for (let i = 0; i < data.length; i++) data[i] = (data[i] as number) * (mask[i] as number);
   }
   return ndarray("float32", [chosen.length, ...features.shape], data);
 }
