@@ -5,6 +5,7 @@
  * weighted by how telling it is. The language model is not run, so a step costs little, and its image tokens begin where
  * its words lie.
  */
+import { efficientNetLogits, efficientNetWidth } from "../models/efficientnet.ts";
 import { imageTokens, type MiniGPT4Config, type MiniGPT4Weights } from "../models/minigpt4.ts";
 import type { Regularizer } from "../models/qformer.ts";
 import type { NamedArrays } from "../models/qformer-initial.ts";
@@ -51,6 +52,14 @@ export function centreWords(table: Float32Array, vocabSize: number, hiddenSize: 
   return { vocabSize, hiddenSize, values };
 }
 
+/** What the encoder's own classifier teaches: its classes have names, and a picture should lie near the names it gives. */
+export interface Teacher {
+  /** The frozen encoder, with its classifier. */
+  readonly encoder: Weights;
+  /** Token ids of the name of each class, in the classifier's order. */
+  readonly names: readonly (readonly number[])[];
+}
+
 /** What this stage trains beside the model: each word's weight, at first the logarithm of how rare it is, and the scale. */
 export function initialContrastive(captions: readonly (readonly number[])[], { vocabSize }: WordTable): NamedArrays {
   const found = new Float32Array(vocabSize);
@@ -59,6 +68,7 @@ export function initialContrastive(captions: readonly (readonly number[])[], { v
   return {
     "word_weight.weight": ndarray("float32", [vocabSize, 1], weights),
     log_scale: ndarray("float32", [1], Float32Array.of(Math.log(1 / initialTemperature))),
+    class_log_scale: ndarray("float32", [1], Float32Array.of(Math.log(1 / initialTemperature))),
   };
 }
 
@@ -74,7 +84,7 @@ export function contrastiveLoss(
   words: WordTable,
   features: Value,
   config: MiniGPT4Config,
-  regularize?: Regularizer,
+  { regularize, teacher }: { readonly regularize?: Regularizer; readonly teacher?: Teacher } = {},
 ): Value {
   const { graph } = added;
   const ids = graph.input("captionIds", "int64", ["images", "words"]);
@@ -82,11 +92,29 @@ export function contrastiveLoss(
   const own = graph.input("own", "int64", ["images", 1]);
   const pictures = normalize(reduceMean(imageTokens(w, features, config, regularize), [1], { keep: false }));
   const captions = normalize(meanOfWords(added, words, ids, mask));
-  const scale = clip(exp(added.get("log_scale", [1])), 1, largestScale);
-  const similarity = matmul(pictures, captions, { transB: true }).mul(scale);
-  return smoothedLoss(similarity, own)
+  const similarity = matmul(pictures, captions, { transB: true }).mul(scaleOf(added, "log_scale"));
+  const paired = smoothedLoss(similarity, own)
     .add(smoothedLoss(transpose(similarity, [1, 0]), own))
     .mul(0.5);
+  return teacher ? paired.add(taughtLoss(added, words, pictures, teacher)) : paired;
+}
+
+function scaleOf(w: Weights, name: string): Value {
+  return clip(exp(w.get(name, [1])), 1, largestScale);
+}
+
+/**
+ * Distillation (Hinton et al., arXiv 1503.02531): cross-entropy between the classes that the classifier sees in a picture,
+ * and the classes whose names lie near the picture's image tokens. pictures [images, hiddenSize], of length 1.
+ */
+function taughtLoss(w: Weights, words: WordTable, pictures: Value, { encoder, names }: Teacher): Value {
+  const { graph } = w;
+  const { captionIds, captionMask } = captionArrays(names);
+  const classes = normalize(meanOfWords(w, words, graph.constant(captionIds), graph.constant(captionMask)));
+  const seen = graph.input("pooledFeatures", "float32", ["images", 1, efficientNetWidth]);
+  const taught = exp(logSoftmax(efficientNetLogits(encoder, seen)));
+  const found = logSoftmax(matmul(pictures, classes, { transB: true }).mul(scaleOf(w, "class_log_scale")));
+  return neg(reshape(reduceMean(reduceSum(taught.mul(found), [1]), [0, 1]), []));
 }
 
 /** The weighted sum of each caption's words, [images, hiddenSize]; its length does not matter. */
@@ -110,7 +138,9 @@ function smoothedLoss(scores: Value, own: Value): Value {
 }
 
 /** Feeds of the captions: filled up on the right, where the mask is 0. */
-export function captionArrays(captions: readonly (readonly number[])[]): Record<string, NdArray> {
+export function captionArrays(
+  captions: readonly (readonly number[])[],
+): Record<"captionIds" | "captionMask" | "own", NdArray> {
   const length = Math.max(...captions.map((ids) => ids.length));
   const ids = new BigInt64Array(captions.length * length);
   const mask = new Float32Array(captions.length * length);

@@ -78,6 +78,8 @@ const recipeSchema = z.strictObject({
         batch_size: positive,
         init_lr: z.number().positive(),
         warmup_steps: z.number().int().min(0).default(0),
+        /** A data set whose texts name the classes of the encoder's classifier, one picture a class: the classifier teaches too. */
+        class_names: z.string().optional(),
       })
       .optional(),
     /** Steps between two measurements of the loss on the pictures that are watched; the best weights are kept. */

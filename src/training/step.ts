@@ -4,6 +4,7 @@ import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import { gradients } from "../tensor/gradients.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
+import type { Recipe } from "./recipe.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -11,6 +12,11 @@ export interface OptimizerOptions {
   readonly eps: number;
   /** On matrices only; biases and norms do not decay. */
   readonly weightDecay: number;
+}
+
+/** AdamW as MiniGPT-4 sets it, with the recipe's weight decay. */
+export function optimizerOf({ run }: Recipe): OptimizerOptions {
+  return { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: run.weight_decay };
 }
 
 /** Weights and optimiser state by name; all float32. */

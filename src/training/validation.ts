@@ -32,7 +32,7 @@ export class Validation {
     examples: readonly Example[],
     features: FeatureStore,
     rows: { readonly first: number; readonly views: number },
-    prompt: readonly Piece[],
+    prompt: { readonly pieces: readonly Piece[]; readonly end: readonly number[] },
     parameters: NamedArrays,
     parts: { readonly config: MiniGPT4Config; readonly llm: OpenLlama },
     options: SessionOptions,
@@ -52,7 +52,11 @@ export class Validation {
         const row = rows.first + (start + i) * rows.views;
         await features.read(row, data.subarray(i * size, (i + 1) * size));
       }
-      const samples = part.map(({ captions }, image) => ({ image, prompt, answers: captions }));
+      const samples = part.map(({ captions }, image) => ({
+        image,
+        prompt: prompt.pieces,
+        answers: captions.map((ids) => [...ids, ...prompt.end]),
+      }));
       const arrays = ndarray("float32", [part.length, ...features.shape], data);
       batches.push(batchArrays(samples, arrays, tokensPerImage(parts.config)));
     }

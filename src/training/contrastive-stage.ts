@@ -1,0 +1,98 @@
+/** The first steps of a run: Q-Former and projection learn to tell pictures apart, without the language model. */
+import { openCheckpoint } from "../checkpoints/checkpoint.ts";
+import { featureShape } from "../models/minigpt4.ts";
+import type { NamedArrays } from "../models/qformer-initial.ts";
+import { Weights, weightsInMemory } from "../nn/weights.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
+import { Graph } from "../tensor/graph.ts";
+import { WeightAverage } from "./average.ts";
+import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
+import { Dropout } from "./dropout.ts";
+import { choose, dropFeatures, namesOf, type Prepared, readFeatures, samplerOf, sessionOptions } from "./prepared.ts";
+import type { Recipe } from "./recipe.ts";
+import { initialState, optimizerOf, TrainingStep } from "./step.ts";
+import { train } from "./trainer.ts";
+
+type Settings = NonNullable<Recipe["run"]["contrastive"]>;
+
+/** @returns the weights that the next stage begins with, of the names and shapes of `initial` */
+export async function contrastiveStage(
+  prepared: Prepared,
+  settings: Settings,
+  initial: NamedArrays,
+): Promise<NamedArrays> {
+  const { recipe, config, llm, sets, random, options } = prepared;
+  const table = await llm.checkpoint.readFloat32("model.embed_tokens.weight");
+  const words = centreWords(table, llm.config.vocabSize, llm.config.hiddenSize);
+  const captions = sets.flat().flatMap((example) => example.captions);
+  const parameters = { ...initial, ...initialContrastive(captions, words) };
+  const graph = new Graph();
+  const trained = new Weights(graph, weightsInMemory("the weights in training", parameters), { trainable: () => true });
+  const features = graph.input("features", "float32", ["images", ...featureShape(config.encoder)]);
+  const parts = { encoder: trained, qformer: trained, projection: trained };
+  const dropout = new Dropout(graph, recipe.run.qformer_dropout);
+  const encoder = await openCheckpoint(recipe.model.encoder_ckpt);
+  const names = settings.class_names === undefined ? [] : classNames(prepared, settings.class_names);
+  const loss = contrastiveLoss(parts, trained, words, features, config, {
+    regularize: (x) => dropout.apply(x),
+    ...(names.length > 0 && { teacher: { encoder: new Weights(graph, encoder), names } }),
+  });
+  const state = initialState(parameters);
+  const step = await TrainingStep.create(
+    graph,
+    loss,
+    trained.trained,
+    state,
+    optimizerOf(recipe),
+    sessionOptions(options),
+  );
+  await encoder.close();
+  const average = new WeightAverage(parameters, recipe.run.average_decay);
+  const sampler = samplerOf(prepared, settings.batch_size);
+  try {
+    await train(step, {
+      schedule: {
+        initLr: settings.init_lr,
+        minLr: settings.init_lr * 0.02,
+        warmupLr: 0,
+        warmupSteps: settings.warmup_steps,
+        totalSteps: settings.steps,
+      },
+      average,
+      onStep: (report) => options.onStep?.("contrastive", report),
+      ...(options.signal && { signal: options.signal }),
+      nextBatch: async () => {
+        const chosen = choose(prepared, sampler);
+        const arrays = captionArrays(
+          chosen.map(({ example: { captions } }) => captions[random.below(captions.length)] ?? []),
+        );
+        const seen = await readFeatures(prepared, chosen);
+        const pooled = names.length > 0 && { pooledFeatures: pool(seen) };
+        dropFeatures(prepared, seen);
+        const feeds = { ...arrays, ...pooled, ...dropout.feeds(chosen.length, random), features: seen };
+        return { feeds, names: namesOf(chosen) };
+      },
+    });
+  } finally {
+    await step.release();
+  }
+  return Object.fromEntries(Object.keys(initial).map((name) => [name, average.arrays[name] as NdArray<"float32">]));
+}
+
+/** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
+function classNames({ recipe, sets }: Prepared, dataset: string): (readonly number[])[] {
+  const set = sets[Object.keys(recipe.datasets).indexOf(dataset)];
+  if (!set) throw new Error(`run.contrastive.class_names says ${dataset}, which is not one of the recipe's datasets`);
+  return set.map(({ captions }) => captions[0] ?? []);
+}
+
+/** [images, cells, width] -> [images, 1, width]: the mean of the cells. */
+function pool({ shape, data }: NdArray<"float32">): NdArray<"float32"> {
+  const [images = 0, cells = 0, width = 0] = shape;
+  const means = new Float32Array(images * width);
+  for (let i = 0; i < data.length; i++) {
+    const at = Math.floor(i / (cells * width)) * width + (i % width);
+    means[at] = (means[at] as number) + (data[i] as number) / cells;
+  }
+  return ndarray("float32", [images, 1, width], means);
+}
