@@ -30,11 +30,12 @@ const smollm2 = async () => values.gguf ?? (await pull("smollm2-135m-instruct"))
 
 if (chosen("decoding")) {
   installPeer();
-  for (const [name, path] of [
-    ["SmolLM2-135M Q4_1", await smollm2()],
-    ["random 1.1B LLaMA Q4_0", await randomLlama()],
+  for (const [name, path, precision] of [
+    ["SmolLM2-135M Q4_1", await smollm2(), "int4"],
+    ["random 1.1B LLaMA Q4_0", await randomLlama(), "int4"],
+    ["random 1.1B LLaMA Q4_0 in blocks of 128", await randomLlama(), "int4-128"],
   ] as const) {
-    const { token, prefill, weightBytes } = await benchDecoding(path, threads, rounds);
+    const { token, prefill, weightBytes } = await benchDecoding(path, precision, threads, rounds);
     const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
     report(
       `decoding, ${name}, 256 positions`,

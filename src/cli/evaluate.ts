@@ -1,27 +1,24 @@
 /** `minigpt4 evaluate`: what a model is worth, in numbers. */
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
 import { readPairs } from "../data/pairs.ts";
 import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
 import type { LikelihoodReport } from "../evaluation/likelihood.ts";
 import { openModelFolder } from "../models/model-folder.ts";
-import { type Device, devices } from "../tensor/device.ts";
 import { splitPairs } from "../training/dataset.ts";
 import { countDisplay } from "./count-display.ts";
 import { untilInterrupted } from "./interrupt.ts";
-import { integerBetween } from "./options.ts";
+import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
 import { downloadDisplay } from "./progress.ts";
 
-interface LikelihoodFlags {
-  readonly model: string;
-  readonly device: Device;
+interface LikelihoodFlags extends ModelFlags {
   readonly limit?: number;
   readonly captions?: number;
   readonly json?: boolean;
 }
 
 export function registerEvaluate(program: Command): void {
-  program
+  const command = program
     .command("evaluate")
     .description("Measures a model.")
     .command("likelihood")
@@ -29,9 +26,8 @@ export function registerEvaluate(program: Command): void {
     .description(
       "For each caption, the loss given its own picture and given every other one. A model that looks finds the own picture likeliest.",
     )
-    .argument("<folder>", "as Flickr8k has it: Images/ and captions.txt (image,caption); or a CSV file beside Images/")
-    .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
-    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .argument("<folder>", "as Flickr8k has it: Images/ and captions.txt (image,caption); or a CSV file beside Images/");
+  addModelOptions(command)
     .option("--limit <n>", "only the last n pictures by name (recipes hold these out)", integerBetween(2, 1_000_000))
     .option("--captions <n>", "only the first n captions of each picture", integerBetween(1, 1000))
     .option("--json", "print the numbers as JSON")
@@ -50,6 +46,7 @@ async function likelihood(folder: string, flags: LikelihoodFlags): Promise<void>
   try {
     const report = await evaluateLikelihood(model, heldOut, {
       device: flags.device,
+      precision: flags.precision,
       signal,
       onProgress: (done, total) => display.update(done, total),
       ...(flags.captions && { captionsPerPicture: flags.captions }),
@@ -67,7 +64,7 @@ function table(report: LikelihoodReport): string {
   return [
     `pictures, captions        ${report.pictures}, ${report.captions}`,
     `loss, right picture       ${report.right.toFixed(3)}`,
-    `  with the end symbol     ${report.rightWithEnd.toFixed(3)}`,
+    `  without the end symbol  ${report.rightWithoutEnd.toFixed(3)}`,
     `loss, wrong picture       ${report.wrong.toFixed(3)}`,
     `median rank               ${report.medianRank} of ${report.pictures}`,
     `own picture first         ${percent(report.first)}`,

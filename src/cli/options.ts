@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
 import type { LoadOptions } from "../chat/minigpt4.ts";
+import { precisions } from "../chat/reading-graph.ts";
 import { devices } from "../tensor/device.ts";
 
 /** What `addModelOptions` and `addAnswerOptions` leave in a command's options. */
@@ -45,9 +46,7 @@ export function addModelOptions(command: Command): Command {
     .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
     .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
     .addOption(
-      new Option("--precision <type>", "of the language model's matrices")
-        .choices(["float32", "int4"])
-        .default("float32"),
+      new Option("--precision <type>", "of the language model's matrices").choices(precisions).default("float32"),
     );
 }
 

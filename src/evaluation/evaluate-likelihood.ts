@@ -1,7 +1,7 @@
 /** The likelihood benchmark over a folder of pictures with captions. */
 import { positionsOf } from "../chat/conversation.ts";
 import { ImageReader } from "../chat/image-reader.ts";
-import type { Position } from "../chat/reading-graph.ts";
+import type { Position, Precision } from "../chat/reading-graph.ts";
 import type { ImageTextPair } from "../data/pairs.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Graph } from "../tensor/graph.ts";
@@ -11,6 +11,8 @@ import { parsePrompt } from "../text/prompts.ts";
 import { type CaptionLosses, type LikelihoodReport, LikelihoodScorer, mean, summarize } from "./likelihood.ts";
 
 export interface LikelihoodOptions extends SessionOptions {
+  /** Of the language model's matrices; float32 by default. */
+  readonly precision?: Precision;
   /** Captions of each picture that are scored; all by default. */
   readonly captionsPerPicture?: number;
   readonly onProgress?: (done: number, total: number) => void;
@@ -19,12 +21,12 @@ export interface LikelihoodOptions extends SessionOptions {
 
 /**
  * Scores every caption after every picture, in the form in which the model describes pictures. Captions are cleaned as in
- * the first training stage; pictures are ranked by the mean loss of the caption's own tokens, without the end symbol.
+ * the first training stage, and the end symbol counts as a token, as in training; pictures are ranked by the mean loss.
  */
 export async function evaluateLikelihood(
   folder: ModelFolder,
   pairs: readonly ImageTextPair[],
-  { captionsPerPicture = Number.POSITIVE_INFINITY, onProgress, signal, ...session }: LikelihoodOptions = {},
+  { captionsPerPicture = Number.POSITIVE_INFINITY, precision, onProgress, signal, ...session }: LikelihoodOptions = {},
 ): Promise<LikelihoodReport> {
   const { tokenizer } = folder.llm;
   const end = tokenizer.encode(folder.describe.stop[0] ?? "");
@@ -34,7 +36,7 @@ export async function evaluateLikelihood(
   const scorer = await LikelihoodScorer.create(
     folder.llm,
     prompts.map((prompt) => prompt.slice(0, -1)),
-    session,
+    { ...session, ...(precision && { precision }) },
   );
   try {
     const captions = pairs.flatMap(({ texts }, own) =>
@@ -47,8 +49,8 @@ export async function evaluateLikelihood(
     for (const { own, ids } of captions) {
       signal?.throwIfAborted();
       const tokens = await scorer.score(last, [...ids, ...end]);
-      const losses = tokens.map((values) => mean(values.subarray(0, ids.length)));
-      results.push({ own, losses, withEnd: mean(tokens[own] ?? []) });
+      const withoutEnd = mean(tokens[own]?.subarray(0, ids.length) ?? []);
+      results.push({ own, losses: tokens.map(mean), withoutEnd });
       onProgress?.(results.length, captions.length);
     }
     return summarize(results);

@@ -3,7 +3,7 @@
  * A model that looks finds the own picture's loss the smallest.
  */
 import { KVCache } from "../chat/kv-cache.ts";
-import { indices, type Position, readingFeeds, readingGraph } from "../chat/reading-graph.ts";
+import { indices, type Position, type Precision, readingFeeds, readingGraph } from "../chat/reading-graph.ts";
 import { logits } from "../models/llama.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import { neg } from "../tensor/elementwise.ts";
@@ -33,9 +33,9 @@ export class LikelihoodScorer {
   static async create(
     llm: OpenLlama,
     prompts: readonly (readonly Position[])[],
-    options: SessionOptions = {},
+    { precision, ...options }: SessionOptions & { readonly precision?: Precision } = {},
   ): Promise<LikelihoodScorer> {
-    const { weights, rows, cache } = readingGraph(llm.checkpoint, llm.config);
+    const { weights, rows, cache } = readingGraph(llm.checkpoint, llm.config, precision);
     const { graph } = weights;
     const wanted = gather(rows, graph.input("wanted", "int64", ["wanted"]));
     const targets = graph.input("targets", "int64", ["wanted", 1]);
@@ -92,10 +92,10 @@ export class LikelihoodScorer {
 export interface LikelihoodReport {
   readonly pictures: number;
   readonly captions: number;
-  /** Mean loss of a caption's tokens given its own picture. */
+  /** Mean loss of a caption's tokens given its own picture, the end symbol counted as a token. */
   readonly right: number;
-  /** The same with the end symbol counted as a token, as in training. */
-  readonly rightWithEnd: number;
+  /** The same for the words alone, without the end symbol. */
+  readonly rightWithoutEnd: number;
   /** The same, given another picture; the mean over all others. */
   readonly wrong: number;
   /** Median place of the own picture among all, the most likely first. */
@@ -106,11 +106,11 @@ export interface LikelihoodReport {
   readonly firstTen: number;
 }
 
-/** One caption: the mean losses given each picture, which of them is its own, and that one's with the end symbol. */
+/** One caption: the mean losses given each picture, which of them is its own, and that one's without the end symbol. */
 export interface CaptionLosses {
   readonly own: number;
   readonly losses: readonly number[];
-  readonly withEnd: number;
+  readonly withoutEnd: number;
 }
 
 /** Summarises the losses of all captions. @throws Error if there are none */
@@ -125,7 +125,7 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
     pictures: any.losses.length,
     captions: captions.length,
     right: mean(rightLosses),
-    rightWithEnd: mean(captions.map(({ withEnd }) => withEnd)),
+    rightWithoutEnd: mean(captions.map(({ withoutEnd }) => withoutEnd)),
     wrong: mean(wrongLosses),
     medianRank: median(ranks),
     first: share(1),

@@ -5,6 +5,7 @@
 import { attention, joinHeads, splitHeads } from "../nn/attention.ts";
 import { linear } from "../nn/linear.ts";
 import { layerNorm } from "../nn/norm.ts";
+import { resizePositions } from "../nn/positions.ts";
 import type { Weights } from "../nn/weights.ts";
 import { conv2d } from "../tensor/convolution.ts";
 import { gelu } from "../tensor/elementwise.ts";
@@ -40,7 +41,14 @@ function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, hiddenS
   const batch = pixels.dim(0);
   const sequence = transpose(reshape(patches, [batch, hiddenSize, side * side]), [0, 2, 1]);
   const classToken = expand(w.get("cls_token", [1, 1, hiddenSize]), [batch, 1, hiddenSize]);
-  return concat([classToken, sequence], 1).add(w.get("pos_embed", [1, 1 + side * side, hiddenSize]));
+  return concat([classToken, sequence], 1).add(positions(w, side, hiddenSize));
+}
+
+/** [1, 1 + side * side, hiddenSize], interpolated where the file's positions are those of another picture size. */
+function positions(w: Weights, side: number, hiddenSize: number): Value {
+  const stored = Math.sqrt((w.shapeOf("pos_embed")?.[1] ?? 0) - 1);
+  const from = Number.isInteger(stored) && stored > 0 ? stored : side;
+  return resizePositions(w.get("pos_embed", [1, 1 + from * from, hiddenSize]), from, side);
 }
 
 /** x + attention(norm1(x)), then x + mlp(norm2(x)). */

@@ -22,7 +22,7 @@ export interface WeightOptions {
   readonly trainable?: (name: string) => boolean;
   /** Which matrices are used in 4 bits: in the blocks that the file stores, or rounded to such; none by default. */
   readonly int4?: (name: string) => boolean;
-  /** Elements of a row that share a scale in 4 bits. */
+  /** Elements of a row that share a scale in 4 bits. If given, what the file stores in smaller blocks is rounded anew. */
   readonly blockSize?: number;
 }
 
@@ -54,6 +54,11 @@ export class Weights {
     if (this.source.tensors.has(full)) return true;
     for (const key of this.source.tensors.keys()) if (key.startsWith(`${full}.`)) return true;
     return false;
+  }
+
+  /** The stored shape of a weight, undefined if there is none of this name. */
+  shapeOf(name: string): readonly number[] | undefined {
+    return this.source.tensors.get(this.prefix + name)?.shape;
   }
 
   /** Names of the trained weights that have been asked for, with the inputs that stand for them. */
@@ -89,11 +94,11 @@ export class Weights {
     const name = names.join(",");
     const load = () => this.stack(names, rows * columns);
     if (this.isInt4(names)) {
-      const stored = names.flatMap((full) => this.source.blocks?.(full) ?? []);
+      const { blockSize } = this.options;
+      const stored = blockSize ? [] : names.flatMap((full) => this.source.blocks?.(full) ?? []);
       if (stored.length > 0) return this.storedProduct(x, matrices, stored);
-      const { blockSize = 32 } = this.options;
-      const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize);
-      return matmulInt4(x, { name, rows, columns, blockSize, load: quantize });
+      const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize ?? 32);
+      return matmulInt4(x, { name, rows, columns, blockSize: blockSize ?? 32, load: quantize });
     }
     let stacked = this.values.get(name);
     if (!stacked) {

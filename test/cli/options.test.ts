@@ -36,7 +36,7 @@ test.each([
   ["--beams 1e9", "It should be a whole number between 1 and 32"],
   ["--beams 3 --temperature 1", "'--beams <n>' cannot be used with option '--temperature <t>'"],
   ["--device abacus", "Allowed choices are auto, cpu"],
-  ["--precision int1", "Allowed choices are float32, int4"],
+  ["--precision int1", "Allowed choices are float32, int4, int4-128"],
   ["--loud", "unknown option '--loud'"],
 ])("refused: %s", (options, message) => {
   expect(parse(`describe x ${options}`)).toContain(message);

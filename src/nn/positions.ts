@@ -1,0 +1,46 @@
+/** Learned positions of an image encoder, fitted to another number of patches. */
+import { ndarray } from "../tensor/array.ts";
+import type { Value } from "../tensor/graph.ts";
+import { concat, reshape, split } from "../tensor/layout.ts";
+import { matmul } from "../tensor/matrix.ts";
+
+/** Of the cubic kernel, as PyTorch's `interpolate` has it. */
+const sharpness = -0.75;
+
+/**
+ * Bicubic interpolation of the patches' positions, as BLIP-2's `interpolate_pos_embed` does it; the class token's stays.
+ *
+ * @param positions [1, 1 + from * from, width]
+ * @returns [1, 1 + to * to, width]
+ */
+export function resizePositions(positions: Value, from: number, to: number): Value {
+  if (from === to) return positions;
+  const width = positions.dim(-1);
+  const [classToken, patches] = split(positions, 1, [1, from * from]) as [Value, Value];
+  const weights = positions.graph.constant(ndarray("float32", [to, from], cubicWeights(from, to)), "interpolation");
+  const rows = matmul(weights, reshape(patches, [from, from * (width as number)]));
+  const grid = matmul(weights, reshape(rows, [to, from, width]));
+  return concat([classToken, reshape(grid, [1, to * to, width])], 1);
+}
+
+/** [to, from]: how much of each old place goes into each new one. Places beyond the edge are the edge's. */
+function cubicWeights(from: number, to: number): Float32Array {
+  const weights = new Float32Array(to * from);
+  for (let i = 0; i < to; i++) {
+    const centre = ((i + 0.5) * from) / to - 0.5;
+    const first = Math.floor(centre) - 1;
+    for (let tap = first; tap < first + 4; tap++) {
+      const at = i * from + Math.min(Math.max(tap, 0), from - 1);
+      weights[at] = (weights[at] as number) + cubic(Math.abs(centre - tap));
+    }
+  }
+  return weights;
+}
+
+/** Keys' cubic convolution kernel at a distance of 0 to 2 places (IEEE ASSP 29, 1981). */
+function cubic(distance: number): number {
+  const a = sharpness;
+  if (distance < 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
+  if (distance < 2) return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a;
+  return 0;
+}
