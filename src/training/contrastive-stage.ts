@@ -90,9 +90,11 @@ function classNames({ recipe, sets }: Prepared, dataset: string): (readonly numb
 function pool({ shape, data }: NdArray<"float32">): NdArray<"float32"> {
   const [images = 0, cells = 0, width = 0] = shape;
   const means = new Float32Array(images * width);
-  for (let i = 0; i < data.length; i++) {
-    const at = Math.floor(i / (cells * width)) * width + (i % width);
-    means[at] = (means[at] as number) + (data[i] as number) / cells;
+  for (let row = 0; row < images * cells; row++) {
+    const to = Math.floor(row / cells) * width;
+    for (let i = 0; i < width; i++) {
+      means[to + i] = (means[to + i] as number) + (data[row * width + i] as number) / cells;
+    }
   }
   return ndarray("float32", [images, 1, width], means);
 }

@@ -38,5 +38,8 @@ export class Dropout {
 export function dropoutMask(length: number, share: number, random: Random): Float32Array {
   const kept = 1 / (1 - share);
   const limit = share * 2 ** 32;
-  return Float32Array.from({ length }, () => (random.uint32() < limit ? 0 : kept));
+  const mask = new Float32Array(length);
+  // `Float32Array.from` is several times slower, and masks are made for each step.
+  for (let i = 0; i < length; i++) if (random.uint32() >= limit) mask[i] = kept;
+  return mask;
 }
