@@ -13,6 +13,8 @@ import { reduceMean } from "../tensor/reduce.ts";
 
 /** Width of a cell's features. */
 export const efficientNetWidth = 1280;
+/** Classes of ImageNet-1k, in the order of their WordNet ids. */
+export const efficientNetClasses = 1000;
 const batchNormEps = 1e-3;
 
 /** Cells of a square picture: one for each 32 x 32 pixels, rounded up. */
@@ -49,9 +51,9 @@ export function efficientNetFeatures(w: Weights, pixels: Value): Value {
   return transpose(reshape(head, [head.dim(0), efficientNetWidth, cells]), [0, 2, 1]);
 }
 
-/** The classifier's scores for the 1,000 classes of ImageNet: features [batch, cells, 1280] -> [batch, 1000]. */
+/** The classifier's scores for the classes of ImageNet-1k: features [batch, cells, 1280] -> [batch, 1000]. */
 export function efficientNetLogits(w: Weights, features: Value): Value {
-  return linear(w.at("_fc"), reduceMean(features, [1], { keep: false }), 1000);
+  return linear(w.at("_fc"), reduceMean(features, [1], { keep: false }), efficientNetClasses);
 }
 
 interface Block {

@@ -1,10 +1,11 @@
 /** The first steps of a run: Q-Former and projection learn to tell pictures apart, without the language model. */
 import { openCheckpoint } from "../checkpoints/checkpoint.ts";
+import { efficientNetClasses } from "../models/efficientnet.ts";
 import { featureShape } from "../models/minigpt4.ts";
 import type { NamedArrays } from "../models/qformer-initial.ts";
 import { Weights, weightsInMemory } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { Graph } from "../tensor/graph.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
 import { WeightAverage } from "./average.ts";
 import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
 import { Dropout } from "./dropout.ts";
@@ -31,12 +32,11 @@ export async function contrastiveStage(
   const features = graph.input("features", "float32", ["images", ...featureShape(config.encoder)]);
   const parts = { encoder: trained, qformer: trained, projection: trained };
   const dropout = new Dropout(graph, recipe.run.qformer_dropout);
-  const encoder = await openCheckpoint(recipe.model.encoder_ckpt);
   const names = settings.class_names === undefined ? [] : classNames(prepared, settings.class_names);
-  const loss = contrastiveLoss(parts, trained, words, features, config, {
-    regularize: (x) => dropout.apply(x),
-    ...(names.length > 0 && { teacher: { encoder: new Weights(graph, encoder), names } }),
-  });
+  const encoder = await openCheckpoint(recipe.model.encoder_ckpt);
+  const teacher = names.length > 0 && { teacher: { encoder: new Weights(graph, encoder), names } };
+  const how = { regularize: (x: Value) => dropout.apply(x), ...teacher };
+  const loss = contrastiveLoss(parts, trained, words, features, config, how);
   const state = initialState(parameters);
   const step = await TrainingStep.create(
     graph,
@@ -45,8 +45,7 @@ export async function contrastiveStage(
     state,
     optimizerOf(recipe),
     sessionOptions(options),
-  );
-  await encoder.close();
+  ).finally(() => encoder.close());
   const average = new WeightAverage(parameters, recipe.run.average_decay);
   const sampler = samplerOf(prepared, settings.batch_size);
   try {
@@ -81,8 +80,17 @@ export async function contrastiveStage(
 
 /** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
 function classNames({ recipe, sets }: Prepared, dataset: string): (readonly number[])[] {
-  const set = sets[Object.keys(recipe.datasets).indexOf(dataset)];
-  if (!set) throw new Error(`run.contrastive.class_names says ${dataset}, which is not one of the recipe's datasets`);
+  const known = Object.keys(recipe.datasets);
+  const set = sets[known.indexOf(dataset)];
+  if (!set) {
+    throw new Error(`run.contrastive.class_names: no data set is named ${dataset}; there are ${known.join(", ")}`);
+  }
+  if (set.length !== efficientNetClasses) {
+    throw new Error(
+      `run.contrastive.class_names: data set ${dataset} has ${set.length} pictures to train on, but the encoder's classifier ` +
+        `knows ${efficientNetClasses} classes; give one picture for each, named so that they sort in the classifier's order`,
+    );
+  }
   return set.map(({ captions }) => captions[0] ?? []);
 }
 
