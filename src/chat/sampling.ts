@@ -41,17 +41,21 @@ export function logSoftmax(scores: Float32Array): Float32Array {
 /** The tokens that may be drawn and their probabilities, most likely first. */
 export function distribution(scores: Float32Array, options: SamplingOptions): { id: number; probability: number }[] {
   const { temperature = 1, topK = 0, topP = 1 } = options;
-  const order = mostLikely(scores, topK > 0 ? Math.min(topK, scores.length) : scores.length);
-  const max = scores[order[0] as number] as number;
-  const weights = order.map((id) => Math.exp(((scores[id] as number) - max) / temperature));
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const max = scores[argmax(scores)] as number;
+  const weigh = (id: number) => Math.exp(((scores[id] as number) - max) / temperature);
+  const candidates = topK > 0 ? mostLikely(scores, topK) : [...scores.keys()];
+  const total = candidates.reduce((sum, id) => sum + weigh(id), 0);
+  // All tokens below this together could not make up what topP leaves out; sorting them too would take longer than a small model.
+  const negligible = Math.min(1, ((1 - topP) * total) / candidates.length);
+  const order = candidates.filter((id) => weigh(id) >= negligible);
+  if (topK === 0) order.sort((a, b) => (scores[b] as number) - (scores[a] as number));
   const kept: { id: number; probability: number }[] = [];
   let mass = 0;
-  for (const [i, id] of order.entries()) {
+  for (const id of order) {
     // The token that crosses topP still belongs to the set, so there is always one.
     if (kept.length > 0 && mass >= topP * total) break;
-    mass += weights[i] as number;
-    kept.push({ id, probability: weights[i] as number });
+    mass += weigh(id);
+    kept.push({ id, probability: weigh(id) });
   }
   return kept.map(({ id, probability }) => ({ id, probability: probability / mass }));
 }
