@@ -45,6 +45,7 @@ export async function captionStage(prepared: Prepared, begin: () => Promise<Name
   const save = () =>
     saveState(statePath, step.state, average.arrays, { random: random.save(), sampler: sampler.save() });
   try {
+    if (!saved) await save();
     await train(step, {
       schedule: {
         initLr: run.init_lr,

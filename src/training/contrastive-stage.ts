@@ -75,6 +75,10 @@ export async function contrastiveStage(
   } finally {
     await step.release();
   }
+  if (options.signal?.aborted) {
+    options.onMessage?.("Stopped in the contrastive stage, of which nothing is kept; begin again without --resume.");
+    options.signal.throwIfAborted();
+  }
   return Object.fromEntries(Object.keys(initial).map((name) => [name, average.arrays[name] as NdArray<"float32">]));
 }
 

@@ -22,13 +22,14 @@ export interface FeatureOptions extends SessionOptions {
   readonly storePath: string;
   readonly views: ViewOptions;
   readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
 }
 
 /** Rows [pictures * views] of features; row `picture * views.count + view` is one view of one picture. */
 export async function openFeatures(
   pictures: readonly ImageTextPair[],
   encoder: EncoderConfig,
-  { encoderPath, storePath, views, onProgress, ...session }: FeatureOptions,
+  { encoderPath, storePath, views, onProgress, signal, ...session }: FeatureOptions,
 ): Promise<FeatureStore> {
   const hashes = await Promise.all(pictures.map(({ picture }) => hashOf(picture)));
   const request = {
@@ -42,6 +43,7 @@ export async function openFeatures(
     return await FeatureStore.open(
       request,
       async (first) => {
+        signal?.throwIfAborted();
         engine ??= await encoderSession(encoder, encoderPath, session);
         return encodeViews(engine, encoder, pictures[first / views.count] as ImageTextPair, first / views.count, views);
       },

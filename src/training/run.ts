@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pull } from "../checkpoints/pull.ts";
 import type { MiniGPT4Config } from "../models/minigpt4.ts";
 import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
-import { openLlama } from "../models/open-llama.ts";
+import { type OpenLlama, openLlama } from "../models/open-llama.ts";
 import { initialProjection, initialQFormer, type NamedArrays } from "../models/qformer-initial.ts";
 import { Random } from "../tensor/random.ts";
 import { captionStage } from "./caption-stage.ts";
@@ -21,37 +21,41 @@ export type { RunOptions } from "./prepared.ts";
 /** Runs a recipe. @returns the folder of the trained model, which `MiniGPT4.load` takes */
 export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promise<string> {
   const { model, run } = recipe;
-  const { onMessage = () => {} } = options;
   await mkdir(run.output_dir, { recursive: true });
   const llm = await openLlama(existsSync(model.llm) ? model.llm : await pull(model.llm));
+  try {
+    const prepared = await prepare(recipe, llm, options);
+    try {
+      const trained = await captionStage(prepared, () => initialWeights(prepared));
+      await saveModelFolder(run.output_dir, modelJson(recipe), trained, model.encoder_ckpt);
+      return run.output_dir;
+    } finally {
+      await prepared.features.close();
+    }
+  } finally {
+    await llm.checkpoint.close();
+  }
+}
+
+async function prepare(recipe: Recipe, llm: OpenLlama, options: RunOptions): Promise<Prepared> {
+  const { model, run } = recipe;
   const encoder = encoderConfig(model.encoder);
   const config: MiniGPT4Config = { encoder, ...qformerConfig(model.qformer), llm: llm.config };
   const read = await readExamples(recipe, llm.tokenizer);
   const sets = read.map(({ train }) => train);
   const validation = read.flatMap((set) => set.validation);
-  onMessage(
-    `${sets.flat().length} pictures, ${sets.flat().flatMap(({ captions }) => captions).length} texts to learn from`,
-  );
-  const features = await openFeatures(
-    [...sets.flat(), ...validation].map(({ pair }) => pair),
-    encoder,
-    {
-      ...sessionOptions(options),
-      encoderPath: model.encoder_ckpt,
-      storePath: join(run.output_dir, "features.safetensors"),
-      views: { count: run.views, minSide: run.crop_min_side },
-      onProgress: options.onFeatures ?? (() => {}),
-    },
-  );
-  const prepared = { recipe, config, llm, sets, validation, features, random: new Random(run.seed), options };
-  try {
-    const trained = await captionStage(prepared, () => initialWeights(prepared));
-    await saveModelFolder(run.output_dir, modelJson(recipe), trained, model.encoder_ckpt);
-    return run.output_dir;
-  } finally {
-    await features.close();
-    await llm.checkpoint.close();
-  }
+  const texts = sets.flat().flatMap(({ captions }) => captions);
+  options.onMessage?.(`${sets.flat().length} pictures, ${texts.length} texts to learn from`);
+  const pictures = [...sets.flat(), ...validation].map(({ pair }) => pair);
+  const features = await openFeatures(pictures, encoder, {
+    ...sessionOptions(options),
+    encoderPath: model.encoder_ckpt,
+    storePath: join(run.output_dir, "features.safetensors"),
+    views: { count: run.views, minSide: run.crop_min_side },
+    onProgress: options.onFeatures ?? (() => {}),
+    ...(options.signal && { signal: options.signal }),
+  });
+  return { recipe, config, llm, sets, validation, features, random: new Random(run.seed), options };
 }
 
 /** The Q-Former and projection that the caption stage begins with. */

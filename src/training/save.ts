@@ -1,4 +1,5 @@
 /** What a run leaves: a model folder that can be used at once, and a state from which the run goes on. */
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSafetensors, writeSafetensors } from "../checkpoints/safetensors.ts";
@@ -61,6 +62,7 @@ export interface SavedState {
 
 /** Reads what `saveState` wrote. @throws Error naming the file if it is none */
 export async function loadState(path: string): Promise<SavedState> {
+  if (!existsSync(path)) throw new Error(`There is no saved state at ${path} to go on from; begin without --resume`);
   const file = await openSafetensors(path);
   try {
     const { step, place } = file.metadata;

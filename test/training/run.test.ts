@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
@@ -100,6 +100,22 @@ test("a recipe is run to a model folder; a stopped run goes on as if it had not 
   const second = await run(other, { resume: true });
   expect([...(first.losses.captions ?? []), ...(second.losses.captions ?? [])]).toEqual(captions);
   expect(second.losses.contrastive).toEqual([]);
+});
+
+test("a run that is stopped before its captions leaves nothing to go on from, and says so", async () => {
+  const settings = [`run.output_dir=${JSON.stringify(join(folder, "early"))}`];
+  const stop = new AbortController();
+  const messages: string[] = [];
+  const options = { signal: stop.signal, onMessage: (message: string) => messages.push(message) };
+  const recipe = await readRecipe(join(folder, "recipe.yaml"), settings);
+  await expect(runRecipe(recipe, { ...options, onStep: () => stop.abort() })).rejects.toThrow(/aborted/);
+  expect(messages.at(-1)).toMatch(/contrastive stage/);
+  await expect(runRecipe(recipe, { resume: true })).rejects.toThrow(/no saved state.*without --resume/);
+  const before = [`run.output_dir=${JSON.stringify(join(folder, "earlier"))}`];
+  await expect(
+    runRecipe(await readRecipe(join(folder, "recipe.yaml"), before), { signal: AbortSignal.abort() }),
+  ).rejects.toThrow(/aborted/);
+  expect(await readdir(join(folder, "earlier"))).toEqual([]);
 });
 
 test("the encoder's classes need a name each, from a data set of the recipe", async () => {
