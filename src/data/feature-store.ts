@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { openSafetensors } from "../checkpoints/safetensors.ts";
-import { bytesOf, sizeOf } from "../tensor/array.ts";
+import { bytesOf, type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 
 export interface FeatureRequest {
@@ -57,6 +57,14 @@ export class FeatureStore {
     if (bytesRead !== bytes.byteLength)
       throw new Error(`The feature file ends before row ${index}; delete it to compute it again`);
     float16ToFloat32(bits, out);
+  }
+
+  /** Several rows, [rows, ...shape]. */
+  async readRows(rows: readonly number[]): Promise<NdArray<"float32">> {
+    const size = sizeOf(this.shape);
+    const data = new Float32Array(rows.length * size);
+    await Promise.all(rows.map((row, i) => this.read(row, data.subarray(i * size, (i + 1) * size))));
+    return ndarray("float32", [rows.length, ...this.shape], data);
   }
 
   close(): Promise<void> {

@@ -26,13 +26,13 @@ export async function contrastiveStage(
   const table = await llm.checkpoint.readFloat32("model.embed_tokens.weight");
   const words = centreWords(table, llm.config.vocabSize, llm.config.hiddenSize);
   const captions = sets.flat().flatMap((example) => example.captions);
-  const parameters = { ...initial, ...initialContrastive(captions, words) };
+  const names = settings.class_names === undefined ? [] : classNames(prepared, settings.class_names);
+  const parameters = { ...initial, ...initialContrastive(captions, words, names.length > 0) };
   const graph = new Graph();
   const trained = new Weights(graph, weightsInMemory("the weights in training", parameters), { trainable: () => true });
   const features = graph.input("features", "float32", ["images", ...featureShape(config.encoder)]);
   const parts = { encoder: trained, qformer: trained, projection: trained };
   const dropout = new Dropout(graph, recipe.run.qformer_dropout);
-  const names = settings.class_names === undefined ? [] : classNames(prepared, settings.class_names);
   const encoder = await openCheckpoint(recipe.model.encoder_ckpt);
   const teacher = names.length > 0 && { teacher: { encoder: new Weights(graph, encoder), names } };
   const how = { regularize: (x: Value) => dropout.apply(x), ...teacher };
@@ -83,7 +83,10 @@ export async function contrastiveStage(
 }
 
 /** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
-function classNames({ recipe, sets }: Prepared, dataset: string): (readonly number[])[] {
+function classNames({ recipe, config, sets }: Prepared, dataset: string): (readonly number[])[] {
+  if (config.encoder.type !== "efficientnet_lite0") {
+    throw new Error(`run.contrastive.class_names: the encoder ${config.encoder.type} has no classifier; leave it out`);
+  }
   const known = Object.keys(recipe.datasets);
   const set = sets[known.indexOf(dataset)];
   if (!set) {

@@ -60,15 +60,19 @@ export interface Teacher {
   readonly names: readonly (readonly number[])[];
 }
 
-/** What this stage trains beside the model: each word's weight, at first the logarithm of how rare it is, and the scale. */
-export function initialContrastive(captions: readonly (readonly number[])[], { vocabSize }: WordTable): NamedArrays {
+/** What this stage trains beside the model: each word's weight, at first the logarithm of how rare it is, and the scale; one more with a teacher. */
+export function initialContrastive(
+  captions: readonly (readonly number[])[],
+  { vocabSize }: WordTable,
+  isTaught: boolean,
+): NamedArrays {
   const found = new Float32Array(vocabSize);
   for (const ids of captions) for (const id of new Set(ids)) found[id] = (found[id] as number) + 1;
   const weights = found.map((count) => Math.log(captions.length / (1 + count)) / 8);
   return {
     "word_weight.weight": ndarray("float32", [vocabSize, 1], weights),
     log_scale: ndarray("float32", [1], Float32Array.of(Math.log(1 / initialTemperature))),
-    class_log_scale: ndarray("float32", [1], Float32Array.of(Math.log(1 / initialTemperature))),
+    ...(isTaught && { class_log_scale: ndarray("float32", [1], Float32Array.of(Math.log(1 / initialTemperature))) }),
   };
 }
 

@@ -3,7 +3,7 @@ import type { FeatureStore } from "../data/feature-store.ts";
 import { Sampler, type SamplerState, sharesOf } from "../data/sampler.ts";
 import type { MiniGPT4Config } from "../models/minigpt4.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
-import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import type { NdArray } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import type { Example } from "./dataset.ts";
@@ -71,11 +71,8 @@ export function choose({ recipe, sets, random }: Prepared, sampler: Sampler): Ch
 }
 
 /** Features of the chosen views, [images, cells, width]. */
-export async function readFeatures({ features }: Prepared, chosen: readonly Chosen[]): Promise<NdArray<"float32">> {
-  const size = sizeOf(features.shape);
-  const data = new Float32Array(chosen.length * size);
-  await Promise.all(chosen.map(({ row }, i) => features.read(row, data.subarray(i * size, (i + 1) * size))));
-  return ndarray("float32", [chosen.length, ...features.shape], data);
+export function readFeatures({ features }: Prepared, chosen: readonly Chosen[]): Promise<NdArray<"float32">> {
+  return features.readRows(chosen.map(({ row }) => row));
 }
 
 /** Sets a share of the features to zero, in place, and scales the rest up (dropout). */

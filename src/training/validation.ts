@@ -4,7 +4,7 @@ import { type MiniGPT4Config, tokensPerImage } from "../models/minigpt4.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import type { NamedArrays } from "../models/qformer-initial.ts";
 import { Weights, weightsInMemory } from "../nn/weights.ts";
-import { ndarray, sizeOf } from "../tensor/array.ts";
+import { ndarray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { batchArrays, type Piece } from "./batch.ts";
@@ -46,18 +46,12 @@ export class Validation {
     const batches: Record<string, ReturnType<typeof ndarray>>[] = [];
     for (let start = 0; start < examples.length; start += batch) {
       const part = examples.slice(start, start + batch);
-      const size = sizeOf(features.shape);
-      const data = new Float32Array(part.length * size);
-      for (const i of part.keys()) {
-        const row = rows.first + (start + i) * rows.views;
-        await features.read(row, data.subarray(i * size, (i + 1) * size));
-      }
+      const arrays = await features.readRows(part.map((_, i) => rows.first + (start + i) * rows.views));
       const samples = part.map(({ captions }, image) => ({
         image,
         prompt: prompt.pieces,
         answers: captions.map((ids) => [...ids, ...prompt.end]),
       }));
-      const arrays = ndarray("float32", [part.length, ...features.shape], data);
       batches.push(batchArrays(samples, arrays, tokensPerImage(parts.config)));
     }
     return new Validation(await Session.create(graph, { losses }, options), batches);

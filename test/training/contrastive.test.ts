@@ -30,11 +30,11 @@ const words = centreWords(normal([30, width], 1).data, 30, width);
 const captions = [[3, 4], [5, 6, 7], [8]];
 const names = Array.from({ length: 1000 }, (_, i) => [i % 30, (i * 7) % 30]);
 
-test("words are centred and of length 1", () => {
-  for (let column = 0; column < 2; column++) {
-    const squares = words.values.subarray(column * width, (column + 1) * width).reduce((sum, v) => sum + v * v, 0);
-    expect(squares).toBeCloseTo(1, 5);
-  }
+test("words are centred, then of length 1", () => {
+  const { values } = centreWords(Float32Array.of(1, 2, 5, 2, 3, 8), 3, 2);
+  // The mean is (3, 4): (-2, -2), (2, -2) and (0, 4) are left.
+  const half = Math.SQRT1_2;
+  expect(Array.from(values)).toEqual([-half, -half, half, -half, 0, 1].map(Math.fround));
 });
 
 test("the loss is that of the formulas, with and without the encoder's classifier as a teacher", async () => {
@@ -42,7 +42,7 @@ test("the loss is that of the formulas, with and without the encoder's classifie
   const parameters = {
     ...initialQFormer(qformer, random),
     ...initialProjection(qformer.hiddenSize, width, random),
-    ...initialContrastive(captions, words),
+    ...initialContrastive(captions, words, true),
   };
   const classifier = { "_fc.weight": normal([1000, 1280], 7), "_fc.bias": normal([1000], 8) };
   const pooled = normal([3, 1, 1280], 9);
