@@ -47,7 +47,7 @@ export function efficientNetFeatures(w: Weights, pixels: Value): Value {
     }
   }
   const head = convolve(w, "_conv_head", "_bn1", x, { out: efficientNetWidth, kernel: 1, activate: true });
-  const cells = (head.dim(2) as number) * (head.dim(3) as number);
+  const cells = head.size(2) * head.size(3);
   return transpose(reshape(head, [head.dim(0), efficientNetWidth, cells]), [0, 2, 1]);
 }
 
@@ -65,7 +65,7 @@ interface Block {
 
 /** Widen, filter each channel by itself, narrow; added to the input where the shape stays (MobileNetV2, arXiv 1801.04381). */
 function invertedResidual(w: Weights, x: Value, { kernel, stride, expansion, channels }: Block): Value {
-  const wide = (x.dim(1) as number) * expansion;
+  const wide = x.size(1) * expansion;
   const expanded =
     expansion === 1 ? x : convolve(w, "_expand_conv", "_bn0", x, { out: wide, kernel: 1, activate: true });
   const depthwise = { out: wide, kernel, stride, groups: wide, activate: true };
@@ -87,8 +87,8 @@ type Four = [Value, Value, Value, Value];
 /** Convolution, batch norm by its running statistics, ReLU6. The engine folds the norm into the kernel. */
 function convolve(w: Weights, name: string, norm: string, x: Value, options: Convolution): Value {
   const { out, kernel, stride = 1, groups = 1, activate = false } = options;
-  const weight = w.at(name).get("weight", [out, (x.dim(1) as number) / groups, kernel, kernel]);
-  const pads = samePadding(x.dim(2) as number, x.dim(3) as number, kernel, stride);
+  const weight = w.at(name).get("weight", [out, x.size(1) / groups, kernel, kernel]);
+  const pads = samePadding(x.size(2), x.size(3), kernel, stride);
   const statistic = (key: string) => w.at(norm).get(key, [out]);
   const [scale, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(statistic) as Four;
   const y = batchNorm(

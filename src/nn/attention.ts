@@ -10,16 +10,14 @@ export const masked = -1e9;
 
 /** x [batch, sequence, heads * size] -> [batch, heads, sequence, size]. */
 export function splitHeads(x: Value, heads: number): Value {
-  const width = x.dim(-1);
-  if (typeof width !== "number" || width % heads !== 0)
-    throw new Error(`${x.graph.where()}${x} has no ${heads} equal heads`);
+  const width = x.size(-1);
+  if (width % heads !== 0) throw new Error(`${x.graph.where()}${x} has no ${heads} equal heads`);
   return transpose(reshape(x, [x.dim(0), x.dim(1), heads, width / heads]), [0, 2, 1, 3]);
 }
 
 /** x [batch, heads, sequence, size] -> [batch, sequence, heads * size]. */
 export function joinHeads(x: Value): Value {
-  const [batch, heads, sequence, size] = x.shape as [number, number, number, number];
-  return reshape(transpose(x, [0, 2, 1, 3]), [batch, sequence, heads * size]);
+  return reshape(transpose(x, [0, 2, 1, 3]), [x.dim(0), x.dim(2), x.size(1) * x.size(3)]);
 }
 
 /**
@@ -70,7 +68,7 @@ export function causalMask(graph: Graph, m: Value["shape"][number], past?: Value
     graph.node("Trilu", inputs, [{ dtype: "float32", shape: square.shape }], { attributes: { upper: 1 } }),
   );
   if (!past) return future;
-  const [batch, length] = past.shape as [number, number];
+  const [batch, length] = [past.dim(0), past.dim(1)];
   return concat(
     [expand(reshape(past, [batch, 1, 1, length]), [batch, 1, m, length]), expand(future, [batch, 1, m, m])],
     -1,
@@ -78,21 +76,20 @@ export function causalMask(graph: Graph, m: Value["shape"][number], past?: Value
 }
 
 function scaleOf(q: Value): number {
-  return 1 / Math.sqrt(q.dim(-1) as number);
+  return 1 / Math.sqrt(q.size(-1));
 }
 
 /** Query heads that share a key head become rows of one matrix: [batch, kvHeads, group * m, size]. */
 function groupHeads(q: Value, k: Value): Value {
-  const [batch, heads, m, size] = q.shape as [number, number, number, number];
-  const kvHeads = k.dim(1) as number;
+  const heads = q.size(1);
+  const kvHeads = k.size(1);
   if (heads % kvHeads !== 0)
     throw new Error(`${q.graph.where()}${heads} query heads cannot share ${kvHeads} key heads`);
-  return reshape(q, [batch, kvHeads, mulDims(heads / kvHeads, m), size]);
+  return reshape(q, [q.dim(0), kvHeads, mulDims(heads / kvHeads, q.dim(2)), q.dim(3)]);
 }
 
 /** scores [batch, kvHeads, group * m, n] plus a mask that is given per head. */
 function addMask(scores: Value, q: Value, mask: Value | undefined): Value {
   if (!mask) return scores;
-  const [batch, heads, m] = q.shape as [number, number, number];
-  return reshape(reshape(scores, [batch, heads, m, scores.dim(-1)]).add(mask), scores.shape);
+  return reshape(reshape(scores, [...q.shape.slice(0, 3), scores.dim(-1)]).add(mask), scores.shape);
 }

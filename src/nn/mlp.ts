@@ -7,5 +7,5 @@ import type { Weights } from "./weights.ts";
 /** down(silu(gate(x)) * up(x)): x [..., hidden] -> [..., hidden]. */
 export function gatedMlp(w: Weights, x: Value, intermediateSize: number): Value {
   const [gate, up] = linears(w, x, { gate_proj: intermediateSize, up_proj: intermediateSize }) as [Value, Value];
-  return linear(w.at("down_proj"), silu(gate).mul(up), x.dim(-1) as number);
+  return linear(w.at("down_proj"), silu(gate).mul(up), x.size(-1));
 }

@@ -139,7 +139,7 @@ export class Weights {
       for (const source of stored) parts.push(await source.load());
       return stackBlocks(parts);
     };
-    return matmulBlocks(x, name, { rows, columns: x.dim(-1) as number }, { format: first.format, load });
+    return matmulBlocks(x, name, { rows, columns: x.size(-1) }, { format: first.format, load });
   }
 
   private async stack(names: readonly string[], size: number): Promise<Float32Array> {

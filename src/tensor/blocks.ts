@@ -77,7 +77,7 @@ function sumColumns(columns: number): number {
 
 /** x [..., columns] with the sums of its blocks behind it, twice. */
 function withBlockSums(x: Value): Value {
-  const columns = x.dim(-1) as number;
+  const columns = x.size(-1);
   const sums = sumColumns(columns);
   const ones = new Float32Array(columns * sums);
   for (let i = 0; i < columns; i++) ones[i * sums + Math.floor(i / blockSize)] = 1;

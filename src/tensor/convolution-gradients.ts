@@ -32,7 +32,7 @@ export function convInputGradient(g: Value, node: Node): Value {
   const { x, weight, stride, pads, groups, kernel } = geometry(node);
   const [top, left, bottom, right] = pads;
   const leftOver = (axis: number, k: number, padding: number) =>
-    (x.dim(axis) as number) - (((g.dim(axis) as number) - 1) * stride + k - padding);
+    x.size(axis) - ((g.size(axis) - 1) * stride + k - padding);
   const attributes = {
     kernel_shape: kernel,
     strides: [stride, stride],
@@ -47,7 +47,7 @@ export function convInputGradient(g: Value, node: Node): Value {
 export function convWeightGradient(g: Value, node: Node): Value {
   const { x, weight, stride, pads, groups, kernel } = geometry(node);
   const [out, channelsOfGroup] = weight.shape as readonly number[];
-  const [height, width] = [g.dim(2) as number, g.dim(3) as number];
+  const [height, width] = [g.size(2), g.size(3)];
   const outOfGroup = (out as number) / groups;
   const [top, left, bottom, right] = pads;
   const padded = padZeros(padZeros(x, 2, top, bottom), 3, left, right);

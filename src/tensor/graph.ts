@@ -200,6 +200,13 @@ export class Value {
     return dim;
   }
 
+  /** Size along an axis that is known when the graph is built. @throws RangeError if it is symbolic or there is no such axis */
+  size(axis: number): number {
+    const dim = this.dim(axis);
+    if (typeof dim === "string") throw new RangeError(`${this}: the size of axis ${axis} is not known yet`);
+    return dim;
+  }
+
   add(other: Value | number): Value {
     return elementwise("Add", this, other);
   }

@@ -45,6 +45,7 @@ describe("what does not fit is refused when the graph is built, with both values
     ["condition", () => where(a, a, a), "the condition must be bool"],
     ["convolution", () => conv2d(square, square, undefined), "needs four axes, the last three of known size"],
     ["axis", () => a.dim(2), '"a" float32 [batch, 4] has no axis 2'],
+    ["size", () => a.size(0), '"a" float32 [batch, 4]: the size of axis 0 is not known yet'],
   ];
   test.each(cases)("%s", (_, build, message) => {
     expect(() => graph.scope("encoder", () => graph.scope("layer.3", build))).toThrow(message);
