@@ -9,7 +9,8 @@ import { rmsNorm } from "../nn/norm.ts";
 import { rotaryTables } from "../nn/rotary.ts";
 import type { Weights } from "../nn/weights.ts";
 import type { Value } from "../tensor/graph.ts";
-import { transpose } from "../tensor/layout.ts";
+import { reshape, transpose } from "../tensor/layout.ts";
+import { logSumExp, reduceSum } from "../tensor/reduce.ts";
 import { rotaryEmbedding } from "../tensor/rotary.ts";
 
 /** Dimensions, by their names in `config.json`, in camel case. */
@@ -92,8 +93,23 @@ export function llama(
 
 /** Scores of the next token, before softmax: hidden [..., hiddenSize] -> [..., vocabSize]. */
 export function logits(w: Weights, hidden: Value, config: LlamaConfig): Value {
-  const head = config.tieWordEmbeddings ? w.at("model.embed_tokens") : w.at("lm_head");
-  return linear(head, hidden, config.vocabSize);
+  return linear(outputLayer(w, config), hidden, config.vocabSize);
+}
+
+/**
+ * -log softmax of the scores at one token for each place: hidden [places, hiddenSize], ids int64 [places] -> [places].
+ *
+ * The token's score is computed by itself: picked out of the scores of the whole vocabulary, it would have a gradient of
+ * their size, all zeros but one in each row.
+ */
+export function negativeLogLikelihood(w: Weights, hidden: Value, ids: Value, config: LlamaConfig): Value {
+  const row = embedding(outputLayer(w, config), ids, config.vocabSize, config.hiddenSize);
+  const score = reduceSum(hidden.mul(row), [1]);
+  return reshape(logSumExp(logits(w, hidden, config)).sub(score), [hidden.dim(0)]);
+}
+
+function outputLayer(w: Weights, config: LlamaConfig): Weights {
+  return config.tieWordEmbeddings ? w.at("model.embed_tokens") : w.at("lm_head");
 }
 
 /** Heads of queries, keys and values: [batch, heads, sequence, headDim] each, queries and keys turned to their positions. */

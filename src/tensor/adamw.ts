@@ -33,7 +33,10 @@ export function adamw(
 ): Moments & { readonly parameter: Value } {
   const mean = moments.mean.mul(beta1).add(gradient.mul(1 - beta1));
   const variance = moments.variance.mul(beta2).add(gradient.mul(gradient).mul(1 - beta2));
-  const step = mean.div(correction1).div(sqrt(variance.div(correction2)).add(eps));
-  const decayed = weightDecay === 0 ? parameter : parameter.sub(parameter.mul(learningRate.mul(weightDecay)));
-  return { parameter: decayed.sub(step.mul(learningRate)), mean, variance };
+  // What can be computed from scalars alone is: an operation on a whole parameter costs time.
+  const rate = learningRate.div(correction1);
+  const kept = learningRate.mul(-weightDecay).add(1);
+  const step = mean.div(sqrt(variance.div(correction2)).add(eps)).mul(rate);
+  const decayed = weightDecay === 0 ? parameter : parameter.mul(kept);
+  return { parameter: decayed.sub(step), mean, variance };
 }

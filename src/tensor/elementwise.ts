@@ -20,6 +20,11 @@ export const sigmoid = (x: Value) => unary("Sigmoid", x);
 export const erf = (x: Value) => unary("Erf", x);
 export const relu = (x: Value) => unary("Relu", x);
 
+/** The operator of `detach`; where it stands, gradients end. */
+export const detached = "Identity";
+/** The same value, which a gradient takes for a constant. */
+export const detach = (x: Value) => unary(detached, x);
+
 /** x * sigmoid(x), also called swish; one fused operator. */
 export const silu = (x: Value) => unary("QuickGelu", x, { alpha: { float: 1 } }, "com.microsoft");
 

@@ -49,7 +49,10 @@ export const rules: Readonly<Record<string, Rule>> = {
   Erf: one((g, x) => g.mul(exp(neg(x.mul(x))).mul(2 / Math.sqrt(Math.PI)))),
   Relu: one((g, x) => where(less(zero(x), x), g, zero(x))),
   // x * sigmoid(x)
-  QuickGelu: one((g, x, y) => g.mul(y.add(sigmoid(x).mul(neg(y).add(1))))),
+  QuickGelu: one((g, x, y) => {
+    const s = sigmoid(x);
+    return g.mul(y.add(s.sub(s.mul(y))));
+  }),
   // x * Phi(x): Phi(x) + x * phi(x)
   Gelu: one((g, x) => {
     const cumulative = erf(x.mul(Math.SQRT1_2)).mul(0.5).add(0.5);
@@ -183,7 +186,6 @@ export const rules: Readonly<Record<string, Rule>> = {
     convWeightGradient(g as Value, node),
     ...(inputs.length > 2 ? [convBiasGradient(g as Value)] : []),
   ],
-  Identity: one((g) => g),
 };
 
 function fusedOptions(node: Node): { transA: boolean; transB: boolean; scale: number } {

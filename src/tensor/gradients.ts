@@ -1,5 +1,6 @@
 /** Reverse-mode differentiation: a walk over the graph from a loss back to what is trained, which adds nodes. */
 import { formatShape, type Shape, sameShape } from "./dims.ts";
+import { detached } from "./elementwise.ts";
 import { rules } from "./gradient-rules.ts";
 import type { Node, Value } from "./graph.ts";
 import { reshape, zerosOf } from "./layout.ts";
@@ -56,10 +57,11 @@ function splitGradients(node: Node, received: readonly (Value | undefined)[]): V
   return node.outputs.map((output, i) => received[i] ?? zerosOf(output.graph, output.shape));
 }
 
-/** The wanted values and all that is computed from them; a comparison or an index ends the way of a gradient. */
+/** The wanted values and all that is computed from them; a comparison, an index or `detach` ends the way of a gradient. */
 function dependentOn(wanted: readonly Value[], nodes: readonly Node[]): ReadonlySet<Value> {
   const dependent = new Set<Value>(wanted);
   for (const node of nodes) {
+    if (node.op === detached) continue;
     if (node.inputs.some((input) => input && dependent.has(input))) {
       for (const output of node.outputs) if (isReal(output)) dependent.add(output);
     }

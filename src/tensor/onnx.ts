@@ -41,14 +41,17 @@ export async function writeModel(
 ): Promise<Uint8Array> {
   const { nodes, initializers } = reachable(graph, Object.values(outputs));
   checkNames(graph, nodes, initializers, Object.keys(outputs));
+  const named = namedByOutput(nodes, outputs);
+  const nameOf = (value: Value) => named.get(value) ?? value.name;
   const file = external ? await open(external.path, "w") : undefined;
   try {
     const body = new BinaryWriter();
-    for (const node of nodes) message(body, 1, (w) => writeNode(w, node));
+    for (const node of nodes) {
+      const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
+      message(body, 1, (w) => writeNode(w, node, inputs, node.outputs.map(nameOf)));
+    }
     for (const [name, value] of Object.entries(outputs)) {
-      message(body, 1, (w) =>
-        writeNode(w, { op: "Identity", domain: "", inputs: [value], attributes: {}, outputs: [{ name }] }),
-      );
+      if (named.get(value) !== name) message(body, 1, (w) => writeNode(w, identity, [nameOf(value)], [name]));
     }
     body.tag(2, lengthDelimited).string("minigpt4");
     let offset = 0;
@@ -88,6 +91,19 @@ function checkNames(
   const taken = new Set(inside.map(({ name }) => name));
   const clash = outputs.find((name) => taken.has(name));
   if (clash !== undefined) throw new Error(`Output "${clash}" has the name of another value of the graph; rename it`);
+}
+
+/**
+ * Computed values that take the name of an output, so that they are written where the output is wanted and need no copy.
+ * An input or a constant keeps its own name, and so does a value under the second name of two.
+ */
+function namedByOutput(nodes: readonly Node[], outputs: Readonly<Record<string, Value>>): Map<Value, string> {
+  const computed = new Set(nodes.flatMap((node) => node.outputs));
+  const named = new Map<Value, string>();
+  for (const [name, value] of Object.entries(outputs)) {
+    if (computed.has(value) && !named.has(value)) named.set(value, name);
+  }
+  return named;
 }
 
 /** What the outputs depend on, in the order of computation. */
@@ -131,14 +147,15 @@ function message(writer: BinaryWriter, field: number, write: (writer: BinaryWrit
   writer.join();
 }
 
-interface WrittenNode extends Omit<Node, "outputs" | "known"> {
-  readonly outputs: readonly { readonly name: string }[];
-}
+/** Copies a value under another name. */
+const identity: NodeKind = { op: "Identity", domain: "", attributes: {} };
 
-function writeNode(writer: BinaryWriter, node: WrittenNode): void {
-  for (const input of node.inputs) writer.tag(1, lengthDelimited).string(input?.name ?? "");
-  for (const output of node.outputs) writer.tag(2, lengthDelimited).string(output.name);
-  writer.tag(3, lengthDelimited).string(node.outputs[0]?.name ?? node.op);
+type NodeKind = Pick<Node, "op" | "domain" | "attributes">;
+
+function writeNode(writer: BinaryWriter, node: NodeKind, inputs: readonly string[], outputs: readonly string[]): void {
+  for (const input of inputs) writer.tag(1, lengthDelimited).string(input);
+  for (const output of outputs) writer.tag(2, lengthDelimited).string(output);
+  writer.tag(3, lengthDelimited).string(outputs[0] ?? node.op);
   writer.tag(4, lengthDelimited).string(node.op);
   for (const [name, attribute] of Object.entries(node.attributes)) {
     message(writer, 5, (w) => writeAttribute(w, name, attribute));

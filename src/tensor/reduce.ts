@@ -1,4 +1,5 @@
 /** Reductions over axes, and the softmax family. */
+import { detach, exp, log } from "./elementwise.ts";
 import { type Graph, single, type Value } from "./graph.ts";
 
 interface ReduceOptions {
@@ -37,4 +38,13 @@ export function softmax(x: Value): Value {
 /** log(softmax(x)) along the last axis. */
 export function logSoftmax(x: Value): Value {
   return single(x.graph.node("LogSoftmax", [x], [{ dtype: x.dtype, shape: x.shape }], { attributes: { axis: -1 } }));
+}
+
+/**
+ * log(sum(exp(x))) along the last axis, which stays with size 1. The largest element is taken out first, so nothing overflows.
+ * ONNX has an operator for it, which takes longer than these four.
+ */
+export function logSumExp(x: Value): Value {
+  const largest = detach(reduceMax(x, [-1]));
+  return log(reduceSum(exp(x.sub(largest)), [-1])).add(largest);
 }

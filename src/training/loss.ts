@@ -1,5 +1,5 @@
 /** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given pictures and prompts. */
-import { llama, logits } from "../models/llama.ts";
+import { llama, negativeLogLikelihood } from "../models/llama.ts";
 import {
   embedSequence,
   featureShape,
@@ -9,11 +9,10 @@ import {
 } from "../models/minigpt4.ts";
 import type { Regularizer } from "../models/qformer.ts";
 import { mulDims } from "../tensor/dims.ts";
-import { neg } from "../tensor/elementwise.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
-import { gather, gatherElements } from "../tensor/lookup.ts";
-import { logSoftmax, reduceMean } from "../tensor/reduce.ts";
+import { gather } from "../tensor/lookup.ts";
+import { reduceMean } from "../tensor/reduce.ts";
 
 /** Inputs of the graph for one batch; `batchArrays` makes their arrays. */
 interface BatchInputs {
@@ -57,8 +56,7 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regulari
   const embeddings = embedSequence(w.llm, sequence, config.llm);
   const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm, undefined, inputs.mask);
   const predicting = gather(reshape(hidden, ["batch*sequence", hiddenSize]), inputs.targetPlaces);
-  const scores = logSoftmax(logits(w.llm, predicting, config.llm));
-  return neg(reshape(gatherElements(scores, reshape(inputs.targetIds, ["targets", 1])), ["targets"]));
+  return negativeLogLikelihood(w.llm, predicting, inputs.targetIds, config.llm);
 }
 
 /** The mean over all target tokens of the batch. */

@@ -141,6 +141,17 @@ test("an input may be an output, and inputs that nothing needs may be given", as
   );
 });
 
+test("a value may be two outputs and go on to a third", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", [2]);
+  const twice = x.mul(2);
+  const three = graph.constant(vector(3, 3));
+  const outputs = { first: twice, second: twice, threes: three, sum: twice.add(three) };
+  const results = await evaluate(graph, outputs, { x: vector(1, 2) });
+  const values = Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, [...data]]));
+  expect(values).toEqual({ first: [2, 4], second: [2, 4], threes: [3, 3], sum: [5, 7] });
+});
+
 test("an output that is named like a value inside is refused", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [1]);

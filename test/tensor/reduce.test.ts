@@ -1,0 +1,15 @@
+import { expect, test } from "vitest";
+import { ndarray } from "../../src/tensor/array.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { logSumExp } from "../../src/tensor/reduce.ts";
+import { evaluate } from "../../src/tensor/session.ts";
+
+test("logSumExp of numbers whose exponentials overflow or vanish", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", [2, 2]);
+  const feeds = { x: ndarray("float32", [2, 2], Float32Array.of(1000, 1000, -1000, -1001)) };
+  const { y } = await evaluate(graph, { y: logSumExp(x) }, feeds);
+  expect(y.shape).toEqual([2, 1]);
+  expect(y.data[0]).toBeCloseTo(1000 + Math.LN2, 3);
+  expect(y.data[1]).toBeCloseTo(-1000 + Math.log(1 + Math.exp(-1)), 3);
+});
