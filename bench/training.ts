@@ -6,10 +6,10 @@ import { type MiniGPT4Config, tokensPerImage } from "../src/models/minigpt4.ts";
 import { openLlama } from "../src/models/open-llama.ts";
 import { initialProjection, initialQFormer } from "../src/models/qformer-initial.ts";
 import { Weights, weightsInMemory } from "../src/nn/weights.ts";
-import { type NdArray, ndarray } from "../src/tensor/array.ts";
+import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
 import { Random } from "../src/tensor/random.ts";
-import { batchArrays, targetsOf } from "../src/training/batch.ts";
+import { batchArrays } from "../src/training/batch.ts";
 import { captionLoss } from "../src/training/loss.ts";
 import { initialState, TrainingStep } from "../src/training/step.ts";
 import { type Contest, paired } from "./paired.ts";
@@ -61,12 +61,9 @@ async function ourStep(path: string, threads: number) {
   const samples = Array.from({ length: batch }, (_, image) => ({
     image,
     prompt: [{ ids: [1] }, "image" as const, { ids: [42, 43, 44] }],
-    answers: [targetsOf(Array.from({ length: answerLength }, (_, i) => 100 + ((image * 7 + i * 13) % 40000)))],
+    answers: [Array.from({ length: answerLength }, (_, i) => 100 + ((image * 7 + i * 13) % 40000))],
   }));
-  const feeds: Record<string, NdArray> = {
-    features: ndarray("float32", [batch, 49, 1280], features),
-    ...batchArrays(samples, tokensPerImage(config)),
-  };
+  const feeds = batchArrays(samples, ndarray("float32", [batch, 49, 1280], features), tokensPerImage(config));
   const positions = feeds.ids?.data.length ?? 0;
   const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim } = llm;
   const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKeyValueHeads);

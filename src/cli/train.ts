@@ -61,7 +61,6 @@ async function trainRecipe(path: string, { set, resume, device }: TrainFlags): P
       ...(resume && { resume }),
       onMessage: (message) => process.stderr.write(`${message}\n`),
       onFeatures: (done, total) => show("pictures encoded", done, total),
-      onLessons: (done, total) => show("pictures whose texts the teacher has read", done, total),
       onValidation: (step, loss) => process.stderr.write(`step ${step}: held-out loss ${loss.toFixed(3)}\n`),
       onStep(name, { step, totalSteps, loss, learningRate, seconds, dataSeconds }) {
         smoothed = smoothed === undefined ? loss : smoothed * 0.97 + loss * 0.03;

@@ -10,7 +10,6 @@ import { rotaryTables } from "../nn/rotary.ts";
 import type { Weights } from "../nn/weights.ts";
 import type { Value } from "../tensor/graph.ts";
 import { reshape, transpose } from "../tensor/layout.ts";
-import { matmul } from "../tensor/matrix.ts";
 import { logSumExp, reduceSum } from "../tensor/reduce.ts";
 import { rotaryEmbedding } from "../tensor/rotary.ts";
 
@@ -97,24 +96,16 @@ export function logits(w: Weights, hidden: Value, config: LlamaConfig): Value {
   return linear(outputLayer(w, config), hidden, config.vocabSize);
 }
 
-/** Tokens that are right at each of some places, with the share of each: int64 and float32 [places, alternatives]; shares sum to 1. */
-export interface Targets {
-  readonly ids: Value;
-  readonly shares: Value;
-}
-
 /**
- * Cross-entropy between the targets and what the model predicts, hidden [places, hiddenSize] -> [places].
+ * -log softmax of the scores at one token for each place: hidden [places, hiddenSize], ids int64 [places] -> [places].
  *
- * The targets' scores are computed by themselves: picked out of the scores of the whole vocabulary, they would have a
- * gradient of that size, nearly all zeros.
+ * The token's score is computed by itself: picked out of the scores of the whole vocabulary, it would have a gradient of
+ * their size, all zeros but one in each row.
  */
-export function crossEntropy(w: Weights, hidden: Value, { ids, shares }: Targets, config: LlamaConfig): Value {
-  const places = hidden.dim(0);
-  const rows = embedding(outputLayer(w, config), ids, config.vocabSize, config.hiddenSize);
-  const mean = matmul(reshape(shares, [places, 1, ids.dim(1)]), rows);
-  const score = reduceSum(hidden.mul(reshape(mean, hidden.shape)), [1]);
-  return reshape(logSumExp(logits(w, hidden, config)).sub(score), [places]);
+export function negativeLogLikelihood(w: Weights, hidden: Value, ids: Value, config: LlamaConfig): Value {
+  const row = embedding(outputLayer(w, config), ids, config.vocabSize, config.hiddenSize);
+  const score = reduceSum(hidden.mul(row), [1]);
+  return reshape(logSumExp(logits(w, hidden, config)).sub(score), [hidden.dim(0)]);
 }
 
 function outputLayer(w: Weights, config: LlamaConfig): Weights {

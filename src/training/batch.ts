@@ -12,19 +12,7 @@ export interface Sample {
   /** What is given. */
   readonly prompt: readonly Piece[];
   /** What is learned. Answers share the picture and the prompt, and do not see each other. */
-  readonly answers: readonly (readonly Target[])[];
-}
-
-/** A token to learn. */
-export interface Target {
-  readonly id: number;
-  /** Other tokens that would be right in its place, and the share of each; what is left to 1 is the token's own. */
-  readonly others?: { readonly ids: readonly number[]; readonly shares: readonly number[] };
-}
-
-/** Tokens to learn as they are. */
-export function targetsOf(ids: readonly number[]): Target[] {
-  return ids.map((id) => ({ id }));
+  readonly answers: readonly (readonly number[])[];
 }
 
 /** A sample's sequence: the prompt, then its answers one after the other. */
@@ -36,36 +24,42 @@ interface Row {
   readonly segments: readonly number[];
   readonly imagePlaces: readonly number[];
   /** The place that predicts each target, and the target. */
-  readonly targets: readonly { readonly place: number; readonly target: Target }[];
+  readonly targets: readonly { readonly place: number; readonly id: number }[];
 }
 
 /**
- * The feeds of `tokenLosses`, but for the features. Each answer goes on from the end of the prompt as if it stood alone: its positions count from
+ * The feeds of `tokenLosses`. Each answer goes on from the end of the prompt as if it stood alone: its positions count from
  * there, and it sees only the prompt and itself. Rows are filled up on the right, where nothing looks.
  *
+ * @param features [images, cells, width]
  * @throws Error if no sample has an answer
  */
-export function batchArrays(samples: readonly Sample[], tokensPerImage: number): Record<string, NdArray> {
+export function batchArrays(
+  samples: readonly Sample[],
+  features: NdArray<"float32">,
+  tokensPerImage: number,
+): Record<string, NdArray> {
   const rows = samples.map((sample) => layOut(sample, tokensPerImage));
   const length = Math.max(...rows.map(({ ids }) => ids.length));
   const imageRows: number[] = [];
   const imagePlaces: number[] = [];
   const targetPlaces: number[] = [];
-  const targets: Target[] = [];
+  const targetIds: number[] = [];
   rows.forEach((row, i) => {
     row.imagePlaces.forEach((place, token) => {
       imageRows.push(row.image * tokensPerImage + (token % tokensPerImage));
       imagePlaces.push(i * length + place);
     });
-    for (const { place, target } of row.targets) {
+    for (const { place, id } of row.targets) {
       targetPlaces.push(i * length + place);
-      targets.push(target);
+      targetIds.push(id);
     }
   });
-  if (targets.length === 0) throw new Error("This batch has no answer to learn from: all its texts are empty");
+  if (targetIds.length === 0) throw new Error("This batch has no answer to learn from: all its texts are empty");
   const filled = (values: (row: Row) => readonly number[]) =>
     rows.flatMap((row) => [...values(row), ...new Array<number>(length - row.ids.length).fill(0)]);
   return {
+    features,
     ids: int64(
       [rows.length, length],
       filled(({ ids }) => ids),
@@ -78,26 +72,8 @@ export function batchArrays(samples: readonly Sample[], tokensPerImage: number):
     imageRows: int64([imageRows.length], imageRows),
     imagePlaces: int64([imagePlaces.length], imagePlaces),
     targetPlaces: int64([targetPlaces.length], targetPlaces),
-    ...alternativesOf(targets),
+    targetIds: int64([targetIds.length], targetIds),
   };
-}
-
-/** Each target's token first, then the others that would be right; places that are left over have no share. */
-function alternativesOf(targets: readonly Target[]): { targetIds: NdArray; targetShares: NdArray } {
-  const width = 1 + Math.max(...targets.map(({ others }) => others?.ids.length ?? 0));
-  const ids = new BigInt64Array(targets.length * width);
-  const shares = new Float32Array(targets.length * width);
-  targets.forEach(({ id, others }, i) => {
-    const start = i * width;
-    ids[start] = BigInt(id);
-    shares[start] = 1 - (others?.shares.reduce((sum, share) => sum + share, 0) ?? 0);
-    others?.ids.forEach((other, k) => {
-      ids[start + 1 + k] = BigInt(other);
-    });
-    if (others) shares.set(others.shares, start + 1);
-  });
-  const shape = [targets.length, width];
-  return { targetIds: ndarray("int64", shape, ids), targetShares: ndarray("float32", shape, shares) };
 }
 
 function layOut({ image, prompt, answers }: Sample, tokensPerImage: number): Row {
@@ -113,13 +89,13 @@ function layOut({ image, prompt, answers }: Sample, tokensPerImage: number): Row
   const start = ids.length;
   const positions = ids.map((_, i) => i);
   const segments = ids.map(() => 0);
-  const targets: { place: number; target: Target }[] = [];
+  const targets: { place: number; id: number }[] = [];
   answers.forEach((answer, number) => {
-    answer.forEach((target, i) => {
+    answer.forEach((id, i) => {
       // The place before a token predicts it; the last token predicts nothing and is left out.
-      targets.push({ place: i === 0 ? start - 1 : ids.length - 1, target });
+      targets.push({ place: i === 0 ? start - 1 : ids.length - 1, id });
       if (i === answer.length - 1) return;
-      ids.push(target.id);
+      ids.push(id);
       positions.push(start + i);
       segments.push(number + 1);
     });

@@ -7,14 +7,13 @@ import { Weights, weightsInMemory } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Random } from "../tensor/random.ts";
 import { WeightAverage } from "./average.ts";
-import { batchArrays, type Piece, targetsOf } from "./batch.ts";
+import { batchArrays, type Piece } from "./batch.ts";
 import { Dropout } from "./dropout.ts";
 import { captionLoss } from "./loss.ts";
 import { choose, dropFeatures, namesOf, type Prepared, readFeatures, samplerOf, sessionOptions } from "./prepared.ts";
 import { loadState, saveState } from "./save.ts";
 import { promptPieces } from "./stages.ts";
 import { initialState, optimizerOf, TrainingStep } from "./step.ts";
-import { Teacher } from "./teacher.ts";
 import { train } from "./trainer.ts";
 import { Validation } from "./validation.ts";
 
@@ -42,7 +41,6 @@ export async function captionStage(prepared: Prepared, begin: () => Promise<Name
   const step = await TrainingStep.create(graph, loss, trained.trained, state, optimizerOf(recipe), engine);
   const average = new WeightAverage(saved?.average ?? state.parameters, run.average_decay);
   const prompts = promptsOf(prepared);
-  const teacher = await teacherOf(prepared, prompts[0]);
   const validation = await createValidation(prepared, state.parameters, prompts[0]);
   const save = () =>
     saveState(statePath, step.state, average.arrays, { random: random.save(), sampler: sampler.save() });
@@ -70,16 +68,13 @@ export async function captionStage(prepared: Prepared, begin: () => Promise<Name
         const samples = chosen.map(({ example }, image) => {
           const { pieces, end } = pickByRatio(prompts, random);
           const captions = random.shuffle([...example.captions]).slice(0, run.answers_per_picture);
-          const answers = captions.map((ids) => {
-            const targets = teacher?.targets(ids, end) ?? targetsOf([...ids, ...end]);
-            return targets.slice(0, model.max_txt_len);
-          });
+          const answers = captions.map((ids) => [...ids, ...end].slice(0, model.max_txt_len));
           return { image, prompt: pieces, answers };
         });
         const features = await readFeatures(here, chosen);
         dropFeatures(here, features);
-        const arrays = batchArrays(samples, tokensPerImage(config));
-        return { feeds: { features, ...arrays, ...dropout.feeds(chosen.length, random) }, names: namesOf(chosen) };
+        const arrays = batchArrays(samples, features, tokensPerImage(config));
+        return { feeds: { ...arrays, ...dropout.feeds(chosen.length, random) }, names: namesOf(chosen) };
       },
     });
     await save();
@@ -104,27 +99,6 @@ function promptsOf({ recipe, llm }: Prepared): Prompt[] {
     end: llm.tokenizer.encode(end),
     ratio,
   }));
-}
-
-/** The language model as a teacher, who reads texts in the form of the first prompt; none where the recipe has none. */
-async function teacherOf(
-  { recipe, llm, sets, options }: Prepared,
-  prompt: Prompt | undefined,
-): Promise<Teacher | undefined> {
-  const { distillation, output_dir: folder } = recipe.run;
-  if (!distillation || !prompt) return undefined;
-  const { pieces, end } = prompt;
-  const image = pieces.indexOf("image");
-  const idsOf = (part: readonly Piece[]) => part.flatMap((piece) => (piece === "image" ? [] : piece.ids));
-  const before = [...idsOf(pieces.slice(0, image)), ...llm.tokenizer.encode(distillation.introduction)];
-  const texts = sets.flat().map(({ captions }) => captions);
-  return Teacher.open(llm, texts, distillation.share, {
-    ...sessionOptions(options),
-    path: join(folder, "lessons.safetensors"),
-    form: { before, lead: idsOf(pieces.slice(image)), end },
-    ...(options.onLessons && { onProgress: options.onLessons }),
-    ...(options.signal && { signal: options.signal }),
-  });
 }
 
 function pickByRatio<T extends { readonly ratio: number }>(items: readonly T[], random: Random): T {

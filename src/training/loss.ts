@@ -1,5 +1,5 @@
 /** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given pictures and prompts. */
-import { crossEntropy, llama, type Targets } from "../models/llama.ts";
+import { llama, negativeLogLikelihood } from "../models/llama.ts";
 import {
   embedSequence,
   featureShape,
@@ -26,10 +26,9 @@ interface BatchInputs {
   /** int64 [places]: which row of the image tokens [images * tokens] goes to which place of [batch * sequence]. */
   readonly imageRows: Value;
   readonly imagePlaces: Value;
-  /** int64 [targets]: places of [batch * sequence] whose next token counts. */
+  /** int64 [targets]: places of [batch * sequence] whose next token counts, and that token. */
   readonly targetPlaces: Value;
-  /** What that token is. */
-  readonly targets: Targets;
+  readonly targetIds: Value;
 }
 
 function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
@@ -42,14 +41,11 @@ function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
     imageRows: indices("imageRows", "places"),
     imagePlaces: indices("imagePlaces", "places"),
     targetPlaces: indices("targetPlaces", "targets"),
-    targets: {
-      ids: indices("targetIds", "targets", "alternatives"),
-      shares: graph.input("targetShares", "float32", ["targets", "alternatives"]),
-    },
+    targetIds: indices("targetIds", "targets"),
   };
 }
 
-/** The cross-entropy of each target, [targets]. Logits are computed only where there is a target. */
+/** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
 export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regularize?: Regularizer): Value {
   const { graph } = w.llm;
   const inputs = batchInputs(graph, config);
@@ -60,7 +56,7 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regulari
   const embeddings = embedSequence(w.llm, sequence, config.llm);
   const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm, undefined, inputs.mask);
   const predicting = gather(reshape(hidden, ["batch*sequence", hiddenSize]), inputs.targetPlaces);
-  return crossEntropy(w.llm, predicting, inputs.targets, config.llm);
+  return negativeLogLikelihood(w.llm, predicting, inputs.targetIds, config.llm);
 }
 
 /** The mean over all target tokens of the batch. */

@@ -15,8 +15,6 @@ export interface RunOptions extends SessionOptions {
   /** Goes on from the saved state in the output folder. */
   readonly resume?: boolean;
   readonly onFeatures?: (done: number, total: number) => void;
-  /** Pictures whose texts the teacher has read. */
-  readonly onLessons?: (done: number, total: number) => void;
   /** `stage` is "contrastive" or "captions". */
   readonly onStep?: (stage: string, report: StepReport) => void;
   /** The mean loss of the watched pictures' texts after a step. */

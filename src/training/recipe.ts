@@ -69,15 +69,6 @@ const recipeSchema = z.strictObject({
     crop_min_side: z.number().gt(0).max(1).default(1),
     /** Decay of the running average of the weights, which is what is saved; 0 saves the last step's. */
     average_decay: share.default(0),
-    /** The language model teaches too, after it has read a picture's other texts. */
-    distillation: z
-      .strictObject({
-        /** How much of each target is the teacher's. */
-        share,
-        /** What the teacher reads before the texts, each of which follows the words of the first prompt. */
-        introduction: z.string().default(""),
-      })
-      .optional(),
     /** Different answers of one picture that are learned in one step. */
     answers_per_picture: positive.default(1),
     /** Image-text contrastive learning before the stage itself; left out, there is none. */

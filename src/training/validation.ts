@@ -7,7 +7,7 @@ import { Weights, weightsInMemory } from "../nn/weights.ts";
 import { ndarray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-import { batchArrays, type Piece, targetsOf } from "./batch.ts";
+import { batchArrays, type Piece } from "./batch.ts";
 import type { Example } from "./dataset.ts";
 import { tokenLosses } from "./loss.ts";
 
@@ -50,9 +50,9 @@ export class Validation {
       const samples = part.map(({ captions }, image) => ({
         image,
         prompt: prompt.pieces,
-        answers: captions.map((ids) => targetsOf([...ids, ...prompt.end])),
+        answers: captions.map((ids) => [...ids, ...prompt.end]),
       }));
-      batches.push({ features: arrays, ...batchArrays(samples, tokensPerImage(parts.config)) });
+      batches.push(batchArrays(samples, arrays, tokensPerImage(parts.config)));
     }
     return new Validation(await Session.create(graph, { losses }, options), batches);
   }

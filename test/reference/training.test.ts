@@ -9,7 +9,7 @@ import { gradients } from "../../src/tensor/gradients.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
 import { evaluate } from "../../src/tensor/session.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
-import { batchArrays, targetsOf } from "../../src/training/batch.ts";
+import { batchArrays } from "../../src/training/batch.ts";
 import { captionLoss } from "../../src/training/loss.ts";
 import { learningRate } from "../../src/training/schedule.ts";
 import { answerTokens, promptPieces, stage1Prompt } from "../../src/training/stages.ts";
@@ -107,9 +107,9 @@ async function stageBatch(
   const samples = pictures.map((picture, i) => ({
     image: i,
     prompt: prompt(tokenizer, instruction?.[picture]),
-    answers: [targetsOf(answerTokens(answers[picture] as string, { endSym, maxLength }, tokenizer))],
+    answers: [answerTokens(answers[picture] as string, { endSym, maxLength }, tokenizer)],
   }));
-  return { features: await features(set, pictures), ...batchArrays(samples, tokensPerImage(config)) };
+  return batchArrays(samples, await features(set, pictures), tokensPerImage(config));
 }
 
 function prompt(tokenizer: Tokenizer, instruction: string | undefined) {

@@ -58,7 +58,6 @@ run:
   iters_per_epoch: 12
   batch_size: 4
   answers_per_picture: 2
-  distillation: { share: 0.3, introduction: "The same in other words:\\n" }
   views: 2
   crop_min_side: 0.8
   feature_dropout: 0.1
