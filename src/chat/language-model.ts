@@ -3,7 +3,6 @@
 import { type LlamaConfig, logits } from "../models/llama.ts";
 import type { WeightSource } from "../nn/weights.ts";
 import type { NdArray } from "../tensor/array.ts";
-import { gather } from "../tensor/lookup.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { KVCache } from "./kv-cache.ts";
 import { indices, type Position, type Precision, readingFeeds, readingGraph } from "./reading-graph.ts";
@@ -28,11 +27,9 @@ export class LanguageModel {
     options: LanguageModelOptions = {},
   ): Promise<LanguageModel> {
     const { precision = "float32", ...sessionOptions } = options;
-    const { weights, rows, cache } = readingGraph(source, config, precision);
-    const { graph } = weights;
-    const wanted = gather(rows, graph.input("wanted", "int64", ["wanted"]));
-    const outputs = { logits: logits(weights, wanted, config), ...cache };
-    return new LanguageModel(config, await Session.create<string>(graph, outputs, sessionOptions));
+    const { weights, hidden, cache } = readingGraph(source, config, precision);
+    const outputs = { logits: logits(weights, hidden, config), ...cache };
+    return new LanguageModel(config, await Session.create<string>(weights.graph, outputs, sessionOptions));
   }
 
   newCache(batch = 1): KVCache {

@@ -4,7 +4,6 @@ import { embedSequence } from "../models/minigpt4.ts";
 import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import { reshape } from "../tensor/layout.ts";
 import type { KVCache } from "./kv-cache.ts";
 
 /** One position of a sequence: a token id, or an image token's embedding [hiddenSize]. */
@@ -19,13 +18,13 @@ export type Precision = (typeof precisions)[number];
 
 export interface ReadingGraph {
   readonly weights: Weights;
-  /** After the last norm, one row for each new position: [batch * sequence, hiddenSize]. */
-  readonly rows: Value;
+  /** After the last norm, one row for each place of [batch * sequence] that the input `wanted` names: [wanted, hiddenSize]. */
+  readonly hidden: Value;
   /** Outputs that `KVCache.append` takes. */
   readonly cache: Readonly<Record<string, Value>>;
 }
 
-/** Embeddings and transformer; what is computed of `rows` is up to the caller. */
+/** Embeddings and transformer; what is computed of `hidden` is up to the caller. */
 export function readingGraph(
   source: WeightSource,
   config: LlamaConfig,
@@ -48,12 +47,13 @@ export function readingGraph(
     values: input(`values.${i}`, "float32", ["batch", heads, "past", headDim]),
   }));
   const past = { layers, mask: input("pastMask", "float32", ["batch", "past"]) };
-  const { hidden, cache } = llama(weights, embeddings, positions, config, past);
+  const wanted = input("wanted", "int64", ["wanted"]);
+  const { hidden, cache } = llama(weights, embeddings, positions, config, { past, wanted });
   const outputs = cache.flatMap(({ keys, values }, i) => [
     [`newKeys.${i}`, keys],
     [`newValues.${i}`, values],
   ]);
-  return { weights, rows: reshape(hidden, ["batch*sequence", config.hiddenSize]), cache: Object.fromEntries(outputs) };
+  return { weights, hidden, cache: Object.fromEntries(outputs) };
 }
 
 const isMatrix = (name: string) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name);

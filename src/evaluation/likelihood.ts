@@ -8,7 +8,7 @@ import { logits } from "../models/llama.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import { neg } from "../tensor/elementwise.ts";
 import { reshape } from "../tensor/layout.ts";
-import { gather, gatherElements } from "../tensor/lookup.ts";
+import { gatherElements } from "../tensor/lookup.ts";
 import { logSoftmax } from "../tensor/reduce.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 
@@ -35,11 +35,10 @@ export class LikelihoodScorer {
     prompts: readonly (readonly Position[])[],
     { precision, ...options }: SessionOptions & { readonly precision?: Precision } = {},
   ): Promise<LikelihoodScorer> {
-    const { weights, rows, cache } = readingGraph(llm.checkpoint, llm.config, precision);
+    const { weights, hidden, cache } = readingGraph(llm.checkpoint, llm.config, precision);
     const { graph } = weights;
-    const wanted = gather(rows, graph.input("wanted", "int64", ["wanted"]));
     const targets = graph.input("targets", "int64", ["wanted", 1]);
-    const scores = gatherElements(logSoftmax(logits(weights, wanted, llm.config)), targets);
+    const scores = gatherElements(logSoftmax(logits(weights, hidden, llm.config)), targets);
     const losses = neg(reshape(scores, ["wanted"]));
     const session = await Session.create<string>(graph, { losses, ...cache }, options);
     const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = llm.config;

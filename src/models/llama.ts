@@ -8,8 +8,10 @@ import { gatedMlp } from "../nn/mlp.ts";
 import { rmsNorm } from "../nn/norm.ts";
 import { rotaryTables } from "../nn/rotary.ts";
 import type { Weights } from "../nn/weights.ts";
+import { mulDims } from "../tensor/dims.ts";
 import type { Value } from "../tensor/graph.ts";
 import { reshape, transpose } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
 import { logSumExp, reduceSum } from "../tensor/reduce.ts";
 import { rotaryEmbedding } from "../tensor/rotary.ts";
 
@@ -37,14 +39,23 @@ interface LayerCache {
 }
 
 /** Earlier positions of all layers. */
-export interface LlamaPast {
+interface LlamaPast {
   readonly layers: readonly LayerCache[];
   /** float32 [batch, past]: 0 where the cache holds a position, a large negative number where it does not. */
   readonly mask: Value;
 }
 
+export interface LlamaOptions {
+  /** Earlier positions; each new position sees itself, the new ones before it, and the past. */
+  readonly past?: LlamaPast;
+  /** Takes the place of this causal rule: added to the scores, broadcasts against [batch, heads, sequence, sequence]. */
+  readonly mask?: Value;
+  /** int64 [wanted]: the places of [batch * sequence] whose output is wanted. The last layer computes only these. */
+  readonly wanted?: Value;
+}
+
 export interface LlamaOutput {
-  /** After the last norm, [batch, sequence, hiddenSize]; `logits` turns rows of it into scores. */
+  /** After the last norm, [batch, sequence, hiddenSize], or [wanted, hiddenSize]; `logits` turns rows of it into scores. */
   readonly hidden: Value;
   /** Of the new positions alone. */
   readonly cache: readonly LayerCache[];
@@ -59,18 +70,16 @@ export function embedTokens(w: Weights, ids: Value, config: LlamaConfig): Value 
  * The transformer over embeddings [batch, sequence, hiddenSize].
  *
  * @param positions int64 [batch, sequence]
- * @param past earlier positions, or none; each new position sees itself, the new ones before it, and the past
- * @param mask takes the place of this causal rule: added to the scores, broadcasts against [batch, heads, sequence, sequence]
  */
 export function llama(
   w: Weights,
   embeddings: Value,
   positions: Value,
   config: LlamaConfig,
-  past?: LlamaPast,
-  mask: Value = causalMask(embeddings.graph, embeddings.dim(1), past?.mask),
+  { past, mask: ownMask, wanted }: LlamaOptions = {},
 ): LlamaOutput {
   const { graph } = embeddings;
+  const mask = ownMask ?? causalMask(graph, embeddings.dim(1), past?.mask);
   const rotary = rotaryTables(graph, config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
   const model = w.at("model");
   const cache: LayerCache[] = [];
@@ -83,12 +92,19 @@ export function llama(
       cache.push({ keys: transpose(k, [0, 1, 3, 2]), values: v });
       const earlier = past?.layers[i];
       const seen = past && earlier ? cachedAttention(q, k, v, { ...earlier, mask }) : attention(q, k, v, mask);
-      const attended = x.add(linear(layer.at("self_attn.o_proj"), joinHeads(seen), config.hiddenSize));
+      const places = i === config.numHiddenLayers - 1 ? wanted : undefined;
+      const [before, heads] = [rowsAt(x, places), rowsAt(joinHeads(seen), places)];
+      const attended = before.add(linear(layer.at("self_attn.o_proj"), heads, config.hiddenSize));
       const post = rmsNorm(layer.at("post_attention_layernorm"), attended, config.rmsNormEps);
       return attended.add(gatedMlp(layer.at("mlp"), post, config.intermediateSize));
     });
   }
   return { hidden: rmsNorm(model.at("norm"), x, config.rmsNormEps), cache };
+}
+
+/** x [batch, sequence, width] at some places of [batch * sequence] -> [places, width]; all of it if none are given. */
+function rowsAt(x: Value, places: Value | undefined): Value {
+  return places ? gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), x.dim(2)]), places) : x;
 }
 
 /** Scores of the next token, before softmax: hidden [..., hiddenSize] -> [..., vocabSize]. */

@@ -54,8 +54,8 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regulari
   const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
   const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
   const embeddings = embedSequence(w.llm, sequence, config.llm);
-  const { hidden } = llama(w.llm, embeddings, inputs.positions, config.llm, undefined, inputs.mask);
-  const predicting = gather(reshape(hidden, ["batch*sequence", hiddenSize]), inputs.targetPlaces);
+  const { positions, mask, targetPlaces: wanted } = inputs;
+  const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, wanted });
   return negativeLogLikelihood(w.llm, predicting, inputs.targetIds, config.llm);
 }
 

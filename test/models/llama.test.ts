@@ -32,6 +32,28 @@ test("tied embeddings are the output matrix", async () => {
   expect((await scores(source, false)).data).not.toEqual(tied.data);
 });
 
+test("wanted places have the output that they have among all", async () => {
+  const graph = new Graph();
+  const w = new Weights(graph, source);
+  const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
+  const positions = graph.input("positions", "int64", ["batch", "sequence"]);
+  const wanted = graph.input("wanted", "int64", ["wanted"]);
+  const all = llama(w, x, positions, config).hidden;
+  const some = llama(w, x, positions, config, { wanted }).hidden;
+  const int64 = (shape: number[], ...values: bigint[]) => ndarray("int64", shape, BigInt64Array.from(values));
+  const feeds = {
+    x: normal([2, 3, 16], 2),
+    positions: int64([2, 3], 0n, 1n, 2n, 0n, 1n, 2n),
+    wanted: int64([2], 4n, 2n),
+  };
+  const results = await evaluate(graph, { all, some }, feeds);
+  expect(results.some.shape).toEqual([2, 16]);
+  const row = (place: number) => [...results.all.data.slice(place * 16, (place + 1) * 16)] as number[];
+  [...row(4), ...row(2)].forEach((value, i) => {
+    expect(results.some.data[i]).toBeCloseTo(value, 5);
+  });
+});
+
 test("no position sees a later one, and sequences of a batch do not see each other", async () => {
   const embeddings = normal([2, 3, 16], 2);
   const before = (await scores(source, false, embeddings)).data as Float32Array;
