@@ -37,7 +37,7 @@ export interface Parts {
 
 /** Streams the answer to a prompt. `context` remembers what was read, for the next prompt that begins alike. */
 export async function* answer(
-  { llm, tokenizer }: Parts,
+  { llm, tokenizer }: Pick<Parts, "llm" | "tokenizer">,
   prompt: Prompt,
   images: readonly ImageTokens[],
   stop: readonly string[],

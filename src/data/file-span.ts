@@ -17,7 +17,9 @@ export async function readSpan({ path, at }: FileSpan): Promise<Uint8Array> {
     while (done < at.length) {
       const { bytesRead } = await file.read(bytes, done, at.length - done, at.offset + done);
       if (bytesRead === 0) {
-        throw new Error(`${path} ends at byte ${at.offset + done}, but ${at.length} bytes are expected from ${at.offset}`);
+        throw new Error(
+          `${path} ends at byte ${at.offset + done}, but ${at.length} bytes are expected from ${at.offset}`,
+        );
       }
       done += bytesRead;
     }

@@ -11,12 +11,14 @@ export interface Pixels {
   readonly data: Uint8Array;
 }
 
-/** What a picture may cost. */
+/** What a picture may cost, and how it is called. */
 export interface PictureLimits {
   /** Most pixels (width x height) of a picture, checked in its header before anything is decoded. */
   maxPixels?: number;
   /** Most bytes of the encoded picture. */
   maxBytes?: number;
+  /** What messages call it, where it is no file. */
+  name?: string;
 }
 
 const DEFAULT_MAX_PIXELS = 100_000_000;
@@ -39,7 +41,7 @@ export class PictureError extends Error {
  */
 export async function readPicture(source: string | Uint8Array, limits: PictureLimits = {}): Promise<Pixels> {
   const { maxPixels = DEFAULT_MAX_PIXELS, maxBytes = DEFAULT_MAX_BYTES } = limits;
-  const name = typeof source === "string" ? source : "The picture in memory";
+  const name = limits.name ?? (typeof source === "string" ? source : "The picture in memory");
   const size = typeof source === "string" ? await fileSize(source) : source.byteLength;
   if (size === 0) throw new PictureError(`${name} is empty (0 bytes)`);
   if (size > maxBytes) {

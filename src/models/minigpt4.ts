@@ -76,12 +76,39 @@ export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: Pick<
   return layerNorm(w.qformer.at("ln_vision"), evaVit(w.encoder, pixels, encoder), lnVisionEps);
 }
 
-/** Features [images, cells, width] -> what the language model reads, [images, tokens, hiddenSize]. */
-export function imageTokens(w: ImageWeights, features: Value, config: MiniGPT4Config, regularize?: Regularizer): Value {
-  const seen = config.qformer
-    ? qformer(w.qformer, features, config.qformer, regularize)
-    : joinPatches(features, config);
+/**
+ * How far a picture goes through the network before the first trained layer: through the encoder, or also through the
+ * Q-Former (or, without one, the joining of patches). What comes out there is the same in each epoch.
+ */
+export type FrozenDepth = "encoder" | "qformer";
+
+/** Shape of one picture's frozen features. */
+export function frozenShape(config: MiniGPT4Config, depth: FrozenDepth): readonly [tokens: number, width: number] {
+  const [cells, width] = featureShape(config.encoder);
+  if (depth === "encoder") return [cells, width];
+  return [tokensPerImage(config), config.qformer?.hiddenSize ?? joinedPatches * width];
+}
+
+/** pixels [images, 3, size, size] -> [images, ...frozenShape]. */
+export function frozenFeatures(w: ImageWeights, pixels: Value, config: MiniGPT4Config, depth: FrozenDepth): Value {
+  const features = imageFeatures(w, pixels, config);
+  return depth === "encoder" ? features : seenImage(w, features, config);
+}
+
+/** Features [images, ...frozenShape] -> what the language model reads, [images, tokens, hiddenSize]. */
+export function imageTokens(
+  w: ImageWeights,
+  features: Value,
+  config: MiniGPT4Config,
+  { depth = "encoder", regularize }: { readonly depth?: FrozenDepth; readonly regularize?: Regularizer } = {},
+): Value {
+  const seen = depth === "encoder" ? seenImage(w, features, config, regularize) : features;
   return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
+}
+
+/** What the projection reads: [images, cells, width] -> [images, tokens, width of a token]. */
+function seenImage(w: ImageWeights, features: Value, config: MiniGPT4Config, regularize?: Regularizer): Value {
+  return config.qformer ? qformer(w.qformer, features, config.qformer, regularize) : joinPatches(features, config);
 }
 
 /** The class token dropped, and neighbouring patches joined: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */

@@ -1,6 +1,6 @@
 /** A MiniGPT-4 on disk: `config.json`, the weights of encoder, Q-Former and projection, and the name of its language model. */
 import { existsSync } from "node:fs";
-import { isAbsolute, join } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
 import { type PullOptions, pull } from "../checkpoints/pull.ts";
@@ -12,27 +12,29 @@ import { type OpenLlama, openLlama, readJson } from "./open-llama.ts";
 
 const positive = z.number().int().positive();
 
+/** Of a ViT, the dimensions of EVA-CLIP g/14 as BLIP-2 and MiniGPT-4 use it, unless others are given. */
 export const encoderSchema = z.discriminatedUnion("type", [
-  z.strictObject({ type: z.literal("efficientnet_lite0"), image_size: positive }),
+  z.strictObject({ type: z.literal("efficientnet_lite0"), image_size: positive.default(224) }),
   z.strictObject({
     type: z.literal("eva_vit"),
-    image_size: positive,
-    patch_size: positive,
-    hidden_size: positive,
-    num_hidden_layers: positive,
-    num_attention_heads: positive,
-    intermediate_size: positive,
+    image_size: positive.default(224),
+    patch_size: positive.default(14),
+    hidden_size: positive.default(1408),
+    num_hidden_layers: positive.default(39),
+    num_attention_heads: positive.default(16),
+    intermediate_size: positive.default(6144),
     layer_norm_eps: z.number().positive().default(1e-6),
   }),
 ]);
 
+/** The dimensions of the released Q-Former, unless others are given. */
 export const qformerSchema = z.strictObject({
-  num_query_tokens: positive,
-  hidden_size: positive,
-  num_hidden_layers: positive,
-  num_attention_heads: positive,
-  intermediate_size: positive,
-  encoder_width: positive,
+  num_query_tokens: positive.default(32),
+  hidden_size: positive.default(768),
+  num_hidden_layers: positive.default(12),
+  num_attention_heads: positive.default(12),
+  intermediate_size: positive.default(3072),
+  encoder_width: positive.default(1408),
   cross_attention_frequency: positive.default(2),
   layer_norm_eps: z.number().positive().default(1e-12),
 });
@@ -90,7 +92,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
   };
   try {
     for (const name of Object.values(json.weights)) {
-      if (name && !open.has(name)) open.set(name, await openCheckpoint(join(path, name)));
+      if (name && !open.has(name)) open.set(name, await openCheckpoint(resolve(path, name)));
     }
     const config: MiniGPT4Config = {
       encoder: encoderConfig(json.encoder),
@@ -118,7 +120,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
 }
 
 async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {
-  const path = isAbsolute(name) ? name : join(folder, name);
+  const path = resolve(folder, name);
   return existsSync(path) ? path : pull(name, options);
 }
 

@@ -1,104 +1,106 @@
 /** The first steps of a run: Q-Former and projection learn to tell pictures apart, without the language model. */
-import { openCheckpoint } from "../checkpoints/checkpoint.ts";
+import type { ImageTextPair } from "../data/dataset.ts";
 import { efficientNetClasses } from "../models/efficientnet.ts";
-import { featureShape } from "../models/minigpt4.ts";
-import type { NamedArrays } from "../models/qformer-initial.ts";
-import { Weights, weightsInMemory } from "../nn/weights.ts";
+import { frozenShape } from "../models/minigpt4.ts";
+import { layeredWeights } from "../nn/layered-weights.ts";
+import { type WeightSource, Weights, weightsInMemory } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import { WeightAverage } from "./average.ts";
+import type { Random } from "../tensor/random.ts";
 import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
-import { Dropout } from "./dropout.ts";
-import { choose, dropFeatures, namesOf, type Prepared, readFeatures, samplerOf, sessionOptions } from "./prepared.ts";
+import { Dropout, dropFeatures } from "./dropout.ts";
+import type { ModelParts } from "./parts.ts";
 import type { Recipe } from "./recipe.ts";
-import { initialState, optimizerOf, TrainingStep } from "./step.ts";
-import { train } from "./trainer.ts";
+import type { ComposedBatch, Stage, StageSample } from "./stage.ts";
+import type { TextsOf } from "./texts.ts";
 
-type Settings = NonNullable<Recipe["run"]["contrastive"]>;
+export interface ContrastiveStage {
+  readonly stage: Stage;
+  /** Weights of the trained parts, and those that the stage adds. */
+  readonly source: WeightSource;
+}
 
-/** @returns the weights that the next stage begins with, of the names and shapes of `initial` */
+/** @param pairs all that is trained on, for each data set of the recipe */
 export async function contrastiveStage(
-  prepared: Prepared,
-  settings: Settings,
-  initial: NamedArrays,
-): Promise<NamedArrays> {
-  const { recipe, config, llm, sets, random, options } = prepared;
+  recipe: Recipe,
+  parts: ModelParts,
+  textsOf: TextsOf,
+  pairs: readonly (readonly ImageTextPair[])[],
+): Promise<ContrastiveStage> {
+  const { config, llm, image, frozen, isTrained } = parts;
+  const { run } = recipe;
+  const { tokenizer } = llm;
+  const tokensOf = (sample: StageSample) => textsOf(sample).map((text) => tokenizer.encode(text));
+  const captions = pairs.flatMap((set, dataset) => set.flatMap((pair) => tokensOf({ pair, dataset })));
   const table = await llm.checkpoint.readFloat32("model.embed_tokens.weight");
   const words = centreWords(table, llm.config.vocabSize, llm.config.hiddenSize);
-  const captions = sets.flat().flatMap((example) => example.captions);
-  const names = settings.class_names === undefined ? [] : classNames(prepared, settings.class_names);
-  const parameters = { ...initial, ...initialContrastive(captions, words, names.length > 0) };
+  const named = run.contrastive?.class_names;
+  const names = named === undefined ? [] : classNames(recipe, parts, named, pairs, tokensOf);
+  const added = weightsInMemory("new weights", initialContrastive(captions, words, names.length > 0));
+  const source = layeredWeights([added, image]);
   const graph = new Graph();
-  const trained = new Weights(graph, weightsInMemory("the weights in training", parameters), { trainable: () => true });
-  const features = graph.input("features", "float32", ["images", ...featureShape(config.encoder)]);
-  const parts = { encoder: trained, qformer: trained, projection: trained };
-  const dropout = new Dropout(graph, recipe.run.qformer_dropout);
-  const encoder = await openCheckpoint(recipe.model.encoder_ckpt);
-  const teacher = names.length > 0 && { teacher: { encoder: new Weights(graph, encoder), names } };
-  const how = { regularize: (x: Value) => dropout.apply(x), ...teacher };
-  const loss = contrastiveLoss(parts, trained, words, features, config, how);
-  const state = initialState(parameters);
-  const step = await TrainingStep.create(
-    graph,
-    loss,
-    trained.trained,
-    state,
-    optimizerOf(recipe),
-    sessionOptions(options),
-  ).finally(() => encoder.close());
-  const average = new WeightAverage(parameters, recipe.run.average_decay);
-  const sampler = samplerOf(prepared, settings.batch_size);
-  try {
-    await train(step, {
-      schedule: {
-        initLr: settings.init_lr,
-        minLr: settings.init_lr * 0.02,
-        warmupLr: 0,
-        warmupSteps: settings.warmup_steps,
-        totalSteps: settings.steps,
-      },
-      average,
-      onStep: (report) => options.onStep?.("contrastive", report),
-      ...(options.signal && { signal: options.signal }),
-      nextBatch: async () => {
-        const chosen = choose(prepared, sampler);
-        const arrays = captionArrays(
-          chosen.map(({ example: { captions } }) => captions[random.below(captions.length)] ?? []),
-        );
-        const seen = await readFeatures(prepared, chosen);
-        const pooled = names.length > 0 && { pooledFeatures: pool(seen) };
-        dropFeatures(prepared, seen);
-        const feeds = { ...arrays, ...pooled, ...dropout.feeds(chosen.length, random), features: seen };
-        return { feeds, names: namesOf(chosen) };
-      },
+  const trainable = (name: string) => isTrained(name) || added.tensors.has(name);
+  const weights = new Weights(graph, source, { trainable });
+  const features = graph.input("features", "float32", ["images", ...frozenShape(config, frozen.depth)]);
+  const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
+  const loss = contrastiveLoss(
+    { encoder: weights, qformer: weights, projection: weights },
+    weights,
+    words,
+    features,
+    config,
+    {
+      depth: frozen.depth,
+      regularize: (x: Value) => dropout.apply(x),
+      ...(names.length > 0 && { teacher: { encoder: weights, names } }),
+    },
+  );
+
+  function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
+    const chosen = samples.map((sample) => {
+      const texts = tokensOf(sample);
+      return texts[random.below(texts.length)] ?? [];
     });
-  } finally {
-    await step.release();
+    const tokens = chosen.reduce((sum, ids) => sum + ids.length, 0);
+    return {
+      targets: samples.length,
+      tokens,
+      places: tokens,
+      feeds(seen) {
+        const pooled = names.length > 0 && { pooledFeatures: pool(seen) };
+        dropFeatures(seen.data, run.feature_dropout, random);
+        return { ...captionArrays(chosen), ...pooled, ...dropout.feeds(samples.length, random), features: seen };
+      },
+    };
   }
-  if (options.signal?.aborted) {
-    options.onMessage?.("Stopped in the contrastive stage, of which nothing is kept; begin again without --resume.");
-    options.signal.throwIfAborted();
-  }
-  return Object.fromEntries(Object.keys(initial).map((name) => [name, average.arrays[name] as NdArray<"float32">]));
+  return { source, stage: { name: "contrastive", graph, loss, trained: weights.trained, compose } };
 }
 
 /** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
-function classNames({ recipe, config, sets }: Prepared, dataset: string): (readonly number[])[] {
+function classNames(
+  { datasets }: Recipe,
+  { config }: ModelParts,
+  wanted: string,
+  pairs: readonly (readonly ImageTextPair[])[],
+  tokensOf: (sample: StageSample) => readonly (readonly number[])[],
+): (readonly number[])[] {
   if (config.encoder.type !== "efficientnet_lite0") {
     throw new Error(`run.contrastive.class_names: the encoder ${config.encoder.type} has no classifier; leave it out`);
   }
-  const known = Object.keys(recipe.datasets);
-  const set = sets[known.indexOf(dataset)];
+  const known = Object.keys(datasets);
+  const dataset = known.indexOf(wanted);
+  const set = pairs[dataset];
   if (!set) {
-    throw new Error(`run.contrastive.class_names: no data set is named ${dataset}; there are ${known.join(", ")}`);
+    throw new Error(`run.contrastive.class_names: no data set is named ${wanted}; there are ${known.join(", ")}`);
   }
   if (set.length !== efficientNetClasses) {
     throw new Error(
-      `run.contrastive.class_names: data set ${dataset} has ${set.length} pictures to train on, but the encoder's classifier ` +
+      `run.contrastive.class_names: data set ${wanted} has ${set.length} pictures to train on, but the encoder's classifier ` +
         `knows ${efficientNetClasses} classes; give one picture for each, named so that they sort in the classifier's order`,
     );
   }
-  return set.map(({ captions }) => captions[0] ?? []);
+  const byName = set.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return byName.map((pair) => tokensOf({ pair, dataset })[0] ?? []);
 }
 
 /** [images, cells, width] -> [images, 1, width]: the mean of the cells. */

@@ -7,7 +7,6 @@
  */
 import { efficientNetLogits, efficientNetWidth } from "../models/efficientnet.ts";
 import { imageTokens, type MiniGPT4Config, type MiniGPT4Weights } from "../models/minigpt4.ts";
-import type { Regularizer } from "../models/qformer.ts";
 import type { NamedArrays } from "../models/qformer-initial.ts";
 import type { Weights } from "../nn/weights.ts";
 import { bytesOf, type NdArray, ndarray } from "../tensor/array.ts";
@@ -17,6 +16,7 @@ import { reshape, transpose } from "../tensor/layout.ts";
 import { gather, gatherElements } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
 import { logSoftmax, reduceMean, reduceSum } from "../tensor/reduce.ts";
+import type { LossOptions } from "./loss.ts";
 
 /** As in BLIP-2. */
 const labelSmoothing = 0.1;
@@ -80,7 +80,7 @@ export function initialContrastive(
  * The loss of a batch of pictures and captions that belong together pairwise; all other pairs are negatives.
  *
  * @param added the weights of `initialContrastive`
- * @param features [images, cells, width]
+ * @param features [images, ...frozenShape]
  */
 export function contrastiveLoss(
   w: Omit<MiniGPT4Weights, "llm">,
@@ -88,13 +88,13 @@ export function contrastiveLoss(
   words: WordTable,
   features: Value,
   config: MiniGPT4Config,
-  { regularize, teacher }: { readonly regularize?: Regularizer; readonly teacher?: Teacher } = {},
+  { teacher, ...how }: LossOptions & { readonly teacher?: Teacher } = {},
 ): Value {
   const { graph } = added;
   const ids = graph.input("captionIds", "int64", ["images", "words"]);
   const mask = graph.input("captionMask", "float32", ["images", "words", 1]);
   const own = graph.input("own", "int64", ["images", 1]);
-  const pictures = normalize(reduceMean(imageTokens(w, features, config, regularize), [1], { keep: false }));
+  const pictures = normalize(reduceMean(imageTokens(w, features, config, how), [1], { keep: false }));
   const captions = normalize(meanOfWords(added, words, ids, mask));
   const similarity = matmul(pictures, captions, { transB: true }).mul(scaleOf(added, "log_scale"));
   const paired = smoothedLoss(similarity, own)

@@ -43,3 +43,10 @@ export function dropoutMask(length: number, share: number, random: Random): Floa
   for (let i = 0; i < length; i++) if (random.uint32() >= limit) mask[i] = kept;
   return mask;
 }
+
+/** Sets a share of the values to zero, in place, and scales the others up. */
+export function dropFeatures(values: Float32Array, share: number, random: Random): void {
+  if (share === 0) return;
+  const mask = dropoutMask(values.length, share, random);
+  for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) * (mask[i] as number);
+}

@@ -2,7 +2,8 @@
 import { llama, negativeLogLikelihood } from "../models/llama.ts";
 import {
   embedSequence,
-  featureShape,
+  type FrozenDepth,
+  frozenShape,
   imageTokens,
   type MiniGPT4Config,
   type MiniGPT4Weights,
@@ -12,11 +13,11 @@ import { mulDims } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
-import { reduceMean } from "../tensor/reduce.ts";
+import { reduceSum } from "../tensor/reduce.ts";
 
-/** Inputs of the graph for one batch; `batchArrays` makes their arrays. */
+/** Inputs of the graph for one batch; `batchSequences` makes their arrays. */
 interface BatchInputs {
-  /** float32 [images, cells, width]. */
+  /** float32 [images, ...frozenShape]. */
   readonly features: Value;
   /** int64 [batch, sequence]. */
   readonly ids: Value;
@@ -31,10 +32,10 @@ interface BatchInputs {
   readonly targetIds: Value;
 }
 
-function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
+function batchInputs(graph: Graph, config: MiniGPT4Config, depth: FrozenDepth): BatchInputs {
   const indices = (name: string, ...shape: string[]) => graph.input(name, "int64", shape);
   return {
-    features: graph.input("features", "float32", ["images", ...featureShape(config.encoder)]),
+    features: graph.input("features", "float32", ["images", ...frozenShape(config, depth)]),
     ids: indices("ids", "batch", "sequence"),
     positions: indices("positions", "batch", "sequence"),
     mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
@@ -45,12 +46,18 @@ function batchInputs(graph: Graph, config: MiniGPT4Config): BatchInputs {
   };
 }
 
+export interface LossOptions {
+  /** Where the fed features come from. */
+  readonly depth?: FrozenDepth;
+  readonly regularize?: Regularizer;
+}
+
 /** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
-export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regularize?: Regularizer): Value {
+export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
   const { graph } = w.llm;
-  const inputs = batchInputs(graph, config);
+  const inputs = batchInputs(graph, config, options.depth ?? "encoder");
   const { hiddenSize } = config.llm;
-  const tokens = imageTokens(w, inputs.features, config, regularize);
+  const tokens = imageTokens(w, inputs.features, config, options);
   const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
   const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
   const embeddings = embedSequence(w.llm, sequence, config.llm);
@@ -59,7 +66,11 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, regulari
   return negativeLogLikelihood(w.llm, predicting, inputs.targetIds, config.llm);
 }
 
-/** The mean over all target tokens of the batch. */
-export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, regularize?: Regularizer): Value {
-  return reduceMean(tokenLosses(w, config, regularize), [0], { keep: false });
+/**
+ * The mean over all target tokens of a step. A step may consist of several batches, whose losses add up: the input
+ * `targetShare` is 1 / targets of the whole step.
+ */
+export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
+  const losses = tokenLosses(w, config, options);
+  return reduceSum(losses, [0], { keep: false }).mul(w.llm.graph.input("targetShare", "float32", []));
 }

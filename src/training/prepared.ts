@@ -1,88 +1,123 @@
-/** What a run has ready before its first step: the language model, the pictures with their texts, and their features. */
-import type { FeatureStore } from "../data/feature-store.ts";
-import { Sampler, type SamplerState, sharesOf } from "../data/sampler.ts";
-import type { MiniGPT4Config } from "../models/minigpt4.ts";
-import type { OpenLlama } from "../models/open-llama.ts";
-import type { NdArray } from "../tensor/array.ts";
-import type { Random } from "../tensor/random.ts";
+/** What a run has ready before its first step: the model's parts, the pictures with their texts, and where features come from. */
+import { appendFile } from "node:fs/promises";
+import { join } from "node:path";
+import { cacheFolder } from "../checkpoints/cache-folder.ts";
+import type { Dataset, Problem } from "../data/dataset.ts";
+import { defaultWorkers, startDecoder } from "../data/decoder.ts";
+import { FeatureCache } from "../data/feature-cache.ts";
+import { FrozenFeatures } from "../data/frozen-features.ts";
+import { Mixture, type MixtureState } from "../data/mixture.ts";
+import { openDataset } from "../data/open-dataset.ts";
+import { PictureLoader } from "../data/picture-loader.ts";
+import { ProblemReport } from "../data/problems.ts";
+import { ShuffledStream } from "../data/shuffled-stream.ts";
+import { holdOut } from "../data/split.ts";
+import { frozenShape, imageSpec } from "../models/minigpt4.ts";
 import type { SessionOptions } from "../tensor/session.ts";
-import type { Example } from "./dataset.ts";
-import { dropoutMask } from "./dropout.ts";
+import { type ModelParts, openParts } from "./parts.ts";
+import { readPrompts, type TrainingPrompt } from "./prompts.ts";
 import type { Recipe } from "./recipe.ts";
-import type { StepReport } from "./trainer.ts";
+import type { StageSample } from "./stage.ts";
+import { type TextsOf, textsOfRecipe } from "./texts.ts";
+import type { Pictures } from "./validation.ts";
 
-export interface RunOptions extends SessionOptions {
-  /** Goes on from the saved state in the output folder. */
-  readonly resume?: boolean;
-  readonly onFeatures?: (done: number, total: number) => void;
-  /** `stage` is "contrastive" or "captions". */
-  readonly onStep?: (stage: string, report: StepReport) => void;
-  /** The mean loss of the watched pictures' texts after a step. */
-  readonly onValidation?: (step: number, loss: number) => void;
-  readonly onMessage?: (message: string) => void;
-  readonly signal?: AbortSignal;
-}
-
-/** Everything that both stages need. */
-export interface Prepared {
+export interface Prepared extends Pictures {
   readonly recipe: Recipe;
-  readonly config: MiniGPT4Config;
-  readonly llm: OpenLlama;
-  /** The examples of each data set of the recipe, in its order. */
-  readonly sets: readonly (readonly Example[])[];
-  /** Their features follow those of `sets`. */
-  readonly validation: readonly Example[];
-  /** `run.views` rows for each example. */
-  readonly features: FeatureStore;
-  readonly random: Random;
-  readonly options: RunOptions;
+  readonly parts: ModelParts;
+  /** What is trained on, for each data set of the recipe. */
+  readonly datasets: readonly Dataset[];
+  /** Watched during the run. */
+  readonly validation: readonly StageSample[];
+  readonly textsOf: TextsOf;
+  readonly prompts: readonly TrainingPrompt[];
+  readonly cache: FeatureCache | undefined;
+  /** The recipe's mixture of data sets, from its beginning or from a place in it. */
+  mixture(place?: MixtureState): Mixture;
+  close(): Promise<void>;
 }
 
-/** Only what concerns the engine. */
-export function sessionOptions({ device, threads }: RunOptions): SessionOptions {
-  return { ...(device && { device }), ...(threads && { threads }) };
+export interface PrepareOptions extends SessionOptions {
+  /** Where broken samples are noted, a JSON object a line; left out, they are only counted. */
+  readonly problemsPath?: string;
+  readonly onMessage?: (message: string) => void;
 }
 
-/** An example in one of its views. */
-export interface Chosen {
-  readonly example: Example;
-  /** Row of the features. */
-  readonly row: number;
+/** Opens everything that a recipe names. @throws Error naming what is missing or does not fit */
+export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Promise<Prepared> {
+  const { run } = recipe;
+  const { problemsPath, onMessage, ...session } = options;
+  const parts = await openParts(recipe);
+  const closing: (() => Promise<void>)[] = [() => parts.close()];
+  const close = async () => {
+    for (const step of closing.reverse()) await step();
+  };
+  try {
+    const problems = new ProblemReport(run.max_broken, (problem) => {
+      if (problemsPath) void appendFile(problemsPath, `${JSON.stringify(problem)}\n`);
+    });
+    const onProblem = (problem: Problem) => problems.add(problem);
+    const { datasets, validation } = await openDatasets(recipe);
+    const { frozen: frozenPart, frozenKey } = parts;
+    const cacheAt = cachePath(recipe);
+    const shape = frozenShape(parts.config, frozenPart.depth);
+    const cache = cacheAt ? await FeatureCache.open({ folder: cacheAt, key: frozenKey, shape }, onMessage) : undefined;
+    if (cache) closing.push(() => cache.close());
+    const decoder = startDecoder(run.num_workers ?? defaultWorkers());
+    closing.push(() => decoder.close());
+    const frozen = new FrozenFeatures(frozenPart, cache, session);
+    closing.push(() => frozen.release());
+    const ratios = Object.values(recipe.datasets).map(({ sample_ratio: ratio }) => ratio);
+    return {
+      recipe,
+      parts,
+      datasets,
+      validation,
+      problems,
+      cache,
+      frozen,
+      loader: new PictureLoader(imageSpec(parts.config.encoder), decoder, cache),
+      textsOf: textsOfRecipe(recipe, datasets),
+      prompts: await readPrompts(recipe, parts.llm.tokenizer),
+      mixture(place) {
+        const streams = datasets.map((dataset, i) => {
+          const seed = run.seed * 1000 + i;
+          const stream = { seed, shuffleBuffer: run.shuffle_buffer, onProblem };
+          return { stream: new ShuffledStream(dataset, stream, place?.streams[i]), ratio: ratios[i] ?? 1 };
+        });
+        return new Mixture(streams, place?.behind);
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }
 
-/** Draws batches that hold each data set's share. */
-export function samplerOf({ recipe, sets, random }: Prepared, batchSize: number, state?: SamplerState): Sampler {
-  const ratios = Object.values(recipe.datasets).map(({ sample_ratio }) => sample_ratio);
-  const perBatch = sharesOf(ratios, batchSize);
-  const shares = sets.map((set, i) => ({ size: set.length, perBatch: perBatch[i] as number }));
-  return new Sampler(shares, random, state);
+/** The data sets of a recipe, without what is held out of them, and what is watched. */
+async function openDatasets(recipe: Recipe): Promise<{ datasets: Dataset[]; validation: StageSample[] }> {
+  const datasets: Dataset[] = [];
+  const validation: StageSample[] = [];
+  for (const [name, { path, layout, images, filter, hold_out: heldOut, validate }] of Object.entries(recipe.datasets)) {
+    try {
+      const dataset = await openDataset(path, {
+        ...(layout && { layout }),
+        ...(images && { images }),
+        ...(filter && { filter }),
+      });
+      const { train: usable } = await holdOut(dataset, heldOut);
+      const { train, heldOut: watched } = await holdOut(usable, validate);
+      validation.push(...watched.map((pair) => ({ pair, dataset: datasets.length })));
+      datasets.push(train);
+    } catch (cause) {
+      throw new Error(`Data set ${name}: ${(cause as Error).message}`, { cause });
+    }
+  }
+  return { datasets, validation };
 }
 
-/** The pictures of the next batch, each in a random view. */
-export function choose({ recipe, sets, random }: Prepared, sampler: Sampler): Chosen[] {
-  const { views } = recipe.run;
-  return sampler.next().flatMap((samples, set) => {
-    const before = sets.slice(0, set).reduce((sum, { length }) => sum + length, 0);
-    return samples.map((index) => ({
-      example: sets[set]?.[index] as Example,
-      row: (before + index) * views + random.below(views),
-    }));
-  });
-}
-
-/** Features of the chosen views, [images, cells, width]. */
-export function readFeatures({ features }: Prepared, chosen: readonly Chosen[]): Promise<NdArray<"float32">> {
-  return features.readRows(chosen.map(({ row }) => row));
-}
-
-/** Sets a share of the features to zero, in place, and scales the rest up (dropout). */
-export function dropFeatures({ recipe, random }: Prepared, { data }: NdArray<"float32">): void {
-  const { feature_dropout: share } = recipe.run;
-  if (share === 0) return;
-  const mask = dropoutMask(data.length, share, random);
-  for (let i = 0; i < data.length; i++) data[i] = (data[i] as number) * (mask[i] as number);
-}
-
-export function namesOf(chosen: readonly Chosen[]): string[] {
-  return chosen.map(({ example }) => example.pair.picture);
+/** Where a recipe keeps features; undefined if it does not. */
+function cachePath({ run: { feature_cache: cache } }: Recipe): string | undefined {
+  if (cache === false) return undefined;
+  return cache === true ? join(cacheFolder(), "features") : cache;
 }

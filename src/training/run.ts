@@ -1,94 +1,189 @@
-/** A run of a recipe: features, the contrastive stage where there is one, the stage itself, and the model folder. */
+/** A run of a recipe: the contrastive stage where there is one, the stage itself, and the model folder. */
 import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { pull } from "../checkpoints/pull.ts";
-import type { MiniGPT4Config } from "../models/minigpt4.ts";
-import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
-import { type OpenLlama, openLlama } from "../models/open-llama.ts";
-import { initialProjection, initialQFormer, type NamedArrays } from "../models/qformer-initial.ts";
-import { Random } from "../tensor/random.ts";
+import { layeredWeights } from "../nn/layered-weights.ts";
+import { weightsInMemory } from "../nn/weights.ts";
+import type { SessionOptions } from "../tensor/session.ts";
 import { captionStage } from "./caption-stage.ts";
+import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
 import { contrastiveStage } from "./contrastive-stage.ts";
-import { readExamples } from "./dataset.ts";
-import { openFeatures } from "./features.ts";
-import { type Prepared, type RunOptions, sessionOptions } from "./prepared.ts";
+import { Describer } from "./describer.ts";
+import { MetricsLog } from "./metrics.ts";
+import { type Prepared, prepare } from "./prepared.ts";
 import type { Recipe } from "./recipe.ts";
 import { saveModelFolder } from "./save.ts";
+import { type RunEvents, runStage, type StageRun } from "./stage-run.ts";
+import { Validation } from "./validation.ts";
 
-export type { RunOptions } from "./prepared.ts";
+export interface RunOptions extends SessionOptions, RunEvents {
+  /** Goes on from the newest checkpoint in the output folder. */
+  readonly resume?: boolean;
+  /** Begins anew where the output folder holds a run. */
+  readonly overwrite?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** In the order in which they are run. */
+const stages = ["contrastive", "captions"] as const;
 
 /** Runs a recipe. @returns the folder of the trained model, which `MiniGPT4.load` takes */
 export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promise<string> {
-  const { model, run } = recipe;
-  await mkdir(run.output_dir, { recursive: true });
-  const llm = await openLlama(existsSync(model.llm) ? model.llm : await pull(model.llm));
+  const { run } = recipe;
+  const checkpoints = new Checkpoints(run.output_dir, stages, run.keep_last);
+  const resumed = await begin(run.output_dir, checkpoints, options);
+  const prepared = await prepare(recipe, {
+    ...sessionOf(options),
+    problemsPath: join(run.output_dir, "broken.jsonl"),
+    ...(options.onMessage && { onMessage: options.onMessage }),
+  });
   try {
-    const prepared = await prepare(recipe, llm, options);
-    try {
-      const trained = await captionStage(prepared, () => initialWeights(prepared));
-      await saveModelFolder(run.output_dir, modelJson(recipe), trained, model.encoder_ckpt);
-      return run.output_dir;
-    } finally {
-      await prepared.features.close();
-    }
+    const begun = await contrastiveWeights(prepared, checkpoints, options, resumed);
+    const trained = await captionWeights(prepared, checkpoints, options, begun, resumed);
+    await saveModelFolder(recipe, prepared.parts, trained);
+    return run.output_dir;
   } finally {
-    await llm.checkpoint.close();
+    await prepared.close();
   }
 }
 
-async function prepare(recipe: Recipe, llm: OpenLlama, options: RunOptions): Promise<Prepared> {
-  const { model, run } = recipe;
-  const encoder = encoderConfig(model.encoder);
-  const config: MiniGPT4Config = { encoder, ...qformerConfig(model.qformer), llm: llm.config };
-  const read = await readExamples(recipe, llm.tokenizer);
-  const sets = read.map(({ train }) => train);
-  const validation = read.flatMap((set) => set.validation);
-  const texts = sets.flat().flatMap(({ captions }) => captions);
-  options.onMessage?.(`${sets.flat().length} pictures, ${texts.length} texts to learn from`);
-  const pictures = [...sets.flat(), ...validation].map(({ pair }) => pair);
-  const features = await openFeatures(pictures, encoder, {
-    ...sessionOptions(options),
-    encoderPath: model.encoder_ckpt,
-    storePath: join(run.output_dir, "features.safetensors"),
-    views: { count: run.views, minSide: run.crop_min_side },
-    onProgress: options.onFeatures ?? (() => {}),
-    ...(options.signal && { signal: options.signal }),
-  });
-  return { recipe, config, llm, sets, validation, features, random: new Random(run.seed), options };
+/** Looks what the output folder holds. @returns the state to go on from */
+async function begin(
+  folder: string,
+  checkpoints: Checkpoints,
+  { resume, overwrite, onMessage }: RunOptions,
+): Promise<RunState | undefined> {
+  if (resume) return checkpoints.latest(onMessage);
+  if (!(await checkpoints.isEmpty())) {
+    if (!overwrite) {
+      throw new Error(
+        `${folder} holds a run already: go on with --resume, begin anew with --overwrite, or give another run.output_dir`,
+      );
+    }
+    await checkpoints.clear();
+  }
+  await mkdir(folder, { recursive: true });
+  await rm(join(folder, "broken.jsonl"), { force: true });
+  return undefined;
 }
 
-/** The Q-Former and projection that the caption stage begins with. */
-async function initialWeights(prepared: Prepared): Promise<NamedArrays> {
-  const { recipe, config, random } = prepared;
-  if (!config.qformer) throw new Error("This recipe trains a Q-Former, but model.qformer is missing");
-  const parameters = {
-    ...initialQFormer(config.qformer, random),
-    ...initialProjection(config.qformer.hiddenSize, config.llm.hiddenSize, random),
-  };
+/** The first stage, where the recipe has one that is not over. @returns the weights that the captions begin with */
+async function contrastiveWeights(
+  prepared: Prepared,
+  checkpoints: Checkpoints,
+  options: RunOptions,
+  resumed: RunState | undefined,
+): Promise<NamedArrays> {
+  const { recipe, parts, datasets, textsOf } = prepared;
   const { contrastive } = recipe.run;
-  return contrastive ? contrastiveStage(prepared, contrastive, parameters) : parameters;
+  if (!contrastive || resumed?.stage === "captions") return {};
+  const listed = await Promise.all(
+    datasets.map(async (dataset) =>
+      (await Promise.all(dataset.parts.map((part) => part.read()))).flatMap(({ pairs }) => pairs),
+    ),
+  );
+  const { stage, source } = await contrastiveStage(recipe, parts, textsOf, listed);
+  const metrics = await openMetrics(recipe, stage.name, resumed);
+  try {
+    const weights = await runStage(
+      prepared,
+      stage,
+      source,
+      {
+        ...stageRunOf(prepared, checkpoints, metrics, options),
+        schedule: {
+          initLr: contrastive.init_lr,
+          minLr: contrastive.init_lr * 0.02,
+          warmupLr: 0,
+          warmupSteps: contrastive.warmup_steps,
+          totalSteps: contrastive.steps,
+        },
+        batchSize: contrastive.batch_size,
+        accumulate: 1,
+      },
+      resumed,
+    );
+    options.signal?.throwIfAborted();
+    return Object.fromEntries(Object.entries(weights).filter(([name]) => parts.isTrained(name)));
+  } finally {
+    await metrics.close();
+  }
 }
 
-function modelJson({ model }: Recipe) {
-  const [first] = model.prompts;
+/** @param begun weights that take the place of those in the recipe's files */
+async function captionWeights(
+  prepared: Prepared,
+  checkpoints: Checkpoints,
+  options: RunOptions,
+  begun: NamedArrays,
+  resumed: RunState | undefined,
+): Promise<NamedArrays> {
+  const { recipe, parts, prompts, textsOf, validation } = prepared;
+  const { run } = recipe;
+  const source = layeredWeights([weightsInMemory("the weights of the stage before", begun), parts.image]);
+  const stage = captionStage(recipe, parts, source, prompts, textsOf);
+  const own = resumed?.stage === stage.name ? resumed : undefined;
+  const metrics = await openMetrics(recipe, undefined, own);
+  const [prompt] = prompts;
+  const session = sessionOf(options);
+  const watched = validation.length > 0 && prompt ? { prompt } : undefined;
+  const measured =
+    watched && (await Validation.create(recipe, parts, source, validation, watched.prompt, textsOf, prepared, session));
+  const described = validation.slice(0, run.describe);
+  const describer =
+    watched && described.length > 0
+      ? await Describer.create(parts, source, watched.prompt, described, prepared, session)
+      : undefined;
+  try {
+    const stageOptions: StageRun = {
+      ...stageRunOf(prepared, checkpoints, metrics, options),
+      schedule: {
+        initLr: run.init_lr,
+        minLr: run.min_lr,
+        warmupLr: run.warmup_lr,
+        warmupSteps: run.warmup_steps,
+        totalSteps: run.max_epoch * run.iters_per_epoch,
+      },
+      batchSize: run.batch_size,
+      accumulate: run.accum_grad_iters,
+      ...(measured && { watch: { validation: measured, every: run.validate_every, ...(describer && { describer }) } }),
+    };
+    return await runStage(prepared, stage, source, stageOptions, own);
+  } finally {
+    await metrics.close();
+    await measured?.release();
+    await describer?.release();
+  }
+}
+
+function openMetrics({ run }: Recipe, stage: string | undefined, resumed: RunState | undefined): Promise<MetricsLog> {
+  return MetricsLog.open(run.output_dir, {
+    ...(stage !== undefined && { stage }),
+    ...(resumed && { resumeAt: resumed.state.step }),
+  });
+}
+
+/** What all stages have in common. */
+function stageRunOf(
+  { recipe }: Prepared,
+  checkpoints: Checkpoints,
+  metrics: MetricsLog,
+  { onStep, onValidation, onSamples, onMessage, signal, ...session }: RunOptions,
+) {
   return {
-    model_type: "minigpt4" as const,
-    encoder: model.encoder,
-    qformer: model.qformer,
-    llm: model.llm,
-    weights: {
-      encoder: "encoder.safetensors",
-      qformer: "qformer.safetensors",
-      projection: "projection.safetensors",
-    },
-    prompt_template: model.prompt_template as "chatml",
-    describe: describePrompt(first?.text ?? "", first?.end_sym ?? ""),
+    checkpoints,
+    metrics,
+    saveEvery: recipe.run.save_every,
+    session: sessionOf(session),
+    ...(onStep && { onStep }),
+    ...(onValidation && { onValidation }),
+    ...(onSamples && { onSamples }),
+    ...(onMessage && { onMessage }),
+    ...(signal && { signal }),
   };
 }
 
-/** The words after the picture are said again before a description: "A photo of" two dogs. */
-function describePrompt(prompt: string, endSym: string) {
-  const [before = "", after = ""] = prompt.split("<ImageHere>");
-  return { prompt: `${before}<ImageHere>`, begins_with: after, stop: [endSym] };
+/** Only what concerns the engine. */
+function sessionOf({ device, threads }: SessionOptions): SessionOptions {
+  return { ...(device && { device }), ...(threads && { threads }) };
 }

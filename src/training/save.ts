@@ -1,89 +1,81 @@
-/** What a run leaves: a model folder that can be used at once, and a state from which the run goes on. */
+/** What a run leaves: a model folder that can be used at once. */
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { openSafetensors, writeSafetensors } from "../checkpoints/safetensors.ts";
+import { copyFile, mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { join, relative, resolve } from "node:path";
+import { writeSafetensors } from "../checkpoints/safetensors.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
-import type { NamedArrays } from "../models/qformer-initial.ts";
-import { type NdArray, ndarray } from "../tensor/array.ts";
+import { ndarray } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
-import type { TrainingState } from "./step.ts";
+import type { NamedArrays } from "./checkpoints.ts";
+import type { ModelParts } from "./parts.ts";
+import { readPrompts } from "./prompts.ts";
+import type { Recipe } from "./recipe.ts";
 
-/** Writes a model folder: trained weights as float16, the encoder's file as it is. */
-export async function saveModelFolder(
-  folder: string,
-  json: ModelFolderJson,
-  trained: NamedArrays,
-  encoderPath: string,
-): Promise<void> {
+/** Frozen files up to this size are copied into the folder, larger ones are referred to. */
+const largestCopy = 2 ** 27;
+
+/** Writes the model folder of a recipe: trained weights as float16 in files of their own, frozen ones from their files. */
+export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained: NamedArrays): Promise<void> {
+  const { model, run } = recipe;
+  const folder = run.output_dir;
   await mkdir(folder, { recursive: true });
-  const part = (isPart: (name: string) => boolean) =>
-    Object.fromEntries(
-      Object.entries(trained)
-        .filter(([name]) => isPart(name))
-        .map(([name, { shape, data }]) => [name, ndarray("float16", shape, float32ToFloat16(data))]),
-    );
+  const encoder = await placeFile(model.encoder_ckpt, folder, "encoder.safetensors");
   const isProjection = (name: string) => name.startsWith("llama_proj.");
-  await writeSafetensors(join(folder, "projection.safetensors"), part(isProjection));
-  await writeSafetensors(
-    join(folder, "qformer.safetensors"),
-    part((name) => !isProjection(name)),
-  );
-  const encoder = join(folder, "encoder.safetensors");
-  await copyFile(encoderPath, `${encoder}.partial`);
-  await rename(`${encoder}.partial`, encoder);
+  await writePart(join(folder, "projection.safetensors"), trained, isProjection);
+  const qformer = await qformerFile(recipe, parts, trained);
+  const [prompt] = await readPrompts(recipe, parts.llm.tokenizer);
+  const json: ModelFolderJson = {
+    model_type: "minigpt4",
+    encoder: model.encoder,
+    ...(model.qformer && { qformer: model.qformer }),
+    llm: existsSync(model.llm) ? relative(resolve(folder), resolve(model.llm)) : model.llm,
+    weights: { encoder, ...(qformer && { qformer }), projection: "projection.safetensors" },
+    prompt_template: model.conversation as ModelFolderJson["prompt_template"],
+    describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym),
+  };
   const config = join(folder, "config.json");
   await writeFile(`${config}.partial`, `${JSON.stringify(json, null, 2)}\n`);
   await rename(`${config}.partial`, config);
 }
 
-const prefixes = { parameters: "", means: "mean:", variances: "variance:", average: "average:" } as const;
-
-/** Everything that a run needs to go on: weights, optimiser, average, and `place` (data position, random state). */
-export async function saveState(
-  path: string,
-  state: TrainingState,
-  average: NamedArrays,
-  place: unknown,
-): Promise<void> {
-  const arrays: Record<string, NdArray> = {};
-  const parts = { ...state, average };
-  for (const [key, prefix] of Object.entries(prefixes) as [keyof typeof prefixes, string][]) {
-    for (const [name, array] of Object.entries(parts[key])) arrays[prefix + name] = array;
+/** The file of a model folder that holds the Q-Former and the norm before it; none where neither is used. */
+async function qformerFile(
+  { model, run }: Recipe,
+  parts: ModelParts,
+  trained: NamedArrays,
+): Promise<string | undefined> {
+  const isQFormer = (name: string) => /^(query_tokens$|Qformer\.|ln_vision\.)/.test(name);
+  if (!Object.keys(trained).some(isQFormer)) {
+    const origin = parts.origins.qformer ?? model.qformer_ckpt;
+    return origin === undefined ? undefined : placeFile(origin, run.output_dir, "qformer.safetensors");
   }
-  await writeSafetensors(path, arrays, { step: `${state.step}`, place: JSON.stringify(place) });
+  const all: NamedArrays = { ...trained };
+  for (const [name, { shape }] of parts.image.tensors) {
+    if (isQFormer(name) && !all[name]) all[name] = ndarray("float32", shape, await parts.image.readFloat32(name));
+  }
+  await writePart(join(run.output_dir, "qformer.safetensors"), all, isQFormer);
+  return "qformer.safetensors";
 }
 
-export interface SavedState {
-  readonly state: TrainingState;
-  readonly average: NamedArrays;
-  readonly place: unknown;
+async function writePart(path: string, arrays: NamedArrays, isPart: (name: string) => boolean): Promise<void> {
+  const part = Object.entries(arrays).filter(([name]) => isPart(name));
+  const halves = part.map(([name, { shape, data }]) => [name, ndarray("float16", shape, float32ToFloat16(data))]);
+  await writeSafetensors(path, Object.fromEntries(halves));
 }
 
-/** Reads what `saveState` wrote. @throws Error naming the file if it is none */
-export async function loadState(path: string): Promise<SavedState> {
-  if (!existsSync(path)) throw new Error(`There is no saved state at ${path} to go on from; begin without --resume`);
-  const file = await openSafetensors(path);
-  try {
-    const { step, place } = file.metadata;
-    if (typeof step !== "string" || typeof place !== "string") throw new Error(`${path} is no saved state of a run`);
-    const read = async (prefix: string) => {
-      const others = Object.values(prefixes).filter((other) => other !== "" && other !== prefix);
-      const arrays: NamedArrays = {};
-      for (const [name, { shape }] of file.tensors) {
-        if (!name.startsWith(prefix) || others.some((other) => prefix === "" && name.startsWith(other))) continue;
-        arrays[name.slice(prefix.length)] = ndarray("float32", shape, await file.readFloat32(name));
-      }
-      return arrays;
-    };
-    const state = {
-      step: Number(step),
-      parameters: await read(prefixes.parameters),
-      means: await read(prefixes.means),
-      variances: await read(prefixes.variances),
-    };
-    return { state, average: await read(prefixes.average), place: JSON.parse(place) };
-  } finally {
-    await file.close();
-  }
+/** Copies a file into the folder, or refers to it where it is large. @returns the file as the folder's config names it */
+async function placeFile(path: string, folder: string, name: string): Promise<string> {
+  const { size } = await stat(path);
+  if (size > largestCopy || !path.endsWith(".safetensors")) return relative(resolve(folder), resolve(path));
+  const copy = join(folder, name);
+  if (resolve(copy) === resolve(path)) return name;
+  await copyFile(path, `${copy}.partial`);
+  await rename(`${copy}.partial`, copy);
+  return name;
+}
+
+/** The words after the picture are said again before a description: "A photo of" two dogs. */
+function describePrompt(prompt: string, endSym: string): ModelFolderJson["describe"] {
+  const [before = "", after = ""] = prompt.split("<ImageHere>");
+  return { prompt: `${before}<ImageHere>`, begins_with: after, stop: [endSym] };
 }

@@ -1,10 +1,12 @@
-/** A training step as one session call: forward, backward to what is trained, AdamW. */
+/** A training step: forward, backward to what is trained, AdamW. Over one batch it is one session call. */
 import { adamw } from "../tensor/adamw.ts";
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import { clip, sqrt } from "../tensor/elementwise.ts";
 import { gradients } from "../tensor/gradients.ts";
-import type { Graph, Value } from "../tensor/graph.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
+import { reduceSum } from "../tensor/reduce.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-import type { Recipe } from "./recipe.ts";
+import { exchange, isMatrix, outputName, type TrainingState, zerosLike } from "./training-state.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
@@ -12,53 +14,57 @@ export interface OptimizerOptions {
   readonly eps: number;
   /** On matrices only; biases and norms do not decay. */
   readonly weightDecay: number;
+  /** Longer gradients, all parameters together, are shortened to this length; left out, they are taken as they are. */
+  readonly maxGradNorm?: number;
 }
 
-/** AdamW as MiniGPT-4 sets it, with the recipe's weight decay. */
-export function optimizerOf({ run }: Recipe): OptimizerOptions {
-  return { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: run.weight_decay };
+export interface StepOptions extends SessionOptions {
+  /** Whether a step may consist of several batches, whose losses and gradients add up. */
+  readonly accumulates?: boolean;
 }
 
-/** Weights and optimiser state by name; all float32. */
-export interface TrainingState {
-  /** Steps that were taken. */
-  step: number;
-  readonly parameters: Record<string, NdArray<"float32">>;
-  readonly means: Record<string, NdArray<"float32">>;
-  readonly variances: Record<string, NdArray<"float32">>;
+export interface StepResult {
+  /** Before the step. */
+  readonly loss: number;
+  /** Length of the gradient, all parameters together, before it is shortened. */
+  readonly gradNorm: number;
 }
 
-/** A state before the first step. */
-export function initialState(parameters: Record<string, NdArray<"float32">>): TrainingState {
-  const zeros = () =>
-    Object.fromEntries(
-      Object.entries(parameters).map(([name, { shape }]) => [
-        name,
-        ndarray("float32", shape, new Float32Array(sizeOf(shape))),
-      ]),
-    );
-  return { step: 0, parameters, means: zeros(), variances: zeros() };
+type Feeds = Readonly<Record<string, NdArray>>;
+type Arrays = Record<string, NdArray<"float32">>;
+
+/** A loss or gradient that is no number; the state is what it was before the step. */
+export class NotFiniteError extends Error {
+  override name = "NotFiniteError";
 }
 
 /** The compiled step of one loss. It owns the state: what a run computes takes the place of what was. */
 export class TrainingStep {
   readonly state: TrainingState;
-  private readonly session: Session;
   private readonly options: OptimizerOptions;
+  /** Gives the loss and either the next state, or gradients added to those given. */
+  private readonly session: Session;
+  /** Gives the next state from added gradients, where batches are accumulated. */
+  private readonly update: Session | undefined;
   /** Arrays of the step before, which the next step writes into. */
-  private spare: Record<string, NdArray<"float32">>;
+  private readonly spare: Arrays;
+  private sums: Arrays;
 
-  private constructor(session: Session, state: TrainingState, options: OptimizerOptions) {
-    this.session = session;
+  private constructor(state: TrainingState, options: OptimizerOptions, session: Session, update?: Session) {
     this.state = state;
     this.options = options;
-    this.spare = Object.fromEntries(
-      Object.keys(state.parameters).flatMap((name) => {
-        const { shape } = state.parameters[name] as NdArray<"float32">;
-        const empty = () => ndarray("float32", shape, new Float32Array(sizeOf(shape)));
-        return [parameterOut(name), meanOut(name), varianceOut(name)].map((output) => [output, empty()]);
-      }),
-    );
+    this.session = session;
+    this.update = update;
+    const { parameters } = state;
+    const of = (kind: "parameter" | "mean" | "variance" | "sum") =>
+      Object.entries(zerosLike(parameters)).map(([name, array]) => [outputName[kind](name), array] as const);
+    this.spare = Object.fromEntries([
+      ...of("parameter"),
+      ...of("mean"),
+      ...of("variance"),
+      ...(update ? of("sum") : []),
+    ]);
+    this.sums = update ? zerosLike(parameters) : {};
   }
 
   /**
@@ -66,7 +72,6 @@ export class TrainingStep {
    *
    * @param loss float32 scalar
    * @param trained inputs of the graph that stand for the parameters, by name
-   * @param reported more values that each run returns
    */
   static async create(
     graph: Graph,
@@ -74,80 +79,164 @@ export class TrainingStep {
     trained: ReadonlyMap<string, Value>,
     state: TrainingState,
     options: OptimizerOptions,
-    { reported = {}, ...session }: SessionOptions & { reported?: Readonly<Record<string, Value>> } = {},
+    { accumulates = false, ...session }: StepOptions = {},
   ): Promise<TrainingStep> {
-    const outputs: Record<string, Value> = { loss, ...reported };
-    const scalars = {
-      learningRate: graph.input("learningRate", "float32", []),
-      correction1: graph.input("correction1", "float32", []),
-      correction2: graph.input("correction2", "float32", []),
-    };
-    const names = [...trained.keys()];
     const found = gradients(loss, [...trained.values()]);
-    for (const [i, name] of names.entries()) {
-      const parameter = trained.get(name) as Value;
-      const moments = {
-        mean: graph.input(`mean:${name}`, "float32", parameter.shape),
-        variance: graph.input(`variance:${name}`, "float32", parameter.shape),
-      };
-      const weightDecay = isMatrix(parameter) ? options.weightDecay : 0;
-      const next = adamw(parameter, found[i] as Value, moments, scalars, { ...options, weightDecay });
-      outputs[parameterOut(name)] = next.parameter;
-      outputs[meanOut(name)] = next.mean;
-      outputs[varianceOut(name)] = next.variance;
+    const names = [...trained.keys()];
+    const gradientOf = new Map(names.map((name, i) => [name, found[i] as Value]));
+    if (!accumulates) {
+      const outputs = { loss, ...updateOf(graph, trained, gradientOf, options) };
+      return new TrainingStep(state, options, await Session.create<string>(graph, outputs, session));
     }
-    return new TrainingStep(await Session.create<string>(graph, outputs, session), state, options);
+    const sums: Record<string, Value> = {};
+    for (const [name, gradient] of gradientOf) {
+      sums[outputName.sum(name)] = gradient.add(graph.input(sumIn(name), "float32", gradient.shape));
+    }
+    const adding = await Session.create<string>(graph, { loss, ...sums }, session);
+    const second = new Graph();
+    const inputs = (prefix: (name: string) => string) =>
+      new Map([...trained].map(([name, { shape }]) => [name, second.input(prefix(name), "float32", shape)]));
+    const outputs = updateOf(
+      second,
+      inputs((name) => name),
+      inputs(sumIn),
+      options,
+    );
+    return new TrainingStep(state, options, adding, await Session.create<string>(second, outputs, session));
   }
 
-  /** Takes one step over a batch. @returns the loss before the step, and the reported values */
-  async run(
-    batch: Readonly<Record<string, NdArray>>,
-    learningRate: number,
-  ): Promise<Record<string, NdArray> & { loss: NdArray }> {
-    const { state, options } = this;
-    const step = state.step + 1;
-    const scalar = (value: number) => ndarray("float32", [], Float32Array.of(value));
-    const feeds: Record<string, NdArray> = {
-      ...batch,
-      learningRate: scalar(learningRate),
-      correction1: scalar(1 - options.beta1 ** step),
-      correction2: scalar(1 - options.beta2 ** step),
-    };
-    for (const name of Object.keys(state.parameters)) {
-      feeds[name] = state.parameters[name] as NdArray;
-      feeds[`mean:${name}`] = state.means[name] as NdArray;
-      feeds[`variance:${name}`] = state.variances[name] as NdArray;
+  /**
+   * Takes one step.
+   *
+   * @param batches one, or several where the step accumulates; each is made when its turn comes
+   * @throws NotFiniteError if loss or gradient is no number
+   */
+  async run(batches: readonly (() => Feeds | Promise<Feeds>)[], learningRate: number): Promise<StepResult> {
+    const [first, ...others] = batches;
+    if (!first || (others.length > 0 && !this.update)) {
+      throw new Error(`This step takes one batch, but was given ${batches.length}; create it with \`accumulates\``);
     }
+    return this.update
+      ? this.runAccumulated(batches, this.update, learningRate)
+      : this.runFused(await first(), learningRate);
+  }
+
+  async release(): Promise<void> {
+    await this.session.release();
+    await this.update?.release();
+  }
+
+  private async runFused(batch: Feeds, learningRate: number): Promise<StepResult> {
+    const feeds = { ...batch, ...this.state.parameters, ...this.updateFeeds(learningRate) };
     const outputs = await this.session.run(feeds, this.spare);
-    for (const name of Object.keys(state.parameters)) this.exchange(name);
-    state.step = step;
-    return outputs as Record<string, NdArray> & { loss: NdArray };
+    return this.finish(scalarOf(outputs.loss), scalarOf(outputs.gradNorm));
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  private async runAccumulated(
+    batches: readonly (() => Feeds | Promise<Feeds>)[],
+    update: Session,
+    learningRate: number,
+  ): Promise<StepResult> {
+    for (const { data } of Object.values(this.sums)) data.fill(0);
+    let loss = 0;
+    for (const batch of batches) {
+      const outputs = await this.session.run(
+        { ...(await batch()), ...this.state.parameters, ...this.sumFeeds() },
+        this.spare,
+      );
+      loss += scalarOf(outputs.loss);
+      for (const name of Object.keys(this.sums)) exchange(this.sums, name, this.spare, outputName.sum(name));
+    }
+    const feeds = { ...this.state.parameters, ...this.sumFeeds(), ...this.updateFeeds(learningRate) };
+    const { gradNorm } = await update.run(feeds, this.spare);
+    return this.finish(loss, scalarOf(gradNorm));
   }
 
   /** The arrays just written become the state; the old ones are written next. */
-  private exchange(name: string): void {
-    const places = [
-      [this.state.parameters, parameterOut(name)],
-      [this.state.means, meanOut(name)],
-      [this.state.variances, varianceOut(name)],
-    ] as const;
-    for (const [record, output] of places) {
-      const old = record[name] as NdArray<"float32">;
-      record[name] = this.spare[output] as NdArray<"float32">;
-      this.spare[output] = old;
+  private finish(loss: number, gradNorm: number): StepResult {
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
+      const what = Number.isFinite(loss)
+        ? `length of the gradient of step ${this.state.step + 1}`
+        : `loss of step ${this.state.step + 1}`;
+      throw new NotFiniteError(`The ${what} is ${Number.isFinite(loss) ? gradNorm : loss}`);
     }
+    const { parameters, means, variances } = this.state;
+    for (const name of Object.keys(parameters)) {
+      exchange(parameters, name, this.spare, outputName.parameter(name));
+      exchange(means, name, this.spare, outputName.mean(name));
+      exchange(variances, name, this.spare, outputName.variance(name));
+    }
+    this.state.step += 1;
+    return { loss, gradNorm };
+  }
+
+  private sumFeeds(): Feeds {
+    return Object.fromEntries(Object.entries(this.sums).map(([name, array]) => [sumIn(name), array]));
+  }
+
+  private updateFeeds(learningRate: number): Feeds {
+    const { state, options } = this;
+    const scalar = (value: number) => ndarray("float32", [], Float32Array.of(value));
+    const feeds: Record<string, NdArray> = {
+      learningRate: scalar(learningRate),
+      correction1: scalar(1 - options.beta1 ** (state.step + 1)),
+      correction2: scalar(1 - options.beta2 ** (state.step + 1)),
+    };
+    for (const name of Object.keys(state.parameters)) {
+      feeds[meanIn(name)] = state.means[name] as NdArray;
+      feeds[varianceIn(name)] = state.variances[name] as NdArray;
+    }
+    return feeds;
   }
 }
 
-const parameterOut = (name: string) => `next:${name}`;
-const meanOut = (name: string) => `nextMean:${name}`;
-const varianceOut = (name: string) => `nextVariance:${name}`;
+const sumIn = (name: string) => `sum:${name}`;
+const meanIn = (name: string) => `mean:${name}`;
+const varianceIn = (name: string) => `variance:${name}`;
 
-/** Weight decay is for matrices: the original leaves out what has fewer than two axes. */
-function isMatrix({ shape }: Value): boolean {
-  return shape.length >= 2;
+function scalarOf(array: NdArray | undefined): number {
+  return (array?.data as Float32Array)[0] as number;
+}
+
+/** Nodes for AdamW over all parameters, and the length of the gradient. */
+function updateOf(
+  graph: Graph,
+  parameters: ReadonlyMap<string, Value>,
+  gradientOf: ReadonlyMap<string, Value>,
+  options: OptimizerOptions,
+): Record<string, Value> {
+  const scalars = {
+    learningRate: graph.input("learningRate", "float32", []),
+    correction1: graph.input("correction1", "float32", []),
+    correction2: graph.input("correction2", "float32", []),
+  };
+  const gradNorm = lengthOf([...gradientOf.values()]);
+  const { maxGradNorm } = options;
+  const kept = maxGradNorm === undefined ? undefined : clip(graph.scalar(maxGradNorm).div(gradNorm.add(1e-6)), 0, 1);
+  const outputs: Record<string, Value> = { gradNorm };
+  for (const [name, parameter] of parameters) {
+    const moments = {
+      mean: graph.input(meanIn(name), "float32", parameter.shape),
+      variance: graph.input(varianceIn(name), "float32", parameter.shape),
+    };
+    const gradient = gradientOf.get(name) as Value;
+    const weightDecay = isMatrix(parameter.shape) ? options.weightDecay : 0;
+    const next = adamw(parameter, kept ? gradient.mul(kept) : gradient, moments, scalars, { ...options, weightDecay });
+    outputs[outputName.parameter(name)] = next.parameter;
+    outputs[outputName.mean(name)] = next.mean;
+    outputs[outputName.variance(name)] = next.variance;
+  }
+  return outputs;
+}
+
+/** Square root of the sum of all squares. */
+function lengthOf(values: readonly Value[]): Value {
+  const squares = values.map((value) =>
+    reduceSum(
+      value.mul(value),
+      value.shape.map((_, axis) => axis),
+      { keep: false },
+    ),
+  );
+  return sqrt(squares.reduce((sum, square) => sum.add(square)));
 }

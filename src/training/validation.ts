@@ -1,85 +1,110 @@
-/** The loss on pictures that are not trained on, watched during a run; the weights with the smallest one are kept. */
-import type { FeatureStore } from "../data/feature-store.ts";
-import { type MiniGPT4Config, tokensPerImage } from "../models/minigpt4.ts";
-import type { OpenLlama } from "../models/open-llama.ts";
-import type { NamedArrays } from "../models/qformer-initial.ts";
-import { Weights, weightsInMemory } from "../nn/weights.ts";
-import { ndarray } from "../tensor/array.ts";
+/** The loss on pictures that are not trained on. */
+import type { FrozenFeatures } from "../data/frozen-features.ts";
+import type { PictureLoader } from "../data/picture-loader.ts";
+import type { ProblemReport } from "../data/problems.ts";
+import { asItIs } from "../data/views.ts";
+import { tokensPerImage } from "../models/minigpt4.ts";
+import { type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-import { batchArrays, type Piece } from "./batch.ts";
-import type { Example } from "./dataset.ts";
+import { batchSequences } from "./batch.ts";
+import { type LoadedSample, loadOrReport } from "./batch-loader.ts";
+import type { NamedArrays } from "./checkpoints.ts";
 import { tokenLosses } from "./loss.ts";
+import type { ModelParts } from "./parts.ts";
+import { answerTokens, type TrainingPrompt } from "./prompts.ts";
+import type { Recipe } from "./recipe.ts";
+import type { StageSample } from "./stage.ts";
+import type { TextsOf } from "./texts.ts";
 
 /** Pictures that are read side by side. */
 const batch = 16;
 
-export class Validation {
-  private best: { loss: number; weights: NamedArrays } | undefined;
-  private readonly session: Session<"losses">;
-  private readonly batches: readonly Record<string, ReturnType<typeof ndarray>>[];
+/** Where pictures and their features come from. */
+export interface Pictures {
+  readonly loader: PictureLoader;
+  readonly frozen: FrozenFeatures;
+  readonly problems: ProblemReport;
+}
 
-  private constructor(session: Session<"losses">, batches: Validation["batches"]) {
+/** Loads held-out pictures as they are; broken ones are left out. */
+export async function loadHeldOut(
+  samples: readonly StageSample[],
+  { loader, problems }: Pictures,
+): Promise<LoadedSample[]> {
+  const loaded = await Promise.all(
+    samples.map(async (sample): Promise<LoadedSample[]> => {
+      const picture = await loadOrReport(loader, sample.pair, asItIs, problems);
+      return picture ? [{ ...sample, picture }] : [];
+    }),
+  );
+  return loaded.flat();
+}
+
+export class Validation {
+  private readonly session: Session<"losses">;
+  private readonly samples: readonly StageSample[];
+  private readonly pictures: Pictures;
+  private readonly sequencesOf: (samples: readonly StageSample[]) => ReturnType<typeof batchSequences>;
+
+  private constructor(
+    session: Session<"losses">,
+    samples: readonly StageSample[],
+    pictures: Pictures,
+    sequencesOf: Validation["sequencesOf"],
+  ) {
     this.session = session;
-    this.batches = batches;
+    this.samples = samples;
+    this.pictures = pictures;
+    this.sequencesOf = sequencesOf;
   }
 
   /**
-   * @param firstRow row of `features` that holds the first example as it is; its views follow, then the next example's
-   * @param parameters the trained weights' names and shapes; their values are given at each measurement
+   * @param source weights of encoder, Q-Former and projection; of the trained ones only the shapes count, their values
+   *   are given at each measurement
+   * @param prompt what stands before each answer
    */
   static async create(
-    examples: readonly Example[],
-    features: FeatureStore,
-    rows: { readonly first: number; readonly views: number },
-    prompt: { readonly pieces: readonly Piece[]; readonly end: readonly number[] },
-    parameters: NamedArrays,
-    parts: { readonly config: MiniGPT4Config; readonly llm: OpenLlama },
+    { model }: Recipe,
+    { config, llm, frozen, isTrained }: ModelParts,
+    source: WeightSource,
+    samples: readonly StageSample[],
+    prompt: TrainingPrompt,
+    textsOf: TextsOf,
+    pictures: Pictures,
     options: SessionOptions,
   ): Promise<Validation> {
     const graph = new Graph();
-    const trained = new Weights(graph, weightsInMemory("the weights in training", parameters), {
-      trainable: () => true,
-    });
-    const llm = new Weights(graph, parts.llm.checkpoint);
-    const losses = tokenLosses({ encoder: trained, qformer: trained, projection: trained, llm }, parts.config);
-    const batches: Record<string, ReturnType<typeof ndarray>>[] = [];
-    for (let start = 0; start < examples.length; start += batch) {
-      const part = examples.slice(start, start + batch);
-      const arrays = await features.readRows(part.map((_, i) => rows.first + (start + i) * rows.views));
-      const samples = part.map(({ captions }, image) => ({
-        image,
-        prompt: prompt.pieces,
-        answers: captions.map((ids) => [...ids, ...prompt.end]),
-      }));
-      batches.push(batchArrays(samples, arrays, tokensPerImage(parts.config)));
-    }
-    return new Validation(await Session.create(graph, { losses }, options), batches);
+    const image = new Weights(graph, source, { trainable: isTrained });
+    const weights = { encoder: image, qformer: image, projection: image, llm: new Weights(graph, llm.checkpoint) };
+    const losses = tokenLosses(weights, config, { depth: frozen.depth });
+    const sequencesOf = (part: readonly StageSample[]) =>
+      batchSequences(
+        part.map((sample, i) => ({
+          image: i,
+          prompt: prompt.pieces,
+          answers: textsOf(sample).map((text) => answerTokens(text, prompt.endSym, model.max_txt_len, llm.tokenizer)),
+        })),
+        tokensPerImage(config),
+      );
+    return new Validation(await Session.create(graph, { losses }, options), samples, pictures, sequencesOf);
   }
 
-  /** The mean loss of all tokens under `weights`, which are remembered if it is the smallest so far. */
+  /** The mean loss of all tokens of all texts under `weights`. */
   async measure(weights: NamedArrays): Promise<number> {
     let sum = 0;
     let count = 0;
-    for (const feeds of this.batches) {
-      const { losses } = await this.session.run({ ...feeds, ...weights });
+    for (let start = 0; start < this.samples.length; start += batch) {
+      const part = await loadHeldOut(this.samples.slice(start, start + batch), this.pictures);
+      const { feeds, targets } = this.sequencesOf(part);
+      if (targets === 0) continue;
+      const features = await this.pictures.frozen.of(part.map(({ picture }) => picture));
+      const { losses } = await this.session.run({ ...feeds, features, ...weights });
       for (const loss of losses.data as Float32Array) sum += loss;
-      count += losses.data.length;
+      count += targets;
     }
-    const loss = sum / count;
-    if (!this.best || loss < this.best.loss) {
-      const copies = Object.entries(weights).map(([name, { shape, data }]) => [
-        name,
-        ndarray("float32", shape, data.slice()),
-      ]);
-      this.best = { loss, weights: Object.fromEntries(copies) };
-    }
-    return loss;
-  }
-
-  /** The weights with the smallest loss so far. */
-  get bestWeights(): NamedArrays | undefined {
-    return this.best?.weights;
+    if (count === 0) throw new Error("None of the watched pictures can be read, or all their texts are empty");
+    return sum / count;
   }
 
   release(): Promise<void> {

@@ -1,0 +1,108 @@
+/** The batches of a run's steps, drawn and loaded while earlier steps are computed. */
+import { basename } from "node:path";
+import type { ImageTextPair } from "../data/dataset.ts";
+import type { Draw, Mixture, MixtureState } from "../data/mixture.ts";
+import type { LoadedPicture, PictureLoader } from "../data/picture-loader.ts";
+import { Prefetcher } from "../data/prefetch.ts";
+import type { ProblemReport } from "../data/problems.ts";
+import { asItIs, type View, type ViewOptions, viewsOf } from "../data/views.ts";
+import { type StageSample, stepRandom } from "./stage.ts";
+
+export interface LoadedSample extends StageSample {
+  readonly picture: LoadedPicture;
+}
+
+export interface LoadedBatch {
+  readonly samples: readonly LoadedSample[];
+  /** Where the data stand after this batch: a run that has taken its step goes on from here. */
+  readonly place: MixtureState;
+}
+
+export interface BatchOptions {
+  /** Pictures of one step. */
+  readonly batchSize: number;
+  readonly views: ViewOptions;
+  readonly seed: number;
+  /** The step that the first batch is for. */
+  readonly firstStep: number;
+}
+
+/** Where the pairs of a step come from. */
+export type DrawSource = Pick<Mixture, "draw" | "save">;
+
+/** Batches that are loaded while one is used. */
+const ahead = 2;
+/** Names the random numbers that choose views, apart from those that the stage draws. */
+const viewSeed = 1_000_003;
+
+interface Planned extends Draw {
+  readonly view: View;
+}
+
+export class BatchLoader {
+  private readonly source: DrawSource;
+  private readonly loader: Pick<PictureLoader, "load">;
+  private readonly problems: ProblemReport;
+  private readonly options: BatchOptions;
+  private readonly prefetcher: Prefetcher<{ planned: readonly Planned[]; place: MixtureState }, LoadedBatch>;
+  private planned: number;
+  private seen = 0;
+
+  constructor(source: DrawSource, loader: Pick<PictureLoader, "load">, problems: ProblemReport, options: BatchOptions) {
+    this.source = source;
+    this.loader = loader;
+    this.problems = problems;
+    this.options = options;
+    this.planned = options.firstStep;
+    this.prefetcher = new Prefetcher(
+      () => this.plan(),
+      (plan) => this.load(plan),
+      ahead,
+    );
+  }
+
+  /** The next step's batch; broken samples are left out of it. @throws Error if none is left, or too many are broken */
+  async next(): Promise<LoadedBatch> {
+    const batch = await this.prefetcher.next();
+    this.seen += this.options.batchSize;
+    this.problems.check(this.seen);
+    if (batch.samples.length === 0)
+      throw new Error(`No picture of a whole batch (${this.options.batchSize}) can be read`);
+    return batch;
+  }
+
+  private async plan() {
+    const { batchSize, views, seed } = this.options;
+    const random = stepRandom(seed + viewSeed, this.planned++);
+    const planned = (await this.source.draw(batchSize)).map((draw) => {
+      const number = random.below(views.count);
+      return { ...draw, view: viewsOf(basename(draw.pair.name), views)[number] ?? asItIs };
+    });
+    return { planned, place: this.source.save() };
+  }
+
+  private async load({ planned, place }: { planned: readonly Planned[]; place: MixtureState }): Promise<LoadedBatch> {
+    const loaded = await Promise.all(
+      planned.map(async ({ pair, dataset, view }): Promise<LoadedSample[]> => {
+        const picture = await loadOrReport(this.loader, pair, view, this.problems);
+        return picture ? [{ pair, dataset, picture }] : [];
+      }),
+    );
+    return { samples: loaded.flat(), place };
+  }
+}
+
+/** A broken picture is reported, and there is none. */
+export async function loadOrReport(
+  loader: Pick<PictureLoader, "load">,
+  pair: ImageTextPair,
+  view: View,
+  problems: ProblemReport,
+): Promise<LoadedPicture | undefined> {
+  try {
+    return await loader.load(pair, view);
+  } catch (error) {
+    problems.add({ name: pair.name, reason: (error as Error).message });
+    return undefined;
+  }
+}

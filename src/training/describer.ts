@@ -1,0 +1,106 @@
+/** What the model in training says of pictures that it is not trained on. */
+import { Context } from "../chat/context.ts";
+import { answer, positionsOf } from "../chat/conversation.ts";
+import { LanguageModel } from "../chat/language-model.ts";
+import { frozenShape, imageTokens } from "../models/minigpt4.ts";
+import { type WeightSource, Weights } from "../nn/weights.ts";
+import { Graph } from "../tensor/graph.ts";
+import { Session, type SessionOptions } from "../tensor/session.ts";
+import { parsePrompt } from "../text/prompts.ts";
+import type { NamedArrays } from "./checkpoints.ts";
+import type { ModelParts } from "./parts.ts";
+import type { TrainingPrompt } from "./prompts.ts";
+import type { StageSample } from "./stage.ts";
+import { loadHeldOut, type Pictures } from "./validation.ts";
+
+/** Longest description in tokens. */
+const maxNewTokens = 80;
+
+export interface Description {
+  readonly picture: string;
+  readonly text: string;
+}
+
+export class Describer {
+  private readonly parts: ModelParts;
+  private readonly session: Session<"tokens">;
+  private readonly llm: LanguageModel;
+  private readonly prompt: TrainingPrompt;
+  private readonly samples: readonly StageSample[];
+  private readonly pictures: Pictures;
+
+  private constructor(
+    parts: ModelParts,
+    session: Session<"tokens">,
+    llm: LanguageModel,
+    prompt: TrainingPrompt,
+    samples: readonly StageSample[],
+    pictures: Pictures,
+  ) {
+    this.parts = parts;
+    this.session = session;
+    this.llm = llm;
+    this.prompt = prompt;
+    this.samples = samples;
+    this.pictures = pictures;
+  }
+
+  /** The language model is used in 4 bits: it is there beside the one that is trained through, and should be small. */
+  static async create(
+    parts: ModelParts,
+    source: WeightSource,
+    prompt: TrainingPrompt,
+    samples: readonly StageSample[],
+    pictures: Pictures,
+    options: SessionOptions,
+  ): Promise<Describer> {
+    const { config, llm, frozen, isTrained } = parts;
+    const graph = new Graph();
+    const image = new Weights(graph, source, { trainable: isTrained });
+    const features = graph.input("features", "float32", ["images", ...frozenShape(config, frozen.depth)]);
+    const weights = { encoder: image, qformer: image, projection: image };
+    const tokens = imageTokens(weights, features, config, { depth: frozen.depth });
+    const session = await Session.create(graph, { tokens }, options);
+    const model = await LanguageModel.create(llm.checkpoint, llm.config, { ...options, precision: "int4" });
+    return new Describer(parts, session, model, prompt, samples, pictures);
+  }
+
+  /** The likeliest text after each picture under `weights`. */
+  async describe(weights: NamedArrays): Promise<Description[]> {
+    const loaded = await loadHeldOut(this.samples, this.pictures);
+    if (loaded.length === 0) return [];
+    const features = await this.pictures.frozen.of(loaded.map(({ picture }) => picture));
+    const { tokens } = await this.session.run({ features, ...weights });
+    const { hiddenSize } = this.parts.llm.config;
+    const rows = tokens.data as Float32Array;
+    const perImage = rows.length / hiddenSize / loaded.length;
+    const descriptions: Description[] = [];
+    for (const [i, { pair }] of loaded.entries()) {
+      const image = Array.from({ length: perImage }, (_, token) => {
+        const start = (i * perImage + token) * hiddenSize;
+        return rows.subarray(start, start + hiddenSize);
+      });
+      descriptions.push({ picture: pair.name, text: await this.continue(image) });
+    }
+    return descriptions;
+  }
+
+  async release(): Promise<void> {
+    await this.session.release();
+    await this.llm.release();
+  }
+
+  private async continue(image: readonly Float32Array[]): Promise<string> {
+    const { tokenizer } = this.parts.llm;
+    const prompt = parsePrompt(this.prompt.text);
+    const stop = [this.prompt.endSym];
+    // A context that is too short for the prompt is met here, not in the middle of an answer.
+    positionsOf(prompt, [image], tokenizer);
+    let text = "";
+    const context = new Context(this.llm);
+    for await (const piece of answer({ llm: this.llm, tokenizer }, prompt, [image], stop, context, { maxNewTokens })) {
+      text += piece;
+    }
+    return text.trim();
+  }
+}
