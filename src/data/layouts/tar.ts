@@ -49,7 +49,9 @@ export class ReadAhead {
  */
 export async function* tarMembers(file: ReadAhead): AsyncGenerator<TarMember> {
   let extension: { path?: string; size?: number } = {};
-  for (let at = 0; at < file.size; ) {
+  for (let at = 0; ; ) {
+    if (at + block > file.size)
+      throw new Error(`byte ${at}: the mark at the end of the tar is missing; is the tar cut short?`);
     const header = decode(await file.read(at, block), at);
     if (header.nullBlock) return;
     const own = extensionTypes[header.type];
@@ -59,7 +61,7 @@ export async function* tarMembers(file: ReadAhead): AsyncGenerator<TarMember> {
     if (!isLength(length)) throw new Error(`byte ${at}: the size of ${quote(name)} is ${length ?? "no number"}`);
     if (length > file.size - offset) {
       throw new Error(
-        `byte ${at}: ${quote(name)} has ${length} bytes, but only ${file.size - offset} follow; is the file cut short?`,
+        `byte ${at}: ${quote(name)} has ${length} bytes, but only ${file.size - offset} follow; is the tar cut short?`,
       );
     }
     if (own) {
@@ -73,19 +75,18 @@ export async function* tarMembers(file: ReadAhead): AsyncGenerator<TarMember> {
     }
     at = offset + Math.ceil(length / block) * block;
   }
-  throw new Error(`byte ${file.size}: the mark at the end of the tar is missing; is the file cut short?`);
 }
 
 function decode(bytes: Buffer, at: number): Header {
-  let header: Header;
   try {
     // Extensions are applied by the caller: given here, a pax path would get the short name's folder in front.
-    header = new Header(bytes);
+    const header = new Header(bytes);
+    if (header.cksumValid || header.nullBlock) return header;
+    throw new Error("its checksum is wrong");
   } catch (cause) {
-    throw new Error(`byte ${at}: no tar header (${(cause as Error).message})`, { cause });
+    const hint = at === 0 ? "; is this a tar file, and not compressed?" : "";
+    throw new Error(`byte ${at}: no tar header (${(cause as Error).message})${hint}`, { cause });
   }
-  if (!header.cksumValid && !header.nullBlock) throw new Error(`byte ${at}: no tar header (its checksum is wrong)`);
-  return header;
 }
 
 /** Members that say something of the next one. */

@@ -101,7 +101,7 @@ function readShard(path: string, filter: ParquetFilter | undefined): Promise<Par
         else pairs.push(pair);
       }
       if (damage) {
-        if (pairs.length === 0) throw new Error(`${damage}; is it a tar file, and not compressed?`);
+        if (pairs.length === 0) throw new Error(damage);
         problems.push({ name: path, reason: `${damage}; what lies from there on is left out` });
       }
       return { pairs, problems };
