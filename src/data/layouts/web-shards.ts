@@ -59,7 +59,7 @@ async function shardPaths({ path, kind, names }: Place): Promise<string[]> {
   // A backslash would protect the brace behind it.
   const paths = expand(path.split(sep).join("/"), { max: mostShards + 1, maxLength: 2 ** 30 });
   if (paths.length > mostShards) throw new Error(`${path} stands for more than ${mostShards} files`);
-  await checkPresent(paths, `${path} stands for ${paths.length}`);
+  await checkPresent(paths, `${path} stands for them`);
   return paths;
 }
 
@@ -72,7 +72,9 @@ async function checkPresent(paths: readonly string[], why: string): Promise<void
   const missing = paths.filter((path) => !folders.get(dirname(path))?.has(basename(path)));
   if (missing.length === 0) return;
   const shown = missing.slice(0, 3).join(", ");
-  throw new Error(`${missing.length} files are not there: ${shown}${missing.length > 3 ? ", ..." : ""} (${why})`);
+  throw new Error(
+    `${missing.length} of ${paths.length} files are not there: ${shown}${missing.length > 3 ? ", ..." : ""} (${why})`,
+  );
 }
 
 /** What a shard has of one key. */

@@ -347,10 +347,10 @@ describe("paths", () => {
     ]);
     expect(await parts[0]?.read()).toEqual({ pairs: [], problems: [] });
     await expect(openDataset(join(path, "a", "{00007..00012}.tar"))).rejects.toThrow(
-      /^3 files are not there: .*00007\.tar, .*00011\.tar, .*00012\.tar \(/,
+      /^3 of 6 files are not there: .*00007\.tar, .*00011\.tar, .*00012\.tar \(/,
     );
     await expect(openDataset(join(path, "c", "{0..9}.tar"))).rejects.toThrow(
-      /^10 files are not there: .*2\.tar, \.\.\. /,
+      /^10 of 10 files are not there: .*2\.tar, \.\.\. /,
     );
     await expect(openDataset(join(path, "a", "{0..9999999}.tar"))).rejects.toThrow(/more than 1000000 files/);
   });
