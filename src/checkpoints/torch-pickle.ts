@@ -42,7 +42,8 @@ class StorageView {
   }
 }
 
-const storageTypes: Readonly<Record<string, DType>> = {
+/** What torch calls the storages of each type. */
+export const storageTypes: Readonly<Record<string, DType>> = {
   DoubleStorage: "float64",
   FloatStorage: "float32",
   HalfStorage: "float16",
