@@ -6,6 +6,7 @@ import { registerChat } from "./chat.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
 import { registerEvaluate } from "./evaluate.ts";
+import { registerExport } from "./export.ts";
 import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerPull } from "./pull.ts";
@@ -17,6 +18,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerChat,
   registerPull,
   registerInspect,
+  registerExport,
   registerTrain,
   registerEvaluate,
   registerDemo,
