@@ -1,0 +1,95 @@
+/** Scales of a plot, and the ticks that a reader finds on them. */
+import { type ScaleContinuousNumeric, scaleLinear, scaleLog } from "d3-scale";
+
+export type Scale = ScaleContinuousNumeric<number, number>;
+
+export interface Tick {
+  /** On the paper, in pixels. */
+  readonly at: number;
+  readonly label: string;
+}
+
+/** Beyond this, the arithmetic of scales would overflow. */
+const largest = 1e30;
+
+/** From zero, unless the run began late, to the last step. */
+export function stepScale(steps: readonly number[], range: readonly [number, number]): Scale {
+  const [low, high] = extent(steps) ?? [0, 1];
+  const from = low < high / 10 ? 0 : Math.max(0, low === high ? low - 1 : low);
+  return scaleLinear([from, Math.max(high, from + 1)], range);
+}
+
+/** Around all values, with round ends. */
+export function linearScale(values: readonly number[], range: readonly [number, number], ticks: number): Scale {
+  const [low, high] = extent(values) ?? [0, 1];
+  const margin = atLeast(high - low, low, high) - (high - low);
+  return scaleLinear([low - margin / 2, high + margin / 2], range)
+    .nice(ticks)
+    .clamp(true);
+}
+
+/** Around the values above zero, with a little room at both ends. */
+export function logScale(values: readonly number[], range: readonly [number, number]): Scale {
+  const [low, high] = extent(values.filter((value) => value > 1 / largest)) ?? [1, 10];
+  const room = Math.max((high / low) ** 0.05, 1.02);
+  return scaleLog([low / room, high * room], range).clamp(true);
+}
+
+/** About `count` round values with their labels; on a logarithmic scale 1, 2, 5 of each decade where all are too many. */
+export function ticksOf(scale: Scale, count: number): Tick[] {
+  const all = scale.ticks(count);
+  const digit = (value: number) => Number(value.toExponential()[0]);
+  const sparse = [all, all.filter((value) => [1, 2, 5].includes(digit(value))), all.filter((v) => digit(v) === 1)];
+  return labelled(scale, sparse.find(({ length }) => length <= 1.5 * count) ?? all);
+}
+
+/** Ticks at whole steps, as many as have room for their labels in `width` pixels. */
+export function stepTicks(scale: Scale, width: number): Tick[] {
+  const longest = formatNumber(Math.max(...scale.domain())).length;
+  const ticks = scale.ticks(Math.min(9, Math.floor(width / (7 * longest + 40))));
+  return labelled(scale, ticks.filter(Number.isInteger));
+}
+
+function labelled(scale: Scale, values: readonly number[]): Tick[] {
+  const label = numberFormat(values);
+  return values.map((value) => ({ at: scale(value), label: label(value) }));
+}
+
+/** A number of four digits: `3.017`, `12,500`, `2.5e-6`. */
+export function formatNumber(value: number): string {
+  const short = Number(value.toPrecision(4));
+  return usesExponent(Math.abs(short))
+    ? short.toExponential()
+    : short.toLocaleString("en", { maximumFractionDigits: 9 });
+}
+
+/** Values of one axis are written alike: with the same decimals, or all with an exponent. */
+function numberFormat(values: readonly number[]): (value: number) => string {
+  const exact = (value: number) => Number(value.toPrecision(12));
+  if (usesExponent(Math.max(...values.map(Math.abs)))) {
+    return (value) => (value === 0 ? "0" : exact(value).toExponential());
+  }
+  const decimals = Math.max(0, ...values.map((value) => `${exact(value)}`.split(".")[1]?.length ?? 0));
+  return (value) => exact(value).toLocaleString("en", { minimumFractionDigits: Math.min(decimals, 12) });
+}
+
+function usesExponent(size: number): boolean {
+  return size >= 1e8 || (size > 0 && size < 1e-2);
+}
+
+/** Least and greatest value, none beyond `largest`; undefined if there are no values. */
+function extent(values: readonly number[]): [number, number] | undefined {
+  if (values.length === 0) return undefined;
+  let [low, high] = [largest, -largest];
+  for (const value of values) {
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  return [Math.max(low, -largest), Math.min(high, largest)];
+}
+
+/** A span that is wide enough to be divided. */
+function atLeast(span: number, low: number, high: number): number {
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  return Math.max(span, size * 1e-6, size === 0 ? 1 : 1 / largest);
+}
