@@ -9,6 +9,7 @@ import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
 import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { registerPlot } from "./plot.ts";
 import { registerPull } from "./pull.ts";
 import { explain, printable } from "./text.ts";
 import { registerTrain } from "./train.ts";
@@ -20,6 +21,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerInspect,
   registerExport,
   registerTrain,
+  registerPlot,
   registerEvaluate,
   registerDemo,
 ];

@@ -23,7 +23,7 @@ export interface AnswerFlags extends ModelFlags {
 }
 
 /** A parser for a number between two bounds, both included. */
-function numberBetween(low: number, high: number): (text: string) => number {
+export function numberBetween(low: number, high: number): (text: string) => number {
   return (text) => {
     const value = text.trim() === "" ? Number.NaN : Number(text);
     if (value >= low && value <= high) return value;

@@ -15,15 +15,18 @@ const largest = 1e30;
 /** From zero, unless the run began late, to the last step. */
 export function stepScale(steps: readonly number[], range: readonly [number, number]): Scale {
   const [low, high] = extent(steps) ?? [0, 1];
-  const from = low < high / 10 ? 0 : Math.max(0, low === high ? low - 1 : low);
-  return scaleLinear([from, Math.max(high, from + 1)], range);
+  if (low === high) return scaleLinear([Math.max(0, low - 1), high + 1], range);
+  return scaleLinear([low < high / 10 ? 0 : low, high], range);
 }
 
 /** Around all values, with round ends. */
 export function linearScale(values: readonly number[], range: readonly [number, number], ticks: number): Scale {
   const [low, high] = extent(values) ?? [0, 1];
-  const margin = atLeast(high - low, low, high) - (high - low);
-  return scaleLinear([low - margin / 2, high + margin / 2], range)
+  const size = Math.max(Math.abs(low), Math.abs(high), 1 / largest);
+  // Values that are almost equal would need labels of many digits.
+  const least = low === high ? (size > 1 / largest ? size / 10 : 1) : size / 1e4;
+  const room = Math.max(0, least - (high - low)) / 2;
+  return scaleLinear([low - room, high + room], range)
     .nice(ticks)
     .clamp(true);
 }
@@ -86,10 +89,4 @@ function extent(values: readonly number[]): [number, number] | undefined {
     high = Math.max(high, value);
   }
   return [Math.max(low, -largest), Math.min(high, largest)];
-}
-
-/** A span that is wide enough to be divided. */
-function atLeast(span: number, low: number, high: number): number {
-  const size = Math.max(Math.abs(low), Math.abs(high));
-  return Math.max(span, size * 1e-6, size === 0 ? 1 : 1 / largest);
 }

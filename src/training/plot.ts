@@ -25,6 +25,10 @@ interface Drawn extends Curves {
   readonly validationColour: string;
 }
 
+interface Strokes extends Readonly<Record<string, string | number>> {
+  readonly stroke: string;
+}
+
 interface Box {
   readonly left: number;
   readonly top: number;
@@ -35,6 +39,7 @@ interface Box {
 const width = 960;
 const margin = { left: 64, right: 36 };
 const inner = width - margin.left - margin.right;
+const legendTop = 64;
 const lossHeight = 320;
 const rateHeight = 110;
 
@@ -42,6 +47,8 @@ const ink = { title: "#1f2328", text: "#57606a", axis: "#afb8c1", grid: "#eaeef2
 const colours = ["#3a6fb0", "#d9703a", "#3f9a78", "#a4578f", "#b8952b", "#4aa3b5", "#7a68b8", "#7d848c"];
 /** A lone run has its validation in a colour of its own. */
 const second = "#d9703a";
+/** Of the validation lines where a colour says which run it is. */
+const dashes = "5 4";
 
 /** One run; its name is the title. @returns an SVG document, 960 pixels wide */
 export function plotRun({ name, metrics }: Run, options: PlotOptions = {}): string {
@@ -66,7 +73,7 @@ export function plotRuns(runs: readonly Run[], { log = false, smooth: weight = 0
     };
   });
   const legend = drawLegend(drawn, weight);
-  const lossBox = { left: margin.left, top: 64 + legend.height + 28, width: inner, height: lossHeight };
+  const lossBox = { left: margin.left, top: legendTop + legend.height + 28, width: inner, height: lossHeight };
   const rateBox = { left: margin.left, top: lossBox.top + lossHeight + 48, width: inner, height: rateHeight };
   const height = rateBox.top + rateHeight + 52;
 
@@ -136,20 +143,22 @@ function drawLoss({ loss, smoothed, validation, colour, validationColour }: Draw
   return element(
     "g",
     {},
-    drawLine(loss, x, y, { stroke: colour, "stroke-width": 1, "stroke-opacity": runs > 1 ? 0.16 : 0.28 }),
+    drawLine(loss, x, y, { stroke: colour, "stroke-width": 1, "stroke-opacity": runs > 1 ? 0.18 : 0.32 }),
     drawLine(smoothed, x, y, { stroke: colour, "stroke-width": 2 }),
-    drawLine(validation, x, y, runs > 1 ? { ...strokes, "stroke-dasharray": "5 4" } : strokes),
+    drawLine(validation, x, y, runs > 1 ? { ...strokes, "stroke-dasharray": dashes } : strokes),
     ...(few ? validation.map((point) => dot(x(point.step), y(point.value), 2.5, validationColour)) : []),
   );
 }
 
-function drawLine(points: readonly Point[], x: Scale, y: Scale, strokes: Record<string, string | number>): string {
+function drawLine(points: readonly Point[], x: Scale, y: Scale, strokes: Strokes): string {
+  const [first] = points;
+  if (!first) return "";
+  if (points.length === 1) return dot(x(first.step), y(first.value), 2.5, strokes.stroke);
   const path = line<Point>(
     ({ step }) => x(step),
     ({ value }) => y(value),
   ).digits(2);
-  const d = path(thin(points, x));
-  if (!d) return "";
+  const d = path(thin(points, x)) ?? "";
   return element("path", { d, fill: "none", "stroke-linejoin": "round", "stroke-linecap": "round", ...strokes });
 }
 
@@ -189,33 +198,32 @@ function overlap(a: Box, b: Box): boolean {
 
 /** What each kind of line means, in as many rows as it takes. */
 function drawLegend(runs: readonly Drawn[], weight: number): { drawing: string; height: number } {
-  const [run] = runs;
   const smoothed = weight > 0 ? `smoothed (${weight})` : "each step";
-  const plain = { "stroke-width": 2 };
-  const faint = { "stroke-width": 1.5, "stroke-opacity": 0.35 };
-  const dashed = { "stroke-width": 1.75, "stroke-dasharray": "5 4" };
-  const single = [
-    ...(weight > 0 ? [{ label: "each step", stroke: run?.colour ?? ink.text, style: faint }] : []),
-    { label: smoothed, stroke: run?.colour ?? ink.text, style: plain },
-    { label: "validation", stroke: second, style: plain },
-  ];
-  const several = [
-    ...runs.map(({ name, colour }) => ({ label: name, stroke: colour, style: plain })),
-    { label: `training, ${smoothed}`, stroke: ink.text, style: plain },
-    { label: "validation", stroke: ink.text, style: dashed },
-  ];
+  const [only, ...others] = runs;
+  const entries: readonly (readonly [label: string, strokes: Strokes])[] =
+    only && others.length === 0
+      ? [
+          ...(weight > 0 ? [["each step", { stroke: only.colour, "stroke-opacity": 0.4 }] as const] : []),
+          [smoothed, { stroke: only.colour }],
+          ["validation", { stroke: only.validationColour }],
+        ]
+      : [
+          ...runs.map(({ name, colour }) => [name, { stroke: colour }] as const),
+          [`training, ${smoothed}`, { stroke: ink.text }],
+          ["validation", { stroke: ink.text, "stroke-dasharray": dashes }],
+        ];
   const rowHeight = 20;
-  let [left, top] = [margin.left, 64];
-  const items = (runs.length === 1 ? single : several).map(({ label, stroke, style }) => {
-    const shown = fitText(label, 300);
-    const needed = 32 + textWidth(shown);
+  let [left, top] = [margin.left, legendTop];
+  const items = entries.map(([label, strokes]) => {
+    const text = fitText(label, 300);
+    const needed = 32 + textWidth(text);
     if (left + needed > margin.left + inner) [left, top] = [margin.left, top + rowHeight];
     const x1 = left;
     left += needed + 20;
     return (
-      element("line", { x1, y1: top, x2: x1 + 24, y2: top, stroke, "stroke-linecap": "round", ...style }) +
-      textAt(x1 + 32, top + 4, shown)
+      element("line", { x1, y1: top, x2: x1 + 24, y2: top, "stroke-width": 2, ...strokes }) +
+      textAt(x1 + 32, top + 4, text)
     );
   });
-  return { drawing: element("g", {}, ...items), height: top - 64 + rowHeight };
+  return { drawing: element("g", {}, ...items), height: top - legendTop + rowHeight };
 }

@@ -24,7 +24,7 @@ export function escapeXml(text: string): string {
 
 /** About how wide a text of our sans-serif faces is, in pixels. */
 export function textWidth(text: string, fontSize = 12): number {
-  return text.length * fontSize * 0.57;
+  return text.length * fontSize * 0.6;
 }
 
 /** A text that is cut at its end to fit into `width` pixels. */
