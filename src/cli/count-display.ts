@@ -1,9 +1,12 @@
 /** Work that is counted, as it is shown on standard error: a bar on a terminal, a line now and then elsewhere. */
 import cliProgress from "cli-progress";
+import { formatDuration } from "./text.ts";
 
 export interface CountDisplay {
   /** @param note what else is worth seeing, for example the loss */
   update(done: number, total: number, note?: string): void;
+  /** Writes lines without disturbing the bar. */
+  say(text: string): void;
   /** Ends the line of the bar. */
   stop(): void;
 }
@@ -30,6 +33,10 @@ function barDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
       const perSecond = (done - first) / ((performance.now() - started) / 1000);
       bar.update(done, { note, ...estimates(perSecond, total - done) });
     },
+    say(text) {
+      // The bar's line is cleared for the text; the next update draws the bar below it.
+      stream.write(bar ? `\r\x1b[2K${text}\n` : `${text}\n`);
+    },
     stop() {
       bar?.stop();
       bar = undefined;
@@ -50,6 +57,7 @@ function lineDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
       const { rate, left } = estimates((done - first) / ((now - started) / 1000), total - done);
       stream.write(`${what} ${done} of ${total}  ${rate}  ${left} left  ${note}\n`);
     },
+    say: (text) => void stream.write(`${text}\n`),
     stop() {},
   };
 }
@@ -57,7 +65,5 @@ function lineDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
 function estimates(perSecond: number, rest: number): { rate: string; left: string } {
   if (!(perSecond > 0)) return { rate: "", left: "?" };
   const rate = perSecond >= 1 ? `${perSecond.toFixed(1)}/s` : `${(1 / perSecond).toFixed(1)} s each`;
-  const seconds = Math.ceil(rest / perSecond);
-  const minutes = Math.floor(seconds / 60);
-  return { rate, left: minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s` };
+  return { rate, left: formatDuration(rest / perSecond) };
 }

@@ -1,11 +1,12 @@
 /** `minigpt4 evaluate`: what a model is worth, in numbers. */
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import { readPairs } from "../data/pairs.ts";
+import { listPairs } from "../data/dataset.ts";
+import { openDataset } from "../data/open-dataset.ts";
+import { holdOut } from "../data/split.ts";
 import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
 import type { LikelihoodReport } from "../evaluation/likelihood.ts";
 import { openModelFolder } from "../models/model-folder.ts";
-import { splitPairs } from "../training/dataset.ts";
 import { countDisplay } from "./count-display.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
@@ -37,14 +38,14 @@ export function registerEvaluate(program: Command): void {
 
 async function likelihood(folder: string, flags: LikelihoodFlags): Promise<void> {
   const signal = untilInterrupted();
-  const all = await readPairs(folder);
-  const { heldOut } = splitPairs(all, flags.limit ?? all.length);
+  const dataset = await openDataset(folder);
+  const pairs = flags.limit ? (await holdOut(dataset, flags.limit)).heldOut : await listPairs(dataset);
   const download = downloadDisplay();
   const model = await openModelFolder(modelPath(flags.model), { onProgress: download.onProgress, signal });
   download.stop();
   const display = countDisplay("captions");
   try {
-    const report = await evaluateLikelihood(model, heldOut, {
+    const report = await evaluateLikelihood(model, pairs, {
       device: flags.device,
       precision: flags.precision,
       signal,

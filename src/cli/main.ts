@@ -5,6 +5,7 @@ import { Command, CommanderError } from "commander";
 import { registerChat } from "./chat.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
+import { registerEncode } from "./encode.ts";
 import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
 import { registerInspect } from "./inspect.ts";
@@ -20,6 +21,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerPull,
   registerInspect,
   registerExport,
+  registerEncode,
   registerTrain,
   registerPlot,
   registerEvaluate,

@@ -1,14 +1,19 @@
 /** `minigpt4 train`: trains the part between a frozen image encoder and a frozen language model. */
 import { type Command, Option } from "commander";
 import { devices } from "../tensor/device.ts";
-import { readRecipe } from "../training/recipe.ts";
+import { type DryRun, dryRun } from "../training/dry-run.ts";
 import { type RunOptions, runRecipe } from "../training/run.ts";
 import { countDisplay } from "./count-display.ts";
 import { Interrupted, untilInterrupted } from "./interrupt.ts";
+import { openRecipe, settingsOption } from "./recipe-options.ts";
+import { formatBytes, formatCount, formatDuration } from "./text.ts";
 
 interface TrainFlags {
   readonly set: readonly string[];
   readonly resume?: boolean;
+  readonly overwrite?: boolean;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
   readonly device: NonNullable<RunOptions["device"]>;
 }
 
@@ -18,69 +23,128 @@ export function registerTrain(program: Command): void {
     .summary("train the part between image encoder and language model")
     .description(
       "Trains what a recipe says, on the pictures it names, and writes a model folder that describe and chat take with --model. " +
-        "Ctrl-C saves the state; --resume goes on from there.",
+        "Ctrl-C saves the state; --resume goes on from there, as it does after a crash.",
     )
-    .argument("<recipe>", "a YAML file, for example recipes/nano.yaml")
-    .option("--set <key=value>", "replace a value of the recipe; can be given several times", collect, [])
-    .option("--resume", "go on from the state in the recipe's output folder")
+    .argument("<recipe>", "a YAML file, for example recipes/nano.yaml; recipes of the original project are understood")
+    .addOption(settingsOption())
+    .option("--resume", "go on from the newest checkpoint in the recipe's output folder")
+    .option("--overwrite", "begin anew where the output folder holds a run")
+    .addOption(
+      new Option("--dry-run", "say what would be trained, on what, and how long it would take").conflicts([
+        "resume",
+        "overwrite",
+      ]),
+    )
+    .option("--json", "print the dry run as JSON")
     .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
     .addHelpText(
       "after",
       `
 Examples:
   minigpt4 train recipes/nano.yaml --set datasets.flickr8k.path=/data/flickr8k
-  minigpt4 train recipes/nano.yaml --set run.init_lr=3e-4 --set run.output_dir=runs/second
+  minigpt4 train recipes/stage2.yaml --set run.init_lr=3e-5 --dry-run
   minigpt4 train recipes/nano.yaml --resume`,
     )
     .action(trainRecipe);
 }
 
-function collect(value: string, before: readonly string[]): readonly string[] {
-  return [...before, value];
-}
-
-async function trainRecipe(path: string, { set, resume, device }: TrainFlags): Promise<void> {
-  const recipe = await readRecipe(path, set);
+async function trainRecipe(
+  path: string,
+  { set, resume, overwrite, json, device, ...flags }: TrainFlags,
+): Promise<void> {
+  const recipe = await openRecipe(path, set);
+  if (flags.dryRun) {
+    const plan = await dryRun(recipe, { device });
+    console.log(json ? JSON.stringify(plan) : describePlan(plan));
+    return;
+  }
   const signal = untilInterrupted();
-  let stage = "pictures encoded";
-  let display = countDisplay(stage);
-  let smoothed: number | undefined;
-  const show = (name: string, done: number, total: number, note?: string) => {
-    if (name !== stage) {
-      display.stop();
-      stage = name;
-      smoothed = undefined;
-      display = countDisplay(stage);
-    }
-    display.update(done, total, note);
-  };
+  const display = stepDisplay();
   try {
     const folder = await runRecipe(recipe, {
       device,
       signal,
       ...(resume && { resume }),
-      onMessage: (message) => process.stderr.write(`${message}\n`),
-      onFeatures: (done, total) => show("pictures encoded", done, total),
-      onValidation: (step, loss) => process.stderr.write(`step ${step}: held-out loss ${loss.toFixed(3)}\n`),
-      onStep(name, { step, totalSteps, loss, learningRate, seconds, dataSeconds }) {
-        smoothed = smoothed === undefined ? loss : smoothed * 0.97 + loss * 0.03;
-        const waiting = `${((100 * dataSeconds) / seconds).toFixed(0)}% waiting for data`;
-        show(
-          `${name}: step`,
-          step,
-          totalSteps,
-          `loss ${smoothed.toFixed(3)}  lr ${learningRate.toExponential(1)}  ${waiting}`,
-        );
-      },
+      ...(overwrite && { overwrite }),
+      ...display.events,
     });
+    display.stop();
     if (signal.aborted) {
-      display.stop();
       process.stderr.write(`Stopped; the state is saved in ${folder}. Go on with --resume.\n`);
       throw new Interrupted("Interrupted");
     }
-    display.stop();
     console.log(folder);
   } finally {
     display.stop();
   }
+}
+
+/** A bar for the steps of each stage, and lines for what happens beside them. */
+function stepDisplay() {
+  let stage = "";
+  let display = countDisplay(stage);
+  let loss = 0;
+  let tokens = 0;
+  let seconds = 0;
+  let waiting = 0;
+  const say = (text: string) => display.say(text);
+  const events: Required<Pick<RunOptions, "onStep" | "onValidation" | "onSamples" | "onMessage">> = {
+    onStep(name, report) {
+      if (name !== stage) {
+        display.stop();
+        stage = name;
+        display = countDisplay(`${name}: step`);
+        [loss, tokens, seconds, waiting] = [report.loss, 0, 0, 0];
+      }
+      loss = loss * 0.97 + report.loss * 0.03;
+      tokens += report.tokens;
+      seconds += report.seconds;
+      waiting += report.dataSeconds;
+      const notes = [
+        `loss ${loss.toFixed(3)}`,
+        `lr ${report.learningRate.toExponential(1)}`,
+        `${Math.round(tokens / seconds)} tokens/s`,
+        `${((100 * waiting) / seconds).toFixed(0)}% waiting for data`,
+      ];
+      display.update(report.step, report.totalSteps, notes.join("  "));
+    },
+    onValidation: (step, held, isBest) =>
+      say(`step ${step}: held-out loss ${held.toFixed(3)}${isBest ? ", the best" : ""}`),
+    onSamples: (_, samples) => say(samples.map(({ picture, text }) => `  ${picture}: ${text}`).join("\n")),
+    onMessage: say,
+  };
+  return { events, stop: () => display.stop() };
+}
+
+function describePlan(plan: DryRun): string {
+  const parts = plan.parts.map(
+    ({ name, trained, origin }) => `  ${name.padEnd(15)} ${trained ? "trained" : "frozen "}  ${origin}`,
+  );
+  const datasets = plan.datasets.map((set) => {
+    const about = set.isEstimate ? "about " : "";
+    const broken = set.broken > 0 ? `, ${set.broken} broken` : "";
+    return (
+      `  ${set.name.padEnd(15)} ${about}${formatCount(set.pictures)} pictures, ${formatCount(set.texts)} texts of ` +
+      `${set.tokensPerText.toFixed(1)} tokens, ${formatBytes(set.bytes)}${broken}  (${set.layout}, ${set.path})`
+    );
+  });
+  const cache =
+    plan.cacheBytes === undefined
+      ? "none: features are computed in each step"
+      : `${formatBytes(plan.cacheBytes)} when all pictures are in it; ${formatCount(plan.cachedRows)} rows are there`;
+  return [
+    "Parts",
+    ...parts,
+    "",
+    "Data",
+    ...datasets,
+    `  watched         ${formatCount(plan.watched)} pictures, not trained on`,
+    "",
+    "Run",
+    `  parameters      ${formatCount(plan.trainedParameters)} trained`,
+    `  steps           ${formatCount(plan.steps)} of ${formatCount(plan.picturesPerStep)} pictures`,
+    `  padding         ${(100 * plan.padding).toFixed(0)}% of the places`,
+    `  feature cache   ${cache}`,
+    `  time            ${plan.secondsPerStep.toFixed(2)} s a step, measured on three; ${formatDuration(plan.seconds)} for all of them`,
+  ].join("\n");
 }

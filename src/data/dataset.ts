@@ -32,3 +32,10 @@ export interface Dataset {
   readonly layout: string;
   readonly parts: readonly Part[];
 }
+
+/** All pairs of all parts. */
+export async function listPairs({ parts }: Dataset): Promise<ImageTextPair[]> {
+  const pairs: ImageTextPair[] = [];
+  for (const part of parts) pairs.push(...(await part.read()).pairs);
+  return pairs;
+}

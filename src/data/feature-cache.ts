@@ -30,6 +30,8 @@ interface Place {
 }
 
 export class FeatureCache {
+  /** Of one row. */
+  readonly shape: readonly number[];
   private readonly folder: string;
   private readonly format: RowFormat;
   private readonly onProblem: (message: string) => void;
@@ -39,7 +41,13 @@ export class FeatureCache {
   /** Writes go one after the other, so that only a last record can be half-written. */
   private lastWrite: Promise<unknown> = Promise.resolve();
 
-  private constructor(folder: string, format: RowFormat, onProblem: (message: string) => void) {
+  private constructor(
+    folder: string,
+    shape: readonly number[],
+    format: RowFormat,
+    onProblem: (message: string) => void,
+  ) {
+    this.shape = shape;
     this.folder = folder;
     this.format = format;
     this.onProblem = onProblem;
@@ -57,7 +65,7 @@ export class FeatureCache {
     const file = join(folder, descriptionFile);
     const text = describeCache(description);
     if ((await readFile(file, "utf8").catch(() => "")) !== text) await writeWhole(file, (to) => to.writeFile(text));
-    const cache = new FeatureCache(folder, format, onProblem);
+    const cache = new FeatureCache(folder, request.shape, format, onProblem);
     // By age: of two records of the same picture the younger one counts.
     for (const name of (await readdir(folder)).sort()) {
       if (name.endsWith(segmentEnding)) await cache.index(join(folder, name));

@@ -2,7 +2,8 @@
 import { positionsOf } from "../chat/conversation.ts";
 import { ImageReader } from "../chat/image-reader.ts";
 import type { Position, Precision } from "../chat/reading-graph.ts";
-import type { ImageTextPair } from "../data/pairs.ts";
+import type { ImageTextPair } from "../data/dataset.ts";
+import { readSpan } from "../data/file-span.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
@@ -71,8 +72,9 @@ async function readPrompts(
     const { prompt, beginsWith } = folder.describe;
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
-    for (const { picture } of pairs) {
-      prompts.push(positionsOf(parsed, [await reader.read(picture)], folder.llm.tokenizer));
+    for (const { name, picture } of pairs) {
+      const image = await reader.read(await readSpan(picture), { name });
+      prompts.push(positionsOf(parsed, [image], folder.llm.tokenizer));
     }
     return prompts;
   } finally {

@@ -35,8 +35,10 @@ const ahead = 2;
 /** Names the random numbers that choose views, apart from those that the stage draws. */
 const viewSeed = 1_000_003;
 
-interface Planned extends Draw {
-  readonly view: View;
+/** What a batch will hold. */
+interface Plan {
+  readonly draws: readonly (Draw & { readonly view: View })[];
+  readonly place: MixtureState;
 }
 
 export class BatchLoader {
@@ -44,7 +46,7 @@ export class BatchLoader {
   private readonly loader: Pick<PictureLoader, "load">;
   private readonly problems: ProblemReport;
   private readonly options: BatchOptions;
-  private readonly prefetcher: Prefetcher<{ planned: readonly Planned[]; place: MixtureState }, LoadedBatch>;
+  private readonly prefetcher: Prefetcher<Plan, LoadedBatch>;
   private planned: number;
   private seen = 0;
 
@@ -71,19 +73,19 @@ export class BatchLoader {
     return batch;
   }
 
-  private async plan() {
+  private async plan(): Promise<Plan> {
     const { batchSize, views, seed } = this.options;
     const random = stepRandom(seed + viewSeed, this.planned++);
-    const planned = (await this.source.draw(batchSize)).map((draw) => {
+    const draws = (await this.source.draw(batchSize)).map((draw) => {
       const number = random.below(views.count);
       return { ...draw, view: viewsOf(basename(draw.pair.name), views)[number] ?? asItIs };
     });
-    return { planned, place: this.source.save() };
+    return { draws, place: this.source.save() };
   }
 
-  private async load({ planned, place }: { planned: readonly Planned[]; place: MixtureState }): Promise<LoadedBatch> {
+  private async load({ draws, place }: Plan): Promise<LoadedBatch> {
     const loaded = await Promise.all(
-      planned.map(async ({ pair, dataset, view }): Promise<LoadedSample[]> => {
+      draws.map(async ({ pair, dataset, view }): Promise<LoadedSample[]> => {
         const picture = await loadOrReport(this.loader, pair, view, this.problems);
         return picture ? [{ pair, dataset, picture }] : [];
       }),

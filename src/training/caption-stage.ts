@@ -1,6 +1,5 @@
 /** The stage that MiniGPT-4 is about: texts of pictures through the frozen language model. */
 
-import { int8Choice } from "../models/llama-int8.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
@@ -33,7 +32,7 @@ export function captionStage(
     encoder: image,
     qformer: image,
     projection: image,
-    llm: new Weights(graph, llm.checkpoint, model.llm_precision === "int8" ? { int8: int8Choice(config.llm) } : {}),
+    llm: new Weights(graph, llm.checkpoint),
   };
   const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
   const loss = captionLoss(weights, config, { depth: frozen.depth, regularize: (x) => dropout.apply(x) });

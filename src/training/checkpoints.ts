@@ -119,7 +119,7 @@ export class Checkpoints {
 async function read(path: string): Promise<RunState> {
   const file = await openSafetensors(path);
   try {
-    const { data, error } = headSchema.safeParse(JSON.parse(file.metadata.run ?? "null"));
+    const { data, error } = headSchema.safeParse(JSON.parse(String(file.metadata.run ?? null)));
     if (!data) throw new Error(`${path} is no checkpoint of a run: ${z.prettifyError(error)}`);
     const { step, ...head } = data;
     const [parameters, means, variances, average] = [

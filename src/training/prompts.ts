@@ -3,8 +3,8 @@ import { readFile } from "node:fs/promises";
 import type { Random } from "../tensor/random.ts";
 import { parsePrompt, tokenizePrompt } from "../text/prompts.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { Piece } from "./batch.ts";
 import type { Recipe } from "./recipe.ts";
+import type { Piece } from "./sequence.ts";
 
 /** A prompt with `<ImageHere>` where the picture goes. */
 export interface TrainingPrompt {
@@ -16,13 +16,15 @@ export interface TrainingPrompt {
   readonly ratio: number;
 }
 
+type ListedPrompt = NonNullable<Recipe["model"]["prompts"]>[number];
+
 /** The picture alone, as in the first stage. */
-const noWords = { text: "<ImageHere>", sample_ratio: 1 };
+const noWords: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
 
 /** The recipe's prompts, or the picture alone. @throws Error naming the prompt file if it holds none */
 export async function readPrompts({ model }: Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
   const fromFile = model.prompt_path ? await promptsOf(model.prompt_path) : [];
-  const listed: NonNullable<Recipe["model"]["prompts"]> = [...(model.prompts ?? []), ...fromFile];
+  const listed = [...(model.prompts ?? []), ...fromFile];
   return (listed.length > 0 ? listed : [noWords]).map(
     ({ text, end_sym: endSym = model.end_sym, sample_ratio: ratio }) => {
       const wrapped = model.prompt_template.replace("{}", () => text);
@@ -31,7 +33,7 @@ export async function readPrompts({ model }: Recipe, tokenizer: Tokenizer): Prom
   );
 }
 
-async function promptsOf(path: string): Promise<{ text: string; sample_ratio: number }[]> {
+async function promptsOf(path: string): Promise<ListedPrompt[]> {
   const content = await readFile(path, "utf8").catch((cause: Error) => {
     throw new Error(`model.prompt_path: ${path} cannot be read: ${cause.message}`, { cause });
   });

@@ -1,5 +1,3 @@
-/** A run of a recipe: the contrastive stage where there is one, the stage itself, and the model folder. */
-import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { layeredWeights } from "../nn/layered-weights.ts";

@@ -1,7 +1,7 @@
 /** One stage of a run, from its first step or a checkpoint to its end: steps, checkpoints, metrics, held-out loss. */
 import { join } from "node:path";
 import { openSafetensors, writeSafetensors } from "../checkpoints/safetensors.ts";
-import { type WeightSource, Weights, weightsInMemory } from "../nn/weights.ts";
+import type { WeightSource } from "../nn/weights.ts";
 import { ndarray } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { WeightAverage } from "./average.ts";
@@ -10,9 +10,10 @@ import { arraysOf, type Checkpoints, type NamedArrays, type RunState } from "./c
 import type { Describer, Description } from "./describer.ts";
 import type { MetricsLog } from "./metrics.ts";
 import type { Prepared } from "./prepared.ts";
+import type { Recipe } from "./recipe.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { Stage } from "./stage.ts";
-import { TrainingStep } from "./step.ts";
+import { type OptimizerOptions, TrainingStep } from "./step.ts";
 import { type StepReport, train } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
 import type { Validation } from "./validation.ts";
@@ -57,15 +58,10 @@ export async function runStage(
   const { run } = recipe;
   const { checkpoints, schedule, watch } = options;
   const state = resumed?.state ?? initialState(await valuesOf(source, stage.trained.keys()));
-  const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: run.weight_decay };
-  const step = await TrainingStep.create(
-    stage.graph,
-    stage.loss,
-    stage.trained,
-    state,
-    { ...optimizer, ...(run.max_grad_norm !== undefined && { maxGradNorm: run.max_grad_norm }) },
-    { ...options.session, accumulates: options.accumulate > 1 },
-  );
+  const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), {
+    ...options.session,
+    accumulates: options.accumulate > 1,
+  });
   const average =
     run.average_decay > 0 ? new WeightAverage(resumed?.average ?? state.parameters, run.average_decay) : undefined;
   const kept = () => average?.arrays ?? step.state.parameters;
@@ -135,8 +131,19 @@ export async function runStage(
   }
 }
 
+/** AdamW as MiniGPT-4 sets it, with the recipe's weight decay and limit of the gradient. */
+export function optimizerOf({ run }: Recipe): OptimizerOptions {
+  return {
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weightDecay: run.weight_decay,
+    ...(run.max_grad_norm !== undefined && { maxGradNorm: run.max_grad_norm }),
+  };
+}
+
 /** Values of the weights that a stage trains. */
-async function valuesOf(source: WeightSource, names: Iterable<string>): Promise<NamedArrays> {
+export async function valuesOf(source: WeightSource, names: Iterable<string>): Promise<NamedArrays> {
   const arrays: NamedArrays = {};
   for (const name of names) {
     arrays[name] = ndarray("float32", source.tensors.get(name)?.shape ?? [], await source.readFloat32(name));

@@ -1,6 +1,6 @@
 /** A training step: forward, backward to what is trained, AdamW. Over one batch it is one session call. */
 import { adamw } from "../tensor/adamw.ts";
-import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
 import { clip, sqrt } from "../tensor/elementwise.ts";
 import { gradients } from "../tensor/gradients.ts";
 import { Graph, type Value } from "../tensor/graph.ts";

@@ -1,0 +1,176 @@
+/** What a recipe would do, found out without leaving anything behind: parts, data, memory, and the time of real steps. */
+import { stat } from "node:fs/promises";
+import type { Dataset } from "../data/dataset.ts";
+import { layeredWeights } from "../nn/layered-weights.ts";
+import { sizeOf } from "../tensor/array.ts";
+import type { SessionOptions } from "../tensor/session.ts";
+import { BatchLoader } from "./batch-loader.ts";
+import { captionStage } from "./caption-stage.ts";
+import { type Prepared, prepare } from "./prepared.ts";
+import { answerTokens } from "./prompts.ts";
+import type { Recipe } from "./recipe.ts";
+import { optimizerOf, valuesOf } from "./stage-run.ts";
+import { TrainingStep } from "./step.ts";
+import { train } from "./trainer.ts";
+import { initialState } from "./training-state.ts";
+
+/** Parts of a data set that are listed; the others are taken to be alike. */
+const listedParts = 4;
+/** Texts of a data set that are tokenised, and pictures whose size is looked up. */
+const sampled = 500;
+/** Real steps that are taken; the first one also warms up, and is not counted. */
+const steps = 3;
+
+export interface DatasetPlan {
+  readonly name: string;
+  readonly layout: string;
+  readonly path: string;
+  /** Files that list pairs. */
+  readonly parts: number;
+  /** Whether pictures, texts and bytes are estimates from some of the parts. */
+  readonly isEstimate: boolean;
+  readonly pictures: number;
+  readonly texts: number;
+  readonly tokensPerText: number;
+  /** Of the encoded pictures. */
+  readonly bytes: number;
+  readonly broken: number;
+}
+
+export interface DryRun {
+  /** For each part of the model: whether it is trained, and the file its weights come from. */
+  readonly parts: readonly { readonly name: string; readonly trained: boolean; readonly origin: string }[];
+  readonly trainedParameters: number;
+  readonly datasets: readonly DatasetPlan[];
+  readonly watched: number;
+  readonly steps: number;
+  readonly picturesPerStep: number;
+  /** Share of the places of a step that is padding. */
+  readonly padding: number;
+  /** Bytes that the features of all pictures take in the cache; undefined without one. */
+  readonly cacheBytes: number | undefined;
+  readonly cachedRows: number;
+  readonly secondsPerStep: number;
+  /** Of the whole run, validation and the contrastive stage left out. */
+  readonly seconds: number;
+}
+
+/** @throws Error like the run itself would */
+export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Promise<DryRun> {
+  const prepared = await prepare(recipe, session);
+  try {
+    const { parts, frozen, cache } = prepared;
+    const { run, model } = recipe;
+    const datasets: DatasetPlan[] = [];
+    for (const [i, [name, { path }]] of Object.entries(recipe.datasets).entries()) {
+      datasets.push({ name, path, ...(await look(prepared.datasets[i] as Dataset, i, prepared)) });
+    }
+    const measured = await realSteps(prepared, session);
+    const total = run.max_epoch * run.iters_per_epoch;
+    const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0) + prepared.validation.length;
+    const trainedParts: readonly string[] = model.trained;
+    return {
+      parts: [
+        ...Object.entries(parts.origins).map(([name, origin]) => ({
+          name,
+          trained: trainedParts.includes(name) || (name === "queries" && trainedParts.includes("qformer")),
+          origin: origin ?? "new, random",
+        })),
+        { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
+      ],
+      trainedParameters: measured.parameters,
+      datasets,
+      watched: prepared.validation.length,
+      steps: total,
+      picturesPerStep: run.batch_size * run.accum_grad_iters,
+      padding: measured.padding,
+      cacheBytes: cache && pictures * run.views * sizeOf(frozen.shape) * 2,
+      cachedRows: cache?.size ?? 0,
+      secondsPerStep: measured.seconds,
+      seconds: measured.seconds * total,
+    };
+  } finally {
+    await prepared.close();
+  }
+}
+
+async function look(
+  dataset: Dataset,
+  index: number,
+  { textsOf, parts, prompts, recipe }: Prepared,
+): Promise<Omit<DatasetPlan, "name" | "path">> {
+  const read = await Promise.all(dataset.parts.slice(0, listedParts).map((part) => part.read()));
+  const pairs = read.flatMap((contents) => contents.pairs);
+  const factor = dataset.parts.length / Math.max(1, read.length);
+  const texts = pairs.reduce((sum, pair) => sum + textsOf({ pair, dataset: index }).length, 0);
+  const some = pairs.slice(0, sampled);
+  const endSym = prompts[0]?.endSym ?? "";
+  const tokens = (text: string) => answerTokens(text, endSym, recipe.model.max_txt_len, parts.llm.tokenizer).length;
+  const lengths = some.flatMap((pair) => textsOf({ pair, dataset: index }).map(tokens));
+  const sizes = await Promise.all(
+    some.map(
+      async ({ picture: { path, at } }) =>
+        at?.length ??
+        (await stat(path).then(
+          ({ size }) => size,
+          () => 0,
+        )),
+    ),
+  );
+  return {
+    layout: dataset.layout,
+    parts: dataset.parts.length,
+    isEstimate: dataset.parts.length > read.length,
+    pictures: Math.round(pairs.length * factor),
+    texts: Math.round(texts * factor),
+    tokensPerText: mean(lengths),
+    bytes: Math.round(mean(sizes) * pairs.length * factor),
+    broken: read.reduce((sum, { problems }) => sum + problems.length, 0),
+  };
+}
+
+/** Takes steps whose result is thrown away. */
+async function realSteps(prepared: Prepared, session: SessionOptions) {
+  const { recipe, parts, prompts, textsOf } = prepared;
+  const { run } = recipe;
+  const stage = captionStage(recipe, parts, layeredWeights([parts.image]), prompts, textsOf);
+  const state = initialState(await valuesOf(parts.image, stage.trained.keys()));
+  const accumulates = run.accum_grad_iters > 1;
+  const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), {
+    ...session,
+    accumulates,
+  });
+  const times: number[] = [];
+  let [tokens, places] = [0, 0];
+  try {
+    await train(step, {
+      stage,
+      frozen: prepared.frozen,
+      batches: new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
+        batchSize: run.batch_size * run.accum_grad_iters,
+        views: { count: run.views, minSide: run.crop_min_side },
+        seed: run.seed,
+        firstStep: 0,
+      }),
+      schedule: { initLr: 0, minLr: 0, warmupLr: 0, warmupSteps: 0, totalSteps: steps + 1 },
+      batchSize: run.batch_size,
+      seed: run.seed,
+      onStep(report) {
+        times.push(report.seconds);
+        tokens += report.tokens;
+        places += report.places;
+      },
+    });
+  } finally {
+    await step.release();
+  }
+  return {
+    seconds: mean(times.slice(1)),
+    padding: 1 - tokens / places,
+    parameters: Object.values(state.parameters).reduce((sum, { data }) => sum + data.length, 0),
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
