@@ -24,7 +24,7 @@ export function linearScale(values: readonly number[], range: readonly [number, 
   const [low, high] = extent(values) ?? [0, 1];
   const size = Math.max(Math.abs(low), Math.abs(high), 1 / largest);
   // Values that are almost equal would need labels of many digits.
-  const least = low === high ? (size > 1 / largest ? size / 10 : 1) : size / 1e4;
+  const least = low === high ? (size > 1 / largest ? size / 10 : 1) : size / 1e3;
   const room = Math.max(0, least - (high - low)) / 2;
   return scaleLinear([low - room, high + room], range)
     .nice(ticks)
@@ -41,8 +41,9 @@ export function logScale(values: readonly number[], range: readonly [number, num
 /** About `count` round values with their labels; on a logarithmic scale 1, 2, 5 of each decade where all are too many. */
 export function ticksOf(scale: Scale, count: number): Tick[] {
   const all = scale.ticks(count);
-  const digit = (value: number) => Number(value.toExponential()[0]);
-  const sparse = [all, all.filter((value) => [1, 2, 5].includes(digit(value))), all.filter((v) => digit(v) === 1)];
+  if (!isLogarithmic(scale)) return labelled(scale, all);
+  const beginWith = (digits: string) => all.filter((value) => digits.includes(value.toExponential().charAt(0)));
+  const sparse = [all, beginWith("125"), beginWith("1")];
   return labelled(scale, sparse.find(({ length }) => length <= 1.5 * count) ?? all);
 }
 
@@ -54,7 +55,7 @@ export function stepTicks(scale: Scale, width: number): Tick[] {
 }
 
 function labelled(scale: Scale, values: readonly number[]): Tick[] {
-  const label = numberFormat(values);
+  const label = numberFormat(values, isLogarithmic(scale));
   return values.map((value) => ({ at: scale(value), label: label(value) }));
 }
 
@@ -66,18 +67,23 @@ export function formatNumber(value: number): string {
     : short.toLocaleString("en", { maximumFractionDigits: 9 });
 }
 
-/** Values of one axis are written alike: with the same decimals, or all with an exponent. */
-function numberFormat(values: readonly number[]): (value: number) => string {
+/** Values of one axis are written alike: all with an exponent, or, unless decades differ, with the same decimals. */
+function numberFormat(values: readonly number[], decades: boolean): (value: number) => string {
   const exact = (value: number) => Number(value.toPrecision(12));
   if (usesExponent(Math.max(...values.map(Math.abs)))) {
     return (value) => (value === 0 ? "0" : exact(value).toExponential());
   }
-  const decimals = Math.max(0, ...values.map((value) => `${exact(value)}`.split(".")[1]?.length ?? 0));
-  return (value) => exact(value).toLocaleString("en", { minimumFractionDigits: Math.min(decimals, 12) });
+  const most = Math.max(0, ...values.map((value) => `${exact(value)}`.split(".")[1]?.length ?? 0));
+  const decimals = { minimumFractionDigits: decades ? 0 : most, maximumFractionDigits: most };
+  return (value) => exact(value).toLocaleString("en", decimals);
+}
+
+function isLogarithmic(scale: Scale): boolean {
+  return "base" in scale;
 }
 
 function usesExponent(size: number): boolean {
-  return size >= 1e8 || (size > 0 && size < 1e-2);
+  return size >= 1e7 || (size > 0 && size < 1e-2);
 }
 
 /** Least and greatest value, none beyond `largest`; undefined if there are no values. */

@@ -173,7 +173,7 @@ function drawBest(runs: readonly Drawn[], box: Box, x: Scale, y: Scale): string 
     const least = best(validation);
     if (!least) return [];
     const value = formatNumber(least.value);
-    const text = runs.length > 1 ? value : `best ${value} at step ${formatNumber(least.step)}`;
+    const text = runs.length > 1 ? value : `best ${value} at step ${least.step.toLocaleString("en")}`;
     const [cx, cy] = [x(least.step), y(least.value)];
     const size = { width: textWidth(text), height: 15 };
     const left = Math.min(Math.max(cx - size.width / 2, box.left + 4), box.left + box.width - size.width);
@@ -200,18 +200,16 @@ function overlap(a: Box, b: Box): boolean {
 function drawLegend(runs: readonly Drawn[], weight: number): { drawing: string; height: number } {
   const smoothed = weight > 0 ? `smoothed (${weight})` : "each step";
   const [only, ...others] = runs;
-  const entries: readonly (readonly [label: string, strokes: Strokes])[] =
-    only && others.length === 0
-      ? [
-          ...(weight > 0 ? [["each step", { stroke: only.colour, "stroke-opacity": 0.4 }] as const] : []),
-          [smoothed, { stroke: only.colour }],
-          ["validation", { stroke: only.validationColour }],
-        ]
-      : [
-          ...runs.map(({ name, colour }) => [name, { stroke: colour }] as const),
-          [`training, ${smoothed}`, { stroke: ink.text }],
-          ["validation", { stroke: ink.text, "stroke-dasharray": dashes }],
-        ];
+  const entries: (readonly [label: string, strokes: Strokes])[] = [];
+  if (only && others.length === 0) {
+    if (weight > 0) entries.push(["each step", { stroke: only.colour, "stroke-opacity": 0.4 }]);
+    entries.push([smoothed, { stroke: only.colour }]);
+    if (only.validation.length > 0) entries.push(["validation", { stroke: only.validationColour }]);
+  } else {
+    for (const { name, colour } of runs) entries.push([name, { stroke: colour }]);
+    entries.push([`training, ${smoothed}`, { stroke: ink.text }]);
+    entries.push(["validation", { stroke: ink.text, "stroke-dasharray": dashes }]);
+  }
   const rowHeight = 20;
   let [left, top] = [margin.left, legendTop];
   const items = entries.map(([label, strokes]) => {

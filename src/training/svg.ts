@@ -18,7 +18,7 @@ export function textAt(x: number, y: number, text: string, attributes: Attribute
 }
 
 /** Text as XML 1.0 can hold it: control characters and halves of characters have no place in it at all. */
-export function escapeXml(text: string): string {
+function escapeXml(text: string): string {
   return text.replace(/[\p{Cc}\p{Cs}\ufffe\uffff]/gu, "\ufffd").replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 

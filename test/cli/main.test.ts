@@ -11,7 +11,7 @@ test("--version is the package's", async () => {
 test("--help lists every command", async () => {
   const { code, stdout } = await minigpt4(["--help"]);
   expect(code).toBe(0);
-  for (const command of ["describe", "chat", "pull", "inspect", "demo"]) {
+  for (const command of ["describe", "chat", "pull", "inspect", "plot", "demo"]) {
     expect(stdout).toMatch(new RegExp(`^ {2}${command} `, "m"));
   }
 });
