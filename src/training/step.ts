@@ -195,7 +195,7 @@ const meanIn = (name: string) => `mean:${name}`;
 const varianceIn = (name: string) => `variance:${name}`;
 
 function scalarOf(array: NdArray | undefined): number {
-  return (array?.data as Float32Array)[0] as number;
+  return Number(array?.data[0]);
 }
 
 /** Nodes for AdamW over all parameters, and the length of the gradient. */
