@@ -55,7 +55,8 @@ export class FeatureCache {
 
   /**
    * Opens the cache of a key, and makes it if it is not there. Rows that earlier and other processes have written by now
-   * are found; a hundred thousand take about a second, or what the disk needs for as many small reads.
+   * are found. Only the heads of records are read: 100,000 rows of 50 kB take one to three seconds from the page cache,
+   * and four to six from a cold solid-state disk.
    *
    * @param onProblem is told of files that are no segments of this cache, and of damaged rows; both are passed over
    */

@@ -3,14 +3,13 @@
  * then records of equal size: id 32, checksum 8, row. One process appends to it; any number read.
  */
 import { createHash } from "node:crypto";
-import { readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { setImmediate } from "node:timers/promises";
 
 const magic = "mg4rows1";
 const headerBytes = 48;
 const idBytes = 32;
 const headBytes = idBytes + 8;
+const readsAtOnce = 64;
 
 /** What all rows of a cache have in common. */
 export interface RowFormat {
@@ -64,15 +63,15 @@ export class RowSegment {
 
   /** Ids of the records, in their order, in hexadecimal. */
   async ids(): Promise<string[]> {
-    const id = Buffer.alloc(idBytes);
-    const ids: string[] = [];
-    for (let record = 0; record < this.count; record++) {
-      // Many tiny reads: asynchronous ones would take several times as long.
-      if (readSync(this.file.fd, id, 0, idBytes, this.offsetOf(record)) < idBytes) break;
-      ids.push(id.toString("hex"));
-      if (record % 1024 === 1023) await setImmediate();
+    const ids = Buffer.alloc(this.count * idBytes);
+    // Many small reads: a disk is quicker with several of them to do.
+    for (let first = 0; first < this.count; first += readsAtOnce) {
+      const reads = Array.from({ length: Math.min(readsAtOnce, this.count - first) }, (_, i) =>
+        this.file.read(ids, (first + i) * idBytes, idBytes, this.offsetOf(first + i)),
+      );
+      await Promise.all(reads);
     }
-    return ids;
+    return Array.from({ length: this.count }, (_, i) => ids.toString("hex", i * idBytes, (i + 1) * idBytes));
   }
 
   /** The row of a record, in memory of its own; undefined if it is not what was written for `id`. */
