@@ -36,10 +36,6 @@ const renamed: readonly (readonly [from: KeyPath, to: KeyPath])[] = [
     ["datasets", "*", "build_info", "storage"],
     ["datasets", "*", "path"],
   ],
-  [
-    ["datasets", "*", "text_processor", "train", "name"],
-    ["datasets", "*", "text_processor"],
-  ],
 ];
 
 /** What these say is always so here, or concerns a program that this is not. */
@@ -54,6 +50,8 @@ const ignored: readonly KeyPath[] = [
   ["model", "low_resource"],
   ["datasets", "*", "data_type"],
   ["datasets", "*", "vis_processor"],
+  // It names the captions' cleaning, which the original itself does not do in `cc_sbu_align`; so the layout decides.
+  ["datasets", "*", "text_processor", "train"],
   ["datasets", "*", "text_processor", "eval"],
   ["preprocess"],
   ["run", "task"],

@@ -17,8 +17,8 @@ export function textsOfRecipe({ datasets }: Recipe, opened: readonly Pick<Datase
     const setting = settings[dataset];
     if (!setting) throw new Error(`${pair.name} is of data set ${dataset}, which the recipe does not have`);
     return pair.texts
-      .map((text) => (setting.clean ? cleanCaption(text) : text.trim()))
-      .filter((text) => text !== "")
+      .map((text) => (setting.clean ? cleanCaption(text) : text))
+      .filter((text) => text.trim() !== "")
       .map((text) => fill(setting.answer, text));
   };
 }

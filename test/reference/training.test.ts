@@ -1,140 +1,221 @@
-/** Losses, gradients and a whole small training run against the original's. */
+/** Losses, gradients and a whole small training run against the original's: through recipe, data, cache, stage and trainer. */
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, test } from "vitest";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import type { MiniGPT4Config } from "../../src/models/minigpt4.ts";
-import { tokensPerImage } from "../../src/models/minigpt4.ts";
-import { type NdArray, ndarray } from "../../src/tensor/array.ts";
-import { gradients } from "../../src/tensor/gradients.ts";
-import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { loadTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
-import { batchArrays } from "../../src/training/batch.ts";
-import { captionLoss } from "../../src/training/loss.ts";
-import { learningRate } from "../../src/training/schedule.ts";
-import { answerTokens, promptPieces, stage1Prompt } from "../../src/training/stages.ts";
-import { initialState, TrainingStep } from "../../src/training/step.ts";
+import { afterAll, beforeAll, describe, test } from "vitest";
+import { type ImageTextPair, listPairs } from "../../src/data/dataset.ts";
+import { layeredWeights } from "../../src/nn/layered-weights.ts";
+import type { SessionOptions } from "../../src/tensor/session.ts";
+import { BatchLoader } from "../../src/training/batch-loader.ts";
+import { captionStage } from "../../src/training/caption-stage.ts";
+import { prepare } from "../../src/training/prepared.ts";
+import { choosePrompt, type TrainingPrompt } from "../../src/training/prompts.ts";
+import { readRecipe } from "../../src/training/recipe.ts";
+import { stepRandom } from "../../src/training/stage.ts";
+import { optimizerOf, valuesOf } from "../../src/training/stage-run.ts";
+import { TrainingStep } from "../../src/training/step.ts";
+import { type StepReport, train } from "../../src/training/trainer.ts";
+import { initialState } from "../../src/training/training-state.ts";
 import { expectDeviation, largestDifference, relativeDifference } from "./deviations.ts";
 import { GoldenSet, goldenFolders } from "./golden-set.ts";
 
-const isProjection = (name: string) => name.startsWith("llama_proj.");
+const engine: SessionOptions = { device: "cpu" };
+let scratch: string;
+
+beforeAll(async () => {
+  scratch = await mkdtemp(join(tmpdir(), "minigpt4-golden-training-"));
+});
+afterAll(() => rm(scratch, { recursive: true, force: true }));
+
+/** How a case is fed. The numbers of the goldens come out whichever way it is. */
+const ways = [
+  { way: "as it comes", settings: ["run.feature_cache=false"], loss: 1e-4, gradient: 1e-3, trained: 1e-3 },
+  // Two batches a step, added up.
+  {
+    way: "accumulated",
+    settings: ["run.feature_cache=false", "run.batch_size=HALF", "run.accum_grad_iters=2"],
+    loss: 1e-4,
+    gradient: 1e-3,
+    trained: 1e-3,
+  },
+  // Features are rounded to float16.
+  { way: "cached", settings: [], loss: 1e-3, gradient: 1e-2, trained: 1e-3 },
+] as const;
 
 describe.each(goldenFolders())("%s", (folder) => {
   const name = folder.split(/[\\/]/).at(-1);
 
-  test.each(["stage1", "stage2"] as const)("%s: loss and gradients of the projection", async (stage) => {
-    const set = await GoldenSet.load(folder);
-    const config = set.config();
-    const graph = new Graph();
-    const w = await set.weights(graph, {}, isProjection);
-    const loss = captionLoss(w, config);
-    const trained = w.projection.trained;
-    const names = ["llama_proj.weight", "llama_proj.bias"];
-    const [weight, bias] = gradients(
-      loss,
-      names.map((key) => trained.get(key) as Value),
-    ) as [Value, Value];
-    const batch = await stageBatch(set, config, stage, [0, 1, 2, 3, 4, 5, 6, 7]);
-    const results = await evaluate(graph, { loss, weight, bias }, { ...batch, ...(await projection(set)) });
-    expectDeviation(
-      `${name}: ${stage} loss`,
-      Math.abs((results.loss.data[0] as number) - set.goldens[stage].loss),
-      1e-4,
-    );
-    for (const part of ["weight", "bias"] as const) {
-      const expected = await set.tensors.readFloat32(`${stage}_grad_${part}`);
-      expectDeviation(
-        `${name}: ${stage} gradient of llama_proj.${part} (relative)`,
-        relativeDifference(results[part].data as Float32Array, expected),
-        1e-3,
-      );
-    }
-    await set.close();
-  });
+  test.each(ways)(
+    "both stages, $way: loss and gradients of the projection",
+    async ({ way, settings, loss, gradient }) => {
+      const set = await GoldenSet.load(folder);
+      for (const stage of ["stage1", "stage2"] as const) {
+        const run = await trainGoldens(set, stage, settings, [[0, 1, 2, 3, 4, 5, 6, 7]]);
+        const label = `${name}: ${stage}, ${way}:`;
+        expectDeviation(`${label} loss`, Math.abs((run.reports[0]?.loss ?? 0) - set.goldens[stage].loss), loss);
+        for (const part of ["weight", "bias"] as const) {
+          // The first step's running mean is a tenth of the gradient.
+          const found = run.state.means[`llama_proj.${part}`]?.data.map((value) => value / 0.1) ?? [];
+          const expected = await set.tensors.readFloat32(`${stage}_grad_${part}`);
+          expectDeviation(
+            `${label} gradient of llama_proj.${part} (relative)`,
+            relativeDifference(found, expected),
+            gradient,
+          );
+        }
+      }
+      await set.close();
+    },
+  );
 
-  test("the training trace", async () => {
+  test.each(ways)("the training trace, $way", async ({ way, settings, trained }) => {
     const set = await GoldenSet.load(folder);
-    const config = set.config();
-    const { training } = set.goldens;
-    const graph = new Graph();
-    const w = await set.weights(graph, {}, isProjection);
-    const loss = captionLoss(w, config);
-    const optimizer = {
-      beta1: training.betas[0],
-      beta2: training.betas[1],
-      eps: training.eps,
-      weightDecay: training.weight_decay.weight,
-    };
-    const state = initialState(await projection(set));
-    const step = await TrainingStep.create(graph, loss, w.projection.trained, state, optimizer);
-    const schedule = {
-      initLr: training.init_lr,
-      minLr: training.min_lr,
-      warmupLr: training.warmup_lr,
-      warmupSteps: training.warmup_steps,
-      totalSteps: training.trace.length,
-    };
-    let largestRate = 0;
-    let largestLoss = 0;
-    for (const expected of training.trace) {
-      const rate = learningRate(expected.step, schedule);
-      const batch = await stageBatch(set, config, "stage1", expected.samples);
-      const result = await step.run(batch, rate);
-      largestRate = Math.max(largestRate, Math.abs(rate - expected.lr));
-      largestLoss = Math.max(largestLoss, Math.abs((result.loss.data[0] as number) - expected.loss));
-    }
-    expectDeviation(`${name}: learning rates of ${training.trace.length} steps`, largestRate, 1e-9);
-    expectDeviation(`${name}: losses of ${training.trace.length} steps`, largestLoss, 1e-3);
+    const { trace } = set.goldens.training;
+    const run = await trainGoldens(
+      set,
+      "stage1",
+      settings,
+      trace.map(({ samples }) => samples),
+    );
+    const label = `${name}: ${trace.length} steps, ${way}:`;
+    const rates = trace.map(({ lr }, i) => Math.abs(lr - (run.reports[i]?.learningRate ?? 0)));
+    const losses = trace.map((step, i) => Math.abs(step.loss - (run.reports[i]?.loss ?? 0)));
+    expectDeviation(`${label} learning rates`, Math.max(...rates), 1e-9);
+    expectDeviation(`${label} losses`, Math.max(...losses), 1e-3);
     for (const part of ["weight", "bias"] as const) {
-      const found = step.state.parameters[`llama_proj.${part}`]?.data as Float32Array;
+      const found = run.state.parameters[`llama_proj.${part}`]?.data as Float32Array;
       const expected = await set.tensors.readFloat32(`trained_${part}`);
-      expectDeviation(`${name}: trained llama_proj.${part}`, largestDifference(found, expected), 1e-3);
+      expectDeviation(`${label} trained llama_proj.${part}`, largestDifference(found, expected), trained);
     }
-    await step.release();
     await set.close();
   });
 });
 
-/** The stage's batch of the given pictures: features of `ln_vision`, prompts and answers as the goldens say. */
-async function stageBatch(
+/** Trains the projection on given pictures in each step, numbered as the goldens list them. */
+async function trainGoldens(
   set: GoldenSet,
-  config: MiniGPT4Config,
   stage: "stage1" | "stage2",
-  pictures: readonly number[],
+  settings: readonly string[],
+  steps: readonly (readonly number[])[],
 ) {
-  const tokenizer = await loadTokenizer(join(set.folder, "llama-safetensors"));
-  const { answers, instruction, max_txt_len: maxLength, end_sym: endSym } = set.goldens[stage];
-  const samples = pictures.map((picture, i) => ({
-    image: i,
-    prompt: prompt(tokenizer, instruction?.[picture]),
-    answers: [answerTokens(answers[picture] as string, { endSym, maxLength }, tokenizer)],
-  }));
-  return batchArrays(samples, await features(set, pictures), tokensPerImage(config));
-}
-
-function prompt(tokenizer: Tokenizer, instruction: string | undefined) {
-  return instruction === undefined ? stage1Prompt(tokenizer) : promptPieces(instruction, tokenizer);
-}
-
-async function features(set: GoldenSet, pictures: readonly number[]): Promise<NdArray<"float32">> {
-  const [, cells = 0, width = 0] = set.tensors.tensors.get("ln_vision")?.shape ?? [];
-  const all = await set.tensors.readFloat32("ln_vision");
-  const size = cells * width;
-  const chosen = new Float32Array(pictures.length * size);
-  pictures.forEach((picture, i) => {
-    chosen.set(all.subarray(picture * size, (picture + 1) * size), i * size);
+  const size = steps[0]?.length ?? 0;
+  const path = await writeRecipe(set, stage, size, steps.length);
+  const { recipe } = await readRecipe(
+    path,
+    settings.map((setting) => setting.replace("HALF", `${size / 2}`)),
+  );
+  const prepared = await prepare(recipe, engine);
+  const { parts, prompts, textsOf } = prepared;
+  const seed = seedOf(prompts, set.goldens[stage].instruction);
+  const graph = captionStage(recipe, parts, layeredWeights([parts.image]), prompts, textsOf);
+  const state = initialState(await valuesOf(parts.image, graph.trained.keys()));
+  const step = await TrainingStep.create(graph.graph, graph.loss, graph.trained, state, optimizerOf(recipe), {
+    ...engine,
+    accumulates: recipe.run.accum_grad_iters > 1,
   });
-  return ndarray("float32", [pictures.length, cells, width], chosen);
+  const pairs = await listPairs(prepared.datasets[0] ?? { layout: "", parts: [] });
+  const order = set.goldens.images.map((image) => pairs.find(({ name }) => name.endsWith(image)) as ImageTextPair);
+  const left = [...steps];
+  const source = {
+    draw: async () => (left.shift() ?? []).map((picture) => ({ pair: order[picture] as ImageTextPair, dataset: 0 })),
+    save: () => ({ streams: [], behind: [] }),
+  };
+  const reports: StepReport[] = [];
+  try {
+    await train(step, {
+      stage: graph,
+      frozen: prepared.frozen,
+      batches: new BatchLoader(source, prepared.loader, prepared.problems, {
+        batchSize: size,
+        views: { count: 1, minSide: 1 },
+        seed,
+        firstStep: 0,
+      }),
+      schedule: {
+        initLr: recipe.run.init_lr,
+        minLr: recipe.run.min_lr,
+        warmupLr: recipe.run.warmup_lr,
+        warmupSteps: recipe.run.warmup_steps,
+        totalSteps: steps.length,
+      },
+      batchSize: recipe.run.batch_size,
+      seed,
+      onStep: (report) => void reports.push(report),
+    });
+  } finally {
+    await step.release();
+    await prepared.close();
+  }
+  return { reports, state };
 }
 
-async function projection(set: GoldenSet): Promise<Record<string, NdArray<"float32">>> {
-  const { llm, qformer } = set.config();
-  const file = await openCheckpoint(join(set.folder, "minigpt4.pth"));
-  const weight = await file.readFloat32("llama_proj.weight");
-  const bias = await file.readFloat32("llama_proj.bias");
-  await file.close();
-  return {
-    "llama_proj.weight": ndarray("float32", [llm.hiddenSize, qformer?.hiddenSize ?? 0], weight),
-    "llama_proj.bias": ndarray("float32", [llm.hiddenSize], bias),
+/** The seed whose first step draws just the instructions that the goldens were made with. */
+function seedOf(prompts: readonly TrainingPrompt[], instructions: readonly string[] | null): number {
+  if (!instructions) return 0;
+  for (let seed = 0; ; seed++) {
+    const random = stepRandom(seed, 0);
+    if (instructions.every((text) => choosePrompt(prompts, random).text === text)) return seed;
+  }
+}
+
+async function writeRecipe(set: GoldenSet, stage: "stage1" | "stage2", size: number, steps: number): Promise<string> {
+  const { answers, instruction, end_sym: endSym, max_txt_len: maxLength } = set.goldens[stage];
+  const { training } = set.goldens;
+  const data = join(scratch, set.name, stage);
+  await mkdir(join(data, "Images"), { recursive: true });
+  const lines: string[] = [];
+  for (const [i, image] of set.goldens.images.entries()) {
+    await copyFile(set.imagePaths[i] as string, join(data, "Images", image));
+    lines.push(JSON.stringify({ image, caption: answers[i] }));
+  }
+  await writeFile(join(data, "pairs.jsonl"), `${lines.join("\n")}\n`);
+  const { encoder, qformer } = set.config();
+  if (encoder.type !== "eva_vit" || !qformer) throw new Error("The goldens are of a ViT with a Q-Former");
+  const prompts = instruction ? [...new Set(instruction)].map((text) => ({ text })) : undefined;
+  const recipe = {
+    model: {
+      arch: "mini_gpt4",
+      encoder: {
+        type: "eva_vit",
+        image_size: encoder.imageSize,
+        patch_size: encoder.patchSize,
+        hidden_size: encoder.hiddenSize,
+        num_hidden_layers: encoder.numHiddenLayers,
+        num_attention_heads: encoder.numAttentionHeads,
+        intermediate_size: encoder.intermediateSize,
+      },
+      encoder_ckpt: join(set.folder, "eva_vit.pth"),
+      qformer: {
+        num_query_tokens: qformer.numQueryTokens,
+        hidden_size: qformer.hiddenSize,
+        num_hidden_layers: qformer.numHiddenLayers,
+        num_attention_heads: qformer.numAttentionHeads,
+        intermediate_size: qformer.intermediateSize,
+        encoder_width: qformer.encoderWidth,
+      },
+      qformer_ckpt: join(set.folder, "blip2_qformer.pth"),
+      ckpt: join(set.folder, "minigpt4.pth"),
+      llama_model: join(set.folder, "llama-safetensors"),
+      ...(prompts && { prompts }),
+      end_sym: endSym,
+      max_txt_len: maxLength,
+    },
+    datasets: { goldens: { path: join(data, "pairs.jsonl"), text_processor: "none" } },
+    run: {
+      init_lr: training.init_lr,
+      min_lr: training.min_lr,
+      warmup_lr: training.warmup_lr,
+      warmup_steps: training.warmup_steps,
+      weight_decay: training.weight_decay.weight,
+      max_epoch: 1,
+      iters_per_epoch: steps,
+      batch_size: size,
+      feature_cache: join(scratch, "features"),
+      output_dir: join(data, "out"),
+    },
   };
+  const path = join(data, "recipe.yaml");
+  // JSON is YAML.
+  await writeFile(path, JSON.stringify(recipe, null, 2));
+  return path;
 }

@@ -6,8 +6,9 @@ import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { Session } from "../../src/tensor/session.ts";
-import { batchArrays, type Sample } from "../../src/training/batch.ts";
+import { batchSequences } from "../../src/training/batch.ts";
 import { tokenLosses } from "../../src/training/loss.ts";
+import type { Sample } from "../../src/training/sequence.ts";
 
 const llm = {
   vocabSize: 30,
@@ -62,7 +63,7 @@ function randomLlama(random: Random) {
   return arrays;
 }
 
-describe("answers that share a picture and a prompt", async () => {
+describe("packed samples, and answers that share a picture and a prompt", async () => {
   const random = new Random(5);
   const arrays = { ...initialQFormer(qformer, random), ...initialProjection(8, 16, random), ...randomLlama(random) };
   const graph = new Graph();
@@ -75,8 +76,8 @@ describe("answers that share a picture and a prompt", async () => {
     Float32Array.from({ length: 2560 }, () => random.normal()),
   );
   const run = async (samples: readonly Sample[]) => {
-    const batch = batchArrays(samples, features, tokensPerImage(config));
-    return [...((await session.run(batch)).losses.data as Float32Array)];
+    const { feeds } = batchSequences(samples, tokensPerImage(config));
+    return [...((await session.run({ ...feeds, features })).losses.data as Float32Array)];
   };
   const prompt = [{ ids: [1] }, "image" as const, { ids: [2, 3] }];
 
@@ -102,7 +103,15 @@ describe("answers that share a picture and a prompt", async () => {
   });
 });
 
-test("a batch without any answer is refused", () => {
-  const features = ndarray("float32", [1, 1, 1280], new Float32Array(1280));
-  expect(() => batchArrays([{ image: 0, prompt: ["image"], answers: [[]] }], features, 3)).toThrow(/no answer/);
+test("counts what is learned, what is read, and what is padding", () => {
+  const { targets, tokens, places } = batchSequences(
+    [
+      { image: 0, prompt: ["image", { ids: [1] }], answers: [[2, 3, 4], [5]] },
+      { image: 1, prompt: ["image"], answers: [[]] },
+    ],
+    3,
+  );
+  // 3 + 1 of the prompt and two more that predict; then 3 of the picture alone.
+  expect({ targets, tokens }).toEqual({ targets: 4, tokens: 9 });
+  expect(places).toBeGreaterThanOrEqual(9);
 });

@@ -15,13 +15,13 @@ async function written(change: (text: string) => string): Promise<string> {
 }
 
 test("the recipe that comes with the package is valid", async () => {
-  const recipe = await readRecipe(nano);
-  expect(recipe.model.qformer.num_query_tokens).toBe(8);
+  const { recipe } = await readRecipe(nano);
+  expect(recipe.model.qformer?.num_query_tokens).toBe(8);
   expect(recipe.datasets.flickr8k?.hold_out).toBe(100);
 });
 
 test("settings replace values, numbers as numbers", async () => {
-  const recipe = await readRecipe(nano, ["run.init_lr=3e-5", "datasets.flickr8k.path=/data/a=b", "run.views=1"]);
+  const { recipe } = await readRecipe(nano, ["run.init_lr=3e-5", "datasets.flickr8k.path=/data/a=b", "run.views=1"]);
   expect(recipe.run.init_lr).toBe(3e-5);
   expect(recipe.datasets.flickr8k?.path).toBe("/data/a=b");
   expect(recipe.run.views).toBe(1);
@@ -39,3 +39,104 @@ test("unknown keys, broken YAML, broken settings and missing files are refused",
   await expect(readRecipe(nano, ["run.init_lr"])).rejects.toThrow(/key\.key=value/);
   await expect(readRecipe(join(folder, "none.yaml"))).rejects.toThrow(/cannot be read/);
 });
+
+test("the recipes of the paper have its numbers", async () => {
+  const { recipe: first } = await readRecipe(join(nano, "../stage1.yaml"));
+  expect(first.run).toMatchObject({
+    init_lr: 1e-4,
+    min_lr: 8e-5,
+    warmup_lr: 1e-6,
+    warmup_steps: 5000,
+    weight_decay: 0.05,
+  });
+  expect(first.run.batch_size * first.run.accum_grad_iters).toBe(256);
+  expect(first.run.max_epoch * first.run.iters_per_epoch).toBe(20_000);
+  expect(Object.values(first.datasets).map(({ sample_ratio }) => sample_ratio)).toEqual([115, 14]);
+  expect(first.model).toMatchObject({ arch: "minigpt4", max_txt_len: 32, end_sym: "\n", trained: ["projection"] });
+  expect(first.model.encoder).toMatchObject({ hidden_size: 1408, num_hidden_layers: 39, intermediate_size: 6144 });
+  const { recipe: second } = await readRecipe(join(nano, "../stage2.yaml"));
+  expect(second.run).toMatchObject({ init_lr: 3e-5, min_lr: 1e-5, warmup_steps: 200, batch_size: 12 });
+  expect(second.run.max_epoch * second.run.iters_per_epoch).toBe(400);
+  expect(second.model).toMatchObject({
+    max_txt_len: 160,
+    end_sym: "###",
+    prompt_template: "###Human: {} ###Assistant: ",
+  });
+  expect(second.model.prompts).toHaveLength(4);
+});
+
+test("keys of the original project are understood, or named as left aside", async () => {
+  const path = join(folder, "original.yaml");
+  await writeFile(path, original);
+  const { recipe, ignored } = await readRecipe(path, ["model.encoder_ckpt=vit.pth", "model.qformer_ckpt=blip2.pth"]);
+  expect(recipe.model).toMatchObject({
+    arch: "minigpt4",
+    encoder: { type: "eva_vit", image_size: 224, hidden_size: 1408 },
+    qformer: { num_query_tokens: 32, hidden_size: 768 },
+    llm: "/vicuna",
+    ckpt: "/stage1.pth",
+    trained: ["projection"],
+    prompt_path: "prompts/alignment.txt",
+  });
+  expect(recipe.datasets.cc_sbu_align).toMatchObject({ path: "/cc_sbu_align", text_processor: undefined });
+  expect(recipe.run).toMatchObject({ batch_size: 12, num_workers: 4, output_dir: "output/stage2" });
+  expect(ignored).toContain("run.amp");
+  expect(ignored).toContain("datasets.cc_sbu_align.vis_processor");
+  const thawed = await readRecipe(path, ["model.encoder_ckpt=vit.pth", "model.freeze_qformer=false"]);
+  expect(thawed.recipe.model.trained).toEqual(["projection", "qformer"]);
+  await expect(readRecipe(path, ["model.encoder_ckpt=vit.pth", "model.freeze_vit=false"])).rejects.toThrow(
+    /always frozen/,
+  );
+  await expect(readRecipe(path, [])).rejects.toThrow(/model\.encoder_ckpt/);
+});
+
+const original = `
+model:
+  arch: mini_gpt4
+  model_type: pretrain_vicuna
+  freeze_vit: True
+  freeze_qformer: True
+  llama_model: "/vicuna"
+  num_query_token: 32
+  image_size: 224
+  max_txt_len: 160
+  end_sym: "###"
+  prompt_path: "prompts/alignment.txt"
+  prompt_template: '###Human: {} ###Assistant: '
+  ckpt: '/stage1.pth'
+datasets:
+  cc_sbu_align:
+    data_type: images
+    build_info:
+      storage: /cc_sbu_align
+    vis_processor:
+      train:
+        name: "blip2_image_train"
+        image_size: 224
+    text_processor:
+      train:
+        name: "blip_caption"
+run:
+  task: image_text_pretrain
+  lr_sched: "linear_warmup_cosine_lr"
+  init_lr: 3e-5
+  min_lr: 1e-5
+  warmup_lr: 1e-6
+  weight_decay: 0.05
+  max_epoch: 5
+  iters_per_epoch: 200
+  batch_size_train: 12
+  batch_size_eval: 12
+  num_workers: 4
+  warmup_steps: 200
+  seed: 42
+  output_dir: "output/stage2"
+  amp: True
+  resume_ckpt_path: null
+  evaluate: False
+  train_splits: ["train"]
+  device: "cuda"
+  world_size: 1
+  dist_url: "env://"
+  distributed: True
+`;

@@ -1,139 +1,190 @@
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import sharp from "sharp";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openModelFolder } from "../../src/models/model-folder.ts";
+import { dryRun } from "../../src/training/dry-run.ts";
+import { encodeRecipe } from "../../src/training/encode.ts";
+import { readMetrics } from "../../src/training/metrics.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
 import { type RunOptions, runRecipe } from "../../src/training/run.ts";
+import { writeRecipe, writeWalls } from "./walls.ts";
 
-const root = join(import.meta.dirname, "../..");
-const colours = ["red", "green", "blue", "white", "black", "yellow"];
 let folder: string;
+let path: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "minigpt4-run-"));
-  const images = join(folder, "data", "Images");
-  await mkdir(images, { recursive: true });
-  const rows = ["image,caption"];
-  for (const background of colours) {
-    const picture = sharp({ create: { width: 64, height: 48, channels: 3, background } });
-    await picture.png().toFile(join(images, `${background}.png`));
-    rows.push(`${background}.png,A ${background} wall .`, `${background}.png,Nothing but ${background} .`);
-  }
-  await writeFile(join(folder, "data", "captions.txt"), `${rows.join("\n")}\n`);
-  await writeFile(join(folder, "recipe.yaml"), recipe());
+  await writeWalls(join(folder, "data"));
+  path = await writeRecipe(folder);
 });
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-function recipe(): string {
-  return `
-model:
-  arch: minigpt4
-  encoder: { type: efficientnet_lite0, image_size: 64 }
-  encoder_ckpt: ${JSON.stringify(join(root, "models/nano/encoder.safetensors"))}
-  qformer:
-    num_query_tokens: 2
-    hidden_size: 16
-    num_hidden_layers: 1
-    num_attention_heads: 2
-    intermediate_size: 16
-    encoder_width: 1280
-    cross_attention_frequency: 1
-  llm: ${JSON.stringify(join(root, "test/reference/golden/gqa/llama-safetensors"))}
-  prompt_template: vicuna-v0
-  prompts: [{ text: "<ImageHere>", end_sym: "\\n" }]
-  max_txt_len: 32
-datasets:
-  walls: { path: ${JSON.stringify(join(folder, "data"))}, validate: 2 }
-run:
-  contrastive: { steps: 3, batch_size: 4, init_lr: 1.0e-3 }
-  init_lr: 5.0e-3
-  min_lr: 1.0e-3
-  warmup_lr: 1.0e-3
-  warmup_steps: 2
-  weight_decay: 0.05
-  max_epoch: 1
-  iters_per_epoch: 12
-  batch_size: 4
-  answers_per_picture: 2
-  views: 2
-  crop_min_side: 0.8
-  feature_dropout: 0.1
-  qformer_dropout: 0.1
-  validate_every: 4
-  output_dir: ${JSON.stringify(join(folder, "out"))}
-`;
-}
+const recipeWith = async (settings: readonly string[]) => (await readRecipe(path, settings)).recipe;
+const into = (name: string) => `run.output_dir=${JSON.stringify(join(folder, name))}`;
 
 /** Losses of the steps by stage, and of the validations. */
-async function run(settings: readonly string[], options: RunOptions & { stopAfter?: number } = {}) {
+async function run(settings: readonly string[], options: RunOptions & { stopAfter?: number; stopIn?: string } = {}) {
   const stop = new AbortController();
   const losses: Record<string, number[]> = { contrastive: [], captions: [] };
   const watched: number[] = [];
-  const out = await runRecipe(await readRecipe(join(folder, "recipe.yaml"), settings), {
-    ...options,
+  const { stopAfter, stopIn = "captions", ...rest } = options;
+  const out = await runRecipe(await recipeWith(settings), {
+    ...rest,
     signal: stop.signal,
     onStep(stage, { step, loss }) {
       losses[stage]?.push(loss);
-      if (stage === "captions" && step === options.stopAfter) stop.abort();
+      if (stage === stopIn && step === stopAfter) stop.abort();
     },
     onValidation: (_, loss) => watched.push(loss),
+  }).catch((error: Error) => {
+    if (error.name !== "AbortError") throw error;
+    return "";
   });
   return { out, losses, watched };
 }
 
-test("a recipe is run to a model folder; a stopped run goes on as if it had not been stopped", async () => {
+test("a recipe is run to a model folder; a run that is stopped anywhere goes on as if it had not been", async () => {
   const whole = await run([]);
   expect(whole.losses.contrastive).toHaveLength(3);
   expect(whole.losses.captions).toHaveLength(12);
   const captions = whole.losses.captions as number[];
   expect(captions.at(-1)).toBeLessThan(captions[0] as number);
-  expect(whole.watched).toHaveLength(3);
+  expect(whole.watched).toHaveLength(4);
   const model = await openModelFolder(whole.out);
   expect(model.config.qformer?.numQueryTokens).toBe(2);
   await model.close();
 
-  const other = [`run.output_dir=${JSON.stringify(join(folder, "stopped"))}`];
-  const first = await run(other, { stopAfter: 5 });
-  const second = await run(other, { resume: true });
-  expect([...(first.losses.captions ?? []), ...(second.losses.captions ?? [])]).toEqual(captions);
-  expect(second.losses.contrastive).toEqual([]);
+  const other = [into("stopped")];
+  const first = await run(other, { stopAfter: 2, stopIn: "contrastive" });
+  expect(first.losses).toEqual({ contrastive: whole.losses.contrastive?.slice(0, 2), captions: [] });
+  await expect(run(other)).rejects.toThrow(/holds a run already.*--resume.*--overwrite/);
+  const second = await run(other, { resume: true, stopAfter: 5 });
+  expect(second.losses).toEqual({ contrastive: whole.losses.contrastive?.slice(2), captions: captions.slice(0, 5) });
+  const third = await run(other, { resume: true });
+  expect(third.losses).toEqual({ contrastive: [], captions: captions.slice(5) });
+  for (const name of ["projection.safetensors", "qformer.safetensors"]) {
+    expect(await readFile(join(third.out, name))).toEqual(await readFile(join(whole.out, name)));
+  }
 });
 
-test("a run that is stopped before its captions leaves nothing to go on from, and says so", async () => {
-  const settings = [`run.output_dir=${JSON.stringify(join(folder, "early"))}`];
-  const stop = new AbortController();
+test("each step stands once in the metrics, with held-out losses and descriptions", async () => {
+  const metrics = await readMetrics(join(folder, "stopped", "metrics.jsonl"));
+  const train = metrics.filter(({ kind }) => kind === "train");
+  expect(train.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
+  const validation = metrics.filter(({ kind }) => kind === "validation");
+  expect(validation.map(({ step }) => step)).toEqual([0, 4, 8, 12]);
+  const samples = metrics.flatMap((metric) => (metric.kind === "samples" ? [metric.samples] : []));
+  expect(samples).toHaveLength(4);
+  expect(samples.at(-1)).toHaveLength(1);
+  expect(samples.at(-1)?.[0]?.picture).toMatch(/yellow\.png$/);
+});
+
+test("a damaged checkpoint is passed over for the one before", async () => {
+  const checkpoints = join(folder, "stopped", "checkpoints");
+  const names = (await readdir(checkpoints)).sort();
+  expect(names).toEqual(["captions-0000010.safetensors", "captions-0000012.safetensors"]);
+  const last = join(checkpoints, "captions-0000012.safetensors");
+  await writeFile(last, (await readFile(last)).subarray(0, 1000));
   const messages: string[] = [];
-  const options = { signal: stop.signal, onMessage: (message: string) => messages.push(message) };
-  const recipe = await readRecipe(join(folder, "recipe.yaml"), settings);
-  await expect(runRecipe(recipe, { ...options, onStep: () => stop.abort() })).rejects.toThrow(/aborted/);
-  expect(messages.at(-1)).toMatch(/contrastive stage/);
-  await expect(runRecipe(recipe, { resume: true })).rejects.toThrow(/no saved state.*without --resume/);
-  const before = [`run.output_dir=${JSON.stringify(join(folder, "earlier"))}`];
-  await expect(
-    runRecipe(await readRecipe(join(folder, "recipe.yaml"), before), { signal: AbortSignal.abort() }),
-  ).rejects.toThrow(/aborted/);
-  expect(await readdir(join(folder, "earlier"))).toEqual([]);
+  const again = await run([into("stopped")], { resume: true, onMessage: (message) => messages.push(message) });
+  expect(messages.join()).toMatch(/Passed over.*captions-0000012/);
+  expect(again.losses.captions).toHaveLength(2);
+});
+
+test("a run without a checkpoint cannot go on; one that has ended goes on to nothing", async () => {
+  await expect(run([into("none")], { resume: true })).rejects.toThrow(/no checkpoint.*without --resume/);
+  const ended = await run([into("stopped")], { resume: true });
+  expect(ended.losses).toEqual({ contrastive: [], captions: [] });
+});
+
+test("another schedule in the middle of a run is told", async () => {
+  await run([into("jump")], { stopAfter: 4 });
+  const messages: string[] = [];
+  await run([into("jump"), "run.init_lr=5e-2"], { resume: true, onMessage: (message) => messages.push(message) });
+  expect(messages.join()).toMatch(/learning rate jumps from .* to .*e-2/);
 });
 
 test("the encoder's classes need a name each, from a data set of the recipe", async () => {
-  await expect(run(["run.contrastive.class_names=walls"])).rejects.toThrow(
-    /class_names: data set walls has 4 pictures.*1000 classes/s,
-  );
-  await expect(run(["run.contrastive.class_names=doors"])).rejects.toThrow(/doors.*walls/s);
+  const classes = (name: string) => run([into("classes"), `run.contrastive.class_names=${name}`]);
+  await expect(classes("walls")).rejects.toThrow(/class_names: data set walls has 4 pictures.*1000 classes/s);
+  await expect(classes("doors")).rejects.toThrow(/doors.*walls/s);
 });
 
-test("features that were kept are used again, and made anew when their file is no longer right", async () => {
-  const path = join(folder, "out", "features.safetensors");
-  const kept = await readFile(path);
-  await copyFile(path, join(folder, "copy"));
-  const encoded: number[] = [];
-  await run(["run.iters_per_epoch=1"], { onFeatures: (done) => encoded.push(done) });
-  expect(encoded).toEqual([]);
-  await writeFile(path, kept.subarray(0, 1000));
-  await run(["run.iters_per_epoch=1"], { onFeatures: (done) => encoded.push(done) });
-  expect(encoded.length).toBeGreaterThan(0);
-  expect(await readFile(path)).toEqual(kept);
+test("features are computed once, whatever the run, and training from them gives the same losses", async () => {
+  const cache = [`run.feature_cache=${JSON.stringify(join(folder, "kept"))}`];
+  const encoded = await encodeRecipe(await recipeWith(cache));
+  // Four pictures in two views, and two that are watched as they are.
+  expect(encoded).toEqual({ total: 10, computed: 10, broken: 0 });
+  expect((await encodeRecipe(await recipeWith(cache))).computed).toBe(0);
+  const kept = await run([into("kept-run"), ...cache]);
+  const whole = await run([into("whole")]);
+  expect(kept.losses).toEqual(whole.losses);
+  const without = await run([into("without"), "run.feature_cache=false"]);
+  without.losses.captions?.forEach((loss, i) => {
+    expect(loss).toBeCloseTo(whole.losses.captions?.[i] as number, 2);
+  });
+  await expect(encodeRecipe(await recipeWith(["run.feature_cache=false"]))).rejects.toThrow(/feature_cache/);
+});
+
+test("broken pictures are left out and noted; too many end the run", async () => {
+  const images = join(folder, "data", "Images");
+  const green = await readFile(join(images, "green.png"));
+  await writeFile(join(images, "green.png"), green.subarray(0, 40));
+  try {
+    const some = await run([into("broken")]);
+    expect(some.losses.captions).toHaveLength(12);
+    const noted = (await readFile(join(folder, "broken", "broken.jsonl"), "utf8")).trim().split("\n");
+    expect(noted.map((line) => JSON.parse(line).name)).toEqual([join(images, "green.png")]);
+    await mkdir(join(folder, "bad", "Images"), { recursive: true });
+    const rows = ["image,caption"];
+    for (let i = 0; i < 60; i++) {
+      await copyFile(join(images, i % 2 ? "green.png" : "red.png"), join(folder, "bad", "Images", `${i}.png`));
+      rows.push(`${i}.png,a wall`);
+    }
+    await writeFile(join(folder, "bad", "captions.txt"), rows.join("\n"));
+    const bad = run([into("too-many"), `datasets.walls.path=${join(folder, "bad")}`, "run.batch_size=16"]);
+    await expect(bad).rejects.toThrow(/samples are broken.*\.png: .*damaged/s);
+  } finally {
+    await writeFile(join(images, "green.png"), green);
+  }
+});
+
+test("a loss that is no number ends the run at once, with the samples' names, and the state before it is kept", async () => {
+  const settings = [into("nan"), "run.init_lr=1e30", "run.warmup_steps=0", "run.save_every=1000"];
+  await expect(run(settings)).rejects.toThrow(
+    /The (loss|length of the gradient) of step \d+ is .*Its samples: .*\.png/s,
+  );
+  const [name = ""] = (await readdir(join(folder, "nan", "checkpoints"))).sort().slice(-1);
+  expect(name).toMatch(/^captions-000000[1-9]/);
+});
+
+test("a dry run says what would be done, and leaves nothing behind", async () => {
+  const plan = await dryRun(await recipeWith([into("dry"), "run.feature_cache=false"]));
+  expect(plan.parts.filter(({ trained }) => trained).map(({ name }) => name)).toEqual([
+    "queries",
+    "qformer",
+    "projection",
+  ]);
+  expect(plan.datasets).toMatchObject([{ name: "walls", layout: "flickr8k", pictures: 4, texts: 8, broken: 0 }]);
+  expect(plan).toMatchObject({ watched: 2, steps: 12, picturesPerStep: 4, cacheBytes: undefined });
+  expect(plan.secondsPerStep).toBeGreaterThan(0);
+  expect(plan.datasets[0]?.tokensPerText).toBeGreaterThan(3);
+  await expect(readdir(join(folder, "dry"))).rejects.toThrow(/ENOENT/);
+});
+
+test("what is trained is chosen by the recipe; the rest must come from a file", async () => {
+  await expect(run([into("frozen"), "model.trained=[projection]"])).rejects.toThrow(/Q-?[Ff]ormer|queries/);
+  const trained = [`model.ckpt=${JSON.stringify(join(folder, "whole"))}`];
+  const projection = await run([into("projection"), ...trained, "model.trained=[projection]", "run.contrastive=null"]);
+  const queries = await run([
+    into("queries"),
+    ...trained,
+    "model.trained=[projection, queries]",
+    "run.contrastive=null",
+  ]);
+  const before = await readFile(join(folder, "whole", "qformer.safetensors"));
+  expect(await readFile(join(projection.out, "qformer.safetensors"))).toEqual(before);
+  expect(await readFile(join(queries.out, "qformer.safetensors"))).not.toEqual(before);
 });

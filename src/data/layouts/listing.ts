@@ -61,10 +61,10 @@ function isFileName(name: unknown): name is string {
   return typeof name === "string" && name !== "" && !name.includes("\0");
 }
 
-/** Those of the values that are texts, without space around them; each once. */
+/** Those of the values that are texts, as they are; each once. */
 export function usableTexts(values: readonly unknown[]): string[] {
-  const texts = values.flatMap((value) => (typeof value === "string" ? [value.trim()] : []));
-  return [...new Set(texts)].filter((text) => text !== "");
+  const texts = values.flatMap((value) => (typeof value === "string" ? [value] : []));
+  return [...new Set(texts)].filter((text) => text.trim() !== "");
 }
 
 /** The fields of a JSON object; none of anything else. */

@@ -153,7 +153,7 @@ async function readText(file: ReadAhead, { offset, length }: TarMember, ending: 
   }
   const bytes = await file.read(offset, length);
   if (ending === "txt") {
-    sample.plain.push(...usableTexts([new TextDecoder().decode(bytes)]));
+    sample.plain.push(...usableTexts([new TextDecoder().decode(bytes).trim()]));
     return;
   }
   try {

@@ -116,7 +116,7 @@ describe("coco", () => {
     layout: "coco",
     listedBy: ["annotations/captions_val2017.json"],
     pairs: [
-      [`${images}/000000000025.jpg`, ["A giraffe.", "Two giraffes."]],
+      [`${images}/000000000025.jpg`, ["A giraffe.\n", "Two giraffes."]],
       [`${images}/000000000009.jpg`, ["Boxes of food."]],
     ],
     problems: [
@@ -231,7 +231,7 @@ describe("tables", () => {
           "t.jsonl": rows.map((row) => JSON.stringify(row)).join("\n"),
         });
         const expected = new Map<string, string[]>();
-        for (const { image, caption } of rows) expected.set(image, [...(expected.get(image) ?? []), caption.trim()]);
+        for (const { image, caption } of rows) expected.set(image, [...(expected.get(image) ?? []), caption]);
         expect((await read(folder, "t.jsonl")).pairs).toEqual([...expected]);
         expect((await read(folder, "t.csv")).pairs).toEqual([...expected]);
       }),

@@ -78,7 +78,7 @@ describe("samples of a shard", () => {
       ]),
     );
     expect(contents.problems).toEqual([]);
-    expect(texts(contents)).toEqual([["of the json"], ["one", "two"], ["of the txt"], ["Python writes NaN"]]);
+    expect(texts(contents)).toEqual([[" of the json\n"], ["one", "two"], ["of the txt"], ["Python writes NaN"]]);
   });
 
   test("a key ends at the first dot of the base name, and its members need not be neighbours", async () => {
