@@ -2,24 +2,20 @@
  * Web shards: tar files of pictures and captions that share a key, as webdataset reads and img2dataset writes them
  * (`000000012.jpg`, `000000012.json`, `000000012.txt`).
  */
-import { readdir } from "node:fs/promises";
-import { basename, dirname, join, posix, sep } from "node:path";
-import { expand } from "brace-expansion";
+import { posix } from "node:path";
 import { inFile, RandomAccessFile } from "../../checkpoints/file.ts";
 import { parseJson } from "../../checkpoints/json.ts";
 import { quote } from "../../checkpoints/quote.ts";
 import type { ImageTextPair, PartContents, Problem } from "../dataset.ts";
-import type { Layout, Place } from "./layout.ts";
+import type { Layout } from "./layout.ts";
 import { fieldsOf, usableTexts } from "./listing.ts";
-import { checkColumns, type ParquetFilter, readVerdicts } from "./parquet-filter.ts";
+import { type ParquetFilter, readVerdicts } from "./parquet-filter.ts";
+import { checkPresent, isTar, shardPaths, sideFile } from "./shard-paths.ts";
 import { ReadAhead, type TarMember, tarMembers } from "./tar.ts";
 
 const pictureEndings = ["jpg", "jpeg", "png", "webp"];
 /** Captions and what a crawler knows of a picture; more is no caption. */
 const largestText = 2 ** 20;
-/** LAION-5B has some 230 000. */
-const mostShards = 1_000_000;
-const compressed = /\.(tar\.(gz|bz2|xz|zst)|tgz)$/i;
 
 export const webShards: Layout = {
   looksFor: "a tar file, a folder with tar files, or a range of them such as shards/{00000..01255}.tar",
@@ -27,55 +23,15 @@ export const webShards: Layout = {
   recognises: ({ path, kind, names }) => (kind === "folder" ? names : [path]).some(isTar),
   open: async (place, { filter }) => {
     const paths = await shardPaths(place);
-    const packed = paths.find((path) => compressed.test(path));
-    if (packed) {
-      throw new Error(`${packed} is compressed, so that pictures cannot be read from its middle; unpack it to a .tar`);
-    }
     if (filter) {
       const sideFiles = paths.map(sideFile);
       await checkPresent(sideFiles, "the filter needs the parquet file beside each shard");
-      if (sideFiles[0]) await checkColumns(sideFiles[0], filter);
+      // A filter that does not fit is found now, not in the middle of a run.
+      if (sideFiles[0]) await readVerdicts(sideFiles[0], filter);
     }
     return { parts: paths.map((path) => ({ path, read: () => readShard(path, filter) })) };
   },
 };
-
-function isTar(name: string): boolean {
-  return /\.tar$/i.test(name) || compressed.test(name);
-}
-
-/** img2dataset's table of the samples of a shard: `00000.parquet` beside `00000.tar`. */
-function sideFile(shard: string): string {
-  return shard.replace(/\.tar$/i, ".parquet");
-}
-
-async function shardPaths({ path, kind, names }: Place): Promise<string[]> {
-  if (kind === "file") return [path];
-  if (kind === "folder") {
-    const tars = names.filter(isTar).map((name) => join(path, name));
-    if (tars.length === 0) throw new Error(`${path} holds no tar files`);
-    return tars;
-  }
-  // A backslash would protect the brace behind it.
-  const paths = expand(path.split(sep).join("/"), { max: mostShards + 1, maxLength: 2 ** 30 });
-  if (paths.length > mostShards) throw new Error(`${path} stands for more than ${mostShards} files`);
-  await checkPresent(paths, `${path} stands for them`);
-  return paths;
-}
-
-/** Reads each folder once, not each file's entry. @throws Error naming the first few that are not there */
-async function checkPresent(paths: readonly string[], why: string): Promise<void> {
-  const folders = new Map<string, Set<string>>();
-  for (const folder of new Set(paths.map((path) => dirname(path)))) {
-    folders.set(folder, new Set(await readdir(folder).catch(() => [])));
-  }
-  const missing = paths.filter((path) => !folders.get(dirname(path))?.has(basename(path)));
-  if (missing.length === 0) return;
-  const shown = missing.slice(0, 3).join(", ");
-  throw new Error(
-    `${missing.length} of ${paths.length} files are not there: ${shown}${missing.length > 3 ? ", ..." : ""} (${why})`,
-  );
-}
 
 /** What a shard has of one key. */
 interface Sample {
@@ -103,7 +59,7 @@ function readShard(path: string, filter: ParquetFilter | undefined): Promise<Par
         else pairs.push(pair);
       }
       if (damage) {
-        if (pairs.length === 0) throw new Error(damage);
+        if (samples.size === 0 || (pairs.length === 0 && !filter)) throw new Error(damage);
         problems.push({ name: path, reason: `${damage}; what lies from there on is left out` });
       }
       return { pairs, problems };

@@ -1,0 +1,61 @@
+/**
+ * Some columns of a parquet file. It is read in a thread of its own, which can be ended: over a damaged page hyparquet
+ * may loop for ever.
+ */
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
+import { inFile } from "../../checkpoints/file.ts";
+
+export interface ParquetRows {
+  /** Names of all columns of the file. */
+  readonly columns: readonly string[];
+  /** Values by column name; none if a column that is asked for is missing. */
+  readonly rows: readonly Readonly<Record<string, unknown>>[];
+}
+
+const require = createRequire(import.meta.url);
+const library = pathToFileURL(require.resolve("hyparquet")).href;
+
+/** Given as text, since only the built package has a JavaScript file that a thread could begin with. */
+const program = `
+const { parentPort, workerData } = require("node:worker_threads");
+const { path, wanted, library } = workerData;
+import(library).then(async ({ asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema }) => {
+  const file = await asyncBufferFromFile(path);
+  const metadata = await parquetMetadataAsync(file);
+  const columns = parquetSchema(metadata).children.map(({ element }) => element.name);
+  const complete = wanted.every((name) => columns.includes(name));
+  parentPort.postMessage({ columns, rows: complete ? await parquetReadObjects({ file, metadata, columns: wanted }) : [] });
+});
+`;
+
+/**
+ * Reads the columns `wanted`.
+ *
+ * @param limit milliseconds that it may take; a shard's table takes a fraction of a second
+ * @throws Error naming the file if it is missing or damaged
+ */
+export function readParquet(path: string, wanted: readonly string[], limit = 60_000): Promise<ParquetRows> {
+  return inFile(path, async () => {
+    const worker = new Worker(program, {
+      eval: true,
+      execArgv: [],
+      resourceLimits: { maxOldGenerationSizeMb: 1024 },
+      workerData: { path, wanted, library },
+    });
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      return await new Promise<ParquetRows>((resolve, reject) => {
+        const late = () => reject(new Error(`took more than ${limit / 1000} s to read; it is probably damaged`));
+        timer = setTimeout(late, limit);
+        worker.once("message", resolve);
+        worker.once("error", reject);
+        worker.once("exit", () => reject(new Error("could not be read")));
+      });
+    } finally {
+      clearTimeout(timer);
+      await worker.terminate();
+    }
+  });
+}
