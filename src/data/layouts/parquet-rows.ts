@@ -50,8 +50,7 @@ export function readParquet(path: string, wanted: readonly string[], limit = 60_
         const late = () => reject(new Error(`took more than ${limit / 1000} s to read; it is probably damaged`));
         timer = setTimeout(late, limit);
         worker.once("message", resolve);
-        worker.once("error", reject);
-        worker.once("exit", () => reject(new Error("could not be read")));
+        worker.once("error", (cause) => reject(new Error(`cannot be read as parquet: ${cause.message}`, { cause })));
       });
     } finally {
       clearTimeout(timer);
