@@ -104,7 +104,9 @@ export async function loadOrReport(
   try {
     return await loader.load(pair, view);
   } catch (error) {
-    problems.add({ name: pair.name, reason: (error as Error).message });
+    const { message } = error as Error;
+    const reason = message.startsWith(`${pair.name} `) ? message.slice(pair.name.length + 1) : message;
+    problems.add({ name: pair.name, reason });
     return undefined;
   }
 }

@@ -156,7 +156,7 @@ export interface ReadRecipe {
 /**
  * Reads a recipe.
  *
- * @param settings `key.key=value` each; they replace what the file says
+ * @param settings `key.key=value` each; they replace what the file says, and `null` removes it
  * @throws Error naming the file, the line and the key that is wrong
  */
 export async function readRecipe(path: string, settings: readonly string[] = []): Promise<ReadRecipe> {
@@ -171,7 +171,9 @@ export async function readRecipe(path: string, settings: readonly string[] = [])
     const [, key, value] = /^([\w.]+)=(.*)$/s.exec(setting) ?? [];
     if (!key || value === undefined)
       throw new Error(`--set ${setting}: expected key.key=value, for example run.init_lr=3e-5`);
-    document.setIn(key.split("."), document.createNode(parseDocument(value).toJS()));
+    const given: unknown = parseDocument(value).toJS();
+    if (given === null) document.deleteIn(key.split("."));
+    else document.setIn(key.split("."), document.createNode(given));
   }
   let ignored: string[];
   try {
