@@ -9,9 +9,10 @@ import { Weights, weightsInMemory } from "../src/nn/weights.ts";
 import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
 import { Random } from "../src/tensor/random.ts";
-import { batchArrays } from "../src/training/batch.ts";
+import { batchSequences } from "../src/training/batch.ts";
 import { captionLoss } from "../src/training/loss.ts";
-import { initialState, TrainingStep } from "../src/training/step.ts";
+import { TrainingStep } from "../src/training/step.ts";
+import { initialState } from "../src/training/training-state.ts";
 import { type Contest, paired } from "./paired.ts";
 
 const batch = 16;
@@ -63,8 +64,12 @@ async function ourStep(path: string, threads: number) {
     prompt: [{ ids: [1] }, "image" as const, { ids: [42, 43, 44] }],
     answers: [Array.from({ length: answerLength }, (_, i) => 100 + ((image * 7 + i * 13) % 40000))],
   }));
-  const feeds = batchArrays(samples, ndarray("float32", [batch, 49, 1280], features), tokensPerImage(config));
-  const positions = feeds.ids?.data.length ?? 0;
+  const { feeds: sequences, places: positions, targets } = batchSequences(samples, tokensPerImage(config));
+  const feeds = {
+    ...sequences,
+    features: ndarray("float32", [batch, 49, 1280], features),
+    targetShare: ndarray("float32", [], Float32Array.of(1 / targets)),
+  };
   const { hiddenSize, intermediateSize, numHiddenLayers, numAttentionHeads, numKeyValueHeads, headDim } = llm;
   const attention = hiddenSize * headDim * (2 * numAttentionHeads + 2 * numKeyValueHeads);
   const layers = numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
@@ -73,7 +78,7 @@ async function ourStep(path: string, threads: number) {
     operations: 4 * (positions * layers + batch * answerLength * head),
     async run() {
       const started = performance.now();
-      await step.run(feeds, 1e-4);
+      await step.run([() => feeds], 1e-4);
       return performance.now() - started;
     },
     release: () => step.release(),

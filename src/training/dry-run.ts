@@ -21,7 +21,7 @@ const sampled = 500;
 /** Real steps that are taken; the first one also warms up, and is not counted. */
 const steps = 3;
 
-export interface DatasetPlan {
+interface DatasetPlan {
   readonly name: string;
   readonly layout: string;
   readonly path: string;

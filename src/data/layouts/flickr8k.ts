@@ -12,6 +12,6 @@ export const flickr8k: Layout = {
 };
 
 /** Pairs of the folder. @throws Error naming `captions.txt`, and the record where one is wrong */
-export function readFlickr8k(folder: string): Promise<PartContents> {
+function readFlickr8k(folder: string): Promise<PartContents> {
   return readCsv(join(folder, "captions.txt"), join(folder, "Images"));
 }
