@@ -66,7 +66,7 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
       datasets.push({ name, path, ...(await look(prepared.datasets[i] as Dataset, i, prepared)) });
     }
     const measured = await realSteps(prepared, session);
-    const total = run.max_epoch * run.iters_per_epoch;
+    const { totalSteps: total } = prepared;
     const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0) + prepared.validation.length;
     const trainedParts: readonly string[] = model.trained;
     return {

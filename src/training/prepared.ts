@@ -2,7 +2,7 @@
 import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import type { Dataset, Problem } from "../data/dataset.ts";
+import { type Dataset, listPairs, type Problem } from "../data/dataset.ts";
 import { defaultWorkers, startDecoder } from "../data/decoder.ts";
 import { FeatureCache } from "../data/feature-cache.ts";
 import { FrozenFeatures } from "../data/frozen-features.ts";
@@ -31,6 +31,8 @@ export interface Prepared extends Pictures {
   readonly textsOf: TextsOf;
   readonly prompts: readonly TrainingPrompt[];
   readonly cache: FeatureCache | undefined;
+  /** Steps of the whole run. */
+  readonly totalSteps: number;
   /** The recipe's mixture of data sets, from its beginning or from a place in it. */
   mixture(place?: MixtureState): Mixture;
   close(): Promise<void>;
@@ -75,6 +77,7 @@ export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Pro
       problems,
       cache,
       frozen,
+      totalSteps: run.max_epoch * (run.iters_per_epoch ?? (await stepsThrough(datasets, recipe))),
       loader: new PictureLoader(imageSpec(parts.config.encoder), decoder, cache),
       textsOf: textsOfRecipe(recipe, datasets),
       prompts: await readPrompts(recipe, parts.llm.tokenizer),
@@ -114,6 +117,13 @@ async function openDatasets(recipe: Recipe): Promise<{ datasets: Dataset[]; vali
     }
   }
   return { datasets, validation };
+}
+
+/** Steps that show each picture once. */
+async function stepsThrough(datasets: readonly Dataset[], { run }: Recipe): Promise<number> {
+  let pictures = 0;
+  for (const dataset of datasets) pictures += (await listPairs(dataset)).length;
+  return Math.max(1, Math.ceil(pictures / (run.batch_size * run.accum_grad_iters)));
 }
 
 /** Where a recipe keeps features; undefined if it does not. */

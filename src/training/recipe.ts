@@ -87,7 +87,8 @@ const runSchema = z.strictObject({
   warmup_steps: count.default(0),
   weight_decay: z.number().min(0).default(0.05),
   max_epoch: positive,
-  iters_per_epoch: positive,
+  /** Steps of an epoch; left out, as many as show each picture once. */
+  iters_per_epoch: positive.optional(),
   batch_size: positive,
   /** Batches whose gradients are added up before a step. */
   accum_grad_iters: positive.default(1),

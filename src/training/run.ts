@@ -1,5 +1,6 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { listPairs } from "../data/dataset.ts";
 import { layeredWeights } from "../nn/layered-weights.ts";
 import { weightsInMemory } from "../nn/weights.ts";
 import type { SessionOptions } from "../tensor/session.ts";
@@ -75,11 +76,7 @@ async function contrastiveWeights(
   const { recipe, parts, datasets, textsOf } = prepared;
   const { contrastive } = recipe.run;
   if (!contrastive || resumed?.stage === "captions") return {};
-  const listed = await Promise.all(
-    datasets.map(async (dataset) =>
-      (await Promise.all(dataset.parts.map((part) => part.read()))).flatMap(({ pairs }) => pairs),
-    ),
-  );
+  const listed = await Promise.all(datasets.map((dataset) => listPairs(dataset)));
   const { stage, source } = await contrastiveStage(recipe, parts, textsOf, listed);
   const metrics = await openMetrics(recipe, stage.name, resumed);
   try {
@@ -140,7 +137,7 @@ async function captionWeights(
         minLr: run.min_lr,
         warmupLr: run.warmup_lr,
         warmupSteps: run.warmup_steps,
-        totalSteps: run.max_epoch * run.iters_per_epoch,
+        totalSteps: prepared.totalSteps,
       },
       batchSize: run.batch_size,
       accumulate: run.accum_grad_iters,
