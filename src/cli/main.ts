@@ -2,6 +2,7 @@
 /** The command line. Each command registers itself; whatever fails in one ends here, as one line. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { registerCache } from "./cache.ts";
 import { registerChat } from "./chat.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
@@ -22,6 +23,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerInspect,
   registerExport,
   registerEncode,
+  registerCache,
   registerTrain,
   registerPlot,
   registerEvaluate,

@@ -21,6 +21,11 @@ export class Prefetcher<Plan, Result> {
     return this.queue.shift() as Promise<Result>;
   }
 
+  /** Waits for what was begun, so that nothing that it reads from is closed under it. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.queue.splice(0));
+  }
+
   private begin(): void {
     const plan = this.planned.then(() => this.plan());
     const result = plan.then((made) => this.load(made));

@@ -73,6 +73,11 @@ export class BatchLoader {
     return batch;
   }
 
+  /** Waits for batches that were begun and will not be used. */
+  settle(): Promise<void> {
+    return this.prefetcher.settle();
+  }
+
   private async plan(): Promise<Plan> {
     const { batchSize, views, seed } = this.options;
     const random = stepRandom(seed + viewSeed, this.planned++);

@@ -140,18 +140,19 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
     ...session,
     accumulates,
   });
+  const batches = new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
+    batchSize: run.batch_size * run.accum_grad_iters,
+    views: { count: run.views, minSide: run.crop_min_side },
+    seed: run.seed,
+    firstStep: 0,
+  });
   const times: number[] = [];
   let [tokens, places] = [0, 0];
   try {
     await train(step, {
       stage,
       frozen: prepared.frozen,
-      batches: new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
-        batchSize: run.batch_size * run.accum_grad_iters,
-        views: { count: run.views, minSide: run.crop_min_side },
-        seed: run.seed,
-        firstStep: 0,
-      }),
+      batches,
       schedule: { initLr: 0, minLr: 0, warmupLr: 0, warmupSteps: 0, totalSteps: steps + 1 },
       batchSize: run.batch_size,
       seed: run.seed,
@@ -162,6 +163,7 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
       },
     });
   } finally {
+    await batches.settle();
     await step.release();
   }
   return {

@@ -64,6 +64,7 @@ export async function encodeRecipe(
       problems.check(done + batch);
       onProgress?.(Math.min(done + batch, wanted.length), wanted.length);
     }
+    await batches.settle();
     return { total: wanted.length, computed: cache.size - before, broken: problems.count };
   } finally {
     await prepared.close();

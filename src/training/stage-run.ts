@@ -127,6 +127,7 @@ export async function runStage(
   } finally {
     // Also after an error: the state is that of the last good step.
     await save().catch((error: Error) => options.onMessage?.(`The state could not be saved: ${error.message}`));
+    await batches.settle();
     await step.release();
   }
 }
