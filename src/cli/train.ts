@@ -67,6 +67,9 @@ async function trainRecipe(
       ...(resume && { resume }),
       ...(overwrite && { overwrite }),
       ...display.events,
+    }).catch((error: unknown) => {
+      if (error instanceof Interrupted) return recipe.run.output_dir;
+      throw error;
     });
     display.stop();
     if (signal.aborted) {

@@ -101,8 +101,8 @@ export async function runStage(
   };
   warnOfJump(rate, state.step, schedule, options.onMessage);
   try {
+    if (!resumed) await measure();
     await save();
-    if (state.step === 0) await measure();
     await train(step, {
       stage,
       schedule,
