@@ -22,7 +22,7 @@ export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
 
   for (const node of nodes.toReversed()) {
     if (!node.outputs.some((output) => found.has(output))) continue;
-    if (!node.inputs.some((input) => input && dependent.has(input))) continue;
+    if (!inputsOf(node).some((input) => dependent.has(input))) continue;
     graph.scope("gradient", () => differentiate(node, dependent, found));
   }
   return wanted.map((value) => {
@@ -33,15 +33,8 @@ export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
 }
 
 function differentiate(node: Node, dependent: ReadonlySet<Value>, found: Map<Value, Value>): void {
-  const rule = rules[node.op];
-  if (!rule) throw new Error(`${node.op} has no gradient rule (needed for ${node.outputs[0]})`);
-  const [first, ...others] = node.outputs.map((output) => found.get(output));
-  if (others.some((gradient) => gradient) && node.op !== "Split") {
-    throw new Error(`${node.op}: only its first output can be differentiated`);
-  }
-  const inputs = node.inputs.filter((input) => input !== undefined);
-  const received = node.op === "Split" ? splitGradients(node, [first, ...others]) : [first as Value];
-  const results = rule(received, inputs, node);
+  const inputs = inputsOf(node);
+  const results = inputGradients(node, inputs, found);
   inputs.forEach((input, i) => {
     const contribution = results[i];
     if (!dependent.has(input)) return;
@@ -50,6 +43,26 @@ function differentiate(node: Node, dependent: ReadonlySet<Value>, found: Map<Val
     const before = found.get(input);
     found.set(input, before ? before.add(fitting) : fitting);
   });
+}
+
+/** What a node reads in the eyes of differentiation. */
+function inputsOf(node: Node): readonly Value[] {
+  return node.gradient?.inputs ?? node.inputs.filter((input) => input !== undefined);
+}
+
+function inputGradients(
+  node: Node,
+  inputs: readonly Value[],
+  found: ReadonlyMap<Value, Value>,
+): readonly (Value | undefined)[] {
+  const [first, ...others] = node.outputs.map((output) => found.get(output));
+  if (node.gradient) return node.gradient.rule(first as Value);
+  const rule = rules[node.op];
+  if (!rule) throw new Error(`${node.op} has no gradient rule (needed for ${node.outputs[0]})`);
+  if (others.some((gradient) => gradient) && node.op !== "Split") {
+    throw new Error(`${node.op}: only its first output can be differentiated`);
+  }
+  return rule(node.op === "Split" ? splitGradients(node, [first, ...others]) : [first as Value], inputs, node);
 }
 
 /** Parts of a split that nothing uses have a gradient of zeros. */
@@ -62,7 +75,7 @@ function dependentOn(wanted: readonly Value[], nodes: readonly Node[]): Readonly
   const dependent = new Set<Value>(wanted);
   for (const node of nodes) {
     if (node.op === detached) continue;
-    if (node.inputs.some((input) => input && dependent.has(input))) {
+    if (inputsOf(node).some((input) => dependent.has(input))) {
       for (const output of node.outputs) if (isReal(output)) dependent.add(output);
     }
   }

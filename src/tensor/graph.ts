@@ -19,6 +19,15 @@ export interface Node {
   readonly outputs: readonly Value[];
   /** Axes and sizes that ONNX takes as tensors, kept in the clear for the gradient. */
   readonly known: Known;
+  /** Takes the place of the operator's rule where this node is the last of several that are differentiated as one. */
+  readonly gradient: OwnGradient | undefined;
+}
+
+/** A function that several nodes compute together, as differentiation sees it: what lies between is not looked at. */
+export interface OwnGradient {
+  readonly inputs: readonly Value[];
+  /** From the gradient of the node's only output to those of `inputs`. */
+  rule(g: Value): readonly Value[];
 }
 
 interface Known {
@@ -43,6 +52,7 @@ interface NodeOptions {
   readonly attributes?: Attributes;
   readonly domain?: Node["domain"];
   readonly known?: Known;
+  readonly gradient?: OwnGradient;
 }
 
 /** A network under construction: inputs, constants, and nodes in the order of their computation. */
@@ -129,6 +139,7 @@ export class Graph {
       attributes: options.attributes ?? {},
       outputs,
       known: options.known ?? {},
+      gradient: options.gradient,
     };
     for (const output of outputs) output.producer = node;
     this.nodes.push(node);

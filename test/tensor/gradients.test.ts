@@ -338,3 +338,21 @@ test("what cannot be differentiated is named", () => {
   expect(() => gradients(reduceSum(x, [0], { keep: false }), [other])).toThrow(/does not depend on "other"/);
   expect(() => gradients(x, [x])).toThrow(/should be a float32 scalar/);
 });
+
+test("a node with a gradient of its own hides what lies between it and its inputs", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", [3]);
+  const type = { dtype: x.dtype, shape: x.shape };
+  const [rounded] = graph.node("Round", [x], [type]);
+  if (!rounded) throw new Error("no output");
+  expect(() => gradients(reduceSum(rounded, [0], { keep: false }), [x])).toThrow("Round has no gradient rule");
+  const [y] = graph.node("Neg", [rounded], [type], { gradient: { inputs: [x], rule: (g) => [g.mul(-1)] } });
+  const loss = reduceSum((y ?? x).mul(graph.input("g", "float32", [3])).add(x), [0], { keep: false });
+  const [dx] = gradients(loss, [x]);
+  const feeds = {
+    x: ndarray("float32", [3], Float32Array.of(0.4, 1.6, -2.2)),
+    g: ndarray("float32", [3], Float32Array.of(1, 2, 3)),
+  };
+  const { found } = await evaluate(graph, { found: dx ?? x }, feeds);
+  expect(found.data).toEqual(Float32Array.of(0, -1, -2));
+});
