@@ -32,6 +32,13 @@ const two =
 const zero = (x: Value) => x.graph.scalar(0);
 const last = (x: Value) => [x.rank - 1];
 
+// Elements that share the extremum share its gradient.
+const extremum = one((g, x, y, node) => {
+  const hits = cast(equal(x, keepAxes(y, x, node)), "float32");
+  const count = reduceSum(hits, reducedAxes(node));
+  return hits.mul(keepAxes(g, x, node).div(count));
+});
+
 export const rules: Readonly<Record<string, Rule>> = {
   Add: two((g) => [g, g]),
   Sub: two((g) => [g, neg(g)]),
@@ -122,12 +129,8 @@ export const rules: Readonly<Record<string, Rule>> = {
     const count = productOf(reducedAxes(node).map((axis) => x.dim(axis)));
     return expand(keepAxes(g, x, node).div(dimScalar(x.graph, count)), x.shape);
   }),
-  // Elements that share the maximum share its gradient.
-  ReduceMax: one((g, x, y, node) => {
-    const hits = cast(equal(x, keepAxes(y, x, node)), "float32");
-    const count = reduceSum(hits, reducedAxes(node));
-    return hits.mul(keepAxes(g, x, node).div(count));
-  }),
+  ReduceMax: extremum,
+  ReduceMin: extremum,
   Softmax: one((g, _, y) => y.mul(g.sub(reduceSum(g.mul(y), last(y))))),
   LogSoftmax: one((g, _, y) => g.sub(exp(y).mul(reduceSum(g, last(y))))),
 

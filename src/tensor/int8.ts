@@ -6,10 +6,10 @@
  */
 import { bytesOf, ndarray } from "./array.ts";
 import { largestInt8Weight, thisCpu } from "./cpu.ts";
-import { abs } from "./elementwise.ts";
+import { neg } from "./elementwise.ts";
 import { elementwise, type OwnGradient, single, type Value } from "./graph.ts";
 import { matmul } from "./matrix.ts";
-import { reduceMax } from "./reduce.ts";
+import { reduceMax, reduceMin } from "./reduce.ts";
 
 /** Where a matrix [rows, columns] comes from: its size is known at once, its data when the model is written. */
 export interface Int8Source {
@@ -80,8 +80,9 @@ export function matmulInt8(x: Value, source: Int8Source, { backward = "int8" }: 
 /** x [..., inner] times [inner, outer] -> [..., outer]. The scales of the rows of x are outside of the engine's product, which knows one. */
 function product(x: Value, operand: Operand, gradient?: OwnGradient): Value {
   const { graph } = x;
-  const largest = elementwise("Max", reduceMax(abs(x), [-1]), smallestMaximum);
-  const scales = largest.div(largestActivation);
+  // Two reductions read x twice; its magnitudes would have to be written too.
+  const largest = elementwise("Max", reduceMax(x, [-1]), neg(reduceMin(x, [-1])));
+  const scales = elementwise("Max", largest, smallestMaximum).div(largestActivation);
   const zero = graph.shared("zeroPoint", () => ndarray("uint8", [], Uint8Array.of(zeroPoint)));
   const { bytes, columnScales } = constants(x, operand);
   const inputs = [quantize(x, scales, zero), bytes, graph.scalar(1), columnScales, zero];

@@ -29,6 +29,8 @@ export const reduceMean = (x: Value, axes: readonly number[], options: ReduceOpt
   reduce("ReduceMean", x, axes, options);
 export const reduceMax = (x: Value, axes: readonly number[], options: ReduceOptions = {}) =>
   reduce("ReduceMax", x, axes, options);
+export const reduceMin = (x: Value, axes: readonly number[], options: ReduceOptions = {}) =>
+  reduce("ReduceMin", x, axes, options);
 
 /** exp(x) / sum(exp(x)) along the last axis. */
 export function softmax(x: Value): Value {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { llama, logits } from "../../src/models/llama.ts";
+import { int8Choice, llama, logits } from "../../src/models/llama.ts";
 import { type WeightSource, Weights } from "../../src/nn/weights.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
@@ -69,4 +69,25 @@ test("weights of another size are refused with file, tensor and shapes", async (
   await expect(scores(randomLlama({ ...config, numKeyValueHeads: 4 }, 1), false)).rejects.toThrow(
     'random: tensor "model.layers.0.self_attn.k_proj.weight" is [16, 16], but this network needs [8, 16]',
   );
+});
+
+test("8-bit products where they are chosen keep the scores; down projections and the output layer stay in float32", async () => {
+  const graph = new Graph();
+  const w = new Weights(graph, source, { int8: int8Choice });
+  const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
+  const positions = graph.input("positions", "int64", ["batch", "sequence"]);
+  const y = logits(w, llama(w, x, positions, config).hidden, config);
+  const order = BigInt64Array.from({ length: 6 }, (_, i) => BigInt(i % 3));
+  const found = await evaluate(graph, { y }, { x: normal([2, 3, 16], 2), positions: ndarray("int64", [2, 3], order) });
+  const exact = (await scores(source, false)).data as Float32Array;
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
+  const rounded = found.y.data as Float32Array;
+  expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.999);
+  expect(rounded).not.toEqual(exact);
+  const values = [...graph.initializers.values()].map(({ value }) => value);
+  const named = (dtype: string) =>
+    values.filter((value) => value.dtype === dtype && value.rank === 2).map(({ name }) => name);
+  expect(named("int8")).toHaveLength(3 * config.numHiddenLayers);
+  expect(named("float32").filter((name) => name.endsWith("down_proj.weight"))).toHaveLength(config.numHiddenLayers);
+  expect(named("float32")).toContain("lm_head.weight");
 });

@@ -1,6 +1,9 @@
 import { expect, test } from "vitest";
-import { Weights } from "../../src/nn/weights.ts";
+import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
+import { gradients } from "../../src/tensor/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
+import { concat } from "../../src/tensor/layout.ts";
+import { reduceSum } from "../../src/tensor/reduce.ts";
 import { evaluate } from "../../src/tensor/session.ts";
 import { inMemory, normal } from "./weights-in-memory.ts";
 
@@ -82,4 +85,42 @@ test("matrices in 4 bits give about the same product", async () => {
   const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
   expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.98);
   expect(rounded).not.toEqual(exact);
+});
+
+test("matrices in 8 bits, joined too, give nearly the product and gradient of float32", async () => {
+  const wide = inMemory({ a: normal([8, 64], 4), b: normal([24, 64], 5) });
+  const run = async (options: WeightOptions) => {
+    const graph = new Graph();
+    const w = new Weights(graph, wide, options);
+    const x = graph.input("x", "float32", ["n", 64]);
+    const matrices = [
+      { name: "a", out: 8 },
+      { name: "b", out: 24 },
+    ];
+    const joined = w.product(x, matrices);
+    const y = joined.add(concat([w.product(x, matrices.slice(0, 1)), w.product(x, matrices.slice(1))], -1));
+    const [dx = y] = gradients(reduceSum(y.mul(y), [0, 1], { keep: false }), [x]);
+    const found = await evaluate(graph, { y, dx }, { x: normal([3, 64], 6) });
+    return [...(found.y.data as Float32Array), ...(found.dx.data as Float32Array)];
+  };
+  const exact = await run({});
+  const dot = (a: number[], b: number[]) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
+  const rounded = await run({ int8: () => true });
+  expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.999);
+  expect(rounded).not.toEqual(exact);
+  // Matrices that are joined are in 8 bits together or not at all.
+  const some = await run({ int8: (name) => name === "a" });
+  expect(dot(exact, some) / Math.sqrt(dot(exact, exact) * dot(some, some))).toBeGreaterThan(0.999);
+  expect(some).not.toEqual(rounded);
+});
+
+test("what is trained stays in float32, and nothing is in 4 and in 8 bits at once", () => {
+  const w = new Weights(new Graph(), source, { int8: () => true, trainable: () => true });
+  const x = w.graph.input("x", "float32", [1, 4]);
+  w.product(x, [{ name: "layer.0.gate.weight", out: 2 }]);
+  expect([...w.trained.keys()]).toEqual(["layer.0.gate.weight"]);
+  const both = new Weights(x.graph, source, { int8: () => true, int4: (name) => name.includes("up") });
+  expect(() => both.product(x, [{ name: "layer.0.up.weight", out: 6 }])).toThrow(
+    '"layer.0.up.weight" is asked for in 4 bits and in 8 bits; choose one of them',
+  );
 });

@@ -10,7 +10,15 @@ import { concat, expand, padZeros, reshape, slice, split, transpose } from "../.
 import { gather, gatherElements, putRows, scatterAddElements, scatterAddRows } from "../../src/tensor/lookup.ts";
 import { matmul } from "../../src/tensor/matrix.ts";
 import { batchNorm, layerNorm, rmsNorm } from "../../src/tensor/normalization.ts";
-import { logSoftmax, logSumExp, reduceMax, reduceMean, reduceSum, softmax } from "../../src/tensor/reduce.ts";
+import {
+  logSoftmax,
+  logSumExp,
+  reduceMax,
+  reduceMean,
+  reduceMin,
+  reduceSum,
+  softmax,
+} from "../../src/tensor/reduce.ts";
 import { rotaryEmbedding } from "../../src/tensor/rotary.ts";
 import { evaluate } from "../../src/tensor/session.ts";
 import { expectGradients, spacedArray } from "./finite-differences.ts";
@@ -162,7 +170,7 @@ describe("layout", () => {
 });
 
 describe("reductions", () => {
-  const reductions = { ReduceSum: reduceSum, ReduceMean: reduceMean, ReduceMax: reduceMax };
+  const reductions = { ReduceSum: reduceSum, ReduceMean: reduceMean, ReduceMax: reduceMax, ReduceMin: reduceMin };
   test.each(Object.keys(reductions))("%s", async (name) => {
     const reduce = reductions[name as keyof typeof reductions];
     await fc.assert(
@@ -306,7 +314,16 @@ test("every rule is checked against finite differences above", () => {
       "Unsqueeze",
       "Cast",
     ],
-    ...["ReduceSum", "ReduceMean", "ReduceMax", "Gather", "GatherElements", "ScatterND", "ScatterElements"],
+    ...[
+      "ReduceSum",
+      "ReduceMean",
+      "ReduceMax",
+      "ReduceMin",
+      "Gather",
+      "GatherElements",
+      "ScatterND",
+      "ScatterElements",
+    ],
     ...["LayerNormalization", "SimplifiedLayerNormalization", "BatchNormalization", "RotaryEmbedding", "Conv"],
   ]);
   expect(Object.keys(rules).filter((op) => !tested.has(op))).toEqual([]);
