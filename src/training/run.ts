@@ -1,4 +1,4 @@
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { listPairs } from "../data/dataset.ts";
 import { layeredWeights } from "../nn/layered-weights.ts";
@@ -52,6 +52,7 @@ async function begin(
   checkpoints: Checkpoints,
   { resume, overwrite, onMessage }: RunOptions,
 ): Promise<RunState | undefined> {
+  await removeLeftovers(folder);
   if (resume) return checkpoints.latest(onMessage);
   if (!(await checkpoints.isEmpty())) {
     if (!overwrite) {
@@ -64,6 +65,15 @@ async function begin(
   await mkdir(folder, { recursive: true });
   await rm(join(folder, "broken.jsonl"), { force: true });
   return undefined;
+}
+
+/** Removes what a killed process left half-written: as large as checkpoints are, they would fill the disk one day. */
+async function removeLeftovers(folder: string): Promise<void> {
+  for (const place of [folder, join(folder, "checkpoints")]) {
+    const names = await readdir(place).catch(() => []);
+    const left = names.filter((name) => /\.(safetensors|json|jsonl)(\.\d+)?\.partial$/.test(name));
+    for (const name of left) await rm(join(place, name), { force: true });
+  }
 }
 
 /** The first stage, where the recipe has one that is not over. @returns the weights that the captions begin with */

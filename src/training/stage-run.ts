@@ -101,6 +101,7 @@ export async function runStage(
   };
   warnOfJump(rate, state.step, schedule, options.onMessage);
   try {
+    // Saved after it was measured: who goes on from here does not measure it again.
     if (!resumed) await measure();
     await save();
     await train(step, {
