@@ -71,14 +71,15 @@ async function trainRecipe(
       if (error instanceof Interrupted) return recipe.run.output_dir;
       throw error;
     });
+    signal.throwIfAborted();
     display.stop();
-    if (signal.aborted) {
-      process.stderr.write(`Stopped; the state is saved in ${folder}. Go on with --resume.\n`);
-      throw new Interrupted("Interrupted");
-    }
     console.log(folder);
-  } finally {
+  } catch (error) {
     display.stop();
+    if (error instanceof Interrupted) {
+      process.stderr.write(`Stopped; the state is saved in ${recipe.run.output_dir}. Go on with --resume.\n`);
+    }
+    throw error;
   }
 }
 
