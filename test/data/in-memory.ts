@@ -1,0 +1,17 @@
+/** Data sets of a test: parts that list pairs without any file. */
+import type { Dataset, ImageTextPair, Part } from "../../src/data/dataset.ts";
+
+export function pairOf(name: string): ImageTextPair {
+  return { name, picture: { path: name }, texts: [`This is ${name}.`] };
+}
+
+/** A part of `size` pairs, named `PATH/0` and so on. */
+export function partOf(path: string, size: number): Part {
+  const pairs = Array.from({ length: size }, (_, i) => pairOf(`${path}/${i}`));
+  return { path, read: async () => ({ pairs, problems: [] }) };
+}
+
+/** A data set whose parts have these sizes. */
+export function datasetOf(sizes: readonly number[]): Dataset {
+  return { layout: "memory", parts: sizes.map((size, i) => partOf(`part${i}`, size)) };
+}

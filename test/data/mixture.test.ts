@@ -1,0 +1,84 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Mixture, type MixtureState } from "../../src/data/mixture.ts";
+import { ShuffledStream } from "../../src/data/shuffled-stream.ts";
+import { datasetOf } from "./in-memory.ts";
+
+/** Data sets of different sizes in these proportions. */
+function mixtureOf(ratios: readonly number[], place?: MixtureState): Mixture {
+  const parts = ratios.map((ratio, i) => {
+    const options = { seed: i, shuffleBuffer: 4 };
+    return { stream: new ShuffledStream(datasetOf([i + 2, 3]), options, place?.streams[i]), ratio };
+  });
+  return new Mixture(parts, place?.behind);
+}
+
+const setsOf = async (mixture: Mixture, count: number) => (await mixture.draw(count)).map(({ dataset }) => dataset);
+
+test("stage 1 of the paper: 115 of LAION and 14 of Conceptual Captions in each 129", async () => {
+  const mixture = mixtureOf([115, 14]);
+  for (let round = 0; round < 50; round++) {
+    const sets = await setsOf(mixture, 129);
+    expect(sets.filter((set) => set === 1)).toHaveLength(14);
+    // Evenly: never two in a row, and never ten without one.
+    expect(sets.join("")).toMatch(/^0*(10{7,9})+10*$/);
+  }
+});
+
+/** The furthest that any data set is ever from its proportion, in draws. */
+async function furthest(ratios: readonly number[], draws: number): Promise<number> {
+  const total = ratios.reduce((sum, ratio) => sum + ratio, 0);
+  const counts = ratios.map(() => 0);
+  let most = 0;
+  for (const [i, set] of (await setsOf(mixtureOf(ratios), draws)).entries()) {
+    counts[set] = (counts[set] as number) + 1;
+    for (const [j, ratio] of ratios.entries()) {
+      most = Math.max(most, Math.abs((counts[j] as number) - ((i + 1) * ratio) / total));
+    }
+  }
+  return most;
+}
+
+test.each([
+  { most: 3, bound: 1 },
+  // With more of them two may be due at once, and one has to wait.
+  { most: 6, bound: 1.5 },
+])("proportions of up to $most data sets hold at every draw, to $bound draws", async ({ most, bound }) => {
+  const ratios = fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: 1, maxLength: most });
+  await fc.assert(
+    fc.asyncProperty(ratios, async (some) => {
+      expect(await furthest(some, 400)).toBeLessThan(bound + 1e-9);
+    }),
+  );
+});
+
+test("from any place it goes on as if it had not been left", async () => {
+  const ratio = fc.double({ min: 0.01, max: 100, noNaN: true });
+  await fc.assert(
+    fc.asyncProperty(fc.array(ratio, { minLength: 1, maxLength: 4 }), fc.nat(60), async (ratios, place) => {
+      const mixture = mixtureOf(ratios);
+      await mixture.draw(place);
+      const state: MixtureState = JSON.parse(JSON.stringify(mixture.save()));
+      const rest = await mixture.draw(30);
+      const again = await mixtureOf(ratios, state).draw(30);
+      const named = (draws: typeof rest) => draws.map(({ pair, dataset }) => [dataset, pair.name]);
+      expect(named(again)).toEqual(named(rest));
+    }),
+  );
+});
+
+test("what was saved does not change when more is drawn", async () => {
+  const mixture = mixtureOf([2, 3]);
+  await mixture.draw(3);
+  const state = mixture.save();
+  const text = JSON.stringify(state);
+  await mixture.draw(5);
+  expect(JSON.stringify(state)).toBe(text);
+});
+
+test("each draw says which data set it is from; a mixture of nothing is an error", async () => {
+  const draws = await mixtureOf([1, 1]).draw(10);
+  const sizes = (set: number) => new Set(draws.filter(({ dataset }) => dataset === set).map(({ pair }) => pair.name));
+  expect([sizes(0).size, sizes(1).size]).toEqual([5, 5]);
+  expect(() => new Mixture([])).toThrow(/one data set or more/);
+});
