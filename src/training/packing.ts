@@ -14,8 +14,8 @@ export interface Packing {
   readonly length: number;
 }
 
-/** Row lengths that are tried, in multiples of the longest sequence. */
-const multiples = [1, 1.25, 1.5, 2, 2.5, 3, 4];
+/** Row lengths that are tried, in multiples of the longest sequence: how well sequences fit changes with every few places. */
+const multiples = Array.from({ length: 31 }, (_, i) => 1 + i / 10);
 /** A place costs as much again for attention in rows of this length; it only has to be about right. */
 const attentionLength = 2048;
 
