@@ -50,7 +50,7 @@ export class Checkpoints {
     this.keepLast = keepLast;
   }
 
-  /** Writes a checkpoint, whole or not at all, and then removes the oldest ones. */
+  /** Writes a checkpoint, whole or not at all, and then removes the oldest ones, and those that it makes void. */
   async save(run: RunState): Promise<void> {
     await mkdir(this.folder, { recursive: true });
     const { stage, state, average = {}, place, best, learningRate } = run;
@@ -66,9 +66,13 @@ export class Checkpoints {
       ...(best && { best }),
       ...(learningRate !== undefined && { learningRate }),
     };
-    await writeSafetensors(this.pathOf(stage, state.step), arrays, { run: JSON.stringify(head) });
+    const written = this.pathOf(stage, state.step);
+    await writeSafetensors(written, arrays, { run: JSON.stringify(head) });
     const all = await this.list();
-    for (const { path } of all.slice(0, -this.keepLast)) await rm(path, { force: true });
+    const own = all.findIndex(({ path }) => path === written);
+    // Those of later steps were damaged: the run went on from one before them.
+    const others = [...all.slice(0, Math.max(0, own + 1 - this.keepLast)), ...all.slice(own + 1)];
+    for (const { path } of others) await rm(path, { force: true });
   }
 
   /** Whether there is anything to go on from. */
