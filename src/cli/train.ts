@@ -4,9 +4,10 @@ import { devices } from "../tensor/device.ts";
 import { type DryRun, dryRun } from "../training/dry-run.ts";
 import { type RunOptions, runRecipe } from "../training/run.ts";
 import { countDisplay } from "./count-display.ts";
+import { oneLine } from "./describe.ts";
 import { Interrupted, untilInterrupted } from "./interrupt.ts";
 import { openRecipe, settingsOption } from "./recipe-options.ts";
-import { formatBytes, formatCount, formatDuration } from "./text.ts";
+import { formatBytes, formatCount, formatDuration, printable } from "./text.ts";
 
 interface TrainFlags {
   readonly set: readonly string[];
@@ -114,7 +115,8 @@ function stepDisplay() {
     },
     onValidation: (step, held, isBest) =>
       say(`step ${step}: held-out loss ${held.toFixed(3)}${isBest ? ", the best" : ""}`),
-    onSamples: (_, samples) => say(samples.map(({ picture, text }) => `  ${picture}: ${text}`).join("\n")),
+    onSamples: (_, samples) =>
+      say(samples.map(({ picture, text }) => `  ${printable(picture)}: ${oneLine(text)}`).join("\n")),
     onMessage: say,
   };
   return { events, stop: () => display.stop() };

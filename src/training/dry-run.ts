@@ -67,7 +67,8 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
     }
     const measured = await realSteps(prepared, session);
     const { totalSteps: total } = prepared;
-    const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0) + prepared.validation.length;
+    const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0);
+    const rows = pictures * run.views + prepared.validation.length;
     const trainedParts: readonly string[] = model.trained;
     return {
       parts: [
@@ -84,7 +85,7 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
       steps: total,
       picturesPerStep: run.batch_size * run.accum_grad_iters,
       padding: measured.padding,
-      cacheBytes: cache && pictures * run.views * sizeOf(frozen.shape) * 2,
+      cacheBytes: cache && rows * sizeOf(frozen.shape) * 2,
       cachedRows: cache?.size ?? 0,
       secondsPerStep: measured.seconds,
       seconds: measured.seconds * total,
