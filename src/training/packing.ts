@@ -14,29 +14,34 @@ export interface Packing {
   readonly length: number;
 }
 
-/** Row lengths that are tried, in multiples of the longest sequence: how well sequences fit changes with every few places. */
-const multiples = Array.from({ length: 31 }, (_, i) => 1 + i / 10);
+/** Longer rows, in multiples of the longest sequence, are not tried. */
+const longestRow = 4;
 /** A place costs as much again for attention in rows of this length; it only has to be about right. */
 const attentionLength = 2048;
 
-/** Rows of the length that costs least: the longest sequence's or some more, each filled by first fit, longest first. */
+/** As many rows as cost least, filled evenly. */
 export function pack(lengths: readonly number[]): Packing {
-  const longest = Math.max(...lengths);
+  const total = lengths.reduce((sum, length) => sum + length, 0);
+  const fewest = Math.ceil(total / (longestRow * Math.max(...lengths)));
   const cost = ({ rows, length }: Packing) => rows * length * (1 + length / attentionLength);
-  const [first, ...others] = multiples.map((multiple) => firstFit(lengths, Math.floor(longest * multiple)));
-  return others.reduce((best, other) => (cost(other) < cost(best) ? other : best), first as Packing);
+  let best = fill(lengths, fewest);
+  for (let rows = fewest + 1; rows <= lengths.length; rows++) {
+    const other = fill(lengths, rows);
+    if (cost(other) < cost(best)) best = other;
+  }
+  return best;
 }
 
-function firstFit(lengths: readonly number[], capacity: number): Packing {
+/** The longest first, each into the row that holds least so far (Graham, 1969, for jobs on machines). */
+function fill(lengths: readonly number[], rows: number): Packing {
   const order = lengths.map((_, i) => i).sort((a, b) => (lengths[b] as number) - (lengths[a] as number) || a - b);
-  const filled: number[] = [];
+  const filled = new Array<number>(rows).fill(0);
   const slots: Slot[] = new Array(lengths.length);
   for (const i of order) {
-    const length = lengths[i] as number;
-    const found = filled.findIndex((used) => used + length <= capacity);
-    const row = found < 0 ? filled.push(0) - 1 : found;
-    slots[i] = { row, start: filled[row] as number };
-    filled[row] = (filled[row] as number) + length;
+    const row = filled.indexOf(Math.min(...filled));
+    const start = filled[row] as number;
+    slots[i] = { row, start };
+    filled[row] = start + (lengths[i] as number);
   }
-  return { slots, rows: filled.length, length: Math.max(...filled) };
+  return { slots, rows, length: Math.max(...filled) };
 }
