@@ -1,5 +1,5 @@
 /**
- * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training] [--json]`.
+ * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1] [--json]`.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -11,7 +11,10 @@ import { parseArgs } from "node:util";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
 import { benchDecoding } from "./decoding.ts";
+import type { Contest } from "./paired.ts";
 import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
+import { benchStage1 } from "./stage1.ts";
+import { proportions } from "./stage1-shapes.ts";
 import { benchTraining } from "./training.ts";
 
 const { values, positionals } = parseArgs({
@@ -52,12 +55,28 @@ if (chosen("decoding")) {
 
 if (chosen("training")) {
   const { step, operations } = await benchTraining(await smollm2(), threads, rounds);
-  const gigaflops = (milliseconds: number) => (operations / milliseconds / 1e6).toFixed(0);
-  report(
-    "training step in float32, SmolLM2-135M frozen",
-    step,
-    `${step.ours.toFixed(0)} ms, ${gigaflops(step.ours)} GFLOP/s, against ${step.theirs.toFixed(0)} ms, ${gigaflops(step.theirs)} GFLOP/s of PyTorch`,
+  report("training step in float32, SmolLM2-135M frozen", step, speeds(step, { ours: operations, theirs: operations }));
+}
+
+if (chosen("stage1")) {
+  if (!values.json) console.log(proportions());
+  for (const { name, step, operations, peakBytes } of await benchStage1(threads, rounds)) {
+    const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+    const memory = `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`;
+    report(
+      `step of MiniGPT-4's first stage at a quarter of its size, ${name}`,
+      step,
+      `${speeds(step, operations)}; ${memory}`,
+    );
+  }
+}
+
+/** Milliseconds of both sides, and the operations that each does in them. */
+function speeds(step: Contest, operations: { readonly ours: number; readonly theirs: number }): string {
+  const [ours, theirs] = (["ours", "theirs"] as const).map(
+    (side) => `${step[side].toFixed(0)} ms, ${(operations[side] / step[side] / 1e6).toFixed(0)} GFLOP/s`,
   );
+  return `${ours}, against ${theirs} of PyTorch`;
 }
 
 function report(name: string, contest: { ratio: number }, explanation: string): void {

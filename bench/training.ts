@@ -1,7 +1,5 @@
 /** A training step in float32 (small Q-Former and projection through a frozen SmolLM2-135M) against PyTorch. */
-import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
-import { createInterface, type Interface } from "node:readline";
 import { type MiniGPT4Config, tokensPerImage } from "../src/models/minigpt4.ts";
 import { openLlama } from "../src/models/open-llama.ts";
 import { initialProjection, initialQFormer } from "../src/models/qformer-initial.ts";
@@ -14,6 +12,7 @@ import { captionLoss } from "../src/training/loss.ts";
 import { TrainingStep } from "../src/training/step.ts";
 import { initialState } from "../src/training/training-state.ts";
 import { type Contest, paired } from "./paired.ts";
+import { StepProcess } from "./step-process.ts";
 
 const batch = 16;
 const answerLength = 12;
@@ -38,9 +37,12 @@ export interface Training {
 
 export async function benchTraining(path: string, threads: number, rounds: number): Promise<Training> {
   const ours = await ourStep(path, threads);
-  const theirs = await TorchStep.start(threads);
+  const theirs = await StepProcess.python(join(import.meta.dirname, "training_step.py"), [`${threads}`]);
   try {
-    return { step: await paired(ours.run, () => theirs.run(), rounds), operations: ours.operations };
+    return {
+      step: await paired(ours.run, async () => Number(await theirs.ask("step")), rounds),
+      operations: ours.operations,
+    };
   } finally {
     theirs.stop();
     await ours.release();
@@ -83,47 +85,4 @@ async function ourStep(path: string, threads: number) {
     },
     release: () => step.release(),
   };
-}
-
-/** PyTorch in a process of its own, one step for each line it is sent. */
-class TorchStep {
-  private readonly process: ChildProcess;
-  private readonly lines: AsyncIterator<string>;
-  private readonly reader: Interface;
-
-  private constructor(process: ChildProcess, reader: Interface) {
-    this.process = process;
-    this.reader = reader;
-    this.lines = reader[Symbol.asyncIterator]();
-  }
-
-  static async start(threads: number): Promise<TorchStep> {
-    const python = process.env.MINIGPT4_PYTHON ?? "python3";
-    const child = spawn(python, [join(import.meta.dirname, "training_step.py"), `${threads}`], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    child.on("error", () => {});
-    const step = new TorchStep(child, createInterface({ input: child.stdout }));
-    if ((await step.line()) !== "ready") {
-      throw new Error(
-        `${python} could not run PyTorch; install it (pip install torch) or name another in MINIGPT4_PYTHON`,
-      );
-    }
-    return step;
-  }
-
-  async run(): Promise<number> {
-    this.process.stdin?.write("step\n");
-    return Number(await this.line());
-  }
-
-  stop(): void {
-    this.process.stdin?.end();
-    this.reader.close();
-  }
-
-  private async line(): Promise<string | undefined> {
-    const { value, done } = await this.lines.next();
-    return done ? undefined : value;
-  }
 }
