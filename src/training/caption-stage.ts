@@ -1,5 +1,6 @@
 /** The stage that MiniGPT-4 is about: texts of pictures through the frozen language model. */
 
+import { int8Choice } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
@@ -32,7 +33,7 @@ export function captionStage(
     encoder: image,
     qformer: image,
     projection: image,
-    llm: new Weights(graph, llm.checkpoint),
+    llm: new Weights(graph, llm.checkpoint, model.llm_precision === "int8" ? { int8: int8Choice } : {}),
   };
   const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
   const loss = captionLoss(weights, config, { depth: frozen.depth, regularize: (x) => dropout.apply(x) });
