@@ -24,6 +24,11 @@ export interface EvaVitConfig {
   readonly layerNormEps: number;
 }
 
+/** Which matrices can be multiplied in 8-bit arithmetic (`int8` of `WeightOptions`): all of the blocks'. */
+export function int8Choice(name: string): boolean {
+  return /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name);
+}
+
 /** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first; no final norm. */
 export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {
   let x = embedPatches(w, pixels, config);

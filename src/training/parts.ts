@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
 import { pull } from "../checkpoints/pull.ts";
 import type { FrozenPart } from "../data/frozen-features.ts";
+import { int8Choice } from "../models/eva-vit.ts";
 import { type FrozenDepth, frozenShape, imageSpec, type MiniGPT4Config } from "../models/minigpt4.ts";
 import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
 import { type OpenLlama, openLlama } from "../models/open-llama.ts";
@@ -60,7 +61,7 @@ export async function openParts({ model, run }: Recipe): Promise<ModelParts> {
       config,
       depth,
       weights(graph: Graph) {
-        const weights = new Weights(graph, image);
+        const weights = new Weights(graph, image, model.encoder_precision === "int8" ? { int8: int8Choice } : {});
         return { encoder: weights, qformer: weights, projection: weights };
       },
     };
@@ -82,6 +83,7 @@ export async function openParts({ model, run }: Recipe): Promise<ModelParts> {
       encoder,
       ...(depth === "qformer" && { qformer }),
       spec,
+      precision: model.encoder_precision,
       weights: await Promise.all(seen.map(({ path }) => hashOf(path))),
     });
     return { config, llm, image, frozen, frozenKey, isTrained, origins, close };

@@ -64,7 +64,8 @@ const modelSchema = z.strictObject({
     .default(["projection"]),
   /** The frozen language model: a known name, a GGUF file or a folder. */
   llm: z.string().min(1),
-  /** Arithmetic of the frozen language model's products. */
+  /** Arithmetic of the frozen parts' products, where 8 bits are enough: see `int8Choice` of each network. */
+  encoder_precision: z.enum(["float32", "int8"]).default("float32"),
   llm_precision: z.enum(["float32", "int8"]).default("float32"),
   /** How a conversation is written for this language model. */
   conversation: z.enum(Object.keys(promptTemplates) as [string, ...string[]]).default("vicuna-v0"),
