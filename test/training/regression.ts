@@ -16,7 +16,7 @@ export const optimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8
 export const start = { weight: [0.5, -0.25], bias: [0.1] } as const;
 
 /** The graph: the sum of (x W^T + b - y)^2, times `share`. */
-export function regression(): { graph: Graph; loss: Value; trained: Map<string, Value> } {
+function regression(): { graph: Graph; loss: Value; trained: Map<string, Value> } {
   const graph = new Graph();
   const trained = new Map([
     ["weight", graph.input("weight", "float32", [1, 2])],
