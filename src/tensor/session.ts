@@ -1,11 +1,11 @@
 /** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "./array.ts";
 import { type Device, executionProviders } from "./device.ts";
 import { evaluateDim, formatShape } from "./dims.ts";
+import { engineFolder } from "./engine-folder.ts";
 import type { Graph, Value } from "./graph.ts";
 import { hasLargeConstants, writeModel } from "./onnx.ts";
 
@@ -50,7 +50,7 @@ export class Session<Output extends string = string> {
       const engine = await InferenceSession.create(await writeModel(graph, outputs), settings);
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
-    const folder = await mkdtemp(join(tmpdir(), "minigpt4-"));
+    const folder = await engineFolder();
     const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
     try {
       const weights = { path: join(folder, "model.weights"), location: "model.weights" };

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -78,6 +78,22 @@ describe("large constants", () => {
     ];
     await expect(Session.create(invalid.graph, { odd })).rejects.toThrow(/NoSuchOperator/);
     expect(await readdir(folder)).toEqual([]);
+  });
+
+  test("of a process that was killed are removed some time later, and nothing else", async () => {
+    const hours = (count: number) => new Date(Date.now() - count * 3_600_000);
+    for (const [name, age] of [
+      ["minigpt4-engine-old", 2],
+      ["minigpt4-engine-young", 0.5],
+      ["mine", 2],
+    ] as const) {
+      await mkdir(join(folder, name));
+      await writeFile(join(folder, name, "model.weights"), "half of a model");
+      await utimes(join(folder, name), hours(age), hours(age));
+    }
+    const { graph, y } = large();
+    await (await Session.create(graph, { y })).release();
+    expect((await readdir(folder)).sort()).toEqual(["mine", "minigpt4-engine-young"]);
   });
 
   test("that no output needs are never read", async () => {
