@@ -1,5 +1,4 @@
 /** What a run has ready before its first step: the model's parts, the pictures with their texts, and where features come from. */
-import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import { type Dataset, listPairs, type Problem } from "../data/dataset.ts";
@@ -14,6 +13,7 @@ import { ShuffledStream } from "../data/shuffled-stream.ts";
 import { holdOut } from "../data/split.ts";
 import { frozenShape, imageSpec } from "../models/minigpt4.ts";
 import type { SessionOptions } from "../tensor/session.ts";
+import { openBrokenLog } from "./broken-log.ts";
 import { type ModelParts, openParts } from "./parts.ts";
 import { readPrompts, type TrainingPrompt } from "./prompts.ts";
 import type { Recipe } from "./recipe.ts";
@@ -54,9 +54,8 @@ export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Pro
     for (const step of closing.reverse()) await step();
   };
   try {
-    const problems = new ProblemReport(run.max_broken, (problem) => {
-      if (problemsPath) void appendFile(problemsPath, `${JSON.stringify(problem)}\n`);
-    });
+    const note = problemsPath === undefined ? undefined : await openBrokenLog(problemsPath, onMessage);
+    const problems = new ProblemReport(run.max_broken, note);
     const onProblem = (problem: Problem) => problems.add(problem);
     const { datasets, validation } = await openDatasets(recipe);
     const { frozen: frozenPart, frozenKey } = parts;
