@@ -1,6 +1,6 @@
 import type { ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -22,6 +22,9 @@ let recipe: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "minigpt4-kill-"));
   await writeWalls(join(folder, "data"));
+  // One of the pictures is broken.
+  await writeFile(join(folder, "data", "Images", "grey.png"), "no picture");
+  await appendFile(join(folder, "data", "captions.txt"), "grey.png,A grey wall .\n");
   recipe = await writeRecipe(folder);
 });
 
@@ -172,6 +175,8 @@ test("a run that is killed again and again ends with the same numbers and the sa
     const trained = (await metricsOf("killed", stage)).filter(({ kind }) => kind === "train");
     expect(trained.map(({ step }) => step)).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
   }
+  const noted = (await readFile(join(out("killed"), "broken.jsonl"), "utf8")).trimEnd().split("\n");
+  expect(noted.map((line) => JSON.parse(line).name)).toEqual([join(folder, "data", "Images", "grey.png")]);
   for (const file of ["projection", "qformer", "best"].map((part) => `${part}.safetensors`)) {
     expect(await readFile(join(out("killed"), file)), file).toEqual(await readFile(join(out("whole"), file)));
   }
