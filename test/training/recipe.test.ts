@@ -50,13 +50,13 @@ test("the recipes of the paper have its numbers", async () => {
     weight_decay: 0.05,
   });
   expect(first.run.batch_size * first.run.accum_grad_iters).toBe(256);
-  expect(first.run.max_epoch * first.run.iters_per_epoch).toBe(20_000);
+  expect(first.run.max_epoch * (first.run.iters_per_epoch ?? 0)).toBe(20_000);
   expect(Object.values(first.datasets).map(({ sample_ratio }) => sample_ratio)).toEqual([115, 14]);
   expect(first.model).toMatchObject({ arch: "minigpt4", max_txt_len: 32, end_sym: "\n", trained: ["projection"] });
   expect(first.model.encoder).toMatchObject({ hidden_size: 1408, num_hidden_layers: 39, intermediate_size: 6144 });
   const { recipe: second } = await readRecipe(join(nano, "../stage2.yaml"));
   expect(second.run).toMatchObject({ init_lr: 3e-5, min_lr: 1e-5, warmup_steps: 200, batch_size: 12 });
-  expect(second.run.max_epoch * second.run.iters_per_epoch).toBe(400);
+  expect(second.run.max_epoch * (second.run.iters_per_epoch ?? 0)).toBe(400);
   expect(second.model).toMatchObject({
     max_txt_len: 160,
     end_sym: "###",
