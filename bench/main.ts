@@ -1,5 +1,5 @@
 /**
- * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1] [--json]`.
+ * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data] [--json]`.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
+import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
 import type { Contest } from "./paired.ts";
 import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
@@ -68,6 +69,16 @@ if (chosen("stage1")) {
       step,
       `${speeds(step, operations)}; ${memory}`,
     );
+  }
+}
+
+if (chosen("data")) {
+  for (const { name, pictures, seconds, dataSeconds } of await benchDataShare(threads)) {
+    const share = dataSeconds / seconds;
+    const what = `waiting for pictures from web shards, without a cache, ${name}`;
+    const explanation = `${dataSeconds.toFixed(2)} s of ${seconds.toFixed(1)} s, ${pictures} pictures a step`;
+    if (values.json) console.log(JSON.stringify({ name: what, share, explanation }));
+    else console.log(`${what}: ${(100 * share).toFixed(1)}% of a step (${explanation})`);
   }
 }
 
