@@ -13,8 +13,8 @@ import { Session, type SessionOptions } from "../tensor/session.ts";
 import type { FeatureCache } from "./feature-cache.ts";
 import type { LoadedPicture } from "./picture-loader.ts";
 
-/** Pictures that go through the encoder side by side; more need more memory and are hardly faster. */
-const batch = 16;
+/** Pictures that go through the encoder side by side; what there is between its layers of more leaves the processor's cache. */
+const batch = 4;
 
 export interface FrozenPart {
   readonly config: MiniGPT4Config;
