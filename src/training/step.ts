@@ -79,8 +79,10 @@ export class TrainingStep {
     trained: ReadonlyMap<string, Value>,
     state: TrainingState,
     options: OptimizerOptions,
-    { accumulates = false, ...session }: StepOptions = {},
+    { accumulates = false, ...others }: StepOptions = {},
   ): Promise<TrainingStep> {
+    // Batches of ever new shapes gain nothing from a plan, and it takes much memory.
+    const session = { ...others, plansMemory: false };
     const found = gradients(loss, [...trained.values()]);
     const names = [...trained.keys()];
     const gradientOf = new Map(names.map((name, i) => [name, found[i] as Value]));
