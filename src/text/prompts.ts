@@ -21,6 +21,8 @@ export interface PromptTemplate {
   readonly name: "vicuna-v0" | "llama-2" | "chatml" | "plain";
   /** Texts at which an answer ends, besides the end-of-sequence token. */
   readonly stop: readonly string[];
+  /** What stands right before an answer. */
+  readonly answerMark: string;
   /** The prompt of a conversation; it ends where the assistant's next answer begins. */
   render(turns: readonly Turn[], options?: { system?: string }): Prompt;
 }
@@ -36,13 +38,14 @@ const IMAGE = "<ImageHere>";
 export const vicunaV0: PromptTemplate = {
   name: "vicuna-v0",
   stop: ["###"],
+  answerMark: "Assistant: ",
   render(turns, { system = SYSTEM } = {}) {
     const prompt = new PromptBuilder().said(system).mark("###");
     for (const turn of turns) {
       prompt.mark(turn.role === "user" ? "Human: " : "Assistant: ");
       markedImages(prompt, turn).mark("###");
     }
-    return prompt.mark("Assistant: ").build();
+    return prompt.mark(this.answerMark).build();
   },
 };
 
@@ -50,12 +53,13 @@ export const vicunaV0: PromptTemplate = {
 export const llama2: PromptTemplate = {
   name: "llama-2",
   stop: [],
+  answerMark: " [/INST] ",
   render(turns, { system = SYSTEM } = {}) {
     const prompt = new PromptBuilder().said(system);
     for (const turn of turns) {
       if (turn.role === "user") prompt.mark("<s>[INST] ");
       markedImages(prompt, turn);
-      if (turn.role === "user") prompt.mark(" [/INST] ");
+      if (turn.role === "user") prompt.mark(this.answerMark);
     }
     return prompt.build();
   },
@@ -65,6 +69,7 @@ export const llama2: PromptTemplate = {
 export const chatml: PromptTemplate = {
   name: "chatml",
   stop: ["<|im_end|>"],
+  answerMark: "<|im_start|>assistant\n",
   render(turns, { system } = {}) {
     const prompt = new PromptBuilder();
     if (system) prompt.mark("<|im_start|>system\n").said(system).mark("<|im_end|>\n");
@@ -73,7 +78,7 @@ export const chatml: PromptTemplate = {
       for (let i = 0; i < (turn.images ?? 0); i++) prompt.image().mark("\n");
       prompt.said(turn.text).mark("<|im_end|>\n");
     }
-    return prompt.mark("<|im_start|>assistant\n").build();
+    return prompt.mark(this.answerMark).build();
   },
 };
 
@@ -81,6 +86,7 @@ export const chatml: PromptTemplate = {
 export const plain: PromptTemplate = {
   name: "plain",
   stop: ["\n"],
+  answerMark: "",
   render(turns, { system = "" } = {}) {
     const prompt = new PromptBuilder().said(system);
     for (const turn of turns) {

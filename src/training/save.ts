@@ -6,6 +6,7 @@ import { writeSafetensors } from "../checkpoints/safetensors.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
 import { ndarray } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
+import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
 import { readPrompts } from "./prompts.ts";
@@ -24,14 +25,15 @@ export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained
   await writePart(join(folder, "projection.safetensors"), trained, isProjection);
   const qformer = await qformerFile(recipe, parts, trained);
   const [prompt] = await readPrompts(recipe, parts.llm.tokenizer);
+  const template = promptTemplates[model.conversation as PromptTemplate["name"]];
   const json: ModelFolderJson = {
     model_type: "minigpt4",
     encoder: model.encoder,
     ...(model.qformer && { qformer: model.qformer }),
     llm: existsSync(model.llm) ? relative(resolve(folder), resolve(model.llm)) : model.llm,
     weights: { encoder, ...(qformer && { qformer }), projection: "projection.safetensors" },
-    prompt_template: model.conversation as ModelFolderJson["prompt_template"],
-    describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym),
+    prompt_template: template.name,
+    describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym, template),
   };
   const config = join(folder, "config.json");
   await writeFile(`${config}.partial`, `${JSON.stringify(json, null, 2)}\n`);
@@ -74,8 +76,13 @@ async function placeFile(path: string, folder: string, name: string): Promise<st
   return name;
 }
 
-/** The words after the picture are said again before a description: "A photo of" two dogs. */
-function describePrompt(prompt: string, endSym: string): ModelFolderJson["describe"] {
-  const [before = "", after = ""] = prompt.split("<ImageHere>");
-  return { prompt: `${before}<ImageHere>`, begins_with: after, stop: [endSym] };
+/**
+ * The words that a prompt puts into the mouth of the assistant are said again before a description: "A photo of" two dogs.
+ * They come after the mark of an answer or, where there is none, after the picture.
+ */
+function describePrompt(prompt: string, endSym: string, { answerMark }: PromptTemplate): ModelFolderJson["describe"] {
+  const image = "<ImageHere>";
+  const mark = answerMark === "" ? -1 : prompt.lastIndexOf(answerMark);
+  const start = mark < 0 ? prompt.indexOf(image) + image.length : mark + answerMark.length;
+  return { prompt: prompt.slice(0, start), begins_with: prompt.slice(start), stop: [endSym] };
 }
