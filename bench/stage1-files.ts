@@ -36,7 +36,7 @@ export async function stage1Files(name: string, shapes: Stage1Shapes): Promise<s
 }
 
 /** The first stage of MiniGPT-4 with these files: the projection is trained, after the picture comes the caption. */
-export function stage1Recipe(folder: string, shapes: Stage1Shapes) {
+export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "float32" | "int8" = "float32") {
   const weights = join(folder, "image.safetensors");
   return {
     model: {
@@ -46,14 +46,16 @@ export function stage1Recipe(folder: string, shapes: Stage1Shapes) {
       qformer: shapes.qformer,
       qformer_ckpt: weights,
       llm: join(folder, "llm"),
+      llm_precision: precision,
       trained: ["projection"],
     },
-    datasets: { none: { path: folder } as { path: string; layout?: string } },
+    // The batch is made; no data set is read.
+    datasets: { none: { path: folder } },
     run: {
       init_lr: 1e-4,
       min_lr: 1e-4,
       max_epoch: 1,
-      iters_per_epoch: 22,
+      iters_per_epoch: 1,
       batch_size: pictures,
       feature_cache: false,
       output_dir: join(folder, "run"),

@@ -21,8 +21,9 @@ def load(path):
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
     header.pop("__metadata__", None)
-    tensor = lambda shape, begin, end: torch.frombuffer(data, dtype=torch.float32, count=(end - begin) // 4, offset=start + begin).view(shape)
-    return {name: tensor(entry["shape"], *entry["data_offsets"]) for name, entry in header.items()}
+    floats = torch.frombuffer(data, dtype=torch.float32, offset=start)
+    part = lambda shape, begin, end: floats[begin // 4 : end // 4].view(shape)
+    return {name: part(entry["shape"], *entry["data_offsets"]) for name, entry in header.items()}
 
 
 def linear(w, name, x):
@@ -43,20 +44,22 @@ def joined(x):
 
 def encode(w, pixels, shapes):
     width, patch, count = shapes["hidden_size"], shapes["patch_size"], shapes["num_attention_heads"]
-    x = F.conv2d(pixels, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
-    x = torch.cat((w["cls_token"].expand(len(x), -1, -1), x), 1) + w["pos_embed"]
+    patches = F.conv2d(pixels, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=patch)
+    x = torch.cat((w["cls_token"].expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)), 1) + w["pos_embed"]
     for i in range(shapes["num_hidden_layers"]):
         block = f"blocks.{i}"
         bias = torch.cat((w[f"{block}.attn.q_bias"], torch.zeros(width), w[f"{block}.attn.v_bias"]))
         qkv = F.linear(norm(w, f"{block}.norm1", x, 1e-6), w[f"{block}.attn.qkv.weight"], bias)
         q, k, v = (heads(part, count) for part in qkv.chunk(3, -1))
         x = x + linear(w, f"{block}.attn.proj", joined(F.scaled_dot_product_attention(q, k, v)))
-        x = x + linear(w, f"{block}.mlp.fc2", F.gelu(linear(w, f"{block}.mlp.fc1", norm(w, f"{block}.norm2", x, 1e-6))))
+        hidden = F.gelu(linear(w, f"{block}.mlp.fc1", norm(w, f"{block}.norm2", x, 1e-6)))
+        x = x + linear(w, f"{block}.mlp.fc2", hidden)
     return norm(w, "ln_vision", x, 1e-5)
 
 
 def bert_attention(w, name, x, context, count):
-    q, k, v = (heads(linear(w, f"{name}.self.{part}", y), count) for part, y in (("query", x), ("key", context), ("value", context)))
+    inputs = {"query": x, "key": context, "value": context}
+    q, k, v = (heads(linear(w, f"{name}.self.{part}", y), count) for part, y in inputs.items())
     out = linear(w, f"{name}.output.dense", joined(F.scaled_dot_product_attention(q, k, v)))
     return norm(w, f"{name}.output.LayerNorm", x + out, 1e-12)
 
@@ -80,7 +83,8 @@ def rotate(x, cos, sin):
 
 
 def rms_norm(w, name, x):
-    return F.rms_norm(x, x.shape[-1:], w[f"{name}.weight"], 1e-6)
+    # Not PyTorch's fused one: Hugging Face's LLaMA computes it in these steps.
+    return w[f"{name}.weight"] * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
 def llama(w, x, padding, shapes):
