@@ -46,6 +46,7 @@ export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "f
       qformer: shapes.qformer,
       qformer_ckpt: weights,
       llm: join(folder, "llm"),
+      encoder_precision: precision,
       llm_precision: precision,
       trained: ["projection"],
     },

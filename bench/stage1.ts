@@ -40,6 +40,8 @@ type Precision = "float32" | "int8";
 const variants: readonly { readonly name: string; readonly precision: Precision; readonly cached: boolean }[] = [
   { name: "float32, pictures encoded in each step", precision: "float32", cached: false },
   { name: "float32, features from the cache", precision: "float32", cached: true },
+  { name: "int8, pictures encoded in each step", precision: "int8", cached: false },
+  { name: "int8, features from the cache", precision: "int8", cached: true },
 ];
 
 /** By how much of itself a loss may differ from PyTorch's. */

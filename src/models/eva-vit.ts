@@ -25,8 +25,8 @@ export interface EvaVitConfig {
 }
 
 /** Which matrices can be multiplied in 8-bit arithmetic (`int8` of `WeightOptions`): all of the blocks'. */
-export function int8Choice(name: string): boolean {
-  return /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name);
+export function int8Choice(name: string): 8 | undefined {
+  return /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name) ? 8 : undefined;
 }
 
 /** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first; no final norm. */

@@ -3,7 +3,7 @@ import { bytesOf, sizeOf } from "../tensor/array.ts";
 import { type BlockSource, matmulBlocks, stackBlocks } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
-import { matmulInt8 } from "../tensor/int8.ts";
+import { type ActivationBits, matmulInt8 } from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
 import { matmul } from "../tensor/matrix.ts";
 import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
@@ -18,6 +18,9 @@ export interface WeightSource {
   blocks?(name: string): BlockSource | undefined;
 }
 
+/** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
+export type Int8Choice = (name: string) => ActivationBits | undefined;
+
 export interface WeightOptions {
   /** Which weights are inputs of the graph, to be trained; none by default. */
   readonly trainable?: (name: string) => boolean;
@@ -25,8 +28,11 @@ export interface WeightOptions {
   readonly int4?: (name: string) => boolean;
   /** Elements of a row that share a scale in 4 bits. If given, what the file stores in smaller blocks is rounded anew. */
   readonly blockSize?: number;
-  /** Which frozen matrices are multiplied in 8-bit arithmetic, forward and backward; none by default. */
-  readonly int8?: (name: string) => boolean;
+  /**
+   * Which frozen matrices are multiplied in 8-bit arithmetic, forward and backward, and in how many bits what they are
+   * multiplied with; none by default.
+   */
+  readonly int8?: Int8Choice;
 }
 
 /** Weights below a prefix, as values of one graph. Asking twice for a name gives the same value. */
@@ -88,23 +94,23 @@ export class Weights {
     if (typeof columns !== "number")
       throw new Error(`${this.graph.where()}product of ${x}: its last axis has no known size`);
     const names = matrices.map(({ name }) => this.prefix + name);
-    const bits = this.bitsOf(names);
+    const arithmetic = this.arithmeticOf(names);
     const [first] = matrices;
-    if (first && matrices.length === 1 && bits === undefined) {
+    if (first && matrices.length === 1 && arithmetic === undefined) {
       return matmul(x, this.get(first.name, [first.out, columns]), { transB: true });
     }
     for (const { name, out } of matrices) this.check(this.prefix + name, [out, columns]);
     const rows = matrices.reduce((sum, { out }) => sum + out, 0);
     const name = names.join(",");
     const load = () => this.stack(names, rows * columns);
-    if (bits === 8) return matmulInt8(x, { name, rows, columns, load });
-    if (bits === 4) {
+    if (arithmetic === "int4") {
       const { blockSize } = this.options;
       const stored = blockSize ? [] : names.flatMap((full) => this.source.blocks?.(full) ?? []);
       if (stored.length > 0) return this.storedProduct(x, matrices, stored);
       const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize ?? 32);
       return matmulInt4(x, { name, rows, columns, blockSize: blockSize ?? 32, load: quantize });
     }
+    if (arithmetic !== undefined) return matmulInt8(x, { name, rows, columns, load }, { activations: arithmetic });
     let stacked = this.values.get(name);
     if (!stacked) {
       stacked = this.graph.weight(name, "float32", [rows, columns], async () => bytesOf(await load()));
@@ -118,13 +124,14 @@ export class Weights {
     return names.some((name) => this.options.trainable?.(this.prefix + name));
   }
 
-  /** In how many bits these matrices are multiplied: in 4 or 8 if all of them should be, undefined for float32. */
-  private bitsOf(names: readonly string[]): 4 | 8 | undefined {
+  /** How these matrices are multiplied where all of them ask for the same, by the bits of int8's activations; undefined for float32. */
+  private arithmeticOf(names: readonly string[]): "int4" | ActivationBits | undefined {
     const { int4, int8, trainable } = this.options;
     const both = names.find((name) => int4?.(name) && int8?.(name));
     if (both) throw new Error(`"${both}" is asked for in 4 bits and in 8 bits; choose one of them`);
-    if (names.every((name) => int4?.(name))) return 4;
-    return names.every((name) => int8?.(name) && !trainable?.(name)) ? 8 : undefined;
+    if (names.every((name) => int4?.(name))) return "int4";
+    const [first, ...others] = names.map((name) => (trainable?.(name) ? undefined : int8?.(name)));
+    return others.every((other) => other === first) ? first : undefined;
   }
 
   /** A product with blocks as the file stores them. Matrices of several formats cannot be one product. */

@@ -20,7 +20,12 @@ export interface Int8Source {
   load(): Promise<Float32Array>;
 }
 
+/** Bits of the left operand: in 16 it is the sum of two in 8, which costs two products and keeps what outliers drown. */
+export type ActivationBits = 8 | 16;
+
 export interface Int8Options {
+  /** In the product itself, 8 by default; the gradient always has 8. */
+  readonly activations?: ActivationBits;
   /** The arithmetic of the gradient, which takes a second copy of the matrix: bytes, or float32. */
   readonly backward?: "int8" | "float32";
 }
@@ -45,6 +50,8 @@ const zeroPoint = 128;
 const largestActivation = 127;
 /** The scale of a row of zeros is not zero, so that nothing is divided by zero. */
 const smallestMaximum = 1e-30;
+/** What rounding to a byte leaves is at most half a step: in these parts of a step it fills a byte of its own. */
+const fineSteps = 2 * largestActivation;
 const rowsAtOnce = 64;
 
 /**
@@ -52,7 +59,11 @@ const rowsAtOnce = 64;
  *
  * For `gradients` it is one operator: dx = g times the matrix, as if nothing had been rounded.
  */
-export function matmulInt8(x: Value, source: Int8Source, { backward = "int8" }: Int8Options = {}): Value {
+export function matmulInt8(
+  x: Value,
+  source: Int8Source,
+  { backward = "int8", activations = 8 }: Int8Options = {},
+): Value {
   const { name, rows, columns } = source;
   const { graph } = x;
   if (x.dim(-1) !== columns || x.dtype !== "float32") {
@@ -73,31 +84,61 @@ export function matmulInt8(x: Value, source: Int8Source, { backward = "int8" }: 
   return product(
     x,
     { name, inner: columns, outer: rows, load: async () => quantizeRows(await source.load(), columns) },
-    { inputs: [x], rule: (g) => [backward === "int8" ? inInt8(g) : inFloat32(g)] },
+    { activations, gradient: { inputs: [x], rule: (g) => [backward === "int8" ? inInt8(g) : inFloat32(g)] } },
   );
 }
 
 /** x [..., inner] times [inner, outer] -> [..., outer]. The scales of the rows of x are outside of the engine's product, which knows one. */
-function product(x: Value, operand: Operand, gradient?: OwnGradient): Value {
+function product(
+  x: Value,
+  operand: Operand,
+  { activations = 8, gradient }: { readonly activations?: ActivationBits; readonly gradient?: OwnGradient } = {},
+): Value {
   const { graph } = x;
   // Two reductions read x twice; its magnitudes would have to be written too.
   const largest = elementwise("Max", reduceMax(x, [-1]), neg(reduceMin(x, [-1])));
   const scales = elementwise("Max", largest, smallestMaximum).div(largestActivation);
   const zero = graph.shared("zeroPoint", () => ndarray("uint8", [], Uint8Array.of(zeroPoint)));
   const { bytes, columnScales } = constants(x, operand);
-  const inputs = [quantize(x, scales, zero), bytes, graph.scalar(1), columnScales, zero];
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), operand.outer] };
-  const scaled = single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
+  const times = (part: Value, unit: number) => {
+    const inputs = [part, bytes, graph.scalar(unit), columnScales, zero];
+    return single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
+  };
+  const rows = new RowQuantizer(scales, zero);
+  const coarse = rows.quantize(x, scales);
+  let scaled = times(coarse, 1);
+  if (activations === 16) {
+    const rest = x.sub(rows.dequantize(coarse));
+    scaled = scaled.add(times(rows.quantize(rest, scales.div(fineSteps)), 1 / fineSteps));
+  }
   return single(graph.node("Mul", [scaled, scales], [type], gradient ? { gradient } : {}));
 }
 
-/** x [..., n] in units of its rows' scales [..., 1], as bytes around the zero point. */
-function quantize(x: Value, scales: Value, zero: Value): Value {
-  const { graph } = x;
-  const shape = single(graph.node("Shape", [scales], [{ dtype: "int64", shape: [scales.rank] }]));
-  const zeros = single(graph.node("Expand", [zero, shape], [{ dtype: "uint8", shape: scales.shape }]));
-  const attributes = { axis: x.rank - 1, block_size: x.size(-1) };
-  return single(graph.node("QuantizeLinear", [x, scales, zeros], [{ dtype: "uint8", shape: x.shape }], { attributes }));
+/** Rows [..., n] with a scale each, [..., 1], as bytes around the zero point. */
+class RowQuantizer {
+  private readonly scales: Value;
+  private readonly zeros: Value;
+
+  constructor(scales: Value, zero: Value) {
+    const { graph } = scales;
+    const shape = single(graph.node("Shape", [scales], [{ dtype: "int64", shape: [scales.rank] }]));
+    this.scales = scales;
+    this.zeros = single(graph.node("Expand", [zero, shape], [{ dtype: "uint8", shape: scales.shape }]));
+  }
+
+  quantize(x: Value, scales: Value): Value {
+    const inputs = [x, scales, this.zeros];
+    const attributes = { axis: x.rank - 1, block_size: x.size(-1) };
+    return single(x.graph.node("QuantizeLinear", inputs, [{ dtype: "uint8", shape: x.shape }], { attributes }));
+  }
+
+  dequantize(bytes: Value): Value {
+    const inputs = [bytes, this.scales, this.zeros];
+    const attributes = { axis: bytes.rank - 1, block_size: bytes.size(-1) };
+    const type = { dtype: this.scales.dtype, shape: bytes.shape };
+    return single(bytes.graph.node("DequantizeLinear", inputs, [type], { attributes }));
+  }
 }
 
 /** The bytes come first in a model; by then the few scales are known too, and are kept until they are written. */

@@ -105,21 +105,26 @@ test("matrices in 8 bits, joined too, give nearly the product and gradient of fl
   };
   const exact = await run({});
   const dot = (a: number[], b: number[]) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
-  const rounded = await run({ int8: () => true });
+  const rounded = await run({ int8: () => 8 });
   expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.999);
   expect(rounded).not.toEqual(exact);
   // Matrices that are joined are in 8 bits together or not at all.
-  const some = await run({ int8: (name) => name === "a" });
+  const some = await run({ int8: (name) => (name === "a" ? 8 : undefined) });
   expect(dot(exact, some) / Math.sqrt(dot(exact, exact) * dot(some, some))).toBeGreaterThan(0.999);
   expect(some).not.toEqual(rounded);
+  // Twice as many bits of what they are multiplied with are nearer to float32.
+  const finer = await run({ int8: () => 16 });
+  const distance = (values: number[]) =>
+    values.reduce((sum, value, i) => sum + Math.abs(value - (exact[i] as number)), 0);
+  expect(distance(finer)).toBeLessThan(distance(rounded));
 });
 
 test("what is trained stays in float32, and nothing is in 4 and in 8 bits at once", () => {
-  const w = new Weights(new Graph(), source, { int8: () => true, trainable: () => true });
+  const w = new Weights(new Graph(), source, { int8: () => 8, trainable: () => true });
   const x = w.graph.input("x", "float32", [1, 4]);
   w.product(x, [{ name: "layer.0.gate.weight", out: 2 }]);
   expect([...w.trained.keys()]).toEqual(["layer.0.gate.weight"]);
-  const both = new Weights(x.graph, source, { int8: () => true, int4: (name) => name.includes("up") });
+  const both = new Weights(x.graph, source, { int8: () => 8, int4: (name) => name.includes("up") });
   expect(() => both.product(x, [{ name: "layer.0.up.weight", out: 6 }])).toThrow(
     '"layer.0.up.weight" is asked for in 4 bits and in 8 bits; choose one of them',
   );

@@ -129,6 +129,27 @@ test("product and gradient are within what rounding both operands to 8 bits may 
   );
 });
 
+test("with activations in 16 bits only the weights' rounding is left, also behind an outlier", async () => {
+  const given = example(6, 120, 90, 4);
+  // One activation of each token is a hundred times the others.
+  const x = given.x.map((value, i) => (i % 90 === 7 ? 300 : value));
+  const weights = given.matrix.slice();
+  const steps = largestInt8Weight(thisCpu());
+  for (let row = 0; row < 120; row++) {
+    const own = weights.subarray(row * 90, (row + 1) * 90);
+    const step = largest(own) / steps;
+    own.forEach((value, i) => {
+      own[i] = Math.round(value / step) * step;
+    });
+  }
+  const rounded = { ...given, x, matrix: weights };
+  const exact = exactForward(rounded);
+  const error = (y: Float32Array) => largest(y.map((value, i) => value - (exact[i] as number)));
+  const [coarse, fine] = [await run(rounded), await run(rounded, { activations: 16 })];
+  expect(error(fine.y)).toBeLessThan(error(coarse.y) / 100);
+  expect(fine.dx).toEqual(coarse.dx);
+});
+
 test("the direction of product and gradient is that of float32; with a gradient in float32 it is exact", async () => {
   const given = example(8, 300, 400, 1);
   const { y, dx } = await run(given);
