@@ -19,7 +19,7 @@ export interface WeightSource {
 }
 
 /** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
-export type Int8Choice = (name: string) => ActivationBits | undefined;
+type Int8Choice = (name: string) => ActivationBits | undefined;
 
 export interface WeightOptions {
   /** Which weights are inputs of the graph, to be trained; none by default. */
