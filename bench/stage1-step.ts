@@ -5,14 +5,14 @@
  */
 import { createInterface } from "node:readline";
 import { openSafetensors } from "../src/checkpoints/safetensors.ts";
-import { FrozenFeatures } from "../src/data/frozen-features.ts";
+import { FrozenFeatures } from "../src/data/features/frozen-features.ts";
 import { tokensPerImage } from "../src/models/minigpt4.ts";
 import { ndarray } from "../src/tensor/array.ts";
-import { batchSequences } from "../src/training/batch.ts";
-import { captionStage } from "../src/training/caption-stage.ts";
 import { openParts } from "../src/training/parts.ts";
 import { readRecipe } from "../src/training/recipe.ts";
 import { optimizerOf, valuesOf } from "../src/training/stage-run.ts";
+import { batchSequences } from "../src/training/stages/batch.ts";
+import { captionStage } from "../src/training/stages/caption-stage.ts";
 import { TrainingStep } from "../src/training/step.ts";
 import { initialState } from "../src/training/training-state.ts";
 import type { Stage1Task, StepAnswer } from "./stage1.ts";

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import { type CacheStatus, cacheStatus, removeStale } from "../data/feature-cache-folder.ts";
+import { type CacheStatus, cacheStatus, removeStale } from "../data/features/feature-cache-folder.ts";
 import { formatBytes, formatCount } from "./text.ts";
 
 interface CacheFlags {

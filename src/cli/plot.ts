@@ -3,9 +3,9 @@ import { mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import sharp from "sharp";
-import { best, curvesOf, type Point } from "../training/curves.ts";
-import { readMetrics } from "../training/metrics.ts";
-import { plotRuns, type Run } from "../training/plot.ts";
+import { best, curvesOf, type Point } from "../training/metrics/curves.ts";
+import { readMetrics } from "../training/metrics/metrics.ts";
+import { plotRuns, type Run } from "../training/metrics/plot.ts";
 import { numberBetween } from "./options.ts";
 
 interface PlotFlags {

@@ -1,12 +1,12 @@
 /** The batches of a run's steps, drawn and loaded while earlier steps are computed. */
 import { basename } from "node:path";
 import type { ImageTextPair } from "../data/dataset.ts";
+import type { LoadedPicture, PictureLoader } from "../data/features/picture-loader.ts";
 import type { Draw, Mixture, MixtureState } from "../data/mixture.ts";
-import type { LoadedPicture, PictureLoader } from "../data/picture-loader.ts";
 import { Prefetcher } from "../data/prefetch.ts";
 import type { ProblemReport } from "../data/problems.ts";
 import { asItIs, type View, type ViewOptions, viewsOf } from "../data/views.ts";
-import { type StageSample, stepRandom } from "./stage.ts";
+import { type StageSample, stepRandom } from "./stages/stage.ts";
 
 export interface LoadedSample extends StageSample {
   readonly picture: LoadedPicture;

@@ -9,8 +9,8 @@ import { Session, type SessionOptions } from "../tensor/session.ts";
 import { parsePrompt } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
-import type { TrainingPrompt } from "./prompts.ts";
-import type { StageSample } from "./stage.ts";
+import type { TrainingPrompt } from "./stages/prompts.ts";
+import type { StageSample } from "./stages/stage.ts";
 import { loadHeldOut, type Pictures } from "./validation.ts";
 
 /** Longest description in tokens. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
 import { pull } from "../checkpoints/pull.ts";
-import type { FrozenPart } from "../data/frozen-features.ts";
+import type { FrozenPart } from "../data/features/frozen-features.ts";
 import { int8Choice } from "../models/eva-vit.ts";
 import { type FrozenDepth, frozenShape, imageSpec, type MiniGPT4Config } from "../models/minigpt4.ts";
 import { encoderConfig, qformerConfig } from "../models/model-folder.ts";

@@ -2,12 +2,12 @@
 import { join } from "node:path";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import { type Dataset, listPairs, type Problem } from "../data/dataset.ts";
-import { defaultWorkers, startDecoder } from "../data/decoder.ts";
-import { FeatureCache } from "../data/feature-cache.ts";
-import { FrozenFeatures } from "../data/frozen-features.ts";
+import { defaultWorkers, startDecoder } from "../data/decoding/decoder.ts";
+import { FeatureCache } from "../data/features/feature-cache.ts";
+import { FrozenFeatures } from "../data/features/frozen-features.ts";
+import { PictureLoader } from "../data/features/picture-loader.ts";
 import { Mixture, type MixtureState } from "../data/mixture.ts";
 import { openDataset } from "../data/open-dataset.ts";
-import { PictureLoader } from "../data/picture-loader.ts";
 import { ProblemReport } from "../data/problems.ts";
 import { ShuffledStream } from "../data/shuffled-stream.ts";
 import { holdOut } from "../data/split.ts";
@@ -15,10 +15,10 @@ import { frozenShape, imageSpec } from "../models/minigpt4.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { openBrokenLog } from "./broken-log.ts";
 import { type ModelParts, openParts } from "./parts.ts";
-import { readPrompts, type TrainingPrompt } from "./prompts.ts";
 import type { Recipe } from "./recipe.ts";
-import type { StageSample } from "./stage.ts";
-import { type TextsOf, textsOfRecipe } from "./texts.ts";
+import { readPrompts, type TrainingPrompt } from "./stages/prompts.ts";
+import type { StageSample } from "./stages/stage.ts";
+import { type TextsOf, textsOfRecipe } from "./stages/texts.ts";
 import type { Pictures } from "./validation.ts";
 
 export interface Prepared extends Pictures {

@@ -4,15 +4,15 @@ import { listPairs } from "../data/dataset.ts";
 import { layeredWeights } from "../nn/layered-weights.ts";
 import { weightsInMemory } from "../nn/weights.ts";
 import type { SessionOptions } from "../tensor/session.ts";
-import { captionStage } from "./caption-stage.ts";
 import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
-import { contrastiveStage } from "./contrastive-stage.ts";
 import { Describer } from "./describer.ts";
-import { MetricsLog } from "./metrics.ts";
+import { MetricsLog } from "./metrics/metrics.ts";
 import { type Prepared, prepare } from "./prepared.ts";
 import type { Recipe } from "./recipe.ts";
 import { saveModelFolder } from "./save.ts";
 import { type RunEvents, runStage, type StageRun } from "./stage-run.ts";
+import { captionStage } from "./stages/caption-stage.ts";
+import { contrastiveStage } from "./stages/contrastive-stage.ts";
 import { Validation } from "./validation.ts";
 
 export interface RunOptions extends SessionOptions, RunEvents {

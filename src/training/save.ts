@@ -9,8 +9,8 @@ import { float32ToFloat16 } from "../tensor/float16.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
-import { readPrompts } from "./prompts.ts";
 import type { Recipe } from "./recipe.ts";
+import { readPrompts } from "./stages/prompts.ts";
 
 /** Frozen files up to this size are copied into the folder, larger ones are referred to. */
 const largestCopy = 2 ** 27;

@@ -1,12 +1,12 @@
 /** The training loop: it knows batches, a stage, a step and a schedule, but no model. */
-import type { FrozenFeatures } from "../data/frozen-features.ts";
+import type { FrozenFeatures } from "../data/features/frozen-features.ts";
 import type { MixtureState } from "../data/mixture.ts";
 import type { NdArray } from "../tensor/array.ts";
 import type { WeightAverage } from "./average.ts";
 import type { BatchLoader, LoadedSample } from "./batch-loader.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { SpikeWatch } from "./spike-watch.ts";
-import { type ComposedBatch, type Stage, stepRandom } from "./stage.ts";
+import { type ComposedBatch, type Stage, stepRandom } from "./stages/stage.ts";
 import { NotFiniteError, type TrainingStep } from "./step.ts";
 
 /** What is reported after each step. */

@@ -1,21 +1,21 @@
 /** The loss on pictures that are not trained on. */
-import type { FrozenFeatures } from "../data/frozen-features.ts";
-import type { PictureLoader } from "../data/picture-loader.ts";
+import type { FrozenFeatures } from "../data/features/frozen-features.ts";
+import type { PictureLoader } from "../data/features/picture-loader.ts";
 import type { ProblemReport } from "../data/problems.ts";
 import { asItIs } from "../data/views.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-import { batchSequences } from "./batch.ts";
 import { type LoadedSample, loadOrReport } from "./batch-loader.ts";
 import type { NamedArrays } from "./checkpoints.ts";
-import { tokenLosses } from "./loss.ts";
 import type { ModelParts } from "./parts.ts";
-import { answerTokens, type TrainingPrompt } from "./prompts.ts";
 import type { Recipe } from "./recipe.ts";
-import type { StageSample } from "./stage.ts";
-import type { TextsOf } from "./texts.ts";
+import { batchSequences } from "./stages/batch.ts";
+import { tokenLosses } from "./stages/loss.ts";
+import { answerTokens, type TrainingPrompt } from "./stages/prompts.ts";
+import type { StageSample } from "./stages/stage.ts";
+import type { TextsOf } from "./stages/texts.ts";
 
 /** Pictures that are read side by side. */
 const batch = 16;

@@ -7,9 +7,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoints/safetensors.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { type Metric, readMetrics } from "../../src/training/metrics.ts";
+import { type Metric, readMetrics } from "../../src/training/metrics/metrics.ts";
 import { outcome, start } from "../cli/command.ts";
-import { readEvents } from "./event-reader.ts";
+import { readEvents } from "./metrics/event-reader.ts";
 import { writeRecipe, writeWalls } from "./walls.ts";
 
 const saveEvery = 3;

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { openModelFolder } from "../../src/models/model-folder.ts";
 import { dryRun } from "../../src/training/dry-run.ts";
 import { encodeRecipe } from "../../src/training/encode.ts";
-import { readMetrics } from "../../src/training/metrics.ts";
+import { readMetrics } from "../../src/training/metrics/metrics.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
 import { type RunOptions, runRecipe } from "../../src/training/run.ts";
 import { writeRecipe, writeWalls } from "./walls.ts";

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { ndarray } from "../../src/tensor/array.ts";
 import type { LoadedBatch } from "../../src/training/batch-loader.ts";
 import { learningRate, type Schedule } from "../../src/training/schedule.ts";
-import type { Stage } from "../../src/training/stage.ts";
+import type { Stage } from "../../src/training/stages/stage.ts";
 import type { TrainingStep } from "../../src/training/step.ts";
 import { type StepReport, type TrainOptions, train } from "../../src/training/trainer.ts";
 import { feedsOf, stepOf } from "./regression.ts";

@@ -1,0 +1,146 @@
+/** What a training run measures: one JSON object a line in `metrics.jsonl`, and the same for TensorBoard. */
+import { type FileHandle, mkdir, open, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { quote } from "../../checkpoints/quote.ts";
+import { EventFile, markdownTable } from "./tensorboard.ts";
+
+/** JSON has no word for a number that is not finite: it is written as null, and is NaN when it is read. */
+const number = z
+  .number()
+  .nullable()
+  .transform((value) => value ?? Number.NaN);
+
+const place = {
+  /** Steps that were taken, this one included. */
+  step: z.int().min(0),
+  /** Unix seconds. */
+  time: z.number(),
+};
+
+const metricSchema = z.discriminatedUnion("kind", [
+  z
+    .object({
+      ...place,
+      kind: z.literal("train"),
+      /** Cross-entropy in nats. */
+      loss: number,
+      learning_rate: number,
+      grad_norm: number.optional(),
+      tokens_per_second: number.optional(),
+      /** Share of the step's time that was spent waiting for data. */
+      data_share: number.optional(),
+    })
+    .readonly(),
+  z.object({ ...place, kind: z.literal("validation"), loss: number }).readonly(),
+  z
+    .object({
+      ...place,
+      kind: z.literal("samples"),
+      samples: z.array(z.object({ picture: z.string(), text: z.string() }).readonly()).readonly(),
+    })
+    .readonly(),
+]);
+
+export type Metric = z.infer<typeof metricSchema>;
+
+export interface MetricsLogOptions {
+  /** Steps already taken by the run that goes on; left out, a new run begins. */
+  readonly resumeAt?: number;
+  /** A stage that counts its steps by itself; it has `metrics.STAGE.jsonl` and `tensorboard/STAGE/`. */
+  readonly stage?: string;
+}
+
+/** The metrics of a run, written as they happen. One call is awaited before the next. */
+export class MetricsLog {
+  private readonly lines: FileHandle;
+  private readonly events: EventFile;
+
+  private constructor(lines: FileHandle, events: EventFile) {
+    this.lines = lines;
+    this.events = events;
+  }
+
+  /**
+   * Begins `metrics.jsonl` and an event file below `tensorboard/` in the run's folder. With `resumeAt` what was written
+   * of later steps is removed, so that each step stands once; without it an old `metrics.jsonl` is replaced.
+   *
+   * @throws Error naming file and line if the run goes on, and a line that is not the last is no metric
+   */
+  static async open(folder: string, { resumeAt, stage }: MetricsLogOptions = {}): Promise<MetricsLog> {
+    await mkdir(folder, { recursive: true });
+    const path = join(folder, stage === undefined ? "metrics.jsonl" : `metrics.${stage}.jsonl`);
+    const kept = resumeAt === undefined ? [] : await linesUntil(path, resumeAt);
+    await writeFile(`${path}.partial`, kept.map((line) => `${line}\n`).join(""));
+    await rename(`${path}.partial`, path);
+    const firstStep = resumeAt === undefined ? 0 : resumeAt + 1;
+    const events = await EventFile.begin(join(folder, "tensorboard", stage ?? ""), firstStep);
+    return new MetricsLog(await open(path, "a"), events);
+  }
+
+  async write(metric: Metric): Promise<void> {
+    await this.lines.appendFile(`${JSON.stringify(metric)}\n`);
+    const { step, time, kind, ...values } = metric;
+    if ("samples" in values) {
+      const rows = values.samples.map(({ picture, text }) => [picture, text]);
+      await this.events.text(step, time, kind, markdownTable(["picture", "text"], rows));
+      return;
+    }
+    const measured = Object.entries(values).filter(([, value]) => value !== undefined);
+    await this.events.scalars(
+      step,
+      time,
+      Object.fromEntries(measured.map(([name, value]) => [`${kind}/${name}`, value])),
+    );
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.lines.close();
+    } finally {
+      await this.events.close();
+    }
+  }
+}
+
+/**
+ * Reads a `metrics.jsonl`. A last line that is half written, because its process still writes or was killed, is left out.
+ * @throws Error naming file and line if another line is no metric
+ */
+export async function readMetrics(path: string): Promise<Metric[]> {
+  return parseLines(path, await readFile(path, "utf8")).map(({ metric }) => metric);
+}
+
+async function linesUntil(path: string, step: number): Promise<string[]> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw error;
+  });
+  return parseLines(path, text)
+    .filter(({ metric }) => metric.step <= step)
+    .map(({ line }) => line);
+}
+
+function parseLines(path: string, text: string): { line: string; metric: Metric }[] {
+  // Not by `readline`, which also ends lines at U+2028, a character that JSON may hold as it is.
+  const lines = text.split("\n");
+  return lines.flatMap((line, i) => {
+    if (line.trim() === "") return [];
+    const { data, problem } = parseLine(line);
+    if (data) return [{ line, metric: data }];
+    if (i === lines.length - 1) return [];
+    throw new Error(`${path}:${i + 1}: this is no metric: ${problem}; found ${quote(line)}. Mend or remove the line`);
+  });
+}
+
+function parseLine(line: string): { data?: Metric; problem?: string } {
+  let json: unknown;
+  try {
+    json = JSON.parse(line);
+  } catch {
+    return { problem: "it is no JSON" };
+  }
+  const { data, error } = metricSchema.safeParse(json);
+  const [issue] = error?.issues ?? [];
+  return { data, problem: issue && [...issue.path, issue.message].join(": ") };
+}

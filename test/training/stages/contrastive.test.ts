@@ -1,0 +1,133 @@
+import { expect, test } from "vitest";
+import { imageTokens, type MiniGPT4Config } from "../../../src/models/minigpt4.ts";
+import { initialProjection, initialQFormer } from "../../../src/models/qformer-initial.ts";
+import { Weights } from "../../../src/nn/weights.ts";
+import { ndarray } from "../../../src/tensor/array.ts";
+import { Graph } from "../../../src/tensor/graph.ts";
+import { Random } from "../../../src/tensor/random.ts";
+import { evaluate } from "../../../src/tensor/session.ts";
+import {
+  captionArrays,
+  centreWords,
+  contrastiveLoss,
+  initialContrastive,
+} from "../../../src/training/stages/contrastive.ts";
+import { tinyConfig } from "../../chat/tiny-llama.ts";
+import { inMemory, normal } from "../../nn/weights-in-memory.ts";
+
+const qformer = {
+  numQueryTokens: 3,
+  hiddenSize: 12,
+  numHiddenLayers: 1,
+  numAttentionHeads: 3,
+  intermediateSize: 20,
+  encoderWidth: 1280,
+  crossAttentionFrequency: 1,
+  layerNormEps: 1e-12,
+};
+const config: MiniGPT4Config = {
+  encoder: { type: "efficientnet_lite0", imageSize: 224 },
+  qformer,
+  llm: tinyConfig(30),
+};
+const width = config.llm.hiddenSize;
+const words = centreWords(normal([30, width], 1).data, 30, width);
+const captions = [[3, 4], [5, 6, 7], [8]];
+const names = Array.from({ length: 1000 }, (_, i) => [i % 30, (i * 7) % 30]);
+
+test("words are centred, then of length 1", () => {
+  const { values } = centreWords(Float32Array.of(1, 2, 5, 2, 3, 8), 3, 2);
+  // The mean is (3, 4): (-2, -2), (2, -2) and (0, 4) are left.
+  const half = Math.SQRT1_2;
+  expect(Array.from(values)).toEqual([-half, -half, half, -half, 0, 1].map(Math.fround));
+});
+
+test("the loss is that of the formulas, with and without the encoder's classifier as a teacher", async () => {
+  const random = new Random(5);
+  const parameters = {
+    ...initialQFormer(qformer, random),
+    ...initialProjection(qformer.hiddenSize, width, random),
+    ...initialContrastive(captions, words, true),
+  };
+  const classifier = { "_fc.weight": normal([1000, 1280], 7), "_fc.bias": normal([1000], 8) };
+  const pooled = normal([3, 1, 1280], 9);
+  const features = normal([3, 49, 1280], 10);
+  const run = async (isTaught: boolean) => {
+    const graph = new Graph();
+    const w = new Weights(graph, inMemory(parameters));
+    const input = graph.input("features", "float32", ["images", 49, 1280]);
+    const parts = { encoder: w, qformer: w, projection: w };
+    const teacher = { encoder: new Weights(graph, inMemory(classifier)), names };
+    const loss = contrastiveLoss(parts, w, words, input, config, isTaught ? { teacher } : {});
+    const feeds = { features, ...captionArrays(captions), ...(isTaught && { pooledFeatures: pooled }) };
+    return evaluate(graph, { tokens: imageTokens(parts, input, config), loss }, feeds);
+  };
+  const { tokens, loss: alone } = await run(false);
+  const { loss: taught } = await run(true);
+
+  const wordWeights = parameters["word_weight.weight"]?.data as Float32Array;
+  const ofText = (ids: readonly number[]) => unit(weightedSum(ids, wordWeights));
+  const pictures = [0, 1, 2].map((i) => unit(meanOfTokens(tokens.data as Float32Array, i)));
+  const scale = 1 / 0.07;
+  const similarity = pictures.map((p) => captions.map((c) => scale * dot(p, ofText(c))));
+  const transposed = similarity.map((_, i) => similarity.map((row) => row[i] as number));
+  const smoothed = (rows: number[][]) =>
+    mean(rows.map((row, i) => -0.9 * (logSoftmax(row)[i] as number) - 0.1 * mean(logSoftmax(row))));
+  const paired = (smoothed(similarity) + smoothed(transposed)) / 2;
+  expect(alone.data[0]).toBeCloseTo(paired, 4);
+
+  const classes = names.map(ofText);
+  const distilled = mean(
+    pictures.map((picture, i) => {
+      const row = Array.from(pooled.data.subarray(i * 1280, (i + 1) * 1280));
+      const scores = Array.from({ length: 1000 }, (_, k) => {
+        const weight = classifier["_fc.weight"].data.subarray(k * 1280, (k + 1) * 1280);
+        return (classifier["_fc.bias"].data[k] as number) + dot(row, weight);
+      });
+      const seen = logSoftmax(scores).map(Math.exp);
+      return -dot(seen, logSoftmax(classes.map((c) => scale * dot(picture, c))));
+    }),
+  );
+  expect(taught.data[0]).toBeCloseTo(paired + distilled, 3);
+  expect(distilled).toBeGreaterThan(1);
+});
+
+test("captions are filled up where the mask is 0", () => {
+  const { captionIds, captionMask } = captionArrays(captions);
+  expect(captionIds).toEqual(ndarray("int64", [3, 3], BigInt64Array.of(3n, 4n, 0n, 5n, 6n, 7n, 8n, 0n, 0n)));
+  expect(Array.from(captionMask.data as Float32Array)).toEqual([1, 1, 0, 1, 1, 1, 1, 0, 0]);
+});
+
+function weightedSum(ids: readonly number[], weights: Float32Array): number[] {
+  return Array.from({ length: width }, (_, column) =>
+    ids.reduce(
+      (sum, id) => sum + Math.max(0, weights[id] as number) * (words.values[id * width + column] as number),
+      0,
+    ),
+  );
+}
+
+function meanOfTokens(data: Float32Array, image: number): number[] {
+  const at = (token: number, column: number) =>
+    data[(image * qformer.numQueryTokens + token) * width + column] as number;
+  return Array.from({ length: width }, (_, column) => mean([0, 1, 2].map((token) => at(token, column))));
+}
+
+function dot(a: readonly number[], b: ArrayLike<number>): number {
+  return a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function unit(values: readonly number[]): number[] {
+  const length = Math.sqrt(dot(values, values) + 1e-12);
+  return values.map((value) => value / length);
+}
+
+function logSoftmax(scores: readonly number[]): number[] {
+  const largest = Math.max(...scores);
+  const total = Math.log(scores.reduce((sum, score) => sum + Math.exp(score - largest), 0));
+  return scores.map((score) => score - largest - total);
+}
