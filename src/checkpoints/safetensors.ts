@@ -2,12 +2,12 @@
  * safetensors, read and written: a little-endian length of 8 bytes, a JSON header of that length, then the tensors' bytes
  * without gaps (https://github.com/huggingface/safetensors).
  */
-import { open, rename, rm } from "node:fs/promises";
 import { bytesOf, bytesPerElement, type DType, type NdArray } from "../tensor/array.ts";
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
 import { parseJson } from "./json.ts";
 import { quote } from "./quote.ts";
+import { writeWhole } from "./whole-file.ts";
 import { widen } from "./widen.ts";
 
 /** As the reference implementation has it. */
@@ -159,19 +159,8 @@ export async function writeSafetensors(
   new DataView(prefix.buffer).setBigUint64(0, BigInt(prefix.length - 8), true);
   prefix.set(json, 8);
 
-  const partial = `${path}.${process.pid}.partial`;
-  try {
-    const file = await open(partial, "w");
-    try {
-      await file.writeFile(prefix);
-      for (const [, { data }] of entries) await file.writeFile(bytesOf(data));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(partial, path);
-  } catch (error) {
-    await rm(partial, { force: true });
-    throw error;
-  }
+  await writeWhole(path, async (file) => {
+    await file.writeFile(prefix);
+    for (const [, { data }] of entries) await file.writeFile(bytesOf(data));
+  });
 }

@@ -71,7 +71,7 @@ async function begin(
 async function removeLeftovers(folder: string): Promise<void> {
   for (const place of [folder, join(folder, "checkpoints")]) {
     const names = await readdir(place).catch(() => []);
-    const left = names.filter((name) => /\.(safetensors|json|jsonl)(\.\d+)?\.partial$/.test(name));
+    const left = names.filter((name) => /\.(safetensors|json|jsonl)(\.[\w-]+)?\.partial$/.test(name));
     for (const name of left) await rm(join(place, name), { force: true });
   }
 }

@@ -1,8 +1,9 @@
 /** What a run leaves: a model folder that can be used at once. */
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, rename, stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { writeSafetensors } from "../checkpoints/safetensors.ts";
+import { writeWhole } from "../checkpoints/whole-file.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
 import { ndarray } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
@@ -35,9 +36,7 @@ export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained
     prompt_template: template.name,
     describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym, template),
   };
-  const config = join(folder, "config.json");
-  await writeFile(`${config}.partial`, `${JSON.stringify(json, null, 2)}\n`);
-  await rename(`${config}.partial`, config);
+  await writeWhole(join(folder, "config.json"), (file) => file.writeFile(`${JSON.stringify(json, null, 2)}\n`));
 }
 
 /** The file of a model folder that holds the Q-Former and the norm before it; none where neither is used. */

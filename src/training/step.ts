@@ -156,11 +156,11 @@ export class TrainingStep {
 
   /** The arrays just written become the state; the old ones are written next. */
   private finish(loss: number, gradNorm: number): StepResult {
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
-      const what = Number.isFinite(loss)
-        ? `length of the gradient of step ${this.state.step + 1}`
-        : `loss of step ${this.state.step + 1}`;
-      throw new NotFiniteError(`The ${what} is ${Number.isFinite(loss) ? gradNorm : loss}`);
+    for (const [what, value] of [
+      ["loss", loss],
+      ["length of the gradient", gradNorm],
+    ] as const) {
+      if (!Number.isFinite(value)) throw new NotFiniteError(`The ${what} of step ${this.state.step + 1} is ${value}`);
     }
     const { parameters, means, variances } = this.state;
     for (const name of Object.keys(parameters)) {
