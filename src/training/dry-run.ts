@@ -1,10 +1,10 @@
-/** What a recipe would do, found out without leaving anything behind: parts, data, memory, and the time of real steps. */
+/** What a recipe would do: parts, data, and the time of real steps. It leaves nothing but features in the recipe's cache. */
 import { stat } from "node:fs/promises";
 import type { Dataset } from "../data/dataset.ts";
-import { layeredWeights } from "../nn/layered-weights.ts";
 import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { BatchLoader } from "./batch-loader.ts";
+import { covers } from "./parts.ts";
 import { type Prepared, prepare } from "./prepared.ts";
 import type { Recipe } from "./recipe.ts";
 import { optimizerOf, valuesOf } from "./stage-run.ts";
@@ -69,12 +69,11 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
     const { totalSteps: total } = prepared;
     const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0);
     const rows = pictures * run.views + prepared.validation.length;
-    const trainedParts: readonly string[] = model.trained;
     return {
       parts: [
         ...Object.entries(parts.origins).map(([name, origin]) => ({
           name,
-          trained: trainedParts.includes(name) || (name === "queries" && trainedParts.includes("qformer")),
+          trained: model.trained.some((trained) => covers(trained, name)),
           origin: origin ?? "new, random",
         })),
         { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
@@ -134,7 +133,7 @@ async function look(
 async function realSteps(prepared: Prepared, session: SessionOptions) {
   const { recipe, parts, prompts, textsOf } = prepared;
   const { run } = recipe;
-  const stage = captionStage(recipe, parts, layeredWeights([parts.image]), prompts, textsOf);
+  const stage = captionStage(recipe, parts, parts.image, prompts, textsOf);
   const state = initialState(await valuesOf(parts.image, stage.trained.keys()));
   const accumulates = run.accum_grad_iters > 1;
   const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), {

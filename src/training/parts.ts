@@ -114,7 +114,7 @@ function originsOf({ qformer }: MiniGPT4Config, files: readonly Checkpoint[]): M
 }
 
 /** Whether training one part trains the other: the queries are the Q-Former's. */
-function covers(trained: Part, part: string): boolean {
+export function covers(trained: Part, part: string): boolean {
   return trained === part || (trained === "qformer" && part === "queries");
 }
 

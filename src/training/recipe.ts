@@ -95,7 +95,8 @@ const runSchema = z.strictObject({
   accum_grad_iters: positive.default(1),
   /** Longer gradients are shortened to this length; left out, they are taken as they are. */
   max_grad_norm: z.number().positive().optional(),
-  seed: count.default(42),
+  /** Larger ones would run into the numbers of the steps; see `stepRandom`. */
+  seed: count.max(1_000_000).default(42),
   /** Threads that decode pictures; by default as many as leave the engine a core. */
   num_workers: count.optional(),
   /** Pairs of a data set that are shuffled together, at least. */

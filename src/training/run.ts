@@ -1,3 +1,4 @@
+/** A run of a recipe: the contrastive stage where there is one, the stage itself, and the model folder. */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { listPairs } from "../data/dataset.ts";

@@ -71,7 +71,7 @@ export async function runStage(
     seed: run.seed,
     firstStep: state.step,
   });
-  const best = await Best.open(run.output_dir, resumed?.best);
+  const best = new Best(run.output_dir, resumed?.best);
   let place = resumed?.place ?? prepared.mixture().save();
   let rate = resumed?.learningRate;
   let saved = resumed ? state.step : -1;
@@ -191,13 +191,9 @@ class Best {
   private readonly path: string;
   place: RunState["best"];
 
-  private constructor(path: string, place: RunState["best"]) {
-    this.path = path;
+  constructor(folder: string, place: RunState["best"]) {
+    this.path = join(folder, "best.safetensors");
     this.place = place;
-  }
-
-  static async open(folder: string, place: RunState["best"]): Promise<Best> {
-    return new Best(join(folder, "best.safetensors"), place);
   }
 
   /** Keeps the weights if their loss is the smallest. */

@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, test } from "vitest";
 import { type ImageTextPair, listPairs } from "../../src/data/dataset.ts";
-import { layeredWeights } from "../../src/nn/layered-weights.ts";
 import type { SessionOptions } from "../../src/tensor/session.ts";
 import { BatchLoader } from "../../src/training/batch-loader.ts";
 import { prepare } from "../../src/training/prepared.ts";
@@ -107,7 +106,7 @@ async function trainGoldens(
   const prepared = await prepare(recipe, engine);
   const { parts, prompts, textsOf } = prepared;
   const seed = seedOf(prompts, set.goldens[stage].instruction);
-  const graph = captionStage(recipe, parts, layeredWeights([parts.image]), prompts, textsOf);
+  const graph = captionStage(recipe, parts, parts.image, prompts, textsOf);
   const state = initialState(await valuesOf(parts.image, graph.trained.keys()));
   const step = await TrainingStep.create(graph.graph, graph.loss, graph.trained, state, optimizerOf(recipe), {
     ...engine,

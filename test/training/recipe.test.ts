@@ -33,6 +33,11 @@ test("a wrong value is named with its file, line and key", async () => {
   await expect(readRecipe(path)).rejects.toThrow(`${path}:${line}: run.weight_decay`);
 });
 
+test("a seed that would run into the numbers of the steps is refused", async () => {
+  await expect(readRecipe(nano, ["run.seed=20261126"])).rejects.toThrow(/run\.seed: .*1000000/);
+  expect((await readRecipe(nano, ["run.seed=1000000"])).recipe.run.seed).toBe(1_000_000);
+});
+
 test("unknown keys, broken YAML, broken settings and missing files are refused", async () => {
   await expect(readRecipe(await written((text) => `${text}\nextra: 1\n`))).rejects.toThrow(/extra/);
   await expect(readRecipe(await written(() => "a: [1"))).rejects.toThrow(/\.yaml: /);

@@ -36,7 +36,7 @@ export interface Stage {
   compose(samples: readonly StageSample[], random: Random): ComposedBatch;
 }
 
-/** The random numbers of one step: they depend on the run's seed and the step alone, so that a run can go on anywhere. */
+/** The random numbers of one step: they depend on the run's seed and the step alone, so that a run can go on anywhere. The seed is below 2^21. */
 export function stepRandom(seed: number, step: number): Random {
   return new Random(seed * 2 ** 32 + step);
 }
