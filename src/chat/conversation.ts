@@ -4,23 +4,15 @@ import { type Prompt, type PromptTemplate, type Turn, tokenizePrompt } from "../
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { beamSearch } from "./beam-search.ts";
 import { Context, fitContext } from "./context.ts";
-import { generate } from "./generate.ts";
+import type { Decoding, Picture } from "./engine/engine.ts";
+import { type Ending, generate } from "./generate.ts";
 import type { ImageReader, ImageTokens } from "./image-reader.ts";
 import type { LanguageModel } from "./language-model.ts";
 import type { Position } from "./reading-graph.ts";
-import type { SamplingOptions } from "./sampling.ts";
 
-/** A picture: a path, or the bytes of an encoded one. */
-export type Picture = string | Uint8Array;
+export type { Picture };
 
-export interface AnswerOptions extends SamplingOptions {
-  /** Default 300, as in the original demo. */
-  readonly maxNewTokens?: number;
-  /** Above 1, the best of so many answers is searched for; sampling is off then, and the answer comes in one piece. */
-  readonly numBeams?: number;
-  readonly lengthPenalty?: number;
-  /** The same seed gives the same answer. */
-  readonly seed?: number;
+export interface AnswerOptions extends Decoding {
   readonly signal?: AbortSignal;
 }
 
@@ -43,7 +35,7 @@ export async function* answer(
   stop: readonly string[],
   context: Context,
   options: AnswerOptions,
-): AsyncGenerator<string, void> {
+): AsyncGenerator<string, Ending> {
   const { maxNewTokens = maxNewTokensByDefault, numBeams = 1, seed = 0 } = options;
   const length = Math.min(maxContext, llm.config.maxPositionEmbeddings);
   if (maxNewTokens < 1 || maxNewTokens >= length) {
@@ -52,8 +44,7 @@ export async function* answer(
   const sequence = fitContext(positionsOf(prompt, images, tokenizer), maxNewTokens, length);
   const rest = context.advance(sequence);
   if (numBeams <= 1) {
-    yield* generate(llm, tokenizer, rest, context.cache, { ...options, maxNewTokens, stop }, new Random(seed));
-    return;
+    return yield* generate(llm, tokenizer, rest, context.cache, { ...options, maxNewTokens, stop }, new Random(seed));
   }
   const { eosId } = tokenizer;
   const isStop = (ids: readonly number[]) =>
@@ -62,6 +53,7 @@ export async function* answer(
   const text = tokenizer.decode(ids, { skipSpecial: true });
   const cuts = stop.map((end) => text.indexOf(end)).filter((at) => at >= 0);
   yield text.slice(0, Math.min(text.length, ...cuts));
+  return { reason: ids.length < maxNewTokens ? "stop" : "length", tokens: ids.length };
 }
 
 /** Tokens in which a stop string is looked for; stop strings are short. */

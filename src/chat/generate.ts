@@ -2,6 +2,7 @@
 import type { Random } from "../tensor/random.ts";
 import { TextStream } from "../text/decode-stream.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import type { EndReason } from "./engine/engine.ts";
 import type { KVCache } from "./kv-cache.ts";
 import type { LanguageModel } from "./language-model.ts";
 import type { Position } from "./reading-graph.ts";
@@ -13,6 +14,12 @@ export interface GenerateOptions extends SamplingOptions {
   /** The answer ends before any of these; they may span tokens. */
   readonly stop?: readonly string[];
   readonly signal?: AbortSignal;
+}
+
+export interface Ending {
+  readonly reason: EndReason;
+  /** How many tokens were written, the end-of-sequence token not counted. */
+  readonly tokens: number;
 }
 
 /**
@@ -27,7 +34,7 @@ export async function* generate(
   cache: KVCache,
   options: GenerateOptions,
   random: Random,
-): AsyncGenerator<string, void> {
+): AsyncGenerator<string, Ending> {
   const text = new TextStream(tokenizer);
   const filter = new StopFilter(options.stop ?? []);
   const said: number[] = [];
@@ -40,9 +47,10 @@ export async function* generate(
     said.push(id);
     const piece = filter.push(text.push(id));
     if (piece) yield piece;
-    if (filter.stopped) return;
+    if (filter.stopped) return { reason: "stop", tokens: said.length };
     next = [id];
   }
   const rest = filter.push(text.flush()) + filter.flush();
   if (rest) yield rest;
+  return { reason: said.length < options.maxNewTokens ? "stop" : "length", tokens: said.length };
 }
