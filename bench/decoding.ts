@@ -1,5 +1,6 @@
 /** Tokens a second of a 4-bit language model at 256 positions of context, against llama.cpp on the same file. */
-import { LanguageModel } from "../src/chat/language-model.ts";
+import { createLanguageModel } from "../src/chat/create.ts";
+import type { LanguageModel } from "../src/chat/language-model.ts";
 import type { Precision } from "../src/chat/reading-graph.ts";
 import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
 import { openLlama } from "../src/models/open-llama.ts";
@@ -25,7 +26,7 @@ export async function benchDecoding(
   rounds: number,
 ): Promise<Decoding> {
   const { config, checkpoint } = await openLlama(path);
-  const ours = await LanguageModel.create(checkpoint, config, { precision, threads });
+  const ours = await createLanguageModel(checkpoint, config, { precision, threads });
   const theirs = await LlamaCpp.load(path, threads);
   const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % 20000));
   const last = prompt.at(-1) as number;

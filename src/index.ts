@@ -1,3 +1,4 @@
 /** The public interface of the package. */
-export type { AnswerOptions, Conversation, Picture } from "./chat/conversation.ts";
+export type { AnswerOptions, Conversation } from "./chat/conversation.ts";
+export { EngineLostError, type Picture, QuestionError } from "./chat/engine/engine.ts";
 export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";

@@ -4,7 +4,7 @@
  */
 import type { KVCache } from "./kv-cache.ts";
 import type { LanguageModel } from "./language-model.ts";
-import type { Position } from "./reading-graph.ts";
+import type { Position } from "./reading-feeds.ts";
 import { logSoftmax, mostLikely, penalizeRepetition } from "./sampling.ts";
 
 export interface BeamOptions {
@@ -26,12 +26,21 @@ interface Beam {
 }
 
 /** The best answer's token ids, without the end-of-sequence token. `cache` may already hold the start of the prompt. */
-export async function beamSearch(
+export async function beamSearch(...search: Parameters<typeof beamSteps>): Promise<number[]> {
+  const steps = beamSteps(...search);
+  for (;;) {
+    const { done, value } = await steps.next();
+    if (done) return value;
+  }
+}
+
+/** As `beamSearch`, one step of the language model at a time, so that others can have it in between. */
+export async function* beamSteps(
   model: Pick<LanguageModel, "read">,
   prompt: readonly Position[],
   cache: KVCache,
   options: BeamOptions,
-): Promise<number[]> {
+): AsyncGenerator<void, number[]> {
   const { numBeams, maxNewTokens, lengthPenalty = 1, repetitionPenalty = 1, eosId, isStop, signal } = options;
   const finished: Beam[] = [];
   const normalized = (score: number, length: number) => score / length ** lengthPenalty;
@@ -66,6 +75,7 @@ export async function beamSearch(
       for (const { ids, score } of beams) finish(ids, score, length);
       break;
     }
+    yield;
     caches = caches.select(next.map(({ from }) => from));
     scores = await model.read(
       next.map(({ id }) => [id]),

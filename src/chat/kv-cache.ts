@@ -13,103 +13,185 @@ export interface CacheShape {
 /** Capacity grows by this many positions. */
 const bucket = 64;
 
-/** A cache for `batch` sequences of equal length. Keys lie as [heads, headDim, positions], values as [heads, positions, headDim]. */
+/**
+ * A cache of several sequences, each of its own length. Keys lie as [sequences, heads, headDim, positions], values as
+ * [sequences, heads, positions, headDim].
+ */
 export class KVCache {
-  readonly batch: number;
   private readonly shape: CacheShape;
-  private capacity = bucket;
-  private used = 0;
-  private keys: Float32Array[];
-  private values: Float32Array[];
+  private arrays: Arrays;
+  private used: number[];
 
   constructor(shape: CacheShape, batch = 1) {
     this.shape = shape;
-    this.batch = batch;
-    this.keys = this.allocate();
-    this.values = this.allocate();
+    this.arrays = new Arrays(shape, batch, bucket);
+    this.used = new Array<number>(batch).fill(0);
   }
 
-  /** Positions that are held. */
-  get length(): number {
+  /** How many sequences there are. */
+  get batch(): number {
+    return this.used.length;
+  }
+
+  /** Positions that are held of each sequence. */
+  get lengths(): readonly number[] {
     return this.used;
+  }
+
+  /** Positions that are held of the longest sequence. */
+  get length(): number {
+    return Math.max(0, ...this.used);
+  }
+
+  /** Memory in bytes. */
+  get bytes(): number {
+    return this.arrays.bytes;
   }
 
   /** The arrays that the engine reads: `keys.N`, `values.N`, and the mask of unused positions. */
   feeds(): Record<string, NdArray> {
     const { layers, kvHeads, headDim } = this.shape;
-    const { batch, capacity } = this;
+    const { batch } = this;
+    const { capacity, rowSize, keys, values } = this.arrays;
     const mask = new Float32Array(batch * capacity).fill(masked);
-    for (let i = 0; i < batch; i++) mask.fill(0, i * capacity, i * capacity + this.used);
+    this.used.forEach((length, row) => {
+      mask.fill(0, row * capacity, row * capacity + length);
+    });
     const feeds: Record<string, NdArray> = { pastMask: ndarray("float32", [batch, capacity], mask) };
+    // The sequences come first, so those that are there are the beginning of the array.
+    const held = (data: Float32Array | undefined) => (data as Float32Array).subarray(0, batch * rowSize);
     for (let layer = 0; layer < layers; layer++) {
-      feeds[`keys.${layer}`] = ndarray(
-        "float32",
-        [batch, kvHeads, headDim, capacity],
-        this.keys[layer] as Float32Array,
-      );
-      feeds[`values.${layer}`] = ndarray(
-        "float32",
-        [batch, kvHeads, capacity, headDim],
-        this.values[layer] as Float32Array,
-      );
+      feeds[`keys.${layer}`] = ndarray("float32", [batch, kvHeads, headDim, capacity], held(keys[layer]));
+      feeds[`values.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], held(values[layer]));
     }
     return feeds;
   }
 
-  /** Appends what a run of the engine gave for `count` new positions. */
+  /** Appends what a run of the engine gave for `count` new positions of each sequence. */
   append(outputs: Readonly<Record<string, NdArray>>, count: number): void {
-    this.reserve(this.used + count);
-    for (let layer = 0; layer < this.shape.layers; layer++) {
-      const keys = outputs[`newKeys.${layer}`]?.data as Float32Array;
-      const values = outputs[`newValues.${layer}`]?.data as Float32Array;
-      this.writeKeys(this.keys[layer] as Float32Array, keys, count);
-      this.writeValues(this.values[layer] as Float32Array, values, count);
+    this.reserve(this.length + count, this.batch);
+    const { layers, kvHeads, headDim } = this.shape;
+    const size = kvHeads * headDim * count;
+    for (let layer = 0; layer < layers; layer++) {
+      const newKeys = outputs[`newKeys.${layer}`]?.data as Float32Array;
+      const newValues = outputs[`newValues.${layer}`]?.data as Float32Array;
+      this.used.forEach((offset, row) => {
+        const part = [row * size, (row + 1) * size] as const;
+        const { keys, values, capacity } = this.arrays.row(layer, row);
+        copyRows(newKeys.subarray(...part), count, keys, capacity, offset, count);
+        const stride = count * headDim;
+        copyRows(newValues.subarray(...part), stride, values, capacity * headDim, offset * headDim, stride);
+      });
     }
-    this.used += count;
+    this.used = this.used.map((length) => length + count);
   }
 
   /** Forgets all positions from `length` on. */
   truncate(length: number): void {
-    this.used = Math.min(this.used, length);
+    this.used = this.used.map((held) => Math.min(held, length));
   }
 
-  /** A cache whose sequence i is a copy of this one's sequence `order[i]`: for beams. */
-  select(order: readonly number[]): KVCache {
-    const copy = new KVCache(this.shape, order.length);
-    copy.capacity = this.capacity;
-    copy.used = this.used;
-    copy.keys = this.keys.map((data) => pick(data, this.batch, order));
-    copy.values = this.values.map((data) => pick(data, this.batch, order));
+  /** A cache whose sequence i is a copy of this one's sequence `order[i]`, or of its first `length` positions. */
+  select(order: readonly number[], length = Number.POSITIVE_INFINITY): KVCache {
+    const copy = new KVCache(this.shape, 0);
+    copy.reserve(Math.max(0, ...order.map((row) => Math.min(this.used[row] as number, length))), order.length);
+    for (const row of order) copy.push(this, row, length);
     return copy;
   }
 
-  private allocate(): Float32Array[] {
-    const { layers, kvHeads, headDim } = this.shape;
-    return Array.from({ length: layers }, () => new Float32Array(this.batch * kvHeads * headDim * this.capacity));
+  /** Adds a copy of another cache's sequence, or of its first `length` positions, as the last one of this. */
+  push(other: KVCache, row = 0, length = Number.POSITIVE_INFINITY): void {
+    const count = Math.min(other.used[row] as number, length);
+    this.reserve(Math.max(this.length, count), this.batch + 1);
+    copySequence(other.arrays, row, this.arrays, this.batch, count);
+    this.used.push(count);
   }
 
-  private reserve(length: number): void {
-    if (length <= this.capacity) return;
-    const { keys, values, capacity: old, used } = this;
-    const { headDim } = this.shape;
-    this.capacity = Math.ceil(length / bucket) * bucket;
-    this.keys = this.allocate();
-    this.values = this.allocate();
-    keys.forEach((data, layer) => {
-      copyRows(data, old, this.keys[layer] as Float32Array, this.capacity, 0, used);
+  /** As `remove`; what was taken out is a cache by itself, a copy only where other sequences share its arrays. */
+  take(row: number): KVCache {
+    const taken = new KVCache(this.shape, 0);
+    if (this.arrays.room > 1) {
+      taken.push(this, row);
+      this.remove(row);
+    } else {
+      [taken.arrays, this.arrays] = [this.arrays, taken.arrays];
+      [taken.used, this.used] = [this.used, taken.used];
+    }
+    return taken;
+  }
+
+  /** Takes a sequence out; the last one gets its number. */
+  remove(row: number): void {
+    const last = this.batch - 1;
+    const length = this.used[last] as number;
+    if (row !== last) copySequence(this.arrays, last, this.arrays, row, length);
+    this.used[row] = length;
+    this.used.pop();
+    // Attention reads the whole capacity, also what only a long sequence needed that is gone.
+    if (this.arrays.capacity > 2 * bucketsFor(this.length)) this.move(bucketsFor(this.length), this.arrays.room);
+  }
+
+  /** Room for twice as many sequences is made at a time, so that adding one by one copies each a few times only. */
+  private reserve(length: number, batch: number): void {
+    const { capacity, room } = this.arrays;
+    if (length <= capacity && batch <= room) return;
+    this.move(Math.max(capacity, bucketsFor(length)), batch > room ? Math.max(batch, 2 * room) : room);
+  }
+
+  private move(capacity: number, room: number): void {
+    const arrays = new Arrays(this.shape, room, capacity);
+    this.used.forEach((length, row) => {
+      copySequence(this.arrays, row, arrays, row, length);
     });
-    values.forEach((data, layer) => {
-      copyRows(data, old * headDim, this.values[layer] as Float32Array, this.capacity * headDim, 0, used * headDim);
-    });
+    this.arrays = arrays;
+  }
+}
+
+function bucketsFor(length: number): number {
+  return Math.max(1, Math.ceil(length / bucket)) * bucket;
+}
+
+/** Room for `room` sequences of `capacity` positions. */
+class Arrays {
+  readonly shape: CacheShape;
+  readonly room: number;
+  readonly capacity: number;
+  /** Of each layer. */
+  readonly keys: readonly Float32Array[];
+  readonly values: readonly Float32Array[];
+
+  constructor(shape: CacheShape, room: number, capacity: number) {
+    this.shape = shape;
+    this.room = room;
+    this.capacity = capacity;
+    const allocate = () => Array.from({ length: shape.layers }, () => new Float32Array(room * this.rowSize));
+    this.keys = allocate();
+    this.values = allocate();
   }
 
-  private writeKeys(target: Float32Array, source: Float32Array, count: number): void {
-    copyRows(source, count, target, this.capacity, this.used, count);
+  /** Elements of one sequence in one layer. */
+  get rowSize(): number {
+    return this.shape.kvHeads * this.shape.headDim * this.capacity;
   }
 
-  private writeValues(target: Float32Array, source: Float32Array, count: number): void {
-    const { headDim } = this.shape;
-    copyRows(source, count * headDim, target, this.capacity * headDim, this.used * headDim, count * headDim);
+  get bytes(): number {
+    return 2 * this.shape.layers * this.room * this.rowSize * Float32Array.BYTES_PER_ELEMENT;
+  }
+
+  row(layer: number, row: number) {
+    const { rowSize, capacity } = this;
+    const of = (data: Float32Array | undefined) => (data as Float32Array).subarray(row * rowSize, (row + 1) * rowSize);
+    return { keys: of(this.keys[layer]), values: of(this.values[layer]), capacity };
+  }
+}
+
+/** Copies the first `count` positions of a sequence. */
+function copySequence(source: Arrays, from: number, target: Arrays, to: number, count: number): void {
+  const { layers, headDim } = source.shape;
+  for (let layer = 0; layer < layers; layer++) {
+    const [old, copy] = [source.row(layer, from), target.row(layer, to)];
+    copyRows(old.keys, old.capacity, copy.keys, copy.capacity, 0, count);
+    copyRows(old.values, old.capacity * headDim, copy.values, copy.capacity * headDim, 0, count * headDim);
   }
 }
 
@@ -130,13 +212,4 @@ function copyRows(
   for (let row = 0; row < rows; row++) {
     target.set(source.subarray(row * sourceStride, row * sourceStride + count), row * targetStride + offset);
   }
-}
-
-function pick(data: Float32Array, batch: number, order: readonly number[]): Float32Array {
-  const size = data.length / batch;
-  const out = new Float32Array(size * order.length);
-  order.forEach((from, to) => {
-    out.set(data.subarray(from * size, (from + 1) * size), to * size);
-  });
-  return out;
 }

@@ -1,35 +1,19 @@
 /** A LLaMA that is ready to read and write: one session, and caches of what was read. */
 
-import { type LlamaConfig, logits } from "../models/llama.ts";
-import type { WeightSource } from "../nn/weights.ts";
+import type { LlamaConfig } from "../models/llama.ts";
 import type { NdArray } from "../tensor/array.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
+import type { Runner } from "../tensor/runner.ts";
 import { KVCache } from "./kv-cache.ts";
-import { indices, type Position, type Precision, readingFeeds, readingGraph } from "./reading-graph.ts";
-
-export interface LanguageModelOptions extends SessionOptions {
-  readonly precision?: Precision;
-}
+import { indices, type Position, readingFeeds } from "./reading-feeds.ts";
 
 export class LanguageModel {
   readonly config: LlamaConfig;
-  private readonly session: Session;
+  private readonly runner: Runner;
 
-  private constructor(config: LlamaConfig, session: Session) {
+  /** @param runner a reading graph with the output `logits`, of the places in `wanted` */
+  constructor(config: LlamaConfig, runner: Runner) {
     this.config = config;
-    this.session = session;
-  }
-
-  /** Builds the graph that reads new positions after a cache, and loads it. */
-  static async create(
-    source: WeightSource,
-    config: LlamaConfig,
-    options: LanguageModelOptions = {},
-  ): Promise<LanguageModel> {
-    const { precision = "float32", ...sessionOptions } = options;
-    const { weights, hidden, cache } = readingGraph(source, config, precision);
-    const outputs = { logits: logits(weights, hidden, config), ...cache };
-    return new LanguageModel(config, await Session.create<string>(weights.graph, outputs, sessionOptions));
+    this.runner = runner;
   }
 
   newCache(batch = 1): KVCache {
@@ -55,7 +39,7 @@ export class LanguageModel {
     const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
-    const outputs = await this.session.run({
+    const outputs = await this.runner.run({
       ...readingFeeds(sequences, cache, this.config),
       wanted: indices([wanted.length], wanted),
     });
@@ -64,7 +48,7 @@ export class LanguageModel {
   }
 
   release(): Promise<void> {
-    return this.session.release();
+    return this.runner.release();
   }
 
   private checkLengths(sequences: readonly (readonly Position[])[], cache: KVCache, length: number): void {

@@ -2,75 +2,50 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { PullOptions } from "../checkpoints/pull.ts";
-import { type DescribePrompt, openModelFolder } from "../models/model-folder.ts";
-import { Graph } from "../tensor/graph.ts";
-import type { SessionOptions } from "../tensor/session.ts";
-import { type PromptTemplate, parsePrompt } from "../text/prompts.ts";
-import { Context } from "./context.ts";
-import { type AnswerOptions, answer, Conversation, type Parts, type Picture } from "./conversation.ts";
-import { ImageReader } from "./image-reader.ts";
-import { LanguageModel, type LanguageModelOptions } from "./language-model.ts";
+import { type AnswerOptions, Conversation } from "./conversation.ts";
+import type { Engine, Picture } from "./engine/engine.ts";
+import type { EngineOptions } from "./engine/load-engine.ts";
+import { ThreadEngine } from "./engine/thread-engine.ts";
 
-export interface LoadOptions extends SessionOptions, Pick<LanguageModelOptions, "precision"> {
+export interface LoadOptions extends EngineOptions {
   /** How missing files are fetched. */
   readonly pull?: PullOptions;
 }
 
+/** The model itself runs on a thread of its own: whoever waits for it can do other things. */
 export class MiniGPT4 {
-  private readonly parts: Parts;
-  private readonly template: PromptTemplate;
-  private readonly describePrompt: DescribePrompt;
+  /** For servers and the like: several questions at once, with events instead of text. */
+  readonly engine: Engine;
 
-  private constructor(parts: Parts, template: PromptTemplate, describePrompt: DescribePrompt) {
-    this.parts = parts;
-    this.template = template;
-    this.describePrompt = describePrompt;
+  private constructor(engine: Engine) {
+    this.engine = engine;
   }
 
   /**
    * Loads a model by its name (`"nano"`, which comes with the package) or from a model folder.
    * @throws Error naming what is missing or does not fit
    */
-  static async load(nameOrFolder: string, { pull = {}, precision, ...session }: LoadOptions = {}): Promise<MiniGPT4> {
-    const folder = await openModelFolder(modelPath(nameOrFolder), pull);
-    try {
-      const { checkpoint, config, tokenizer } = folder.llm;
-      const graph = new Graph();
-      const images = await ImageReader.create(graph, folder.imageWeights(graph), folder.config, session);
-      const llm = await LanguageModel.create(checkpoint, config, { ...session, ...(precision && { precision }) });
-      return new MiniGPT4({ llm, tokenizer, images }, folder.template, folder.describe);
-    } finally {
-      await folder.close();
-    }
+  static async load(nameOrFolder: string, options: LoadOptions = {}): Promise<MiniGPT4> {
+    return new MiniGPT4(await ThreadEngine.load(modelPath(nameOrFolder), nameOrFolder, options));
   }
 
   /** What a picture shows, in the form that the model was trained to describe with. */
-  async describe(picture: Picture, options: AnswerOptions = {}): Promise<string> {
-    const { prompt, beginsWith, stop } = this.describePrompt;
-    const tokens = await this.parts.images.read(picture);
-    let text = beginsWith;
-    for await (const piece of answer(
-      this.parts,
-      parsePrompt(prompt + beginsWith),
-      [tokens],
-      stop,
-      new Context(this.parts.llm),
-      options,
-    )) {
-      text += piece;
+  async describe(picture: Picture, { signal, ...options }: AnswerOptions = {}): Promise<string> {
+    let text = "";
+    for await (const event of this.engine.answer({ ...options, turns: "describe", pictures: [picture] }, signal)) {
+      if (event.kind === "text") text += event.text;
     }
     return text.trim();
   }
 
   /** A new conversation. */
   chat({ system }: { readonly system?: string } = {}): Conversation {
-    return new Conversation(this.parts, this.template, system);
+    return new Conversation(this.engine, system);
   }
 
-  /** Frees the engine's memory; the model cannot be used afterwards. */
-  async release(): Promise<void> {
-    await this.parts.images.release();
-    await this.parts.llm.release();
+  /** Ends what is being answered and frees the memory; the model cannot be used afterwards. */
+  release(): Promise<void> {
+    return this.engine.release();
   }
 }
 

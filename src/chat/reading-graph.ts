@@ -1,13 +1,8 @@
-/** The graph of a language model that reads new positions after a cache, and the arrays that it is fed with. */
+/** The graph of a language model that reads new positions after a cache; `readingFeeds` gives what it is fed with. */
 import { type LlamaConfig, llama } from "../models/llama.ts";
 import { embedSequence } from "../models/minigpt4.ts";
 import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import type { KVCache } from "./kv-cache.ts";
-
-/** One position of a sequence: a token id, or an image token's embedding [hiddenSize]. */
-export type Position = number | Float32Array;
 
 /**
  * Precision of the matrices; the table of input embeddings stays in float32. "int4" takes 4-bit blocks as the file stores
@@ -63,35 +58,3 @@ const weightOptions: Readonly<Record<Precision, WeightOptions>> = {
   int4: { int4: isMatrix },
   "int4-128": { int4: isMatrix, blockSize: 128 },
 };
-
-/** Feeds of the graph: sequences of equal length, one for each sequence of the cache, and the cache. */
-export function readingFeeds(
-  sequences: readonly (readonly Position[])[],
-  cache: KVCache,
-  { hiddenSize }: LlamaConfig,
-): Record<string, NdArray> {
-  const flat = sequences.flat();
-  const places = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
-  const rows = new Float32Array(places.length * hiddenSize);
-  places.forEach((place, i) => {
-    const row = flat[place] as Float32Array;
-    if (row.length !== hiddenSize)
-      throw new RangeError(`An image token has ${row.length} values, expected ${hiddenSize}`);
-    rows.set(row, i * hiddenSize);
-  });
-  const ids = flat.map((position) => (typeof position === "number" ? position : 0));
-  const shape = [sequences.length, flat.length / sequences.length];
-  const positions = ids.map((_, i) => cache.length + (i % (shape[1] ?? 1)));
-  return {
-    ids: indices(shape, ids),
-    positions: indices(shape, positions),
-    imageTokens: ndarray("float32", [places.length, hiddenSize], rows),
-    imagePlaces: indices([places.length], places),
-    ...cache.feeds(),
-  };
-}
-
-/** An int64 array. */
-export function indices(shape: readonly number[], values: readonly number[]): NdArray<"int64"> {
-  return ndarray("int64", shape, BigInt64Array.from(values, BigInt));
-}

@@ -1,8 +1,8 @@
 /** `minigpt4 describe`: what pictures show. */
 import type { Command } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
+import { QuestionError } from "../chat/engine/engine.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { PictureError } from "../images/picture.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { loadModel } from "./load.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
@@ -66,7 +66,11 @@ export async function describeOne(model: MiniGPT4, picture: string, options: Ans
     return { picture, description, seconds: Math.round(performance.now() - started) / 1000 };
   } catch (error) {
     options.signal?.throwIfAborted();
-    return { picture, error: error instanceof PictureError ? error.message : `${picture}: ${explain(error)}` };
+    return {
+      picture,
+      error:
+        error instanceof QuestionError && error.code === "picture" ? error.message : `${picture}: ${explain(error)}`,
+    };
   }
 }
 

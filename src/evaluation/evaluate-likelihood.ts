@@ -1,9 +1,11 @@
 /** The likelihood benchmark over a folder of pictures with captions. */
-import { positionsOf } from "../chat/conversation.ts";
-import { ImageReader } from "../chat/image-reader.ts";
-import type { Position, Precision } from "../chat/reading-graph.ts";
+import { createImageReader } from "../chat/create.ts";
+import { positionsOf } from "../chat/positions.ts";
+import type { Position } from "../chat/reading-feeds.ts";
+import type { Precision } from "../chat/reading-graph.ts";
 import type { ImageTextPair } from "../data/dataset.ts";
 import { readSpan } from "../data/file-span.ts";
+import { readPicture } from "../images/picture.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
@@ -67,13 +69,13 @@ async function readPrompts(
   session: SessionOptions,
 ): Promise<Position[][]> {
   const graph = new Graph();
-  const reader = await ImageReader.create(graph, folder.imageWeights(graph), folder.config, session);
+  const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, session);
   try {
     const { prompt, beginsWith } = folder.describe;
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
     for (const { name, picture } of pairs) {
-      const image = await reader.read(await readSpan(picture), { name });
+      const image = await reader.read(await readPicture(await readSpan(picture), { name }));
       prompts.push(positionsOf(parsed, [image], folder.llm.tokenizer));
     }
     return prompts;

@@ -3,7 +3,8 @@
  * A model that looks finds the own picture's loss the smallest.
  */
 import { KVCache } from "../chat/kv-cache.ts";
-import { indices, type Position, type Precision, readingFeeds, readingGraph } from "../chat/reading-graph.ts";
+import { indices, type Position, readingFeeds } from "../chat/reading-feeds.ts";
+import { type Precision, readingGraph } from "../chat/reading-graph.ts";
 import { logits } from "../models/llama.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import { neg } from "../tensor/elementwise.ts";

@@ -80,10 +80,7 @@ export interface ModelFolder {
  * @throws Error naming the file and what is wrong, also if projection and language model do not fit each other
  */
 export async function openModelFolder(path: string, options: PullOptions = {}): Promise<ModelFolder> {
-  const file = join(path, "config.json");
-  if (!existsSync(file)) throw new Error(`${path} is no model folder: it has no config.json`);
-  const { data: json, error } = schema.safeParse(await readJson(file));
-  if (!json) throw new Error(`${file} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
+  const json = await readDescription(path);
   const llm = await openLlama(await findLlm(path, json.llm, options));
   const open = new Map<string, Checkpoint>();
   const close = async () => {
@@ -117,6 +114,23 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
     await close();
     throw cause;
   }
+}
+
+async function readDescription(path: string): Promise<z.infer<typeof schema>> {
+  const file = join(path, "config.json");
+  if (!existsSync(file)) throw new Error(`${path} is no model folder: it has no config.json`);
+  const { data, error } = schema.safeParse(await readJson(file));
+  if (!data) throw new Error(`${file} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
+  return data;
+}
+
+/**
+ * Fetches the language model of a model folder into the cache, if it is a known name and not there yet.
+ * @throws Error as `openModelFolder`
+ */
+export async function fetchLanguageModel(path: string, options: PullOptions = {}): Promise<void> {
+  const { llm } = await readDescription(path);
+  await findLlm(path, llm, options);
 }
 
 async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {

@@ -8,6 +8,7 @@ import { evaluateDim, formatShape } from "./dims.ts";
 import { engineFolder } from "./engine-folder.ts";
 import type { Graph, Value } from "./graph.ts";
 import { hasLargeConstants, writeModel } from "./onnx.ts";
+import type { Runner } from "./runner.ts";
 
 export interface SessionOptions {
   /** Where to compute; `"auto"` by default. */
@@ -26,7 +27,7 @@ export interface SessionOptions {
 type Arrays = Readonly<Record<string, NdArray>>;
 
 /** A graph that is ready to run. A run blocks the calling thread until its outputs are there. */
-export class Session<Output extends string = string> {
+export class Session<Output extends string = string> implements Runner<Output> {
   private readonly engine: InferenceSession;
   private readonly inputs: readonly Value[];
   private readonly cleanUp: () => Promise<void>;

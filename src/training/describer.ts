@@ -1,10 +1,12 @@
 /** What the model in training says of pictures that it is not trained on. */
-import { Context } from "../chat/context.ts";
-import { answer, positionsOf } from "../chat/conversation.ts";
-import { LanguageModel } from "../chat/language-model.ts";
+import { createLanguageModel } from "../chat/create.ts";
+import { generate } from "../chat/generate.ts";
+import type { LanguageModel } from "../chat/language-model.ts";
+import { positionsOf } from "../chat/positions.ts";
 import { frozenShape, imageTokens } from "../models/minigpt4.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
+import { Random } from "../tensor/random.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { parsePrompt } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
@@ -61,7 +63,7 @@ export class Describer {
     const weights = { encoder: image, qformer: image, projection: image };
     const tokens = imageTokens(weights, features, config, { depth: frozen.depth });
     const session = await Session.create(graph, { tokens }, options);
-    const model = await LanguageModel.create(llm.checkpoint, llm.config, { ...options, precision: "int4" });
+    const model = await createLanguageModel(llm.checkpoint, llm.config, { ...options, precision: "int4" });
     return new Describer(parts, session, model, prompt, samples, pictures);
   }
 
@@ -92,13 +94,10 @@ export class Describer {
 
   private async continue(image: readonly Float32Array[]): Promise<string> {
     const { tokenizer } = this.parts.llm;
-    const prompt = parsePrompt(this.prompt.text);
-    const stop = [this.prompt.endSym];
-    // A context that is too short for the prompt is met here, not in the middle of an answer.
-    positionsOf(prompt, [image], tokenizer);
+    const prompt = positionsOf(parsePrompt(this.prompt.text), [image], tokenizer);
+    const options = { maxNewTokens, stop: [this.prompt.endSym] };
     let text = "";
-    const context = new Context(this.llm);
-    for await (const piece of answer({ llm: this.llm, tokenizer }, prompt, [image], stop, context, { maxNewTokens })) {
+    for await (const piece of generate(this.llm, tokenizer, prompt, this.llm.newCache(), options, new Random(0))) {
       text += piece;
     }
     return text.trim();

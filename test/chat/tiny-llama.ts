@@ -1,5 +1,6 @@
 /** A LLaMA with random weights that is small enough to try everything, and a tokenizer whose tokens are bytes. */
-import { LanguageModel } from "../../src/chat/language-model.ts";
+import { createLanguageModel } from "../../src/chat/create.ts";
+import type { LanguageModel } from "../../src/chat/language-model.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
 import type { WeightSource } from "../../src/nn/weights.ts";
 import { sizeOf } from "../../src/tensor/array.ts";
@@ -58,7 +59,7 @@ export function randomLlama(config: LlamaConfig, seed: number): WeightSource {
 
 export function tinyLanguageModel(vocabSize: number, seed = 1): Promise<LanguageModel> {
   const config = tinyConfig(vocabSize);
-  return LanguageModel.create(randomLlama(config, seed), config, { threads: 1 });
+  return createLanguageModel(randomLlama(config, seed), config, { threads: 1 });
 }
 
 const [bos, eos] = [256, 257];

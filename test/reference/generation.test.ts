@@ -3,11 +3,12 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { beamSearch } from "../../src/chat/beam-search.ts";
-import { positionsOf } from "../../src/chat/conversation.ts";
+import { createLanguageModel } from "../../src/chat/create.ts";
 import { generate } from "../../src/chat/generate.ts";
 import type { ImageTokens } from "../../src/chat/image-reader.ts";
-import { LanguageModel } from "../../src/chat/language-model.ts";
-import { indices, type Position } from "../../src/chat/reading-graph.ts";
+import type { LanguageModel } from "../../src/chat/language-model.ts";
+import { positionsOf } from "../../src/chat/positions.ts";
+import { indices, type Position } from "../../src/chat/reading-feeds.ts";
 import { chooseToken, type SamplingOptions } from "../../src/chat/sampling.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import { embedTokens } from "../../src/models/llama.ts";
@@ -132,7 +133,7 @@ interface Opened {
 async function withModel(folder: string, llm: NonNullable<Layouts["llm"]>, use: (opened: Opened) => Promise<void>) {
   const set = await GoldenSet.load(folder);
   const checkpoint = await openCheckpoint(join(folder, llm));
-  const model = await LanguageModel.create(checkpoint, set.config().llm);
+  const model = await createLanguageModel(checkpoint, set.config().llm);
   const tokenizer = await loadTokenizer(join(folder, llm));
   const images = [await imageTokensOf(set.tensors)];
   const sequence = (turn: number) => positionsOf(dialoguePrompt(set.goldens.dialogue, turn), images, tokenizer);

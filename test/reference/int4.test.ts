@@ -1,7 +1,7 @@
 /** Language models with 4-bit weights against the same weights dequantised: what is left is the 8-bit arithmetic. */
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { LanguageModel } from "../../src/chat/language-model.ts";
+import { createLanguageModel } from "../../src/chat/create.ts";
 import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import type { WeightSource } from "../../src/nn/weights.ts";
 import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quantized.ts";
@@ -18,7 +18,7 @@ describe.each(goldenFolders())("%s", (folder) => {
     const config = set.config().llm;
     const ids = set.goldens.dialogue[0]?.segment_ids[0] ?? [];
     const scores = async (source: WeightSource, precision: "int4" | "float32") => {
-      const model = await LanguageModel.create(source, config, { precision });
+      const model = await createLanguageModel(source, config, { precision });
       const { data } = await model.read([ids], model.newCache(), "all");
       await model.release();
       return data;

@@ -2,7 +2,7 @@
  * BLIP-2's first pre-training stage (arXiv 2301.12597, section 3.1) put together from the Q-Former's parts, on the
  * goldens' batch of images and texts with given negatives.
  */
-import { indices } from "../../src/chat/reading-graph.ts";
+import { indices } from "../../src/chat/reading-feeds.ts";
 import { type QFormerConfig, qformer, qformerImageText, qformerText } from "../../src/models/qformer.ts";
 import { linear } from "../../src/nn/linear.ts";
 import { layerNorm } from "../../src/nn/norm.ts";

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { LanguageModel } from "../../src/chat/language-model.ts";
+import { createLanguageModel } from "../../src/chat/create.ts";
 import { argmax, mostLikely } from "../../src/chat/sampling.ts";
 import { pull } from "../../src/checkpoints/pull.ts";
 import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
@@ -50,7 +50,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
   test("scores and greedy answers in float32", { timeout: 120_000 }, async (context) => {
     if (!llama) return context.skip(missing);
     const { tokenizer, checkpoint, config } = llama;
-    const model = await LanguageModel.create(checkpoint, config);
+    const model = await createLanguageModel(checkpoint, config);
     let largest = 0;
     const answers: { ids: number[]; text: string }[] = [];
     const scored = cases.filter(({ greedy_ids }) => greedy_ids !== undefined);
@@ -75,7 +75,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
 
   test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
     if (!llama) return context.skip(missing);
-    const model = await LanguageModel.create(llama.checkpoint, llama.config, { precision: "int4" });
+    const model = await createLanguageModel(llama.checkpoint, llama.config, { precision: "int4" });
     let largest = 0;
     const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);
     for (const { ids, top10_ids = [], top10_logits = [] } of scored) {

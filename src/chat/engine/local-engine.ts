@@ -1,82 +1,48 @@
 /** An engine on the calling thread, which is blocked while a token is computed. */
-import type { PullOptions } from "../../checkpoints/pull.ts";
-import { PictureError } from "../../images/picture.ts";
-import { tokensPerImage } from "../../models/minigpt4.ts";
-import { type DescribePrompt, openModelFolder } from "../../models/model-folder.ts";
-import { Graph } from "../../tensor/graph.ts";
-import type { SessionOptions } from "../../tensor/session.ts";
+import type { DescribePrompt } from "../../models/model-folder.ts";
 import { type PromptTemplate, parsePrompt } from "../../text/prompts.ts";
-import { Context } from "../context.ts";
-import { answer, type Parts } from "../conversation.ts";
-import { ImageReader } from "../image-reader.ts";
-import { LanguageModel, type LanguageModelOptions } from "../language-model.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
+import type { LanguageModel } from "../language-model.ts";
+import { fitContext, positionsOf } from "../positions.ts";
+import type { Position } from "../reading-feeds.ts";
 import { type AnswerEvent, type Engine, type ModelCard, type Question, QuestionError } from "./engine.ts";
+import type { ImageStore } from "./image-store.ts";
+import { Scheduler, type SchedulerOptions, type WritingRequest } from "./scheduler.ts";
 
-export interface EngineOptions extends SessionOptions, Pick<LanguageModelOptions, "precision"> {
-  /** How missing files are fetched. */
-  readonly pull?: PullOptions;
+/** What answers are made with. */
+export interface EngineParts {
+  readonly model: ModelCard;
+  readonly images: ImageStore;
+  readonly llm: LanguageModel;
+  readonly tokenizer: Tokenizer;
+  readonly template: PromptTemplate;
+  readonly describe: DescribePrompt;
 }
 
-export class LocalEngine implements Engine {
-  readonly model: ModelCard;
-  private readonly parts: Parts;
-  private readonly template: PromptTemplate;
-  private readonly describe: DescribePrompt;
+const maxNewTokensByDefault = 300;
 
-  private constructor(model: ModelCard, parts: Parts, template: PromptTemplate, describe: DescribePrompt) {
-    this.model = model;
+export class LocalEngine implements Engine {
+  private readonly parts: EngineParts;
+  private readonly scheduler: Scheduler;
+
+  constructor(parts: EngineParts, options: SchedulerOptions) {
     this.parts = parts;
-    this.template = template;
-    this.describe = describe;
+    this.scheduler = new Scheduler(parts.llm, parts.tokenizer, options);
   }
 
-  /** Loads a model folder. @throws Error naming what is missing or does not fit */
-  static async load(
-    path: string,
-    name: string,
-    { pull = {}, precision, ...session }: EngineOptions = {},
-  ): Promise<LocalEngine> {
-    const folder = await openModelFolder(path, pull);
-    try {
-      const { checkpoint, config, tokenizer } = folder.llm;
-      const graph = new Graph();
-      const images = await ImageReader.create(graph, folder.imageWeights(graph), folder.config, session);
-      const llm = await LanguageModel.create(checkpoint, config, { ...session, ...(precision && { precision }) });
-      const model: ModelCard = {
-        name,
-        contextLength: config.maxPositionEmbeddings,
-        tokensPerImage: tokensPerImage(folder.config),
-      };
-      return new LocalEngine(model, { llm, tokenizer, images }, folder.template, folder.describe);
-    } finally {
-      await folder.close();
-    }
+  get model(): ModelCard {
+    return this.parts.model;
   }
 
   async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
-    const { turns, system, pictures, stop = [], choices = 1, seed = 0, ...options } = question;
-    const describes = turns === "describe";
-    const prompt = describes
-      ? parsePrompt(this.describe.prompt + this.describe.beginsWith)
-      : this.template.render(turns, system === undefined ? {} : { system });
-    const images = await Promise.all(pictures.map((picture) => this.parts.images.read(picture))).catch((cause) => {
-      if (cause instanceof PictureError) throw new QuestionError("picture", cause.message, { cause });
-      throw cause;
-    });
-    const ends = [...(describes ? this.describe.stop : this.template.stop), ...stop];
-    for (let choice = 0; choice < choices; choice++) {
-      const how = { ...options, seed: seed + choice, signal };
-      const pieces = answer(this.parts, prompt, images, ends, new Context(this.parts.llm), how);
-      if (choice === 0) yield { kind: "begin", promptTokens: 0, cachedTokens: 0 };
-      if (describes) yield { kind: "text", choice, text: this.describe.beginsWith };
-      for (;;) {
-        const { done, value } = await pieces.next();
-        if (done) {
-          yield { kind: "end", choice, ...value };
-          break;
-        }
-        yield { kind: "text", choice, text: value };
-      }
+    signal?.throwIfAborted();
+    const request = await this.requestOf(question);
+    // What a description begins with is read as a part of the prompt, and is a part of the answer.
+    const beginning = question.turns === "describe" ? this.parts.describe.beginsWith : "";
+    for await (const event of this.scheduler.write(request, signal)) {
+      yield event;
+      if (event.kind !== "begin" || beginning === "") continue;
+      for (let choice = 0; choice < request.choices; choice++) yield { kind: "text", choice, text: beginning };
     }
   }
 
@@ -85,7 +51,58 @@ export class LocalEngine implements Engine {
   }
 
   async release(): Promise<void> {
+    await this.scheduler.stop(new Error("The model was released"));
     await this.parts.images.release();
     await this.parts.llm.release();
+  }
+
+  private async requestOf(question: Question): Promise<WritingRequest> {
+    const { template, describe, tokenizer } = this.parts;
+    const { turns, system, stop = [], choices = 1 } = question;
+    if (!Number.isInteger(choices) || choices < 1) {
+      throw new QuestionError("value", `choices is ${choices}; it should be a whole number from 1 on`);
+    }
+    const describes = turns === "describe";
+    const prompt = describes
+      ? parsePrompt(describe.prompt + describe.beginsWith)
+      : template.render(turns, system === undefined ? {} : { system });
+    const places = prompt.segments.filter(({ kind }) => kind === "image").length;
+    if (places !== question.pictures.length) {
+      throw new QuestionError(
+        "value",
+        `The question has ${places} places for pictures, but ${question.pictures.length} were given`,
+      );
+    }
+    const images = await Promise.all(question.pictures.map((picture) => this.parts.images.read(picture)));
+    return {
+      ...question,
+      ...this.fit(positionsOf(prompt, images, tokenizer), question),
+      stop: [...(describes ? describe.stop : template.stop), ...stop],
+      choices,
+    };
+  }
+
+  /** A sequence that leaves room for its answer. */
+  private fit(
+    sequence: readonly Position[],
+    { maxNewTokens = maxNewTokensByDefault, overflow = "cut" }: Question,
+  ): Pick<WritingRequest, "sequence" | "maxNewTokens"> {
+    const { contextLength } = this.model;
+    const most = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
+    if (!(maxNewTokens >= 1 && maxNewTokens <= most)) {
+      throw new QuestionError(
+        "value",
+        `maxNewTokens is ${maxNewTokens}; it should be between 1 and ${contextLength - 1}`,
+      );
+    }
+    if (overflow === "cut") return { sequence: fitContext(sequence, maxNewTokens, contextLength), maxNewTokens };
+    const room = contextLength - sequence.length;
+    if (room < 1) {
+      throw new QuestionError(
+        "length",
+        `The conversation has ${sequence.length} tokens, but this model's context is ${contextLength} tokens; shorten it`,
+      );
+    }
+    return { sequence, maxNewTokens: Math.min(maxNewTokens, room) };
   }
 }

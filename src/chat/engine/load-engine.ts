@@ -1,0 +1,72 @@
+/** A model folder becomes an engine on the calling thread. */
+import type { PullOptions } from "../../checkpoints/pull.ts";
+import type { PictureLimits } from "../../images/picture.ts";
+import type { LlamaConfig } from "../../models/llama.ts";
+import { tokensPerImage } from "../../models/minigpt4.ts";
+import { openModelFolder } from "../../models/model-folder.ts";
+import { Graph } from "../../tensor/graph.ts";
+import type { SessionOptions } from "../../tensor/session.ts";
+import { createImageReader, createLanguageModel, type LanguageModelOptions } from "../create.ts";
+import { ImageStore } from "./image-store.ts";
+import { LocalEngine } from "./local-engine.ts";
+import { pictureFiles } from "./picture-files.ts";
+import type { SchedulerOptions } from "./scheduler.ts";
+
+/** All of it can be sent to another thread. */
+export interface EngineOptions
+  extends SessionOptions,
+    Pick<LanguageModelOptions, "precision">,
+    Partial<SchedulerOptions> {
+  /** What a picture may cost. */
+  readonly pictures?: PictureLimits;
+}
+
+/** Positions of prompt and answer together, as in the original demo. */
+const maxContext = 2000;
+/** Memory for the caches of all answers that are written at once, if all were as long as the context, in bytes. */
+const batchBytes = 2 ** 31;
+const prefixBytesByDefault = 2 ** 29;
+const maxBatch = 16;
+
+/**
+ * Loads a model folder.
+ * @param name what the model is called
+ * @throws Error naming what is missing or does not fit
+ */
+export async function loadEngine(
+  path: string,
+  name: string,
+  { precision, pictures, pull, ...options }: EngineOptions & { readonly pull?: PullOptions } = {},
+): Promise<LocalEngine> {
+  const folder = await openModelFolder(path, pull);
+  try {
+    const { checkpoint, config, tokenizer } = folder.llm;
+    const graph = new Graph();
+    const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
+    const llm = await createLanguageModel(checkpoint, config, { ...options, precision });
+    const contextLength = Math.min(maxContext, config.maxPositionEmbeddings);
+    return new LocalEngine(
+      {
+        model: { name, contextLength, tokensPerImage: tokensPerImage(folder.config) },
+        images: new ImageStore(reader, pictureFiles(pictures)),
+        llm,
+        tokenizer,
+        template: folder.template,
+        describe: folder.describe,
+      },
+      {
+        maxBatch:
+          options.maxBatch ??
+          Math.max(1, Math.min(maxBatch, Math.floor(batchBytes / cacheBytes(config, contextLength)))),
+        prefixBytes: options.prefixBytes ?? prefixBytesByDefault,
+      },
+    );
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Of the keys and values of so many positions. */
+function cacheBytes({ numHiddenLayers, numKeyValueHeads, headDim }: LlamaConfig, positions: number): number {
+  return 2 * numHiddenLayers * numKeyValueHeads * headDim * positions * Float32Array.BYTES_PER_ELEMENT;
+}

@@ -1,0 +1,100 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { EngineLostError, type Question } from "../../../src/chat/engine/engine.ts";
+import { loadEngine } from "../../../src/chat/engine/load-engine.ts";
+import { ThreadEngine } from "../../../src/chat/engine/thread-engine.ts";
+import { temporaryFolder, tinyModel } from "../../cli/tiny-model.ts";
+import { goldenRoot } from "../../reference/golden-set.ts";
+
+const picture = join(goldenRoot, "mha/images/rgb.png");
+const folder = tinyModel(temporaryFolder());
+const question: Question = { turns: "describe", pictures: [picture], maxNewTokens: 12, temperature: 1, seed: 5 };
+/** Its answer takes a second or two. */
+const long: Question = { turns: [{ role: "user", text: "Go on" }], pictures: [], maxNewTokens: 400, stop: [] };
+
+let engine: ThreadEngine;
+beforeAll(async () => {
+  engine = await ThreadEngine.load(folder, "tiny");
+});
+afterAll(() => engine.release());
+
+async function said(from: Pick<ThreadEngine, "answer">, asked: Question, signal?: AbortSignal): Promise<string> {
+  let text = "";
+  for await (const event of from.answer(asked, signal)) if (event.kind === "text") text += event.text;
+  return text;
+}
+
+/** The thread as a debugger would find it. */
+const threadOf = async (owner: ThreadEngine) =>
+  (await (owner as unknown as { thread: Promise<{ worker: import("node:worker_threads").Worker }> }).thread).worker;
+
+test("answers as an engine on this thread does, with files and with bytes", async () => {
+  const local = await loadEngine(folder, "tiny");
+  const expected = await said(local, question);
+  expect(engine.model).toEqual(local.model);
+  await local.release();
+  expect(expected).not.toBe("");
+  expect(await said(engine, question)).toBe(expected);
+  const bytes = await readFile(picture);
+  expect(await said(engine, { ...question, pictures: [bytes] })).toBe(expected);
+});
+
+test("what is wrong with a question keeps its class and its code", async () => {
+  const refused = (asked: Question) => expect(said(engine, asked)).rejects;
+  await refused({ ...question, pictures: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "picture" });
+  await refused({ ...question, pictures: [new Uint8Array(9)] }).toMatchObject({ code: "picture" });
+  await refused({ ...question, pictures: [] }).toMatchObject({
+    code: "value",
+    message: "The question has 1 places for pictures, but 0 were given",
+  });
+  await refused({ ...long, turns: [{ role: "user", text: "x".repeat(9000) }], overflow: "refuse" }).toMatchObject({
+    code: "length",
+  });
+  await expect(engine.embed([{ text: "a dog" }])).rejects.toMatchObject({ code: "value" });
+});
+
+test("the calling thread has next to nothing to do while the engine computes", async () => {
+  const before = performance.eventLoopUtilization();
+  await Promise.all([1, 2, 3, 4].map((seed) => said(engine, { ...long, temperature: 1, seed })));
+  expect(performance.eventLoopUtilization(before).utilization).toBeLessThan(0.5);
+});
+
+test("a question whose signal is aborted ends at once, and the engine goes on to the next", async () => {
+  const controller = new AbortController();
+  const begun = said(engine, long, controller.signal);
+  controller.abort(new Error("enough"));
+  await expect(begun).rejects.toThrow("enough");
+  for await (const event of engine.answer(long)) if (event.kind === "text") break;
+  expect(await said(engine, question)).not.toBe("");
+});
+
+describe("a thread that breaks down", () => {
+  test("fails what it was answering, and another one answers what is asked next", async () => {
+    const expected = await said(engine, question);
+    const answers = [1, 2].map((seed) => said(engine, { ...long, temperature: 1, seed }));
+    const failed = Promise.all(
+      answers.map((answer) => expect(answer).rejects.toThrow(/engine broke down: its thread ended with code 1/)),
+    );
+    for await (const _ of engine.answer(question)) break;
+    await (await threadOf(engine)).terminate();
+    await failed;
+    await expect(answers[0]).rejects.toBeInstanceOf(EngineLostError);
+    expect(await said(engine, question)).toBe(expected);
+  });
+});
+
+test("a released engine answers no more; releasing twice does no harm", async () => {
+  const other = await ThreadEngine.load(folder, "tiny");
+  const answer = said(other, long);
+  const failed = expect(answer).rejects.toThrow("released");
+  for await (const _ of other.answer(question)) break;
+  await other.release();
+  await failed;
+  await other.release();
+  await expect(said(other, question)).rejects.toThrow("The model was released; load it again");
+});
+
+test("a folder that is no model is refused with its reason", async () => {
+  await expect(ThreadEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
+});
