@@ -13,12 +13,14 @@ import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerPlot } from "./plot.ts";
 import { registerPull } from "./pull.ts";
+import { registerServe } from "./serve.ts";
 import { explain, printable } from "./text.ts";
 import { registerTrain } from "./train.ts";
 
 const commands: readonly ((program: Command) => void)[] = [
   registerDescribe,
   registerChat,
+  registerServe,
   registerPull,
   registerInspect,
   registerExport,
@@ -51,6 +53,7 @@ Examples:
   minigpt4 demo
   minigpt4 describe cat.jpg
   minigpt4 chat cat.jpg
+  minigpt4 serve
   minigpt4 COMMAND --help`,
   );
 for (const register of commands) register(program);

@@ -1,0 +1,123 @@
+/** `POST /v1/embeddings`: texts and pictures as vectors, in which a picture lies near the texts that fit it. */
+import { endianness } from "node:os";
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { checkLength } from "./chat-question.ts";
+import { imagePart } from "./chat-schema.ts";
+import { toOpenAiError } from "./failures.ts";
+import { checkModel } from "./models.ts";
+import { openAiError } from "./openai-error.ts";
+import { fetchPictures } from "./pictures.ts";
+import { RequestEnd } from "./request-end.ts";
+import { errorResponses } from "./responses.ts";
+import type { ServerEnv, Service } from "./service.ts";
+
+const text = z.string().min(1);
+const maxInputs = 256;
+
+const embeddingRequest = z
+  .object({
+    model: z.string().optional(),
+    input: z
+      .union([
+        text,
+        imagePart,
+        z
+          .array(z.union([text, imagePart]))
+          .min(1)
+          .max(maxInputs),
+      ])
+      .openapi({ description: "Texts, and pictures as parts of type image_url. Lists of token ids are not taken." }),
+    encoding_format: z.enum(["float", "base64"]).nullish(),
+    dimensions: z.int().nullish(),
+  })
+  .openapi("EmbeddingRequest");
+
+const embeddingResponse = z
+  .object({
+    object: z.literal("list"),
+    data: z.array(
+      z.object({
+        object: z.literal("embedding"),
+        index: z.int(),
+        embedding: z
+          .union([z.array(z.number()), z.string()])
+          .openapi({ description: "Numbers, or base64 of little-endian float32." }),
+      }),
+    ),
+    model: z.string(),
+    usage: z.object({ prompt_tokens: z.int(), total_tokens: z.int() }),
+  })
+  .openapi("EmbeddingResponse");
+
+const route = createRoute({
+  method: "post",
+  path: "/v1/embeddings",
+  summary: "Texts and pictures as vectors",
+  request: { body: { required: true, content: { "application/json": { schema: embeddingRequest } } } },
+  responses: {
+    200: {
+      description: "A vector of length 1 for each input",
+      content: { "application/json": { schema: embeddingResponse } },
+    },
+    ...errorResponses,
+  },
+});
+
+export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: Service): void {
+  app.openapi(route, async (c) => {
+    const request = c.req.valid("json");
+    checkModel(request.model, service);
+    const inputs = Array.isArray(request.input) ? request.input : [request.input];
+    const { embeddingSize, name } = service.engine.model;
+    if (request.dimensions != null && embeddingSize !== undefined && request.dimensions !== embeddingSize) {
+      const message = `The embeddings of this model have ${embeddingSize} dimensions, and cannot have another number`;
+      throw openAiError(400, { message, param: "dimensions", code: "invalid_value" });
+    }
+    const embeddings = await embed(service, c.get("client"), inputs, c.get("gone"));
+    const data = embeddings.map((embedding, index) => ({
+      object: "embedding" as const,
+      index,
+      embedding: request.encoding_format === "base64" ? toBase64(embedding) : [...embedding],
+    }));
+    // The engine does not count what it reads here; OpenAI's clients want the fields.
+    return c.json({ object: "list" as const, data, model: name, usage: { prompt_tokens: 0, total_tokens: 0 } }, 200);
+  });
+}
+
+type Input = z.infer<typeof imagePart> | string;
+
+async function embed(
+  service: Service,
+  client: string,
+  inputs: readonly Input[],
+  gone: AbortSignal,
+): Promise<Float32Array[]> {
+  const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
+  if (urls.length > service.pictures.maxPictures) {
+    const message = `The input has ${urls.length} pictures; at most ${service.pictures.maxPictures} are taken`;
+    throw openAiError(400, { message, param: "input", code: "too_many_images" });
+  }
+  for (const input of inputs) if (typeof input === "string") checkLength([input], service.engine.model);
+  const end = new RequestEnd(service.timeoutSeconds, [gone, service.ended]);
+  try {
+    const leave = await service.admission.enter(client, end.signal);
+    try {
+      const pictures = (await fetchPictures(urls, service.pictures, end.signal)).values();
+      const asked = inputs.map((input) =>
+        typeof input === "string" ? { text: input } : { picture: pictures.next().value ?? new Uint8Array() },
+      );
+      return await service.engine.embed(asked, end.signal);
+    } finally {
+      leave();
+    }
+  } catch (error) {
+    throw end.signal.aborted ? toOpenAiError(end.signal.reason) : error;
+  } finally {
+    end.release();
+  }
+}
+
+function toBase64(embedding: Float32Array): string {
+  const bytes = Buffer.from(embedding.buffer.slice(embedding.byteOffset, embedding.byteOffset + embedding.byteLength));
+  return (endianness() === "LE" ? bytes : bytes.swap32()).toString("base64");
+}

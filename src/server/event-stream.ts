@@ -1,0 +1,50 @@
+/** Server-sent events at the pace of whoever reads them. */
+
+export interface EventStreamOptions {
+  /** How long the reader may leave an event untaken; the stream breaks off then. */
+  readonly writeTimeoutSeconds: number;
+  /** Called when nobody reads any more. */
+  readonly onAbandoned: (reason: Error) => void;
+}
+
+/**
+ * A body that asks for the next piece only when the last one was taken, so that a slow reader holds back the source
+ * instead of filling the memory.
+ *
+ * @param pieces texts of events, complete with their empty lines; should not throw, as a stream cannot say why
+ */
+export function eventStream(
+  pieces: AsyncIterable<string>,
+  { writeTimeoutSeconds, onAbandoned }: EventStreamOptions,
+): ReadableStream<Uint8Array> {
+  const iterator = pieces[Symbol.asyncIterator]();
+  const encoder = new TextEncoder();
+  let timer: NodeJS.Timeout | undefined;
+  const abandon = (reason: Error) => {
+    clearTimeout(timer);
+    onAbandoned(reason);
+    void iterator.return?.().catch(() => {});
+  };
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        clearTimeout(timer);
+        const { done, value } = await iterator.next();
+        if (done) return controller.close();
+        controller.enqueue(encoder.encode(value));
+        timer = setTimeout(() => {
+          const error = new Error(`The client read nothing for ${writeTimeoutSeconds} seconds`);
+          abandon(error);
+          controller.error(error);
+        }, writeTimeoutSeconds * 1000);
+      },
+      cancel: () => abandon(new Error("The client went away")),
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/** One event. */
+export function eventText(data: unknown): string {
+  return `data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
+}

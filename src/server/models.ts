@@ -1,0 +1,84 @@
+/** `GET /v1/models`, `GET /v1/models/{model}` and `GET /health`: what the server has. */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { openAiError } from "./openai-error.ts";
+import { errorResponses } from "./responses.ts";
+import type { ServerEnv, Service } from "./service.ts";
+
+const model = z
+  .object({
+    id: z.string(),
+    object: z.literal("model"),
+    created: z.int(),
+    owned_by: z.string(),
+    context_length: z.int().openapi({ description: "Tokens of messages and answer together." }),
+    tokens_per_image: z.int(),
+    embedding_size: z.int().nullable().openapi({ description: "null: the model has no embeddings." }),
+  })
+  .openapi("Model");
+
+const listRoute = createRoute({
+  method: "get",
+  path: "/v1/models",
+  summary: "The models that there are",
+  responses: {
+    200: {
+      description: "One model",
+      content: { "application/json": { schema: z.object({ object: z.literal("list"), data: z.array(model) }) } },
+    },
+    401: errorResponses[401],
+  },
+});
+
+const oneRoute = createRoute({
+  method: "get",
+  path: "/v1/models/{model}",
+  summary: "One model",
+  request: { params: z.object({ model: z.string().openapi({ param: { name: "model", in: "path" } }) }) },
+  responses: {
+    200: { description: "The model", content: { "application/json": { schema: model } } },
+    401: errorResponses[401],
+    404: errorResponses[404],
+  },
+});
+
+const healthRoute = createRoute({
+  method: "get",
+  path: "/health",
+  summary: "Whether the server answers",
+  responses: {
+    200: {
+      description: "It does",
+      content: { "application/json": { schema: z.object({ status: z.literal("ok"), model: z.string() }) } },
+    },
+    503: errorResponses[503],
+  },
+});
+
+export function addModels(app: OpenAPIHono<ServerEnv>, service: Service): void {
+  const { name, contextLength, tokensPerImage, embeddingSize } = service.engine.model;
+  const card = {
+    id: name,
+    object: "model" as const,
+    created: service.created,
+    owned_by: "minigpt4",
+    context_length: contextLength,
+    tokens_per_image: tokensPerImage,
+    embedding_size: embeddingSize ?? null,
+  };
+  app.openapi(listRoute, (c) => c.json({ object: "list" as const, data: [card] }, 200));
+  app.openapi(oneRoute, (c) => {
+    checkModel(c.req.valid("param").model, service);
+    return c.json(card, 200);
+  });
+  app.openapi(healthRoute, (c) => c.json({ status: "ok" as const, model: name }, 200));
+}
+
+/** @throws OpenAiError 404 if another model than the server's is asked for */
+export function checkModel(asked: string | undefined, { engine }: Service): void {
+  if (asked === undefined || asked === engine.model.name) return;
+  throw openAiError(404, {
+    message: `There is no model "${asked.slice(0, 100)}" here; this server has "${engine.model.name}"`,
+    param: "model",
+    code: "model_not_found",
+  });
+}
