@@ -60,13 +60,18 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
         yield eventText("[DONE]");
       } catch (error) {
         const told = toOpenAiError(error);
-        if (told.status === 500) service.log.error({ err: error }, "An answer failed");
+        if (told.status === 500 && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
         yield eventText(told.body);
       }
     };
     const body = eventStream(texts(), {
       writeTimeoutSeconds: service.writeTimeoutSeconds,
-      onAbandoned: (reason) => end.abort(reason),
+      onAbandoned: (reason) => {
+        end.abort(reason);
+        // Nobody may have begun to read: the place is given back all the same.
+        void events.return().catch(() => {});
+        c.env.outgoing.destroy();
+      },
     });
     // The last header asks proxies to pass events on as they come.
     const headers = { "content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no" };

@@ -1,9 +1,9 @@
 /** Server-sent events at the pace of whoever reads them. */
 
 export interface EventStreamOptions {
-  /** How long the reader may leave an event untaken; the stream breaks off then. */
+  /** How long the reader may leave an event untaken. */
   readonly writeTimeoutSeconds: number;
-  /** Called when nobody reads any more. */
+  /** Called when nobody reads any more, or not soon enough; the connection should be closed then. */
   readonly onAbandoned: (reason: Error) => void;
 }
 
@@ -23,6 +23,7 @@ export function eventStream(
   const abandon = (reason: Error) => {
     clearTimeout(timer);
     onAbandoned(reason);
+    // Pending work of the source ends in its own time.
     void iterator.return?.().catch(() => {});
   };
   return new ReadableStream<Uint8Array>(
@@ -32,11 +33,8 @@ export function eventStream(
         const { done, value } = await iterator.next();
         if (done) return controller.close();
         controller.enqueue(encoder.encode(value));
-        timer = setTimeout(() => {
-          const error = new Error(`The client read nothing for ${writeTimeoutSeconds} seconds`);
-          abandon(error);
-          controller.error(error);
-        }, writeTimeoutSeconds * 1000);
+        const reason = new Error(`The client read nothing for ${writeTimeoutSeconds} seconds`);
+        timer = setTimeout(() => abandon(reason), writeTimeoutSeconds * 1000);
       },
       cancel: () => abandon(new Error("The client went away")),
     },

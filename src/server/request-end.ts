@@ -10,7 +10,7 @@ export class RequestEnd {
     this.others = others;
     this.timer = setTimeout(() => this.controller.abort(timeOver(timeoutSeconds)), timeoutSeconds * 1000);
     for (const signal of others) {
-      if (signal.aborted) this.controller.abort(signal.reason);
+      if (signal.aborted) this.end(signal.reason);
       signal.addEventListener("abort", this.passOn);
     }
   }
@@ -20,7 +20,7 @@ export class RequestEnd {
   }
 
   /** Ends the work for a reason of the caller's. */
-  abort(reason: unknown): void {
+  abort(reason: Error): void {
     this.controller.abort(reason);
   }
 
@@ -31,8 +31,13 @@ export class RequestEnd {
   }
 
   private readonly passOn = (event: Event): void => {
-    if (event.target instanceof AbortSignal) this.controller.abort(event.target.reason);
+    if (event.target instanceof AbortSignal) this.end(event.target.reason);
   };
+
+  /** A reason is thrown later, and what is thrown should be an error. */
+  private end(reason: unknown): void {
+    this.controller.abort(reason instanceof Error ? reason : new Error(String(reason)));
+  }
 }
 
 /** Clients of OpenAI ask again by themselves after an error of the server, which would take as long and end the same way. */
