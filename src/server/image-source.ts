@@ -1,5 +1,6 @@
 /** From the URL of a picture in a request to its bytes: data URLs, and pictures of the public internet where that is allowed. */
 import { ImageRefusedError } from "./image-refused.ts";
+import { checkPicture } from "./picture-form.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
 
 export { ImageRefusedError };
@@ -7,9 +8,11 @@ export { ImageRefusedError };
 export interface ImagePolicy extends Partial<FetchPolicy> {
   /** Whether http and https URLs are fetched. */
   readonly allowRemote: boolean;
+  /** Most pixels (width x height); as bytes they are three times as many. */
+  readonly maxPixels?: number;
 }
 
-const defaults = { maxBytes: 20 * 1024 * 1024, timeout: 10_000 };
+const defaults = { maxBytes: 20 * 1024 * 1024, timeout: 10_000, maxPixels: 64_000_000 };
 
 /** Longest head of a data URL, its comma included. */
 const maxHead = 256;
@@ -23,12 +26,15 @@ const percent = 0x25;
  */
 export async function fetchImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const limits = {
-    ...policy,
-    maxBytes: policy.maxBytes ?? defaults.maxBytes,
-    timeout: policy.timeout ?? defaults.timeout,
-  };
-  if (/^data:/i.test(url)) return checkForm(decodeDataUrl(url, limits.maxBytes));
+  const { maxPixels = defaults.maxPixels } = policy;
+  const bytes = await encodedPicture(url, policy, signal);
+  await checkPicture(bytes, maxPixels);
+  return bytes;
+}
+
+async function encodedPicture(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
+  const { maxBytes = defaults.maxBytes, timeout = defaults.timeout } = policy;
+  if (/^data:/i.test(url)) return decodeDataUrl(url, maxBytes);
   if (!/^https?:/i.test(url)) {
     throw new ImageRefusedError(
       "invalid_image_url",
@@ -41,7 +47,7 @@ export async function fetchImage(url: string, policy: ImagePolicy, signal?: Abor
       "This server does not fetch images; send the image itself as a data URL (data:image/png;base64,...)",
     );
   }
-  return checkForm(await fetchPublic(url, limits, signal));
+  return fetchPublic(url, { ...policy, maxBytes, timeout }, signal);
 }
 
 function decodeDataUrl(url: string, maxBytes: number): Uint8Array {
@@ -89,30 +95,6 @@ function percentDecode(text: string, maxBytes: number): Buffer {
   }
   if (length > maxBytes) throw tooLarge(maxBytes);
   return bytes.subarray(0, length);
-}
-
-/** What the forms that are taken begin with, and where that stands. */
-const forms: readonly (readonly [at: number, text: string])[] = [
-  [0, "\xff\xd8\xff"],
-  [0, "\x89PNG\r\n\x1a\n"],
-  [0, "GIF87a"],
-  [0, "GIF89a"],
-  [8, "WEBP"],
-  [4, "ftypavif"],
-  [4, "ftypavis"],
-];
-
-/**
- * Refuses what is none of a few kinds of pictures, before a decoder sees it. SVG is a program more than a picture, and
- * what a client sends is not run.
- */
-function checkForm(bytes: Uint8Array): Uint8Array {
-  if (bytes.length === 0) throw new ImageRefusedError("invalid_image", "The image is empty");
-  const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
-  if (!forms.some(([at, text]) => begin.startsWith(text, at))) {
-    throw new ImageRefusedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
-  }
-  return bytes;
 }
 
 function tooLarge(maxBytes: number): ImageRefusedError {
