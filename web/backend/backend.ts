@@ -1,0 +1,82 @@
+/** What answers in the page's name: a server, or a model in the browser. The page knows only this. */
+import type { Decoding, EndReason } from "../../src/chat/engine/engine.ts";
+
+export type { Decoding, EndReason };
+
+/** What is known of the model. */
+export interface ModelInfo {
+  readonly name: string;
+  /** Positions of prompt and answer together, if known. */
+  readonly contextLength?: number;
+  readonly tokensPerImage?: number;
+}
+
+/** One message as the model is shown it. */
+export interface Said {
+  readonly role: "user" | "assistant";
+  readonly text: string;
+  /** Encoded pictures, which come before the text. */
+  readonly pictures: readonly Blob[];
+}
+
+export interface AnswerRequest {
+  /** What was said so far, oldest first; the last is the question. */
+  readonly messages: readonly Said[];
+  /** What the model is told before the conversation. */
+  readonly system?: string;
+  readonly decoding: Decoding;
+}
+
+/** An answer as it comes: texts, then one end. */
+export type AnswerEvent =
+  | { readonly kind: "text"; readonly text: string }
+  /** `tokens`: how many the answer has, if known. */
+  | { readonly kind: "end"; readonly reason: EndReason; readonly tokens?: number };
+
+export interface Backend {
+  /** @throws BackendError */
+  info(signal?: AbortSignal): Promise<ModelInfo>;
+  /**
+   * Answers. Whoever aborts the signal stops the answer; the iteration then throws the signal's reason.
+   * @throws BackendError
+   */
+  answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<AnswerEvent>;
+}
+
+/** A question that only shows one picture asks for its description, in the words that the model was trained with. */
+export function asksForDescription({ messages }: AnswerRequest): boolean {
+  const [first] = messages;
+  return messages.length === 1 && first?.text === "" && first.pictures.length === 1;
+}
+
+/** Why there is no answer, or only a part of one. */
+export type ProblemKind =
+  /** Nobody answers at the address. */
+  | "away"
+  /** A key is needed, or the one that was given is wrong. */
+  | "key"
+  /** Too many ask at once: later it works. */
+  | "busy"
+  /** The model is still being loaded: later it works. */
+  | "loading"
+  /** A picture cannot be read. */
+  | "picture"
+  /** Something else about the question is wrong; the message says what. */
+  | "question"
+  /** The answer was broken off. */
+  | "broken"
+  /** Anything else; the message says what. */
+  | "failed";
+
+export class BackendError extends Error {
+  override name = "BackendError";
+  readonly kind: ProblemKind;
+  /** Seconds after which asking again makes sense, if the server said so. */
+  readonly retryAfter: number | undefined;
+
+  constructor(kind: ProblemKind, message: string, retryAfter?: number) {
+    super(message);
+    this.kind = kind;
+    this.retryAfter = retryAfter;
+  }
+}

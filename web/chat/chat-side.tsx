@@ -1,0 +1,4 @@
+/** The list of chats at the side. */
+export function ChatSide() {
+  return null;
+}

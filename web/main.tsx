@@ -1,0 +1,15 @@
+/** Where the page starts. */
+import { render } from "preact";
+import { App } from "./app.tsx";
+import { followLanguage } from "./shell/language.ts";
+import { followAddress } from "./shell/router.ts";
+import { followTheme } from "./shell/theme.ts";
+import "./style/base.css";
+import "./style/shell.css";
+import "./style/chat.css";
+
+followTheme();
+followLanguage();
+followAddress();
+const root = document.getElementById("app");
+if (root) render(<App />, root);

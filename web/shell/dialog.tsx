@@ -1,0 +1,52 @@
+/** A dialog before everything else: the browser keeps the focus inside, closes it with Esc and gives the focus back. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef } from "preact/hooks";
+import { IconButton } from "./icon-button.tsx";
+import { useWords } from "./language.ts";
+import { shellWords } from "./words.ts";
+
+interface Properties {
+  readonly title: string;
+  readonly onClose: () => void;
+  /** A drawer comes from the side and is as high as the window. */
+  readonly shape?: "box" | "drawer" | "bare";
+  readonly children: ComponentChildren;
+}
+
+export function Dialog({ title, onClose, shape = "box", children }: Properties) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const titleId = useId();
+  const t = useWords(shellWords);
+  useEffect(() => {
+    const element = dialog.current;
+    const before = document.activeElement;
+    element?.showModal();
+    return () => {
+      element?.close();
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
+    };
+  }, []);
+  return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: a click beside the dialog closes it as Esc does
+    <dialog
+      ref={dialog}
+      class={`dialog ${shape}`}
+      aria-labelledby={titleId}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+      onClick={(event) => {
+        if (event.target === dialog.current) onClose();
+      }}
+    >
+      <div class="dialog-sheet">
+        <header class="dialog-head">
+          <h2 id={titleId}>{title}</h2>
+          <IconButton icon="close" name={t.close} onClick={onClose} />
+        </header>
+        {children}
+      </div>
+    </dialog>
+  );
+}
