@@ -1,4 +1,5 @@
 /** Which page is shown for which route. */
+import { type ChatApp, ChatAppProvider } from "./chat/chat-app.ts";
 import { ChatPage } from "./chat/chat-page.tsx";
 import { ChatSide } from "./chat/chat-side.tsx";
 import { route } from "./shell/router.ts";
@@ -6,9 +7,11 @@ import { Shell } from "./shell/shell.tsx";
 import { useStore } from "./shell/store.ts";
 import { TrainingPage } from "./training/training-page.tsx";
 
-export function App() {
+export function App({ chat }: { chat: ChatApp }) {
   const here = useStore(route);
   return (
-    <Shell side={<ChatSide />}>{here.page === "training" ? <TrainingPage /> : <ChatPage chatId={here.id} />}</Shell>
+    <ChatAppProvider value={chat}>
+      <Shell side={<ChatSide />}>{here.page === "training" ? <TrainingPage /> : <ChatPage chatId={here.id} />}</Shell>
+    </ChatAppProvider>
   );
 }

@@ -1,15 +1,19 @@
 /** Where the page starts. */
 import { render } from "preact";
 import { App } from "./app.tsx";
+import { chooseBackend } from "./backend/choose.ts";
+import { ChatApp } from "./chat/chat-app.ts";
 import { followLanguage } from "./shell/language.ts";
 import { followAddress } from "./shell/router.ts";
 import { followTheme } from "./shell/theme.ts";
 import "./style/base.css";
 import "./style/shell.css";
+import "./style/controls.css";
 import "./style/chat.css";
 
 followTheme();
 followLanguage();
 followAddress();
+const chat = await ChatApp.open(await chooseBackend());
 const root = document.getElementById("app");
-if (root) render(<App />, root);
+if (root) render(<App chat={chat} />, root);

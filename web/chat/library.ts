@@ -15,6 +15,9 @@ export class Library {
   /** Told when something could not be kept. */
   readonly #lost: (problem: unknown) => void;
 
+  /** Told which chat was kept or removed. */
+  kept: (id: string) => void = () => {};
+
   constructor(storage: ChatStorage, lost: (problem: unknown) => void = () => {}) {
     this.#storage = storage;
     this.#lost = lost;
@@ -34,7 +37,7 @@ export class Library {
   async put(chat: Chat, pictures?: ReadonlyMap<string, Blob>): Promise<void> {
     this.#show(chat);
     this.#unsaved.delete(chat.id);
-    await this.#storage.save(chat, pictures).catch(this.#lost);
+    await this.#storage.save(chat, pictures).then(() => this.kept(chat.id), this.#lost);
   }
 
   /** Changes a chat now, and keeps it a little later. */
@@ -54,7 +57,7 @@ export class Library {
     this.#timer = undefined;
     const chats = [...this.#unsaved.values()];
     this.#unsaved.clear();
-    await Promise.all(chats.map((chat) => this.#storage.save(chat))).catch(this.#lost);
+    await Promise.all(chats.map((chat) => this.#storage.save(chat).then(() => this.kept(chat.id), this.#lost)));
   }
 
   /** Removes a chat; the returned function brings it back, until `sweep`. */
@@ -62,7 +65,7 @@ export class Library {
     const chat = this.get(id);
     this.chats.update((chats) => chats.filter((one) => one.id !== id));
     this.#unsaved.delete(id);
-    await this.#storage.remove(id).catch(this.#lost);
+    await this.#storage.remove(id).then(() => this.kept(id), this.#lost);
     return async () => {
       if (chat) await this.put(chat);
     };
@@ -76,8 +79,10 @@ export class Library {
   /** Removes everything, at once and for good. */
   async clear(): Promise<void> {
     this.#unsaved.clear();
+    const removed = this.chats.value;
     this.chats.set([]);
     await this.#storage.clear().catch(this.#lost);
+    for (const { id } of removed) this.kept(id);
   }
 
   /** Shows a chat as another tab has left it. */

@@ -1,0 +1,155 @@
+/** Where a question is written and pictures are added. */
+import { useEffect, useRef } from "preact/hooks";
+import { IconButton } from "../shell/icon-button.tsx";
+import { Icon } from "../shell/icons.tsx";
+import { useWords } from "../shell/language.ts";
+import { useStore } from "../shell/store.ts";
+import type { Chat } from "./chat.ts";
+import { useChatApp } from "./chat-app.ts";
+import { useBlobUrl } from "./picture.tsx";
+import type { ReadyPicture } from "./pictures.ts";
+import { chatWords } from "./words.ts";
+
+interface Properties {
+  readonly chat: Chat | undefined;
+  readonly busy: boolean;
+  /** Edits the last question. */
+  readonly onEditLast: () => void;
+}
+
+export function Composer({ chat, busy, onEditLast }: Properties) {
+  const t = useWords(chatWords);
+  const app = useChatApp();
+  const { text, pictures, reading } = useStore(app.draft.state);
+  const field = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    if (field.current) fitHeight(field.current);
+  }, [text]);
+  useEffect(() => {
+    // Not on touch screens, where the focus brings up the keyboard.
+    if (matchMedia("(pointer: fine)").matches) field.current?.focus();
+  }, [chat?.id, pictures.length]);
+
+  const wordless = text.trim() === "";
+  const nothing = wordless && pictures.length === 0;
+  const describes = wordless && pictures.length > 0;
+  const send = () => {
+    if (!busy && !nothing && reading === 0) app.send();
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    // While an input method composes a character, Enter chooses it.
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      send();
+    } else if (event.key === "ArrowUp" && text === "" && chat && !busy) {
+      event.preventDefault();
+      onEditLast();
+    }
+  };
+  const placeholder = pictures.length > 0 ? t.placeholderDescribe : chat ? t.placeholder : t.placeholderFirst;
+  return (
+    <form
+      class="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      {(pictures.length > 0 || reading > 0) && (
+        <ul class="thumbs">
+          {pictures.map((picture) => (
+            <Thumb key={picture.id} picture={picture} />
+          ))}
+          {Array.from({ length: reading }, (_, i) => (
+            <li class="thumb reading" key={`reading-${i}`} />
+          ))}
+        </ul>
+      )}
+      <textarea
+        ref={field}
+        rows={1}
+        aria-label={t.question}
+        placeholder={placeholder}
+        value={text}
+        onInput={(event) => app.draft.write(event.currentTarget.value)}
+        onKeyDown={onKeyDown}
+      />
+      <div class="composer-tools">
+        <PictureInput />
+        <span class="gap" />
+        {busy ? (
+          <button type="button" class="button accent" onClick={() => chat && app.answering.stop(chat.id)}>
+            <Icon name="stop" />
+            {t.stop}
+          </button>
+        ) : (
+          <button type="submit" class="button accent" disabled={nothing || reading > 0}>
+            <Icon name="send" />
+            {describes ? t.describe : t.send}
+          </button>
+        )}
+      </div>
+    </form>
+  );
+}
+
+function Thumb({ picture }: { picture: ReadyPicture }) {
+  const t = useWords(chatWords);
+  const app = useChatApp();
+  const url = useBlobUrl(picture.blob);
+  return (
+    <li class="thumb">
+      <img src={url} alt={picture.name} width={picture.width} height={picture.height} />
+      <IconButton icon="close" name={t.removePicture(picture.name)} onClick={() => app.draft.remove(picture.id)} />
+    </li>
+  );
+}
+
+/** Buttons that let choose pictures, and on touch screens take one. */
+export function PictureInput({ words = false }: { words?: boolean }) {
+  const t = useWords(chatWords);
+  const app = useChatApp();
+  const files = useRef<HTMLInputElement>(null);
+  const camera = useRef<HTMLInputElement>(null);
+  const take = (input: HTMLInputElement) => {
+    app.draft.add([...(input.files ?? [])].map((blob) => ({ blob, name: blob.name })));
+    // The same file can be chosen again.
+    input.value = "";
+  };
+  return (
+    <>
+      <input ref={files} type="file" accept="image/*" multiple hidden onChange={(event) => take(event.currentTarget)} />
+      <input
+        ref={camera}
+        type="file"
+        accept="image/*"
+        capture="environment"
+        hidden
+        onChange={(event) => take(event.currentTarget)}
+      />
+      {words ? (
+        <>
+          <button type="button" class="link" onClick={() => files.current?.click()}>
+            {t.choose}
+          </button>
+          <button type="button" class="button touch-only" onClick={() => camera.current?.click()}>
+            <Icon name="camera" />
+            {t.takePhoto}
+          </button>
+        </>
+      ) : (
+        <>
+          <IconButton icon="picture" name={t.addPictures} onClick={() => files.current?.click()} />
+          <IconButton class="touch-only" icon="camera" name={t.takePhoto} onClick={() => camera.current?.click()} />
+        </>
+      )}
+    </>
+  );
+}
+
+/** Makes a field as high as its text; its style sheet says how high at most. */
+export function fitHeight(field: HTMLTextAreaElement): void {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight}px`;
+}

@@ -1,0 +1,46 @@
+/** What is shown before the first question: what this is, and pictures to begin with. */
+import { useWords } from "../shell/language.ts";
+import { useStore } from "../shell/store.ts";
+import { useChatApp } from "./chat-app.ts";
+import { PictureInput } from "./composer.tsx";
+import { type Example, examples } from "./examples.ts";
+import { chatWords } from "./words.ts";
+
+export function EmptyState() {
+  const t = useWords(chatWords);
+  const app = useChatApp();
+  const connection = useStore(app.connection);
+  const take = async ({ url, name }: Example) => {
+    const response = await fetch(url);
+    app.draft.add([{ blob: await response.blob(), name }]);
+  };
+  return (
+    <div class="empty">
+      <h2>{t.heading}</h2>
+      <p class="introduction">{t.introduction(connection.kind === "ready" ? connection.model.name : "minigpt4")}</p>
+      <p class="drop-line">
+        {t.drop} <PictureInput words />
+      </p>
+      <h3>{t.examples}</h3>
+      <ul class="film">
+        {examples.map((example, i) => (
+          <li key={example.name}>
+            <button
+              type="button"
+              onClick={() => take(example)}
+              aria-label={t.useExample(example.shows)}
+              title={example.source}
+            >
+              <img src={example.url} alt="" />
+              <span class="film-edge">
+                <span>{i + 1}</span>
+                <span>{example.name.replace(/\.\w+$/, "")}</span>
+              </span>
+            </button>
+          </li>
+        ))}
+      </ul>
+      <p class="note">{t.privacy}</p>
+    </div>
+  );
+}

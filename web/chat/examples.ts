@@ -1,0 +1,28 @@
+/** The pictures that come with the project, and where they are from. */
+import sources from "../../examples/pictures/SOURCES.md?raw";
+
+export interface Example {
+  readonly name: string;
+  readonly url: string;
+  readonly shows: string;
+  readonly source: string;
+}
+
+const urls = import.meta.glob<string>("../../examples/pictures/*.jpg", {
+  eager: true,
+  query: "?url",
+  import: "default",
+});
+
+/** The rows of a table of sources: file, what it shows, source and licence. */
+export function readSources(markdown: string): { name: string; shows: string; source: string }[] {
+  return [...markdown.matchAll(/^\|\s*`([^`]+)`\s*\|\s*(.+?)\s*\|\s*(.+?)\s*\|\s*$/gm)].map(
+    ([, name = "", shows = "", source = ""]) => ({ name, shows, source: source.replaceAll("`", "") }),
+  );
+}
+
+/** A picture without a source is not shown. */
+export const examples: readonly Example[] = readSources(sources).flatMap((row) => {
+  const url = urls[`../../examples/pictures/${row.name}`];
+  return url ? [{ ...row, url }] : [];
+});
