@@ -11,6 +11,7 @@ import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
 import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { registerMcp } from "./mcp.ts";
 import { registerPlot } from "./plot.ts";
 import { registerPull } from "./pull.ts";
 import { registerServe } from "./serve.ts";
@@ -21,6 +22,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerDescribe,
   registerChat,
   registerServe,
+  registerMcp,
   registerPull,
   registerInspect,
   registerExport,

@@ -1,0 +1,103 @@
+/** `minigpt4 mcp`: a Model Context Protocol server on standard input and output. */
+import { Console } from "node:console";
+import { statSync } from "node:fs";
+import { resolve } from "node:path";
+import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
+import { type Command, InvalidArgumentError } from "commander";
+import type { Engine } from "../chat/engine/engine.ts";
+import { LocalEngine } from "../chat/engine/local-engine.ts";
+import { modelPath } from "../chat/minigpt4.ts";
+import { quote } from "../checkpoints/quote.ts";
+import { createMcpServer } from "../server/mcp.ts";
+import { WholeLines } from "../server/whole-lines.ts";
+import { untilInterrupted } from "./interrupt.ts";
+import { addModelOptions, type ModelFlags } from "./options.ts";
+import { downloadDisplay } from "./progress.ts";
+
+interface McpFlags extends ModelFlags {
+  readonly allowFolder?: readonly string[];
+}
+
+/** Of one message; a picture in base64 has to fit. */
+const maxMessageBytes = 64 * 1024 * 1024;
+
+export function registerMcp(program: Command): void {
+  const command = program
+    .command("mcp")
+    .summary("offer the model to MCP clients, such as assistants and editors")
+    .description(
+      "A Model Context Protocol server on standard input and output, with the tools describe_picture and ask_about_picture. " +
+        "The model is loaded when a tool is first called.",
+    )
+    .option(
+      "--allow-folder <folder>",
+      "read picture files from this folder only (repeatable); default: the working directory and the client's roots",
+      (folder: string, before: readonly string[] = []) => [...before, existingFolder(folder)],
+    );
+  addModelOptions(command)
+    .addHelpText(
+      "after",
+      `
+What most clients need in their configuration:
+  {
+    "mcpServers": {
+      "minigpt4": {
+        "command": "npx",
+        "args": ["minigpt4", "mcp", "--allow-folder", "/home/me/Pictures"]
+      }
+    }
+  }`,
+    )
+    .action((flags: McpFlags) => serve(flags, program.version() ?? ""));
+}
+
+function existingFolder(path: string): string {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return resolve(path);
+  throw new InvalidArgumentError("There is no such folder.");
+}
+
+async function serve({ model, device, precision, allowFolder }: McpFlags, version: string): Promise<void> {
+  // Whatever else is printed must not get between the messages of the protocol.
+  globalThis.console = new Console(process.stderr);
+  const path = modelPath(model);
+  const interrupted = untilInterrupted();
+  const ending = new AbortController();
+  const { onProgress, stop } = downloadDisplay();
+  let engine: Promise<Engine> | undefined;
+  const openEngine = () => {
+    engine ??= LocalEngine.load(path, model, { device, precision, pull: { onProgress, signal: ending.signal } })
+      .catch((error) => {
+        // The next call tries again.
+        engine = undefined;
+        throw error;
+      })
+      .finally(stop);
+    return engine;
+  };
+  const server = createMcpServer(openEngine, { version, allowedFolders: allowFolder });
+  server.server.onerror = (error) => console.error(`error: ${quote(error.message.replace(/\s+/g, " "))}`);
+  const closed = new Promise<void>((resolve) => {
+    server.server.onclose = resolve;
+  });
+  let failure: Error | undefined;
+  const lines = new WholeLines(maxMessageBytes)
+    // What was asked right before the end is given a turn to be answered.
+    .once("end", () => setImmediate(() => server.close()))
+    .once("error", (error) => {
+      failure = new Error(`${error.message}; give a large picture as the path of a file`);
+      void server.close();
+    });
+  interrupted.addEventListener("abort", () => server.close());
+  if (process.stdin.isTTY)
+    console.error("Waiting for an MCP client on standard input; --help shows how clients start this.");
+  // The limit is that of the lines; the SDK's own would close the connection without a word.
+  const transport = new StdioServerTransport(lines, process.stdout, { maxBufferSize: Number.POSITIVE_INFINITY });
+  await server.connect(transport);
+  process.stdin.pipe(lines);
+  await closed;
+  process.stdin.destroy();
+  ending.abort();
+  await engine?.then((opened) => opened.release()).catch(() => {});
+  interrupted.throwIfAborted();
+  if (failure) throw failure;
+}

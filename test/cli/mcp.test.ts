@@ -1,0 +1,164 @@
+import { join } from "node:path";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { getDefaultEnvironment, StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { commandLine, minigpt4, outcome, picture, start } from "./command.ts";
+import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+const cat = picture("cat.jpg");
+const flags = ["mcp", "--model", model, "--allow-folder", join(cat, "..")];
+const client = new Client({ name: "test", version: "1" });
+let stderr = "";
+
+beforeAll(async () => {
+  const [command = "", ...args] = commandLine(flags);
+  const transport = new StdioClientTransport({ command, args, env: getDefaultEnvironment(), stderr: "pipe" });
+  transport.stderr?.on("data", (text) => {
+    stderr += text;
+  });
+  await client.connect(transport);
+});
+afterAll(() => client.close());
+
+async function call(name: string, args: Record<string, unknown>) {
+  return CallToolResultSchema.parse(await client.callTool({ name, arguments: args }));
+}
+
+/** Messages as a client without a library would write them. */
+function lines(...messages: readonly (object | string)[]): string {
+  return messages.map((message) => `${typeof message === "string" ? message : JSON.stringify(message)}\n`).join("");
+}
+
+const initialize = {
+  jsonrpc: "2.0",
+  id: 1,
+  method: "initialize",
+  params: { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "test", version: "1" } },
+};
+
+function toolCall(id: number, args: Record<string, unknown>) {
+  return { jsonrpc: "2.0", id, method: "tools/call", params: { name: "describe_picture", arguments: args } };
+}
+
+test("the official client lists the tools, has a picture described, and asks about it", async () => {
+  const { tools } = await client.listTools();
+  expect(tools.map(({ name }) => name)).toEqual(["describe_picture", "ask_about_picture"]);
+  const described = await minigpt4(["describe", cat, "--model", model, "--max-new-tokens", "8", "--json"]);
+  const { description } = JSON.parse(described.stdout);
+  expect(await call("describe_picture", { picture: cat, max_new_tokens: 8 })).toMatchObject({
+    content: [{ type: "text", text: description }],
+    structuredContent: { description, finish_reason: "length" },
+  });
+  const { structuredContent } = await call("ask_about_picture", {
+    question: "What is it?",
+    pictures: [cat, picture("coffee.jpg")],
+    max_new_tokens: 8,
+  });
+  expect(structuredContent).toEqual({ answer: expect.stringMatching(/./), finish_reason: "length" });
+});
+
+test("a wrong path and a path outside are the tool's errors", async () => {
+  const missing = await call("describe_picture", { picture: join(cat, "..", "dog.jpg") });
+  expect(missing).toMatchObject({
+    isError: true,
+    content: [{ text: expect.stringContaining("there is no such file") }],
+  });
+  const outside = await call("describe_picture", { picture: join(model, "config.json") });
+  expect(outside).toMatchObject({
+    isError: true,
+    content: [{ text: expect.stringContaining("outside of the allowed") }],
+  });
+  expect(stderr).toBe("");
+});
+
+test("a cancelled answer ends, and the next question is answered", async () => {
+  const cancelling = new AbortController();
+  const params = { name: "describe_picture", arguments: { picture: cat, max_new_tokens: 400 } };
+  const started = performance.now();
+  const cancelled = client.callTool(params, CallToolResultSchema, {
+    signal: cancelling.signal,
+    onprogress: ({ progress }) => progress === 3 && cancelling.abort("enough"),
+  });
+  await expect(cancelled).rejects.toThrow("enough");
+  expect(await call("describe_picture", { picture: cat, max_new_tokens: 2 })).toHaveProperty("structuredContent");
+  expect(performance.now() - started).toBeLessThan(10_000);
+});
+
+test("garbage on standard input is reported on standard error; nothing but answers goes to standard output", async () => {
+  const child = start(flags);
+  const ended = outcome(child);
+  child.stdin?.write(
+    lines(
+      "garbage",
+      '{"jsonrpc": "2.0"}',
+      "[]",
+      "\u0000",
+      initialize,
+      toolCall(2, { picture: cat, max_new_tokens: 2 }),
+    ),
+  );
+  let answers = 0;
+  child.stdout?.on("data", (text: string) => {
+    answers += text.split("\n").length - 1;
+    if (answers === 2) child.stdin?.end();
+  });
+  const { code, stdout, stderr } = await ended;
+  expect(code).toBe(0);
+  const messages = stdout.trimEnd().split("\n");
+  expect(messages.map((message) => JSON.parse(message).id)).toEqual([1, 2]);
+  expect(stderr.trimEnd().split("\n")).toEqual(Array(4).fill(expect.stringMatching(/^error: /)));
+});
+
+test("the end of standard input ends the server, also in the middle of an answer", async () => {
+  const child = start(flags);
+  const ended = outcome(child);
+  const long = { ...toolCall(2, { picture: cat, max_new_tokens: 400 }) };
+  child.stdin?.write(lines(initialize, { ...long, params: { ...long.params, _meta: { progressToken: "p" } } }));
+  child.stdout?.on("data", (text: string) => text.includes('"progress":3') && child.stdin?.end());
+  const started = performance.now();
+  expect(await ended).toMatchObject({ code: 0, stderr: "" });
+  expect(performance.now() - started).toBeLessThan(20_000);
+});
+
+test("what was asked before the end is answered, and initialize does not wait for the model", async () => {
+  const list = { jsonrpc: "2.0", id: 2, method: "tools/list" };
+  const { code, stdout } = await minigpt4(["mcp"], lines(initialize, list), { MINIGPT4_CACHE: join(folder, "none") });
+  expect(code).toBe(0);
+  expect(stdout.trimEnd().split("\n")).toHaveLength(2);
+});
+
+test("Ctrl-C ends with 130", async () => {
+  const child = start(flags);
+  child.stdin?.write(lines(initialize));
+  child.stdout?.once("data", () => child.kill("SIGINT"));
+  expect(await outcome(child)).toMatchObject({ code: 130, stderr: "" });
+});
+
+test("a model or folder that is not there is said at once", async () => {
+  const noModel = await minigpt4(["mcp", "--model", "enormous"]);
+  expect(noModel).toMatchObject({ code: 1, stdout: "" });
+  expect(noModel.stderr).toMatch(/^error: There is no model "enormous"/);
+  const noFolder = await minigpt4(["mcp", "--allow-folder", join(folder, "nowhere")]);
+  expect(noFolder).toMatchObject({ code: 2, stdout: "" });
+  expect(noFolder.stderr).toContain("There is no such folder");
+});
+
+test("--help shows what clients need", async () => {
+  const { stdout } = await minigpt4(["mcp", "--help"]);
+  const snippet = JSON.parse(stdout.slice(stdout.indexOf("{")));
+  expect(snippet.mcpServers.minigpt4.args.slice(0, 3)).toEqual(["minigpt4", "mcp", "--allow-folder"]);
+});
+
+test("a message too long for the server ends it with a reason", async () => {
+  const child = start(flags);
+  child.stdin?.on("error", () => {});
+  const ended = outcome(child);
+  const chunk = "A".repeat(1 << 20);
+  for (let i = 0; i < 66; i++) child.stdin?.write(chunk);
+  const { code, stderr } = await ended;
+  expect(code).toBe(1);
+  expect(stderr).toContain("give a large picture as the path of a file");
+});

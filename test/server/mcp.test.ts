@@ -1,0 +1,243 @@
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
+import { CallToolResultSchema, ListRootsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
+import fc from "fast-check";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Question } from "../../src/chat/engine/engine.ts";
+import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { createMcpServer, type McpOptions } from "../../src/server/mcp.ts";
+import { picture } from "../cli/command.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+
+const cat = picture("cat.jpg");
+const coffee = picture("coffee.jpg");
+const pictures = join(cat, "..");
+const folder = temporaryFolder();
+let engine: LocalEngine;
+
+beforeAll(async () => {
+  engine = await LocalEngine.load(tinyModel(folder), "tiny");
+});
+afterAll(() => engine.release());
+
+/** A client that is connected to a server of its own; `roots` are what it offers. */
+async function connect(options: Partial<McpOptions> = {}, roots?: readonly string[], open = async () => engine) {
+  const server = createMcpServer(open, { version: "1.2.3", workingDirectory: folder, ...options });
+  const client = new Client({ name: "test", version: "1" }, { capabilities: roots ? { roots: {} } : {} });
+  if (roots) client.setRequestHandler(ListRootsRequestSchema, () => ({ roots: roots.map((uri) => ({ uri })) }));
+  const [here, there] = InMemoryTransport.createLinkedPair();
+  await Promise.all([server.connect(there), client.connect(here)]);
+  return client;
+}
+
+/** The result of a call: its structured content, or the text of its error. */
+async function call(client: Client, name: string, args: Record<string, unknown>) {
+  const { content, structuredContent, isError } = CallToolResultSchema.parse(
+    await client.callTool({ name, arguments: { max_new_tokens: 8, ...args } }),
+  );
+  const text = content.map((part) => (part.type === "text" ? part.text : "")).join("");
+  return isError ? { error: text } : { text, structured: structuredContent };
+}
+
+/** What the engine itself answers. */
+async function answered(question: Partial<Question> & Pick<Question, "turns" | "pictures">): Promise<string> {
+  let text = "";
+  for await (const event of engine.answer({ maxNewTokens: 8, ...question })) {
+    if (event.kind === "text") text += event.text;
+  }
+  return text.trim();
+}
+
+test("the tools say what they take, that they change nothing, and who serves them", async () => {
+  const client = await connect();
+  expect(client.getServerVersion()).toMatchObject({ name: "minigpt4", version: "1.2.3" });
+  expect(client.getInstructions()).toContain("can be wrong");
+  const { tools } = await client.listTools();
+  expect(tools.map(({ name, inputSchema: { required } }) => [name, required])).toEqual([
+    ["describe_picture", ["picture"]],
+    ["ask_about_picture", ["question", "pictures"]],
+  ]);
+  for (const tool of tools) {
+    expect(tool.annotations).toEqual({ readOnlyHint: true, openWorldHint: false });
+    expect(tool.title).toBeTruthy();
+    expect(tool.outputSchema?.required).toContain("finish_reason");
+  }
+});
+
+test("a description is the engine's, as text and structured, from a path and from data", async () => {
+  const client = await connect({ allowedFolders: [pictures] });
+  const description = await answered({ turns: "describe", pictures: [cat] });
+  const expected = { text: description, structured: { description, finish_reason: "length" } };
+  expect(await call(client, "describe_picture", { picture: cat })).toEqual(expected);
+  const data = readFileSync(cat).toString("base64");
+  expect(await call(client, "describe_picture", { picture: { data, mimeType: "image/jpeg" } })).toEqual(expected);
+});
+
+test("a question, several pictures, earlier turns, sampling with a seed", async () => {
+  const client = await connect({ allowedFolders: [pictures] });
+  const asked = {
+    question: "And now?",
+    pictures: [cat, coffee],
+    earlier_turns: [{ question: "What is this?", answer: "A cat and a cup." }],
+    temperature: 1,
+    seed: 7,
+  };
+  const answer = await answered({
+    turns: [
+      { role: "user", text: "What is this?", images: 2 },
+      { role: "assistant", text: "A cat and a cup." },
+      { role: "user", text: "And now?" },
+    ],
+    pictures: [cat, coffee],
+    temperature: 1,
+    seed: 7,
+  });
+  expect(await call(client, "ask_about_picture", asked)).toMatchObject({ structured: { answer } });
+  for (const change of [{ seed: 8 }, { earlier_turns: [] }, { pictures: [coffee, cat] }, { question: "Why?" }]) {
+    const other = await call(client, "ask_about_picture", { ...asked, ...change });
+    expect(other.structured?.answer, JSON.stringify(change)).not.toBe(answer);
+  }
+});
+
+test("without --allow-folder: the working directory and the client's roots", async () => {
+  const roots = ["file://%", pathToFileURL(pictures).href];
+  const offering = await connect({}, roots);
+  expect(await call(offering, "describe_picture", { picture: cat })).toHaveProperty("structured");
+  const beside = await connect({ workingDirectory: pictures });
+  expect(await call(beside, "describe_picture", { picture: "cat.jpg" })).toHaveProperty("structured");
+  const neither = await connect();
+  const refused = await call(neither, "describe_picture", { picture: cat });
+  expect(refused.error).toContain(`${cat} is outside of the allowed folders (allowed are ${folder})`);
+  const strict = await connect({ allowedFolders: [folder] }, roots);
+  expect((await call(strict, "describe_picture", { picture: cat })).error).toContain("outside of the allowed folders");
+  const whole = await connect({ workingDirectory: join(folder, "/").replace(/(?<=^(\w:)?[\\/]).*/, "") });
+  expect((await call(whole, "describe_picture", { picture: cat })).error).toContain("no folder is allowed");
+});
+
+test("no way leads out of the allowed folders", async () => {
+  const allowed = join(folder, "allowed");
+  mkdirSync(join(folder, "allowed-too"), { recursive: true });
+  mkdirSync(join(allowed, "deep"), { recursive: true });
+  for (const place of [folder, join(folder, "allowed-too"), join(allowed, "deep")]) {
+    writeFileSync(join(place, "cat.jpg"), readFileSync(cat));
+  }
+  // A junction, as Windows lets anyone make.
+  symlinkSync(folder, join(allowed, "out"), "junction");
+  symlinkSync(join(allowed, "deep"), join(folder, "in"), "junction");
+  const client = await connect({ workingDirectory: allowed, allowedFolders: [allowed, join(folder, "in")] });
+  const of = (path: string) => call(client, "describe_picture", { picture: path });
+  expect(await of("deep/cat.jpg")).toHaveProperty("structured");
+  expect(await of("deep/../deep/cat.jpg")).toHaveProperty("structured");
+  expect(await of(join(folder, "in", "cat.jpg")), "an allowed link").toHaveProperty("structured");
+  expect((await of("out/cat.jpg")).error).toContain("out/cat.jpg is a link that leads out of the allowed folders");
+  for (const path of [
+    "../cat.jpg",
+    "../allowed-too/cat.jpg",
+    join(folder, "cat.jpg"),
+    "..",
+    "/etc/passwd",
+    "//host/a.jpg",
+  ]) {
+    expect((await of(path)).error, path).toContain("is outside of the allowed folders");
+  }
+  // What is outside is refused alike, whether it is there or not.
+  expect((await of("../missing.jpg")).error).toContain("is outside of the allowed folders");
+});
+
+test("any path that climbs out is refused", async () => {
+  const allowed = join(folder, "climb");
+  mkdirSync(allowed);
+  const client = await connect({ workingDirectory: allowed, allowedFolders: [allowed] });
+  const step = fc.constantFrom("..", ".", "climb", "a", "..a", "a..", "");
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 8 }), async (steps) => {
+      const path = `./${steps.join("/")}`;
+      const { error } = await call(client, "describe_picture", { picture: path });
+      const way = relative(allowed, join(allowed, path));
+      const climbs = way === ".." || /^\.\.[\\/]/.test(way);
+      expect(error?.includes("is outside of the allowed folders"), `${path}: ${error}`).toBe(climbs);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test.each<[string, Record<string, unknown>, string]>([
+  ["a missing file", { picture: "missing.jpg" }, "missing.jpg cannot be read: there is no such file"],
+  ["a folder", { picture: "." }, "is a folder, not a picture"],
+  ["no picture", { picture: "config.json" }, "is not a picture that can be read"],
+  ["data that is no base64", { picture: { data: "a cat", mimeType: "image/png" } }, "is not base64"],
+  ["data that is no picture", { picture: { data: "AAAA", mimeType: "image/png" } }, "is not a picture"],
+  [
+    "a media type that is no picture's",
+    { picture: { data: "AAAA", mimeType: "text/html" } },
+    "media type begins with image/",
+  ],
+  ["a word that no tool knows", { picture: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
+  ["a number out of bounds", { picture: "cat.jpg", temperature: -1 }, "temperature"],
+  ["more tokens than there is room for", { picture: cat, max_new_tokens: 100_000 }, "maxNewTokens is 100000"],
+])("%s is the tool's error, and the next call works", async (_, args, message) => {
+  const model = join(folder, "tiny");
+  const client = await connect({ workingDirectory: model, allowedFolders: [model, pictures] });
+  expect((await call(client, "describe_picture", args)).error).toContain(message);
+  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+});
+
+test("progress: numbers that grow, and the answer so far", async () => {
+  const client = await connect({ allowedFolders: [pictures] });
+  const told: { progress: number; message?: string }[] = [];
+  const params = { name: "describe_picture", arguments: { picture: cat, max_new_tokens: 8 } };
+  const { structuredContent } = CallToolResultSchema.parse(
+    await client.callTool(params, CallToolResultSchema, { onprogress: (progress) => told.push(progress) }),
+  );
+  expect(told.map(({ progress }) => progress)).toEqual(told.map((_, i) => i));
+  expect(told[0]?.message).toBe("Loading the model");
+  expect(told.length).toBeGreaterThan(4);
+  expect(told.at(-1)?.message).toBe(structuredContent?.description);
+});
+
+test("a cancelled call stops the engine", async () => {
+  let [pieces, ended] = [0, false];
+  const listened: LocalEngine = Object.create(engine, {
+    answer: {
+      async *value(question: Question, signal?: AbortSignal) {
+        try {
+          for await (const event of engine.answer(question, signal)) {
+            pieces++;
+            yield event;
+          }
+        } finally {
+          ended = true;
+        }
+      },
+    },
+  });
+  const client = await connect({ allowedFolders: [pictures] }, undefined, async () => listened);
+  const cancelling = new AbortController();
+  const params = { name: "ask_about_picture", arguments: { question: "Why?", pictures: [cat], max_new_tokens: 400 } };
+  const answer = client.callTool(params, CallToolResultSchema, {
+    signal: cancelling.signal,
+    onprogress: ({ progress }) => progress === 3 && cancelling.abort(),
+  });
+  await expect(answer).rejects.toThrow();
+  await expect.poll(() => ended).toBe(true);
+  expect(pieces).toBeLessThan(100);
+  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+});
+
+test("a model that cannot be loaded is each call's error, until it can", async () => {
+  let tries = 0;
+  const open = async () => {
+    if (++tries === 1) throw new Error("the language model could not be fetched");
+    return engine;
+  };
+  const client = await connect({ allowedFolders: [pictures] }, undefined, open);
+  await client.listTools();
+  expect(tries).toBe(0);
+  expect(await call(client, "describe_picture", { picture: cat })).toEqual({
+    error: "the language model could not be fetched",
+  });
+  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+});
