@@ -1,0 +1,99 @@
+/** The examples as their first lines say to run them, with a tiny model in place of the one that comes with the package. */
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { MiniGPT4 } from "../src/index.ts";
+import { outcome, picture } from "./cli/command.ts";
+import { temporaryFolder, tinyModel } from "./cli/tiny-model.ts";
+
+const root = join(import.meta.dirname, "..");
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+const cat = picture("cat.jpg");
+
+function start(name: string, ...args: readonly string[]) {
+  return spawn(process.execPath, ["--import", "tsx", join("examples", `${name}.ts`), ...args, model], { cwd: root });
+}
+
+const run = (name: string, ...args: readonly string[]) => outcome(start(name, ...args));
+
+async function described(options = {}): Promise<string> {
+  const loaded = await MiniGPT4.load(model);
+  try {
+    return await loaded.describe(cat, options);
+  } finally {
+    await loaded.release();
+  }
+}
+
+test("describe-folder: a line for each picture; a damaged one is told apart", async () => {
+  const pictures = join(folder, "pictures");
+  mkdirSync(pictures);
+  writeFileSync(join(pictures, "cat.jpg"), readFileSync(cat));
+  writeFileSync(join(pictures, "damaged.png"), "no picture");
+  writeFileSync(join(pictures, "notes.txt"), "no picture either");
+  const { code, stdout, stderr } = await run("describe-folder", pictures);
+  expect(stderr).toMatch(/^.*damaged\.png is not a picture.*\n$/);
+  const lines = stdout.trimEnd().split("\n");
+  expect(lines.map((line) => JSON.parse(line))).toEqual([{ file: "cat.jpg", description: await described() }]);
+  expect(code).toBe(0);
+});
+
+test("chat: three questions and their answers are the history", async () => {
+  const { code, stdout, stderr } = await run("chat", cat);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  const history = stdout.slice(stdout.indexOf("What was said:"));
+  expect(history.match(/^(user|assistant): /gm)).toEqual(Array(3).fill(["user: ", "assistant: "]).flat());
+});
+
+test("cancel and time-limit: an answer that is stopped ends the example without an error", async () => {
+  const cancelled = start("cancel", cat);
+  cancelled.stdout.once("data", () => cancelled.kill("SIGINT"));
+  expect(await outcome(cancelled)).toMatchObject({ code: 0, stderr: "" });
+  const { code, stdout, stderr } = await run("time-limit", cat, "1");
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout).toContain("(not finished after 1 ms)");
+});
+
+test("sampling: a seed draws the same description, another one another", async () => {
+  const { code, stdout } = await run("sampling", cat);
+  expect(code).toBe(0);
+  for (const seed of [1, 2, 3]) {
+    expect(stdout).toContain(await described({ temperature: 0.8, topP: 0.9, maxNewTokens: 60, seed }));
+  }
+  expect(stdout).toContain(`likeliest words: ${await described({ maxNewTokens: 60 })}`);
+});
+
+test("several-pictures: from a file and from memory", async () => {
+  const { code, stdout, stderr } = await run("several-pictures", cat, picture("coffee.jpg"));
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout.trim()).not.toBe("");
+});
+
+test("http-endpoint: describes a body, refuses what is no picture, ends on Ctrl-C", async () => {
+  const child = start("http-endpoint", "0");
+  const ended = outcome(child);
+  const url = await new Promise<string>((resolve) => child.stdout.once("data", (text) => resolve(`${text}`.trim())));
+  const post = async (body: Uint8Array<ArrayBuffer> | string) => {
+    const response = await fetch(url, { method: "POST", body });
+    return [response.status, await response.json()];
+  };
+  expect(await post(new Uint8Array(readFileSync(cat)))).toEqual([200, { description: await described() }]);
+  expect(await post("no picture")).toEqual([422, { error: expect.stringContaining("is not a picture") }]);
+  expect(await post("a".repeat(10_000_001))).toEqual([413, { error: expect.any(String) }]);
+  child.kill("SIGINT");
+  expect(await ended).toMatchObject({ code: 0, stderr: "" });
+});
+
+test("every example says in its first lines how to run it, and knows the package by its name", () => {
+  const examples = readdirSync(join(root, "examples")).filter((name) => name.endsWith(".ts"));
+  expect(examples.length).toBeGreaterThanOrEqual(7);
+  for (const name of examples) {
+    const source = readFileSync(join(root, "examples", name), "utf8");
+    expect(source.split("\n").slice(0, 4).join("\n")).toContain(`npx tsx examples/${name}`);
+    expect([...source.matchAll(/ from "(.*)"/g)].map(([, from]) => from)).toSatisfy((all: string[]) =>
+      all.every((from) => from === "minigpt4" || from.startsWith("node:")),
+    );
+  }
+});
