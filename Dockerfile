@@ -1,0 +1,36 @@
+# syntax=docker/dockerfile:1
+
+# What is needed for building stays in this stage.
+FROM node:22-bookworm-slim AS build
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci
+COPY . .
+RUN npm run build
+RUN npm prune --omit=dev
+# The engine comes with its libraries for all systems: 220 MB that Linux cannot use.
+RUN rm -rf node_modules/onnxruntime-node/bin/napi-v*/darwin node_modules/onnxruntime-node/bin/napi-v*/win32
+
+FROM node:22-bookworm-slim
+LABEL org.opencontainers.image.title="minigpt4" \
+      org.opencontainers.image.description="MiniGPT-4 in TypeScript: a server that answers questions about pictures" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV NODE_ENV=production \
+    MINIGPT4_CACHE=/var/cache/minigpt4
+WORKDIR /app
+COPY --from=build /app/package.json /app/LICENSE ./
+COPY --from=build /app/node_modules node_modules
+COPY --from=build /app/models models
+COPY --from=build /app/examples/pictures examples/pictures
+COPY --from=build /app/dist dist
+RUN chmod +x dist/cli/main.js && ln -s /app/dist/cli/main.js /usr/local/bin/minigpt4
+# A new volume takes its owner from here.
+RUN install -d -o node -g node /var/cache/minigpt4
+VOLUME /var/cache/minigpt4
+USER node
+EXPOSE 8000
+# The language model may have to be fetched before the first answer.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5m --start-interval=2s \
+  CMD ["node", "-e", "fetch('http://127.0.0.1:8000/health').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["minigpt4"]
+CMD ["serve", "--host", "0.0.0.0"]
