@@ -1,7 +1,7 @@
 /** Describes the pictures of a folder, one JSON object a line: `npx tsx examples/describe-folder.ts FOLDER > pictures.jsonl` */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { MiniGPT4, PictureError } from "minigpt4";
+import { MiniGPT4, QuestionError } from "minigpt4";
 
 const [folder = "examples/pictures", name = "nano"] = process.argv.slice(2);
 
@@ -12,7 +12,7 @@ for (const file of (await readdir(folder)).sort()) {
     console.log(JSON.stringify({ file, description: await model.describe(join(folder, file)) }));
   } catch (error) {
     // A damaged picture should not end the whole run.
-    if (!(error instanceof PictureError)) throw error;
+    if (!(error instanceof QuestionError)) throw error;
     console.error(error.message);
   }
 }

@@ -1,6 +1,6 @@
 /** A MiniGPT-4 that is ready to use: describes pictures, and talks about them. */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { PullOptions } from "../checkpoints/pull.ts";
 import { type AnswerOptions, Conversation } from "./conversation.ts";
 import type { Engine, Picture } from "./engine/engine.ts";
@@ -26,7 +26,8 @@ export class MiniGPT4 {
    * @throws Error naming what is missing or does not fit
    */
   static async load(nameOrFolder: string, options: LoadOptions = {}): Promise<MiniGPT4> {
-    return new MiniGPT4(await ThreadEngine.load(modelPath(nameOrFolder), nameOrFolder, options));
+    const path = modelPath(nameOrFolder);
+    return new MiniGPT4(await ThreadEngine.load(path, basename(resolve(path)), options));
   }
 
   /** What a picture shows, in the form that the model was trained to describe with. */

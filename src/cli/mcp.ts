@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Engine } from "../chat/engine/engine.ts";
-import { LocalEngine } from "../chat/engine/local-engine.ts";
+import { ThreadEngine } from "../chat/engine/thread-engine.ts";
 import { modelPath } from "../chat/minigpt4.ts";
 import { quote } from "../checkpoints/quote.ts";
 import { createMcpServer } from "../server/mcp.ts";
@@ -65,7 +65,7 @@ async function serve({ model, device, precision, allowFolder }: McpFlags, versio
   const { onProgress, stop } = downloadDisplay();
   let engine: Promise<Engine> | undefined;
   const openEngine = () => {
-    engine ??= LocalEngine.load(path, model, { device, precision, pull: { onProgress, signal: ending.signal } })
+    engine ??= ThreadEngine.load(path, model, { device, precision, pull: { onProgress, signal: ending.signal } })
       .catch((error) => {
         // The next call tries again.
         engine = undefined;

@@ -1,16 +1,14 @@
 /** `minigpt4 serve`: an HTTP server that clients of OpenAI's API can ask, and a page. */
 import { isIP } from "node:net";
-import { basename, join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { pino } from "pino";
-import { LocalEngine } from "../chat/engine/local-engine.ts";
-import { modelPath } from "../chat/minigpt4.ts";
 import { readApiKeys } from "../server/api-keys.ts";
 import { startServer } from "../server/serve.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { loadModel } from "./load.ts";
 import { addModelOptions, integerBetween, type ModelFlags, numberBetween } from "./options.ts";
-import { downloadDisplay } from "./progress.ts";
 
 interface ServeFlags extends ModelFlags {
   readonly host: string;
@@ -82,7 +80,10 @@ async function serve(flags: ServeFlags): Promise<void> {
       `warning: whoever reaches ${flags.host} can use this server; set MINIGPT4_API_KEYS to ask for keys (see docs/server.md)`,
     );
   }
-  const engine = await loadEngine(flags, stop);
+  const { engine } = await loadModel(flags, stop, {
+    maxBatch: flags.maxConcurrent,
+    pictures: { maxPixels: flags.maxPixels },
+  });
   try {
     const server = await startServer({
       engine,
@@ -107,19 +108,6 @@ async function serve(flags: ServeFlags): Promise<void> {
     await server.close(graceMs);
   } finally {
     await engine.release();
-  }
-}
-
-async function loadEngine({ model, device, precision }: ModelFlags, signal: AbortSignal): Promise<LocalEngine> {
-  const { onProgress, stop } = downloadDisplay();
-  try {
-    const path = modelPath(model);
-    const pull = { onProgress, signal };
-    const engine = await LocalEngine.load(path, basename(resolve(path)), { device, precision, pull });
-    signal.throwIfAborted();
-    return engine;
-  } finally {
-    stop();
   }
 }
 

@@ -7,7 +7,8 @@ import { CallToolResultSchema, ListRootsRequestSchema } from "@modelcontextproto
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Question } from "../../src/chat/engine/engine.ts";
-import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import type { LocalEngine } from "../../src/chat/engine/local-engine.ts";
 import { createMcpServer, type McpOptions } from "../../src/server/mcp.ts";
 import { picture } from "../cli/command.ts";
 import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
@@ -19,7 +20,7 @@ const folder = temporaryFolder();
 let engine: LocalEngine;
 
 beforeAll(async () => {
-  engine = await LocalEngine.load(tinyModel(folder), "tiny");
+  engine = await loadEngine(tinyModel(folder), "tiny");
 });
 afterAll(() => engine.release());
 
@@ -177,7 +178,6 @@ test.each<[string, Record<string, unknown>, string]>([
   ],
   ["a word that no tool knows", { picture: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
   ["a number out of bounds", { picture: "cat.jpg", temperature: -1 }, "temperature"],
-  ["more tokens than there is room for", { picture: cat, max_new_tokens: 100_000 }, "maxNewTokens is 100000"],
 ])("%s is the tool's error, and the next call works", async (_, args, message) => {
   const model = join(folder, "tiny");
   const client = await connect({ workingDirectory: model, allowedFolders: [model, pictures] });

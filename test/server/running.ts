@@ -3,14 +3,15 @@ import { readFileSync } from "node:fs";
 import OpenAI from "openai";
 import { afterAll, afterEach } from "vitest";
 import type { AnswerEvent, Engine, Question } from "../../src/chat/engine/engine.ts";
-import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import type { LocalEngine } from "../../src/chat/engine/local-engine.ts";
 import { type RunningServer, type ServerOptions, startServer } from "../../src/server/serve.ts";
 import { picture } from "../cli/command.ts";
 import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
 
 /** The engine of a test file, which is released after its tests. */
 export async function tinyEngine(): Promise<LocalEngine> {
-  const engine = await LocalEngine.load(tinyModel(temporaryFolder()), "tiny");
+  const engine = await loadEngine(tinyModel(temporaryFolder()), "tiny");
   afterAll(() => engine.release());
   return engine;
 }
