@@ -1,5 +1,6 @@
 /**
- * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data] [--json]`.
+ * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
+ * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -14,6 +15,7 @@ import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
 import type { Contest } from "./paired.ts";
 import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
+import { benchServing, type Spread } from "./serving.ts";
 import { benchStage1 } from "./stage1.ts";
 import { proportions } from "./stage1-shapes.ts";
 import { benchTraining } from "./training.ts";
@@ -25,6 +27,10 @@ const { values, positionals } = parseArgs({
     threads: { type: "string", default: "2" },
     rounds: { type: "string", default: "7" },
     gguf: { type: "string" },
+    model: { type: "string", default: "nano" },
+    precision: { type: "string", default: "float32" },
+    chats: { type: "string", default: "1,4,16" },
+    seconds: { type: "string", default: "300" },
   },
 });
 const threads = Number(values.threads);
@@ -80,6 +86,25 @@ if (chosen("data")) {
     if (values.json) console.log(JSON.stringify({ name: what, share, explanation }));
     else console.log(`${what}: ${(100 * share).toFixed(1)}% of a step (${explanation})`);
   }
+}
+
+if (chosen("serving")) {
+  const { model, precision } = values;
+  const chats = values.chats.split(",").map(Number);
+  let alone: number | undefined;
+  await benchServing(model, precision, chats, Number(values.seconds), (result) => {
+    if (values.json) return console.log(JSON.stringify(result));
+    alone ??= result.tokensPerSecond;
+    const { firstTurn, laterTurns, health, memory } = result;
+    console.log(`serving ${model} in ${precision} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
+  ${result.tokensPerSecond.toFixed(0)} tokens/s in ${result.answers} answers, ${result.failures.length} failed ${[...new Set(result.failures)].join("; ")}
+  first text after (median, 95 %, greatest) ${milliseconds(firstTurn)} in the first turn, ${milliseconds(laterTurns)} later
+  /health within ${milliseconds(health)}; memory ${(memory.before / 1e6).toFixed(0)} -> ${(memory.after / 1e6).toFixed(0)} MB`);
+  });
+}
+
+function milliseconds({ median, p95, greatest }: Spread): string {
+  return `${median.toFixed(0)}, ${p95.toFixed(0)}, ${greatest.toFixed(0)} ms`;
 }
 
 /** Milliseconds of both sides, and the operations that each does in them. */

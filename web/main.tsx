@@ -10,6 +10,7 @@ import "./style/base.css";
 import "./style/shell.css";
 import "./style/controls.css";
 import "./style/chat.css";
+import "./style/training.css";
 
 followTheme();
 followLanguage();

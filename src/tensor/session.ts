@@ -1,4 +1,5 @@
 /** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
+import "./no-telemetry.ts";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";

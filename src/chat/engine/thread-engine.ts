@@ -2,6 +2,7 @@
  * An engine on a thread of its own, so that the calling thread stays free while a token is computed. If the thread
  * breaks down, what it was answering fails with an `EngineLostError`, and a new one is started.
  */
+import "../../tensor/no-telemetry.ts";
 import { Worker } from "node:worker_threads";
 import type { PullOptions } from "../../checkpoints/pull.ts";
 import { fetchLanguageModel } from "../../models/model-folder.ts";

@@ -1,0 +1,82 @@
+/** A chart over the steps of a run. */
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { useStore } from "../shell/store.ts";
+import { theme } from "../shell/theme.ts";
+import type { Table } from "./series.ts";
+
+export interface Curve {
+  readonly label: string;
+  /** A colour of the style sheet, such as "--accent". */
+  readonly colour: string;
+  readonly width: number;
+  /** Marks at the points, for curves of few. */
+  readonly points?: boolean;
+}
+
+interface ChartProperties {
+  /** What it shows, for those who do not see it. */
+  readonly name: string;
+  readonly curves: readonly Curve[];
+  readonly data: Table;
+  readonly format: (value: number) => string;
+}
+
+const height = 260;
+
+export function Chart({ name, curves, data, format }: ChartProperties) {
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot>(undefined);
+  const colours = useStore(theme);
+
+  useEffect(() => {
+    const box = place.current;
+    if (!box) return;
+    const drawn = new uPlot(options(box.clientWidth, curves, format), data as uPlot.AlignedData, box);
+    plot.current = drawn;
+    const resize = new ResizeObserver(() => drawn.setSize({ width: box.clientWidth, height }));
+    resize.observe(box);
+    // The colours of the system's dark mode are those of another sheet.
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const redraw = () => drawn.redraw();
+    dark.addEventListener("change", redraw);
+    return () => {
+      dark.removeEventListener("change", redraw);
+      resize.disconnect();
+      drawn.destroy();
+    };
+  }, [curves, format]);
+
+  useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
+  useEffect(() => plot.current?.redraw(), [colours]);
+  return <div ref={place} class="chart" role="img" aria-label={name} />;
+}
+
+function options(width: number, curves: readonly Curve[], format: (value: number) => string): uPlot.Options {
+  const colour = (name: string) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const axis: uPlot.Axis = {
+    stroke: colour("--ink-soft"),
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { stroke: colour("--line"), width: 1 },
+    font: "12px system-ui, sans-serif",
+  };
+  return {
+    width,
+    height,
+    scales: { x: { time: false } },
+    cursor: { points: { size: 7 } },
+    axes: [axis, { ...axis, size: 64, values: (_, values) => values.map(format) }],
+    series: [
+      { label: "step" },
+      ...curves.map(({ label, colour: name, width: thickness, points = false }) => ({
+        label,
+        stroke: colour(name),
+        width: thickness,
+        points: { show: points, size: 6, fill: colour(name), stroke: colour(name) },
+        spanGaps: true,
+        value: (_: uPlot, value: number | null) => (value === null ? "–" : format(value)),
+      })),
+    ],
+  };
+}

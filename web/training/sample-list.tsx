@@ -1,0 +1,40 @@
+/** What the model in training said of held-out pictures, at the step that is chosen. */
+import { useState } from "preact/hooks";
+import { useWords } from "../shell/language.ts";
+import { fileName, type Samples } from "./series.ts";
+import { trainingWords } from "./words.ts";
+
+/** @param all the latest first */
+export function SampleList({ all }: { all: readonly Samples[] }) {
+  const t = useWords(trainingWords);
+  const [chosen, choose] = useState<number>();
+  const shown = all.find(({ step }) => step === chosen) ?? all[0];
+  if (!shown) return null;
+  return (
+    <section>
+      <h2>
+        {t.samples}
+        <select
+          class="small"
+          aria-label={t.samplesAt}
+          value={shown.step}
+          onChange={({ currentTarget }) => choose(Number(currentTarget.value))}
+        >
+          {all.map(({ step }) => (
+            <option key={step} value={step}>
+              {t.afterStep(step)}
+            </option>
+          ))}
+        </select>
+      </h2>
+      <dl class="samples">
+        {shown.samples.map(({ picture, text }) => (
+          <div key={picture}>
+            <dt title={picture}>{fileName(picture)}</dt>
+            <dd>{text}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}

@@ -1,0 +1,66 @@
+/** The numbers of a run in the form that charts take, and those that stand beside them. */
+import { best, curvesOf, type Point, smooth } from "../../src/training/metrics/curves.ts";
+import type { Metric } from "../../src/training/metrics/metrics.ts";
+
+/** Steps, and for each curve its value at each step; null where it has none. */
+export type Table = [steps: number[], ...curves: (number | null)[][]];
+
+export interface Summary {
+  readonly step?: number;
+  /** Smoothed. */
+  readonly loss?: number;
+  /** The smallest loss on held-out pictures, and its step. */
+  readonly best?: Point;
+  readonly learningRate?: number;
+  readonly tokensPerSecond?: number;
+  /** Seconds since 1970 of the last metric. */
+  readonly time?: number;
+}
+
+export interface Samples {
+  readonly step: number;
+  readonly samples: readonly { readonly picture: string; readonly text: string }[];
+}
+
+/** The loss of each step, its moving average, and the held-out loss. @param weight of what came before, from 0 to below 1 */
+export function lossTable(metrics: readonly Metric[], weight: number): Table {
+  const { loss, validation } = curvesOf(metrics);
+  return table([loss, smooth(loss, weight), validation]);
+}
+
+export function learningRateTable(metrics: readonly Metric[]): Table {
+  return table([curvesOf(metrics).learningRate]);
+}
+
+export function summaryOf(metrics: readonly Metric[], weight: number): Summary {
+  const { loss, validation, learningRate } = curvesOf(metrics);
+  const last = metrics.at(-1);
+  const trained = metrics.findLast((metric) => metric.kind === "train");
+  return {
+    step: last?.step,
+    loss: smooth(loss, weight).at(-1)?.value,
+    best: best(validation),
+    learningRate: learningRate.at(-1)?.value,
+    tokensPerSecond: trained?.tokens_per_second,
+    time: last?.time,
+  };
+}
+
+/** All descriptions of pictures that were written on the way, the latest first. */
+export function samplesOf(metrics: readonly Metric[]): readonly Samples[] {
+  return metrics.flatMap((metric) => (metric.kind === "samples" ? [metric] : [])).toReversed();
+}
+
+/** The name of a picture's file, without its folder. */
+export function fileName(picture: string): string {
+  return picture.split(/[/\\]/).at(-1) ?? picture;
+}
+
+function table(curves: readonly (readonly Point[])[]): Table {
+  const steps = [...new Set(curves.flatMap((points) => points.map(({ step }) => step)))].sort((a, b) => a - b);
+  const columns = curves.map((points) => {
+    const values = new Map(points.map(({ step, value }) => [step, value]));
+    return steps.map((step) => values.get(step) ?? null);
+  });
+  return [steps, ...columns];
+}
