@@ -108,10 +108,17 @@ export class WatchedEngine implements Engine {
 }
 
 /** Waits until something is so, and fails if that takes too long. */
-export async function until(isSo: () => boolean, milliseconds = 5000): Promise<void> {
+export async function until(isSo: () => boolean | Promise<boolean>, milliseconds = 5000): Promise<void> {
   const end = performance.now() + milliseconds;
-  while (!isSo()) {
+  while (!(await isSo())) {
     if (performance.now() > end) throw new Error(`Still not so after ${milliseconds} ms: ${isSo}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+}
+
+/** A number of the server's metrics. */
+export async function metric({ url }: RunningServer, name: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const line = text.split("\n").find((one) => one.startsWith(`minigpt4_${name} `));
+  return Number(line?.split(" ").at(-1));
 }

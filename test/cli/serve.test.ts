@@ -1,0 +1,97 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { serve as serveApp, tinyEngine } from "../server/running.ts";
+import { minigpt4, outcome, start } from "./command.ts";
+import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+
+/** Starts the command, and waits for the address that it prints. */
+async function serve(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  const child = start(["serve", "--model", model, "--port", "0", ...args], env);
+  const ended = outcome(child);
+  const url = await new Promise<string>((resolve, reject) => {
+    let printed = "";
+    child.stdout?.on("data", (text) => {
+      printed += text;
+      const found = /answers at (http:\S+)/.exec(printed)?.[1];
+      if (found) resolve(found);
+    });
+    void ended.then(({ stderr }) => reject(new Error(stderr)));
+  });
+  return { child, url, ended };
+}
+
+test("prints its address when it answers; Ctrl-C during an answer lets that end, and the exit code is 0", async () => {
+  const { child, url, ended } = await serve(["--quiet"]);
+  expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", model: "tiny" });
+  const response = await fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ stream: true, max_tokens: 200, messages: [{ role: "user", content: "Tell a story" }] }),
+  });
+  child.kill("SIGINT");
+  const text = await response.text();
+  expect(text).toMatch(/"finish_reason":"(length|stop)"/);
+  expect(text).toMatch(/data: \[DONE\]\n\n$/);
+  const { code, stderr } = await ended;
+  expect(code).toBe(0);
+  expect(stderr).toBe("Stopping when the running answers have ended; Ctrl-C again ends at once.\n");
+});
+
+test("keys from the environment and a file are asked for; SIGTERM stops, too", async () => {
+  const file = join(folder, "keys.txt");
+  writeFileSync(file, "# Ada\nada-0123456789abcdef\n");
+  const { child, url, ended } = await serve(["--api-keys-file", file], { MINIGPT4_API_KEYS: "bob-0123456789abcdef" });
+  const status = async (key: string) =>
+    (await fetch(`${url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status;
+  expect(await status("ada-0123456789abcdef")).toBe(200);
+  expect(await status("bob-0123456789abcdef")).toBe(200);
+  expect(await status("eve-0123456789abcdef")).toBe(401);
+  child.kill("SIGTERM");
+  const { code, stderr } = await ended;
+  expect(code).toBe(0);
+  expect(stderr).toContain('"path":"/v1/models","status":401');
+  expect(stderr).not.toContain("0123456789abcdef");
+});
+
+test("a second Ctrl-C ends at once", async () => {
+  const { child, url, ended } = await serve(["--quiet"]);
+  // A request that never comes to its end keeps the first stop waiting.
+  const never = new ReadableStream({
+    start(controller) {
+      controller.enqueue(new TextEncoder().encode("{"));
+    },
+  });
+  const asked = fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: never,
+    duplex: "half",
+  } as RequestInit).catch(() => "cut");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const began = performance.now();
+  child.stderr?.once("data", () => child.kill("SIGINT"));
+  child.kill("SIGINT");
+  expect((await ended).code).toBe(130);
+  expect(performance.now() - began).toBeLessThan(4000);
+  expect(await asked).toBe("cut");
+});
+
+test("a port in use, an unknown model and a wrong origin are told", async () => {
+  const { url } = await serveApp(await tinyEngine());
+  const { port } = new URL(url);
+  const inUse = await minigpt4(["serve", "--model", model, "--port", port]);
+  expect(inUse.code).toBe(1);
+  expect(inUse.stderr).toBe(
+    `error: port ${port} of 127.0.0.1 is in use by another program; choose another with --port\n`,
+  );
+  const unknown = await minigpt4(["serve", "--model", "nothing", "--host", "0.0.0.0"]);
+  expect(unknown.code).toBe(1);
+  expect(unknown.stderr).toMatch(/^warning: whoever reaches 0.0.0.0 can use this server.*\nerror: There is no model/);
+  const wrong = await minigpt4(["serve", "--cors", "example.org"]);
+  expect(wrong.code).toBe(2);
+  expect(wrong.stderr).toContain("It should be an origin like https://example.org");
+});

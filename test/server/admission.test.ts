@@ -1,0 +1,111 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Admission, type Leave } from "../../src/server/admission.ts";
+import { OpenAiError } from "../../src/server/openai-error.ts";
+
+const never = new AbortController().signal;
+
+/** Lets questions in, one after the other; the names of the clients in the order of their turns. */
+async function order(admission: Admission, clients: readonly string[]): Promise<string[]> {
+  const served: string[] = [];
+  const hold = await admission.enter("first", never);
+  const all = clients.map(async (client) => {
+    const leave = await admission.enter(client, never);
+    served.push(client);
+    leave();
+  });
+  hold();
+  await Promise.all(all);
+  return served;
+}
+
+test("clients take turns, however many questions one of them has", async () => {
+  const admission = new Admission({ maxConcurrent: 1, maxQueue: 10 });
+  expect(await order(admission, ["a", "a", "a", "b", "c", "b"])).toEqual(["a", "b", "c", "a", "b", "a"]);
+  expect([admission.running, admission.waiting]).toEqual([0, 0]);
+});
+
+test("beyond the queue a question is refused, with a time to come back", async () => {
+  const admission = new Admission({ maxConcurrent: 1, maxQueue: 1 });
+  const leave = await admission.enter("a", never);
+  const waiting = admission.enter("a", never);
+  const refused = await admission.enter("a", never).catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(OpenAiError);
+  const { status, headers } = (refused as OpenAiError).getResponse();
+  expect(status).toBe(429);
+  expect(Number(headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  leave();
+  (await waiting)();
+});
+
+test("a full queue of one client has room for another", async () => {
+  const admission = new Admission({ maxConcurrent: 1, maxQueue: 3 });
+  const leave = await admission.enter("a", never);
+  const own = [1, 2, 3].map(() => admission.enter("a", never));
+  const other = admission.enter("b", never);
+  await expect(own[2]).rejects.toMatchObject({ status: 429 });
+  // b has one question waiting now, a two: nobody has clearly more, so that b's next is refused.
+  await expect(admission.enter("b", never)).rejects.toMatchObject({ status: 429 });
+  leave();
+  for (const entered of [own[0], other, own[1]]) (await entered)?.();
+  expect([admission.running, admission.waiting]).toEqual([0, 0]);
+});
+
+test("who goes away leaves the queue", async () => {
+  const admission = new Admission({ maxConcurrent: 1, maxQueue: 2 });
+  const leave = await admission.enter("a", never);
+  const controller = new AbortController();
+  const gone = admission.enter("b", controller.signal);
+  const stays = admission.enter("c", never);
+  controller.abort(new Error("gone"));
+  await expect(gone).rejects.toThrow("gone");
+  expect(admission.waiting).toBe(1);
+  leave();
+  (await stays)();
+  await expect(admission.enter("b", controller.signal)).rejects.toThrow("gone");
+  expect(admission.running).toBe(0);
+});
+
+test("leaving twice gives one place back", async () => {
+  const admission = new Admission({ maxConcurrent: 2, maxQueue: 0 });
+  const leave = await admission.enter("a", never);
+  await admission.enter("a", never);
+  leave();
+  leave();
+  expect(admission.running).toBe(1);
+});
+
+test("whatever comes and goes, the bounds hold and nothing is lost", async () => {
+  const action = fc.record({
+    kind: fc.constantFrom("enter", "leave", "abort"),
+    client: fc.constantFrom("a", "b", "c"),
+    which: fc.nat(20),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(action, { maxLength: 60 }), async (actions) => {
+      const admission = new Admission({ maxConcurrent: 2, maxQueue: 4 });
+      const inside: Leave[] = [];
+      const waiting = new Set<AbortController>();
+      for (const { kind, client, which } of actions) {
+        if (kind === "enter") {
+          const controller = new AbortController();
+          waiting.add(controller);
+          void admission
+            .enter(client, controller.signal)
+            .then((leave) => inside.push(leave))
+            .catch(() => {})
+            .finally(() => waiting.delete(controller));
+        }
+        if (kind === "leave") inside.splice(which % Math.max(inside.length, 1), 1)[0]?.();
+        if (kind === "abort") [...waiting][which % Math.max(waiting.size, 1)]?.abort(new Error("gone"));
+        await new Promise((resolve) => setImmediate(resolve));
+        expect(admission.running).toBe(inside.length);
+        expect(admission.waiting).toBe(waiting.size);
+        expect(admission.running).toBeLessThanOrEqual(2);
+        expect(admission.waiting).toBeLessThanOrEqual(4);
+        if (admission.waiting > 0) expect(admission.running).toBe(2);
+      }
+    }),
+    { numRuns: 50 },
+  );
+});
