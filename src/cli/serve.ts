@@ -22,6 +22,7 @@ interface ServeFlags extends ModelFlags {
   readonly allowRemotePictures?: boolean;
   readonly allowHost?: readonly string[];
   readonly cors?: readonly string[];
+  readonly runs: string;
   readonly apiKeysFile?: string;
   readonly quiet?: boolean;
 }
@@ -52,6 +53,7 @@ export function registerServe(program: Command): void {
     .option("--allow-remote-pictures", "fetch pictures that are given by http and https addresses")
     .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")
     .option("--cors <origin...>", "pages of these origins may ask, for example https://example.org", origin)
+    .option("--runs <folder>", "training runs whose curves the page shows", "runs")
     .option("--api-keys-file <file>", "keys that clients may use, one a line")
     .option("--quiet", "log only warnings and errors");
   addModelOptions(command)
@@ -99,6 +101,7 @@ async function serve(flags: ServeFlags): Promise<void> {
       maxPixels: flags.maxPixels,
       maxPictures: flags.maxPictures,
       allowRemotePictures: flags.allowRemotePictures,
+      runsFolder: flags.runs,
       pageFolder,
       log: pino({ level: flags.quiet ? "warn" : "info", base: null }, pino.destination(2)),
     });

@@ -17,6 +17,7 @@ import { ServerMetrics } from "./metrics.ts";
 import { addModels } from "./models.ts";
 import { openAiError } from "./openai-error.ts";
 import { addPage } from "./page.ts";
+import { runsApi } from "./runs.ts";
 import type { ServerEnv, Service } from "./service.ts";
 
 export interface AppOptions extends Partial<AdmissionOptions> {
@@ -38,6 +39,8 @@ export interface AppOptions extends Partial<AdmissionOptions> {
   readonly maxPictures?: number;
   /** Whether pictures are fetched from http and https addresses (default false). */
   readonly allowRemotePictures?: boolean;
+  /** Folder of training runs, whose curves the page shows. */
+  readonly runsFolder?: string;
   /** Folder of the built page. */
   readonly pageFolder?: string;
   readonly log?: Logger;
@@ -61,7 +64,7 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
   if (corsOrigins.length > 0) app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["retry-after"] }));
   if (stopping) app.use(refuseWhen(stopping));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: notAllowed }));
-  if (apiKeys.length > 0) app.on("ALL", ["/v1/*", "/metrics"], requireApiKey(apiKeys));
+  if (apiKeys.length > 0) app.on("ALL", ["/v1/*", "/api/*", "/metrics"], requireApiKey(apiKeys));
   app.use("/v1/*", identify(apiKeys.length > 0), limitBody(maxBodyBytes));
 
   addModels(app, service);
@@ -78,6 +81,10 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     info: { title: `minigpt4: ${engine.model.name}`, version: "1.0.0" },
     ...(apiKeys.length > 0 && { security: [{ apiKey: [] }] }),
   });
+  if (options.runsFolder !== undefined) {
+    if (stopping) app.use("/api/runs/*", cutWhen(stopping));
+    app.route("/api/runs", runsApi(options.runsFolder));
+  }
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
 
   app.notFound((c) => openAiError(404, { message: `There is no ${pathOf(c)}`, code: "not_found" }).getResponse());
@@ -140,6 +147,17 @@ function refuseWhen(stopping: AbortSignal): MiddlewareHandler {
       const message = "The server stops; ask again when it has started anew";
       throw openAiError(503, { message, code: "server_stopping" }, { connection: "close", "retry-after": "10" });
     }
+    await next();
+  };
+}
+
+/** Those who watch a run would do so for ever; they come back when the server does. */
+function cutWhen(stopping: AbortSignal): MiddlewareHandler<ServerEnv> {
+  return async (c, next) => {
+    const { outgoing } = c.env;
+    const cut = () => outgoing.destroy();
+    stopping.addEventListener("abort", cut);
+    outgoing.once("close", () => stopping.removeEventListener("abort", cut));
     await next();
   };
 }

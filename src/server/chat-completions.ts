@@ -15,6 +15,7 @@ import {
 import { eventStream, eventText } from "./event-stream.ts";
 import { toOpenAiError } from "./failures.ts";
 import { checkModel } from "./models.ts";
+import { checkPictureCount } from "./pictures.ts";
 import { RequestEnd } from "./request-end.ts";
 import { errorResponses } from "./responses.ts";
 import type { ServerEnv, Service } from "./service.ts";
@@ -39,7 +40,8 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
     const request = c.req.valid("json");
     refuseUnsupported(request);
     checkModel(request.model, service);
-    const question = toQuestion(request, service.engine.model, service.pictures.maxPictures);
+    const question = toQuestion(request, service.engine.model);
+    checkPictureCount(question.pictures, service.pictures, "messages");
     const end = new RequestEnd(service.timeoutSeconds, [c.get("gone"), service.ended]);
     const events = ask(service, c.get("client"), question, end);
     const head = {

@@ -14,15 +14,8 @@ const charactersPerToken = 128;
 const maxTokensByDefault = 300;
 
 /** @throws OpenAiError 400 if the messages make no conversation, or cannot fit the model */
-export function toQuestion(request: ChatRequest, model: ModelCard, maxPictures: number): AddressedQuestion {
+export function toQuestion(request: ChatRequest, model: ModelCard): AddressedQuestion {
   const { system, turns, pictures } = readMessages(request.messages);
-  if (pictures.length > maxPictures) {
-    throw openAiError(400, {
-      message: `The messages have ${pictures.length} pictures; at most ${maxPictures} are taken`,
-      param: "messages",
-      code: "too_many_images",
-    });
-  }
   checkLength([system ?? "", ...turns.map(({ text }) => text)], model);
   const [first] = turns;
   const describes = system === undefined && turns.length === 1 && first?.text === "" && pictures.length === 1;

@@ -6,7 +6,7 @@ import { imagePart } from "./chat-schema.ts";
 import { toOpenAiError } from "./failures.ts";
 import { checkModel } from "./models.ts";
 import { openAiError } from "./openai-error.ts";
-import { fetchPictures } from "./pictures.ts";
+import { checkPictureCount, fetchPictures } from "./pictures.ts";
 import { RequestEnd } from "./request-end.ts";
 import { errorResponses } from "./responses.ts";
 import type { ServerEnv, Service } from "./service.ts";
@@ -93,10 +93,7 @@ async function embed(
   gone: AbortSignal,
 ): Promise<Float32Array[]> {
   const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
-  if (urls.length > service.pictures.maxPictures) {
-    const message = `The input has ${urls.length} pictures; at most ${service.pictures.maxPictures} are taken`;
-    throw openAiError(400, { message, param: "input", code: "too_many_images" });
-  }
+  checkPictureCount(urls, service.pictures, "input");
   for (const input of inputs) if (typeof input === "string") checkLength([input], service.engine.model);
   const end = new RequestEnd(service.timeoutSeconds, [gone, service.ended]);
   try {

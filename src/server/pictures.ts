@@ -1,38 +1,27 @@
-/** The pictures of a request: fetched, and small enough to be decoded. */
-import sharp from "sharp";
-import { fetchImage, type ImagePolicy, ImageRefusedError } from "./image-source.ts";
+/** The pictures of a request, fetched together. */
+import { fetchImage, type ImagePolicy } from "./image-source.ts";
+import { openAiError } from "./openai-error.ts";
 
 export interface PictureLimits extends ImagePolicy {
-  /** Most pixels (width x height) of a picture, as its header says. */
-  readonly maxPixels: number;
   /** Most pictures of a request. */
   readonly maxPictures: number;
 }
 
-/** @throws ImageRefusedError that says which picture is refused and why; the signal's reason if it is aborted */
+/** @throws ImageRefusedError that says why a picture is refused; the signal's reason if it is aborted */
 export function fetchPictures(
   urls: readonly string[],
   limits: PictureLimits,
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
-  return Promise.all(
-    urls.map(async (url) => {
-      const bytes = await fetchImage(url, limits, signal);
-      await checkPixels(bytes, limits.maxPixels);
-      return bytes;
-    }),
-  );
+  return Promise.all(urls.map((url) => fetchImage(url, limits, signal)));
 }
 
-async function checkPixels(bytes: Uint8Array, maxPixels: number): Promise<void> {
-  const { width, height } = await sharp(bytes, { limitInputPixels: false })
-    .metadata()
-    .catch((cause: unknown) => {
-      throw new ImageRefusedError("invalid_image", "The image is damaged or cut off", { cause });
-    });
-  if (width * height <= maxPixels) return;
-  throw new ImageRefusedError(
-    "image_too_large",
-    `The image has ${width} x ${height} pixels; at most ${maxPixels} are taken. Scale it down first`,
-  );
+/** @throws OpenAiError 400 if there are too many pictures in a field of the request */
+export function checkPictureCount(urls: readonly string[], { maxPictures }: PictureLimits, param: string): void {
+  if (urls.length <= maxPictures) return;
+  throw openAiError(400, {
+    message: `The request has ${urls.length} pictures; at most ${maxPictures} are taken`,
+    param,
+    code: "too_many_images",
+  });
 }

@@ -79,3 +79,12 @@ test("pieces come in order, one for each read, and the end ends the stream", asy
   expect(await reader.read()).toEqual({ done: false, value: "c" });
   expect(await reader.read()).toEqual({ done: true, value: undefined });
 });
+
+test("while the source has nothing yet, comments keep the connection alive", async () => {
+  async function* slow() {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    yield eventText("late");
+  }
+  const stream = eventStream(slow(), { writeTimeoutSeconds: 10, heartbeatSeconds: 0.1, onAbandoned: () => {} });
+  expect(await new Response(stream).text()).toBe(": still here\n\n: still here\n\ndata: late\n\n");
+});

@@ -1,7 +1,10 @@
+import { mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
+import { join } from "node:path";
 import type OpenAI from "openai";
 import { expect, test } from "vitest";
 import { startServer } from "../../src/server/serve.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
 import { clientOf, serve, tinyEngine, until, WatchedEngine } from "./running.ts";
 
 const engine = await tinyEngine();
@@ -79,4 +82,18 @@ test("a port in use and an unknown host are told", async () => {
     `port ${port} of 127.0.0.1 is in use by another program; choose another with --port`,
   );
   await expect(startServer({ engine, port: 0, host: "192.0.2.1" })).rejects.toThrow("this machine has no such address");
+});
+
+test("who watches a training run does not hold up a stop", async () => {
+  const runs = temporaryFolder();
+  mkdirSync(join(runs, "mine"));
+  writeFileSync(join(runs, "mine", "metrics.jsonl"), '{"kind":"train","step":1,"time":1,"loss":2.5}\n');
+  const server = await serve(engine, { runsFolder: runs });
+  expect(await (await fetch(`${server.url}/api/runs`)).json()).toMatchObject({ runs: [{ name: "mine", lastStep: 1 }] });
+  const watching = await fetch(`${server.url}/api/runs/mine/metrics`, { headers: { accept: "text/event-stream" } });
+  const reader = watching.body?.pipeThrough(new TextDecoderStream()).getReader();
+  expect((await reader?.read())?.value).toContain("2.5");
+  const began = performance.now();
+  await server.close(10_000);
+  expect(performance.now() - began).toBeLessThan(2000);
 });
