@@ -28,7 +28,7 @@ interface ServeFlags extends ModelFlags {
 }
 
 /** Time for running answers when the server is asked to stop; Docker, for one, waits for 10 seconds. */
-const graceMs = 8_000;
+const graceMs = 7_000;
 
 /** Where the built page lies, beside the built program. */
 const pageFolder = join(import.meta.dirname, "..", "..", "dist", "web");

@@ -16,12 +16,18 @@ export interface ErrorDetails {
 export class OpenAiError extends HTTPException {
   /** The body, which is also what an error in the middle of a stream looks like. */
   readonly body: { readonly error: Required<ErrorDetails> };
+  private readonly headers: Readonly<Record<string, string>>;
 
   constructor(status: ContentfulStatusCode, details: ErrorDetails, headers: Readonly<Record<string, string>> = {}) {
     const { message, type = typeOf(status), param = null, code = null } = details;
-    const body = { error: { message, type, param, code } };
-    super(status, { message, res: Response.json(body, { status, headers }) });
-    this.body = body;
+    super(status, { message });
+    this.body = { error: { message, type, param, code } };
+    this.headers = headers;
+  }
+
+  /** A new response each time: one error may end several requests. */
+  override getResponse(): Response {
+    return Response.json(this.body, { status: this.status, headers: this.headers });
   }
 }
 

@@ -1,4 +1,5 @@
 /** The app on a port, until it is asked to stop. */
+import { setMaxListeners } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
@@ -30,13 +31,15 @@ export interface RunningServer {
 /** How often connections that have become idle are looked for while the server stops. */
 const idleCheckMs = 50;
 /** How long ended answers may take to tell their clients. */
-const farewellMs = 1000;
+const farewellMs = 2000;
 
 /** @throws Error if the port is taken or the host unknown */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { engine, host = "127.0.0.1", port = 8000, ...rest } = options;
   const stopping = new AbortController();
   const ended = new AbortController();
+  // Each request listens, which is no leak.
+  setMaxListeners(0, stopping.signal, ended.signal);
   const hosts = rest.hosts ?? namesOf(host);
   const app = createApp(engine, { ...rest, hosts, stopping: stopping.signal, ended: ended.signal });
   const listener = getRequestListener(app.fetch, {

@@ -67,11 +67,11 @@ test("an answer that does not end in time is ended with an error, not as if it w
   watched.shut();
   const stream = await client.chat.completions.create({ ...request, stream: true });
   const reading = readAll(stream).catch((error: unknown) => error);
-  const whole = client.chat.completions.create(request).catch((error: unknown) => error);
-  await until(() => watched.running === 2);
+  const whole = [1, 2].map(() => client.chat.completions.create(request).catch((error: unknown) => error));
+  await until(() => watched.running === 3);
   await server.close(100);
   expect(await reading).toMatchObject({ code: "server_stopping" });
-  expect(await whole).toMatchObject({ status: 503, code: "server_stopping" });
+  for (const told of await Promise.all(whole)) expect(told).toMatchObject({ status: 503, code: "server_stopping" });
   expect(watched.running).toBe(0);
 });
 
