@@ -130,14 +130,27 @@ function identify(byKey: boolean): MiddlewareHandler<ServerEnv> {
   };
 }
 
+/**
+ * A declared length is looked at without touching the body: what was begun to be read could not be thrown away, and the
+ * connection would break under the client's next request.
+ */
 function limitBody(maxSize: number): MiddlewareHandler {
-  return bodyLimit({
+  const tooLarge = () => {
+    const message = `The body has more than ${maxSize} bytes; send fewer or smaller pictures`;
+    return openAiError(413, { message, code: "request_too_large" });
+  };
+  const limitUndeclared = bodyLimit({
     maxSize,
     onError: () => {
-      const message = `The body has more than ${maxSize} bytes; send fewer or smaller pictures`;
-      throw openAiError(413, { message, code: "request_too_large" });
+      throw tooLarge();
     },
   });
+  return async (c, next) => {
+    const length = c.req.header("content-length");
+    if (length === undefined) return limitUndeclared(c, next);
+    if (Number(length) > maxSize) throw tooLarge();
+    await next();
+  };
 }
 
 /** Requests on connections that were kept open get this when the server stops. */

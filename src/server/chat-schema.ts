@@ -18,15 +18,22 @@ export const imagePart = z
   })
   .openapi("ImagePart");
 
-const textContent = z.union([z.string(), z.array(textPart)]);
-const userContent = z.union([
-  z.string(),
-  z.array(
-    z.discriminatedUnion("type", [textPart, imagePart], {
-      error: "The type of a part should be text or image_url; this model takes nothing else",
-    }),
-  ),
-]);
+/** A list that is too long is refused as a whole: to list what is wrong with each of a million parts would break the validator. */
+export function listOf<Item extends z.ZodType>(item: Item, least: number, most: number) {
+  const refuseLong = (value: unknown, context: z.RefinementCtx) => {
+    if (!Array.isArray(value) || value.length <= most) return value;
+    context.addIssue({ code: "custom", message: `There are ${value.length} of them; at most ${most} are taken` });
+    return z.NEVER;
+  };
+  return z.preprocess(refuseLong, z.array(item).min(least).max(most));
+}
+
+const maxParts = 1000;
+const textContent = z.union([z.string(), listOf(textPart, 0, maxParts)]);
+const userPart = z.discriminatedUnion("type", [textPart, imagePart], {
+  error: "The type of a part should be text or image_url; this model takes nothing else",
+});
+const userContent = z.union([z.string(), listOf(userPart, 0, maxParts)]);
 
 const message = z
   .discriminatedUnion(
@@ -47,11 +54,11 @@ const stopText = z.string().min(1).max(1000);
 export const chatRequest = z
   .looseObject({
     model: z.string().optional().openapi({ description: "By default the model that the server has." }),
-    messages: z.array(message).min(1),
+    messages: listOf(message, 1, 10_000),
     stream: z.boolean().nullish(),
     stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
     n: z.int().min(1).max(16).nullish(),
-    stop: z.union([stopText, z.array(stopText).max(4)]).nullish(),
+    stop: z.union([stopText, listOf(stopText, 0, 4)]).nullish(),
     seed: z.int().nullish(),
     temperature: z.number().min(0).max(2).nullish(),
     top_p: z.number().min(0).max(1).nullish(),

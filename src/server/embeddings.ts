@@ -2,7 +2,7 @@
 import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { checkLength } from "./chat-question.ts";
-import { imagePart } from "./chat-schema.ts";
+import { imagePart, listOf } from "./chat-schema.ts";
 import { toOpenAiError } from "./failures.ts";
 import { checkModel } from "./models.ts";
 import { openAiError } from "./openai-error.ts";
@@ -18,14 +18,7 @@ const embeddingRequest = z
   .object({
     model: z.string().optional(),
     input: z
-      .union([
-        text,
-        imagePart,
-        z
-          .array(z.union([text, imagePart]))
-          .min(1)
-          .max(maxInputs),
-      ])
+      .union([text, imagePart, listOf(z.union([text, imagePart]), 1, maxInputs)])
       .openapi({ description: "Texts, and pictures as parts of type image_url. Lists of token ids are not taken." }),
     encoding_format: z.enum(["float", "base64"]).nullish(),
     dimensions: z.int().nullish(),
