@@ -1,6 +1,6 @@
 /** From the URL of a picture in a request to its bytes: data URLs, and pictures of the public internet where that is allowed. */
 import { ImageRefusedError } from "./image-refused.ts";
-import { checkPicture } from "./picture-form.ts";
+import { checkKind } from "./picture-form.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
 
 export { ImageRefusedError };
@@ -8,11 +8,9 @@ export { ImageRefusedError };
 export interface ImagePolicy extends Partial<FetchPolicy> {
   /** Whether http and https URLs are fetched. */
   readonly allowRemote: boolean;
-  /** Most pixels (width x height); as bytes they are three times as many. */
-  readonly maxPixels?: number;
 }
 
-const defaults = { maxBytes: 20 * 1024 * 1024, timeout: 10_000, maxPixels: 64_000_000 };
+const defaults = { maxBytes: 20 * 1024 * 1024, timeout: 10_000 };
 
 /** Longest head of a data URL, its comma included. */
 const maxHead = 256;
@@ -26,9 +24,8 @@ const percent = 0x25;
  */
 export async function fetchImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const { maxPixels = defaults.maxPixels } = policy;
   const bytes = await encodedPicture(url, policy, signal);
-  await checkPicture(bytes, maxPixels);
+  checkKind(bytes);
   return bytes;
 }
 

@@ -14,27 +14,23 @@ const kinds: readonly (readonly [at: number, text: string])[] = [
 ];
 
 /**
- * Refuses what is none of a few kinds of pictures, before any decoder sees it, and what its header says is too large. SVG
- * is a program more than a picture, and what a client sends is not run.
+ * Refuses what is none of a few kinds of pictures, before any decoder sees it. SVG is a program more than a picture, and
+ * what a client sends is not run.
  *
- * @param maxPixels width x height
  * @throws ImageRefusedError
  */
-export async function checkPicture(bytes: Uint8Array, maxPixels: number): Promise<void> {
+export function checkKind(bytes: Uint8Array): void {
   if (bytes.length === 0) throw new ImageRefusedError("invalid_image", "The image is empty");
   const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
-  if (!kinds.some(([at, text]) => begin.startsWith(text, at))) {
-    throw new ImageRefusedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
-  }
-  const { width, height } = await sharp(bytes, { limitInputPixels: false })
+  if (kinds.some(([at, text]) => begin.startsWith(text, at))) return;
+  throw new ImageRefusedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
+}
+
+/** Width and height, as the header says. @throws ImageRefusedError if it is damaged */
+export async function sizeOf(bytes: Uint8Array): Promise<{ readonly width: number; readonly height: number }> {
+  return sharp(bytes, { limitInputPixels: false })
     .metadata()
     .catch((cause: unknown) => {
       throw new ImageRefusedError("invalid_image", "The image is damaged or cut off", { cause });
     });
-  if (width * height > maxPixels) {
-    throw new ImageRefusedError(
-      "image_too_large",
-      `The image has ${width} x ${height} pixels; at most ${maxPixels} are decoded. Scale it down first`,
-    );
-  }
 }
