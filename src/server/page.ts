@@ -26,7 +26,7 @@ const headers = secureHeaders({
 
 /** Serves a folder at `/`. Where it was not built, `/` says how to. */
 export function addPage(app: Hono<ServerEnv>, folder: string): void {
-  app.get("*", headers);
+  app.use(headers);
   if (!existsSync(join(folder, "index.html"))) {
     app.get("/", (c) =>
       c.text("The page has not been built; `npm run build:web` in the project's folder does that.\n"),
@@ -39,5 +39,5 @@ export function addPage(app: Hono<ServerEnv>, folder: string): void {
       c.header("cache-control", hashed.test(path) ? "public, max-age=31536000, immutable" : "no-cache");
     },
   });
-  app.get("*", files);
+  app.use(files);
 }

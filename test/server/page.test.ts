@@ -31,6 +31,7 @@ test("files have their types, a strict policy, and names with a hash are kept by
   expect(script.headers.get("cache-control")).toBe("public, max-age=31536000, immutable");
   expect((await fetch(`${url}/assets/engine-C0ffee12.wasm`)).headers.get("content-type")).toBe("application/wasm");
   expect((await fetch(`${url}/missing.js`)).status).toBe(404);
+  expect((await fetch(`${url}/v1/nothing`, { method: "POST" })).status).toBe(404);
   expect(await (await fetch(`${url}/v1/models`)).json()).toHaveProperty("data");
 });
 
