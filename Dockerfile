@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-
 # What is needed for building stays in this stage.
 FROM node:22-bookworm-slim AS build
 WORKDIR /app
@@ -32,7 +30,7 @@ VOLUME /var/cache/minigpt4
 USER node
 EXPOSE 8000
 # The language model may have to be fetched before the first answer.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=5m --start-interval=2s \
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5m \
   CMD ["node", "-e", "fetch('http://127.0.0.1:8000/health').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["minigpt4"]
 CMD ["serve", "--host", "0.0.0.0"]

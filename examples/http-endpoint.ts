@@ -29,7 +29,7 @@ const server = createServer(async (request, response) => {
     else if (!gone.signal.aborted) reply(500, { error: "The picture could not be described" });
   }
 });
-server.listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${Object(server.address()).port}`));
+server.listen(Number(port), "127.0.0.1", () => console.log("Listening on", server.address()));
 process.once("SIGINT", () => {
   server.close(() => model.release());
   server.closeAllConnections();

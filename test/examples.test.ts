@@ -74,7 +74,8 @@ test("several-pictures: from a file and from memory", async () => {
 test("http-endpoint: describes a body, refuses what is no picture, ends on Ctrl-C", async () => {
   const child = start("http-endpoint", "0");
   const ended = outcome(child);
-  const url = await new Promise<string>((resolve) => child.stdout.once("data", (text) => resolve(`${text}`.trim())));
+  const said = await new Promise<string>((resolve) => child.stdout.once("data", (text) => resolve(`${text}`)));
+  const url = `http://127.0.0.1:${/port: (\d+)/.exec(said)?.[1]}`;
   const post = async (body: Uint8Array<ArrayBuffer> | string) => {
     const response = await fetch(url, { method: "POST", body });
     return [response.status, await response.json()];

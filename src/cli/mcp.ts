@@ -56,29 +56,17 @@ function existingFolder(path: string): string {
   throw new InvalidArgumentError("There is no such folder.");
 }
 
-async function serve({ model, device, precision, allowFolder }: McpFlags, version: string): Promise<void> {
+async function serve({ allowFolder, ...flags }: McpFlags, version: string): Promise<void> {
   // Whatever else is printed must not get between the messages of the protocol.
   globalThis.console = new Console(process.stderr);
-  const path = modelPath(model);
   const interrupted = untilInterrupted();
-  const ending = new AbortController();
-  const { onProgress, stop } = downloadDisplay();
-  let engine: Promise<Engine> | undefined;
-  const openEngine = () => {
-    engine ??= ThreadEngine.load(path, model, { device, precision, pull: { onProgress, signal: ending.signal } })
-      .catch((error) => {
-        // The next call tries again.
-        engine = undefined;
-        throw error;
-      })
-      .finally(stop);
-    return engine;
-  };
-  const server = createMcpServer(openEngine, { version, allowedFolders: allowFolder });
+  const engine = engineOnDemand(flags);
+  const server = createMcpServer(engine.open, { version, allowedFolders: allowFolder });
   server.server.onerror = (error) => console.error(`error: ${quote(error.message.replace(/\s+/g, " "))}`);
   const closed = new Promise<void>((resolve) => {
     server.server.onclose = resolve;
   });
+  interrupted.addEventListener("abort", () => server.close());
   let failure: Error | undefined;
   const lines = new WholeLines(maxMessageBytes)
     // What was asked right before the end is given a turn to be answered.
@@ -87,17 +75,44 @@ async function serve({ model, device, precision, allowFolder }: McpFlags, versio
       failure = new Error(`${error.message}; give a large picture as the path of a file`);
       void server.close();
     });
-  interrupted.addEventListener("abort", () => server.close());
-  if (process.stdin.isTTY)
-    console.error("Waiting for an MCP client on standard input; --help shows how clients start this.");
   // The limit is that of the lines; the SDK's own would close the connection without a word.
-  const transport = new StdioServerTransport(lines, process.stdout, { maxBufferSize: Number.POSITIVE_INFINITY });
-  await server.connect(transport);
+  await server.connect(new StdioServerTransport(lines, process.stdout, { maxBufferSize: Number.POSITIVE_INFINITY }));
+  if (process.stdin.isTTY) {
+    console.error("Waiting for an MCP client on standard input; --help shows how clients start this.");
+  }
   process.stdin.pipe(lines);
   await closed;
   process.stdin.destroy();
-  ending.abort();
-  await engine?.then((opened) => opened.release()).catch(() => {});
+  await engine.release();
   interrupted.throwIfAborted();
   if (failure) throw failure;
+}
+
+/** The engine that the options name, loaded when it is first needed. @throws Error at once if there is no such model */
+function engineOnDemand({ model, device, precision }: ModelFlags) {
+  const path = modelPath(model);
+  const { onProgress, stop } = downloadDisplay();
+  const releasing = new AbortController();
+  let engine: Promise<Engine> | undefined;
+  const load = async () => {
+    try {
+      return await ThreadEngine.load(path, model, { device, precision, pull: { onProgress, signal: releasing.signal } });
+    } catch (error) {
+      // The next call tries again.
+      engine = undefined;
+      throw error;
+    } finally {
+      stop();
+    }
+  };
+  return {
+    open(): Promise<Engine> {
+      engine ??= load();
+      return engine;
+    },
+    async release(): Promise<void> {
+      releasing.abort();
+      await engine?.then((loaded) => loaded.release()).catch(() => {});
+    },
+  };
 }

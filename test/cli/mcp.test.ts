@@ -77,14 +77,12 @@ test("a wrong path and a path outside are the tool's errors", async () => {
 test("a cancelled answer ends, and the next question is answered", async () => {
   const cancelling = new AbortController();
   const params = { name: "describe_picture", arguments: { picture: cat, max_new_tokens: 400 } };
-  const started = performance.now();
   const cancelled = client.callTool(params, CallToolResultSchema, {
     signal: cancelling.signal,
     onprogress: ({ progress }) => progress === 3 && cancelling.abort("enough"),
   });
   await expect(cancelled).rejects.toThrow("enough");
   expect(await call("describe_picture", { picture: cat, max_new_tokens: 2 })).toHaveProperty("structuredContent");
-  expect(performance.now() - started).toBeLessThan(10_000);
 });
 
 test("garbage on standard input is reported on standard error; nothing but answers goes to standard output", async () => {
@@ -118,9 +116,9 @@ test("the end of standard input ends the server, also in the middle of an answer
   const long = { ...toolCall(2, { picture: cat, max_new_tokens: 400 }) };
   child.stdin?.write(lines(initialize, { ...long, params: { ...long.params, _meta: { progressToken: "p" } } }));
   child.stdout?.on("data", (text: string) => text.includes('"progress":3') && child.stdin?.end());
-  const started = performance.now();
-  expect(await ended).toMatchObject({ code: 0, stderr: "" });
-  expect(performance.now() - started).toBeLessThan(20_000);
+  const { code, stdout, stderr } = await ended;
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout).not.toContain('"id":2');
 });
 
 test("what was asked before the end is answered, and initialize does not wait for the model", async () => {

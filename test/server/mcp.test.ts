@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
+import { join, parse, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
@@ -104,8 +104,12 @@ test("a question, several pictures, earlier turns, sampling with a seed", async 
 });
 
 test("without --allow-folder: the working directory and the client's roots", async () => {
-  const roots = ["file://%", pathToFileURL(pictures).href];
+  const roots = ["file://%"];
   const offering = await connect({}, roots);
+  expect((await call(offering, "describe_picture", { picture: cat })).error).toContain(
+    "outside of the allowed folders",
+  );
+  roots.push(pathToFileURL(pictures).href);
   expect(await call(offering, "describe_picture", { picture: cat })).toHaveProperty("structured");
   const beside = await connect({ workingDirectory: pictures });
   expect(await call(beside, "describe_picture", { picture: "cat.jpg" })).toHaveProperty("structured");
@@ -114,7 +118,7 @@ test("without --allow-folder: the working directory and the client's roots", asy
   expect(refused.error).toContain(`${cat} is outside of the allowed folders (allowed are ${folder})`);
   const strict = await connect({ allowedFolders: [folder] }, roots);
   expect((await call(strict, "describe_picture", { picture: cat })).error).toContain("outside of the allowed folders");
-  const whole = await connect({ workingDirectory: join(folder, "/").replace(/(?<=^(\w:)?[\\/]).*/, "") });
+  const whole = await connect({ workingDirectory: parse(folder).root });
   expect((await call(whole, "describe_picture", { picture: cat })).error).toContain("no folder is allowed");
 });
 
@@ -196,6 +200,13 @@ test("progress: numbers that grow, and the answer so far", async () => {
   expect(told[0]?.message).toBe("Loading the model");
   expect(told.length).toBeGreaterThan(4);
   expect(told.at(-1)?.message).toBe(structuredContent?.description);
+});
+
+test("several calls at once are answered as if alone", async () => {
+  const client = await connect({ allowedFolders: [pictures] });
+  const answers = await Promise.all([cat, coffee, cat].map((picture) => call(client, "describe_picture", { picture })));
+  const alone = await Promise.all([cat, coffee].map((path) => answered({ turns: "describe", pictures: [path] })));
+  expect(answers.map(({ text }) => text)).toEqual([alone[0], alone[1], alone[0]]);
 });
 
 test("a cancelled call stops the engine", async () => {
