@@ -43,7 +43,7 @@ What most clients need in their configuration:
     "mcpServers": {
       "minigpt4": {
         "command": "npx",
-        "args": ["minigpt4", "mcp", "--allow-folder", "/home/me/Pictures"]
+        "args": ["-y", "minigpt4", "mcp", "--allow-folder", "/home/me/Pictures"]
       }
     }
   }`,

@@ -45,9 +45,8 @@ async function allowedPath(path: string, { workingDirectory, allowed }: PictureF
   const folders = [...allowed, ...(await Promise.all(allowed.map((folder) => realpath(folder).catch(() => folder))))];
   const check = (place: string, leads: string) => {
     if (folders.some((folder) => isInside(place, folder))) return;
-    const where = allowed.length > 0 ? `allowed are ${allowed.join(", ")}` : "no folder is allowed";
     throw new PictureError(
-      `${path} ${leads} the allowed folders (${where}). Give the picture as base64 data, or start the server with --allow-folder`,
+      `${path} ${leads} the allowed folders (${allowed.join(", ") || "there are none"}). Give the picture as base64 data, or start the server with --allow-folder`,
     );
   };
   // On Windows, only looking at a path can reach another computer.

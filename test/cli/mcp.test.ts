@@ -147,7 +147,7 @@ test("a model or folder that is not there is said at once", async () => {
 test("--help shows what clients need", async () => {
   const { stdout } = await minigpt4(["mcp", "--help"]);
   const snippet = JSON.parse(stdout.slice(stdout.indexOf("{")));
-  expect(snippet.mcpServers.minigpt4.args.slice(0, 3)).toEqual(["minigpt4", "mcp", "--allow-folder"]);
+  expect(snippet.mcpServers.minigpt4.args.slice(0, 4)).toEqual(["-y", "minigpt4", "mcp", "--allow-folder"]);
 });
 
 test("a message too long for the server ends it with a reason", async () => {

@@ -115,11 +115,11 @@ test("without --allow-folder: the working directory and the client's roots", asy
   expect(await call(beside, "describe_picture", { picture: "cat.jpg" })).toHaveProperty("structured");
   const neither = await connect();
   const refused = await call(neither, "describe_picture", { picture: cat });
-  expect(refused.error).toContain(`${cat} is outside of the allowed folders (allowed are ${folder})`);
+  expect(refused.error).toContain(`${cat} is outside of the allowed folders (${folder})`);
   const strict = await connect({ allowedFolders: [folder] }, roots);
   expect((await call(strict, "describe_picture", { picture: cat })).error).toContain("outside of the allowed folders");
   const whole = await connect({ workingDirectory: parse(folder).root });
-  expect((await call(whole, "describe_picture", { picture: cat })).error).toContain("no folder is allowed");
+  expect((await call(whole, "describe_picture", { picture: cat })).error).toContain("(there are none)");
 });
 
 test("no way leads out of the allowed folders", async () => {
