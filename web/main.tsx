@@ -7,8 +7,8 @@ import { followLanguage } from "./shell/language.ts";
 import { followAddress } from "./shell/router.ts";
 import { followTheme } from "./shell/theme.ts";
 import "./style/base.css";
-import "./style/shell.css";
 import "./style/controls.css";
+import "./style/shell.css";
 import "./style/chat.css";
 import "./style/training.css";
 

@@ -188,11 +188,11 @@ async function refusal(response: Response): Promise<BackendError> {
 }
 
 function kindOf(status: number, error: unknown): BackendError["kind"] {
-  if (status === 401 || status === 403) return "key";
+  if (status === 401) return "key";
   if (status === 429) return "busy";
   if (status === 503) return "loading";
-  if (status === 502 || status === 504) return "away";
-  if (status >= 400 && status < 500) {
+  if (status === 502) return "away";
+  if (status === 400 || status === 413 || status === 422) {
     const about = `${field(error, "code") ?? ""} ${field(error, "param") ?? ""}`;
     return /image|picture/i.test(about) ? "picture" : "question";
   }

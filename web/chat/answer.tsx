@@ -105,10 +105,15 @@ function Waiting({ why, until }: Extract<Progress, { kind: "waiting" }>) {
 
 function TimingLine({ first, rest, tokens }: Timing) {
   const t = useWords(chatWords);
-  const rate = tokens !== undefined && tokens > 1 && rest > 0 ? (tokens - 1) / rest : undefined;
+  // Of a few tokens the rate says nothing.
+  const rate = tokens !== undefined && tokens >= 5 && rest > 0 ? (tokens - 1) / rest : undefined;
+  const seconds = first.toFixed(first < 10 ? 1 : 0);
   return (
     <span class="timing">
-      {t.firstText(first.toFixed(first < 10 ? 1 : 0))}
+      <span title={t.firstText(seconds)}>
+        <span class="unseen">{t.firstText(seconds)}</span>
+        <span aria-hidden="true">{seconds} s</span>
+      </span>
       {rate !== undefined && ` · ${t.speed(rate.toFixed(rate < 10 ? 1 : 0))}`}
     </span>
   );

@@ -11,7 +11,7 @@ import { Answering } from "./answering.ts";
 import { ask, askAgain, type Chat, editQuestion, newChat } from "./chat.ts";
 import { Draft } from "./draft.ts";
 import { Library } from "./library.ts";
-import { decodingOf, draws, settings } from "./settings.ts";
+import { decodingOf, draws, type Settings, settings } from "./settings.ts";
 import { IndexedChats, MemoryChats } from "./storage.ts";
 import { shareChanges } from "./tabs.ts";
 import { chatWords } from "./words.ts";
@@ -150,7 +150,7 @@ export class ChatApp {
     announce(t.answering);
     const system = settings.value.system.trim();
     const answer = await this.answering.answer(chat.id, {
-      decoding: decodingOf(settings.value),
+      decoding: decodingOf(this.#fittingSettings()),
       ...(system !== "" && { system }),
     });
     if (!answer) return;
@@ -159,6 +159,15 @@ export class ChatApp {
       if (answer.problem.kind === "key") this.dialog.set("key");
       if (answer.problem.kind === "away") this.connect();
     } else announce(answer.end === "stopped" ? t.stopped : t.answered(answer.text));
+  }
+
+  /** The settings, with an answer that leaves the question half of what the model can hold. */
+  #fittingSettings(): Settings {
+    const connection = this.connection.value;
+    const context = connection.kind === "ready" ? connection.model.contextLength : undefined;
+    const { maxNewTokens } = settings.value;
+    if (context === undefined || maxNewTokens <= context / 2) return settings.value;
+    return { ...settings.value, maxNewTokens: Math.floor(context / 2) };
   }
 
   #openId(): string | undefined {

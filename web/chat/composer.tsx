@@ -130,7 +130,8 @@ export function PictureInput({ words = false }: { words?: boolean }) {
       />
       {words ? (
         <>
-          <button type="button" class="link" onClick={() => files.current?.click()}>
+          <button type="button" class="button accent" onClick={() => files.current?.click()}>
+            <Icon name="picture" />
             {t.choose}
           </button>
           <button type="button" class="button touch-only" onClick={() => camera.current?.click()}>

@@ -18,9 +18,12 @@ export function EmptyState() {
     <div class="empty">
       <h2>{t.heading}</h2>
       <p class="introduction">{t.introduction(connection.kind === "ready" ? connection.model.name : "minigpt4")}</p>
-      <p class="drop-line">
-        {t.drop} <PictureInput words />
-      </p>
+      <div class="finder">
+        <div class="row">
+          <PictureInput words />
+        </div>
+        <p class="note fine-only">{t.drop}</p>
+      </div>
       <h3>{t.examples}</h3>
       <ul class="film">
         {examples.map((example, i) => (

@@ -6,7 +6,7 @@ export const chinese: ChatWords = {
   untitled: "无标题",
   heading: "给它看一张图片。",
   introduction: (model) => `${model} 会描述图片的内容，并回答你的提问。`,
-  drop: "把图片拖到这里，或粘贴，或",
+  drop: "也可以拖到页面任意处，或粘贴",
   choose: "选择图片",
   takePhoto: "拍照",
   examples: "也可以从这些图片开始",

@@ -9,7 +9,7 @@ export type Language = keyof typeof languages;
 export type Dictionary<Words> = Readonly<Record<Language, Words>>;
 
 export const language = preference<Language>("language", (kept) =>
-  kept === "en" || kept === "zh" ? kept : browserLanguage(navigator.languages),
+  kept === "en" || kept === "zh" ? kept : browserLanguage(globalThis.navigator?.languages ?? []),
 );
 
 /** The first of the languages, most wanted first, that the page speaks. */

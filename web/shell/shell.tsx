@@ -61,7 +61,7 @@ export function Shell({ side, children }: { side?: ComponentChildren; children: 
         {sideContent}
       </aside>
       {useStore(sideOpen) && (
-        <Dialog shape="drawer" title={t.sidebar} onClose={() => sideOpen.set(false)}>
+        <Dialog shape="drawer" title="minigpt4" onClose={() => sideOpen.set(false)}>
           <div class="side-in-drawer">{sideContent}</div>
         </Dialog>
       )}
