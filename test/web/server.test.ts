@@ -1,0 +1,152 @@
+/** The page's side of the server's API: against the real server, and against one that misbehaves. */
+
+import { readFileSync } from "node:fs";
+import { createServer, type RequestListener } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { startServer } from "../../src/server/serve.ts";
+import type { AnswerEvent, AnswerRequest, BackendError } from "../../web/backend/backend.ts";
+import { ServerBackend } from "../../web/backend/server.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+
+const cat = new Blob([readFileSync(new URL("../../examples/pictures/cat.jpg", import.meta.url))], {
+  type: "image/jpeg",
+});
+const question: AnswerRequest = {
+  messages: [{ role: "user", text: "What is this?", pictures: [cat] }],
+  decoding: { maxNewTokens: 8, temperature: 0 },
+};
+const never = new AbortController().signal;
+
+let engine: LocalEngine;
+let server: Awaited<ReturnType<typeof startServer>>;
+const folder = temporaryFolder();
+beforeAll(async () => {
+  engine = await LocalEngine.load(tinyModel(folder), "tiny");
+  server = await startServer({ engine, host: "127.0.0.1", port: 0, apiKeys: ["secret"] });
+});
+afterAll(async () => {
+  await server?.close(0);
+  await engine?.release();
+});
+
+const real = (key: string | undefined = "secret") => new ServerBackend({ base: `${server.url}/`, key: () => key });
+
+async function all(answer: AsyncIterable<AnswerEvent>): Promise<AnswerEvent[]> {
+  const events: AnswerEvent[] = [];
+  for await (const event of answer) events.push(event);
+  return events;
+}
+
+/** A server that answers as it is told, and the backend that asks it. */
+async function misbehaving(listener: RequestListener): Promise<ServerBackend> {
+  const http = createServer((request, response) => {
+    if (request.url === "/v1/models") response.end('{"data": [{"id": "m"}]}');
+    else request.resume().on("end", () => listener(request, response));
+  });
+  await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => {
+    http.closeAllConnections();
+    http.close();
+  });
+  return new ServerBackend({ base: `http://127.0.0.1:${(http.address() as AddressInfo).port}/` });
+}
+
+const problemOf = (answer: AsyncIterable<AnswerEvent>): Promise<BackendError> =>
+  all(answer).then(
+    () => expect.fail("It should have failed"),
+    (problem) => problem,
+  );
+
+test("the real server says what its model is", async () => {
+  expect(await real().info()).toEqual({
+    name: "tiny",
+    contextLength: engine.model.contextLength,
+    tokensPerImage: engine.model.tokensPerImage,
+  });
+});
+
+test("the real server's answer is the engine's", async () => {
+  const events = await all(real().answer(question, never));
+  const text = events.map((event) => (event.kind === "text" ? event.text : "")).join("");
+  let expected = "";
+  const bytes = new Uint8Array(await cat.arrayBuffer());
+  const turns = [{ role: "user", text: "What is this?", images: 1 }] as const;
+  for await (const event of engine.answer({ turns, pictures: [bytes], ...question.decoding })) {
+    if (event.kind === "text") expected += event.text;
+  }
+  expect(text).toBe(expected);
+  expect(events.at(-1)).toEqual({ kind: "end", reason: "length", tokens: 8 });
+});
+
+test("without the key the real server wants one", async () => {
+  await expect(real("wrong").info()).rejects.toMatchObject({ kind: "key" });
+});
+
+test("the real server refuses what is no picture, and says so", async () => {
+  const broken = {
+    ...question,
+    messages: [{ role: "user", text: "?", pictures: [new Blob(["no"], { type: "image/png" })] }],
+  };
+  const problem = await problemOf(real().answer(broken as AnswerRequest, never));
+  expect(problem).toMatchObject({ name: "BackendError", kind: "picture" });
+  expect(problem.message).not.toBe("");
+});
+
+test("an aborted question throws the reason of the signal", async () => {
+  const stop = new AbortController();
+  const long = { ...question, decoding: { maxNewTokens: 100, temperature: 0 } };
+  const answer = real().answer(long, stop.signal)[Symbol.asyncIterator]();
+  await answer.next();
+  stop.abort(new Error("enough"));
+  await expect(
+    (async () => {
+      while (!(await answer.next()).done);
+    })(),
+  ).rejects.toThrow("enough");
+});
+
+test.each([
+  [429, { "retry-after": "7" }, "busy", 7],
+  [503, {}, "loading", undefined],
+  [500, {}, "failed", undefined],
+  [502, {}, "away", undefined],
+  [400, {}, "question", undefined],
+] as const)("status %i", async (status, headers, kind, retryAfter) => {
+  const backend = await misbehaving((_, response) =>
+    response.writeHead(status, headers).end('{"error": {"message": "so"}}'),
+  );
+  const problem = await problemOf(backend.answer(question, never));
+  expect(problem).toMatchObject({ kind, message: "so", retryAfter });
+});
+
+test("nobody at the address", async () => {
+  const backend = new ServerBackend({ base: "http://127.0.0.1:9/" });
+  await expect(backend.info()).rejects.toMatchObject({ kind: "away" });
+});
+
+test.each([
+  ["ends", (data: string) => data],
+  ["says an error", (data: string) => `${data}data: {"error": {"message": "out of memory"}}\n\n`],
+  ["says nonsense", (data: string) => `${data}data: {nonsense\n\n`],
+])("a stream that %s in the middle has broken off, and what came is kept", async (_, stream) => {
+  const data = 'data: {"choices": [{"delta": {"content": "A ca"}}]}\n\n';
+  const backend = await misbehaving((_, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" }).end(stream(data));
+  });
+  const came: AnswerEvent[] = [];
+  const reading = (async () => {
+    for await (const event of backend.answer(question, never)) came.push(event);
+  })();
+  await expect(reading).rejects.toMatchObject({ kind: "broken" });
+  expect(came).toEqual([{ kind: "text", text: "A ca" }]);
+});
+
+test("a cut connection has broken off, too", async () => {
+  const backend = await misbehaving((_, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write('data: {"choices": [{"delta": {"content": "A"}}]}\n\n', () => response.destroy());
+  });
+  expect(await problemOf(backend.answer(question, never))).toMatchObject({ kind: "broken" });
+});
