@@ -1,4 +1,5 @@
 /** What is shown before the first question: what this is, and pictures to begin with. */
+import { useId } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { useStore } from "../shell/store.ts";
 import { useChatApp } from "./chat-app.ts";
@@ -9,6 +10,7 @@ import { chatWords } from "./words.ts";
 export function EmptyState() {
   const t = useWords(chatWords);
   const app = useChatApp();
+  const headingId = useId();
   const connection = useStore(app.connection);
   const take = async ({ url, name }: Example) => {
     const response = await fetch(url);
@@ -24,21 +26,18 @@ export function EmptyState() {
         </div>
         <p class="note fine-only">{t.drop}</p>
       </div>
-      <h3>{t.examples}</h3>
-      <ul class="film">
-        {examples.map((example, i) => (
+      <h3 id={headingId}>{t.examples}</h3>
+      <ul class="film" aria-labelledby={headingId}>
+        {examples.map((example) => (
           <li key={example.name}>
             <button
               type="button"
               onClick={() => take(example)}
-              aria-label={t.useExample(example.shows)}
+              aria-label={`${nameOf(example)}: ${example.shows}`}
               title={example.source}
             >
               <img src={example.url} alt="" />
-              <span class="film-edge">
-                <span>{i + 1}</span>
-                <span>{example.name.replace(/\.\w+$/, "")}</span>
-              </span>
+              <span class="film-edge">{nameOf(example)}</span>
             </button>
           </li>
         ))}
@@ -46,4 +45,9 @@ export function EmptyState() {
       <p class="note">{t.privacy}</p>
     </div>
   );
+}
+
+/** What stands on the edge of the film. */
+function nameOf({ name }: Example): string {
+  return name.replace(/\.\w+$/, "");
 }

@@ -10,7 +10,6 @@ export const chinese: ChatWords = {
   choose: "选择图片",
   takePhoto: "拍照",
   examples: "也可以从这些图片开始",
-  useExample: (what) => `使用图片：${what}`,
   privacy: "对话只保存在此浏览器中，图片只发送给模型。",
   question: "你的问题",
   placeholder: "就图片提问",

@@ -13,7 +13,6 @@ const en = {
   choose: "Choose pictures",
   takePhoto: "Take a photo",
   examples: "Or begin with one of these",
-  useExample: (what: string) => `Use the picture: ${what}`,
   privacy: "Chats stay in this browser. Pictures go to the model and nowhere else.",
   // Composer
   question: "Your question",
