@@ -48,7 +48,12 @@ export function registerServe(program: Command): void {
     .option("--max-queue <n>", "questions that wait; more get status 429", integerBetween(0, 100_000), 64)
     .option("--timeout <seconds>", "longest time for an answer", numberBetween(1, 86_400), 300)
     .option("--max-body <MB>", "largest request, pictures included", numberBetween(0.001, 256), 32)
-    .option("--max-pixels <n>", "largest picture, width x height", integerBetween(1, 1_000_000_000), 50_000_000)
+    .option(
+      "--max-pixels <n>",
+      "most pixels of all pictures of a request together",
+      integerBetween(1, 1_000_000_000),
+      50_000_000,
+    )
     .option("--max-pictures <n>", "most pictures of a request", integerBetween(1, 1000), 16)
     .option("--allow-remote-pictures", "fetch pictures that are given by http and https addresses")
     .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")

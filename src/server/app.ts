@@ -33,7 +33,7 @@ export interface AppOptions extends Partial<AdmissionOptions> {
   readonly writeTimeoutSeconds?: number;
   /** Largest body of a request, pictures included (default 32 MB). */
   readonly maxBodyBytes?: number;
-  /** Most pixels of a picture (default 50 million). */
+  /** Most pixels of all pictures of a request together (default 50 million). */
   readonly maxPixels?: number;
   /** Most pictures of a request (default 16). */
   readonly maxPictures?: number;
