@@ -96,7 +96,11 @@ function engineOnDemand({ model, device, precision }: ModelFlags) {
   let engine: Promise<Engine> | undefined;
   const load = async () => {
     try {
-      return await ThreadEngine.load(path, model, { device, precision, pull: { onProgress, signal: releasing.signal } });
+      return await ThreadEngine.load(path, model, {
+        device,
+        precision,
+        pull: { onProgress, signal: releasing.signal },
+      });
     } catch (error) {
       // The next call tries again.
       engine = undefined;

@@ -7,19 +7,19 @@ import { runInNewContext } from "node:vm";
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
 import { type RunningServer, startServer } from "../../src/server/serve.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
 
 const maxBodyBytes = 2_000_000;
-let engine: LocalEngine;
+let engine: Awaited<ReturnType<typeof loadEngine>>;
 let server: RunningServer;
 let port: number;
 let memoryBefore: number;
 
 beforeAll(async () => {
-  engine = await LocalEngine.load(tinyModel(temporaryFolder()), "tiny");
+  engine = await loadEngine(tinyModel(temporaryFolder()), "tiny");
   server = await startServer({ engine, port: 0, maxBodyBytes, maxConcurrent: 4, maxQueue: 500 });
   port = Number(new URL(server.url).port);
   for (let i = 0; i < 20; i++) await ask(question());
