@@ -45,7 +45,13 @@ const schema = z.strictObject({
   qformer: qformerSchema.optional(),
   /** A known name, or a GGUF file or folder, relative to this folder. */
   llm: z.string().min(1),
-  weights: z.strictObject({ encoder: z.string(), qformer: z.string().optional(), projection: z.string() }),
+  weights: z.strictObject({
+    encoder: z.string(),
+    qformer: z.string().optional(),
+    projection: z.string(),
+    /** The contrastive head, of models that have embeddings. */
+    contrastive: z.string().optional(),
+  }),
   prompt_template: z.enum(Object.keys(promptTemplates) as [PromptTemplate["name"], ...PromptTemplate["name"][]]),
   /** How a description is asked for: a prompt with `<ImageHere>`, the words the answer begins with, and where it ends. */
   describe: z.strictObject({
@@ -70,6 +76,8 @@ export interface ModelFolder {
   readonly llm: OpenLlama;
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
+  /** Weights of the contrastive head, where the model has one. */
+  readonly contrastive?: Checkpoint;
   /** Weights of encoder, Q-Former and projection as values of a graph. */
   imageWeights(graph: Graph): ImageWeights;
   close(): Promise<void>;
@@ -97,12 +105,14 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
       llm: llm.config,
     };
     tokensPerImage(config);
+    const contrastive = open.get(json.weights.contrastive ?? "");
     return {
       path,
       config,
       llm,
       template: promptTemplates[json.prompt_template],
       describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
+      ...(contrastive && { contrastive }),
       imageWeights(graph) {
         const at = (name: string) => new Weights(graph, open.get(name) as Checkpoint);
         const { encoder, projection, qformer = encoder } = json.weights;

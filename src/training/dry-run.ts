@@ -1,15 +1,18 @@
 /** What a recipe would do: parts, data, and the time of real steps. It leaves nothing but features in the recipe's cache. */
 import { stat } from "node:fs/promises";
-import type { Dataset } from "../data/dataset.ts";
+import { type Dataset, listPairs } from "../data/dataset.ts";
+import type { WeightSource } from "../nn/weights.ts";
 import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { BatchLoader } from "./batch-loader.ts";
 import { covers } from "./parts.ts";
 import { type Prepared, prepare } from "./prepared.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, trainsHead } from "./recipe.ts";
 import { optimizerOf, valuesOf } from "./stage-run.ts";
 import { captionStage } from "./stages/caption-stage.ts";
+import { contrastiveStage } from "./stages/contrastive-stage.ts";
 import { answerTokens } from "./stages/prompts.ts";
+import type { Stage } from "./stages/stage.ts";
 import { TrainingStep } from "./step.ts";
 import { train } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
@@ -76,6 +79,7 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
           trained: model.trained.some((trained) => covers(trained, name)),
           origin: origin ?? "new, random",
         })),
+        ...(trainsHead(model) ? [{ name: "contrastive", trained: true, origin: "new" }] : []),
         { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
       ],
       trainedParameters: measured.parameters,
@@ -131,12 +135,11 @@ async function look(
 
 /** Takes steps whose result is thrown away. */
 async function realSteps(prepared: Prepared, session: SessionOptions) {
-  const { recipe, parts, prompts, textsOf } = prepared;
-  const { run } = recipe;
-  const stage = captionStage(recipe, parts, parts.image, prompts, textsOf);
-  const state = initialState(await valuesOf(parts.image, stage.trained.keys()));
+  const { run } = prepared.recipe;
+  const { stage, source } = await measuredStage(prepared);
+  const state = initialState(await valuesOf(source, stage.trained.keys()));
   const accumulates = run.accum_grad_iters > 1;
-  const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), {
+  const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(prepared.recipe), {
     ...session,
     accumulates,
   });
@@ -171,6 +174,15 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
     padding: 1 - tokens / places,
     parameters: Object.values(state.parameters).reduce((sum, { data }) => sum + data.length, 0),
   };
+}
+
+/** The stage whose steps are those of the run itself. */
+async function measuredStage(prepared: Prepared): Promise<{ readonly stage: Stage; readonly source: WeightSource }> {
+  const { recipe, parts, prompts, textsOf, datasets } = prepared;
+  if (trainsHead(recipe.model)) {
+    return contrastiveStage(recipe, parts, textsOf, await Promise.all(datasets.map((dataset) => listPairs(dataset))));
+  }
+  return { stage: captionStage(recipe, parts, parts.image, prompts, textsOf), source: parts.image };
 }
 
 function mean(values: readonly number[]): number {

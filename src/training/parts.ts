@@ -15,7 +15,7 @@ import { layeredWeights } from "../nn/layered-weights.ts";
 import { type WeightSource, Weights, weightsInMemory } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { Random } from "../tensor/random.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, trainsHead } from "./recipe.ts";
 
 type Part = Recipe["model"]["trained"][number];
 
@@ -56,7 +56,9 @@ export async function openParts({ model, run }: Recipe): Promise<ModelParts> {
     for (const file of files) open.push(await openCheckpoint(file));
     const image = layeredWeights([...open, initialWeights(config, new Random(run.seed))]);
     const isTrained = (name: string) => model.trained.some((part) => belongsTo(part, name));
-    const depth: FrozenDepth = model.trained.every((part) => part === "projection") ? "qformer" : "encoder";
+    const depth: FrozenDepth = model.trained.some((part) => part === "queries" || part === "qformer")
+      ? "encoder"
+      : "qformer";
     const frozen: FrozenPart = {
       config,
       depth,
@@ -72,6 +74,9 @@ export async function openParts({ model, run }: Recipe): Promise<ModelParts> {
           `The ${part} of the model is frozen, but no file has weights for it: give model.qformer_ckpt, or train it (model.trained)`,
         );
       }
+    }
+    if (trainsHead(model) && origins.projection === undefined) {
+      throw new Error("The contrastive head is trained on image tokens of a trained model: give model.ckpt");
     }
     const seen = open.filter(({ tensors }) =>
       [...tensors.keys()].some((name) => belongsTo("encoder", name) || (depth === "qformer" && !isProjection(name))),
@@ -95,8 +100,9 @@ export async function openParts({ model, run }: Recipe): Promise<ModelParts> {
 
 const isProjection = (name: string) => name.startsWith("llama_proj.");
 
-/** The names of a part's weights. */
+/** The names of a part's weights; the contrastive head's are not among those of a picture's way. */
 function belongsTo(part: Part | "encoder", name: string): boolean {
+  if (part === "contrastive_head") return false;
   if (part === "projection") return isProjection(name);
   if (part === "queries") return name === "query_tokens";
   if (part === "qformer") return name === "query_tokens" || name.startsWith("Qformer.");

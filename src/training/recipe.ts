@@ -57,9 +57,12 @@ const modelSchema = z.strictObject({
   qformer_ckpt: z.string().min(1).optional(),
   /** What an earlier stage trained: a `.pth` or safetensors file, or a run's folder. */
   ckpt: z.string().min(1).optional(),
-  /** What is trained; the rest is frozen. */
+  /**
+   * What is trained; the rest is frozen. The contrastive head is trained by itself, on image tokens as they are in the end:
+   * no captions are learned then, and the steps and rates of `run` are the head's.
+   */
   trained: z
-    .array(z.enum(["projection", "queries", "qformer"]))
+    .array(z.enum(["projection", "queries", "qformer", "contrastive_head"]))
     .min(1)
     .default(["projection"]),
   /** The frozen language model: a known name, a GGUF file or a folder. */
@@ -137,16 +140,31 @@ const runSchema = z.strictObject({
   output_dir: z.string().min(1),
 });
 
-const recipeSchema = z.strictObject({
-  model: modelSchema.refine(({ trained, qformer }) => qformer || !trained.some((part) => part !== "projection"), {
-    path: ["trained"],
-    error: "queries and qformer can only be trained where there is a model.qformer",
-  }),
-  datasets: z
-    .record(z.string(), datasetSchema)
-    .refine((sets) => Object.keys(sets).length > 0, "needs one data set or more"),
-  run: runSchema,
-});
+const recipeSchema = z
+  .strictObject({
+    model: modelSchema
+      .refine(({ trained, qformer }) => qformer || !trained.some((part) => part === "queries" || part === "qformer"), {
+        path: ["trained"],
+        error: "queries and qformer can only be trained where there is a model.qformer",
+      })
+      .refine(({ trained }) => trained.length === 1 || !trained.includes("contrastive_head"), {
+        path: ["trained"],
+        error: "contrastive_head is trained by itself, in a run after that of the other parts",
+      }),
+    datasets: z
+      .record(z.string(), datasetSchema)
+      .refine((sets) => Object.keys(sets).length > 0, "needs one data set or more"),
+    run: runSchema,
+  })
+  .refine(({ model, run }) => !(run.contrastive && trainsHead(model)), {
+    path: ["run", "contrastive"],
+    error: "is for runs that learn captions afterwards; where contrastive_head is trained, leave it out",
+  });
+
+/** Whether a recipe trains the contrastive head, and so nothing else. */
+export function trainsHead({ trained }: { readonly trained: readonly string[] }): boolean {
+  return trained.includes("contrastive_head");
+}
 
 export type Recipe = z.infer<typeof recipeSchema>;
 

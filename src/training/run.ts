@@ -9,7 +9,7 @@ import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
 import { Describer } from "./describer.ts";
 import { MetricsLog } from "./metrics/metrics.ts";
 import { type Prepared, prepare } from "./prepared.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, trainsHead } from "./recipe.ts";
 import { saveModelFolder } from "./save.ts";
 import { type RunEvents, runStage, type StageRun } from "./stage-run.ts";
 import { captionStage } from "./stages/caption-stage.ts";
@@ -39,7 +39,9 @@ export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promi
   });
   try {
     const begun = await contrastiveWeights(prepared, checkpoints, options, resumed);
-    const trained = await captionWeights(prepared, checkpoints, options, begun, resumed);
+    const trained = trainsHead(recipe.model)
+      ? begun
+      : await captionWeights(prepared, checkpoints, options, begun, resumed);
     await saveModelFolder(recipe, prepared.parts, trained);
     return run.output_dir;
   } finally {
@@ -77,7 +79,10 @@ async function removeLeftovers(folder: string): Promise<void> {
   }
 }
 
-/** The first stage, where the recipe has one that is not over. @returns the weights that the captions begin with */
+/**
+ * The first stage, where the recipe has one that is not over.
+ * @returns the weights that the captions begin with, or those of the contrastive head where that is trained
+ */
 async function contrastiveWeights(
   prepared: Prepared,
   checkpoints: Checkpoints,
@@ -85,35 +90,59 @@ async function contrastiveWeights(
   resumed: RunState | undefined,
 ): Promise<NamedArrays> {
   const { recipe, parts, datasets, textsOf } = prepared;
-  const { contrastive } = recipe.run;
-  if (!contrastive || resumed?.stage === "captions") return {};
+  const planned = contrastiveSteps(prepared);
+  if (!planned || resumed?.stage === "captions") return {};
   const listed = await Promise.all(datasets.map((dataset) => listPairs(dataset)));
-  const { stage, source } = await contrastiveStage(recipe, parts, textsOf, listed);
+  const { stage, source, fixed } = await contrastiveStage(recipe, parts, textsOf, listed);
   const metrics = await openMetrics(recipe, stage.name, resumed);
   try {
     const weights = await runStage(
       prepared,
       stage,
       source,
-      {
-        ...stageRunOf(prepared, checkpoints, metrics, options),
-        schedule: {
-          initLr: contrastive.init_lr,
-          minLr: contrastive.init_lr * 0.02,
-          warmupLr: 0,
-          warmupSteps: contrastive.warmup_steps,
-          totalSteps: contrastive.steps,
-        },
-        batchSize: contrastive.batch_size,
-        accumulate: 1,
-      },
+      { ...stageRunOf(prepared, checkpoints, metrics, options), ...planned },
       resumed,
     );
     options.signal?.throwIfAborted();
+    if (trainsHead(recipe.model)) return { ...weights, ...fixed };
     return Object.fromEntries(Object.entries(weights).filter(([name]) => parts.isTrained(name)));
   } finally {
     await metrics.close();
   }
+}
+
+/** Steps and rates of the contrastive stage: its own, or the run's where the head is all that is trained. */
+function contrastiveSteps(prepared: Prepared): Pick<StageRun, "schedule" | "batchSize" | "accumulate"> | undefined {
+  const { contrastive } = prepared.recipe.run;
+  if (trainsHead(prepared.recipe.model)) return stepsOf(prepared);
+  return (
+    contrastive && {
+      schedule: {
+        initLr: contrastive.init_lr,
+        minLr: contrastive.init_lr * 0.02,
+        warmupLr: 0,
+        warmupSteps: contrastive.warmup_steps,
+        totalSteps: contrastive.steps,
+      },
+      batchSize: contrastive.batch_size,
+      accumulate: 1,
+    }
+  );
+}
+
+/** Steps and rates of the run itself. */
+function stepsOf({ recipe: { run }, totalSteps }: Prepared): Pick<StageRun, "schedule" | "batchSize" | "accumulate"> {
+  return {
+    schedule: {
+      initLr: run.init_lr,
+      minLr: run.min_lr,
+      warmupLr: run.warmup_lr,
+      warmupSteps: run.warmup_steps,
+      totalSteps,
+    },
+    batchSize: run.batch_size,
+    accumulate: run.accum_grad_iters,
+  };
 }
 
 /** @param begun weights that take the place of those in the recipe's files */
@@ -143,15 +172,7 @@ async function captionWeights(
   try {
     const stageOptions: StageRun = {
       ...stageRunOf(prepared, checkpoints, metrics, options),
-      schedule: {
-        initLr: run.init_lr,
-        minLr: run.min_lr,
-        warmupLr: run.warmup_lr,
-        warmupSteps: run.warmup_steps,
-        totalSteps: prepared.totalSteps,
-      },
-      batchSize: run.batch_size,
-      accumulate: run.accum_grad_iters,
+      ...stepsOf(prepared),
       ...(measured && { watch: { validation: measured, every: run.validate_every, ...(describer && { describer }) } }),
     };
     return await runStage(prepared, stage, source, stageOptions, own);

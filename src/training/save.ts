@@ -4,13 +4,14 @@ import { copyFile, mkdir, rename, stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { writeSafetensors } from "../checkpoints/safetensors.ts";
 import { writeWhole } from "../checkpoints/whole-file.ts";
+import { headNames } from "../models/contrastive-head.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
 import { ndarray } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
-import type { Recipe } from "./recipe.ts";
+import { type Recipe, trainsHead } from "./recipe.ts";
 import { readPrompts } from "./stages/prompts.ts";
 
 /** Frozen files up to this size are copied into the folder, larger ones are referred to. */
@@ -22,8 +23,8 @@ export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained
   const folder = run.output_dir;
   await mkdir(folder, { recursive: true });
   const encoder = await placeFile(model.encoder_ckpt, folder, "encoder.safetensors");
-  const isProjection = (name: string) => name.startsWith("llama_proj.");
-  await writePart(join(folder, "projection.safetensors"), trained, isProjection);
+  const projection = await projectionFile(recipe, parts, trained);
+  const contrastive = await headFile(recipe, trained);
   const qformer = await qformerFile(recipe, parts, trained);
   const [prompt] = await readPrompts(recipe, parts.llm.tokenizer);
   const template = promptTemplates[model.conversation as PromptTemplate["name"]];
@@ -32,11 +33,29 @@ export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained
     encoder: model.encoder,
     ...(model.qformer && { qformer: model.qformer }),
     llm: existsSync(model.llm) ? relative(resolve(folder), resolve(model.llm)) : model.llm,
-    weights: { encoder, ...(qformer && { qformer }), projection: "projection.safetensors" },
+    weights: { encoder, ...(qformer && { qformer }), projection, ...(contrastive && { contrastive }) },
     prompt_template: template.name,
     describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym, template),
   };
   await writeWhole(join(folder, "config.json"), (file) => file.writeFile(`${JSON.stringify(json, null, 2)}\n`));
+}
+
+async function projectionFile({ run }: Recipe, { origins }: ModelParts, trained: NamedArrays): Promise<string> {
+  const name = "projection.safetensors";
+  const isProjection = (tensor: string) => tensor.startsWith("llama_proj.");
+  if (origins.projection !== undefined && !Object.keys(trained).some(isProjection)) {
+    return placeFile(origins.projection, run.output_dir, name);
+  }
+  await writePart(join(run.output_dir, name), trained, isProjection);
+  return name;
+}
+
+/** The file of the contrastive head, where it was trained. */
+async function headFile({ run, model }: Recipe, trained: NamedArrays): Promise<string | undefined> {
+  if (!trainsHead(model)) return undefined;
+  const names: readonly string[] = Object.values(headNames);
+  await writePart(join(run.output_dir, "contrastive.safetensors"), trained, (name) => names.includes(name));
+  return "contrastive.safetensors";
 }
 
 /** The file of a model folder that holds the Q-Former and the norm before it; none where neither is used. */

@@ -7,6 +7,7 @@ import { openModelFolder } from "../../models/model-folder.ts";
 import { Graph } from "../../tensor/graph.ts";
 import type { SessionOptions } from "../../tensor/session.ts";
 import { createImageReader, createLanguageModel, type LanguageModelOptions } from "../create.ts";
+import { openEmbedder } from "../embedder.ts";
 import { ImageStore } from "./image-store.ts";
 import { LocalEngine } from "./local-engine.ts";
 import { pictureFiles } from "./picture-files.ts";
@@ -44,10 +45,17 @@ export async function loadEngine(
     const graph = new Graph();
     const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
     const llm = await createLanguageModel(checkpoint, config, { ...options, precision });
+    const embedder = await openEmbedder(folder, options);
     const contextLength = Math.min(maxContext, config.maxPositionEmbeddings);
     return new LocalEngine(
       {
-        model: { name, contextLength, tokensPerImage: tokensPerImage(folder.config) },
+        model: {
+          name,
+          contextLength,
+          tokensPerImage: tokensPerImage(folder.config),
+          ...(embedder && { embeddingSize: embedder.size }),
+        },
+        embedder,
         images: new ImageStore(reader, pictureFiles(pictures)),
         llm,
         tokenizer,

@@ -2,10 +2,19 @@
 import type { DescribePrompt } from "../../models/model-folder.ts";
 import { type PromptTemplate, parsePrompt } from "../../text/prompts.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
+import type { Embedder } from "../embedder.ts";
 import type { LanguageModel } from "../language-model.ts";
 import { fitContext, positionsOf } from "../positions.ts";
 import type { Position } from "../reading-feeds.ts";
-import { type AnswerEvent, type Engine, type ModelCard, type Question, QuestionError } from "./engine.ts";
+import {
+  type AnswerEvent,
+  type EmbeddingInput,
+  type Engine,
+  type ModelCard,
+  type Question,
+  QuestionError,
+} from "./engine.ts";
+import { eventTurn } from "./event-turn.ts";
 import type { ImageStore } from "./image-store.ts";
 import { Scheduler, type SchedulerOptions, type WritingRequest } from "./scheduler.ts";
 
@@ -17,6 +26,8 @@ export interface EngineParts {
   readonly tokenizer: Tokenizer;
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
+  /** Of a model that has a contrastive head. */
+  readonly embedder?: Embedder | undefined;
 }
 
 const maxNewTokensByDefault = 300;
@@ -46,14 +57,27 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async embed(): Promise<Float32Array[]> {
-    throw new QuestionError("value", `The model ${this.model.name} has no contrastive head, so it has no embeddings`);
+  async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {
+    const { embedder, images } = this.parts;
+    if (!embedder) {
+      throw new QuestionError("value", `The model ${this.model.name} has no contrastive head, so it has no embeddings`);
+    }
+    const all: Float32Array[] = [];
+    for (const input of inputs) {
+      signal?.throwIfAborted();
+      if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
+      else all.push(await embedder.embedPicture(await images.read(input.picture)));
+      // Many texts in a row must not hold up answers.
+      await eventTurn();
+    }
+    return all;
   }
 
   async release(): Promise<void> {
     await this.scheduler.stop(new Error("The model was released"));
     await this.parts.images.release();
     await this.parts.llm.release();
+    await this.parts.embedder?.release();
   }
 
   private async requestOf(question: Question): Promise<WritingRequest> {

@@ -1,7 +1,12 @@
-/** The first steps of a run: Q-Former and projection learn to tell pictures apart, without the language model. */
+/**
+ * A stage without the language model: Q-Former and projection learn to tell pictures apart before they learn to speak. Where
+ * the recipe trains the contrastive head instead, that is all that is learned.
+ */
 import type { ImageTextPair } from "../../data/dataset.ts";
+import { headNames } from "../../models/contrastive-head.ts";
 import { efficientNetClasses } from "../../models/efficientnet.ts";
 import { frozenShape } from "../../models/minigpt4.ts";
+import type { NamedArrays } from "../../models/qformer-initial.ts";
 import { layeredWeights } from "../../nn/layered-weights.ts";
 import { type WeightSource, Weights, weightsInMemory } from "../../nn/weights.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
@@ -9,7 +14,7 @@ import { Graph, type Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
 import type { ModelParts } from "../parts.ts";
 import type { Recipe } from "../recipe.ts";
-import { captionArrays, centreWords, contrastiveLoss, initialContrastive } from "./contrastive.ts";
+import { captionArrays, contrastiveLoss, initialContrastive } from "./contrastive.ts";
 import { Dropout, dropFeatures } from "./dropout.ts";
 import type { ComposedBatch, Stage, StageSample } from "./stage.ts";
 import type { TextsOf } from "./texts.ts";
@@ -18,6 +23,8 @@ export interface ContrastiveStage {
   readonly stage: Stage;
   /** Weights of the trained parts, and those that the stage adds. */
   readonly source: WeightSource;
+  /** Those of the contrastive head that are not trained. */
+  readonly fixed: NamedArrays;
 }
 
 /** @param pairs all that is trained on, for each data set of the recipe */
@@ -33,20 +40,22 @@ export async function contrastiveStage(
   const tokensOf = (sample: StageSample) => textsOf(sample).map((text) => tokenizer.encode(text));
   const captions = pairs.flatMap((set, dataset) => set.flatMap((pair) => tokensOf({ pair, dataset })));
   const table = await llm.checkpoint.readFloat32("model.embed_tokens.weight");
-  const words = centreWords(table, llm.config.vocabSize, llm.config.hiddenSize);
   const named = run.contrastive?.class_names;
   const names = named === undefined ? [] : classNames(recipe, parts, named, pairs, tokensOf);
-  const added = weightsInMemory("new weights", initialContrastive(captions, words, names.length > 0));
+  const isKept = recipe.model.trained.includes("contrastive_head");
+  const initial = initialContrastive(captions, table, llm.config, { isTaught: names.length > 0, isKept });
+  const { [headNames.wordMean]: mean, ...begun } = initial;
+  const fixed = { ...(mean && { [headNames.wordMean]: mean }) };
+  const added = weightsInMemory("new weights", initial);
   const source = layeredWeights([added, image]);
   const graph = new Graph();
-  const trainable = (name: string) => isTrained(name) || added.tensors.has(name);
+  const trainable = (name: string) => isTrained(name) || name in begun;
   const weights = new Weights(graph, source, { trainable });
   const features = graph.input("features", "float32", ["images", ...frozenShape(config, frozen.depth)]);
   const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
   const loss = contrastiveLoss(
-    { encoder: weights, qformer: weights, projection: weights },
+    { encoder: weights, qformer: weights, projection: weights, llm: new Weights(graph, llm.checkpoint) },
     weights,
-    words,
     features,
     config,
     {
@@ -73,7 +82,7 @@ export async function contrastiveStage(
       },
     };
   }
-  return { source, stage: { name: "contrastive", graph, loss, trained: weights.trained, compose } };
+  return { source, fixed, stage: { name: "contrastive", graph, loss, trained: weights.trained, compose } };
 }
 
 /** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */

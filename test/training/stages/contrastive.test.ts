@@ -6,12 +6,7 @@ import { ndarray } from "../../../src/tensor/array.ts";
 import { Graph } from "../../../src/tensor/graph.ts";
 import { Random } from "../../../src/tensor/random.ts";
 import { evaluate } from "../../../src/tensor/session.ts";
-import {
-  captionArrays,
-  centreWords,
-  contrastiveLoss,
-  initialContrastive,
-} from "../../../src/training/stages/contrastive.ts";
+import { captionArrays, contrastiveLoss, initialContrastive } from "../../../src/training/stages/contrastive.ts";
 import { tinyConfig } from "../../chat/tiny-llama.ts";
 import { inMemory, normal } from "../../nn/weights-in-memory.ts";
 
@@ -31,23 +26,17 @@ const config: MiniGPT4Config = {
   llm: tinyConfig(30),
 };
 const width = config.llm.hiddenSize;
-const words = centreWords(normal([30, width], 1).data, 30, width);
+const table = normal([30, width], 1);
+const words = centredWords();
 const captions = [[3, 4], [5, 6, 7], [8]];
 const names = Array.from({ length: 1000 }, (_, i) => [i % 30, (i * 7) % 30]);
-
-test("words are centred, then of length 1", () => {
-  const { values } = centreWords(Float32Array.of(1, 2, 5, 2, 3, 8), 3, 2);
-  // The mean is (3, 4): (-2, -2), (2, -2) and (0, 4) are left.
-  const half = Math.SQRT1_2;
-  expect(Array.from(values)).toEqual([-half, -half, half, -half, 0, 1].map(Math.fround));
-});
 
 test("the loss is that of the formulas, with and without the encoder's classifier as a teacher", async () => {
   const random = new Random(5);
   const parameters = {
     ...initialQFormer(qformer, random),
     ...initialProjection(qformer.hiddenSize, width, random),
-    ...initialContrastive(captions, words, true),
+    ...initialContrastive(captions, table.data, config.llm, { isTaught: true }),
   };
   const classifier = { "_fc.weight": normal([1000, 1280], 7), "_fc.bias": normal([1000], 8) };
   const pooled = normal([3, 1, 1280], 9);
@@ -56,9 +45,10 @@ test("the loss is that of the formulas, with and without the encoder's classifie
     const graph = new Graph();
     const w = new Weights(graph, inMemory(parameters));
     const input = graph.input("features", "float32", ["images", 49, 1280]);
-    const parts = { encoder: w, qformer: w, projection: w };
+    const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
+    const parts = { encoder: w, qformer: w, projection: w, llm };
     const teacher = { encoder: new Weights(graph, inMemory(classifier)), names };
-    const loss = contrastiveLoss(parts, w, words, input, config, isTaught ? { teacher } : {});
+    const loss = contrastiveLoss(parts, w, input, config, isTaught ? { teacher } : {});
     const feeds = { features, ...captionArrays(captions), ...(isTaught && { pooledFeatures: pooled }) };
     return evaluate(graph, { tokens: imageTokens(parts, input, config), loss }, feeds);
   };
@@ -92,18 +82,20 @@ test("the loss is that of the formulas, with and without the encoder's classifie
   expect(distilled).toBeGreaterThan(1);
 });
 
-test("captions are filled up where the mask is 0", () => {
-  const { captionIds, captionMask } = captionArrays(captions);
-  expect(captionIds).toEqual(ndarray("int64", [3, 3], BigInt64Array.of(3n, 4n, 0n, 5n, 6n, 7n, 8n, 0n, 0n)));
-  expect(Array.from(captionMask.data as Float32Array)).toEqual([1, 1, 0, 1, 1, 1, 1, 0, 0]);
+test("each caption belongs to the picture at its own place", () => {
+  expect(captionArrays(captions).own).toEqual(ndarray("int64", [3, 1], BigInt64Array.of(0n, 1n, 2n)));
 });
+
+/** The word embeddings, their mean taken out, and of length 1. */
+function centredWords(): number[][] {
+  const rows = Array.from({ length: 30 }, (_, id) => Array.from(table.data.subarray(id * width, (id + 1) * width)));
+  const means = rows[0]?.map((_, column) => mean(rows.map((row) => row[column] as number))) ?? [];
+  return rows.map((row) => unit(row.map((value, column) => value - (means[column] as number))));
+}
 
 function weightedSum(ids: readonly number[], weights: Float32Array): number[] {
   return Array.from({ length: width }, (_, column) =>
-    ids.reduce(
-      (sum, id) => sum + Math.max(0, weights[id] as number) * (words.values[id * width + column] as number),
-      0,
-    ),
+    ids.reduce((sum, id) => sum + Math.max(0, weights[id] as number) * (words[id]?.[column] as number), 0),
   );
 }
 
