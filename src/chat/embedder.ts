@@ -1,4 +1,6 @@
 /** Embeddings of pictures and texts: vectors of length 1, in which a picture lies near the texts that fit it. */
+
+import { quote } from "../checkpoints/quote.ts";
 import { pictureEmbedding, textArrays, textEmbedding, textInputs } from "../models/contrastive-head.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
@@ -136,8 +138,10 @@ export class WordSpaceEmbedder implements Embedder {
     const { embeddings } = await this.texts.run(textArrays([this.tokenizer.encode(` ${caption}`)]));
     const embedding = embeddings.data as Float32Array;
     if (embedding.every((value) => value === 0)) {
-      const shown = caption.length > 60 ? `${caption.slice(0, 60)}…` : caption;
-      throw new QuestionError("value", `No word of "${shown}" says anything about a picture, so it has no embedding`);
+      throw new QuestionError(
+        "value",
+        `No word of ${quote(caption)} says anything of a picture, so it has no embedding`,
+      );
     }
     return embedding;
   }
