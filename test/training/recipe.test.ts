@@ -20,6 +20,17 @@ test("the recipe that comes with the package is valid", async () => {
   expect(recipe.datasets.flickr8k?.hold_out).toBe(100);
 });
 
+test("the recipe of its contrastive head trains that alone, on what the model was trained on", async () => {
+  const [whole, head] = await Promise.all(
+    ["nano.yaml", "nano-contrastive-head.yaml"].map((name) => readRecipe(join(nano, "..", name))),
+  );
+  expect(head?.recipe.model.trained).toEqual(["contrastive_head"]);
+  expect(head?.recipe.model.qformer).toEqual(whole?.recipe.model.qformer);
+  for (const key of ["hold_out", "validate", "answer"] as const) {
+    expect(head?.recipe.datasets.flickr8k?.[key]).toBe(whole?.recipe.datasets.flickr8k?.[key]);
+  }
+});
+
 test("settings replace values, numbers as numbers", async () => {
   const { recipe } = await readRecipe(nano, ["run.init_lr=3e-5", "datasets.flickr8k.path=/data/a=b", "run.views=1"]);
   expect(recipe.run.init_lr).toBe(3e-5);

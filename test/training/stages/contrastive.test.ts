@@ -2,11 +2,13 @@ import { expect, test } from "vitest";
 import { imageTokens, type MiniGPT4Config } from "../../../src/models/minigpt4.ts";
 import { initialProjection, initialQFormer } from "../../../src/models/qformer-initial.ts";
 import { Weights } from "../../../src/nn/weights.ts";
-import { ndarray } from "../../../src/tensor/array.ts";
+import { type NdArray, ndarray } from "../../../src/tensor/array.ts";
 import { Graph } from "../../../src/tensor/graph.ts";
 import { Random } from "../../../src/tensor/random.ts";
 import { evaluate } from "../../../src/tensor/session.ts";
 import { captionArrays, contrastiveLoss, initialContrastive } from "../../../src/training/stages/contrastive.ts";
+import { TrainingStep } from "../../../src/training/step.ts";
+import { initialState } from "../../../src/training/training-state.ts";
 import { tinyConfig } from "../../chat/tiny-llama.ts";
 import { inMemory, normal } from "../../nn/weights-in-memory.ts";
 
@@ -80,6 +82,52 @@ test("the loss is that of the formulas, with and without the encoder's classifie
   );
   expect(taught.data[0]).toBeCloseTo(paired + distilled, 3);
   expect(distilled).toBeGreaterThan(1);
+});
+
+test("a head that is trained alone learns which words tell, and what pictures have in common", async () => {
+  // Captions of a word that tells and three that do not; pictures that show the one, and something that all share.
+  const [telling, filler] = [
+    [0, 1, 2, 3, 4, 5, 6, 7],
+    [20, 21, 22, 23, 24, 25, 26, 27, 28, 29],
+  ];
+  const common = normal([width], 11).data;
+  const features = Float32Array.from({ length: 8 * width }, (_, i) => {
+    const own = words[telling[Math.floor(i / width)] as number]?.[i % width] as number;
+    return own + (common[i % width] as number);
+  });
+  const identity = Float32Array.from({ length: width * width }, (_, i) => Number(i % (width + 1) === 0));
+  const parameters: Record<string, NdArray<"float32">> = {
+    "llama_proj.weight": ndarray("float32", [width, width], identity),
+    "llama_proj.bias": ndarray("float32", [width], new Float32Array(width)),
+    ...initialContrastive([[0]], table.data, config.llm, { isKept: true }),
+  };
+  parameters["word_weight.weight"] = ndarray("float32", [30, 1], new Float32Array(30).fill(0.5));
+  const graph = new Graph();
+  const trainable = (name: string) => ["word_weight.weight", "picture_shift", "log_scale"].includes(name);
+  const w = new Weights(graph, inMemory(parameters), { trainable });
+  const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
+  const input = graph.input("features", "float32", ["images", 1, width]);
+  const parts = { encoder: w, qformer: w, projection: w, llm };
+  const loss = contrastiveLoss(parts, w, input, config, { depth: "qformer" });
+  const begun = Object.fromEntries([...w.trained.keys()].map((name) => [name, parameters[name] ?? normal([1], 0)]));
+  const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
+  const step = await TrainingStep.create(graph, loss, w.trained, initialState(begun), optimizer);
+  const random = new Random(3);
+  const losses: number[] = [];
+  for (let i = 0; i < 150; i++) {
+    const drawn = telling.map((word) => [word, ...Array.from({ length: 3 }, () => filler[random.below(10)] as number)]);
+    const feeds = { features: ndarray("float32", [8, 1, width], features), ...captionArrays(drawn) };
+    losses.push((await step.run([() => feeds], 0.02)).loss);
+  }
+  await step.release();
+  const late = mean(losses.slice(-20));
+  expect(late).toBeLessThan(0.5 * mean(losses.slice(0, 5)));
+  const learned = Array.from(step.state.parameters["word_weight.weight"]?.data ?? []);
+  expect(mean(telling.map((id) => learned[id] as number))).toBeGreaterThan(0.5);
+  expect(mean(filler.map((id) => learned[id] as number))).toBeLessThan(0.1);
+  // The shift points where all pictures do.
+  const shift = Array.from(step.state.parameters.picture_shift?.data ?? []);
+  expect(dot(unit(shift), unit(Array.from(common)))).toBeGreaterThan(0.8);
 });
 
 test("each caption belongs to the picture at its own place", () => {
