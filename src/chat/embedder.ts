@@ -11,7 +11,7 @@ import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type EmbeddingInput, type Picture, QuestionError } from "./engine/engine.ts";
+import { QuestionError } from "./engine/engine.ts";
 import type { ImageTokens } from "./image-reader.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
@@ -48,22 +48,6 @@ export async function openEmbedder(
     tokensPerImage(folder.config),
     options,
   );
-}
-
-/** Embeds what was asked for, in its order. @param read gives the image tokens of a picture */
-export async function embedInputs(
-  embedder: Embedder,
-  inputs: readonly EmbeddingInput[],
-  read: (picture: Picture) => Promise<ImageTokens>,
-  signal?: AbortSignal,
-): Promise<Float32Array[]> {
-  const all: Float32Array[] = [];
-  for (const input of inputs) {
-    signal?.throwIfAborted();
-    if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
-    else all.push(await embedder.embedPicture(await read(input.picture)));
-  }
-  return all;
 }
 
 interface HeadParts {

@@ -1,8 +1,10 @@
 /** How well a model's embeddings find the pictures of captions, and the captions of pictures. */
+
+import { createImageReader } from "../chat/create.ts";
 import { openEmbedder } from "../chat/embedder.ts";
-import { ImageReader } from "../chat/image-reader.ts";
 import type { ImageTextPair } from "../data/dataset.ts";
 import { readSpan } from "../data/file-span.ts";
+import { readPicture } from "../images/picture.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
@@ -43,13 +45,15 @@ export async function evaluateRetrieval(
   if (!embedder) throw new Error(`${folder.path} has no contrastive head (weights.contrastive of its config.json)`);
   try {
     const graph = new Graph();
-    const reader = await ImageReader.create(graph, folder.imageWeights(graph), folder.config, session);
+    const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, session);
     try {
       const pictures: Float32Array[] = [];
       const captions: OwnedCaption[] = [];
       for (const [own, { name, picture, texts }] of pairs.entries()) {
         signal?.throwIfAborted();
-        pictures.push(await embedder.embedPicture(await reader.read(await readSpan(picture), { name })));
+        pictures.push(
+          await embedder.embedPicture(await reader.read(await readPicture(await readSpan(picture), { name }))),
+        );
         const embeddings = await embedder.embedTexts(texts.slice(0, captionsPerPicture));
         captions.push(...embeddings.map((embedding) => ({ own, embedding })));
         onProgress?.(pictures.length, pairs.length);

@@ -1,13 +1,15 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createImageReader } from "../../src/chat/create.ts";
 import { openEmbedder, WordSpaceEmbedder } from "../../src/chat/embedder.ts";
 import type { EmbeddingInput } from "../../src/chat/engine/engine.ts";
-import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
-import { ImageReader } from "../../src/chat/image-reader.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import type { LocalEngine } from "../../src/chat/engine/local-engine.ts";
 import { modelPath } from "../../src/chat/minigpt4.ts";
 import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { readPicture } from "../../src/images/picture.ts";
 import { headNames } from "../../src/models/contrastive-head.ts";
 import type { MiniGPT4Config } from "../../src/models/minigpt4.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
@@ -58,7 +60,7 @@ describe("a tiny model with a head", () => {
     const path = tinyModel(folder, `with-${head}`, ({ weights }) => ({
       weights: { ...weights, contrastive: `../${head}.safetensors` },
     }));
-    return LocalEngine.load(path, "tiny");
+    return loadEngine(path, "tiny");
   }
 
   test("the engine embeds pictures and texts in the order in which they come", async () => {
@@ -118,7 +120,7 @@ describe("a tiny model with a head", () => {
       /other\.safetensors: tensor "word_weight\.weight" is \[7\], but this network needs \[\d+, 1\]/,
     );
     await expect(load("nowhere")).rejects.toThrow(/nowhere\.safetensors/);
-    const without = await LocalEngine.load(tinyModel(folder, "without"), "tiny");
+    const without = await loadEngine(tinyModel(folder, "without"), "tiny");
     expect(without.model.embeddingSize).toBeUndefined();
     await expect(without.embed([{ text: "a cat" }])).rejects.toMatchObject({
       code: "value",
@@ -175,7 +177,7 @@ test("nano finds the texts of four example pictures; of the raccoon nothing is e
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
   if (model instanceof Error) return context.skip(`nano cannot be opened: ${model.message}`);
   const graph = new Graph();
-  const reader = await ImageReader.create(graph, model.imageWeights(graph), model.config);
+  const reader = await createImageReader(graph, model.imageWeights(graph), model.config);
   const embedder = await openEmbedder(model);
   await model.close();
   if (!embedder) throw new Error("nano has no contrastive head");
@@ -191,7 +193,7 @@ test("nano finds the texts of four example pictures; of the raccoon nothing is e
   const embeddings = await embedder.embedTexts(texts);
   const found: Record<string, string | undefined> = {};
   for (const name of Object.keys(own)) {
-    const embedding = await embedder.embedPicture(await reader.read(picture(name)));
+    const embedding = await embedder.embedPicture(await reader.read(await readPicture(picture(name))));
     const scores = embeddings.map((text) => dot(embedding, text));
     found[name] = texts[scores.indexOf(Math.max(...scores))];
   }
