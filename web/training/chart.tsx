@@ -18,6 +18,8 @@ export interface Curve {
 interface ChartProperties {
   /** What it shows, for those who do not see it. */
   readonly name: string;
+  /** The word for a step. */
+  readonly step: string;
   readonly curves: readonly Curve[];
   readonly data: Table;
   readonly format: (value: number) => string;
@@ -25,15 +27,17 @@ interface ChartProperties {
 
 const height = 260;
 
-export function Chart({ name, curves, data, format }: ChartProperties) {
+export function Chart({ name, step, curves, data, format }: ChartProperties) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
   const colours = useStore(theme);
+  const hasData = data[0].length > 0;
 
   useEffect(() => {
     const box = place.current;
-    if (!box) return;
-    const drawn = new uPlot(options(box.clientWidth, curves, format), data as uPlot.AlignedData, box);
+    // An axis without numbers cannot be drawn.
+    if (!box || !hasData) return;
+    const drawn = new uPlot(options(box.clientWidth, step, curves, format), data as uPlot.AlignedData, box);
     plot.current = drawn;
     const resize = new ResizeObserver(() => drawn.setSize({ width: box.clientWidth, height }));
     resize.observe(box);
@@ -46,14 +50,19 @@ export function Chart({ name, curves, data, format }: ChartProperties) {
       resize.disconnect();
       drawn.destroy();
     };
-  }, [curves, format]);
+  }, [step, curves, format, hasData]);
 
   useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
   useEffect(() => plot.current?.redraw(), [colours]);
   return <div ref={place} class="chart" role="img" aria-label={name} />;
 }
 
-function options(width: number, curves: readonly Curve[], format: (value: number) => string): uPlot.Options {
+function options(
+  width: number,
+  step: string,
+  curves: readonly Curve[],
+  format: (value: number) => string,
+): uPlot.Options {
   const colour = (name: string) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const axis: uPlot.Axis = {
     stroke: colour("--ink-soft"),
@@ -68,7 +77,7 @@ function options(width: number, curves: readonly Curve[], format: (value: number
     cursor: { points: { size: 7 } },
     axes: [axis, { ...axis, size: 64, values: (_, values) => values.map(format) }],
     series: [
-      { label: "step" },
+      { label: step },
       ...curves.map(({ label, colour: name, width: thickness, points = false }) => ({
         label,
         stroke: colour(name),

@@ -92,12 +92,12 @@ function RunCurves({ run }: { run: Run }) {
       <Facts summary={summary} />
       <section>
         <h2>{t.loss}</h2>
-        <Chart name={t.lossOf(run.name)} curves={lossCurves} data={loss} format={threeDigits} />
+        <Chart name={t.lossOf(run.name)} step={t.step} curves={lossCurves} data={loss} format={threeDigits} />
         <Smoothing value={smoothing} onChange={setSmoothing} />
       </section>
       <section>
         <h2>{t.learningRate}</h2>
-        <Chart name={t.rateOf(run.name)} curves={rateCurves} data={learningRate} format={scientific} />
+        <Chart name={t.rateOf(run.name)} step={t.step} curves={rateCurves} data={learningRate} format={scientific} />
       </section>
       <SampleList all={samplesOf(metrics)} />
     </div>
