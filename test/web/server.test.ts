@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import type { LocalEngine } from "../../src/chat/engine/local-engine.ts";
 import { startServer } from "../../src/server/serve.ts";
 import type { AnswerEvent, AnswerRequest, BackendError } from "../../web/backend/backend.ts";
 import { ServerBackend } from "../../web/backend/server.ts";
@@ -23,7 +24,7 @@ let engine: LocalEngine;
 let server: Awaited<ReturnType<typeof startServer>>;
 const folder = temporaryFolder();
 beforeAll(async () => {
-  engine = await LocalEngine.load(tinyModel(folder), "tiny");
+  engine = await loadEngine(tinyModel(folder), "tiny");
   server = await startServer({ engine, host: "127.0.0.1", port: 0, apiKeys: ["secret"] });
 });
 afterAll(async () => {
