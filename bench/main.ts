@@ -1,6 +1,7 @@
 /**
  * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
- * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first.
+ * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
+ * quarter of its size.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -14,6 +15,7 @@ import { pull } from "../src/checkpoints/pull.ts";
 import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
 import type { Contest } from "./paired.ts";
+import { quarterModel } from "./quarter-model.ts";
 import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
 import { benchServing, type Spread } from "./serving.ts";
 import { benchStage1 } from "./stage1.ts";
@@ -89,14 +91,15 @@ if (chosen("data")) {
 }
 
 if (chosen("serving")) {
-  const { model, precision } = values;
+  const { precision } = values;
+  const model = values.model === "quarter" ? await quarterModel() : values.model;
   const chats = values.chats.split(",").map(Number);
   let alone: number | undefined;
   await benchServing(model, precision, chats, Number(values.seconds), (result) => {
     if (values.json) return console.log(JSON.stringify(result));
     alone ??= result.tokensPerSecond;
     const { firstTurn, laterTurns, health, memory } = result;
-    console.log(`serving ${model} in ${precision} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
+    console.log(`serving ${values.model} in ${precision} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
   ${result.tokensPerSecond.toFixed(0)} tokens/s in ${result.answers} answers, ${result.failures.length} failed ${[...new Set(result.failures)].join("; ")}
   first text after (median, 95 %, greatest) ${milliseconds(firstTurn)} in the first turn, ${milliseconds(laterTurns)} later
   /health within ${milliseconds(health)}; memory ${(memory.before / 1e6).toFixed(0)} -> ${(memory.after / 1e6).toFixed(0)} MB`);
