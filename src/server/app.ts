@@ -1,4 +1,5 @@
 /** The HTTP server's routes and what stands before them, as one Hono app. */
+import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
@@ -100,6 +101,9 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
 function createService(engine: Engine, options: AppOptions): Service {
   const { maxConcurrent = 8, maxQueue = 64, maxBodyBytes = 32_000_000 } = options;
   const admission = new Admission({ maxConcurrent, maxQueue });
+  const { ended = new AbortController().signal } = options;
+  // Every request that is answered listens; to Node.js more than ten look like a leak.
+  setMaxListeners(0, ended);
   return {
     engine,
     admission,
@@ -114,7 +118,7 @@ function createService(engine: Engine, options: AppOptions): Service {
     created: Math.floor(Date.now() / 1000),
     timeoutSeconds: options.timeoutSeconds ?? 300,
     writeTimeoutSeconds: options.writeTimeoutSeconds ?? 30,
-    ended: options.ended ?? new AbortController().signal,
+    ended,
   };
 }
 

@@ -131,7 +131,8 @@ export const chatChunk = z
         finish_reason: finishReason.nullable(),
       }),
     ),
-    usage: usage.nullish(),
+    // Not `nullish`, which the description of a named schema cannot say.
+    usage: z.union([usage, z.null()]).optional(),
   })
   .openapi("ChatCompletionChunk");
 
