@@ -7,10 +7,10 @@ import { ImageRefusedError } from "./image-refused.ts";
 import { isPublicAddress } from "./public-address.ts";
 
 /** The addresses of a name. */
-export type Resolver = (hostname: string) => Promise<readonly string[]>;
+type Resolver = (hostname: string) => Promise<readonly string[]>;
 
 /** A place that may be fetched from although it is not public, for example a picture server beside this one. */
-export interface Endpoint {
+interface Endpoint {
   readonly address: string;
   readonly port: number;
 }
