@@ -26,6 +26,7 @@ const listRoute = createRoute({
       content: { "application/json": { schema: z.object({ object: z.literal("list"), data: z.array(model) }) } },
     },
     401: errorResponses[401],
+    403: errorResponses[403],
   },
 });
 
@@ -37,6 +38,7 @@ const oneRoute = createRoute({
   responses: {
     200: { description: "The model", content: { "application/json": { schema: model } } },
     401: errorResponses[401],
+    403: errorResponses[403],
     404: errorResponses[404],
   },
 });
@@ -50,6 +52,7 @@ const healthRoute = createRoute({
       description: "It does",
       content: { "application/json": { schema: z.object({ status: z.literal("ok"), model: z.string() }) } },
     },
+    403: errorResponses[403],
     503: errorResponses[503],
   },
 });

@@ -18,6 +18,7 @@ const content = { "application/json": { schema: error } };
 export const errorResponses = {
   400: { description: "Something is wrong with the request", content },
   401: { description: "The API key is missing or unknown", content },
+  403: { description: "The Host header names another server, or a page of another origin asks", content },
   404: { description: "There is no such model", content },
   413: { description: "The body is too large", content },
   415: { description: "The body is not JSON", content },
