@@ -112,7 +112,7 @@ describe("a body", () => {
     const begin = performance.now();
     const answer = await ask(question(text));
     if (answer.status !== 200) expectError(answer, 400);
-    expect(performance.now() - begin).toBeLessThan(5000);
+    expect(performance.now() - begin).toBeLessThan(15_000);
   });
 
   test.each([

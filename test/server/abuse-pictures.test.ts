@@ -12,7 +12,7 @@ describe("a picture", () => {
     const answer = await ask(pictureQuestion(bomb));
     expectError(answer, 400);
     expect(answer.text).toContain("image_too_large");
-    expect(performance.now() - begin).toBeLessThan(1000);
+    expect(performance.now() - begin).toBeLessThan(5000);
   });
 
   test("whose header says more than its pixels, less, or nothing, is refused", async () => {
@@ -118,7 +118,7 @@ describe("a picture", () => {
     const large = emptyPng(6000, 6000);
     const begin = performance.now();
     expectError(await ask(pictureQuestion(...Array.from({ length: 16 }, () => large))), 400);
-    expect(performance.now() - begin).toBeLessThan(1500);
+    expect(performance.now() - begin).toBeLessThan(8000);
   });
 });
 

@@ -30,6 +30,8 @@ interface Asked {
   readonly path: string;
   readonly body?: string;
   readonly type?: string;
+  /** Of the page that asks. */
+  readonly origin?: string;
 }
 
 const engine = await tinyEngine();
@@ -90,11 +92,11 @@ test(
       { numRuns: Math.ceil(requests / atOnce) },
     );
 
-    async function ask({ method, route, path, body, type }: Asked): Promise<void> {
+    async function ask({ method, route, path, body, type, origin }: Asked): Promise<void> {
       const response = await fetch(server.url + path, {
         method,
         body,
-        headers: type === undefined ? {} : { "content-type": type },
+        headers: { ...(type !== undefined && { "content-type": type }), ...(origin !== undefined && { origin }) },
       });
       const { status, headers } = response;
       const text = await response.text();
@@ -123,6 +125,7 @@ test(
     for (const answered of ["/v1/chat/completions 200", "/v1/chat/completions 400"]) {
       expect(tallies.get(answered), answered).toBeGreaterThan(count / 20);
     }
+    expect(tallies.get("/v1/chat/completions 403"), "a page of another origin").toBeGreaterThan(0);
     // One more: the description.
     const counted = new Map(tallies).set("/openapi.json 200", 1);
     await until(async () => sameCounts(await countsOf(server.url), counted));
@@ -146,7 +149,8 @@ function requestsOf(
     fc.string({ minLength: 1, unit: "grapheme" }).filter((text) => !/^\.{1,2}$/.test(text)),
   );
   const path = name.map((name) => route.replace(/\{\w+\}/, encodeURIComponent(name)));
-  const asked = { method: fc.constant(method.toUpperCase()), route: fc.constant(route), path };
+  const origin = fc.oneof({ weight: 30, arbitrary: fc.constant(undefined) }, fc.constant("https://example.com"));
+  const asked = { method: fc.constant(method.toUpperCase()), route: fc.constant(route), path, origin };
   const schema = operation.requestBody?.content["application/json"].schema;
   if (!schema) return fc.record(asked);
   const whole = fitting(schema, options);

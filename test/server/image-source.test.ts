@@ -66,7 +66,7 @@ describe("data URLs", () => {
       const before = process.memoryUsage().arrayBuffers;
       const begin = performance.now();
       expect(await code(fetchImage(head + large, limits))).toBe("image_too_large");
-      expect(performance.now() - begin).toBeLessThan(500);
+      expect(performance.now() - begin).toBeLessThan(3000);
       expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(10_000_000);
     }
   });

@@ -158,7 +158,7 @@ describe("names", () => {
     expect(await code(fetchPublic(at("/"), { ...policy, resolve: never, timeout: 100 }))).toBe(
       "failed_to_download_image",
     );
-    expect(performance.now() - begin).toBeLessThan(2000);
+    expect(performance.now() - begin).toBeLessThan(4000);
     const failing = () => Promise.reject(new Error("SERVFAIL at 10.0.0.53"));
     const error = await fetchPublic(at("/"), { ...policy, resolve: failing }).catch((error) => error);
     expect(error.message).not.toContain("10.0.0.53");
@@ -207,7 +207,7 @@ describe("what a server sends", () => {
   test.each(["/slow", "/silent"])("%s is not waited for longer than the time in total", async (path) => {
     const begin = performance.now();
     expect(await code(fetchPublic(at(path), { ...policy, timeout: 200 }))).toBe("failed_to_download_image");
-    expect(performance.now() - begin).toBeLessThan(2000);
+    expect(performance.now() - begin).toBeLessThan(4000);
   });
 
   test("that speaks no HTTP, or nobody listens, is refused without a word of the machine", async () => {
