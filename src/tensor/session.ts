@@ -7,6 +7,7 @@ import type { ArrayOf, DType, NdArray } from "./array.ts";
 import { type Device, executionProviders } from "./device.ts";
 import { evaluateDim, formatShape } from "./dims.ts";
 import { engineFolder } from "./engine-folder.ts";
+import { whileComputing } from "./exit-guard.ts";
 import type { Graph, Value } from "./graph.ts";
 import { hasLargeConstants, writeModel } from "./onnx.ts";
 import type { Runner } from "./runner.ts";
@@ -55,7 +56,8 @@ export class Session<Output extends string = string> implements Runner<Output> {
     };
     const values = Object.values<Value>(outputs);
     if (!hasLargeConstants(graph, values)) {
-      const engine = await InferenceSession.create(await writeModel(graph, outputs), settings);
+      const model = await writeModel(graph, outputs);
+      const engine = await whileComputing(() => InferenceSession.create(model, settings));
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
     const folder = await engineFolder();
@@ -63,7 +65,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     try {
       const weights = { path: join(folder, "model.weights"), location: "model.weights" };
       await writeFile(join(folder, "model.onnx"), await writeModel(graph, outputs, weights));
-      const engine = await InferenceSession.create(join(folder, "model.onnx"), settings);
+      const engine = await whileComputing(() => InferenceSession.create(join(folder, "model.onnx"), settings));
       // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
       if (process.platform !== "win32") await remove();
       return new Session<Output>(engine, graph.inputs, remove);
@@ -92,7 +94,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
         return [name, target ? toTensor(target) : null];
       }),
     );
-    const results = await this.engine.run(tensors, fetches);
+    const results = await whileComputing(() => this.engine.run(tensors, fetches));
     const arrays = Object.entries(results).map(([name, tensor]) => [name, into[name as Output] ?? fromTensor(tensor)]);
     return Object.fromEntries(arrays) as Record<Output, NdArray>;
   }

@@ -1,11 +1,12 @@
 /** What the engine's worker thread runs: it loads the model, and then answers what comes over its port. */
 import { parentPort, workerData } from "node:worker_threads";
+import type { ExitGuard } from "../../tensor/exit-guard.ts";
 import { answerPort } from "./answer-port.ts";
 import type { ModelCard } from "./engine.ts";
 import { type EngineOptions, loadEngine } from "./load-engine.ts";
 import { errorMessage, type FromEngine, type ToEngine } from "./messages.ts";
 
-export interface ThreadStart {
+export interface ThreadStart extends ExitGuard {
   readonly path: string;
   readonly name: string;
   readonly options: EngineOptions;

@@ -6,6 +6,7 @@ import "../../tensor/no-telemetry.ts";
 import { Worker } from "node:worker_threads";
 import type { PullOptions } from "../../checkpoints/pull.ts";
 import { fetchLanguageModel } from "../../models/model-folder.ts";
+import { guardExit } from "../../tensor/exit-guard.ts";
 import {
   type AnswerEvent,
   type EmbeddingInput,
@@ -19,6 +20,8 @@ import type { EngineOptions } from "./load-engine.ts";
 import { errorFrom } from "./messages.ts";
 import { PortEngine } from "./port-engine.ts";
 
+type Start = Omit<ThreadStart, "exitGuard">;
+
 /** A thread whose model is loaded. */
 interface Started {
   readonly worker: Worker;
@@ -27,12 +30,12 @@ interface Started {
 
 export class ThreadEngine implements Engine {
   readonly model: ModelCard;
-  private readonly start: ThreadStart;
+  private readonly start: Start;
   /** The thread, or the one that is being started in place of a broken one. */
   private thread: Promise<Started>;
   private released = false;
 
-  private constructor(start: ThreadStart, first: Started) {
+  private constructor(start: Start, first: Started) {
     this.start = start;
     this.model = first.engine.model;
     this.thread = Promise.resolve(first);
@@ -114,8 +117,10 @@ function released(): Error {
 }
 
 /** @throws Error if the model cannot be loaded */
-async function startThread(start: ThreadStart): Promise<Started> {
-  const worker = newWorker(start);
+async function startThread(start: Start): Promise<Started> {
+  const { exitGuard, release } = guardExit();
+  const worker = newWorker({ ...start, exitGuard });
+  worker.once("exit", release);
   const model = await new Promise<ModelCard>((resolve, reject) => {
     worker.once("error", reject);
     worker.once("exit", (code) =>
