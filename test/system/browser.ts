@@ -1,6 +1,6 @@
 /** A Chromium for tests of the page, and what they ask of every state that they see. */
-import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { existsSync } from "node:fs";
+import axe from "axe-core";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { expect } from "vitest";
 
@@ -57,15 +57,13 @@ export async function openPage(
   return { page, complaints };
 }
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
 /** Expects that axe-core finds nothing that is serious in what is shown, and that nothing is wider than the window. */
 export async function expectAccessible(page: Page): Promise<void> {
   // Of what is still fading in, the contrast is not yet what it will be.
   await page.evaluate(`Promise.all(document.getAnimations()
     .filter((animation) => animation.effect.getTiming().iterations !== Infinity)
     .map((animation) => animation.finished.catch(() => {}))).then(() => {})`);
-  await page.evaluate(axe);
+  await page.evaluate(axe.source);
   const violations = await page.evaluate<unknown[]>(`axe.run().then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, nodes }) => id + ": " + nodes.map(({ html, failureSummary }) => html.slice(0, 120) + " " + failureSummary).join("; ")))`);

@@ -148,7 +148,6 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   const lengths = new Set<number>();
   await page.locator(".answer-text.writing").waitFor();
   while (lengths.size < 4) lengths.add((await written(page)).length);
-  await expectAccessible(page);
   await page.keyboard.press("Escape");
   await page.getByText("Stopped.").first().waitFor();
   const kept = await written(page);
@@ -160,6 +159,10 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   await page.locator(".answer-text.writing").waitFor();
   await button(page, "Stop").click();
   await answered(page);
+  await expectAccessible(page);
+
+  await button(page, "Answer again").click();
+  await page.locator(".answer-text.writing").waitFor();
   await expectAccessible(page);
 });
 
@@ -450,7 +453,8 @@ test("a server that dies in the middle of an answer: what came is kept, and aski
   expect((await written(page)).length).toBeGreaterThanOrEqual(20);
   await expectAccessible(page);
   await button(answers(page).last(), "Try again").click();
-  await answers(page).last().getByText("Nobody answers at the server's address.").waitFor();
+  await answers(page).last().getByText("The question did not reach the model.").waitFor();
+  await page.locator(".foot").getByText("Nobody answers at the server's address.").waitFor();
   await expectAccessible(page);
   const back = await serve(model, { port: mortal.port });
   onTestFinished(() => back.kill());

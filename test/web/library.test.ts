@@ -63,14 +63,15 @@ test("clearing leaves nothing, not even what was still to be kept", async () => 
   expect(await storage.picture("p")).toBeUndefined();
 });
 
-test("a full storage is told, and the chat stays in memory", async () => {
+test("a full storage is told, and the chat stays in memory with its pictures", async () => {
   class FullStorage extends MemoryChats {
     override save = () => Promise.reject(new Error("full"));
   }
   const problems: unknown[] = [];
   const library = new Library(new FullStorage(), (problem) => problems.push(problem));
-  const chat = newChat();
-  await library.put(chat);
+  const chat = ask(newChat(), "", [picture]);
+  await library.put(chat, blobs);
   expect(library.get(chat.id)).toBe(chat);
+  expect(await (await library.picture("p")).text()).toBe("cat");
   expect(problems).toHaveLength(1);
 });

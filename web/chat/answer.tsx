@@ -67,7 +67,7 @@ function Ending({ message, last, onAgain, onGoOn, onEnterKey }: Omit<Properties,
     <div class="problem" role="alert">
       <Icon name="warning" />
       <div>
-        <p>{t.problems[problem.kind]}</p>
+        <p>{problem.kind === "away" ? t.notSent : t.problems[problem.kind]}</p>
         {problem.kind !== "away" && problem.kind !== "key" && <p class="note">{problem.message}</p>}
         {last && (
           <div class="row">

@@ -118,8 +118,8 @@ export class ChatApp {
   /** Removes a chat, and offers to bring it back. */
   async remove(chat: Chat): Promise<void> {
     this.answering.stop(chat.id);
-    const bringBack = await this.library.remove(chat.id);
     if (this.#openId() === chat.id) go({ page: "chat" }, { replace: true });
+    const bringBack = await this.library.remove(chat.id);
     const t = words(chatWords);
     toast(t.removed, { name: t.undo, run: bringBack }, () => this.library.sweep());
   }
@@ -127,17 +127,19 @@ export class ChatApp {
   /** Removes all chats and pictures. */
   async clear(): Promise<void> {
     for (const id of this.answering.progress.value.keys()) this.answering.stop(id);
+    go({ page: "chat" }, { replace: true });
     await this.library.clear();
     for (const url of this.#urls.values()) url.then(URL.revokeObjectURL, () => {});
     this.#urls.clear();
-    go({ page: "chat" }, { replace: true });
   }
 
-  /** An address at which a kept picture can be shown. */
+  /** An address at which a picture of a chat or of the draft can be shown. */
   pictureUrl(id: string): Promise<string> {
     let url = this.#urls.get(id);
     if (!url) {
-      url = this.library.picture(id).then((blob) => URL.createObjectURL(blob));
+      const drafted = this.draft.state.value.pictures.find((picture) => picture.id === id);
+      const bytes = drafted ? Promise.resolve(drafted.blob) : this.library.picture(id);
+      url = bytes.then((blob) => URL.createObjectURL(blob));
       this.#urls.set(id, url);
       // What could not be read may come back with an undo.
       url.catch(() => this.#urls.delete(id));

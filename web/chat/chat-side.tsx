@@ -1,4 +1,5 @@
 /** The list of chats at the side. */
+import { memo } from "preact/compat";
 import { useRef, useState } from "preact/hooks";
 import { Dialog } from "../shell/dialog.tsx";
 import { Icon } from "../shell/icons.tsx";
@@ -80,7 +81,8 @@ export function ChatSide() {
   );
 }
 
-function ChatItem({ chat }: { chat: Chat }) {
+/** Drawn anew only when its own chat changes: while an answer is written, the list changes with every word. */
+const ChatItem = memo(({ chat }: { chat: Chat }) => {
   const t = useWords(chatWords);
   const app = useChatApp();
   const here = useStore(route);
@@ -131,4 +133,4 @@ function ChatItem({ chat }: { chat: Chat }) {
       />
     </li>
   );
-}
+});

@@ -1,13 +1,13 @@
 /** Where a question is written and pictures are added. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { IconButton } from "../shell/icon-button.tsx";
 import { Icon } from "../shell/icons.tsx";
 import { useWords } from "../shell/language.ts";
 import { useStore } from "../shell/store.ts";
-import type { Chat } from "./chat.ts";
+import type { Chat, PictureRef } from "./chat.ts";
 import { useChatApp } from "./chat-app.ts";
-import { useBlobUrl } from "./picture.tsx";
-import type { ReadyPicture } from "./pictures.ts";
+import { usePictureUrl } from "./picture.tsx";
+import { Viewer } from "./viewer.tsx";
 import { chatWords } from "./words.ts";
 
 interface Properties {
@@ -22,6 +22,7 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
   const app = useChatApp();
   const { text, pictures, reading } = useStore(app.draft.state);
   const field = useRef<HTMLTextAreaElement>(null);
+  const [enlarged, setEnlarged] = useState<string>();
   useEffect(() => {
     if (field.current) fitHeight(field.current);
   }, [text]);
@@ -59,7 +60,7 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
       {(pictures.length > 0 || reading > 0) && (
         <ul class="thumbs">
           {pictures.map((picture) => (
-            <Thumb key={picture.id} picture={picture} />
+            <Thumb key={picture.id} picture={picture} onEnlarge={() => setEnlarged(picture.id)} />
           ))}
           {Array.from({ length: reading }, (_, i) => (
             <li class="thumb reading" key={`reading-${i}`} />
@@ -90,17 +91,20 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
           </button>
         )}
       </div>
+      {enlarged !== undefined && <Viewer pictures={pictures} first={enlarged} onClose={() => setEnlarged(undefined)} />}
     </form>
   );
 }
 
-function Thumb({ picture }: { picture: ReadyPicture }) {
+function Thumb({ picture, onEnlarge }: { picture: PictureRef; onEnlarge: () => void }) {
   const t = useWords(chatWords);
   const app = useChatApp();
-  const url = useBlobUrl(picture.blob);
+  const url = usePictureUrl(picture.id) ?? undefined;
   return (
     <li class="thumb">
-      <img src={url} alt={picture.name} width={picture.width} height={picture.height} />
+      <button type="button" class="thumb-picture" aria-label={t.enlarge(picture.name)} onClick={onEnlarge}>
+        <img src={url} alt={picture.name} width={picture.width} height={picture.height} />
+      </button>
       <IconButton icon="close" name={t.removePicture(picture.name)} onClick={() => app.draft.remove(picture.id)} />
     </li>
   );

@@ -97,6 +97,7 @@ function KeyForm({ onDone }: { onDone: () => void }) {
     >
       <p>{t.keyNote}</p>
       <input
+        data-first
         type="password"
         autocomplete="off"
         aria-label={t.keyTitle}

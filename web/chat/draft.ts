@@ -12,7 +12,7 @@ interface DraftState {
   readonly reading: number;
 }
 
-export const mostPictures = 8;
+const mostPictures = 8;
 
 const empty: DraftState = { text: "", pictures: [], reading: 0 };
 

@@ -35,7 +35,7 @@ export function useDrops(take: (files: readonly File[]) => void): boolean {
       },
       paste(event: ClipboardEvent) {
         const files = filesOf(event.clipboardData);
-        if (files.length === 0) return;
+        if (files.length === 0 || bringsText(event.clipboardData, files)) return;
         event.preventDefault();
         taker.current(files);
       },
@@ -47,4 +47,10 @@ export function useDrops(take: (files: readonly File[]) => void): boolean {
     };
   }, []);
   return over;
+}
+
+/** Word processors put a picture of the text beside it; file managers the names of the files. */
+function bringsText(data: DataTransfer | null, files: readonly File[]): boolean {
+  const text = data?.getData("text/plain") ?? "";
+  return text !== "" && !files.some(({ name }) => text.includes(name));
 }

@@ -15,7 +15,7 @@ const urls = import.meta.glob<string>("../../examples/pictures/*.jpg", {
 });
 
 /** The rows of a table of sources: file, what it shows, source and licence. */
-export function readSources(markdown: string): { name: string; shows: string; source: string }[] {
+function readSources(markdown: string): { name: string; shows: string; source: string }[] {
   return [...markdown.matchAll(/^\|\s*`([^`]+)`\s*\|\s*(.+?)\s*\|\s*(.+?)\s*\|\s*$/gm)].map(
     ([, name = "", shows = "", source = ""]) => ({ name, shows, source: source.replaceAll("`", "") }),
   );

@@ -11,6 +11,8 @@ export class Library {
   readonly chats = new Store<readonly Chat[]>([]);
   readonly #storage: ChatStorage;
   readonly #unsaved = new Map<string, Chat>();
+  /** Pictures that are still being kept, or could not be. */
+  readonly #held = new Map<string, Blob>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Told when something could not be kept. */
   readonly #lost: (problem: unknown) => void;
@@ -34,10 +36,14 @@ export class Library {
   }
 
   /** Adds a chat, or puts it in the place of the one with its id; done when it is kept. */
-  async put(chat: Chat, pictures?: ReadonlyMap<string, Blob>): Promise<void> {
+  async put(chat: Chat, pictures: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
     this.#show(chat);
     this.#unsaved.delete(chat.id);
-    await this.#storage.save(chat, pictures).then(() => this.kept(chat.id), this.#lost);
+    for (const [id, blob] of pictures) this.#held.set(id, blob);
+    await this.#storage.save(chat, pictures).then(() => {
+      for (const id of pictures.keys()) this.#held.delete(id);
+      this.kept(chat.id);
+    }, this.#lost);
   }
 
   /** Changes a chat now, and keeps it a little later. */
@@ -79,6 +85,7 @@ export class Library {
   /** Removes everything, at once and for good. */
   async clear(): Promise<void> {
     this.#unsaved.clear();
+    this.#held.clear();
     const removed = this.chats.value;
     this.chats.set([]);
     await this.#storage.clear().catch(this.#lost);
@@ -94,7 +101,7 @@ export class Library {
 
   /** The bytes of a picture. @throws Error if they are lost */
   async picture(id: string): Promise<Blob> {
-    const blob = await this.#storage.picture(id);
+    const blob = this.#held.get(id) ?? (await this.#storage.picture(id));
     if (!blob) throw new Error("The picture is no longer in this browser's storage");
     return blob;
   }

@@ -30,7 +30,7 @@ export function Print({ picture, number, onEnlarge }: Properties) {
   );
 }
 
-/** Where a kept picture can be shown: undefined until that is known, null if the picture is lost. */
+/** Where a picture can be shown: undefined until that is known, null if the picture is lost. */
 export function usePictureUrl(id: string): string | undefined | null {
   const app = useChatApp();
   const [url, setUrl] = useState<string | undefined | null>(undefined);
@@ -44,16 +44,5 @@ export function usePictureUrl(id: string): string | undefined | null {
       here = false;
     };
   }, [app, id]);
-  return url;
-}
-
-/** The address of bytes that are not kept yet. */
-export function useBlobUrl(blob: Blob): string | undefined {
-  const [url, setUrl] = useState<string>();
-  useEffect(() => {
-    const made = URL.createObjectURL(blob);
-    setUrl(made);
-    return () => URL.revokeObjectURL(made);
-  }, [blob]);
   return url;
 }

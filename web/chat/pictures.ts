@@ -8,7 +8,7 @@ export interface ReadyPicture extends PictureRef {
   readonly blob: Blob;
 }
 
-export const largestSide = 1024;
+const largestSide = 1024;
 const quality = 0.9;
 /** What servers and models read as it is; everything else is drawn anew. */
 const readTypes = ["image/jpeg", "image/png", "image/webp"];

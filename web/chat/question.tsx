@@ -32,6 +32,7 @@ export const Question = memo(({ message, firstNumber, editing, onEdit, onSave, o
       {editing ? (
         <QuestionEditor
           text={message.text}
+          needsWords={message.pictures.length === 0}
           onCancel={() => onEdit(undefined)}
           onSave={(text) => onSave(message.id, text)}
         />
@@ -49,16 +50,23 @@ export const Question = memo(({ message, firstNumber, editing, onEdit, onSave, o
 
 function QuestionEditor({
   text: before,
+  needsWords,
   onSave,
   onCancel,
 }: {
   text: string;
+  /** Without a picture, a question has to say something. */
+  needsWords: boolean;
   onSave: (text: string) => void;
   onCancel: () => void;
 }) {
   const t = useWords(chatWords);
   const [text, setText] = useState(before);
   const field = useRef<HTMLTextAreaElement>(null);
+  const unasked = needsWords && text.trim() === "";
+  const save = () => {
+    if (!unasked) onSave(text);
+  };
   useEffect(() => {
     field.current?.focus();
     field.current?.select();
@@ -71,7 +79,7 @@ function QuestionEditor({
       class="question-editor"
       onSubmit={(event) => {
         event.preventDefault();
-        onSave(text);
+        save();
       }}
     >
       <textarea
@@ -87,13 +95,13 @@ function QuestionEditor({
             onCancel();
           } else if (event.key === "Enter" && !event.shiftKey) {
             event.preventDefault();
-            onSave(text);
+            save();
           }
         }}
       />
       <p class="note">{t.editNote}</p>
       <div class="row">
-        <button type="submit" class="button accent">
+        <button type="submit" class="button accent" disabled={unasked}>
           {t.save}
         </button>
         <button type="button" class="button" onClick={onCancel}>

@@ -17,6 +17,7 @@ export const chinese: ChatWords = {
   placeholderDescribe: "就图片提问，或让模型描述它",
   send: "发送",
   describe: "描述图片",
+  // What the model is asked stays English, which it was trained with.
   describeThis: "Describe this picture.",
   describeThese: "Describe these pictures.",
   stop: "停止",
@@ -67,6 +68,7 @@ export const chinese: ChatWords = {
     broken: "回答中断了。",
     failed: "出错了。",
   },
+  notSent: "问题没有送达模型。",
   enterKey: "输入密钥",
   settings: "设置",
   temperature: "温度",

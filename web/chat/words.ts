@@ -72,6 +72,7 @@ const en = {
     broken: "The answer broke off.",
     failed: "Something went wrong.",
   } satisfies Record<ProblemKind, string>,
+  notSent: "The question did not reach the model.",
   enterKey: "Enter the key",
   // Settings
   settings: "Settings",

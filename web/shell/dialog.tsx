@@ -1,4 +1,4 @@
-/** A dialog before everything else: the browser keeps the focus inside, closes it with Esc and gives the focus back. */
+/** A dialog before everything else. The browser keeps the focus inside; it begins at what is marked with `data-first`, or else at the first button. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 import { IconButton } from "./icon-button.tsx";
@@ -21,6 +21,7 @@ export function Dialog({ title, onClose, shape = "box", children }: Properties) 
     const element = dialog.current;
     const before = document.activeElement;
     element?.showModal();
+    element?.querySelector<HTMLElement>("[data-first]")?.focus();
     return () => {
       element?.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();
