@@ -54,11 +54,19 @@ async function describeExample(page: Page): Promise<void> {
   await answered(page);
 }
 
-/** The longest answer that can be set, so that there is time to do something while it is written. */
-async function longAnswers(page: Page): Promise<void> {
+/** Makes answers as long as can be set, and the network slow, so that there is time to do something while one is written. */
+async function slowAnswers(page: Page): Promise<void> {
   await page.evaluate(`localStorage.setItem("minigpt4.settings", JSON.stringify({ maxNewTokens: 1000 }))`);
   await page.reload();
   await field(page).waitFor();
+  const devtools = await page.context().newCDPSession(page);
+  const bytesPerSecond = 8000;
+  await devtools.send("Network.emulateNetworkConditions", {
+    offline: false,
+    latency: 0,
+    downloadThroughput: bytesPerSecond,
+    uploadThroughput: -1,
+  });
 }
 
 async function chooseFromMenu(page: Page, menu: string | RegExp, item: string): Promise<void> {
@@ -137,7 +145,7 @@ test("an example picture is described, asked about, and described anew", async (
 
 test("an answer is streamed, and told to a screen reader once; it can be stopped", async () => {
   const page = await open();
-  await longAnswers(page);
+  await slowAnswers(page);
   await page.evaluate(`{
     globalThis.told = [];
     const live = document.querySelector("[aria-live=polite]");
@@ -443,7 +451,7 @@ test("a server that dies in the middle of an answer: what came is kept, and aski
   const mortal = await serve(model);
   onTestFinished(() => mortal.kill());
   const page = await open({}, { url: mortal.url, expected: /ERR_|Failed to load resource/ });
-  await longAnswers(page);
+  await slowAnswers(page);
   await field(page).fill("Talk.");
   await page.keyboard.press("Enter");
   await page.locator(".answer-text.writing").waitFor();
