@@ -8,8 +8,12 @@ import { followAddress } from "./shell/router.ts";
 import { followTheme } from "./shell/theme.ts";
 import "./style/base.css";
 import "./style/controls.css";
+import "./style/dialogs.css";
 import "./style/shell.css";
 import "./style/chat.css";
+import "./style/messages.css";
+import "./style/composer.css";
+import "./style/empty.css";
 import "./style/training.css";
 
 followTheme();

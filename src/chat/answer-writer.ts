@@ -25,7 +25,7 @@ export type Written =
   | { readonly text: string; readonly ending: Ending };
 
 export class AnswerWriter {
-  private readonly eosId: number;
+  private readonly tokenizer: Tokenizer;
   private readonly options: WritingOptions;
   private readonly random: Random;
   private readonly text: TextStream;
@@ -33,17 +33,18 @@ export class AnswerWriter {
   private readonly said: number[] = [];
 
   constructor(tokenizer: Tokenizer, options: WritingOptions, random: Random) {
-    this.eosId = tokenizer.eosId;
+    this.tokenizer = tokenizer;
     this.options = options;
     this.random = random;
     this.text = new TextStream(tokenizer);
     this.filter = new StopFilter(options.stop ?? []);
   }
 
-  /** @param scores [vocabSize] of what follows; changed in place */
+  /** @param scores [vocabSize] of what follows; changed in place. A model may have more rows than there are tokens: these are never said */
   take(scores: Float32Array): Written {
-    const id = chooseToken(scores, this.said, this.options, this.random);
-    if (id === this.eosId) return this.end("", "stop");
+    const known = scores.subarray(0, this.tokenizer.vocabSize);
+    const id = chooseToken(known, this.said, this.options, this.random);
+    if (id === this.tokenizer.eosId) return this.end("", "stop");
     this.said.push(id);
     const text = this.filter.push(this.text.push(id));
     if (this.filter.stopped) return { text, ending: { reason: "stop", tokens: this.said.length } };

@@ -14,6 +14,8 @@ export interface BeamOptions {
   readonly lengthPenalty?: number;
   readonly repetitionPenalty?: number;
   readonly eosId: number;
+  /** How many tokens there are, if the model has scores for more: these are never said. */
+  readonly knownTokens?: number;
   /** Whether an answer ends after these tokens, beside the end-of-sequence token. */
   readonly isStop?: (ids: readonly number[]) => boolean;
   readonly signal?: AbortSignal;
@@ -41,7 +43,7 @@ export async function* beamSteps(
   cache: KVCache,
   options: BeamOptions,
 ): AsyncGenerator<void, number[]> {
-  const { numBeams, maxNewTokens, lengthPenalty = 1, repetitionPenalty = 1, eosId, isStop, signal } = options;
+  const { numBeams, maxNewTokens, lengthPenalty = 1, repetitionPenalty = 1, eosId, knownTokens, isStop, signal } = options;
   const finished: Beam[] = [];
   const normalized = (score: number, length: number) => score / length ** lengthPenalty;
   const finish = (ids: readonly number[], score: number, length: number) => {
@@ -54,7 +56,7 @@ export async function* beamSteps(
   let caches = cache;
   for (let length = 1; length <= maxNewTokens; length++) {
     signal?.throwIfAborted();
-    const candidates = continuations(beams, scores.data, 2 * numBeams, repetitionPenalty);
+    const candidates = continuations(beams, scores.data, 2 * numBeams, repetitionPenalty, knownTokens);
     const next: { from: number; beam: Beam; id: number }[] = [];
     for (const [rank, { from, id, score }] of candidates.entries()) {
       const ids = (beams[from] as Beam).ids;
@@ -86,10 +88,17 @@ export async function* beamSteps(
 }
 
 /** The best ways to go on, over all beams, best first. */
-function continuations(beams: readonly Beam[], scores: Float32Array, count: number, repetitionPenalty: number) {
+function continuations(
+  beams: readonly Beam[],
+  scores: Float32Array,
+  count: number,
+  repetitionPenalty: number,
+  knownTokens = Number.POSITIVE_INFINITY,
+) {
   const vocabSize = scores.length / beams.length;
+  const known = Math.min(vocabSize, knownTokens);
   const all = beams.flatMap((beam, from) => {
-    const logProbabilities = logSoftmax(scores.subarray(from * vocabSize, (from + 1) * vocabSize));
+    const logProbabilities = logSoftmax(scores.subarray(from * vocabSize, from * vocabSize + known));
     penalizeRepetition(logProbabilities, beam.ids, repetitionPenalty);
     return mostLikely(logProbabilities, count).map((id) => ({
       from,

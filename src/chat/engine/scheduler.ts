@@ -246,11 +246,11 @@ export class Scheduler {
 
   private async *beams(job: Job, cache: KVCache): AsyncGenerator<void, number[]> {
     const { sequence, stop, maxNewTokens, numBeams = 1 } = job.request;
-    const { eosId } = this.tokenizer;
+    const { eosId, vocabSize: knownTokens } = this.tokenizer;
     const isStop = (ids: readonly number[]) =>
       stop.some((end) => this.tokenizer.decode(ids.slice(-stopWindow)).includes(end));
     const rest = sequence.slice(cache.length);
-    const ids = yield* beamSteps(this.model, rest, cache, { ...job.request, numBeams, eosId, isStop });
+    const ids = yield* beamSteps(this.model, rest, cache, { ...job.request, numBeams, eosId, knownTokens, isStop });
     this.keep(sequence, cache);
     const all = this.tokenizer.decode(ids, { skipSpecial: true });
     const cuts = stop.map((end) => all.indexOf(end)).filter((at) => at >= 0);

@@ -227,3 +227,14 @@ describe("an answer that is no longer wanted", () => {
     await expect(waiting).rejects.toThrow("released");
   });
 });
+
+test("rows of the model beyond the tokenizer's tokens are never said", async () => {
+  const few = { ...byteTokenizer, vocabSize: 80 };
+  const shared = new Scheduler(model, few, { maxBatch: 4, prefixBytes: 0 });
+  for (const change of [{ temperature: 1 }, { numBeams: 3 }]) {
+    const { texts } = await written(shared, request({ ...change, maxNewTokens: 60 }));
+    expect(Math.max(...new TextEncoder().encode(texts[0]))).toBeLessThan(80);
+    const all = await written(scheduler(), request({ ...change, maxNewTokens: 60 }));
+    expect(Math.max(...new TextEncoder().encode(all.texts[0]))).toBeGreaterThan(80);
+  }
+});

@@ -1,0 +1,75 @@
+/** Chats that the page keeps in the browser. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { picture } from "../cli/command.ts";
+import { expectAccessible } from "./browser.ts";
+import { answered, button, chooseFromMenu, describeExample, setStage, written } from "./page.ts";
+
+const { folder, open, url } = setStage();
+
+test("chats are kept: reload, rename, delete and undo, export, delete all, import", async () => {
+  const page = await open();
+  await describeExample(page);
+  const text = await written(page);
+  await page.reload();
+  await answered(page);
+  expect(await written(page)).toBe(text);
+  await page.locator(".print img").waitFor();
+  expect(
+    await page.evaluate(
+      "document.querySelector('.print img').decode().then(() => document.querySelector('.print img').naturalWidth)",
+    ),
+  ).toBe(451);
+
+  await chooseFromMenu(page, /^Options of (?!Chats)/, "Rename");
+  await page.getByLabel("Title").fill("My cat");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "My cat" }).waitFor();
+
+  const [markdown] = await Promise.all([
+    page.waitForEvent("download"),
+    chooseFromMenu(page, "Options of My cat", "Export as Markdown"),
+  ]);
+  expect(markdown.suggestedFilename()).toBe("My cat.md");
+  const exported = readFileSync((await markdown.path()) ?? "", "utf8");
+  expect(exported).toContain(
+    `![cat.jpg](data:image/jpeg;base64,${readFileSync(picture("cat.jpg")).toString("base64")})`,
+  );
+  const [json] = await Promise.all([
+    page.waitForEvent("download"),
+    chooseFromMenu(page, "Options of My cat", "Export as JSON"),
+  ]);
+  const file = join(folder, "chat.json");
+  await json.saveAs(file);
+
+  await chooseFromMenu(page, "Options of My cat", "Delete");
+  await expect.poll(() => page.getByRole("link", { name: "My cat" }).count()).toBe(0);
+  expect(new URL(page.url()).hash).toBe("#/");
+  await button(page, "Undo").click();
+  await page.getByRole("link", { name: "My cat" }).waitFor();
+
+  await chooseFromMenu(page, "Options of Chats", "Delete all");
+  await expectAccessible(page);
+  await button(page.getByRole("dialog"), "Delete all").click();
+  await page.getByText("Your chats will be listed here.").waitFor();
+  await page.reload();
+  await page.getByText("Your chats will be listed here.").waitFor();
+
+  await page.locator("input[accept*=json]").setInputFiles(file);
+  await page.getByText("One chat was imported.").waitFor();
+  await page.getByRole("link", { name: "My cat" }).click();
+  await page.getByRole("img", { name: "cat.jpg" }).waitFor();
+  expect(await written(page)).toBe(text);
+  await page.locator("input[accept*=json]").setInputFiles(picture("cat.jpg"));
+  await page.getByText("Nothing was imported: the file is not JSON").waitFor();
+});
+
+test("two tabs show the same chats", async () => {
+  const page = await open();
+  const other = await page.context().newPage();
+  await other.goto(url());
+  await describeExample(page);
+  await other.locator(".chats li").first().waitFor();
+  expect(await other.locator(".chats li").count()).toBe(1);
+});

@@ -1,0 +1,74 @@
+/** The page before a server that is busy, wants a key, or dies. */
+import { readFileSync } from "node:fs";
+import { expect, onTestFinished, test } from "vitest";
+import { expectAccessible } from "./browser.ts";
+import { answered, answers, button, chooseFromMenu, field, setStage, slowAnswers, written } from "./page.ts";
+import { serve } from "./serve.ts";
+
+const { model, open } = setStage();
+
+test("a busy server is asked again after the time that it says", async () => {
+  const page = await open({}, { expected: /429/ });
+  let refusals = 0;
+  await page.route("**/v1/chat/completions", (route) => {
+    if (refusals++ > 0) return route.continue();
+    const body = JSON.stringify({ error: { message: "All places are taken" } });
+    return route.fulfill({ status: 429, headers: { "retry-after": "2" }, contentType: "application/json", body });
+  });
+  await field(page).fill("Hello");
+  await page.keyboard.press("Enter");
+  await page.getByText(/The model is busy. Asking again in [12] s/).waitFor();
+  await expectAccessible(page);
+  await answered(page);
+  expect(refusals).toBe(2);
+});
+
+test("a key is asked for, and neither kept in the browser nor exported", async () => {
+  const locked = await serve(model, { env: { MINIGPT4_API_KEYS: "open-sesame-and-close" } });
+  onTestFinished(() => locked.kill());
+  const page = await open({}, { url: locked.url, expected: /401/ });
+  const dialog = page.getByRole("dialog", { name: "API key" });
+  await dialog.waitFor();
+  await expectAccessible(page);
+  await dialog.getByLabel("API key").fill("wrong");
+  await page.keyboard.press("Enter");
+  await dialog.getByText("The server does not take this key.").waitFor();
+  await dialog.getByLabel("API key").fill("open-sesame-and-close");
+  await page.keyboard.press("Enter");
+  await expect.poll(() => dialog.count()).toBe(0);
+  await field(page).fill("Hello");
+  await page.keyboard.press("Enter");
+  await answered(page);
+  const [json] = await Promise.all([
+    page.waitForEvent("download"),
+    chooseFromMenu(page, "Options of Chats", "Export all"),
+  ]);
+  expect(readFileSync((await json.path()) ?? "", "utf8")).not.toContain("open-sesame-and-close");
+  expect(await page.evaluate("JSON.stringify(localStorage)")).not.toContain("open-sesame-and-close");
+});
+
+test("a server that dies in the middle of an answer: what came is kept, and asking again works when it is back", async () => {
+  const mortal = await serve(model);
+  onTestFinished(() => mortal.kill());
+  const page = await open({}, { url: mortal.url, expected: /ERR_|Failed to load resource/ });
+  await slowAnswers(page);
+  await field(page).fill("Talk.");
+  await page.keyboard.press("Enter");
+  await page.locator(".answer-text.writing").waitFor();
+  while ((await written(page)).length < 20);
+  await mortal.kill();
+  await answers(page).getByText("The answer broke off.").waitFor();
+  expect((await written(page)).length).toBeGreaterThanOrEqual(20);
+  await expectAccessible(page);
+  await button(answers(page).last(), "Try again").click();
+  await answers(page).last().getByText("The question did not reach the model.").waitFor();
+  await page.locator(".foot").getByText("Nobody answers at the server's address.").waitFor();
+  await expectAccessible(page);
+  const back = await serve(model, { port: mortal.port });
+  onTestFinished(() => back.kill());
+  await page.getByText("This page keeps trying.").waitFor({ state: "hidden" });
+  await button(answers(page).last(), "Try again").click();
+  await page.locator(".answer-text.writing").waitFor();
+  await button(page, "Stop").click();
+  await answered(page);
+});
