@@ -43,7 +43,16 @@ export async function* beamSteps(
   cache: KVCache,
   options: BeamOptions,
 ): AsyncGenerator<void, number[]> {
-  const { numBeams, maxNewTokens, lengthPenalty = 1, repetitionPenalty = 1, eosId, knownTokens, isStop, signal } = options;
+  const {
+    numBeams,
+    maxNewTokens,
+    lengthPenalty = 1,
+    repetitionPenalty = 1,
+    eosId,
+    knownTokens,
+    isStop,
+    signal,
+  } = options;
   const finished: Beam[] = [];
   const normalized = (score: number, length: number) => score / length ** lengthPenalty;
   const finish = (ids: readonly number[], score: number, length: number) => {
