@@ -13,9 +13,9 @@ export interface ServeProcess {
 /** Starts a server, and waits until it answers. @throws Error with what it said if it ends before */
 export async function serve(
   model: string,
-  { port = 0, env = {} }: { port?: number; env?: NodeJS.ProcessEnv } = {},
+  { port = 0, env = {}, flags = [] }: { port?: number; env?: NodeJS.ProcessEnv; flags?: readonly string[] } = {},
 ): Promise<ServeProcess> {
-  const child = start(["serve", "--model", model, "--port", String(port), "--quiet"], env);
+  const child = start(["serve", "--model", model, "--port", String(port), "--quiet", ...flags], env);
   const url = await firstUrl(child);
   return {
     url,
