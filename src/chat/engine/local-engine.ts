@@ -50,10 +50,13 @@ export class LocalEngine implements Engine {
     const request = await this.requestOf(question);
     // What a description begins with is read as a part of the prompt, and is a part of the answer.
     const beginning = question.turns === "describe" ? this.parts.describe.beginsWith : "";
+    const begun = new Set<number>();
     for await (const event of this.scheduler.write(request, signal)) {
+      if (event.kind !== "begin" && beginning !== "" && !begun.has(event.choice)) {
+        begun.add(event.choice);
+        yield { kind: "text", choice: event.choice, text: beginning };
+      }
       yield event;
-      if (event.kind !== "begin" || beginning === "") continue;
-      for (let choice = 0; choice < request.choices; choice++) yield { kind: "text", choice, text: beginning };
     }
   }
 

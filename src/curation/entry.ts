@@ -1,0 +1,94 @@
+/** Pictures, the versions of their texts, and what was thought of them. */
+import type { FileSpan } from "../data/file-span.ts";
+
+export interface NewPicture {
+  /** For people: what the data set calls it. */
+  readonly name: string;
+  readonly source: FileSpan;
+  /** Of the picture's bytes, in hexadecimal; the same picture is in a project once. */
+  readonly sha256: string;
+}
+
+export interface Picture extends NewPicture {
+  readonly id: number;
+}
+
+/** Written by the first model, rewritten by the polishing model, or changed by a person. */
+export type VersionKind = "described" | "polished" | "edited";
+
+/** What making a version cost, and how it came about; more may be noted. */
+export interface VersionDetails {
+  readonly promptTokens?: number;
+  readonly completionTokens?: number;
+  /** Milliseconds. */
+  readonly duration?: number;
+  readonly [more: string]: unknown;
+}
+
+export interface NewVersion {
+  readonly picture: number;
+  /** The version that it was made of, which must still be the current one; undefined for the first. */
+  readonly parent?: number;
+  readonly kind: VersionKind;
+  readonly text: string;
+  /** The model, or the person. */
+  readonly author: string;
+  /** What the model was asked. */
+  readonly prompt?: string;
+  readonly details?: VersionDetails;
+}
+
+export interface Version extends NewVersion {
+  readonly id: number;
+  readonly details: VersionDetails;
+  /** Milliseconds since 1970. */
+  readonly madeAt: number;
+}
+
+/** A rule that a text broke. */
+export interface Reason {
+  readonly rule: string;
+  /** What was found, for people. */
+  readonly message: string;
+}
+
+export interface NewVerdict {
+  readonly version: number;
+  /** A withdrawn verdict is as if its author had not judged. */
+  readonly decision: "keep" | "drop" | "withdrawn";
+  readonly judge: "rules" | "person";
+  /** The person; of rules, what tells one set of rules from another. */
+  readonly author: string;
+  readonly reasons?: readonly Reason[];
+}
+
+export interface Verdict extends NewVerdict {
+  readonly id: number;
+  readonly reasons: readonly Reason[];
+  readonly madeAt: number;
+}
+
+/** A picture with all that counts now. */
+export interface Entry {
+  readonly picture: Picture;
+  /** The latest version of its text; undefined before it was described. */
+  readonly current: Version | undefined;
+  /** How many versions there are. */
+  readonly versions: number;
+  /** The last verdict of rules on the current version. */
+  readonly rules: Verdict | undefined;
+  /** Each person's last verdict on any version of the text, withdrawn ones left out; the latest last. */
+  readonly persons: readonly Verdict[];
+}
+
+/** Somebody else has changed the text meanwhile. */
+export class StaleVersionError extends Error {
+  override name = "StaleVersionError";
+  /** What is current instead. */
+  readonly current: Version | undefined;
+
+  constructor(current: Version | undefined) {
+    super(`The text was changed meanwhile${current ? ` by ${current.author}` : ""}; look at the new one first`);
+    this.current = current;
+  }
+}

@@ -1,0 +1,96 @@
+/** The tables of a curation project, and how an older file becomes a newer one. */
+import type Database from "libsql";
+
+/**
+ * Each entry brings a file from the version of its place to the next; the file's own version is `PRAGMA user_version`. Entries are
+ * only ever added.
+ */
+const migrations: readonly string[] = [
+  `CREATE TABLE pictures (
+     id INTEGER PRIMARY KEY,
+     -- Where the bytes are: a file, and a stretch of it where it holds more.
+     path TEXT NOT NULL,
+     offset INTEGER,
+     length INTEGER,
+     name TEXT NOT NULL,
+     sha256 TEXT NOT NULL UNIQUE,
+     added_at INTEGER NOT NULL
+   ) STRICT;
+
+   -- Every text that a picture ever had; the latest is the current one.
+   CREATE TABLE versions (
+     id INTEGER PRIMARY KEY,
+     picture INTEGER NOT NULL REFERENCES pictures (id),
+     -- The version that it was made of.
+     parent INTEGER REFERENCES versions (id),
+     kind TEXT NOT NULL CHECK (kind IN ('described', 'polished', 'edited')),
+     text TEXT NOT NULL,
+     -- The model, or the person.
+     author TEXT NOT NULL,
+     prompt TEXT,
+     details TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(details)),
+     made_at INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX versions_of_picture ON versions (picture, id);
+
+   -- What rules and persons thought of a version. The latest of each author counts.
+   CREATE TABLE verdicts (
+     id INTEGER PRIMARY KEY,
+     version INTEGER NOT NULL REFERENCES versions (id),
+     decision TEXT NOT NULL CHECK (decision IN ('keep', 'drop', 'withdrawn')),
+     judge TEXT NOT NULL CHECK (judge IN ('rules', 'person')),
+     author TEXT NOT NULL,
+     -- Of rules: each that was broken, and by what.
+     reasons TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(reasons)),
+     made_at INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX verdicts_of_version ON verdicts (version, id);
+
+   -- What was tried and failed: what is tried again, and how often.
+   CREATE TABLE failures (
+     id INTEGER PRIMARY KEY,
+     picture INTEGER NOT NULL REFERENCES pictures (id),
+     step TEXT NOT NULL,
+     message TEXT NOT NULL,
+     made_at INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX failures_of_picture ON failures (picture, step, id);
+
+   -- Nothing is ever overwritten.
+   CREATE TRIGGER versions_stay BEFORE UPDATE ON versions BEGIN SELECT raise(ABORT, 'versions are never changed'); END;
+   CREATE TRIGGER versions_remain BEFORE DELETE ON versions BEGIN SELECT raise(ABORT, 'versions are never removed'); END;
+   CREATE TRIGGER verdicts_stay BEFORE UPDATE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never changed'); END;
+   CREATE TRIGGER verdicts_remain BEFORE DELETE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never removed'); END;`,
+];
+
+/** The version that this program writes. */
+export const schemaVersion = migrations.length;
+
+/**
+ * Brings the tables of a file up to date, all or nothing.
+ * @throws Error if the file was written by a newer program, or is no project
+ */
+export function migrate(database: Database.Database, path: string): void {
+  database
+    .transaction(() => {
+      const found = userVersion(database);
+      if (found > schemaVersion) {
+        throw new Error(
+          `${path} was written by a newer minigpt4 (its tables have version ${found}, this program knows ${schemaVersion}); update minigpt4`,
+        );
+      }
+      if (found === 0 && hasTables(database)) throw new Error(`${path} is a database, but no curation project`);
+      for (const step of migrations.slice(found)) database.exec(step);
+      database.exec(`PRAGMA user_version = ${schemaVersion}`);
+    })
+    .immediate();
+}
+
+function userVersion(database: Database.Database): number {
+  return (database.prepare("SELECT user_version AS version FROM pragma_user_version").get() as { version: number })
+    .version;
+}
+
+function hasTables(database: Database.Database): boolean {
+  return database.prepare("SELECT 1 AS found FROM sqlite_master WHERE type = 'table'").get() !== undefined;
+}

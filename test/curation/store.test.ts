@@ -1,0 +1,194 @@
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import Database from "libsql";
+import { beforeEach, describe, expect, test } from "vitest";
+import type { NewVerdict } from "../../src/curation/entry.ts";
+import { StaleVersionError } from "../../src/curation/entry.ts";
+import { agreementOf, standingOf } from "../../src/curation/standing.ts";
+import { CurationStore } from "../../src/curation/store.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
+import { described, openProject, somePictures } from "./projects.ts";
+
+const folder = temporaryFolder();
+let count = 0;
+let name = "";
+beforeEach(() => {
+  name = `${count++}.db`;
+});
+
+test("a picture is in a project once, however often it is added", () => {
+  const store = openProject(folder, name);
+  expect(store.addPictures(somePictures(3))).toBe(3);
+  expect(store.addPictures(somePictures(5))).toBe(2);
+  const tarred = {
+    name: "a.tar/1",
+    source: { path: "a.tar", at: { offset: 512, length: 99 } },
+    sha256: "f".repeat(64),
+  };
+  expect(store.addPictures([tarred])).toBe(1);
+  const entries = store.entries();
+  expect(entries.map(({ picture }) => picture.name)).toEqual(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "a.tar/1"]);
+  expect(entries.at(-1)?.picture).toEqual({ id: 6, ...tarred });
+  expect(entries.every(({ current, versions }) => current === undefined && versions === 0)).toBe(true);
+});
+
+test("versions follow each other; the last is current, and all stay", () => {
+  const store = openProject(folder, name);
+  const { picture, version } = described(store, "a  cat .");
+  const polished = store.addVersion({
+    picture,
+    parent: version,
+    kind: "polished",
+    text: "A cat.",
+    author: "smollm2",
+    prompt: "Fix it.",
+    details: { promptTokens: 40, completionTokens: 3, cost: 0.1 },
+  });
+  const entry = store.entry(picture);
+  expect(entry?.current).toEqual(polished);
+  expect(polished).toMatchObject({ parent: version, prompt: "Fix it.", details: { cost: 0.1 } });
+  expect(store.versions(picture).map(({ text }) => text)).toEqual(["a  cat .", "A cat."]);
+  expect(entry?.versions).toBe(2);
+  expect(store.entry(99)).toBeUndefined();
+});
+
+test("of two who change the same text, the second is told, and nothing of the first is lost", () => {
+  const [one, two] = [openProject(folder, name), openProject(folder, name)];
+  const { picture, version } = described(one, "a cat");
+  const edit = { picture, parent: version, kind: "edited" as const };
+  const first = one.addVersion({ ...edit, text: "a grey cat", author: "one" });
+  const second = () => two.addVersion({ ...edit, text: "a tabby cat", author: "two" });
+  expect(second).toThrow(StaleVersionError);
+  expect(second).toThrow("The text was changed meanwhile by one; look at the new one first");
+  expect(() => two.addVerdict({ version, decision: "keep", judge: "person", author: "two" })).toThrow(
+    StaleVersionError,
+  );
+  expect(two.addVersion({ ...edit, parent: first.id, text: "a tabby cat", author: "two" }).parent).toBe(first.id);
+  expect(one.versions(picture).map(({ text }) => text)).toEqual(["a cat", "a grey cat", "a tabby cat"]);
+});
+
+describe("what becomes of a text", () => {
+  type Say = Pick<NewVerdict, "decision" | "judge" | "author">;
+  const rules = (decision: "keep" | "drop"): Say => ({ decision, judge: "rules", author: "rules" });
+  const person = (author: string, decision: NewVerdict["decision"]): Say => ({ decision, judge: "person", author });
+
+  test.each([
+    ["nobody said anything", [], "open", undefined],
+    ["rules have nothing against it", [rules("keep")], "open", undefined],
+    ["rules drop it", [rules("drop")], "dropped", undefined],
+    ["a person keeps what rules drop", [rules("drop"), person("a", "keep")], "kept", undefined],
+    ["rules come after a person", [person("a", "keep"), rules("drop")], "kept", undefined],
+    ["a person takes a word back", [person("a", "drop"), person("a", "withdrawn")], "open", undefined],
+    ["a person changes their mind", [person("a", "drop"), person("a", "keep")], "kept", undefined],
+    ["two agree", [person("a", "keep"), person("b", "keep")], "kept", true],
+    ["two disagree, the later counts", [person("a", "keep"), person("b", "drop")], "dropped", false],
+    ["the first says it again", [person("a", "keep"), person("b", "drop"), person("a", "keep")], "kept", false],
+  ] as const)("%s", (_, verdicts, standing, agreement) => {
+    const store = openProject(folder, name);
+    const { picture, version } = described(store, "a cat");
+    for (const verdict of verdicts) store.addVerdict({ ...verdict, version });
+    const entry = store.entry(picture);
+    if (!entry) throw new Error("no entry");
+    expect(standingOf(entry)).toBe(standing);
+    expect(agreementOf(entry)).toBe(agreement);
+    expect(store.entries()).toEqual([entry]);
+  });
+
+  test("rules that dropped an earlier text say nothing of the new one; a person's word stays", () => {
+    const store = openProject(folder, name);
+    const { picture, version } = described(store, "I'm sorry");
+    store.addVerdict({ ...rules("drop"), version, reasons: [{ rule: "apology", message: "I'm sorry" }] });
+    expect(store.entry(picture)?.rules?.reasons).toEqual([{ rule: "apology", message: "I'm sorry" }]);
+    const edited = store.addVersion({ picture, parent: version, kind: "edited", text: "a cat", author: "a" });
+    expect(store.entry(picture)?.rules).toBeUndefined();
+    store.addVerdict({ ...person("a", "keep"), version: edited.id });
+    store.addVersion({ picture, parent: edited.id, kind: "edited", text: "a cat.", author: "b" });
+    expect(store.entry(picture)?.persons.map(({ author }) => author)).toEqual(["a"]);
+  });
+
+  test("no text is empty", () => {
+    const store = openProject(folder, name);
+    store.addPictures(somePictures(1));
+    expect(store.entries().map(standingOf)).toEqual(["empty"]);
+    expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("There is no version 5");
+  });
+});
+
+test("failures count until the text changes", () => {
+  const store = openProject(folder, name);
+  store.addPictures(somePictures(1));
+  store.addFailure(1, "describe", "out of memory");
+  store.addFailure(1, "describe", "no picture");
+  store.addFailure(1, "polish", "429");
+  expect(store.failures("describe").get(1)).toEqual({ times: 2, message: "no picture" });
+  expect(store.failures("export").size).toBe(0);
+});
+
+test("whatever is written is read again, also text that looks like a program", () => {
+  const store = openProject(folder, name);
+  fc.assert(
+    fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "grapheme" }), (text, author) => {
+      const { picture } = store.entries().at(-1) ?? {};
+      const entry = store.entries().at(-1);
+      if (!picture || !entry?.current) described(store, "'; DROP TABLE versions; --");
+      const current = store.entries().at(-1)?.current;
+      if (!current) throw new Error("no version");
+      const { isWellFormed } = String.prototype as unknown as { isWellFormed?: () => boolean };
+      fc.pre(isWellFormed?.call(text) ?? !/[\ud800-\udfff]/.test(text));
+      fc.pre(!text.includes("\0") && !author.includes("\0"));
+      const next = store.addVersion({ picture: current.picture, parent: current.id, kind: "edited", text, author });
+      expect(next).toMatchObject({ text, author });
+    }),
+  );
+});
+
+describe("the file", () => {
+  test("nothing in it can be changed or removed, also not past this class", () => {
+    const store = openProject(folder, name);
+    const { version } = described(store, "a cat");
+    store.addVerdict({ version, decision: "keep", judge: "person", author: "a" });
+    const database = new Database(join(folder, name));
+    for (const table of ["versions", "verdicts"]) {
+      expect(() => database.exec(`UPDATE ${table} SET author = 'x'`)).toThrow("never changed");
+      expect(() => database.exec(`DELETE FROM ${table}`)).toThrow("never removed");
+    }
+    database.close();
+  });
+
+  test("is refused if it is not there, is no project, or comes from a newer program", () => {
+    expect(() => CurationStore.open(join(folder, "gone.db"))).toThrow("gone.db is not there");
+    expect(() => CurationStore.open(join(folder, "gone", "a.db"), { create: true })).toThrow(
+      "the folder of the project",
+    );
+    const text = join(folder, `text-${name}`);
+    writeFileSync(text, "this is no database, but long enough to be one ".repeat(100));
+    expect(() => CurationStore.open(text)).toThrow(/is no curation project, or is damaged/);
+    const other = new Database(join(folder, name));
+    other.exec("CREATE TABLE songs (title TEXT)");
+    other.close();
+    expect(() => CurationStore.open(join(folder, name))).toThrow("is a database, but no curation project");
+    const newer = join(folder, `newer-${name}`);
+    openProject(folder, `newer-${name}`);
+    const database = new Database(newer);
+    database.exec("PRAGMA user_version = 99");
+    database.close();
+    expect(() => CurationStore.open(newer)).toThrow(/written by a newer minigpt4 .*version 99/);
+  });
+
+  test("several processes write at once, and nothing is lost", async () => {
+    const store = openProject(folder, name);
+    store.addPictures(somePictures(1));
+    const writer = join(import.meta.dirname, "writer.ts");
+    const processes = ["a", "b", "c"].map((author) =>
+      spawn(process.execPath, ["--import", "tsx", writer, join(folder, name), author, "20"], { stdio: "inherit" }),
+    );
+    const codes = await Promise.all(processes.map((child) => new Promise((resolve) => child.once("exit", resolve))));
+    expect(codes).toEqual([0, 0, 0]);
+    const versions = store.versions(1);
+    expect(versions).toHaveLength(60);
+    // A chain: each was made of the one before.
+    expect(versions.map(({ parent }) => parent)).toEqual([undefined, ...versions.map(({ id }) => id).slice(0, -1)]);
+  });
+});
