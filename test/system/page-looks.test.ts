@@ -1,7 +1,7 @@
 /** The page on a phone, in the dark, in Chinese, and with the keyboard alone. */
 import { expect, test } from "vitest";
 import { expectAccessible } from "./browser.ts";
-import { answered, button, describeExample, field, questions, setStage } from "./page.ts";
+import { answered, button, chooseFromMenu, describeExample, field, questions, setStage } from "./page.ts";
 
 const { open } = setStage();
 
@@ -14,6 +14,11 @@ test.each(["light", "dark"] as const)("a phone, %s", async (colorScheme) => {
   await button(page, "Menu").click();
   const drawer = page.getByRole("dialog");
   await expectAccessible(page);
+  await chooseFromMenu(drawer, /^Options of (?!Chats)/, "Delete");
+  await button(page, "Undo").click();
+  // It is open again, as it was.
+  await answered(page);
+  await button(page, "Menu").click();
   await drawer.getByRole("link", { name: "Training" }).click();
   await page.getByRole("heading", { name: "Training" }).waitFor();
   await expectAccessible(page);

@@ -76,7 +76,7 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   await page.getByText("Stopped.").first().waitFor();
   const kept = await written(page);
   expect(kept.length).toBeGreaterThanOrEqual(Math.max(...lengths));
-  expect(await page.evaluate("told")).toEqual(["Answering.", "Stopped."]);
+  await expect.poll(() => page.evaluate("told")).toEqual(["Answering.", "Stopped."]);
 
   // The server has stopped, too: it answers the next question at once.
   await button(page, "Answer again").click();

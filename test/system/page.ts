@@ -79,7 +79,7 @@ export async function slowAnswers(page: Page): Promise<void> {
   });
 }
 
-export async function chooseFromMenu(page: Page, menu: string | RegExp, item: string): Promise<void> {
+export async function chooseFromMenu(page: Page | Locator, menu: string | RegExp, item: string): Promise<void> {
   const opener = button(page, menu).first();
   await opener.focus();
   await opener.click();

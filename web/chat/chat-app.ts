@@ -118,10 +118,15 @@ export class ChatApp {
   /** Removes a chat, and offers to bring it back. */
   async remove(chat: Chat): Promise<void> {
     this.answering.stop(chat.id);
-    if (this.#openId() === chat.id) go({ page: "chat" }, { replace: true });
+    const wasOpen = this.#openId() === chat.id;
+    if (wasOpen) go({ page: "chat" }, { replace: true });
     const bringBack = await this.library.remove(chat.id);
+    const undo = async () => {
+      await bringBack();
+      if (wasOpen) go({ page: "chat", id: chat.id }, { replace: true });
+    };
     const t = words(chatWords);
-    toast(t.removed, { name: t.undo, run: bringBack }, () => this.library.sweep());
+    toast(t.removed, { name: t.undo, run: undo }, () => this.library.sweep());
   }
 
   /** Removes all chats and pictures. */

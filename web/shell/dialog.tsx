@@ -28,7 +28,6 @@ export function Dialog({ title, onClose, shape = "box", children }: Properties) 
     };
   }, []);
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: a click beside the dialog closes it as Esc does
     <dialog
       ref={dialog}
       class={`dialog ${shape}`}
@@ -37,8 +36,8 @@ export function Dialog({ title, onClose, shape = "box", children }: Properties) 
         event.preventDefault();
         onClose();
       }}
-      onClick={(event) => {
-        if (event.target === dialog.current) onClose();
+      onPointerDown={(event) => {
+        if (dialog.current && isBeside(event, dialog.current)) onClose();
       }}
     >
       <div class="dialog-sheet">
@@ -50,4 +49,10 @@ export function Dialog({ title, onClose, shape = "box", children }: Properties) 
       </div>
     </dialog>
   );
+}
+
+/** Whether a pointer is on the backdrop. (Not by the target: that is the dialog for its scrollbar, too.) */
+function isBeside({ clientX, clientY }: PointerEvent, dialog: HTMLElement): boolean {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }

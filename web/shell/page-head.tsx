@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { IconButton } from "./icon-button.tsx";
 import { useWords } from "./language.ts";
-import { sideOpen } from "./shell.tsx";
+import { sideOpen } from "./side.ts";
 import { shellWords } from "./words.ts";
 
 export function PageHead({ title, children }: { title: string; children?: ComponentChildren }) {

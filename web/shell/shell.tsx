@@ -7,13 +7,11 @@ import { Icon, type IconName } from "./icons.tsx";
 import { type Language, language, languages, useWords } from "./language.ts";
 import { Mark } from "./mark.tsx";
 import { type Route, route, routeHash } from "./router.ts";
-import { Store, useStore } from "./store.ts";
+import { sideOpen } from "./side.ts";
+import { useStore } from "./store.ts";
 import { type Theme, theme, themes } from "./theme.ts";
 import { Toasts } from "./toasts.tsx";
 import { shellWords } from "./words.ts";
-
-/** Whether the side is open where there is no room for it beside the page. */
-export const sideOpen = new Store(false);
 
 const sections: readonly { readonly page: Route["page"]; readonly icon: IconName }[] = [
   { page: "chat", icon: "chat" },

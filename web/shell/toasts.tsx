@@ -1,6 +1,7 @@
 /** Short messages at the edge of the page, which may offer one action, such as undoing what was done. */
 import { IconButton } from "./icon-button.tsx";
 import { useWords } from "./language.ts";
+import { sideOpen } from "./side.ts";
 import { Store, useStore } from "./store.ts";
 import { shellWords } from "./words.ts";
 
@@ -31,6 +32,8 @@ export function toast(text: string, action?: Toast["action"], gone?: () => void)
     action?.run();
   };
   toasts.update((shown) => [...shown.slice(-2), { id, text, ...(action && { action: { name: action.name, run } }) }]);
+  // Behind the open side it could not be reached.
+  sideOpen.set(false);
   setTimeout(leave, action ? shownFor.action : shownFor.plain);
 }
 
