@@ -55,7 +55,7 @@ export async function benchServing(
 async function load(url: string, chats: number, seconds: number): Promise<Serving> {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
   const [model] = (await client.models.list()).data;
-  const pictures = dataUrls();
+  const pictures = examplePictures();
   const [firstTurn, laterTurns, health, memory]: [number[], number[], number[], number[]] = [[], [], [], []];
   let [tokens, answers] = [0, 0];
   const failures: string[] = [];
@@ -64,7 +64,7 @@ async function load(url: string, chats: number, seconds: number): Promise<Servin
 
   async function chat(number: number): Promise<void> {
     for (let round = 0; !isOver(); round++) {
-      const picture = pictures[(number + round) % pictures.length] as string;
+      const picture = newPicture(pictures[(number + round) % pictures.length] as Buffer);
       const messages: OpenAI.ChatCompletionMessageParam[] = [];
       for (const [turn, text] of questions.entries()) {
         if (isOver()) return;
@@ -137,10 +137,17 @@ async function ask(client: OpenAI, model: string, messages: OpenAI.ChatCompletio
   return { text, tokens, firstMs: firstMs || performance.now() - asked };
 }
 
-function dataUrls(): string[] {
+function examplePictures(): Buffer[] {
   const folder = join(root, "examples", "pictures");
   const names = readdirSync(folder).filter((name) => name.endsWith(".jpg"));
-  return names.map((name) => `data:image/jpeg;base64,${readFileSync(join(folder, name)).toString("base64")}`);
+  return names.map((name) => readFileSync(join(folder, name)));
+}
+
+let made = 0;
+
+/** As a data URL. What follows the end of a JPEG is no part of the picture, but makes it one that the server has not seen. */
+function newPicture(picture: Buffer): string {
+  return `data:image/jpeg;base64,${Buffer.concat([picture, Buffer.from(`${Date.now()}-${made++}`)]).toString("base64")}`;
 }
 
 function spread(values: readonly number[]): Spread {

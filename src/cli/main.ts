@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { registerCache } from "./cache.ts";
 import { registerChat } from "./chat.ts";
+import { registerCurate } from "./curate.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
 import { registerEncode } from "./encode.ts";
@@ -31,6 +32,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerTrain,
   registerPlot,
   registerEvaluate,
+  registerCurate,
   registerDemo,
 ];
 

@@ -1,0 +1,15 @@
+/** `minigpt4 curate`: makes the second stage's data set, step by step. */
+import type { Command } from "commander";
+
+/** One file for each step in `curate/`. */
+const steps: readonly ((curate: Command) => void)[] = [];
+
+export function registerCurate(program: Command): void {
+  const curate = program
+    .command("curate")
+    .summary("make a data set of pictures and their descriptions")
+    .description(
+      "Makes a small, clean data set for the second stage of training: a model describes pictures, another one polishes the texts,\nrules and a person sort them out. A project is one file; each step can be stopped and goes on where it was.",
+    );
+  for (const register of steps) register(curate);
+}
