@@ -1,12 +1,13 @@
 /** The graphs of a model's two halves, given to ONNX Runtime. */
-import { type LlamaConfig, logits } from "../models/llama.ts";
-import { type ImageWeights, imageFeatures, imageTokens, type MiniGPT4Config } from "../models/minigpt4.ts";
+import type { LlamaConfig } from "../models/llama.ts";
+import type { ImageWeights, MiniGPT4Config } from "../models/minigpt4.ts";
 import type { WeightSource } from "../nn/weights.ts";
-import type { Graph, Value } from "../tensor/graph.ts";
+import type { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
+import { imageOutputs, languageGraph } from "./graphs.ts";
 import { ImageReader } from "./image-reader.ts";
 import { LanguageModel } from "./language-model.ts";
-import { type Precision, readingGraph } from "./reading-graph.ts";
+import type { Precision } from "./reading-graph.ts";
 
 export interface LanguageModelOptions extends SessionOptions {
   readonly precision?: Precision;
@@ -30,21 +31,4 @@ export async function createImageReader(
   options: SessionOptions = {},
 ): Promise<ImageReader> {
   return new ImageReader(config, await Session.create(graph, imageOutputs(graph, weights, config), options));
-}
-
-/** What a language model reads with, and the scores of what follows. */
-export function languageGraph(
-  source: WeightSource,
-  config: LlamaConfig,
-  precision?: Precision,
-): { graph: Graph; outputs: Record<string, Value> } {
-  const { weights, hidden, cache } = readingGraph(source, config, precision);
-  return { graph: weights.graph, outputs: { logits: logits(weights, hidden, config), ...cache } };
-}
-
-/** `pixels` -> `tokens`, as `ImageReader` runs it. */
-export function imageOutputs(graph: Graph, weights: ImageWeights, config: MiniGPT4Config): { tokens: Value } {
-  const { imageSize } = config.encoder;
-  const pixels = graph.input("pixels", "float32", ["images", 3, imageSize, imageSize]);
-  return { tokens: imageTokens(weights, imageFeatures(weights, pixels, config), config) };
 }

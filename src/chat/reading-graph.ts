@@ -51,7 +51,8 @@ export function readingGraph(
   return { weights, hidden, cache: Object.fromEntries(outputs) };
 }
 
-const isMatrix = (name: string) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name);
+/** Whether a weight of a language model is a matrix that a precision is for. */
+export const isMatrix = (name: string) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name);
 
 const weightOptions: Readonly<Record<Precision, WeightOptions>> = {
   float32: {},

@@ -11,6 +11,7 @@ import { writeTorch } from "../checkpoints/torch-write.ts";
 import { readJson } from "../models/open-llama.ts";
 import { type DType, type NdArray, ndarray, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
+import { registerExportWeb } from "./export-web.ts";
 import { formatBytes, printable } from "./text.ts";
 
 const floatTypes = ["float32", "float16"] as const;
@@ -18,7 +19,8 @@ type FloatType = (typeof floatTypes)[number];
 const largestFloat16 = 65504;
 
 interface ExportFlags {
-  readonly output: string;
+  /** Required, but not where the subcommand is called. */
+  readonly output?: string;
   readonly only?: readonly string[];
   readonly dtype?: FloatType;
   readonly force?: boolean;
@@ -26,15 +28,15 @@ interface ExportFlags {
 }
 
 export function registerExport(program: Command): void {
-  program
+  const command = program
     .command("export")
-    .summary("write weights as .pth for PyTorch, or as .safetensors")
+    .summary("write weights as .pth for PyTorch or as .safetensors, or a page in which the model runs")
     .description(
       'Copies weights into one file: a .pth as torch.save({"model": {...}}) writes it, which the Python original loads ' +
         "as its ckpt, or a .safetensors. Of a model folder only the projection is taken (llama_proj), unless --only says more.",
     )
     .argument("<file>", "weight file (safetensors, .pth, .bin, GGUF), model folder, or folder of a run")
-    .requiredOption("-o, --output <file>", "where to write; ends in .pth or .safetensors", knownEnding)
+    .option("-o, --output <file>", "where to write; ends in .pth or .safetensors (required)", knownEnding)
     .option(
       "--only <prefix>",
       "only tensors whose name begins with this; can be repeated",
@@ -56,6 +58,7 @@ Examples:
   minigpt4 export runs/mine -o trained.safetensors --only llama_proj --only query_tokens --only Qformer`,
     )
     .action(exportWeights);
+  registerExportWeb(command);
 }
 
 function knownEnding(path: string): string {
@@ -63,7 +66,12 @@ function knownEnding(path: string): string {
   throw new InvalidArgumentError("It should end in .pth or .safetensors.");
 }
 
-async function exportWeights(path: string, { output, only, dtype, force, json }: ExportFlags): Promise<void> {
+async function exportWeights(
+  path: string,
+  { output, only, dtype, force, json }: ExportFlags,
+  command: Command,
+): Promise<void> {
+  if (output === undefined) command.error("error: required option '-o, --output <file>' not specified");
   if (existsSync(output) && !force) throw new Error(`${output} exists already; --force writes over it`);
   const asTorch = output.endsWith(".pth");
   const tensors = await readTensors(path, only, dtype ?? (asTorch ? "float32" : undefined));

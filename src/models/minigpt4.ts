@@ -6,9 +6,9 @@ import { CLIP, EFFICIENTNET } from "../images/normalise.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { linear } from "../nn/linear.ts";
 import { layerNorm } from "../nn/norm.ts";
-import type { Weights } from "../nn/weights.ts";
+import { type WeightSource, Weights } from "../nn/weights.ts";
 import { productOf } from "../tensor/dims.ts";
-import type { Value } from "../tensor/graph.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape, slice } from "../tensor/layout.ts";
 import { putRows } from "../tensor/lookup.ts";
 import { efficientNetCells, efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
@@ -34,6 +34,15 @@ export interface ImageWeights {
   readonly qformer: Weights;
   /** `llama_proj`. */
   readonly projection: Weights;
+}
+
+/** Where each part's weights come from. */
+export type ImageSources = Readonly<Record<keyof ImageWeights, WeightSource>>;
+
+/** Frozen weights as values of a graph. */
+export function imageWeights(graph: Graph, { encoder, qformer, projection }: ImageSources): ImageWeights {
+  const at = (source: WeightSource) => new Weights(graph, source);
+  return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
 }
 
 export interface MiniGPT4Weights extends ImageWeights {

@@ -4,10 +4,9 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
 import { type PullOptions, pull } from "../checkpoints/pull.ts";
-import { Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
-import { type ImageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
+import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
 import { type OpenLlama, openLlama, readJson } from "./open-llama.ts";
 
 const positive = z.number().int().positive();
@@ -78,6 +77,7 @@ export interface ModelFolder {
   readonly describe: DescribePrompt;
   /** Weights of the contrastive head, where the model has one. */
   readonly contrastive?: Checkpoint;
+  readonly imageSources: ImageSources;
   /** Weights of encoder, Q-Former and projection as values of a graph. */
   imageWeights(graph: Graph): ImageWeights;
   close(): Promise<void>;
@@ -106,6 +106,9 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
     };
     tokensPerImage(config);
     const contrastive = open.get(json.weights.contrastive ?? "");
+    const { encoder, projection, qformer = encoder } = json.weights;
+    const at = (name: string) => open.get(name) as Checkpoint;
+    const imageSources = { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
     return {
       path,
       config,
@@ -113,11 +116,8 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
       template: promptTemplates[json.prompt_template],
       describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
       ...(contrastive && { contrastive }),
-      imageWeights(graph) {
-        const at = (name: string) => new Weights(graph, open.get(name) as Checkpoint);
-        const { encoder, projection, qformer = encoder } = json.weights;
-        return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
-      },
+      imageSources,
+      imageWeights: (graph) => imageWeights(graph, imageSources),
       close,
     };
   } catch (cause) {

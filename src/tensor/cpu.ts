@@ -1,6 +1,4 @@
 /** What the processor's 8-bit arithmetic allows. */
-import { readFileSync } from "node:fs";
-
 /** A processor as far as 8-bit products depend on it. */
 export interface Cpu {
   /** As `process.arch` has it. */
@@ -23,15 +21,17 @@ export function largestInt8Weight({ arch, flags }: Cpu): 64 | 127 {
 
 let known: Cpu | undefined;
 
-/** The processor that this process runs on. Only Linux tells which instruction sets it has. */
+/** The processor that this process runs on. Only Linux tells which instruction sets it has. In a browser it is WebAssembly's, which adds in 32 bits. */
 export function thisCpu(): Cpu {
+  if (typeof process === "undefined") return { arch: "wasm", flags: undefined };
   known ??= { arch: process.arch, flags: process.platform === "linux" ? linuxFlags() : undefined };
   return known;
 }
 
 function linuxFlags(): ReadonlySet<string> | undefined {
   try {
-    return flagsOf(readFileSync("/proc/cpuinfo", "utf8"));
+    // Asked for here, as an import would keep this file out of browsers.
+    return flagsOf(process.getBuiltinModule("node:fs").readFileSync("/proc/cpuinfo", "utf8"));
   } catch {
     return undefined; // Some containers hide it.
   }

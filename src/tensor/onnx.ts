@@ -4,7 +4,6 @@
  * Only what the outputs need is written. Large constants go to a second file, because a protobuf message ends at 2 GB and
  * because ONNX Runtime maps such a file into memory instead of holding copies of it.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { bytesPerElement, onnxType, sizeOf } from "./array.ts";
 import type { Shape } from "./dims.ts";
@@ -22,16 +21,17 @@ const lengthDelimited = 2;
 const varint = 0;
 const fixed32 = 5;
 
-/** Where a model's large constants lie; undefined keeps everything inside the model. */
+/** Where a model's large constants go: a second file beside it, or memory. */
 export interface ExternalData {
-  /** Path of the weights file to write. */
-  readonly path: string;
   /** Its name as the model refers to it, relative to the model. */
   readonly location: string;
+  /** Takes a constant that begins at `offset`; what lies between two of them is zero. */
+  write(bytes: Uint8Array, offset: number): void | Promise<void>;
 }
 
 /**
  * The bytes of the ONNX model that computes `outputs`. Weights are read one at a time.
+ * @param external without it, everything is kept inside of the model
  * @throws Error if an output has the name of a value of the graph
  */
 export async function writeModel(
@@ -43,42 +43,40 @@ export async function writeModel(
   checkNames(graph, nodes, initializers, Object.keys(outputs));
   const named = namedByOutput(nodes, outputs);
   const nameOf = (value: Value) => named.get(value) ?? value.name;
-  const file = external ? await open(external.path, "w") : undefined;
-  try {
-    const body = new BinaryWriter();
-    for (const node of nodes) {
-      const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
-      message(body, 1, (w) => writeNode(w, node, inputs, node.outputs.map(nameOf)));
-    }
-    for (const [name, value] of Object.entries(outputs)) {
-      if (named.get(value) !== name) message(body, 1, (w) => writeNode(w, identity, [nameOf(value)], [name]));
-    }
-    body.tag(2, lengthDelimited).string("minigpt4");
-    let offset = 0;
-    for (const initializer of initializers) {
-      const bytes = await loadChecked(initializer);
-      const inside = !file || !external || bytes.byteLength < externalFrom;
-      const place = inside ? undefined : { location: external.location, offset, length: bytes.byteLength };
-      message(body, 5, (w) => writeInitializer(w, initializer.value, place ?? bytes));
-      if (!inside) offset = await append(file, bytes, offset);
-    }
-    for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
-    for (const [name, value] of Object.entries(outputs)) message(body, 12, (w) => writeValueInfo(w, name, value));
-
-    const model = new BinaryWriter();
-    model.tag(1, varint).int64(irVersion);
-    model.tag(2, lengthDelimited).string("minigpt4");
-    model.tag(7, lengthDelimited).bytes(body.finish());
-    for (const [domain, version] of [["", opset] as const, ["com.microsoft", 1] as const]) {
-      message(model, 8, (w) => {
-        w.tag(1, lengthDelimited).string(domain);
-        w.tag(2, varint).int64(version);
-      });
-    }
-    return model.finish();
-  } finally {
-    await file?.close();
+  const body = new BinaryWriter();
+  for (const node of nodes) {
+    const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
+    message(body, 1, (w) => writeNode(w, node, inputs, node.outputs.map(nameOf)));
   }
+  for (const [name, value] of Object.entries(outputs)) {
+    if (named.get(value) !== name) message(body, 1, (w) => writeNode(w, identity, [nameOf(value)], [name]));
+  }
+  body.tag(2, lengthDelimited).string("minigpt4");
+  let offset = 0;
+  for (const initializer of initializers) {
+    const bytes = await loadChecked(initializer);
+    const inside = !external || bytes.byteLength < externalFrom;
+    const place = inside ? undefined : { location: external.location, offset, length: bytes.byteLength };
+    message(body, 5, (w) => writeInitializer(w, initializer.value, place ?? bytes));
+    if (!inside) {
+      await external.write(bytes, offset);
+      offset = pageAfter(offset + bytes.byteLength);
+    }
+  }
+  for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
+  for (const [name, value] of Object.entries(outputs)) message(body, 12, (w) => writeValueInfo(w, name, value));
+
+  const model = new BinaryWriter();
+  model.tag(1, varint).int64(irVersion);
+  model.tag(2, lengthDelimited).string("minigpt4");
+  model.tag(7, lengthDelimited).bytes(body.finish());
+  for (const [domain, version] of [["", opset] as const, ["com.microsoft", 1] as const]) {
+    message(model, 8, (w) => {
+      w.tag(1, lengthDelimited).string(domain);
+      w.tag(2, varint).int64(version);
+    });
+  }
+  return model.finish();
 }
 
 function checkNames(
@@ -119,9 +117,14 @@ function reachable(graph: Graph, outputs: readonly Value[]): { nodes: Node[]; in
   return { nodes: nodes.reverse(), initializers };
 }
 
-/** Whether any constant that the outputs need is large enough to be kept outside of the model. */
-export function hasLargeConstants(graph: Graph, outputs: readonly Value[]): boolean {
-  return reachable(graph, outputs).initializers.some(({ value }) => expectedBytes(value) >= externalFrom);
+/** Bytes of the constants that are large enough to be kept outside of the model that computes `outputs`; 0 if there are none. */
+export function externalBytes(graph: Graph, outputs: readonly Value[]): number {
+  const sizes = reachable(graph, outputs).initializers.map(({ value }) => expectedBytes(value));
+  return sizes.filter((size) => size >= externalFrom).reduce((end, size) => pageAfter(end) + size, 0);
+}
+
+function pageAfter(offset: number): number {
+  return Math.ceil(offset / pageSize) * pageSize;
 }
 
 function expectedBytes(value: Value): number {
@@ -134,11 +137,6 @@ async function loadChecked({ value, load }: Initializer): Promise<Uint8Array> {
     throw new Error(`Constant ${value} has ${bytes.byteLength} bytes, expected ${expectedBytes(value)}`);
   }
   return bytes;
-}
-
-async function append(file: FileHandle, bytes: Uint8Array, offset: number): Promise<number> {
-  await file.write(bytes, 0, bytes.byteLength, offset);
-  return Math.ceil((offset + bytes.byteLength) / pageSize) * pageSize;
 }
 
 function message(writer: BinaryWriter, field: number, write: (writer: BinaryWriter) => void): void {

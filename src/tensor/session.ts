@@ -1,16 +1,15 @@
 /** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
 import "./no-telemetry.ts";
-import { rm, writeFile } from "node:fs/promises";
+import { open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "./array.ts";
 import { type Device, executionProviders } from "./device.ts";
-import { evaluateDim, formatShape } from "./dims.ts";
 import { engineFolder } from "./engine-folder.ts";
 import { whileComputing } from "./exit-guard.ts";
 import type { Graph, Value } from "./graph.ts";
-import { hasLargeConstants, writeModel } from "./onnx.ts";
-import type { Runner } from "./runner.ts";
+import { externalBytes, writeModel } from "./onnx.ts";
+import { checkFeeds, type Runner } from "./runner.ts";
 
 export interface SessionOptions {
   /** Where to compute; `"auto"` by default. */
@@ -55,7 +54,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
       ...(options.profile ? { enableProfiling: true, profileFilePrefix: options.profile } : {}),
     };
     const values = Object.values<Value>(outputs);
-    if (!hasLargeConstants(graph, values)) {
+    if (externalBytes(graph, values) === 0) {
       const model = await writeModel(graph, outputs);
       const engine = await whileComputing(() => InferenceSession.create(model, settings));
       return new Session<Output>(engine, graph.inputs, async () => {});
@@ -63,8 +62,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     const folder = await engineFolder();
     const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
     try {
-      const weights = { path: join(folder, "model.weights"), location: "model.weights" };
-      await writeFile(join(folder, "model.onnx"), await writeModel(graph, outputs, weights));
+      await writeModelFiles(folder, graph, outputs);
       const engine = await whileComputing(() => InferenceSession.create(join(folder, "model.onnx"), settings));
       // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
       if (process.platform !== "win32") await remove();
@@ -121,23 +119,16 @@ export async function evaluate<Output extends string>(
   }
 }
 
-function checkFeeds(inputs: readonly Value[], feeds: Arrays): void {
-  const sizes = new Map<string, number>();
-  for (const input of inputs) {
-    const array = feeds[input.name];
-    if (!array) throw new Error(`Input ${input} was not given; given: ${Object.keys(feeds).join(", ") || "nothing"}`);
-    const fail = () => {
-      const bound = [...sizes].map(([name, size]) => `${name} = ${size}`).join(", ");
-      throw new Error(
-        `Input ${input} was given ${array.dtype} ${formatShape(array.shape)}${bound && ` (with ${bound})`}`,
-      );
+/** Writes `model.onnx` and, beside it, `model.weights`. */
+async function writeModelFiles(folder: string, graph: Graph, outputs: Readonly<Record<string, Value>>): Promise<void> {
+  const weights = await open(join(folder, "model.weights"), "w");
+  try {
+    const write = async (bytes: Uint8Array, offset: number) => {
+      await weights.write(bytes, 0, bytes.byteLength, offset);
     };
-    if (array.dtype !== input.dtype || array.shape.length !== input.rank) fail();
-    input.shape.forEach((dim, axis) => {
-      const size = array.shape[axis] as number;
-      if (typeof dim === "string" && !sizes.has(dim)) sizes.set(dim, size);
-      if (evaluateDim(dim, sizes) !== size) fail();
-    });
+    await writeFile(join(folder, "model.onnx"), await writeModel(graph, outputs, { location: "model.weights", write }));
+  } finally {
+    await weights.close();
   }
 }
 

@@ -3,23 +3,9 @@
  * spaces are written as "▁", and one is put before the text.
  */
 
-import { readFile } from "node:fs/promises";
 import { mergeSymbols } from "./sentencepiece-bpe.ts";
-import { PIECE_TYPE, parseSentencePieceModel, type SentencePieceModel } from "./sentencepiece-model.ts";
+import { PIECE_TYPE, type SentencePieceModel } from "./sentencepiece-model.ts";
 import { alternatives, createTokenizer, type Piece, type Tokenizer } from "./vocabulary.ts";
-
-/**
- * The tokenizer of a `tokenizer.model` file.
- * @throws Error naming the file if it cannot be read, is damaged, or is no byte-pair encoding with byte fallback
- */
-export async function loadSentencePiece(path: string): Promise<Tokenizer> {
-  const bytes = await readFile(path);
-  try {
-    return sentencePieceTokenizer(parseSentencePieceModel(bytes));
-  } catch (cause) {
-    throw new Error(`${path}: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-}
 
 /** The tokenizer of a model in memory. @throws Error if the vocabulary is not complete */
 export function sentencePieceTokenizer(model: SentencePieceModel): Tokenizer {

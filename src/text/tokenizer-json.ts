@@ -3,8 +3,6 @@
  * language models of the LLaMA family come with: byte-level byte-pair encoding, and SentencePiece's with byte fallback.
  */
 
-import { readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import { z } from "zod";
 import { bytesOfToken, textEncoder } from "./byte-level.ts";
 import { createTokenizer, type Piece, type Tokenizer } from "./vocabulary.ts";
@@ -36,11 +34,21 @@ const configFile = z.object({
   add_bos_token: z.boolean().nullish(),
 });
 
-/** @throws Error naming the file and the field that is missing, malformed or of a kind that is not supported */
-export async function loadTokenizerJson(path: string): Promise<Tokenizer> {
-  const configPath = join(dirname(path), "tokenizer_config.json");
-  const file = await readJson(path, tokenizerFile);
-  const config = await readJson(configPath, configFile);
+/** The text of a JSON file, and where it is from, for messages. */
+export interface JsonText {
+  readonly path: string;
+  readonly text: string;
+}
+
+/**
+ * The tokenizer of the texts of both files.
+ * @throws Error naming the file and the field that is missing, malformed or of a kind that is not supported
+ */
+export function tokenizerFromJson(tokenizer: JsonText, tokenizerConfig: JsonText): Tokenizer {
+  const { path } = tokenizer;
+  const configPath = tokenizerConfig.path;
+  const file = parseJson(tokenizer, tokenizerFile);
+  const config = parseJson(tokenizerConfig, configFile);
 
   const { vocab, byte_fallback: byteFallback } = file.model;
   const byteLevel = mentions(file.decoder, "ByteLevel");
@@ -110,8 +118,7 @@ function mentions(tree: unknown, text: string | undefined): boolean {
   return typeof tree === "object" && tree !== null && Object.values(tree).some((value) => mentions(value, text));
 }
 
-async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {
-  const text = await readFile(path, "utf8");
+function parseJson<S extends z.ZodType>({ path, text }: JsonText, schema: S): z.output<S> {
   let json: unknown;
   try {
     json = JSON.parse(text);

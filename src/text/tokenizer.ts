@@ -1,13 +1,13 @@
 /** Tokenizers from the files that models come with. */
 
-import { access } from "node:fs/promises";
-import { join } from "node:path";
-import { loadSentencePiece } from "./sentencepiece.ts";
-import { loadTokenizerJson } from "./tokenizer-json.ts";
+import { access, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { sentencePieceTokenizer } from "./sentencepiece.ts";
+import { parseSentencePieceModel } from "./sentencepiece-model.ts";
+import { tokenizerFromJson } from "./tokenizer-json.ts";
 import type { Tokenizer } from "./vocabulary.ts";
 
 export { tokenizerFromGguf } from "./gguf-tokenizer.ts";
-export { loadSentencePiece } from "./sentencepiece.ts";
 export type { Tokenizer } from "./vocabulary.ts";
 
 /**
@@ -20,6 +20,27 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const model = join(folder, "tokenizer.model");
   if (await exists(model)) return loadSentencePiece(model);
   throw new Error(`${folder} has no tokenizer: neither tokenizer.json nor tokenizer.model is there`);
+}
+
+/**
+ * The tokenizer of a `tokenizer.model` file.
+ * @throws Error naming the file if it cannot be read, is damaged, or is no byte-pair encoding with byte fallback
+ */
+export async function loadSentencePiece(path: string): Promise<Tokenizer> {
+  const bytes = await readFile(path);
+  try {
+    return sentencePieceTokenizer(parseSentencePieceModel(bytes));
+  } catch (cause) {
+    throw new Error(`${path}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+}
+
+async function loadTokenizerJson(path: string): Promise<Tokenizer> {
+  const configPath = join(dirname(path), "tokenizer_config.json");
+  return tokenizerFromJson(
+    { path, text: await readFile(path, "utf8") },
+    { path: configPath, text: await readFile(configPath, "utf8") },
+  );
 }
 
 function exists(path: string): Promise<boolean> {

@@ -95,12 +95,13 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
       return ids;
     },
     decode(ids, { skipSpecial = false } = {}) {
-      const chunks = ids.map((id) => {
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+      let text = "";
+      for (const id of ids) {
         const { bytes, control } = piece(id);
-        return control && skipSpecial ? noBytes : bytes;
-      });
-      const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(chunks));
-      return stripSpaces(text, strippedSpaces);
+        if (!(control && skipSpecial)) text += decoder.decode(bytes, { stream: true });
+      }
+      return stripSpaces(text + decoder.decode(), strippedSpaces);
     },
     bytesOf(id) {
       const { bytes, control } = piece(id);

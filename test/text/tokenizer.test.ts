@@ -171,6 +171,7 @@ describe("bad input", () => {
   test("files that are missing or of another kind", async () => {
     const empty = await mkdtemp(join(folder, "empty-"));
     await expect(loadTokenizer(empty)).rejects.toThrow("neither tokenizer.json nor tokenizer.model");
+    await writeFile(join(empty, "tokenizer_config.json"), "{}");
     await writeFile(join(empty, "tokenizer.json"), "{");
     await expect(loadTokenizer(empty)).rejects.toThrow("tokenizer.json is no JSON text");
     await writeFile(join(empty, "tokenizer.json"), JSON.stringify({ model: { type: "Unigram" } }));

@@ -23,7 +23,7 @@ export interface EngineOptions
 }
 
 /** Positions of prompt and answer together, as in the original demo. */
-const maxContext = 2000;
+export const maxContext = 2000;
 /** Memory for the caches of all answers that are written at once, if all were as long as the context, in bytes. */
 const batchBytes = 2 ** 31;
 const prefixBytesByDefault = 2 ** 29;

@@ -1,0 +1,171 @@
+/** Packs a model into a folder that any static host can serve: a page, and the model that runs in it. */
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { alignment, type PackedTensor, packTensor, type Rounding } from "../checkpoints/packed-weights.ts";
+import { PartsWriter } from "../checkpoints/parts-writer.ts";
+import type { PullOptions } from "../checkpoints/pull.ts";
+import { imageWeights } from "../models/minigpt4.ts";
+import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
+import { type WebModel, type WebModelFile, webModel, webModelFile } from "../models/web-model.ts";
+import { UsedWeights } from "../nn/used-weights.ts";
+import { Graph } from "../tensor/graph.ts";
+import type { PackedTokenizer } from "../text/packed-tokenizer.ts";
+import { maxContext } from "./engine/load-engine.ts";
+import { imageOutputs, languageGraph } from "./graphs.ts";
+import { isMatrix } from "./reading-graph.ts";
+
+export interface ExportWebOptions {
+  /** The folder of the page as it was built. */
+  readonly page: string;
+  /** What the model is called. */
+  readonly name: string;
+  /** With "int4" (default), matrices of the language model that are not in blocks are rounded to 4 bits, other matrices to float16. */
+  readonly precision?: WebModel["precision"];
+  /** Whether an earlier export at the same place is replaced. */
+  readonly overwrite?: boolean;
+  readonly pull?: PullOptions;
+  readonly signal?: AbortSignal;
+  /** Told after each tensor. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+export interface ExportedWeb {
+  readonly path: string;
+  /** Of all files together. */
+  readonly bytes: number;
+  /** Of them, what a visitor's browser loads of the model. */
+  readonly modelBytes: number;
+}
+
+/**
+ * Writes the folder beside its place, and moves it there when it is whole.
+ * @throws Error if something is there already, or the page was not built
+ */
+export async function exportWeb(modelFolder: string, output: string, options: ExportWebOptions): Promise<ExportedWeb> {
+  if (!existsSync(join(options.page, "index.html"))) {
+    throw new Error(`The page has not been built; run \`npm run build:page\` in the project's folder first`);
+  }
+  const path = resolve(output);
+  await checkPlace(path, options.overwrite ?? false);
+  await mkdir(dirname(path), { recursive: true });
+  const partial = `${path}.${randomUUID()}.partial`;
+  const folder = await openModelFolder(modelFolder, options.pull);
+  try {
+    await cp(options.page, partial, { recursive: true });
+    const page = join(partial, "index.html");
+    await writeFile(page, withModel(await readFile(page, "utf8")));
+    const model = await writeParts(folder, partial, options);
+    await writeFile(join(partial, webModelFile), JSON.stringify(model));
+    if (existsSync(path)) await rm(path, { recursive: true });
+    await rename(partial, path);
+    const modelBytes = [model.tokenizer, ...model.weights].reduce((sum, { bytes }) => sum + bytes, 0);
+    return { path, bytes: await folderBytes(path), modelBytes };
+  } finally {
+    await folder.close();
+    await rm(partial, { recursive: true, force: true });
+  }
+}
+
+/** @throws Error if what is there must not be replaced */
+async function checkPlace(path: string, overwrite: boolean): Promise<void> {
+  if (!existsSync(path)) return;
+  const isFolder = (await stat(path)).isDirectory();
+  if (isFolder && (await readdir(path)).length === 0) return;
+  if (!isFolder || !existsSync(join(path, webModelFile))) {
+    throw new Error(`${path} is there already, and is no exported model; choose another folder`);
+  }
+  if (!overwrite) throw new Error(`${path} exists already; --overwrite replaces it`);
+}
+
+/** Nothing but the folder's own files is loaded, whatever the host; and the page is told that the model lies beside it. */
+function withModel(html: string): string {
+  const policy =
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'";
+  const head = `<head>
+    <meta http-equiv="content-security-policy" content="${policy}" />
+    <meta name="minigpt4-model" content="./${webModelFile}" />`;
+  if (!html.includes("<head>")) throw new Error("The page's index.html has no <head>; build the page again");
+  return html.replace("<head>", head);
+}
+
+async function writeParts(folder: ModelFolder, target: string, options: ExportWebOptions): Promise<WebModel> {
+  const { precision = "int4", signal, onProgress } = options;
+  const rounds = precision === "int4";
+  const { config, imageSources, llm } = folder;
+  const used = {
+    encoder: new UsedWeights(imageSources.encoder),
+    qformer: new UsedWeights(imageSources.qformer),
+    projection: new UsedWeights(imageSources.projection),
+    llm: new UsedWeights(llm.checkpoint),
+  };
+  // The graphs are built only to see which weights they ask for.
+  const graph = new Graph();
+  imageOutputs(graph, imageWeights(graph, used), config);
+  languageGraph(used.llm, config.llm);
+
+  const total = Object.values(used).reduce((sum, { names }) => sum + names.size, 0);
+  let done = 0;
+  const writer = new PartsWriter(target, "weights");
+  const pack = async (source: UsedWeights, rounding: (name: string) => Rounding): Promise<PackedTensor[]> => {
+    const index: PackedTensor[] = [];
+    for (const name of source.names) {
+      signal?.throwIfAborted();
+      const shape = source.tensors.get(name)?.shape ?? [];
+      const { packing, bytes } = await packTensor(source, name, rounding(name));
+      index.push({ name, shape, packing, offset: await writer.append(bytes, alignment) });
+      onProgress?.(++done, total);
+    }
+    return index;
+  };
+  const ofImages = (): Rounding => (rounds ? "float16" : "none");
+  // The table of input embeddings is looked up as it is, and has much to lose.
+  const ofLlm = (name: string): Rounding => (isMatrix(name) && !/embed_tokens/.test(name) ? "blocks" : "float16");
+  try {
+    const tensors = {
+      encoder: await pack(used.encoder, ofImages),
+      qformer: await pack(used.qformer, ofImages),
+      projection: await pack(used.projection, ofImages),
+      llm: await pack(used.llm, rounds ? ofLlm : () => "none"),
+    };
+    const weights = await writer.end();
+    const vocabulary = new PartsWriter(target, "tokenizer");
+    await vocabulary.append(new TextEncoder().encode(JSON.stringify(await packTokenizer(folder))));
+    const [tokenizer] = await vocabulary.end();
+    return webModel({
+      name: options.name,
+      config,
+      precision,
+      template: folder.template.name,
+      describe: folder.describe,
+      contextLength: Math.min(maxContext, config.llm.maxPositionEmbeddings),
+      tensors,
+      tokenizer: tokenizer as WebModelFile,
+      weights,
+    });
+  } finally {
+    await writer.end();
+  }
+}
+
+async function packTokenizer({ llm }: ModelFolder): Promise<PackedTokenizer> {
+  const { format, metadata, path } = llm.checkpoint;
+  if (format === "gguf") {
+    const own = Object.entries(metadata).filter(([key]) => key.startsWith("tokenizer.ggml."));
+    return { kind: "gguf", metadata: Object.fromEntries(own) };
+  }
+  const at = (name: string) => join(dirname(path), name);
+  if (existsSync(at("tokenizer.json"))) {
+    const [tokenizer, config] = ["tokenizer.json", "tokenizer_config.json"].map((name) => readFile(at(name), "utf8"));
+    return { kind: "json", tokenizer: (await tokenizer) ?? "", config: (await config) ?? "" };
+  }
+  return { kind: "sentencepiece", model: await readFile(at("tokenizer.model"), "base64") };
+}
+
+async function folderBytes(folder: string): Promise<number> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  let bytes = 0;
+  for (const entry of entries) if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
+  return bytes;
+}
