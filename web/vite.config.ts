@@ -16,6 +16,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     target: "es2022",
   },
+  // The engine's worker loads its runtime as a module when it knows which one the browser can use.
+  worker: { format: "es" },
   server: {
     fs: { allow: [".."] },
     proxy: Object.fromEntries(["/v1", "/health", "/api"].map((path) => [path, server])),

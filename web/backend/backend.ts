@@ -9,6 +9,14 @@ export interface ModelInfo {
   /** Positions of prompt and answer together, if known. */
   readonly contextLength?: number;
   readonly tokensPerImage?: number;
+  /** What the model runs on, where that is this browser. */
+  readonly runsOn?: string;
+}
+
+/** How much of a model that runs in this browser has been loaded, in bytes; then it is started. */
+export interface LoadProgress {
+  readonly received: number;
+  readonly total: number;
 }
 
 /** One message as the model is shown it. */
@@ -34,8 +42,11 @@ export type AnswerEvent =
   | { readonly kind: "end"; readonly reason: EndReason; readonly tokens?: number };
 
 export interface Backend {
-  /** @throws BackendError */
-  info(signal?: AbortSignal): Promise<ModelInfo>;
+  /**
+   * Loads the model first where it runs in this browser.
+   * @throws BackendError
+   */
+  info(signal?: AbortSignal, onProgress?: (progress: LoadProgress) => void): Promise<ModelInfo>;
   /**
    * Answers. Whoever aborts the signal stops the answer; the iteration then throws the signal's reason.
    * @throws BackendError
@@ -59,6 +70,8 @@ export type ProblemKind =
   | "busy"
   /** The model is still being loaded: later it works. */
   | "loading"
+  /** The model that lies beside the page cannot be loaded or started; the message says why. */
+  | "unable"
   /** A picture cannot be read. */
   | "picture"
   /** Something else about the question is wrong; the message says what. */

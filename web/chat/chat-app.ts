@@ -1,7 +1,7 @@
 /** Everything that the parts of the chat share: what is kept, who answers, and what the user can do. */
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { type Backend, BackendError, type ModelInfo } from "../backend/backend.ts";
+import { type Backend, BackendError, type LoadProgress, type ModelInfo } from "../backend/backend.ts";
 import { announce } from "../shell/announcer.tsx";
 import { words } from "../shell/language.ts";
 import { go, route } from "../shell/router.ts";
@@ -18,7 +18,8 @@ import { chatWords } from "./words.ts";
 
 /** Where we stand with whoever answers. */
 export type Connection =
-  | { readonly kind: "connecting" }
+  /** `progress`: of a model that is being loaded into this browser. */
+  | { readonly kind: "connecting"; readonly progress?: LoadProgress }
   | { readonly kind: "ready"; readonly model: ModelInfo }
   | { readonly kind: "problem"; readonly problem: BackendError };
 
@@ -62,12 +63,13 @@ export class ChatApp {
   async connect(): Promise<void> {
     clearTimeout(this.#reconnect);
     try {
-      this.connection.set({ kind: "ready", model: await this.#backend.info() });
+      const onProgress = (progress: LoadProgress) => this.connection.set({ kind: "connecting", progress });
+      this.connection.set({ kind: "ready", model: await this.#backend.info(undefined, onProgress) });
     } catch (cause) {
       const problem = cause instanceof BackendError ? cause : new BackendError("failed", String(cause));
       this.connection.set({ kind: "problem", problem });
       if (problem.kind === "key") this.dialog.set("key");
-      else this.#reconnect = setTimeout(() => this.connect(), reconnectAfter);
+      else if (problem.kind !== "unable") this.#reconnect = setTimeout(() => this.connect(), reconnectAfter);
     }
   }
 

@@ -69,7 +69,9 @@ export function ChatPage({ chatId }: { chatId: string | undefined }) {
 
 function ModelName() {
   const connection = useStore(useChatApp().connection);
-  return <span class="model-name">{connection.kind === "ready" ? connection.model.name : ""}</span>;
+  if (connection.kind !== "ready") return <span class="model-name" />;
+  const { name, runsOn } = connection.model;
+  return <span class="model-name">{runsOn ? `${name} · ${runsOn}` : name}</span>;
 }
 
 interface MessagesProperties {

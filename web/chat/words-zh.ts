@@ -62,6 +62,7 @@ export const chinese: ChatWords = {
     away: "服务器没有响应。minigpt4 serve 在运行吗？",
     key: "服务器需要 API 密钥。",
     busy: "服务器一直很忙，请稍后再试。",
+    unable: "无法在此浏览器中运行模型。",
     loading: "模型仍在加载，请稍后再试。",
     picture: "无法读取图片。",
     question: "服务器没有接受这个问题。",
@@ -108,6 +109,10 @@ export const chinese: ChatWords = {
   chatGone: "此浏览器中没有这个对话。",
   notKept: "浏览器无法保存对话（存储已满或被禁用）：关闭页面后对话将丢失，请导出需要的内容。",
   connecting: "正在连接…",
+  loadingModel: "正在加载模型",
+  loadedOf: (received, total, secondsLeft) =>
+    `正在把模型加载到浏览器：${received} / ${total} MB${secondsLeft === undefined ? "" : `，剩余 ${secondsLeft} 秒`}`,
+  startingModel: "正在启动模型…",
   connectionLost: "未连接",
   retrying: "页面会持续重试。",
   keyTitle: "API 密钥",

@@ -66,6 +66,7 @@ const en = {
     away: "Nobody answers at the server's address. Is minigpt4 serve running?",
     key: "The server asks for an API key.",
     busy: "The server has been busy for a long time. Try again later.",
+    unable: "The model cannot be run in this browser.",
     loading: "The model is still being loaded. Try again in a moment.",
     picture: "The picture cannot be read.",
     question: "The server did not take the question.",
@@ -117,6 +118,10 @@ const en = {
     "The browser does not keep chats (its storage is full or switched off): they last until the page is closed. Export what you need.",
   // Connection
   connecting: "Connecting…",
+  loadingModel: "Loading the model",
+  loadedOf: (received: string, total: string, secondsLeft: number | undefined) =>
+    `Loading the model into this browser: ${received} of ${total} MB${secondsLeft === undefined ? "" : `, ${secondsLeft} s left`}`,
+  startingModel: "Starting the model…",
   connectionLost: "No connection",
   retrying: "This page keeps trying.",
   keyTitle: "API key",

@@ -1,0 +1,65 @@
+/** Graphs on ONNX Runtime for the web. */
+import type { InferenceSession } from "onnxruntime-web";
+import type { ArrayOf, DType, NdArray } from "../../src/tensor/array.ts";
+import type { Graph, Value } from "../../src/tensor/graph.ts";
+import { externalBytes, writeModel } from "../../src/tensor/onnx.ts";
+import { checkFeeds, type Runner } from "../../src/tensor/runner.ts";
+
+/** The library, in one of its builds. */
+export type Ort = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">;
+
+/** The library takes one run at a time, of all sessions together. */
+let last: Promise<unknown> = Promise.resolve();
+
+const weightsName = "model.weights";
+
+/** @param providers execution providers, best first */
+export async function createOrtRunner<Output extends string>(
+  ort: Ort,
+  providers: readonly string[],
+  graph: Graph,
+  outputs: Readonly<Record<Output, Value>>,
+): Promise<Runner<Output>> {
+  const weights = new Uint8Array(externalBytes(graph, Object.values<Value>(outputs)));
+  const write = (bytes: Uint8Array, offset: number) => weights.set(bytes, offset);
+  const model = await writeModel(graph, outputs, { location: weightsName, write });
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: providers,
+    graphOptimizationLevel: "all",
+    logSeverityLevel: 3,
+    ...(weights.length > 0 && { externalData: [{ path: weightsName, data: weights }] }),
+  });
+  return new OrtRunner<Output>(ort, session, graph.inputs);
+}
+
+class OrtRunner<Output extends string> implements Runner<Output> {
+  private readonly ort: Ort;
+  private readonly session: InferenceSession;
+  private readonly inputs: readonly Value[];
+
+  constructor(ort: Ort, session: InferenceSession, inputs: readonly Value[]) {
+    this.ort = ort;
+    this.session = session;
+    this.inputs = inputs;
+  }
+
+  async run(feeds: Readonly<Record<string, NdArray>>): Promise<Record<Output, NdArray>> {
+    checkFeeds(this.inputs, feeds);
+    const used = this.session.inputNames.map((name) => {
+      const { dtype, data, shape } = feeds[name] as NdArray;
+      return [name, new this.ort.Tensor(dtype as "float32", data as Float32Array, shape)] as const;
+    });
+    const running = last.then(() => this.session.run(Object.fromEntries(used)));
+    last = running.catch(() => {});
+    const results = await running;
+    const arrays = Object.entries(results).map(([name, { type, dims, data }]) => [
+      name,
+      { dtype: type as DType, shape: [...dims], data: data as ArrayOf[DType] },
+    ]);
+    return Object.fromEntries(arrays) as Record<Output, NdArray>;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}

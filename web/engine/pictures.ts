@@ -1,0 +1,50 @@
+/** Pictures as a browser reads them. */
+import { QuestionError } from "../../src/chat/engine/engine.ts";
+import type { PictureSource } from "../../src/chat/engine/image-store.ts";
+import type { Pixels } from "../../src/images/picture.ts";
+
+export function browserPictures(): PictureSource {
+  let unnamed = 0;
+  return {
+    async key(picture) {
+      // Where the page is not secure there are no digests; each picture counts as a new one then.
+      if (!globalThis.crypto.subtle) return `${unnamed++}`;
+      return String(new Uint8Array(await crypto.subtle.digest("SHA-256", bytesOf(picture))));
+    },
+    decode: async (picture) => pixelsOf(await bitmapOf(bytesOf(picture))),
+  };
+}
+
+function bytesOf(picture: string | Uint8Array): Uint8Array<ArrayBuffer> {
+  if (typeof picture === "string") throw new QuestionError("picture", "In a browser a picture is given by its bytes");
+  return picture as Uint8Array<ArrayBuffer>;
+}
+
+/** Turned upright as its EXIF data says; neither are colours converted nor is what lies behind transparency dimmed, as in Node. */
+async function bitmapOf(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
+  try {
+    return await createImageBitmap(new Blob([bytes]), {
+      imageOrientation: "from-image",
+      colorSpaceConversion: "none",
+      premultiplyAlpha: "none",
+    });
+  } catch (cause) {
+    throw new QuestionError("picture", "The browser cannot read this picture", { cause });
+  }
+}
+
+function pixelsOf(bitmap: ImageBitmap): Pixels {
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (!context) throw new QuestionError("picture", `The picture is too large for this browser: ${width} x ${height}`);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const rgba = context.getImageData(0, 0, width, height).data;
+  const data = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; to < data.length; from += 4, to += 3) {
+    data[to] = rgba[from] as number;
+    data[to + 1] = rgba[from + 1] as number;
+    data[to + 2] = rgba[from + 2] as number;
+  }
+  return { width, height, data };
+}
