@@ -50,7 +50,8 @@ export async function exportWeb(modelFolder: string, output: string, options: Ex
   const path = resolve(output);
   await checkPlace(path, options.overwrite ?? false);
   await mkdir(dirname(path), { recursive: true });
-  const partial = `${path}.${randomUUID()}.partial`;
+  const id = randomUUID();
+  const [partial, former] = [`${path}.${id}.partial`, `${path}.${id}.former`];
   const folder = await openModelFolder(modelFolder, options.pull);
   try {
     await cp(options.page, partial, { recursive: true });
@@ -58,8 +59,9 @@ export async function exportWeb(modelFolder: string, output: string, options: Ex
     await writeFile(page, withModel(await readFile(page, "utf8")));
     const model = await writeParts(folder, partial, options);
     await writeFile(join(partial, webModelFile), JSON.stringify(model));
-    if (existsSync(path)) await rm(path, { recursive: true });
+    if (existsSync(path)) await rename(path, former);
     await rename(partial, path);
+    await rm(former, { recursive: true, force: true });
     const modelBytes = [model.tokenizer, ...model.weights].reduce((sum, { bytes }) => sum + bytes, 0);
     return { path, bytes: await folderBytes(path), modelBytes };
   } finally {

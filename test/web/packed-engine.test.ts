@@ -1,0 +1,115 @@
+/** A model that was exported for pages, run with the runtime of the page, says what the model says in Node. */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as ort from "onnxruntime-web";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { AnswerEvent, Engine, Question } from "../../src/chat/engine/engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import { createPackedEngine } from "../../src/chat/engine/packed-engine.ts";
+import { pictureFiles } from "../../src/chat/engine/picture-files.ts";
+import { exportWeb } from "../../src/chat/export-web.ts";
+import { languageGraph } from "../../src/chat/graphs.ts";
+import { LanguageModel } from "../../src/chat/language-model.ts";
+import type { Precision } from "../../src/chat/reading-graph.ts";
+import { packedWeights } from "../../src/checkpoints/packed-weights.ts";
+import { type ModelFolder, openModelFolder } from "../../src/models/model-folder.ts";
+import { parseWebModel, type WebModel } from "../../src/models/web-model.ts";
+import type { WeightSource } from "../../src/nn/weights.ts";
+import type { Graph, Value } from "../../src/tensor/graph.ts";
+import { Session } from "../../src/tensor/session.ts";
+import { packedTokenizer } from "../../src/text/packed-tokenizer.ts";
+import { createOrtRunner } from "../../web/engine/ort-runner.ts";
+import { picture } from "../cli/command.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+const page = join(folder, "page");
+mkdirSync(page);
+writeFileSync(join(page, "index.html"), "<!doctype html><html><head><title>t</title></head></html>");
+ort.env.wasm.numThreads = 1;
+
+const createRunner = <Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>) =>
+  createOrtRunner(ort, ["wasm"], graph, outputs);
+
+async function exported(precision: WebModel["precision"]) {
+  const path = join(folder, precision);
+  await exportWeb(model, path, { page, name: "tiny", precision });
+  const json = parseWebModel(JSON.parse(readFileSync(join(path, "model.json"), "utf8")));
+  const weights = Buffer.concat(json.weights.map(({ name }) => readFileSync(join(path, name))));
+  const tokenizer = packedTokenizer(JSON.parse(readFileSync(join(path, json.tokenizer.name), "utf8")));
+  return { json, weights, tokenizer };
+}
+
+let exact: Awaited<ReturnType<typeof exported>>;
+let opened: ModelFolder;
+let here: Engine;
+let there: Engine;
+beforeAll(async () => {
+  exact = await exported("float32");
+  opened = await openModelFolder(model);
+  here = await loadEngine(model, "tiny");
+  const pictures = pictureFiles();
+  there = await createPackedEngine(exact.json, { ...exact, precision: "float32", pictures, createRunner });
+});
+afterAll(async () => {
+  await opened?.close();
+  await here?.release();
+  await there?.release();
+});
+
+async function answer(engine: Engine, question: Question): Promise<AnswerEvent[]> {
+  const events: AnswerEvent[] = [];
+  for await (const event of engine.answer(question)) events.push(event);
+  return events;
+}
+
+const cat = picture("cat.jpg");
+test.each<[string, Question]>([
+  ["a description", { turns: "describe", pictures: [cat], maxNewTokens: 24 }],
+  ["an answer", { turns: [{ role: "user", text: "What is it?", images: 1 }], pictures: [cat], maxNewTokens: 24 }],
+  ["a drawn answer", { turns: "describe", pictures: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
+])("%s is the same, token for token", async (_, question) => {
+  const events = await answer(there, question);
+  expect(events).toEqual(await answer(here, question));
+  expect(events.find(({ kind }) => kind === "end")).toMatchObject({ tokens: expect.toSatisfy((n: number) => n >= 8) });
+});
+
+test("what is known of the model is the same, and the tokenizer gives the same ids", async () => {
+  expect(there.model).toEqual(here.model);
+  const { tokenizer } = opened.llm;
+  for (const text of ["", "A photo of a cat.", "  naïve 猫 🐈\n###Human: <s>"]) {
+    expect(exact.tokenizer.encode(text)).toEqual(tokenizer.encode(text));
+  }
+});
+
+/** Scores of what follows a few tokens. */
+async function scores(source: WeightSource, precision: Precision, create: typeof createRunner): Promise<Float32Array> {
+  const { graph, outputs } = languageGraph(source, exact.json.config.llm, precision);
+  const llm = new LanguageModel(exact.json.config.llm, await create(graph, outputs));
+  const { data } = await llm.read([[5, 9, 30, 7, 64]], llm.newCache());
+  await llm.release();
+  return data;
+}
+
+const worst = (a: Float32Array, b: Float32Array) =>
+  Math.max(...a.map((value, i) => Math.abs(value - (b[i] as number))));
+
+test("scores agree between both runtimes, exactly stored and rounded, in float32 and in 4 bits", async () => {
+  const { checkpoint } = opened.llm;
+  const inNode: typeof createRunner = (graph, outputs) => Session.create(graph, outputs);
+  const original = await scores(checkpoint, "float32", inNode);
+  const source = ({ json, weights }: typeof exact) => packedWeights("tiny", json.tensors.llm, weights);
+  expect(worst(await scores(source(exact), "float32", createRunner), original)).toBeLessThan(1e-4);
+
+  const rounded = source(await exported("int4"));
+  const [node, wasm] = [await scores(rounded, "float32", inNode), await scores(rounded, "float32", createRunner)];
+  expect(worst(wasm, node)).toBeLessThan(1e-4);
+  // Rounding is seen, and the model is still the same one.
+  const spread = worst(original, new Float32Array(original.length));
+  expect(worst(node, original)).toBeGreaterThan(1e-4);
+  expect(worst(node, original)).toBeLessThan(spread / 2);
+  // In 4 bits Node rounds activations to 8 bits.
+  const inBlocks = await scores(rounded, "int4", createRunner);
+  expect(worst(inBlocks, await scores(rounded, "int4", inNode))).toBeLessThan(spread / 10);
+});
