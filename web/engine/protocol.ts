@@ -6,7 +6,7 @@ import type { LoadProgress } from "../backend/backend.ts";
 /** Where the model runs. */
 export type Device = "WebGPU" | "WebAssembly";
 
-export interface LoadMessage {
+interface LoadMessage {
   readonly kind: "load";
   /** Address of `model.json`. */
   readonly url: string;
