@@ -64,7 +64,7 @@ const migrations: readonly string[] = [
 ];
 
 /** The version that this program writes. */
-export const schemaVersion = migrations.length;
+const schemaVersion = migrations.length;
 
 /**
  * Brings the tables of a file up to date, all or nothing.

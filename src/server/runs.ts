@@ -19,7 +19,7 @@ export interface RunSummary {
 }
 
 /** The answer to `GET /:run/metrics`. */
-export interface RunMetrics {
+interface RunMetrics {
   readonly metrics: readonly MetricLine[];
 }
 

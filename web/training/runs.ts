@@ -1,19 +1,8 @@
 /** The training runs that the server knows: their list, and what one of them measures while it goes on. */
 import { EventSourceParserStream } from "eventsource-parser/stream";
+import type { RunSummary } from "../../src/server/runs.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 import { apiKey } from "../backend/api-key.ts";
-
-/** As `GET /api/runs` gives it. */
-export interface Run {
-  readonly name: string;
-  /** Stages that count their steps by themselves; the one without a name is "". */
-  readonly stages: readonly string[];
-  readonly lastStep?: number;
-  /** Unix seconds. */
-  readonly changed: number;
-  /** Whether its next line may still come. */
-  readonly writing: boolean;
-}
 
 /** What has come of a run: everything from the beginning, or what follows what came before. */
 export interface RunNews {
@@ -22,9 +11,9 @@ export interface RunNews {
 }
 
 /** The runs, the one that was changed last first. @throws Error if the server cannot be asked */
-export async function listRuns(signal: AbortSignal): Promise<readonly Run[]> {
+export async function listRuns(signal: AbortSignal): Promise<readonly RunSummary[]> {
   const response = await ask("api/runs", signal);
-  const { runs } = (await response.json()) as { runs: readonly Run[] };
+  const { runs } = (await response.json()) as { runs: readonly RunSummary[] };
   return runs;
 }
 

@@ -1,9 +1,9 @@
 /** Curves of training runs, live: loss, learning rate, and what the model says of held-out pictures. */
 import { useId, useMemo, useState } from "preact/hooks";
+import type { RunSummary } from "../../src/server/runs.ts";
 import { useWords } from "../shell/language.ts";
 import { PageHead } from "../shell/page-head.tsx";
 import { Chart, type Curve } from "./chart.tsx";
-import type { Run } from "./runs.ts";
 import { SampleList } from "./sample-list.tsx";
 import { learningRateTable, lossTable, type Summary, samplesOf, summaryOf } from "./series.ts";
 import { useMetrics, useRuns } from "./use-runs.ts";
@@ -33,7 +33,15 @@ export function TrainingPage() {
   );
 }
 
-function RunChoice({ runs, run, onChoose }: { runs: readonly Run[]; run: Run; onChoose: (name: string) => void }) {
+function RunChoice({
+  runs,
+  run,
+  onChoose,
+}: {
+  runs: readonly RunSummary[];
+  run: RunSummary;
+  onChoose: (name: string) => void;
+}) {
   const t = useWords(trainingWords);
   return (
     <div class="run-choice">
@@ -54,7 +62,7 @@ function RunChoice({ runs, run, onChoose }: { runs: readonly Run[]; run: Run; on
   );
 }
 
-function RunCurves({ run }: { run: Run }) {
+function RunCurves({ run }: { run: RunSummary }) {
   const t = useWords(trainingWords);
   const [stage, setStage] = useState(run.stages.at(-1) ?? "");
   const [smoothing, setSmoothing] = useState(smoothingByDefault);

@@ -1,7 +1,8 @@
 /** Runs and their metrics as state of a component, kept up to date. */
 import { useEffect, useState } from "preact/hooks";
+import type { RunSummary } from "../../src/server/runs.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
-import { followRun, listRuns, type Run } from "./runs.ts";
+import { followRun, listRuns } from "./runs.ts";
 
 export type Loading<T> =
   | { readonly kind: "loading" }
@@ -13,8 +14,8 @@ const listEvery = 10_000;
 const retryAfter = 3000;
 
 /** The runs, looked up again every few seconds. */
-export function useRuns(): Loading<readonly Run[]> {
-  const [runs, setRuns] = useState<Loading<readonly Run[]>>({ kind: "loading" });
+export function useRuns(): Loading<readonly RunSummary[]> {
+  const [runs, setRuns] = useState<Loading<readonly RunSummary[]>>({ kind: "loading" });
   useEffect(
     () =>
       repeat(listEvery, async (signal) => {
