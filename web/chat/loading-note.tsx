@@ -11,10 +11,10 @@ export function LoadingNote({ received, total }: LoadProgress) {
   const left = perSecond > 0 ? Math.ceil((total - received) / perSecond) : undefined;
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(bytes < 1e6 ? 1 : 0);
   return (
-    <div class="reading-note">
+    <div class="loading-note">
       {received < total ? (
         <>
-          <progress value={received} max={total} aria-label={t.loadingModel} />{" "}
+          <progress value={received} max={total} aria-label={t.loadingModel} />
           {t.loadedOf(megabytes(received), megabytes(total), left)}
         </>
       ) : (
