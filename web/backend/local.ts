@@ -68,11 +68,17 @@ export class LocalBackend implements Backend {
     const worker = new Worker(new URL("../engine/worker.ts", import.meta.url), { type: "module", name: "engine" });
     this.#worker = worker;
     let hear: (message: FromEngine) => void = () => {};
+    let engine: PortEngine | undefined;
     const post = (message: ToWorker) => worker.postMessage(message);
     return new Promise((resolve, reject) => {
       worker.addEventListener("error", (event) => {
         event.preventDefault();
-        reject(new Error(event.message || "The part of the page that runs the model cannot be started"));
+        const broken = new Error(event.message || "The part of the page that runs the model has broken down");
+        reject(broken);
+        engine?.fail(broken);
+        // Whoever asks next has it started anew.
+        worker.terminate();
+        this.#loading = undefined;
       });
       worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
         if (data.kind === "progress") {
@@ -86,8 +92,9 @@ export class LocalBackend implements Backend {
           };
           const { name, contextLength, tokensPerImage } = model;
           const runsOn = device === "WebAssembly" && threads > 1 ? `${device}, ${threads} threads` : device;
+          engine = new PortEngine(model, { post, listen });
           resolve({
-            engine: new PortEngine(model, { post, listen }),
+            engine,
             info: { name, contextLength, tokensPerImage, runsOn },
           });
         } else {

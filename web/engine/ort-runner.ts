@@ -13,7 +13,10 @@ let last: Promise<unknown> = Promise.resolve();
 
 const weightsName = "model.weights";
 
-/** @param providers execution providers, best first */
+/**
+ * Takes the graph over: its constants are gone from it afterwards.
+ * @param providers execution providers, best first
+ */
 export async function createOrtRunner<Output extends string>(
   ort: Ort,
   providers: readonly string[],
@@ -29,6 +32,8 @@ export async function createOrtRunner<Output extends string>(
     logSeverityLevel: 3,
     ...(weights.length > 0 && { externalData: [{ path: weightsName, data: weights }] }),
   });
+  // The session has its own copy; without this, the graph's inputs would keep the weights in memory.
+  graph.initializers.clear();
   return new OrtRunner<Output>(ort, session, graph.inputs);
 }
 
