@@ -4,6 +4,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { expectAccessible } from "./browser.ts";
 import { answered, answers, button, chooseFromMenu, field, setStage, slowAnswers, written } from "./page.ts";
 import { serve } from "./serve.ts";
+import { slowLine } from "./slow-line.ts";
 
 const { model, open } = setStage();
 
@@ -50,13 +51,16 @@ test("a key is asked for, and neither kept in the browser nor exported", async (
 test("a server that dies in the middle of an answer: what came is kept, and asking again works when it is back", async () => {
   const mortal = await serve(model);
   onTestFinished(() => mortal.kill());
-  const page = await open({}, { url: mortal.url, expected: /ERR_|Failed to load resource/ });
+  const line = await slowLine(mortal.port);
+  const page = await open({}, { url: line.url, expected: /ERR_|Failed to load resource/ });
   await slowAnswers(page);
+  line.slowDown();
   await field(page).fill("Talk.");
   await page.keyboard.press("Enter");
   await page.locator(".answer-text.writing").waitFor();
   while ((await written(page)).length < 20);
   await mortal.kill();
+  line.cut();
   await answers(page).getByText("The answer broke off.").waitFor();
   expect((await written(page)).length).toBeGreaterThanOrEqual(20);
   await expectAccessible(page);
