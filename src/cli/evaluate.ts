@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
-import { openDataset } from "../data/open-dataset.ts";
+import { openCaptioned } from "../data/open-dataset.ts";
 import { holdOut } from "../data/split.ts";
 import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
 import type { LikelihoodReport } from "../evaluation/likelihood.ts";
@@ -72,7 +72,7 @@ async function evaluate(
   ) => Promise<{ readonly report: object; readonly text: string }>,
 ): Promise<void> {
   const signal = untilInterrupted();
-  const dataset = await openDataset(folder);
+  const dataset = await openCaptioned(folder);
   const pairs = flags.limit ? (await holdOut(dataset, flags.limit)).heldOut : await listPairs(dataset);
   const download = downloadDisplay();
   const model = await openModelFolder(modelPath(flags.model), { onProgress: download.onProgress, signal });

@@ -6,6 +6,7 @@ export interface ImageTextPair {
   /** For messages, and to tell pairs apart: the picture's path, or `SHARD.tar/key`. */
   readonly name: string;
   readonly picture: FileSpan;
+  /** None in a folder of pictures alone. */
   readonly texts: readonly string[];
 }
 

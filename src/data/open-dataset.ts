@@ -5,16 +5,20 @@ import { ccSbuAlign } from "./layouts/cc-sbu-align.ts";
 import { coco } from "./layouts/coco.ts";
 import { flickr8k } from "./layouts/flickr8k.ts";
 import type { Layout, LayoutOptions, Place } from "./layouts/layout.ts";
+import { holdsPictures, pictures } from "./layouts/pictures.ts";
 import { csv, jsonl } from "./layouts/table.ts";
 import { webShards } from "./layouts/web-shards.ts";
 
-const layouts = { web_shards: webShards, cc_sbu_align: ccSbuAlign, flickr8k, coco, csv, jsonl } satisfies Record<
+/** Those in which pictures come with texts. */
+const captioned = { web_shards: webShards, cc_sbu_align: ccSbuAlign, flickr8k, coco, csv, jsonl } satisfies Record<
   string,
   Layout
 >;
+const layouts = { ...captioned, pictures };
 
 export type LayoutName = keyof typeof layouts;
 
+const captionedNames = Object.keys(captioned) as (keyof typeof captioned)[];
 export const layoutNames = Object.keys(layouts) as LayoutName[];
 
 export interface OpenOptions extends LayoutOptions {
@@ -24,13 +28,13 @@ export interface OpenOptions extends LayoutOptions {
 
 /**
  * Opens the data set at `path`: a file, a folder, or a range of shards such as `shards/{00000..01255}.tar`.
- * Nothing but names is read yet; `Part.read` lists the pairs.
+ * Nothing but names is read yet; `Part.read` lists the pairs. Of a folder of pictures the texts are empty.
  *
  * @throws Error naming the path if it is no data set, or an option has no meaning in its layout
  */
 export async function openDataset(path: string, { layout, ...options }: OpenOptions = {}): Promise<Dataset> {
   const place = await look(path);
-  const name = layout ?? recognise(place);
+  const name = layout ?? (await recognise(place));
   const chosen: Layout = layouts[name];
   for (const option of ["filter", "images"] as const) {
     if (options[option] !== undefined && !chosen.options.includes(option)) {
@@ -40,20 +44,32 @@ export async function openDataset(path: string, { layout, ...options }: OpenOpti
   return { layout: name, ...(await chosen.open(place, options)) };
 }
 
+/** Opens a data set to learn from its texts, or to measure with them. @throws Error as `openDataset`, and if it has no texts */
+export async function openCaptioned(path: string, options: OpenOptions = {}): Promise<Dataset> {
+  const dataset = await openDataset(path, options);
+  if (dataset.layout !== "pictures") return dataset;
+  throw new Error(
+    `${path} is a folder of pictures without texts; where the texts lie, expected ${oneOf(captionedNames)}\n` +
+      "`minigpt4 curate` has a model describe pictures, and makes a data set of them",
+  );
+}
+
 async function look(path: string): Promise<Place> {
   const entry = await stat(path).catch(() => undefined);
   if (entry?.isDirectory()) return { path, kind: "folder", names: (await readdir(path)).sort() };
-  if (!entry && !path.includes("{")) throw new Error(`${path} is not there; expected ${anyLayout()}`);
+  if (!entry && !path.includes("{")) throw new Error(`${path} is not there; expected ${oneOf(layoutNames)}`);
   return { path, kind: entry ? "file" : "range", names: [] };
 }
 
-function recognise(place: Place): LayoutName {
-  const [name, second] = layoutNames.filter((candidate) => layouts[candidate].recognises(place));
-  if (!name) throw new Error(`${place.path} is in no known layout; expected ${anyLayout()}`);
+/** A folder of pictures is what is in no other layout. */
+async function recognise(place: Place): Promise<LayoutName> {
+  const [name, second] = captionedNames.filter((candidate) => layouts[candidate].recognises(place));
   if (second) throw new Error(`${place.path} may be read as ${name} and as ${second}; name the layout`);
-  return name;
+  if (name) return name;
+  if (pictures.recognises(place) && (await holdsPictures(place.path))) return "pictures";
+  throw new Error(`${place.path} is in no known layout; expected ${oneOf(layoutNames)}`);
 }
 
-function anyLayout(): string {
-  return `one of:\n${layoutNames.map((name) => `  ${name}: ${layouts[name].looksFor}`).join("\n")}`;
+function oneOf(names: readonly LayoutName[]): string {
+  return `one of:\n${names.map((name) => `  ${name}: ${layouts[name].looksFor}`).join("\n")}`;
 }

@@ -7,7 +7,7 @@ import { FeatureCache } from "../data/features/feature-cache.ts";
 import { FrozenFeatures } from "../data/features/frozen-features.ts";
 import { PictureLoader } from "../data/features/picture-loader.ts";
 import { Mixture, type MixtureState } from "../data/mixture.ts";
-import { openDataset } from "../data/open-dataset.ts";
+import { openCaptioned } from "../data/open-dataset.ts";
 import { ProblemReport } from "../data/problems.ts";
 import { ShuffledStream } from "../data/shuffled-stream.ts";
 import { holdOut } from "../data/split.ts";
@@ -102,7 +102,7 @@ async function openDatasets(recipe: Recipe): Promise<{ datasets: Dataset[]; vali
   const validation: StageSample[] = [];
   for (const [name, { path, layout, images, filter, hold_out: heldOut, validate }] of Object.entries(recipe.datasets)) {
     try {
-      const dataset = await openDataset(path, {
+      const dataset = await openCaptioned(path, {
         ...(layout && { layout }),
         ...(images && { images }),
         ...(filter && { filter }),

@@ -249,7 +249,7 @@ describe("openDataset", () => {
         (error: Error) => error.message,
       );
       expect(error).toContain(path);
-      for (const name of ["web_shards", "cc_sbu_align", "flickr8k", "coco", "csv", "jsonl"])
+      for (const name of ["web_shards", "cc_sbu_align", "flickr8k", "coco", "csv", "jsonl", "pictures"])
         expect(error).toContain(name);
       expect(error).toContain("filter_cap.json");
     }
