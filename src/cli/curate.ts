@@ -1,8 +1,10 @@
 /** `minigpt4 curate`: makes the second stage's data set, step by step. */
 import type { Command } from "commander";
+import { registerDescribeStep } from "./curate/describe.ts";
+import { registerStatus } from "./curate/status.ts";
 
 /** One file for each step in `curate/`. */
-const steps: readonly ((curate: Command) => void)[] = [];
+const steps: readonly ((curate: Command) => void)[] = [registerDescribeStep, registerStatus];
 
 export function registerCurate(program: Command): void {
   const curate = program

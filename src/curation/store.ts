@@ -13,6 +13,7 @@ import {
   StaleVersionError,
   type Version,
 } from "./entry.ts";
+import { group } from "./group.ts";
 import { entryOf, type PictureRow, toVersion, type VerdictRow, type VersionRow } from "./rows.ts";
 import { migrate } from "./schema.ts";
 
@@ -33,7 +34,7 @@ export class CurationStore {
    */
   static open(path: string, { create = false }: { readonly create?: boolean } = {}): CurationStore {
     if (!existsSync(path)) {
-      if (!create) throw new Error(`${path} is not there; \`minigpt4 curate describe\` begins a project`);
+      if (!create) throw new Error(`${path} is not there; \`minigpt4 curate describe DATA\` begins a project`);
       if (!existsSync(dirname(path))) throw new Error(`${dirname(path)}, the folder of the project, is not there`);
     }
     let database: Database.Database | undefined;
@@ -167,16 +168,6 @@ export class CurationStore {
   private atomically<T>(work: () => T): T {
     return this.database.transaction(work).immediate() as T;
   }
-}
-
-function group<T>(values: readonly T[], key: (value: T) => number): Map<number, T[]> {
-  const groups = new Map<number, T[]>();
-  for (const value of values) {
-    const found = groups.get(key(value));
-    if (found) found.push(value);
-    else groups.set(key(value), [value]);
-  }
-  return groups;
 }
 
 function explained(cause: unknown, path: string): Error {

@@ -21,6 +21,9 @@ export interface PictureLimits {
   name?: string;
 }
 
+/** What messages call a picture that is no file and has no name. */
+export const pictureInMemory = "The picture in memory";
+
 const DEFAULT_MAX_PIXELS = 100_000_000;
 const DEFAULT_MAX_BYTES = 256 * 1024 * 1024;
 
@@ -41,7 +44,7 @@ export class PictureError extends Error {
  */
 export async function readPicture(source: string | Uint8Array, limits: PictureLimits = {}): Promise<Pixels> {
   const { maxPixels = DEFAULT_MAX_PIXELS, maxBytes = DEFAULT_MAX_BYTES } = limits;
-  const name = limits.name ?? (typeof source === "string" ? source : "The picture in memory");
+  const name = limits.name ?? (typeof source === "string" ? source : pictureInMemory);
   const size = typeof source === "string" ? await fileSize(source) : source.byteLength;
   if (size === 0) throw new PictureError(`${name} is empty (0 bytes)`);
   if (size > maxBytes) {

@@ -134,6 +134,11 @@ async function readDescription(path: string): Promise<z.infer<typeof schema>> {
   return data;
 }
 
+/** How a model folder's conversations are written. @throws Error as `openModelFolder` */
+export async function templateName(path: string): Promise<PromptTemplate["name"]> {
+  return (await readDescription(path)).prompt_template;
+}
+
 /**
  * Fetches the language model of a model folder into the cache, if it is a known name and not there yet.
  * @throws Error as `openModelFolder`

@@ -1,0 +1,212 @@
+/** `minigpt4 curate describe`: begins a project with pictures, and has a model describe them. */
+import { type Command, Option } from "commander";
+import { modelPath } from "../../chat/minigpt4.ts";
+import { addPictures } from "../../curation/add-pictures.ts";
+import { choosePictures } from "../../curation/choose-pictures.ts";
+import {
+  type DescribeOptions,
+  type DescribeReport,
+  describePictures,
+  triesByDefault,
+  undescribed,
+} from "../../curation/describe.ts";
+import { type Asking, askings } from "../../curation/description.ts";
+import { CurationStore } from "../../curation/store.ts";
+import type { Problem } from "../../data/dataset.ts";
+import { openDataset } from "../../data/open-dataset.ts";
+import { templateName } from "../../models/model-folder.ts";
+import { type CountDisplay, countDisplay } from "../count-display.ts";
+import { untilInterrupted } from "../interrupt.ts";
+import { loadModel } from "../load.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions, integerBetween, type ModelFlags } from "../options.ts";
+import { formatCount, printable } from "../text.ts";
+import { type ProjectFlags, projectOption } from "./project-option.ts";
+
+interface DescribeStepFlags extends AnswerFlags, ProjectFlags {
+  readonly count: number;
+  readonly prompt?: Asking;
+  readonly continues?: number;
+  readonly parallel?: number;
+  readonly tries: number;
+  readonly json?: boolean;
+}
+
+/** Pictures that the paper had described. */
+const countOfPaper = 5000;
+/** Problems of pictures that are told one by one. */
+const mostTold = 10;
+
+export function registerDescribeStep(curate: Command): void {
+  const command = curate
+    .command("describe")
+    .summary("have a model describe pictures")
+    .description(
+      "Adds pictures of a data set, chosen at random, to a project, and has the first stage's model describe each in detail. " +
+        "Short descriptions are gone on with. It can be stopped at any moment; the same command goes on with what has no " +
+        "description yet, also without the data set.",
+    )
+    .argument("[data]", "a folder of pictures, web shards, or any other data set; not needed to go on")
+    .addOption(projectOption())
+    .option(
+      "--count <n>",
+      "pictures; more of them later adds to those chosen before",
+      integerBetween(1, 1e7),
+      countOfPaper,
+    )
+    .addOption(
+      new Option(
+        "--prompt <kind>",
+        "paper: the paper's words, in the model's conversation; describe: the prompt it was trained to describe with " +
+          "(default: paper for models in Vicuna's form, else describe)",
+      ).choices(askings),
+    )
+    .option(
+      "--continues <n>",
+      'times that a description of 80 tokens or fewer is gone on with by "Continue" (default: 1, with --prompt describe 0)',
+      integerBetween(0, 10),
+    )
+    .option(
+      "--parallel <n>",
+      "pictures at a time (default: as many as memory allows, at most 16)",
+      integerBetween(1, 256),
+    )
+    .option(
+      "--tries <n>",
+      "times that a picture which cannot be read is tried",
+      integerBetween(1, 1000),
+      triesByDefault,
+    )
+    .option("--json", "print the counts as one JSON object");
+  addAnswerOptions(command)
+    .addHelpText(
+      "after",
+      `
+--seed is that of the choice of pictures, too.
+
+Examples:
+  minigpt4 curate describe photos --count 500
+  minigpt4 curate describe "shards/{00000..00331}.tar" --model runs/stage1 --top-p 0.9 --repetition-penalty 1.05
+  minigpt4 curate describe --model runs/stage1 --project second.db`,
+    )
+    .action(describeStep);
+}
+
+async function describeStep(data: string | undefined, flags: DescribeStepFlags): Promise<void> {
+  const signal = untilInterrupted();
+  const path = modelPath(flags.model);
+  const asking = flags.prompt ?? (await askingOf(path));
+  const store = data === undefined ? CurationStore.open(flags.project) : await begin(data, flags, signal);
+  try {
+    const report = await describeProject(store, { ...flags, asking, decoding: answerOptions(flags) }, flags, signal);
+    console.log(flags.json ? JSON.stringify(report) : summary(report));
+  } finally {
+    store.close();
+  }
+}
+
+/** How a model is asked for descriptions where nobody says. */
+export async function askingOf(modelFolder: string): Promise<Asking> {
+  return (await templateName(modelFolder)) === "vicuna-v0" ? "paper" : "describe";
+}
+
+/** Opens the project, which is made if it is not there, with pictures of the data set added. */
+async function begin(
+  data: string,
+  { count, seed = 0, project }: Pick<DescribeStepFlags, "count" | "seed" | "project">,
+  signal: AbortSignal,
+): Promise<CurationStore> {
+  const dataset = await openDataset(data);
+  const listing = countDisplay("files listed");
+  const told = problemTeller(listing);
+  const pairs = await choosePictures(dataset, {
+    count,
+    seed,
+    signal,
+    onProblem: told.tell,
+    onProgress: (done, total) => total > 1 && listing.update(done, total),
+  }).finally(listing.stop);
+  const store = CurationStore.open(project, { create: true });
+  const reading = countDisplay("pictures read");
+  try {
+    const { added, known, duplicates, unreadable } = await addPictures(store, pairs, {
+      signal,
+      onProgress: (done, total) => reading.update(done, total),
+    });
+    reading.stop();
+    unreadable.forEach(told.tell);
+    told.finish();
+    const also = [
+      known > 0 && `${formatCount(known)} there before`,
+      duplicates > 0 && `${formatCount(duplicates)} the same as another`,
+      unreadable.length > 0 && `${formatCount(unreadable.length)} unreadable`,
+    ].filter((part) => part !== false);
+    process.stderr.write(
+      `${[`${formatCount(added)} of ${formatCount(pairs.length)} pictures added to ${project}`, ...also].join("; ")}\n`,
+    );
+    return store;
+  } catch (error) {
+    store.close();
+    throw error;
+  } finally {
+    reading.stop();
+  }
+}
+
+/** Has the project's pictures described; the model is only loaded if there is one to describe. */
+export async function describeProject(
+  store: CurationStore,
+  options: DescribeOptions,
+  model: ModelFlags,
+  signal: AbortSignal,
+): Promise<DescribeReport> {
+  const { pictures, givenUp, total } = undescribed(store, options.tries);
+  if (total === 0) throw new Error("The project has no pictures; name a data set");
+  if (pictures.length === 0) {
+    return { described: 0, continued: 0, longer: 0, failed: 0, givenUp, promptTokens: 0, completionTokens: 0 };
+  }
+  const { parallel } = options;
+  const { engine } = await loadModel(model, signal, parallel === undefined ? {} : { maxBatch: parallel });
+  const display = countDisplay("pictures described");
+  const told = problemTeller(display);
+  try {
+    return await describePictures(
+      store,
+      engine,
+      {
+        ...options,
+        onProgress: (done, of) => display.update(done, of),
+        onFailure: ({ name }, reason) => told.tell({ name, reason }),
+      },
+      signal,
+    );
+  } finally {
+    told.finish();
+    display.stop();
+    await engine.release();
+  }
+}
+
+/** Tells the first problems on standard error, and at the end how many more there were. */
+function problemTeller(display: CountDisplay): { tell(problem: Problem): void; finish(): void } {
+  let count = 0;
+  return {
+    tell({ name, reason }) {
+      if (++count > mostTold) return;
+      display.say(printable(reason.includes(name) ? reason : `${name}: ${reason}`));
+    },
+    finish() {
+      if (count > mostTold) display.say(`... and ${formatCount(count - mostTold)} more like these`);
+    },
+  };
+}
+
+/** What was done, for people. */
+export function summary({ described, continued, longer, failed, givenUp }: DescribeReport): string {
+  const parts = [
+    `${formatCount(described)} pictures described`,
+    continued > 0 && `${formatCount(continued)} of them gone on with, ${formatCount(longer)} became longer`,
+    failed > 0 && `${formatCount(failed)} failed, and are tried again by the same command`,
+    givenUp > 0 && `${formatCount(givenUp)} failed too often`,
+  ];
+  return parts.filter((part) => part !== false).join("; ");
+}

@@ -1,0 +1,142 @@
+/** Where a project stands: what went into each step and came out of it, who decided what, and what it cost. */
+import { describeStep } from "./describe.ts";
+import type { Entry, Version, VersionKind } from "./entry.ts";
+import { group } from "./group.ts";
+import { agreementOf, type Standing, standingOf } from "./standing.ts";
+import type { CurationStore } from "./store.ts";
+
+/** Pictures that went into a step and came out of it. */
+export interface StepCounts {
+  readonly in: number;
+  readonly out: number;
+}
+
+/** What one model wrote, or one person. */
+export interface AuthorCounts {
+  readonly author: string;
+  readonly kind: VersionKind;
+  readonly texts: number;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** Seconds, of all texts together; several are written at a time. */
+  readonly seconds: number;
+}
+
+export interface PersonCounts {
+  readonly person: string;
+  readonly kept: number;
+  readonly dropped: number;
+}
+
+export interface ProjectStatus {
+  readonly pictures: number;
+  readonly steps: {
+    readonly describe: StepCounts;
+    /** Short descriptions, and those that became longer. */
+    readonly continue: StepCounts;
+    readonly polish: StepCounts;
+    /** Texts that rules judged, and those that they let pass. */
+    readonly filter: StepCounts;
+    /** Texts that no rule drops or a person judged, and those that a person judged. */
+    readonly review: StepCounts;
+  };
+  /** Pictures whose text breaks a rule; a text may break several. */
+  readonly rules: Readonly<Record<string, number>>;
+  readonly persons: readonly PersonCounts[];
+  /** Pictures that several persons judged, and on which they do not agree. */
+  readonly judgedBySeveral: number;
+  readonly disagreements: number;
+  readonly edited: number;
+  /** Pictures with which a step failed since their text last changed. */
+  readonly failures: Readonly<Record<string, number>>;
+  readonly standing: Readonly<Record<Standing, number>>;
+  readonly authors: readonly AuthorCounts[];
+}
+
+/** Steps that note failures. */
+const failingSteps = [describeStep, "polish"];
+
+export function statusOf(store: CurationStore): ProjectStatus {
+  const entries = store.entries();
+  const versions = entries.map(({ picture }) => store.versions(picture.id));
+  const count = <T>(items: readonly T[], holds: (item: T) => boolean) => items.filter(holds).length;
+  const having = (holds: (version: Version) => boolean) => count(versions, (those) => those.some(holds));
+  const described = having(({ kind }) => kind === "described");
+  const judged = entries.filter(({ rules }) => rules);
+  const agreements = entries.map(agreementOf).filter((agreement) => agreement !== undefined);
+  const standings = entries.map(standingOf);
+  const standing = (wanted: Standing) => count(standings, (found) => found === wanted);
+  const failures = failingSteps.map((step) => [step, store.failures(step).size] as const);
+  return {
+    pictures: entries.length,
+    steps: {
+      describe: { in: entries.length, out: described },
+      continue: {
+        in: having((version) => continuationsOf(version).length > 0),
+        out: having((version) => continuationsOf(version).includes("added")),
+      },
+      polish: { in: described, out: having(({ kind }) => kind === "polished") },
+      filter: { in: judged.length, out: count(judged, ({ rules }) => rules?.decision !== "drop") },
+      review: {
+        in: count(entries, (entry) => entry.persons.length > 0 || standingOf(entry) === "open"),
+        out: count(entries, ({ persons }) => persons.length > 0),
+      },
+    },
+    rules: rulesOf(judged),
+    persons: personsOf(entries),
+    judgedBySeveral: agreements.length,
+    disagreements: count(agreements, (agree) => !agree),
+    edited: having(({ kind }) => kind === "edited"),
+    failures: Object.fromEntries(failures.filter(([, pictures]) => pictures > 0)),
+    standing: {
+      empty: standing("empty"),
+      open: standing("open"),
+      kept: standing("kept"),
+      dropped: standing("dropped"),
+    },
+    authors: authorsOf(versions.flat()),
+  };
+}
+
+/** Details may have been written by another program, so that nothing is taken for granted. */
+function continuationsOf({ details }: Version): readonly unknown[] {
+  return Array.isArray(details.continuations) ? details.continuations : [];
+}
+
+function rulesOf(judged: readonly Entry[]): Record<string, number> {
+  const counts = new Map<string, number>();
+  for (const { rules } of judged) {
+    if (rules?.decision !== "drop") continue;
+    for (const rule of new Set(rules.reasons.map((reason) => reason.rule)))
+      counts.set(rule, (counts.get(rule) ?? 0) + 1);
+  }
+  return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
+}
+
+function personsOf(entries: readonly Entry[]): PersonCounts[] {
+  const verdicts = group(
+    entries.flatMap(({ persons }) => persons),
+    ({ author }) => author,
+  );
+  return [...verdicts].map(([person, those]) => {
+    const kept = those.filter(({ decision }) => decision === "keep").length;
+    return { person, kept, dropped: those.length - kept };
+  });
+}
+
+function authorsOf(versions: readonly Version[]): AuthorCounts[] {
+  const groups = group(versions, ({ author, kind }) => JSON.stringify([kind, author]));
+  return [...groups.values()].map((those) => {
+    const [{ author, kind }] = those as [Version];
+    const sum = (key: "promptTokens" | "completionTokens" | "duration") =>
+      those.reduce((total, { details }) => total + (details[key] ?? 0), 0);
+    return {
+      author,
+      kind,
+      texts: those.length,
+      promptTokens: sum("promptTokens"),
+      completionTokens: sum("completionTokens"),
+      seconds: Math.round(sum("duration") / 1000),
+    };
+  });
+}
