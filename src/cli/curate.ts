@@ -5,6 +5,10 @@ import { registerStatus } from "./curate/status.ts";
 
 /** One file for each step in `curate/`. */
 const steps: readonly ((curate: Command) => void)[] = [registerDescribeStep, registerStatus];
+import { registerPolish } from "./curate/polish.ts";
+
+/** One file for each step in `curate/`. */
+const steps: readonly ((curate: Command) => void)[] = [registerPolish];
 
 export function registerCurate(program: Command): void {
   const curate = program

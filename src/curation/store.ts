@@ -12,6 +12,7 @@ import {
   type NewVersion,
   StaleVersionError,
   type Version,
+  type VersionKind,
 } from "./entry.ts";
 import { group } from "./group.ts";
 import { entryOf, type PictureRow, toVersion, type VerdictRow, type VersionRow } from "./rows.ts";
@@ -115,6 +116,18 @@ export class CurationStore {
       )
       .all(step) as { picture: number; times: number; message: string }[];
     return new Map(rows.map(({ picture, times, message }) => [picture, { times, message }]));
+  }
+
+  /** Tokens that all versions of a kind have cost, prompts and answers together, where their details say so. */
+  tokensOf(kind: VersionKind): number {
+    const [row] = this.rows<{ tokens: number }>(
+      `SELECT coalesce(sum(
+         coalesce(json_extract(details, '$.promptTokens'), 0) + coalesce(json_extract(details, '$.completionTokens'), 0)
+       ), 0) AS tokens
+       FROM versions WHERE kind = ?`,
+      kind,
+    );
+    return row?.tokens ?? 0;
   }
 
   /** All pictures with what counts now, in the order in which they were added. */

@@ -1,0 +1,491 @@
+import { spawn } from "node:child_process";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import fc from "fast-check";
+import { beforeEach, describe, expect, test } from "vitest";
+import { estimatePolish, polish } from "../../src/curation/polish.ts";
+import { polishStep, requestStep } from "../../src/curation/polishing/plan.ts";
+import { polishingPrompt } from "../../src/curation/polishing/prompt.ts";
+import { PolishError, type PolishOptions } from "../../src/curation/polishing/report.ts";
+import type { CurationStore } from "../../src/curation/store.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
+import { serve, tinyEngine, until } from "../server/running.ts";
+import { type Asked, ChatServer, polished, type Reply, said } from "./chat-server.ts";
+import { described, openProject } from "./projects.ts";
+
+const folder = temporaryFolder();
+let count = 0;
+let name = "";
+beforeEach(() => {
+  name = `${count++}.db`;
+});
+
+/** A project with so many described texts. */
+function project(texts: number): CurationStore {
+  const store = openProject(folder, name);
+  for (let i = 0; i < texts; i++) described(store, textOf(i), i);
+  return store;
+}
+
+const textOf = (i: number) => `a cat  number ${i}`;
+
+function run(store: CurationStore, server: ChatServer, options: Partial<PolishOptions> = {}, signal?: AbortSignal) {
+  return polish(store, { baseUrl: server.url, model: "test", firstDelay: 1, ...options }, signal);
+}
+
+const currentTexts = (store: CurationStore) => store.entries().map(({ current }) => current?.text);
+
+test("each text is rewritten once, and what it cost is kept with it", async () => {
+  const store = project(6);
+  const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 20 }));
+  const steps: number[] = [];
+  const report = await run(store, server, {
+    prices: { input: 2, output: 10 },
+    parallel: 2,
+    onProgress: ({ done }) => steps.push(done),
+  });
+  expect(report).toMatchObject({
+    ...{ model: "test", texts: 6, polished: 6, unchanged: 0, notTaken: 0, failed: 0, requests: 6 },
+    ...{ promptTokens: 600, completionTokens: 60, projectTokens: 660, reasons: {} },
+  });
+  expect(report.cost).toBeCloseTo(0.0018);
+  expect(report.stopped).toBeUndefined();
+  expect(steps).toEqual([1, 2, 3, 4, 5, 6]);
+  for (const [i, { current, versions }] of store.entries().entries()) {
+    expect(versions).toBe(2);
+    expect(current).toMatchObject({
+      kind: "polished",
+      author: "test",
+      prompt: polishingPrompt,
+      text: polished(textOf(i)),
+    });
+    expect(current?.details).toMatchObject({ promptTokens: 100, completionTokens: 10, temperature: 0 });
+    expect(current?.details.cost).toBeCloseTo(0.0003);
+  }
+  expect(server.most).toBe(2);
+  // The oldest first, asked as the paper does.
+  expect(server.asked.map(({ text }) => text)).toEqual([0, 1, 2, 3, 4, 5].map(textOf));
+  expect(server.asked[0]?.body).toEqual({
+    model: "test",
+    messages: [{ role: "user", content: `${polishingPrompt}\n\n${textOf(0)}` }],
+    max_tokens: 64,
+    temperature: 0,
+  });
+  expect(await run(store, server)).toMatchObject({ texts: 0, requests: 0 });
+});
+
+test("our own server polishes, whose only model need not be named", async () => {
+  const server = await serve(await tinyEngine());
+  const store = project(3);
+  const report = await polish(store, { baseUrl: `${server.url}/v1`, maxTokens: 12, firstDelay: 1 });
+  expect(report).toMatchObject({ model: "tiny", texts: 3 });
+  // The tiny model babbles: its answers end at their length and are not taken, which is said.
+  expect(report.polished + report.notTaken).toBe(3);
+  expect(report.completionTokens).toBeGreaterThan(0);
+  expect(store.failures(polishStep).size).toBe(report.notTaken);
+});
+
+describe("what passes is waited for", () => {
+  const good = ({ text }: Asked) => said(polished(text));
+  const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toUTCString();
+  const failures: readonly (readonly [string, () => Reply])[] = [
+    ["too many requests", () => ({ status: 429, body: { error: { message: "slow down" } } })],
+    ["too many requests, wait seconds", () => ({ status: 429, headers: { "retry-after": "0.01" } })],
+    ["too many requests, wait until", () => ({ status: 429, headers: { "retry-after": inSeconds(-5) } })],
+    ["too many requests, wait milliseconds", () => ({ status: 429, headers: { "retry-after-ms": "3" } })],
+    ["a wait that is none", () => ({ status: 429, headers: { "retry-after": "soon", "retry-after-ms": "NaN" } })],
+    ["time-out of the service", () => ({ status: 408 })],
+    ["a conflict", () => ({ status: 409 })],
+    ["a failure", () => ({ status: 500, body: { error: { message: "oops" } } })],
+    ["a failure with a page", () => ({ status: 502, body: "<html>Bad gateway</html>" })],
+    ["too busy", () => ({ status: 503 })],
+    ["a cut connection", () => ({ cut: "at once" })],
+    ["an answer cut in the middle", () => ({ ...said("half"), cut: "halfway" })],
+    ["no answer", () => ({ after: 400 })],
+    ["an answer that stops in the middle", () => ({ ...said("half"), halfway: 400 })],
+    ["a page instead of JSON", () => ({ body: "<html>Welcome</html>" })],
+    ["text instead of JSON", () => ({ body: "pong" })],
+    ["broken JSON", () => ({ body: '{"choices": [', headers: { "content-type": "application/json" } })],
+    ["other JSON", () => ({ body: [1, null, { choices: 3 }] })],
+    ["nothing", () => ({ body: "", headers: { "content-type": "application/json" } })],
+    ["an error with the status of success", () => ({ body: { error: { message: "overloaded", code: 529 } } })],
+    ["content that is no text", () => ({ body: { choices: [{ message: { content: { a: 1 } } }] } })],
+  ];
+
+  test.each(failures)("%s", async (_, failure) => {
+    const store = project(2);
+    const server = await ChatServer.start((asked) => (asked.times <= 2 ? failure() : good(asked)));
+    const report = await run(store, server, { timeout: 200 });
+    expect(report).toMatchObject({ polished: 2, failed: 0 });
+    expect(currentTexts(store)).toEqual([polished(textOf(0)), polished(textOf(1))]);
+    expect(store.failures(requestStep).size).toBe(0);
+  });
+
+  test("but not for ever: the text stays as it is, with the reason, and the next run tries it again", async () => {
+    const store = project(3);
+    let broken = true;
+    const server = await ChatServer.start((asked) =>
+      broken && asked.text === textOf(1) ? { status: 500, body: { error: { message: "oops" } } } : good(asked),
+    );
+    expect(await run(store, server, { retries: 2 })).toMatchObject({ polished: 2, failed: 1, requests: 5 });
+    expect(store.failures(requestStep).get(2)).toMatchObject({
+      message: expect.stringContaining("failed (500: oops)"),
+    });
+    broken = false;
+    expect(await run(store, server)).toMatchObject({ texts: 1, polished: 1 });
+  });
+
+  test("whoever is told to wait lets all wait", async () => {
+    const store = project(12);
+    const times: number[] = [];
+    const server = await ChatServer.start(async (asked) => {
+      times.push(performance.now());
+      if (asked.before === 4) return { status: 429, headers: { "retry-after": "0.4" } };
+      return { ...good(asked), after: 20 };
+    });
+    const pauses: number[] = [];
+    await run(store, server, { parallel: 3, onPause: (ms) => pauses.push(ms) });
+    expect(currentTexts(store)).toEqual(Array.from({ length: 12 }, (_, i) => polished(textOf(i))));
+    expect(pauses).toEqual([400]);
+    const told = times[4] ?? 0;
+    // Those that were on their way go on; nothing new comes for the time asked.
+    expect(times.filter((time) => time > told + 30 && time < told + 399)).toEqual([]);
+    expect(times.at(-1)).toBeGreaterThan(told + 399);
+  });
+
+  test("a limit that is used up is waited for before it is overstepped", async () => {
+    const store = project(3);
+    const times: number[] = [];
+    const server = await ChatServer.start((asked) => {
+      times.push(performance.now());
+      const headers = {
+        "x-ratelimit-remaining-requests": `${asked.before === 0 ? 0 : 5}`,
+        "x-ratelimit-reset-requests": "0m0.3s",
+      };
+      return { ...good(asked), headers };
+    });
+    await run(store, server, { parallel: 1 });
+    expect((times[1] ?? 0) - (times[0] ?? 0)).toBeGreaterThan(290);
+    expect((times[2] ?? 0) - (times[1] ?? 0)).toBeLessThan(250);
+  });
+
+  test("a limit of rate that others get past is no failure of a text", async () => {
+    const store = project(20);
+    let free = performance.now();
+    // One request in ten milliseconds.
+    const server = await ChatServer.start((asked) => {
+      if (performance.now() < free) return { status: 429, headers: { "retry-after-ms": "10" } };
+      free = performance.now() + 10;
+      return good(asked);
+    });
+    expect(await run(store, server, { parallel: 8, retries: 3 })).toMatchObject({ polished: 20, failed: 0 });
+    expect(server.most).toBeLessThanOrEqual(8);
+  });
+});
+
+describe("what no waiting heals stops the run at once", () => {
+  const failing = (status: number, message: string, code?: string): Reply => ({
+    status,
+    body: { error: { message, code } },
+  });
+  test.each([
+    [401, failing(401, "bad key"), "refuses the key in MY_KEY (401: bad key)"],
+    [403, failing(403, "not in your country"), "refuses the key in MY_KEY (403: not in your country)"],
+    [402, failing(402, "no credit"), "wants to be paid (402: no credit)"],
+    [404, failing(404, "no model test"), "has no such model, or no chat completions (404: no model test)"],
+    ["a used up quota", failing(429, "pay first", "insufficient_quota"), "wants to be paid (429: pay first)"],
+    ["a day", { status: 429, headers: { "retry-after": "86400" } }, "asks to wait 1440 minutes"],
+    ["errors as success", { body: { error: { message: "who?", code: 401 } } }, "refuses the key in MY_KEY (401: who?)"],
+  ])("%s", async (_, reply, message) => {
+    const store = project(50);
+    const server = await ChatServer.start(() => reply);
+    const result = run(store, server, { apiKey: "sk-1234567890", apiKeyName: "MY_KEY" });
+    await expect(result).rejects.toThrow(PolishError);
+    await expect(result).rejects.toThrow(message);
+    expect(server.asked.length).toBeLessThanOrEqual(4);
+    expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
+  });
+
+  test("400 for every text; but one text that is refused holds up no others", async () => {
+    const store = project(50);
+    let refused = (_: string) => true;
+    const server = await ChatServer.start(({ text }) =>
+      refused(text) ? { status: 400, body: { error: { message: "too long" } } } : said(polished(text)),
+    );
+    await expect(run(store, server)).rejects.toThrow(
+      "refuses the request (400: too long); so it was for 5 texts in a row",
+    );
+    expect(server.asked.length).toBeLessThan(10);
+    // Those that were refused come last now.
+    refused = (text) => text === textOf(0);
+    expect(await run(store, server)).toMatchObject({ texts: 50, polished: 49, failed: 1 });
+    expect(server.asked.at(-1)?.text).not.toBe(textOf(1));
+  });
+
+  test("no server at all", async () => {
+    const store = project(5);
+    const address = new URL((await ChatServer.start()).url);
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, address.hostname, resolve));
+    address.port = `${(server.address() as AddressInfo).port}`;
+    await new Promise((resolve) => server.close(resolve));
+    const problem = /is not reached \(ECONNREFUSED\); is the server running\?/;
+    await expect(polish(store, { baseUrl: address.href, model: "m" })).rejects.toThrow(problem);
+    await expect(polish(store, { baseUrl: address.href })).rejects.toThrow(problem);
+  });
+
+  test("a service that breaks down in the middle keeps what was done", async () => {
+    const store = project(30);
+    const server = await ChatServer.start(({ text, before }) => (before < 10 ? said(polished(text)) : { status: 500 }));
+    const result = run(store, server, { retries: 1 });
+    await expect(result).rejects.toThrow("for 5 texts in a row");
+    const report = await result.catch((error) => error.report);
+    expect(report).toMatchObject({ polished: 10, stopped: "service" });
+    expect(server.asked.length).toBeLessThan(30);
+  });
+
+  test("the key is in no error and in no text", async () => {
+    const apiKey = "sk-secret-1234567890";
+    const store = project(1);
+    const echo = await ChatServer.start(({ headers }) => said(`You sent ${headers.authorization}`));
+    await run(store, echo, { apiKey, retries: 0 }).catch(() => {});
+    expect(echo.asked[0]?.headers.authorization).toBe(`Bearer ${apiKey}`);
+    const angry = await ChatServer.start(() => failing(401, `Incorrect key ${apiKey} provided`));
+    const error = await run(store, angry, { apiKey }).catch((one) => one);
+    expect(error.message).toContain("Incorrect key *** provided");
+    expect(JSON.stringify([store.entries(), [...store.failures(requestStep)], error, error.stack])).not.toContain(
+      "secret",
+    );
+    await expect(run(store, angry, { apiKey: `${apiKey}\n${apiKey}` })).rejects.toThrow(
+      /^The key in OPENAI_API_KEY has char/,
+    );
+    const open = await ChatServer.start(() => failing(401, "key?"));
+    await expect(run(store, open)).rejects.toThrow(
+      "wants a key (401: key?); put it into the environment as OPENAI_API_KEY",
+    );
+    expect(open.asked[0]?.headers.authorization).toBeUndefined();
+  });
+
+  test.each(["", "ftp://a.b", "http://me:pass@a.b/v1", "http://a.b/v1?key=1", "nonsense"])(
+    "base URL %j",
+    async (baseUrl) => {
+      await expect(polish(project(1), { baseUrl, model: "m" })).rejects.toThrow("The base URL should");
+    },
+  );
+});
+
+describe("answers that are not taken", () => {
+  test.each([
+    ["empty", said("  \n ")],
+    ["empty", said(null)],
+    ["empty", { body: { choices: [] } }],
+    ["cut off", said("A cat", { finish: "length" })],
+    ["filtered", said("A cat", { finish: "content_filter" })],
+    ["refusal", said(null, { message: { refusal: "No." } })],
+    ["refusal", said("I'm sorry, but I can't assist with that.")],
+    ["instruction", said("Fix the error in the given paragraph. A cat.")],
+  ])("%s: tried three times, then left as it is", async (reason, reply) => {
+    const store = project(2);
+    const server = await ChatServer.start(({ text }) => (text === textOf(0) ? reply : said("A cat.")));
+    expect(await run(store, server)).toMatchObject({ polished: 1, notTaken: 1, reasons: { [reason]: 3 }, requests: 4 });
+    expect(currentTexts(store)).toEqual([textOf(0), "A cat."]);
+    expect(store.failures(polishStep).get(1)?.times).toBe(3);
+    // It stays so, until somebody wants otherwise.
+    expect(await run(store, server)).toMatchObject({ texts: 0, givenUpBefore: 1, requests: 0 });
+    expect(await run(store, server, { retryFailed: true })).toMatchObject({ texts: 1, requests: 3 });
+  });
+
+  test("a second answer may be of use; one that was cut off is given more room", async () => {
+    const store = project(1);
+    const server = await ChatServer.start(({ times }) =>
+      times < 3 ? said("A", { finish: "length" }) : said("A cat."),
+    );
+    expect(await run(store, server)).toMatchObject({ polished: 1, reasons: { "cut off": 2 }, promptTokens: 300 });
+    expect(server.asked.map(({ body }) => body.max_tokens)).toEqual([64, 128, 256]);
+  });
+
+  test("a model that knows other parameters is asked with those", async () => {
+    const refuse = (param: string, message: string): Reply => ({ status: 400, body: { error: { message, param } } });
+    const store = project(9);
+    const server = await ChatServer.start(({ text, body }) => {
+      if ("max_tokens" in body)
+        return refuse("max_tokens", "'max_tokens' is not supported; use 'max_completion_tokens'");
+      if ("temperature" in body) return refuse("temperature", "Unsupported value: 'temperature' does not support 0");
+      return said(polished(text));
+    });
+    expect(await run(store, server)).toMatchObject({ polished: 9, failed: 0 });
+    expect(server.asked.at(-1)?.body).toMatchObject({ max_completion_tokens: 64 });
+  });
+});
+
+describe("what is done stays", () => {
+  test("Ctrl-C: answers that came are kept, and the next run does the others", async () => {
+    const store = project(20);
+    const interrupt = new AbortController();
+    const server = await ChatServer.start(({ text, before }) => {
+      if (before === 9) setTimeout(() => interrupt.abort(new Error("Interrupted")), 5);
+      return { ...said(polished(text)), after: before < 9 ? 1 : 200 };
+    });
+    const report = await run(store, server, {}, interrupt.signal);
+    expect(report.stopped).toBe("interrupted");
+    expect(report.polished).toBeGreaterThanOrEqual(6);
+    expect(report.polished).toBe(store.entries().filter(({ current }) => current?.kind === "polished").length);
+    expect(await run(store, server)).toMatchObject({ polished: 20 - report.polished });
+    expect(store.entries().every(({ versions }) => versions === 2)).toBe(true);
+    // Nothing was begun that need not be.
+    expect(server.asked.length).toBeLessThanOrEqual(20 + 4);
+  });
+
+  test("Ctrl-C while all wait ends at once", async () => {
+    const server = await ChatServer.start(() => ({ status: 429, headers: { "retry-after": "60" } }));
+    const began = performance.now();
+    const report = await run(project(5), server, {}, AbortSignal.timeout(100));
+    expect(report).toMatchObject({ stopped: "interrupted", polished: 0, failed: 0 });
+    expect(performance.now() - began).toBeLessThan(3000);
+  });
+
+  test("killed at any moment: none is lost, and only what was on its way is asked for again", async () => {
+    const texts = 40;
+    const store = project(texts);
+    const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 10 }));
+    const polisher = join(import.meta.dirname, "polisher.ts");
+    const start = () =>
+      spawn(process.execPath, ["--import", "tsx", polisher, join(folder, name), server.url], { stdio: "inherit" });
+    let kills = 0;
+    for (const stopAt of [4, 13, 27]) {
+      const child = start();
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      await until(() => server.asked.length >= stopAt + 3 * kills, 20_000);
+      child.kill("SIGKILL");
+      await ended;
+      kills++;
+    }
+    const last = start();
+    expect(await new Promise((resolve) => last.once("exit", resolve))).toBe(0);
+    expect(currentTexts(store)).toEqual(Array.from({ length: texts }, (_, i) => polished(textOf(i))));
+    expect(store.entries().every(({ versions }) => versions === 2)).toBe(true);
+    expect(server.asked.length).toBeLessThanOrEqual(texts + 3 * kills);
+  });
+
+  test("a text that a person changes meanwhile stays the person's", async () => {
+    const store = project(3);
+    const server = await ChatServer.start(({ text }) => {
+      if (text === textOf(0)) {
+        const [first, second] = store.entries();
+        for (const entry of [first, second]) {
+          const { current } = entry ?? {};
+          if (current)
+            store.addVersion({
+              picture: current.picture,
+              parent: current.id,
+              kind: "edited",
+              text: "mine",
+              author: "me",
+            });
+        }
+      }
+      return said(polished(text));
+    });
+    expect(await run(store, server, { parallel: 1 })).toMatchObject({ polished: 1, changedMeanwhile: 2, requests: 2 });
+    expect(currentTexts(store)).toEqual(["mine", "mine", polished(textOf(2))]);
+    expect(await run(store, server, { again: true })).toMatchObject({ polished: 1, requests: 1 });
+    expect(currentTexts(store).slice(0, 2)).toEqual(["mine", "mine"]);
+  });
+
+  test("texts are polished anew in passes, each of which may be interrupted", async () => {
+    const store = project(6);
+    let round = 1;
+    const server = await ChatServer.start(({ text }) => said(`${text} ${round}`));
+    await run(store, server);
+    round = 2;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(await run(store, server, { again: true, limit: 2 })).toMatchObject({ polished: 2 });
+    round = 3;
+    expect(await run(store, server, { again: true })).toMatchObject({ polished: 4 });
+    // What was described is polished, not what was polished.
+    expect(currentTexts(store)).toEqual([0, 1, 2, 3, 4, 5].map((i) => `${textOf(i)} ${i < 2 ? 2 : 3}`));
+    round = 4;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(await run(store, server, { again: true })).toMatchObject({ polished: 6 });
+    expect(currentTexts(store).every((text) => text?.endsWith(" 4"))).toBe(true);
+  });
+});
+
+describe("the budget", () => {
+  test.each([1, 4])("ends a run before it is exceeded, also with %i at once", async (parallel) => {
+    const store = project(30);
+    const server = await ChatServer.start(({ text }) =>
+      said(polished(text), { usage: { prompt_tokens: 300, completion_tokens: 50 } }),
+    );
+    const budget = 4000;
+    const report = await run(store, server, { budget, parallel });
+    expect(report.stopped).toBe("budget");
+    expect(report.projectTokens).toBeLessThanOrEqual(budget);
+    expect(report.projectTokens).toBeGreaterThan(budget - 800);
+    // It is the project's: the next run has nothing left.
+    expect(await run(store, server, { budget })).toMatchObject({ polished: 0, requests: 0, stopped: "budget" });
+    expect(await run(store, server, { budget: 100_000 })).toMatchObject({ polished: 30 - report.polished });
+  });
+
+  test("counts answers that are not taken, and those of services that do not count", async () => {
+    const store = project(30);
+    const server = await ChatServer.start(() => said("", { usage: { prompt_tokens: 300, completion_tokens: 50 } }));
+    const report = await run(store, server, { budget: 3000 });
+    expect(report).toMatchObject({ stopped: "budget", polished: 0 });
+    expect(report.promptTokens + report.completionTokens).toBeLessThanOrEqual(3000);
+    const silent = await ChatServer.start(({ text }) => said(polished(text), { usage: undefined }));
+    expect((await run(store, silent, { limit: 1 })).promptTokens).toBeGreaterThan(50);
+    expect(store.entries().findLast(({ versions }) => versions === 2)?.current?.details.estimated).toBe(true);
+  });
+
+  test("an estimate asks nobody", () => {
+    const store = project(4);
+    const estimate = estimatePolish(store, { prices: { input: 1, output: 2 }, limit: 3 });
+    expect(estimate).toMatchObject({ texts: 3, givenUpBefore: 0, projectTokens: 0 });
+    expect(estimate.promptTokens).toBeGreaterThan(3 * 70);
+    expect(estimate.cost).toBeCloseTo((estimate.promptTokens + 2 * estimate.completionTokens) / 1e6);
+  });
+});
+
+test("whatever fails in whatever order: each text is polished once at most, or it is known why not", async () => {
+  const kinds: Readonly<Record<string, Reply>> = {
+    limit: { status: 429, headers: { "retry-after-ms": "2" } },
+    busy: { status: 503 },
+    cut: { cut: "at once" },
+    half: { ...said("half"), cut: "halfway" },
+    page: { body: "<html></html>" },
+    slow: { ...said("late"), after: 150 },
+    empty: said(""),
+    length: said("A cat", { finish: "length" }),
+    refused: { status: 400, body: { error: { message: "no" } } },
+  };
+  const schedule = fc.array(fc.constantFrom("good", "good", ...Object.keys(kinds)), { maxLength: 40 });
+  await fc.assert(
+    fc.asyncProperty(schedule, fc.integer({ min: 1, max: 6 }), async (plan, parallel) => {
+      name = `${count++}.db`;
+      const store = project(8);
+      const server = await ChatServer.start(
+        ({ text, before }) => kinds[plan[before] ?? "good"] ?? said(polished(text)),
+      );
+      let stopped = false;
+      await run(store, server, { parallel, retries: 2, timeout: 100 }).catch((error) => {
+        if (!(error instanceof PolishError)) throw error;
+        stopped = true;
+      });
+      const reasons = [store.failures(polishStep), store.failures(requestStep)];
+      for (const { picture, current, versions } of store.entries()) {
+        const text = textOf(picture.id - 1);
+        if (current?.kind === "polished") expect([versions, current.text]).toEqual([2, polished(text)]);
+        else expect(versions === 1 && (stopped || reasons.some((one) => one.has(picture.id)))).toBe(true);
+      }
+      // Whatever is left is done as soon as the service is well.
+      const well = await ChatServer.start();
+      await run(store, well, { retryFailed: true });
+      expect(store.entries().every(({ versions, current }) => versions === 2 && current?.kind === "polished")).toBe(
+        true,
+      );
+    }),
+    { numRuns: 15 },
+  );
+});
