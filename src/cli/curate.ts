@@ -9,6 +9,10 @@ import { registerPolish } from "./curate/polish.ts";
 
 /** One file for each step in `curate/`. */
 const steps: readonly ((curate: Command) => void)[] = [registerPolish];
+import { registerFilter } from "./curate/filter.ts";
+
+/** One file for each step in `curate/`. */
+const steps: readonly ((curate: Command) => void)[] = [registerFilter];
 
 export function registerCurate(program: Command): void {
   const curate = program

@@ -1,0 +1,73 @@
+/** `minigpt4 curate filter`: rules judge the texts. */
+import type { Command } from "commander";
+import { applyRules, type DroppedText, type FilterReport } from "../../curation/filter.ts";
+import { defaultRules, readRules } from "../../curation/rules/rule-set.ts";
+import { CurationStore } from "../../curation/store.ts";
+import { countDisplay } from "../count-display.ts";
+import { oneLine } from "../describe.ts";
+import { untilInterrupted } from "../interrupt.ts";
+import { formatCount, printable } from "../text.ts";
+
+interface FilterFlags {
+  readonly project: string;
+  readonly rules?: string;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+export function registerFilter(curate: Command): void {
+  curate
+    .command("filter")
+    .summary("drop texts by rules: apologies, repetitions, meaningless characters, other languages")
+    .description(
+      "Has rules judge the current text of every picture. A text that breaks one is dropped, unless a person keeps it; nothing is removed. Rules judge a text once; changed rules, and changed texts, are judged again.",
+    )
+    .option("--project <file>", "the curation project", "curation.db")
+    .option("--rules <file>", `a YAML file with what is to be otherwise than in ${defaultRules}`)
+    .option("--dry-run", "say what the rules would drop, and write nothing")
+    .option("--json", "print one JSON object, with every dropped text and the reasons")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  minigpt4 curate filter --dry-run
+  minigpt4 curate filter --rules my-rules.yaml
+  minigpt4 curate filter --json > dropped.json`,
+    )
+    .action(filter);
+}
+
+async function filter({ project, rules: path, dryRun = false, json }: FilterFlags): Promise<void> {
+  const signal = untilInterrupted();
+  const rules = await readRules(path);
+  const store = CurationStore.open(project);
+  const display = countDisplay("judged");
+  try {
+    const report = await applyRules(store, rules, { dryRun, signal, onProgress: display.update });
+    display.stop();
+    console.log(json ? JSON.stringify(report, null, 2) : toText(report, dryRun));
+  } finally {
+    display.stop();
+    store.close();
+  }
+}
+
+function toText({ judged, known, empty, kept, dropped, broken }: FilterReport, dryRun: boolean): string {
+  const lines = [
+    `${formatCount(judged)} texts judged${dryRun ? " (dry run: nothing was written)" : ""}, ${formatCount(known)} were judged before, ${formatCount(empty)} pictures have no text`,
+    `${formatCount(kept)} pass, ${formatCount(dropped.length)} dropped`,
+  ];
+  for (const [rule, count] of Object.entries(broken)) {
+    lines.push(`  ${formatCount(count).padStart(6)}  ${printable(rule).padEnd(22)}  ${example(rule, dropped)}`);
+  }
+  return lines.join("\n");
+}
+
+/** What the rule found, and in which picture's text. */
+function example(rule: string, dropped: readonly DroppedText[]): string {
+  for (const { name, reasons } of dropped) {
+    const message = reasons.find((reason) => reason.rule === rule)?.message;
+    if (message !== undefined) return `${printable(name)}: ${oneLine(message)}`;
+  }
+  return "";
+}

@@ -1,0 +1,86 @@
+/** Has rules judge the texts of a project. */
+import { setImmediate } from "node:timers/promises";
+import type { Reason } from "./entry.ts";
+import type { RuleSet } from "./rules/rule-set.ts";
+import type { CurationStore } from "./store.ts";
+
+/** Texts between two looks at whether to stop. */
+const pauseEvery = 20;
+
+export interface FilterOptions {
+  /** Says what the rules would do, and writes nothing. */
+  readonly dryRun?: boolean;
+  readonly signal?: AbortSignal;
+  onProgress?(done: number, total: number): void;
+}
+
+export interface DroppedText {
+  /** Id and name of the picture. */
+  readonly picture: number;
+  readonly name: string;
+  readonly text: string;
+  readonly reasons: readonly Reason[];
+}
+
+/** What the rules say of all texts, those included that they judged in an earlier run. */
+export interface FilterReport {
+  /** Tells this set of rules from others. */
+  readonly rules: string;
+  /** Texts that were judged in this run, and those that these rules had judged already. */
+  readonly judged: number;
+  readonly known: number;
+  /** Pictures that have no text yet. */
+  readonly empty: number;
+  readonly kept: number;
+  readonly dropped: readonly DroppedText[];
+  /** How many texts broke each rule, the most frequent first. */
+  readonly broken: Readonly<Record<string, number>>;
+}
+
+/**
+ * Judges the current text of every picture, and leaves the words of persons as they are. Each verdict is written by itself; a run that
+ * was stopped goes on where it was, since rules do not judge the same text twice.
+ *
+ * @throws the signal's reason when it is aborted
+ */
+export async function applyRules(
+  store: CurationStore,
+  rules: RuleSet,
+  options: FilterOptions = {},
+): Promise<FilterReport> {
+  const { dryRun = false, signal, onProgress } = options;
+  const entries = store.entries();
+  const dropped: DroppedText[] = [];
+  const broken = new Map<string, number>();
+  let [judged, known, kept] = [0, 0, 0];
+  for (const [i, { picture, current, rules: verdict }] of entries.entries()) {
+    if (i % pauseEvery === 0) {
+      // Lets Ctrl-C be heard.
+      await setImmediate();
+      signal?.throwIfAborted();
+      onProgress?.(i, entries.length);
+    }
+    if (!current) continue;
+    const isKnown = verdict?.author === rules.digest;
+    const reasons = isKnown ? verdict.reasons : rules.judge(current.text);
+    if (isKnown) known++;
+    else judged++;
+    if (!isKnown && !dryRun) {
+      const decision = reasons.length > 0 ? "drop" : "keep";
+      store.addVerdict({ version: current.id, decision, judge: "rules", author: rules.digest, reasons });
+    }
+    if (reasons.length === 0) kept++;
+    else dropped.push({ picture: picture.id, name: picture.name, text: current.text, reasons });
+    for (const { rule } of reasons) broken.set(rule, (broken.get(rule) ?? 0) + 1);
+  }
+  onProgress?.(entries.length, entries.length);
+  return {
+    rules: rules.digest,
+    judged,
+    known,
+    empty: entries.length - judged - known,
+    kept,
+    dropped,
+    broken: Object.fromEntries([...broken].sort(([, a], [, b]) => b - a)),
+  };
+}

@@ -1,0 +1,141 @@
+/** Rules as a YAML file gives them: which ones, and how strict. */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+import type { Reason } from "../entry.ts";
+import { meaninglessCharacters } from "./characters.ts";
+import { judgedText } from "./judged-text.ts";
+import { foreignLanguage, foreignScript } from "./language.ts";
+import { length } from "./length.ts";
+import { ownRule, ownRuleSchema } from "./own.ts";
+import { leftovers } from "./patterns.ts";
+import { phrases } from "./phrases.ts";
+import { repeatedRuns, repeatedSentences, stuttering } from "./repetition.ts";
+import type { Check, Rule } from "./rule.ts";
+import { unfinished } from "./unfinished.ts";
+
+/** The rules by the names that files of rules and verdicts give them, in the order in which they judge. */
+const builtIn = {
+  apologies: phrases,
+  self_talk: phrases,
+  repeated_sentences: repeatedSentences,
+  repeated_runs: repeatedRuns,
+  stuttering,
+  meaningless_characters: meaninglessCharacters,
+  leftovers,
+  foreign_script: foreignScript,
+  foreign_language: foreignLanguage,
+  unfinished,
+  length,
+};
+type RuleName = keyof typeof builtIn;
+const ruleNames = Object.keys(builtIn) as RuleName[];
+
+/** Raised where the same file of rules would judge otherwise than before, so that texts are judged again. */
+const edition = 1;
+
+/** Longer texts are dropped without a look at them. */
+const longest = 100_000;
+
+/** The rules that come with the package, which every file of rules changes. */
+export const defaultRules = fileURLToPath(new URL("../../../recipes/curation-rules.yaml", import.meta.url));
+
+export interface RuleSet {
+  /** The same for the same rules, and different for others. */
+  readonly digest: string;
+  /** Every rule that a text breaks. */
+  judge(text: string): Reason[];
+}
+
+const orFalse = <T>(options: z.ZodType<T>) => z.union([z.literal(false), options]);
+
+const fileSchema = z.strictObject({
+  /** ISO 639-1. */
+  language: z.string().regex(/^[a-z]{2}$/, "is two letters, for example en"),
+  rules: z.strictObject(
+    Object.fromEntries(ruleNames.map((name) => [name, orFalse(builtIn[name].options as z.ZodType)])) as {
+      [Name in RuleName]: ReturnType<typeof orFalse<z.infer<(typeof builtIn)[Name]["options"]>>>;
+    },
+  ),
+  own: z
+    .array(ownRuleSchema)
+    .refine((own) => new Set([...ruleNames, ...own.map(({ name }) => name)]).size === ruleNames.length + own.length, {
+      error: "two rules have the same name",
+    }),
+});
+
+/**
+ * Reads a file of rules. What it does not mention is as in the rules that come with the package; a rule that is `false` is off.
+ * @throws Error naming the file and what is wrong in it
+ */
+export async function readRules(path: string = defaultRules): Promise<RuleSet> {
+  const usual = await readYaml(defaultRules);
+  const { data, error } = fileSchema.safeParse(path === defaultRules ? usual : changed(usual, await readYaml(path)));
+  if (!data) {
+    const problems = error.issues.map(({ path: keys, message }) => `${keys.join(".") || "the file"}: ${message}`);
+    throw new Error(`${path}: ${problems.join("; ")}`);
+  }
+  const { language, rules, own } = data;
+  const checks: { rule: string; check: Check }[] = [];
+  const prepare = async (rule: string, check: () => Check | Promise<Check>) => {
+    try {
+      checks.push({ rule, check: await check() });
+    } catch (cause) {
+      throw new Error(`${path}: ${rule}: ${(cause as Error).message}`, { cause });
+    }
+  };
+  for (const name of ruleNames) {
+    const options = rules[name];
+    // Each rule's own schema has checked its options.
+    if (options !== false) await prepare(name, () => (builtIn[name] as Rule<unknown>).prepare(options, language));
+  }
+  for (const rule of own) await prepare(rule.name, () => ownRule(rule));
+  return {
+    digest: createHash("sha256")
+      .update(JSON.stringify([edition, data]))
+      .digest("hex")
+      .slice(0, 12),
+    judge: (text) => judge(text, checks),
+  };
+}
+
+function judge(text: string, checks: readonly { rule: string; check: Check }[]): Reason[] {
+  if (text.length > longest) {
+    return [{ rule: "length", message: `has ${text.length} characters; at most ${longest} are looked at` }];
+  }
+  const judged = judgedText(text);
+  return checks.flatMap(({ rule, check }) => {
+    const message = check(judged);
+    return message === undefined ? [] : [{ rule, message }];
+  });
+}
+
+async function readYaml(path: string): Promise<unknown> {
+  const text = await readFile(path, "utf8").catch((cause: Error) => {
+    throw new Error(`The rules ${path} cannot be read: ${cause.message}`, { cause });
+  });
+  const document = parseDocument(text);
+  const [broken] = document.errors;
+  if (broken) throw new Error(`${path}: ${broken.message}`);
+  try {
+    return document.toJS() ?? {};
+  } catch (cause) {
+    throw new Error(`${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Objects in objects are changed key by key; everything else is replaced. `true` is what there was. */
+function changed(usual: unknown, change: unknown): unknown {
+  if (change === true && isObject(usual)) return usual;
+  if (!isObject(usual) || !isObject(change)) return change;
+  const result: Record<string, unknown> = { ...usual };
+  for (const [key, value] of Object.entries(change))
+    result[key] = Object.hasOwn(usual, key) ? changed(usual[key], value) : value;
+  return result;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
