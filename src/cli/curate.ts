@@ -9,10 +9,11 @@ import { registerPolish } from "./curate/polish.ts";
 
 /** One file for each step in `curate/`. */
 const steps: readonly ((curate: Command) => void)[] = [registerPolish];
+import { registerExport } from "./curate/export.ts";
 import { registerFilter } from "./curate/filter.ts";
 
 /** One file for each step in `curate/`. */
-const steps: readonly ((curate: Command) => void)[] = [registerFilter];
+const steps: readonly ((curate: Command) => void)[] = [registerFilter, registerExport];
 
 export function registerCurate(program: Command): void {
   const curate = program

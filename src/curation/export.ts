@@ -1,0 +1,219 @@
+/** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
+import { createHash, randomUUID } from "node:crypto";
+import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { readSpan } from "../data/file-span.ts";
+import type { Entry, Picture } from "./entry.ts";
+import { provenanceOf } from "./provenance.ts";
+import { type Standing, standingOf } from "./standing.ts";
+import type { CurationStore } from "./store.ts";
+import { toJpeg } from "./to-jpeg.ts";
+
+export interface ExportOptions {
+  /** Also what nobody has reviewed, and rules have nothing against. */
+  readonly unreviewed?: boolean;
+  /** Whether a data set that is in the folder is replaced. */
+  readonly overwrite?: boolean;
+  readonly signal?: AbortSignal;
+  onProgress?(done: number, total: number): void;
+}
+
+export interface RefusedPicture {
+  /** Id and name of the picture. */
+  readonly picture: number;
+  readonly name: string;
+  readonly reason: string;
+}
+
+export interface ExportReport {
+  readonly folder: string;
+  readonly pairs: number;
+  /** Pictures that were copied byte by byte, and those that were made JPEGs or turned upright. */
+  readonly copied: number;
+  readonly converted: number;
+  /** Pictures that should be in the data set, but cannot be. */
+  readonly refused: readonly RefusedPicture[];
+  /** How many pictures of the project were not asked for, by their standing. */
+  readonly left: Readonly<Partial<Record<Standing, number>>>;
+}
+
+/** What a data set consists of; a folder with anything else is not replaced. */
+const files = { captions: "filter_cap.json", images: "image", provenance: "provenance.jsonl" } as const;
+
+/** Nobody has written to a folder for so long: who began it was killed (milliseconds). */
+const abandonedAfter = 600_000;
+
+/**
+ * Writes a data set that `openDataset` and the original project read. It is written beside `folder` and then takes its place: what was
+ * there stays until the new one is whole, and nothing half-written is left if that fails.
+ *
+ * @throws Error if there is nothing to write, the folder is in use, or the disk is full; the signal's reason when it is aborted
+ */
+export async function exportPairs(
+  store: CurationStore,
+  folder: string,
+  options: ExportOptions = {},
+): Promise<ExportReport> {
+  const { unreviewed = false, overwrite = false } = options;
+  const target = resolve(folder);
+  const entries = store.entries();
+  const wanted: readonly Standing[] = unreviewed ? ["kept", "open"] : ["kept"];
+  const chosen = entries.filter((entry) => wanted.includes(standingOf(entry)));
+  const left = countStandings(entries.filter((entry) => !chosen.includes(entry)));
+  if (chosen.length === 0) throw new Error(nothingToExport(left));
+  await finishReplacing(target);
+  await refuseUnlessFree(target, overwrite, entries);
+
+  const partial = `${target}.${randomUUID()}.partial`;
+  try {
+    await removeAbandoned(target);
+    const report = await writePairs(store, chosen, partial, options);
+    await takePlace(partial, target);
+    return { folder, ...report, left };
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    throw isDiskFull(error) ? new Error(`${folder}: the disk is full; nothing was exported`, { cause: error }) : error;
+  }
+}
+
+async function writePairs(
+  store: CurationStore,
+  chosen: readonly Entry[],
+  folder: string,
+  { signal, onProgress }: ExportOptions,
+): Promise<Omit<ExportReport, "folder" | "left">> {
+  await mkdir(join(folder, files.images), { recursive: true });
+  const annotations: { image_id: string; caption: string }[] = [];
+  const origins: string[] = [];
+  const refused: RefusedPicture[] = [];
+  let copied = 0;
+  for (const [i, { picture, current, persons, rules }] of chosen.entries()) {
+    signal?.throwIfAborted();
+    onProgress?.(i, chosen.length);
+    const refuse = (reason: string) => refused.push({ picture: picture.id, name: picture.name, reason });
+    if (!current?.text.trim()) {
+      refuse("its text is empty");
+      continue;
+    }
+    let jpeg: { bytes: Uint8Array; isCopy: boolean };
+    try {
+      jpeg = await toJpeg(await unchangedBytes(picture), picture.name);
+    } catch (cause) {
+      refuse((cause as Error).message);
+      continue;
+    }
+    const id = String(picture.id);
+    await writeDurably(join(folder, files.images, `${id}.jpg`), jpeg.bytes);
+    if (jpeg.isCopy) copied++;
+    annotations.push({ image_id: id, caption: current.text });
+    const versions = store.versions(picture.id).filter((version) => version.id <= current.id);
+    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, image: sha256(jpeg.bytes) })));
+  }
+  if (annotations.length === 0) {
+    const [first] = refused;
+    throw new Error(`None of ${chosen.length} pictures can be exported; the first, ${first?.name}: ${first?.reason}`);
+  }
+  await writeDurably(join(folder, files.captions), `${JSON.stringify({ annotations }, null, 1)}\n`);
+  await writeDurably(join(folder, files.provenance), `${origins.join("\n")}\n`);
+  onProgress?.(chosen.length, chosen.length);
+  return { pairs: annotations.length, copied, converted: annotations.length - copied, refused };
+}
+
+/** A picture's bytes. @throws Error if they are not there, or not those that were described */
+async function unchangedBytes({ source, sha256: expected }: Picture): Promise<Uint8Array> {
+  const bytes = await readSpan(source).catch((cause: NodeJS.ErrnoException) => {
+    throw cause.code === "ENOENT" ? new Error(`${source.path} is not there any more`, { cause }) : cause;
+  });
+  if (sha256(bytes) !== expected) {
+    throw new Error(`${source.path} has changed since it was described (its SHA-256 is another one)`);
+  }
+  return bytes;
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** The disk has it when this is done. */
+function writeDurably(path: string, content: string | Uint8Array): Promise<void> {
+  return writeFile(path, content, { flag: "wx", flush: true });
+}
+
+/** @throws Error if the folder holds what may not be lost */
+async function refuseUnlessFree(target: string, overwrite: boolean, entries: readonly Entry[]): Promise<void> {
+  const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw error.code === "ENOTDIR" ? new Error(`${target} is a file; name a folder`) : error;
+  });
+  if (names.length === 0) return;
+  const ours: readonly string[] = Object.values(files);
+  const others = names.filter((name) => !ours.includes(name));
+  if (others.length > 0 || !names.includes(files.captions)) {
+    throw new Error(`${target} holds something else (${others[0] ?? names[0]}); name a folder that is not there yet`);
+  }
+  if (!overwrite) throw new Error(`${target} holds a data set already; --overwrite replaces it`);
+  const used = entries.find(({ picture }) => isInside(picture.source.path, target));
+  if (used) throw new Error(`${target} holds pictures of the project (${used.picture.name}); export to another folder`);
+}
+
+function isInside(path: string, folder: string): boolean {
+  const way = relative(folder, resolve(path));
+  return !isAbsolute(way) && way !== ".." && !way.startsWith(`..${sep}`);
+}
+
+/** Where the folder that is replaced waits until the new one has its place. */
+const waiting = (target: string) => `${target}.replaced`;
+
+async function takePlace(partial: string, target: string): Promise<void> {
+  const replaces = await exists(target);
+  if (replaces) await rename(target, waiting(target));
+  try {
+    await rename(partial, target);
+  } catch (error) {
+    if (replaces) await rename(waiting(target), target);
+    throw error;
+  }
+  if (replaces) await rm(waiting(target), { recursive: true, force: true });
+}
+
+/** What an export has left that was killed between the two renames, or right after them. */
+async function finishReplacing(target: string): Promise<void> {
+  if (!(await exists(waiting(target)))) return;
+  if (await exists(target)) await rm(waiting(target), { recursive: true, force: true });
+  else await rename(waiting(target), target);
+}
+
+/** Removes what killed exports to this folder have left. */
+async function removeAbandoned(target: string): Promise<void> {
+  const parent = dirname(target);
+  await mkdir(parent, { recursive: true });
+  for (const name of await readdir(parent)) {
+    if (!(name.startsWith(`${basename(target)}.`) && name.endsWith(".partial"))) continue;
+    const path = join(parent, name);
+    const written = await stat(join(path, files.images)).catch(() => undefined);
+    if (written && Date.now() - written.mtimeMs > abandonedAfter) await rm(path, { recursive: true, force: true });
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
+function isDiskFull(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOSPC" || code === "EDQUOT";
+}
+
+function countStandings(entries: readonly Entry[]): Partial<Record<Standing, number>> {
+  const counts: Partial<Record<Standing, number>> = {};
+  for (const entry of entries) {
+    const standing = standingOf(entry);
+    counts[standing] = (counts[standing] ?? 0) + 1;
+  }
+  return counts;
+}
+
+function nothingToExport({ open = 0, dropped = 0, empty = 0 }: ExportReport["left"]): string {
+  const hint = open > 0 ? "; review them first, or take those that nobody has reviewed with --unreviewed" : "";
+  return `There is nothing to export: of ${open + dropped + empty} pictures ${open} wait for review, ${dropped} are dropped and ${empty} have no text${hint}`;
+}
