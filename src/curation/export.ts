@@ -142,7 +142,7 @@ function writeDurably(path: string, content: string | Uint8Array): Promise<void>
 /** @throws Error if the folder holds what may not be lost */
 async function refuseUnlessFree(target: string, overwrite: boolean, entries: readonly Entry[]): Promise<void> {
   const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
+    if (error.code === "ENOENT") return [] as string[];
     throw error.code === "ENOTDIR" ? new Error(`${target} is a file; name a folder`) : error;
   });
   if (names.length === 0) return;

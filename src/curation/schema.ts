@@ -1,5 +1,6 @@
 /** The tables of a curation project, and how an older file becomes a newer one. */
 import type Database from "libsql";
+import { atomically } from "./atomically.ts";
 
 /**
  * Each entry brings a file from the version of its place to the next; the file's own version is `PRAGMA user_version`. Entries are
@@ -71,19 +72,17 @@ const schemaVersion = migrations.length;
  * @throws Error if the file was written by a newer program, or is no project
  */
 export function migrate(database: Database.Database, path: string): void {
-  database
-    .transaction(() => {
-      const found = userVersion(database);
-      if (found > schemaVersion) {
-        throw new Error(
-          `${path} was written by a newer minigpt4 (its tables have version ${found}, this program knows ${schemaVersion}); update minigpt4`,
-        );
-      }
-      if (found === 0 && hasTables(database)) throw new Error(`${path} is a database, but no curation project`);
-      for (const step of migrations.slice(found)) database.exec(step);
-      database.exec(`PRAGMA user_version = ${schemaVersion}`);
-    })
-    .immediate();
+  atomically(database, path, () => {
+    const found = userVersion(database);
+    if (found > schemaVersion) {
+      throw new Error(
+        `${path} was written by a newer minigpt4 (its tables have version ${found}, this program knows ${schemaVersion}); update minigpt4`,
+      );
+    }
+    if (found === 0 && hasTables(database)) throw new Error(`${path} is a database, but no curation project`);
+    for (const step of migrations.slice(found)) database.exec(step);
+    database.exec(`PRAGMA user_version = ${schemaVersion}`);
+  });
 }
 
 function userVersion(database: Database.Database): number {

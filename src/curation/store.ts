@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "libsql";
+import { atomically } from "./atomically.ts";
 import {
   type Entry,
   type NewPicture,
@@ -23,9 +24,11 @@ const patience = 10_000;
 
 export class CurationStore {
   private readonly database: Database.Database;
+  private readonly path: string;
 
-  private constructor(database: Database.Database) {
+  private constructor(database: Database.Database, path: string) {
     this.database = database;
+    this.path = path;
   }
 
   /**
@@ -43,7 +46,7 @@ export class CurationStore {
       database = new Database(path);
       database.exec(`PRAGMA busy_timeout = ${patience}; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL;`);
       migrate(database, path);
-      return new CurationStore(database);
+      return new CurationStore(database, path);
     } catch (cause) {
       database?.close();
       throw explained(cause, path);
@@ -99,9 +102,11 @@ export class CurationStore {
 
   /** Notes that a step failed for a picture. */
   addFailure(picture: number, step: string, message: string): void {
-    this.database
-      .prepare("INSERT INTO failures (picture, step, message, made_at) VALUES (?, ?, ?, ?)")
-      .run(picture, step, message, Date.now());
+    this.atomically(() =>
+      this.database
+        .prepare("INSERT INTO failures (picture, step, message, made_at) VALUES (?, ?, ?, ?)")
+        .run(picture, step, message, Date.now()),
+    );
   }
 
   /** How often a step failed for each picture since its text last changed, and the last message. */
@@ -177,9 +182,8 @@ export class CurationStore {
     return this.database.prepare(query).all(...values) as Row[];
   }
 
-  /** All or nothing; another process that writes is waited for. */
   private atomically<T>(work: () => T): T {
-    return this.database.transaction(work).immediate() as T;
+    return atomically(this.database, this.path, work);
   }
 }
 
@@ -190,5 +194,6 @@ function explained(cause: unknown, path: string): Error {
     return new Error(`${path} is no curation project, or is damaged: ${error.message}`, { cause });
   }
   if (typeof code !== "string" || !code.startsWith("SQLITE")) return error;
-  return new Error(`${path} cannot be opened: ${error.message}`, { cause });
+  const hint = code.startsWith("SQLITE_IOERR") ? " (is the disk full, or was it taken away?)" : "";
+  return new Error(`${path} cannot be opened: ${error.message}${hint}`, { cause });
 }
