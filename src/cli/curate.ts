@@ -1,19 +1,19 @@
 /** `minigpt4 curate`: makes the second stage's data set, step by step. */
 import type { Command } from "commander";
 import { registerDescribeStep } from "./curate/describe.ts";
-import { registerStatus } from "./curate/status.ts";
-
-/** One file for each step in `curate/`. */
-const steps: readonly ((curate: Command) => void)[] = [registerDescribeStep, registerStatus];
-import { registerPolish } from "./curate/polish.ts";
-
-/** One file for each step in `curate/`. */
-const steps: readonly ((curate: Command) => void)[] = [registerPolish];
 import { registerExport } from "./curate/export.ts";
 import { registerFilter } from "./curate/filter.ts";
+import { registerPolish } from "./curate/polish.ts";
+import { registerStatus } from "./curate/status.ts";
 
-/** One file for each step in `curate/`. */
-const steps: readonly ((curate: Command) => void)[] = [registerFilter, registerExport];
+/** One file for each step in `curate/`, in the order in which they are taken. */
+const steps: readonly ((curate: Command) => void)[] = [
+  registerDescribeStep,
+  registerPolish,
+  registerFilter,
+  registerExport,
+  registerStatus,
+];
 
 export function registerCurate(program: Command): void {
   const curate = program
