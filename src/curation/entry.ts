@@ -17,7 +17,7 @@ export interface Picture extends NewPicture {
 export type VersionKind = "described" | "polished" | "edited";
 
 /** What making a version cost, and how it came about; more may be noted. */
-interface VersionDetails {
+export interface VersionDetails {
   readonly promptTokens?: number;
   readonly completionTokens?: number;
   /** Milliseconds. */
