@@ -3,6 +3,7 @@
  * breaks down, what it was answering fails with an `EngineLostError`, and a new one is started.
  */
 import "../../tensor/no-telemetry.ts";
+import { setMaxListeners } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { PullOptions } from "../../checkpoints/pull.ts";
 import { fetchLanguageModel } from "../../models/model-folder.ts";
@@ -58,6 +59,8 @@ export class ThreadEngine implements Engine {
   }
 
   async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+    // One signal may end many questions; Node takes that for a leak.
+    if (signal) setMaxListeners(0, signal);
     yield* (await this.started()).engine.answer(question, signal);
   }
 
