@@ -8,7 +8,7 @@ export type Judgement =
   | { readonly refused: Refusal; readonly message: string };
 
 /** Why an answer is not taken. */
-export type Refusal = "empty" | "cut off" | "filtered" | "refusal" | "instruction";
+type Refusal = "empty" | "cut off" | "filtered" | "refusal" | "instruction";
 
 /** @param source the text that was to be polished, @param prompt what was asked */
 export function judge(answer: ChatAnswer, source: string, prompt: string): Judgement {

@@ -20,7 +20,7 @@ export interface PolishOptions extends ServiceOptions, PlanOptions {
   readonly onProgress?: (progress: PolishProgress) => void;
 }
 
-export interface PolishProgress {
+interface PolishProgress {
   /** Texts that nothing is done for any more. */
   readonly done: number;
   readonly total: number;
