@@ -37,8 +37,10 @@ test("a dry run, a run, and another prompt; key and address from the environment
   const prompt = join(folder, "prompt.txt");
   writeFileSync(prompt, "Tidy up:\n\n{paragraph}\n");
   const other = await minigpt4(["curate", "polish", "--project", path, "--prompt-file", prompt, "--json"], "", env);
-  expect(JSON.parse(other.stdout)).toMatchObject({ model: "only", polished: 2, texts: 2, requests: 2 });
-  expect(server.asked.at(-1)?.body.messages).toEqual([{ role: "user", content: "Tidy up:\n\na cat  number 4" }]);
+  expect(JSON.parse(other.stdout)).toMatchObject({ model: "only", polished: 2, texts: 2 });
+  expect(server.asked.map(({ body }) => body.messages)).toContainEqual([
+    { role: "user", content: "Tidy up:\n\na cat  number 4" },
+  ]);
   expect(store.entries().map(({ current }) => current?.text)).toEqual(
     [0, 1, 2, 3, 4].map((i) => polished(`a cat  number ${i}`)),
   );

@@ -3,6 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import fc from "fast-check";
+import Database from "libsql";
 import { beforeEach, describe, expect, test } from "vitest";
 import { estimatePolish, polish } from "../../src/curation/polish.ts";
 import { polishStep, requestStep } from "../../src/curation/polishing/plan.ts";
@@ -51,7 +52,7 @@ test("each text is rewritten once, and what it cost is kept with it", async () =
   });
   expect(report.cost).toBeCloseTo(0.0018);
   expect(report.stopped).toBeUndefined();
-  expect(steps).toEqual([1, 2, 3, 4, 5, 6]);
+  expect(steps).toEqual([0, 1, 2, 3, 4, 5, 6]);
   for (const [i, { current, versions }] of store.entries().entries()) {
     expect(versions).toBe(2);
     expect(current).toMatchObject({
@@ -391,6 +392,19 @@ describe("what is done stays", () => {
     expect(currentTexts(store)).toEqual(["mine", "mine", polished(textOf(2))]);
     expect(await run(store, server, { again: true })).toMatchObject({ polished: 1, requests: 1 });
     expect(currentTexts(store).slice(0, 2)).toEqual(["mine", "mine"]);
+  });
+
+  test("a project that can no longer be written ends the run: answers that nobody keeps are not asked for", async () => {
+    const store = project(50);
+    const server = await ChatServer.start(({ text, before }) => {
+      if (before === 8)
+        database.exec("CREATE TRIGGER full BEFORE INSERT ON versions BEGIN SELECT raise(ABORT, 'full'); END");
+      return said(polished(text));
+    });
+    const database = new Database(join(folder, name));
+    await expect(run(store, server)).rejects.toThrow("full");
+    database.close();
+    expect(server.asked.length).toBeLessThan(8 + 9);
   });
 
   test("texts are polished anew in passes, each of which may be interrupted", async () => {

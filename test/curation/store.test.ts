@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
 import { beforeEach, describe, expect, test } from "vitest";
-import type { NewVerdict } from "../../src/curation/entry.ts";
+import type { NewVerdict, VersionDetails } from "../../src/curation/entry.ts";
 import { StaleVersionError } from "../../src/curation/entry.ts";
 import { agreementOf, standingOf } from "../../src/curation/standing.ts";
 import { CurationStore } from "../../src/curation/store.ts";
@@ -114,6 +114,17 @@ describe("what becomes of a text", () => {
     expect(store.entries().map(standingOf)).toEqual(["empty"]);
     expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("There is no version 5");
   });
+});
+
+test("tokens are counted of all versions of a kind, where they are known", () => {
+  const store = openProject(folder, name);
+  expect(store.tokensOf("polished")).toBe(0);
+  const { picture, version } = described(store, "a cat");
+  const add = (parent: number, details: VersionDetails) =>
+    store.addVersion({ picture, parent, kind: "polished", text: "A cat.", author: "m", details }).id;
+  add(add(add(version, { promptTokens: 40, completionTokens: 3 }), { completionTokens: 5 }), {});
+  expect(store.tokensOf("polished")).toBe(48);
+  expect(store.tokensOf("described")).toBe(0);
 });
 
 test("failures count until the text changes", () => {

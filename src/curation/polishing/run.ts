@@ -60,6 +60,7 @@ export class Polishing {
   }
 
   async run(): Promise<PolishReport> {
+    if (this.plan.tasks.length > 0) this.progress();
     const workers = Array.from({ length: this.settings.parallel ?? 4 }, () => this.work());
     const ends = await Promise.allSettled(workers);
     const crash = ends.find((end) => end.status === "rejected");
