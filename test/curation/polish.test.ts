@@ -1,44 +1,18 @@
 import { spawn } from "node:child_process";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
-import { beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { estimatePolish, polish } from "../../src/curation/polish.ts";
 import { polishStep, requestStep } from "../../src/curation/polishing/plan.ts";
 import { polishingPrompt } from "../../src/curation/polishing/prompt.ts";
-import { PolishError, type PolishOptions } from "../../src/curation/polishing/report.ts";
-import type { CurationStore } from "../../src/curation/store.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
+import { PolishError } from "../../src/curation/polishing/report.ts";
 import { serve, tinyEngine, until } from "../server/running.ts";
-import { type Asked, ChatServer, polished, type Reply, said } from "./chat-server.ts";
-import { described, openProject } from "./projects.ts";
-
-const folder = temporaryFolder();
-let count = 0;
-let name = "";
-beforeEach(() => {
-  name = `${count++}.db`;
-});
-
-/** A project with so many described texts. */
-function project(texts: number): CurationStore {
-  const store = openProject(folder, name);
-  for (let i = 0; i < texts; i++) described(store, textOf(i), i);
-  return store;
-}
-
-const textOf = (i: number) => `a cat  number ${i}`;
-
-function run(store: CurationStore, server: ChatServer, options: Partial<PolishOptions> = {}, signal?: AbortSignal) {
-  return polish(store, { baseUrl: server.url, model: "test", firstDelay: 1, ...options }, signal);
-}
-
-const currentTexts = (store: CurationStore) => store.entries().map(({ current }) => current?.text);
+import { ChatServer, polished, type Reply, said } from "./chat-server.ts";
+import { currentTexts, project, run, textOf } from "./polishing/described-project.ts";
 
 test("each text is rewritten once, and what it cost is kept with it", async () => {
-  const store = project(6);
+  const { store } = project(6);
   const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 20 }));
   const steps: number[] = [];
   const report = await run(store, server, {
@@ -78,202 +52,13 @@ test("each text is rewritten once, and what it cost is kept with it", async () =
 
 test("our own server polishes, whose only model need not be named", async () => {
   const server = await serve(await tinyEngine());
-  const store = project(3);
+  const { store } = project(3);
   const report = await polish(store, { baseUrl: `${server.url}/v1`, maxTokens: 12, firstDelay: 1 });
   expect(report).toMatchObject({ model: "tiny", texts: 3 });
   // The tiny model babbles: its answers end at their length and are not taken, which is said.
   expect(report.polished + report.notTaken).toBe(3);
   expect(report.completionTokens).toBeGreaterThan(0);
   expect(store.failures(polishStep).size).toBe(report.notTaken);
-});
-
-describe("what passes is waited for", () => {
-  const good = ({ text }: Asked) => said(polished(text));
-  const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toUTCString();
-  const failures: readonly (readonly [string, () => Reply])[] = [
-    ["too many requests", () => ({ status: 429, body: { error: { message: "slow down" } } })],
-    ["too many requests, wait seconds", () => ({ status: 429, headers: { "retry-after": "0.01" } })],
-    ["too many requests, wait until", () => ({ status: 429, headers: { "retry-after": inSeconds(-5) } })],
-    ["too many requests, wait milliseconds", () => ({ status: 429, headers: { "retry-after-ms": "3" } })],
-    ["a wait that is none", () => ({ status: 429, headers: { "retry-after": "soon", "retry-after-ms": "NaN" } })],
-    ["time-out of the service", () => ({ status: 408 })],
-    ["a conflict", () => ({ status: 409 })],
-    ["a failure", () => ({ status: 500, body: { error: { message: "oops" } } })],
-    ["a failure with a page", () => ({ status: 502, body: "<html>Bad gateway</html>" })],
-    ["too busy", () => ({ status: 503 })],
-    ["a cut connection", () => ({ cut: "at once" })],
-    ["an answer cut in the middle", () => ({ ...said("half"), cut: "halfway" })],
-    ["no answer", () => ({ after: 400 })],
-    ["an answer that stops in the middle", () => ({ ...said("half"), halfway: 400 })],
-    ["a page instead of JSON", () => ({ body: "<html>Welcome</html>" })],
-    ["text instead of JSON", () => ({ body: "pong" })],
-    ["broken JSON", () => ({ body: '{"choices": [', headers: { "content-type": "application/json" } })],
-    ["other JSON", () => ({ body: [1, null, { choices: 3 }] })],
-    ["nothing", () => ({ body: "", headers: { "content-type": "application/json" } })],
-    ["an error with the status of success", () => ({ body: { error: { message: "overloaded", code: 529 } } })],
-    ["content that is no text", () => ({ body: { choices: [{ message: { content: { a: 1 } } }] } })],
-  ];
-
-  test.each(failures)("%s", async (_, failure) => {
-    const store = project(2);
-    const server = await ChatServer.start((asked) => (asked.times <= 2 ? failure() : good(asked)));
-    const report = await run(store, server, { timeout: 200 });
-    expect(report).toMatchObject({ polished: 2, failed: 0 });
-    expect(currentTexts(store)).toEqual([polished(textOf(0)), polished(textOf(1))]);
-    expect(store.failures(requestStep).size).toBe(0);
-  });
-
-  test("but not for ever: the text stays as it is, with the reason, and the next run tries it again", async () => {
-    const store = project(3);
-    let broken = true;
-    const server = await ChatServer.start((asked) =>
-      broken && asked.text === textOf(1) ? { status: 500, body: { error: { message: "oops" } } } : good(asked),
-    );
-    expect(await run(store, server, { retries: 2 })).toMatchObject({ polished: 2, failed: 1, requests: 5 });
-    expect(store.failures(requestStep).get(2)).toMatchObject({
-      message: expect.stringContaining("failed (500: oops)"),
-    });
-    broken = false;
-    expect(await run(store, server)).toMatchObject({ texts: 1, polished: 1 });
-  });
-
-  test("whoever is told to wait lets all wait", async () => {
-    const store = project(12);
-    const times: number[] = [];
-    const server = await ChatServer.start(async (asked) => {
-      times.push(performance.now());
-      if (asked.before === 4) return { status: 429, headers: { "retry-after": "0.4" } };
-      return { ...good(asked), after: 20 };
-    });
-    const pauses: number[] = [];
-    await run(store, server, { parallel: 3, onPause: (ms) => pauses.push(ms) });
-    expect(currentTexts(store)).toEqual(Array.from({ length: 12 }, (_, i) => polished(textOf(i))));
-    expect(pauses).toEqual([400]);
-    const told = times[4] ?? 0;
-    // Those that were on their way go on; nothing new comes for the time asked.
-    expect(times.filter((time) => time > told + 30 && time < told + 399)).toEqual([]);
-    expect(times.at(-1)).toBeGreaterThan(told + 399);
-  });
-
-  test("a limit that is used up is waited for before it is overstepped", async () => {
-    const store = project(3);
-    const times: number[] = [];
-    const server = await ChatServer.start((asked) => {
-      times.push(performance.now());
-      const headers = {
-        "x-ratelimit-remaining-requests": `${asked.before === 0 ? 0 : 5}`,
-        "x-ratelimit-reset-requests": "0m0.3s",
-      };
-      return { ...good(asked), headers };
-    });
-    await run(store, server, { parallel: 1 });
-    expect((times[1] ?? 0) - (times[0] ?? 0)).toBeGreaterThan(290);
-    expect((times[2] ?? 0) - (times[1] ?? 0)).toBeLessThan(250);
-  });
-
-  test("a limit of rate that others get past is no failure of a text", async () => {
-    const store = project(20);
-    let free = performance.now();
-    // One request in ten milliseconds.
-    const server = await ChatServer.start((asked) => {
-      if (performance.now() < free) return { status: 429, headers: { "retry-after-ms": "10" } };
-      free = performance.now() + 10;
-      return good(asked);
-    });
-    expect(await run(store, server, { parallel: 8, retries: 3 })).toMatchObject({ polished: 20, failed: 0 });
-    expect(server.most).toBeLessThanOrEqual(8);
-  });
-});
-
-describe("what no waiting heals stops the run at once", () => {
-  const failing = (status: number, message: string, code?: string): Reply => ({
-    status,
-    body: { error: { message, code } },
-  });
-  test.each([
-    [401, failing(401, "bad key"), "refuses the key in MY_KEY (401: bad key)"],
-    [403, failing(403, "not in your country"), "refuses the key in MY_KEY (403: not in your country)"],
-    [402, failing(402, "no credit"), "wants to be paid (402: no credit)"],
-    [404, failing(404, "no model test"), "has no such model, or no chat completions (404: no model test)"],
-    ["a used up quota", failing(429, "pay first", "insufficient_quota"), "wants to be paid (429: pay first)"],
-    ["a day", { status: 429, headers: { "retry-after": "86400" } }, "asks to wait 1440 minutes"],
-    ["errors as success", { body: { error: { message: "who?", code: 401 } } }, "refuses the key in MY_KEY (401: who?)"],
-  ])("%s", async (_, reply, message) => {
-    const store = project(50);
-    const server = await ChatServer.start(() => reply);
-    const result = run(store, server, { apiKey: "sk-1234567890", apiKeyName: "MY_KEY" });
-    await expect(result).rejects.toThrow(PolishError);
-    await expect(result).rejects.toThrow(message);
-    expect(server.asked.length).toBeLessThanOrEqual(4);
-    expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
-  });
-
-  test("400 for every text; but one text that is refused holds up no others", async () => {
-    const store = project(50);
-    let refused = (_: string) => true;
-    const server = await ChatServer.start(({ text }) =>
-      refused(text) ? { status: 400, body: { error: { message: "too long" } } } : said(polished(text)),
-    );
-    await expect(run(store, server)).rejects.toThrow(
-      "refuses the request (400: too long); so it was for 5 texts in a row",
-    );
-    expect(server.asked.length).toBeLessThan(10);
-    // Those that were refused come last now.
-    refused = (text) => text === textOf(0);
-    expect(await run(store, server)).toMatchObject({ texts: 50, polished: 49, failed: 1 });
-    expect(server.asked.at(-1)?.text).not.toBe(textOf(1));
-  });
-
-  test("no server at all", async () => {
-    const store = project(5);
-    const address = new URL((await ChatServer.start()).url);
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, address.hostname, resolve));
-    address.port = `${(server.address() as AddressInfo).port}`;
-    await new Promise((resolve) => server.close(resolve));
-    const problem = /is not reached \(ECONNREFUSED\); is the server running\?/;
-    await expect(polish(store, { baseUrl: address.href, model: "m" })).rejects.toThrow(problem);
-    await expect(polish(store, { baseUrl: address.href })).rejects.toThrow(problem);
-  });
-
-  test("a service that breaks down in the middle keeps what was done", async () => {
-    const store = project(30);
-    const server = await ChatServer.start(({ text, before }) => (before < 10 ? said(polished(text)) : { status: 500 }));
-    const result = run(store, server, { retries: 1 });
-    await expect(result).rejects.toThrow("for 5 texts in a row");
-    const report = await result.catch((error) => error.report);
-    expect(report).toMatchObject({ polished: 10, stopped: "service" });
-    expect(server.asked.length).toBeLessThan(30);
-  });
-
-  test("the key is in no error and in no text", async () => {
-    const apiKey = "sk-secret-1234567890";
-    const store = project(1);
-    const echo = await ChatServer.start(({ headers }) => said(`You sent ${headers.authorization}`));
-    await run(store, echo, { apiKey, retries: 0 }).catch(() => {});
-    expect(echo.asked[0]?.headers.authorization).toBe(`Bearer ${apiKey}`);
-    const angry = await ChatServer.start(() => failing(401, `Incorrect key ${apiKey} provided`));
-    const error = await run(store, angry, { apiKey }).catch((one) => one);
-    expect(error.message).toContain("Incorrect key *** provided");
-    expect(JSON.stringify([store.entries(), [...store.failures(requestStep)], error, error.stack])).not.toContain(
-      "secret",
-    );
-    await expect(run(store, angry, { apiKey: `${apiKey}\n${apiKey}` })).rejects.toThrow(
-      /^The key in OPENAI_API_KEY has char/,
-    );
-    const open = await ChatServer.start(() => failing(401, "key?"));
-    await expect(run(store, open)).rejects.toThrow(
-      "wants a key (401: key?); put it into the environment as OPENAI_API_KEY",
-    );
-    expect(open.asked[0]?.headers.authorization).toBeUndefined();
-  });
-
-  test.each(["", "ftp://a.b", "http://me:pass@a.b/v1", "http://a.b/v1?key=1", "nonsense"])(
-    "base URL %j",
-    async (baseUrl) => {
-      await expect(polish(project(1), { baseUrl, model: "m" })).rejects.toThrow("The base URL should");
-    },
-  );
 });
 
 describe("answers that are not taken", () => {
@@ -287,7 +72,7 @@ describe("answers that are not taken", () => {
     ["refusal", said("I'm sorry, but I can't assist with that.")],
     ["instruction", said("Fix the error in the given paragraph. A cat.")],
   ])("%s: tried three times, then left as it is", async (reason, reply) => {
-    const store = project(2);
+    const { store } = project(2);
     const server = await ChatServer.start(({ text }) => (text === textOf(0) ? reply : said("A cat.")));
     expect(await run(store, server)).toMatchObject({ polished: 1, notTaken: 1, reasons: { [reason]: 3 }, requests: 4 });
     expect(currentTexts(store)).toEqual([textOf(0), "A cat."]);
@@ -298,7 +83,7 @@ describe("answers that are not taken", () => {
   });
 
   test("a second answer may be of use; one that was cut off is given more room", async () => {
-    const store = project(1);
+    const { store } = project(1);
     const server = await ChatServer.start(({ times }) =>
       times < 3 ? said("A", { finish: "length" }) : said("A cat."),
     );
@@ -308,7 +93,7 @@ describe("answers that are not taken", () => {
 
   test("a model that knows other parameters is asked with those", async () => {
     const refuse = (param: string, message: string): Reply => ({ status: 400, body: { error: { message, param } } });
-    const store = project(9);
+    const { store } = project(9);
     const server = await ChatServer.start(({ text, body }) => {
       if ("max_tokens" in body)
         return refuse("max_tokens", "'max_tokens' is not supported; use 'max_completion_tokens'");
@@ -322,7 +107,7 @@ describe("answers that are not taken", () => {
 
 describe("what is done stays", () => {
   test("Ctrl-C: answers that came are kept, and the next run does the others", async () => {
-    const store = project(20);
+    const { store } = project(20);
     const interrupt = new AbortController();
     const server = await ChatServer.start(({ text, before }) => {
       if (before === 9) setTimeout(() => interrupt.abort(new Error("Interrupted")), 5);
@@ -341,18 +126,17 @@ describe("what is done stays", () => {
   test("Ctrl-C while all wait ends at once", async () => {
     const server = await ChatServer.start(() => ({ status: 429, headers: { "retry-after": "60" } }));
     const began = performance.now();
-    const report = await run(project(5), server, {}, AbortSignal.timeout(100));
+    const report = await run(project(5).store, server, {}, AbortSignal.timeout(100));
     expect(report).toMatchObject({ stopped: "interrupted", polished: 0, failed: 0 });
     expect(performance.now() - began).toBeLessThan(3000);
   });
 
   test("killed at any moment: none is lost, and only what was on its way is asked for again", async () => {
     const texts = 40;
-    const store = project(texts);
+    const { store, path } = project(texts);
     const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 10 }));
     const polisher = join(import.meta.dirname, "polisher.ts");
-    const start = () =>
-      spawn(process.execPath, ["--import", "tsx", polisher, join(folder, name), server.url], { stdio: "inherit" });
+    const start = () => spawn(process.execPath, ["--import", "tsx", polisher, path, server.url], { stdio: "inherit" });
     let kills = 0;
     for (const stopAt of [4, 13, 27]) {
       const child = start();
@@ -370,7 +154,7 @@ describe("what is done stays", () => {
   });
 
   test("a text that a person changes meanwhile stays the person's", async () => {
-    const store = project(3);
+    const { store } = project(3);
     const server = await ChatServer.start(({ text }) => {
       if (text === textOf(0)) {
         const [first, second] = store.entries();
@@ -395,20 +179,20 @@ describe("what is done stays", () => {
   });
 
   test("a project that can no longer be written ends the run: answers that nobody keeps are not asked for", async () => {
-    const store = project(50);
+    const { store, path } = project(50);
     const server = await ChatServer.start(({ text, before }) => {
       if (before === 8)
         database.exec("CREATE TRIGGER full BEFORE INSERT ON versions BEGIN SELECT raise(ABORT, 'full'); END");
       return said(polished(text));
     });
-    const database = new Database(join(folder, name));
+    const database = new Database(path);
     await expect(run(store, server)).rejects.toThrow("full");
     database.close();
     expect(server.asked.length).toBeLessThan(8 + 9);
   });
 
   test("texts are polished anew in passes, each of which may be interrupted", async () => {
-    const store = project(6);
+    const { store } = project(6);
     let round = 1;
     const server = await ChatServer.start(({ text }) => said(`${text} ${round}`));
     await run(store, server);
@@ -428,7 +212,7 @@ describe("what is done stays", () => {
 
 describe("the budget", () => {
   test.each([1, 4])("ends a run before it is exceeded, also with %i at once", async (parallel) => {
-    const store = project(30);
+    const { store } = project(30);
     const server = await ChatServer.start(({ text }) =>
       said(polished(text), { usage: { prompt_tokens: 300, completion_tokens: 50 } }),
     );
@@ -443,7 +227,7 @@ describe("the budget", () => {
   });
 
   test("counts answers that are not taken, and those of services that do not count", async () => {
-    const store = project(30);
+    const { store } = project(30);
     const server = await ChatServer.start(() => said("", { usage: { prompt_tokens: 300, completion_tokens: 50 } }));
     const report = await run(store, server, { budget: 3000 });
     expect(report).toMatchObject({ stopped: "budget", polished: 0 });
@@ -454,7 +238,7 @@ describe("the budget", () => {
   });
 
   test("an estimate asks nobody", () => {
-    const store = project(4);
+    const { store } = project(4);
     const estimate = estimatePolish(store, { prices: { input: 1, output: 2 }, limit: 3 });
     expect(estimate).toMatchObject({ texts: 3, givenUpBefore: 0, projectTokens: 0 });
     expect(estimate.promptTokens).toBeGreaterThan(3 * 70);
@@ -477,8 +261,7 @@ test("whatever fails in whatever order: each text is polished once at most, or i
   const schedule = fc.array(fc.constantFrom("good", "good", ...Object.keys(kinds)), { maxLength: 40 });
   await fc.assert(
     fc.asyncProperty(schedule, fc.integer({ min: 1, max: 6 }), async (plan, parallel) => {
-      name = `${count++}.db`;
-      const store = project(8);
+      const { store } = project(8);
       const server = await ChatServer.start(
         ({ text, before }) => kinds[plan[before] ?? "good"] ?? said(polished(text)),
       );
