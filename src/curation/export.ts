@@ -88,8 +88,8 @@ async function writePairs(
   const refused: RefusedPicture[] = [];
   let copied = 0;
   for (const [i, { picture, current, persons, rules }] of chosen.entries()) {
-    signal?.throwIfAborted();
     onProgress?.(i, chosen.length);
+    signal?.throwIfAborted();
     const refuse = (reason: string) => refused.push({ picture: picture.id, name: picture.name, reason });
     if (!current?.text.trim()) {
       refuse("its text is empty");
@@ -113,6 +113,7 @@ async function writePairs(
     const [first] = refused;
     throw new Error(`None of ${chosen.length} pictures can be exported; the first, ${first?.name}: ${first?.reason}`);
   }
+  signal?.throwIfAborted();
   await writeDurably(join(folder, files.captions), `${JSON.stringify({ annotations }, null, 1)}\n`);
   await writeDurably(join(folder, files.provenance), `${origins.join("\n")}\n`);
   onProgress?.(chosen.length, chosen.length);

@@ -6,7 +6,13 @@ import { rule } from "./rule.ts";
 const bound = z.number().int().min(0).optional();
 
 export const length = rule(
-  z.strictObject({ min_words: bound, max_words: bound, min_sentences: bound, max_sentences: bound }),
+  z
+    .strictObject({ min_words: bound, max_words: bound, min_sentences: bound, max_sentences: bound })
+    .refine(({ min_words = 0, max_words = min_words }) => min_words <= max_words, "min_words is more than max_words")
+    .refine(
+      ({ min_sentences = 0, max_sentences = min_sentences }) => min_sentences <= max_sentences,
+      "min_sentences is more than max_sentences",
+    ),
   (options) => (text) =>
     outOfBounds(text, "words", options.min_words, options.max_words) ??
     outOfBounds(text, "sentences", options.min_sentences, options.max_sentences),

@@ -26,7 +26,8 @@ export const ownRuleSchema = z
     ({ pattern, count }) => (pattern === undefined) !== (count === undefined),
     "needs either a pattern or a count",
   )
-  .refine(({ count, min, max }) => count === undefined || min !== undefined || max !== undefined, "needs min or max");
+  .refine(({ count, min, max }) => count === undefined || min !== undefined || max !== undefined, "needs min or max")
+  .refine(({ min = 0, max = min }) => min <= max, "min is more than max");
 
 export type OwnRule = z.infer<typeof ownRuleSchema>;
 

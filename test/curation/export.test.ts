@@ -1,0 +1,308 @@
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import sharp from "sharp";
+import { beforeEach, describe, expect, test } from "vitest";
+import { exportPairs } from "../../src/curation/export.ts";
+import type { CurationStore } from "../../src/curation/store.ts";
+import type { FileSpan } from "../../src/data/file-span.ts";
+import { openDataset } from "../../src/data/open-dataset.ts";
+import { readPicture } from "../../src/images/picture.ts";
+import { picture as example } from "../cli/command.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
+import { openProject } from "./projects.ts";
+
+const root = temporaryFolder();
+const cat = readFileSync(example("cat.jpg"));
+
+let folder: string;
+let target: string;
+let store: CurationStore;
+let count = 0;
+beforeEach(() => {
+  folder = join(root, String(count++));
+  mkdirSync(folder);
+  target = join(folder, "set");
+  store = openProject(folder);
+});
+
+const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+const image = (id: number) => readFileSync(join(target, "image", `${id}.jpg`));
+
+/** A picture file with a text of its own, kept by a person unless said otherwise; the picture's id. */
+function add(name: string, bytes: Uint8Array, { text = `It is ${name}.`, says = "keep" as "keep" | "drop" | "" } = {}) {
+  writeFileSync(join(folder, name), bytes);
+  return addSpan(name, { path: join(folder, name) }, bytes, text, says);
+}
+
+function addSpan(name: string, source: FileSpan, bytes: Uint8Array, text: string, says: "keep" | "drop" | ""): number {
+  store.addPictures([{ name, source, sha256: sha256(bytes) }]);
+  const picture = store.entries().at(-1)?.picture.id ?? 0;
+  const { id } = store.addVersion({ picture, kind: "described", text, author: "nano", prompt: "Describe it." });
+  if (says) store.addVerdict({ version: id, decision: says, judge: "person", author: "ada" });
+  return picture;
+}
+
+/** A small picture, grey to the left, of colours to the right. */
+function drawing() {
+  const data = Buffer.from(Array.from({ length: 32 * 16 * 3 }, (_, i) => (i % 96 < 48 ? 90 : (i * 7) % 256)));
+  return sharp(data, { raw: { width: 32, height: 16, channels: 3 } });
+}
+
+/** Name and text of all pairs that training would read. */
+async function pairsOf(path: string): Promise<(readonly [string, readonly string[]])[]> {
+  const { layout, parts } = await openDataset(path);
+  expect(layout).toBe("cc_sbu_align");
+  const contents = await Promise.all(parts.map((part) => part.read()));
+  expect(contents.flatMap(({ problems }) => problems)).toEqual([]);
+  return contents.flatMap(({ pairs }) => pairs.map(({ picture, texts }) => [picture.path, texts] as const));
+}
+
+describe("what is kept", () => {
+  test("is read again by training, JPEGs byte by byte", async () => {
+    const first = add("cat.jpg", cat);
+    add("dropped.jpg", await drawing().jpeg().toBuffer(), { says: "drop" });
+    const png = await drawing().png().toBuffer();
+    const second = add("drawing.png", png, { text: 'A "drawing".\nIt is – <b>small</b>. 犬' });
+    add("open.jpg", await drawing().jpeg({ quality: 50 }).toBuffer(), { says: "" });
+    store.addPictures([{ name: "empty.jpg", source: { path: "empty.jpg" }, sha256: "e" }]);
+
+    expect(await exportPairs(store, target)).toEqual({
+      folder: target,
+      pairs: 2,
+      copied: 1,
+      converted: 1,
+      refused: [],
+      left: { dropped: 1, open: 1, empty: 1 },
+    });
+    expect(await pairsOf(target)).toEqual([
+      [join(target, "image", `${first}.jpg`), ["It is cat.jpg."]],
+      [join(target, "image", `${second}.jpg`), ['A "drawing".\nIt is – <b>small</b>. 犬']],
+    ]);
+    expect(image(first).equals(cat)).toBe(true);
+    const { annotations } = JSON.parse(readFileSync(join(target, "filter_cap.json"), "utf8"));
+    expect(annotations[0]).toEqual({ image_id: String(first), caption: "It is cat.jpg." });
+    expect(readdirSync(folder).filter((name) => /partial|replaced/.test(name))).toEqual([]);
+  });
+
+  test("takes open ones along where that is wished, with ids that stay", async () => {
+    add("a.jpg", cat, { says: "drop" });
+    const open = add("b.jpg", await drawing().jpeg().toBuffer(), { says: "" });
+    await expect(exportPairs(store, target)).rejects.toThrow(
+      "There is nothing to export: of 2 pictures 1 wait for review, 1 are dropped and 0 have no text; review them first, or",
+    );
+    expect(existsSync(target)).toBe(false);
+    expect(await exportPairs(store, target, { unreviewed: true })).toMatchObject({ pairs: 1, left: { dropped: 1 } });
+    expect(readdirSync(join(target, "image"))).toEqual([`${open}.jpg`]);
+  });
+
+  test("comes from inside of larger files, too", async () => {
+    const bytes = await drawing().jpeg().toBuffer();
+    writeFileSync(join(folder, "a.tar"), Buffer.concat([Buffer.alloc(512), bytes, Buffer.alloc(99)]));
+    const source = { path: join(folder, "a.tar"), at: { offset: 512, length: bytes.length } };
+    const id = addSpan("a.tar/1", source, bytes, "A drawing.", "keep");
+    expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 1 });
+    expect(image(id).equals(bytes)).toBe(true);
+  });
+});
+
+describe("a picture becomes an upright JPEG", () => {
+  test.each([
+    ["PNG with transparency", () => drawing().ensureAlpha(0.5).png().toBuffer()],
+    ["grey PNG of 16 bits", () => drawing().toColourspace("grey16").png().toBuffer()],
+    ["WebP", () => drawing().webp({ lossless: true }).toBuffer()],
+    ["GIF", () => drawing().gif().toBuffer()],
+    ["TIFF in CMYK", () => drawing().toColourspace("cmyk").tiff().toBuffer()],
+    ["JPEG that lies on its side", () => drawing().withMetadata({ orientation: 6 }).jpeg().toBuffer()],
+    ["PNG named .jpg", () => drawing().png().toBuffer()],
+  ])("%s", async (_, encode) => {
+    const bytes = await encode();
+    const id = add("picture.jpg", bytes);
+    expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 0, converted: 1 });
+    const { format, orientation, space, channels } = await sharp(image(id)).metadata();
+    expect({ format, orientation, space, channels }).toEqual({
+      format: "jpeg",
+      orientation: undefined,
+      space: "srgb",
+      channels: 3,
+    });
+    const [before, after] = [await readPicture(bytes), await readPicture(image(id))];
+    expect([after.width, after.height]).toEqual([before.width, before.height]);
+    const differences = after.data.map((value, i) => Math.abs(value - (before.data[i] ?? 0)));
+    expect(differences.reduce((sum, value) => sum + value, 0) / differences.length).toBeLessThan(6);
+  });
+
+  test("not if it is one, whatever its name and colours", async () => {
+    const cmyk = await drawing().toColourspace("cmyk").jpeg().toBuffer();
+    const id = add("picture.png", cmyk);
+    expect(await exportPairs(store, target)).toMatchObject({ copied: 1 });
+    expect(image(id).equals(cmyk)).toBe(true);
+  });
+});
+
+test("the origin of each pair stands beside it", async () => {
+  const png = await drawing().png().toBuffer();
+  const picture = add("drawing.png", png, { text: "a  drawing", says: "" });
+  const described = store.entry(picture)?.current?.id;
+  const polished = store.addVersion({
+    picture,
+    parent: described,
+    kind: "polished",
+    text: "A drawing.",
+    author: "smollm2",
+  });
+  store.addVerdict({ version: polished.id, decision: "keep", judge: "rules", author: "0123456789ab" });
+  const edited = store.addVersion({
+    picture,
+    parent: polished.id,
+    kind: "edited",
+    text: "A small drawing.",
+    author: "ada",
+  });
+  store.addVerdict({ version: edited.id, decision: "keep", judge: "person", author: "ada" });
+  add("cat.jpg", cat);
+  await exportPairs(store, target);
+  const lines = readFileSync(join(target, "provenance.jsonl"), "utf8").trimEnd().split("\n");
+  expect(lines).toHaveLength(2);
+  const at = expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+  expect(JSON.parse(lines[0] ?? "")).toEqual({
+    image_id: String(picture),
+    name: "drawing.png",
+    sha256: sha256(png),
+    image_sha256: sha256(image(picture)),
+    versions: [
+      { kind: "described", author: "nano", prompt: "Describe it.", text: "a  drawing", at },
+      { kind: "polished", author: "smollm2", text: "A drawing.", at },
+      { kind: "edited", author: "ada", text: "A small drawing.", at },
+    ],
+    reviews: [{ author: "ada", decision: "keep", version: 3, at }],
+  });
+});
+
+describe("pictures that are not what was described", () => {
+  test("are refused by name, and the others are written", async () => {
+    const good = add("good.jpg", cat);
+    add("changed.jpg", await drawing().jpeg().toBuffer());
+    writeFileSync(join(folder, "changed.jpg"), await drawing().jpeg({ quality: 10 }).toBuffer());
+    add("gone.jpg", await drawing().jpeg({ quality: 20 }).toBuffer());
+    renameSync(join(folder, "gone.jpg"), join(folder, "elsewhere.jpg"));
+    add("broken.png", (await drawing().png().toBuffer()).subarray(0, 60));
+    add("silent.jpg", await drawing().jpeg({ quality: 30 }).toBuffer(), { text: " \n" });
+    const { pairs, refused } = await exportPairs(store, target);
+    expect(pairs).toBe(1);
+    expect(refused.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
+      `changed.jpg: ${join(folder, "changed.jpg")} has changed since it was described (its SHA-256 is another one)`,
+      `gone.jpg: ${join(folder, "gone.jpg")} is not there any more`,
+      expect.stringMatching(/^broken\.png: broken\.png is /),
+      "silent.jpg: its text is empty",
+    ]);
+    expect(readdirSync(join(target, "image"))).toEqual([`${good}.jpg`]);
+  });
+
+  test("are no data set by themselves", async () => {
+    add("gone.jpg", cat);
+    renameSync(join(folder, "gone.jpg"), join(folder, "elsewhere.jpg"));
+    await expect(exportPairs(store, target)).rejects.toThrow(
+      /^None of 1 pictures can be exported; the first, gone\.jpg: /,
+    );
+    expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual([]);
+  });
+});
+
+describe("a folder that is there", () => {
+  test("is replaced only where that is wished", async () => {
+    add("cat.jpg", cat);
+    mkdirSync(target);
+    await exportPairs(store, target);
+    const before = readFileSync(join(target, "filter_cap.json"), "utf8");
+    const second = add("drawing.jpg", await drawing().jpeg().toBuffer());
+    await expect(exportPairs(store, target)).rejects.toThrow("set holds a data set already; --overwrite replaces it");
+    expect(readFileSync(join(target, "filter_cap.json"), "utf8")).toBe(before);
+    expect(await exportPairs(store, `${target}/`, { overwrite: true })).toMatchObject({ pairs: 2 });
+    expect((await pairsOf(target)).map(([path]) => path)).toContain(join(target, "image", `${second}.jpg`));
+    expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set"]);
+  });
+
+  test("is never replaced if it holds something else, or pictures of the project", async () => {
+    const bytes = await drawing().jpeg().toBuffer();
+    mkdirSync(join(target, "image"), { recursive: true });
+    writeFileSync(join(target, "diary.txt"), "dear diary");
+    add("cat.jpg", cat);
+    const again = () => exportPairs(store, target, { overwrite: true });
+    await expect(again()).rejects.toThrow("set holds something else (diary.txt); name a folder that is not there yet");
+    renameSync(join(target, "diary.txt"), join(target, "filter_cap.json"));
+    add(join("set", "image", "1.jpg"), bytes);
+    await expect(again()).rejects.toThrow(
+      /set holds pictures of the project \(set.image.1\.jpg\); export to another folder/,
+    );
+    expect(readFileSync(join(target, "image", "1.jpg")).equals(bytes)).toBe(true);
+    await expect(exportPairs(store, join(folder, "cat.jpg"))).rejects.toThrow("cat.jpg is a file; name a folder");
+  });
+
+  test("stays as it was if the export is stopped", async () => {
+    add("cat.jpg", cat);
+    await exportPairs(store, target);
+    add("drawing.jpg", await drawing().jpeg().toBuffer());
+    const controller = new AbortController();
+    const onProgress = (done: number) => done === 1 && controller.abort(new Error("stopped"));
+    const stopped = exportPairs(store, target, { overwrite: true, signal: controller.signal, onProgress });
+    await expect(stopped).rejects.toThrow("stopped");
+    expect(await pairsOf(target)).toHaveLength(1);
+    expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set"]);
+  });
+
+  test("is put back if a killed export had moved it away, and its remains are removed", async () => {
+    add("cat.jpg", cat);
+    await exportPairs(store, target);
+    renameSync(target, `${target}.replaced`);
+    const remains = `${target}.0123.partial`;
+    mkdirSync(join(remains, "image"), { recursive: true });
+    utimesSync(join(remains, "image"), 0, 0);
+    mkdirSync(join(`${target}.4567.partial`, "image"), { recursive: true });
+    await expect(exportPairs(store, target)).rejects.toThrow("--overwrite replaces it");
+    expect(await pairsOf(target)).toHaveLength(1);
+    await exportPairs(store, target, { overwrite: true });
+    // The other one may belong to an export that is still running.
+    expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set", "set.4567.partial"]);
+  });
+});
+
+/** Whether this process may mount a small disk to fill it up. */
+function smallDisk(path: string): boolean {
+  mkdirSync(path);
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=400k", "tmpfs", path], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+test("a full disk is told, and leaves what was there", async (context) => {
+  const disk = join(folder, "disk");
+  if (!smallDisk(disk)) return context.skip("only root may mount a disk");
+  try {
+    const noise = (seed: number) =>
+      sharp({
+        create: {
+          width: 300,
+          height: 300,
+          channels: 3,
+          background: "grey",
+          noise: { type: "gaussian", mean: 128, sigma: 60 + seed },
+        },
+      });
+    add("small.jpg", await drawing().jpeg().toBuffer());
+    target = join(disk, "set");
+    await exportPairs(store, target);
+    for (let i = 0; i < 4; i++) add(`${i}.jpg`, await noise(i).jpeg({ quality: 100 }).toBuffer());
+    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow(
+      `${target}: the disk is full; nothing was exported`,
+    );
+    expect(readdirSync(disk)).toEqual(["set"]);
+    expect(await pairsOf(target)).toHaveLength(1);
+  } finally {
+    execFileSync("umount", [disk]);
+  }
+});
