@@ -13,6 +13,8 @@ export async function loadModel(
   const { onProgress, stop } = downloadDisplay();
   try {
     const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull: { onProgress, signal } });
+    // Left alone, the model's thread would hold up the end of the process.
+    if (signal.aborted) await loaded.release();
     signal.throwIfAborted();
     return loaded;
   } finally {

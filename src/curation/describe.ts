@@ -1,4 +1,5 @@
 /** The first step of a project: the first stage's model describes every picture that has no text yet. */
+import { setMaxListeners } from "node:events";
 import { type Engine, EngineLostError, QuestionError } from "../chat/engine/engine.ts";
 import { readSpan } from "../data/file-span.ts";
 import { pictureInMemory } from "../images/picture.ts";
@@ -67,6 +68,8 @@ export async function describePictures(
   // What goes wrong with one of those that are under way, and is not that picture's fault, ends all of them.
   const failing = new AbortController();
   const stop = AbortSignal.any([failing.signal, ...(signal ? [signal] : [])]);
+  // Each picture listens to it, which is no leak.
+  setMaxListeners(parallel + 1, stop);
 
   async function describe(picture: Picture): Promise<void> {
     let described: Description;

@@ -1,0 +1,252 @@
+import { appendFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { type Engine, EngineLostError, type Question } from "../../src/chat/engine/engine.ts";
+import { loadEngine } from "../../src/chat/engine/load-engine.ts";
+import { addPictures } from "../../src/curation/add-pictures.ts";
+import { type DescribeOptions, describePictures } from "../../src/curation/describe.ts";
+import { join as joined } from "../../src/curation/description.ts";
+import { CurationStore } from "../../src/curation/store.ts";
+import { listPairs } from "../../src/data/dataset.ts";
+import { openDataset } from "../../src/data/open-dataset.ts";
+import { promptText, vicunaV0 } from "../../src/text/prompts.ts";
+import { minigpt4, outcome, start } from "../cli/command.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+import { paintPictures } from "./pictures.ts";
+import { openProject } from "./projects.ts";
+
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+const data = join(folder, "data");
+const count = 24;
+let engine: Engine;
+let projects = 0;
+
+beforeAll(async () => {
+  await paintPictures(data, count);
+  engine = await loadEngine(model, "tiny", { maxBatch: 8 });
+});
+afterAll(() => engine.release());
+
+/** A new project with all pictures of a folder. */
+async function project(pictures = data): Promise<CurationStore> {
+  const store = openProject(folder, `${projects++}.db`);
+  await addPictures(store, await listPairs(await openDataset(pictures)));
+  return store;
+}
+
+/** Draws, so that different seeds give different texts. */
+const drawing: DescribeOptions = { asking: "paper", decoding: { temperature: 1, maxNewTokens: 6, seed: 3 } };
+
+/** The real engine, and the questions that it was asked. */
+function listening(): { readonly engine: Engine; readonly asked: Question[] } {
+  const asked: Question[] = [];
+  const heard: Engine = {
+    model: engine.model,
+    answer(question, signal) {
+      asked.push(question);
+      return engine.answer(question, signal);
+    },
+    embed: (inputs, signal) => engine.embed(inputs, signal),
+    release: async () => {},
+  };
+  return { engine: heard, asked };
+}
+
+async function answerTo(question: Question): Promise<string> {
+  let text = "";
+  for await (const event of engine.answer(question)) if (event.kind === "text") text += event.text;
+  return text.replaceAll("\0", "").trim();
+}
+
+const textsBySha256 = (store: CurationStore) =>
+  Object.fromEntries(store.entries().map(({ picture, current }) => [picture.sha256, current?.text]));
+
+test("asks with the paper's words, and goes on once with what is short", async () => {
+  const store = await project();
+  const { engine: heard, asked } = listening();
+  const report = await describePictures(store, heard, drawing);
+  expect(report).toMatchObject({ described: count, continued: count, failed: 0, givenUp: 0 });
+  expect(asked).toHaveLength(2 * count);
+  const [entry] = store.entries();
+  if (!entry?.current) throw new Error("nothing is described");
+  const [first, second] = asked.filter(({ pictures: [picture] }) => picture === asked[0]?.pictures[0]);
+  if (!first || !second || first.turns === "describe" || second.turns === "describe") throw new Error("no turns");
+  const { system } = first;
+  expect(promptText(vicunaV0.render(first.turns, { system: system ?? "other" }))).toBe(
+    "###Human: <Img><ImageHere></Img> Describe this image in detail. Give as many details as possible. Say everything you see.###Assistant: ",
+  );
+  const [said, more] = [await answerTo(first), await answerTo(second)];
+  expect(second.turns.slice(1)).toEqual([
+    { role: "assistant", text: said },
+    { role: "user", text: "Continue" },
+  ]);
+  const { text, what } = joined(said, more);
+  expect(entry.current).toMatchObject({
+    kind: "described",
+    author: "tiny",
+    text,
+    prompt: "Describe this image in detail. Give as many details as possible. Say everything you see.",
+    details: { continuations: [what], decoding: drawing.decoding },
+  });
+  expect(entry.current.details.promptTokens).toBeGreaterThan(2 * engine.model.tokensPerImage);
+  expect(entry.current.details.completionTokens).toBeGreaterThan(0);
+  expect(new Set(Object.values(textsBySha256(store))).size).toBeGreaterThan(count / 2);
+});
+
+test("a long description is left as it is; a short one is gone on with as often as is wanted", async () => {
+  const long = await project();
+  expect(await describePictures(long, engine, { ...drawing, shortAnswer: 1 })).toMatchObject({
+    described: count,
+    continued: expect.any(Number),
+  });
+  const details = long.entries().map(({ current }) => current?.details);
+  for (const { completionTokens = 0, continuations } of details.filter((some) => some !== undefined)) {
+    if (completionTokens > 3) expect(continuations).toEqual([]);
+  }
+  const short = await project();
+  await describePictures(short, engine, { ...drawing, continues: 3 });
+  const lengths = short.entries().map(({ current }) => [current?.details.continuations].flat().length);
+  expect(Math.max(...lengths)).toBe(3);
+});
+
+test("the prompt that the model was trained to describe with; not gone on with unless that is wanted", async () => {
+  const store = await project();
+  const { engine: heard, asked } = listening();
+  await describePictures(store, heard, { ...drawing, asking: "describe" });
+  expect(asked.every(({ turns }) => turns === "describe")).toBe(true);
+  expect(asked).toHaveLength(count);
+  expect(store.entries()[0]?.current).toMatchObject({ prompt: "describe", details: { continuations: [] } });
+});
+
+test.each([
+  ["A cat.", "It sleeps.", "A cat. It sleeps.", "added"],
+  ["A cat", ", and a dog.", "A cat, and a dog.", "added"],
+  ["A cat.", "A cat. It sleeps.", "A cat. It sleeps.", "added"],
+  ["A cat.", "", "A cat.", "empty"],
+  ["A cat.", "A cat.", "A cat.", "repeated"],
+  ["A dog.\nA  Cat.", "a cat.", "A dog.\nA  Cat.", "repeated"],
+  ["", "A cat.", "A cat.", "added"],
+  ["", "", "", "empty"],
+])("%j and %j are joined to %j", (text, more, whole, what) => {
+  expect(joined(text, more)).toEqual({ text: whole, what });
+});
+
+test("what is described is not described again; the texts do not depend on how many are described at once", async () => {
+  const [together, single] = [await project(), await project()];
+  await describePictures(together, engine, drawing);
+  await describePictures(single, engine, { ...drawing, parallel: 1 });
+  expect(textsBySha256(single)).toEqual(textsBySha256(together));
+  const { engine: heard, asked } = listening();
+  expect(await describePictures(together, heard, drawing)).toMatchObject({ described: 0, completionTokens: 0 });
+  expect(asked).toEqual([]);
+});
+
+describe("what fails", () => {
+  test("is noted, does not hold up the others, and is tried three times", async () => {
+    const broken = join(folder, "broken");
+    await paintPictures(broken, 4);
+    writeFileSync(join(broken, "garbage.png"), "no picture");
+    const store = await project(broken);
+    rmSync(join(broken, "000.png"));
+    appendFileSync(join(broken, "001.png"), "more");
+    const failures: string[] = [];
+    const onFailure = (_: unknown, message: string) => failures.push(message);
+    const options = { ...drawing, onFailure };
+    expect(await describePictures(store, engine, options)).toMatchObject({ described: 2, failed: 3, givenUp: 0 });
+    expect(failures.sort()).toEqual([
+      expect.stringMatching(/000\.png cannot be read: ENOENT/),
+      expect.stringMatching(/001\.png has changed since the picture was added to the project/),
+      expect.stringMatching(/garbage\.png is not a picture that can be read/),
+    ]);
+    expect(await describePictures(store, engine, options)).toMatchObject({ described: 0, failed: 3, givenUp: 0 });
+    expect(await describePictures(store, engine, options)).toMatchObject({ failed: 3 });
+    expect(await describePictures(store, engine, options)).toMatchObject({ failed: 0, givenUp: 3 });
+    expect(await describePictures(store, engine, { ...options, tries: 4 })).toMatchObject({ failed: 3 });
+  });
+
+  test("an option that no picture can be described with ends the step, and is no picture's failure", async () => {
+    const store = await project();
+    const options = { ...drawing, decoding: { maxNewTokens: 100_000 } };
+    await expect(describePictures(store, engine, options)).rejects.toThrow("maxNewTokens is 100000");
+    expect(store.failures("describe").size).toBe(0);
+  });
+
+  test("an engine that breaks down once is asked again; one that keeps breaking down ends the step", async () => {
+    const lost = (times: number): Engine => ({
+      ...listening().engine,
+      async *answer(question, signal) {
+        if (times-- > 0) throw new EngineLostError("The engine broke down");
+        yield* engine.answer(question, signal);
+      },
+    });
+    const store = await project();
+    await expect(describePictures(store, lost(99), { ...drawing, parallel: 2 })).rejects.toThrow(EngineLostError);
+    expect(store.failures("describe").size).toBe(1);
+    expect(await describePictures(store, lost(1), { ...drawing, parallel: 1 })).toMatchObject({ described: count });
+  });
+});
+
+test("stopped by its signal: what is done stays, what is not is done later", async () => {
+  const store = await project();
+  const controller = new AbortController();
+  const onProgress = (done: number) => done === 5 && controller.abort(new Error("stopped"));
+  const options = { ...drawing, parallel: 2, onProgress };
+  await expect(describePictures(store, engine, options, controller.signal)).rejects.toThrow("stopped");
+  const done = store.entries().filter(({ current }) => current).length;
+  expect(done).toBeGreaterThanOrEqual(5);
+  expect(done).toBeLessThan(count);
+  expect(await describePictures(store, engine, drawing)).toMatchObject({ described: count - done });
+});
+
+test("two who describe the same project at once describe each picture once", async () => {
+  const store = await project();
+  const reports = await Promise.all([
+    describePictures(store, engine, drawing),
+    describePictures(store, engine, drawing),
+  ]);
+  expect(reports.reduce((sum, { described }) => sum + described, 0)).toBe(count);
+  expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
+});
+
+test("killed at random moments and gone on with: the same texts, none twice, none lost", {
+  timeout: 180_000,
+}, async () => {
+  const path = join(folder, "killed.db");
+  const options = ["--model", model, "--temperature", "1", "--max-new-tokens", "6", "--seed", "3"];
+  const described = () => {
+    const store = CurationStore.open(path, { create: true });
+    const found = store.entries().filter(({ current }) => current).length;
+    store.close();
+    return found;
+  };
+  const kills = 4;
+  for (let attempt = 0; attempt < kills; attempt++) {
+    // The data set is needed until its pictures are in the project.
+    const given = attempt < 2 ? [data] : [];
+    const child = start(["curate", "describe", ...given, "--project", path, "--parallel", "2", ...options]);
+    const ended = outcome(child);
+    const before = described();
+    // The first time at any moment of its beginning, then soon after the next text.
+    const deadline = Date.now() + (attempt === 0 ? Math.random() * 2000 : 20_000);
+    while (Date.now() < deadline && described() <= before) await pause(5);
+    await pause(Math.random() * 30);
+    expect(child.kill("SIGKILL")).toBe(true);
+    await ended;
+  }
+  expect(described()).toBeGreaterThan(0);
+  expect(described()).toBeLessThan(count);
+  expect(await minigpt4(["curate", "describe", "--project", path, ...options])).toMatchObject({ code: 0 });
+  const undisturbed = await project();
+  await describePictures(undisturbed, engine, {
+    ...drawing,
+    decoding: { temperature: 1, maxNewTokens: 6, seed: 3 },
+  });
+  const store = CurationStore.open(path);
+  onTestFinished(() => store.close());
+  expect(store.entries()).toHaveLength(count);
+  expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
+  expect(textsBySha256(store)).toEqual(textsBySha256(undisturbed));
+  expect(store.failures("describe").size).toBe(0);
+});
