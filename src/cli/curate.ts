@@ -4,6 +4,7 @@ import { registerDescribeStep } from "./curate/describe.ts";
 import { registerExport } from "./curate/export.ts";
 import { registerFilter } from "./curate/filter.ts";
 import { registerPolish } from "./curate/polish.ts";
+import { registerRun } from "./curate/run.ts";
 import { registerStatus } from "./curate/status.ts";
 
 /** One file for each step in `curate/`, in the order in which they are taken. */
@@ -13,6 +14,7 @@ const steps: readonly ((curate: Command) => void)[] = [
   registerFilter,
   registerExport,
   registerStatus,
+  registerRun,
 ];
 
 export function registerCurate(program: Command): void {

@@ -2,6 +2,7 @@
 import { describeStep } from "./describe.ts";
 import type { Entry, Version, VersionKind } from "./entry.ts";
 import { group } from "./group.ts";
+import { polishStep, requestStep } from "./polishing/plan.ts";
 import { agreementOf, type Standing, standingOf } from "./standing.ts";
 import type { CurationStore } from "./store.ts";
 
@@ -54,7 +55,7 @@ export interface ProjectStatus {
 }
 
 /** Steps that note failures. */
-const failingSteps = [describeStep, "polish"];
+const failingSteps = [describeStep, polishStep, requestStep];
 
 export function statusOf(store: CurationStore): ProjectStatus {
   const entries = store.entries();

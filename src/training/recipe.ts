@@ -1,11 +1,10 @@
 /** Training recipes: YAML with the original project's keys, checked when they are read. */
-import { readFile } from "node:fs/promises";
-import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
 import { layoutNames } from "../data/open-dataset.ts";
 import { encoderSchema, qformerSchema } from "../models/model-folder.ts";
 import { promptTemplates } from "../text/prompts.ts";
 import { translateOriginalKeys } from "./original-keys.ts";
+import { readRecipeFile } from "./recipe-file.ts";
 
 const positive = z.number().int().positive();
 const count = z.number().int().min(0);
@@ -181,41 +180,12 @@ export interface ReadRecipe {
  * @throws Error naming the file, the line and the key that is wrong
  */
 export async function readRecipe(path: string, settings: readonly string[] = []): Promise<ReadRecipe> {
-  const text = await readFile(path, "utf8").catch((cause: Error) => {
-    throw new Error(`The recipe ${path} cannot be read: ${cause.message}`, { cause });
-  });
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
-  const [broken] = document.errors;
-  if (broken) throw new Error(`${path}: ${broken.message}`);
-  for (const setting of settings) {
-    const [, key, value] = /^([\w.]+)=(.*)$/s.exec(setting) ?? [];
-    if (!key || value === undefined)
-      throw new Error(`--set ${setting}: expected key.key=value, for example run.init_lr=3e-5`);
-    const given: unknown = parseDocument(value).toJS();
-    if (given === null) document.deleteIn(key.split("."));
-    else document.setIn(key.split("."), document.createNode(given));
-  }
+  const file = await readRecipeFile(path, settings);
   let ignored: string[];
   try {
-    ignored = translateOriginalKeys(document);
+    ignored = translateOriginalKeys(file.document);
   } catch (cause) {
     throw new Error(`${path}: ${(cause as Error).message}`, { cause });
   }
-  const { data, error } = recipeSchema.safeParse(document.toJS());
-  if (data) return { recipe: data, ignored };
-  const problems = error.issues.map(({ path: keys, message }) => {
-    const line = lineOf(keys);
-    return `${path}${line === undefined ? "" : `:${line}`}: ${keys.join(".") || "the recipe"}: ${message}`;
-  });
-  throw new Error(problems.join("\n"));
-
-  /** Of the key, or of the nearest one above it that the file has. */
-  function lineOf(keys: readonly PropertyKey[]): number | undefined {
-    for (let length = keys.length; length > 0; length--) {
-      const node = document.getIn(keys.slice(0, length), true) as { range?: [number, number, number] } | undefined;
-      if (node?.range) return lines.linePos(node.range[0]).line;
-    }
-    return undefined;
-  }
+  return { recipe: file.check(recipeSchema), ignored };
 }

@@ -86,7 +86,7 @@ test("the counts as a table", () => {
     "step             in      out
     describe          8        6   1 failed
     continue          2        1
-    polish            6        4   1 failed
+    polish            6        4   1 had an answer of no use
     filter            3        2   apology 1, short 1
     review            5        3   a: 2 kept and 0 dropped, b: 1 kept and 1 dropped, 1 edited, several judged 1, on 1 they disagree
 

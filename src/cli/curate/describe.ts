@@ -13,7 +13,7 @@ import {
 import { type Asking, askings } from "../../curation/description.ts";
 import { CurationStore } from "../../curation/store.ts";
 import type { Problem } from "../../data/dataset.ts";
-import { openDataset } from "../../data/open-dataset.ts";
+import { layoutNames, type OpenOptions, openDataset } from "../../data/open-dataset.ts";
 import { templateName } from "../../models/model-folder.ts";
 import { type CountDisplay, countDisplay } from "../count-display.ts";
 import { untilInterrupted } from "../interrupt.ts";
@@ -22,8 +22,13 @@ import { type AnswerFlags, addAnswerOptions, answerOptions, integerBetween, type
 import { formatCount, printable } from "../text.ts";
 import { type ProjectFlags, projectOption } from "./project-option.ts";
 
-interface DescribeStepFlags extends AnswerFlags, ProjectFlags {
+/** Which pictures a project is about. */
+interface BeginOptions extends ProjectFlags, Pick<OpenOptions, "layout" | "images"> {
   readonly count: number;
+  readonly seed?: number;
+}
+
+interface DescribeStepFlags extends AnswerFlags, BeginOptions {
   readonly prompt?: Asking;
   readonly continues?: number;
   readonly parallel?: number;
@@ -53,6 +58,8 @@ export function registerDescribeStep(curate: Command): void {
       integerBetween(1, 1e7),
       countOfPaper,
     )
+    .addOption(new Option("--layout <name>", "of the data set, where two are possible").choices(layoutNames))
+    .option("--images <folder>", "of a data set's pictures, where its layout does not say")
     .addOption(
       new Option(
         "--prompt <kind>",
@@ -95,10 +102,10 @@ async function describeStep(data: string | undefined, flags: DescribeStepFlags):
   const signal = untilInterrupted();
   const path = modelPath(flags.model);
   const asking = flags.prompt ?? (await askingOf(path));
-  const store = data === undefined ? CurationStore.open(flags.project) : await begin(data, flags, signal);
+  const store = data === undefined ? CurationStore.open(flags.project) : await beginProject(data, flags, signal);
   try {
     const report = await describeProject(store, { ...flags, asking, decoding: answerOptions(flags) }, flags, signal);
-    console.log(flags.json ? JSON.stringify(report) : summary(report));
+    console.log(flags.json ? JSON.stringify(report) : describeText(report));
   } finally {
     store.close();
   }
@@ -110,12 +117,12 @@ export async function askingOf(modelFolder: string): Promise<Asking> {
 }
 
 /** Opens the project, which is made if it is not there, with pictures of the data set added. */
-async function begin(
+export async function beginProject(
   data: string,
-  { count, seed = 0, project }: Pick<DescribeStepFlags, "count" | "seed" | "project">,
+  { count, seed = 0, project, layout, images }: BeginOptions,
   signal: AbortSignal,
 ): Promise<CurationStore> {
-  const dataset = await openDataset(data);
+  const dataset = await openDataset(data, { ...(layout && { layout }), ...(images && { images }) });
   const listing = countDisplay("files listed");
   const told = problemTeller(listing);
   const pairs = await choosePictures(dataset, {
@@ -201,7 +208,7 @@ function problemTeller(display: CountDisplay): { tell(problem: Problem): void; f
 }
 
 /** What was done, for people. */
-export function summary({ described, continued, longer, failed, givenUp }: DescribeReport): string {
+export function describeText({ described, continued, longer, failed, givenUp }: DescribeReport): string {
   const parts = [
     `${formatCount(described)} pictures described`,
     continued > 0 && `${formatCount(continued)} of them gone on with, ${formatCount(longer)} became longer`,

@@ -1,6 +1,6 @@
 /** `minigpt4 curate export`: writes the data set that the second stage trains on. */
 import type { Command } from "commander";
-import { type ExportReport, exportPairs } from "../../curation/export.ts";
+import { type ExportOptions, type ExportReport, exportPairs } from "../../curation/export.ts";
 import { CurationStore } from "../../curation/store.ts";
 import { countDisplay } from "../count-display.ts";
 import { untilInterrupted } from "../interrupt.ts";
@@ -41,20 +41,34 @@ Examples:
 async function exportDataset(folder: string, { project, json, ...options }: ExportFlags): Promise<void> {
   const signal = untilInterrupted();
   const store = CurationStore.open(project);
-  const display = countDisplay("exported");
   try {
-    const report = await exportPairs(store, folder, { ...options, signal, onProgress: display.update });
-    display.stop();
-    for (const { name, reason } of report.refused) console.error(`error: ${printable(name)}: ${printable(reason)}`);
-    if (report.refused.length > 0) process.exitCode = 1;
-    console.log(json ? JSON.stringify(report, null, 2) : toText(report));
+    const report = await exportProject(store, folder, { ...options, signal });
+    console.log(json ? JSON.stringify(report, null, 2) : exportText(report));
   } finally {
-    display.stop();
     store.close();
   }
 }
 
-function toText({ folder, pairs, copied, converted, refused, left }: ExportReport): string {
+/** Exports, shows how far it is, and tells what was refused. @throws as `exportPairs` */
+export async function exportProject(
+  store: CurationStore,
+  folder: string,
+  options: ExportOptions,
+): Promise<ExportReport> {
+  const display = countDisplay("exported");
+  try {
+    const report = await exportPairs(store, folder, { ...options, onProgress: display.update });
+    display.stop();
+    for (const { name, reason } of report.refused) console.error(`error: ${printable(name)}: ${printable(reason)}`);
+    if (report.refused.length > 0) process.exitCode = 1;
+    return report;
+  } finally {
+    display.stop();
+  }
+}
+
+/** What was written, for people. */
+export function exportText({ folder, pairs, copied, converted, refused, left }: ExportReport): string {
   const { open = 0, dropped = 0, empty = 0 } = left;
   return [
     `${formatCount(pairs)} pairs in ${printable(folder)}: ${formatCount(copied)} pictures copied, ${formatCount(converted)} made upright JPEGs, ${formatCount(refused.length)} refused`,

@@ -1,7 +1,7 @@
 /** `minigpt4 curate filter`: rules judge the texts. */
 import type { Command } from "commander";
-import { applyRules, type DroppedText, type FilterReport } from "../../curation/filter.ts";
-import { defaultRules, readRules } from "../../curation/rules/rule-set.ts";
+import { applyRules, type DroppedText, type FilterOptions, type FilterReport } from "../../curation/filter.ts";
+import { defaultRules, type RuleSet, readRules } from "../../curation/rules/rule-set.ts";
 import { CurationStore } from "../../curation/store.ts";
 import { countDisplay } from "../count-display.ts";
 import { oneLine } from "../describe.ts";
@@ -41,18 +41,30 @@ async function filter({ project, rules: path, dryRun = false, json }: FilterFlag
   const signal = untilInterrupted();
   const rules = await readRules(path);
   const store = CurationStore.open(project);
-  const display = countDisplay("judged");
   try {
-    const report = await applyRules(store, rules, { dryRun, signal, onProgress: display.update });
-    display.stop();
-    console.log(json ? JSON.stringify(report, null, 2) : toText(report, dryRun));
+    const report = await filterProject(store, rules, { dryRun, signal });
+    console.log(json ? JSON.stringify(report, null, 2) : filterText(report, dryRun));
   } finally {
-    display.stop();
     store.close();
   }
 }
 
-function toText({ judged, known, empty, kept, dropped, broken }: FilterReport, dryRun: boolean): string {
+/** Has rules judge the texts, and shows how far it is. @throws as `applyRules` */
+export async function filterProject(
+  store: CurationStore,
+  rules: RuleSet,
+  options: FilterOptions,
+): Promise<FilterReport> {
+  const display = countDisplay("judged");
+  try {
+    return await applyRules(store, rules, { ...options, onProgress: display.update });
+  } finally {
+    display.stop();
+  }
+}
+
+/** What the rules said, for people. */
+export function filterText({ judged, known, empty, kept, dropped, broken }: FilterReport, dryRun = false): string {
   const lines = [
     `${formatCount(judged)} texts judged${dryRun ? " (dry run: nothing was written)" : ""}, ${formatCount(known)} were judged before, ${formatCount(empty)} pictures have no text`,
     `${formatCount(kept)} pass, ${formatCount(dropped.length)} dropped`,

@@ -102,18 +102,28 @@ async function run(flags: PolishFlags): Promise<void> {
 
 async function polishAndTell(store: CurationStore, options: PolishOptions, json: boolean): Promise<void> {
   const signal = untilInterrupted();
-  const display = countDisplay("texts polished");
-  const tell = (report: PolishReport) => console.log(json ? JSON.stringify(report) : table(report));
+  const tell = (report: PolishReport) => console.log(json ? JSON.stringify(report) : polishTable(report));
   try {
-    const report = await polish(store, { ...options, ...shownOn(display) }, signal);
-    display.stop();
-    tell(report);
+    tell(await polishProject(store, options, signal));
   } catch (error) {
-    display.stop();
     if (error instanceof PolishError) tell(error.report);
     throw error;
   }
   if (signal.aborted) throw new Interrupted("Interrupted");
+}
+
+/** Polishes, and shows how far it is. @throws as `polish` */
+export async function polishProject(
+  store: CurationStore,
+  options: PolishOptions,
+  signal: AbortSignal,
+): Promise<PolishReport> {
+  const display = countDisplay("texts polished");
+  try {
+    return await polish(store, { ...options, ...shownOn(display) }, signal);
+  } finally {
+    display.stop();
+  }
 }
 
 function optionsOf(flags: PolishFlags): Omit<PolishOptions, "baseUrl"> {
@@ -129,7 +139,7 @@ function optionsOf(flags: PolishFlags): Omit<PolishOptions, "baseUrl"> {
   };
 }
 
-async function readPrompt(path: string): Promise<string> {
+export async function readPrompt(path: string): Promise<string> {
   const prompt = (await readFile(path, "utf8")).trim();
   if (prompt === "") throw new Error(`${path}, the prompt, is empty`);
   return prompt;
@@ -170,7 +180,8 @@ function told({ texts, givenUpBefore, promptTokens, completionTokens, cost, proj
   ]);
 }
 
-function table(report: PolishReport): string {
+/** What was done, for people. */
+export function polishTable(report: PolishReport): string {
   const { promptTokens, completionTokens, cost, givenUpBefore, stopped } = report;
   const reasons = Object.entries(report.reasons).map(([reason, times]) => `${reason} ${formatCount(times)}`);
   const some = (count: number, note: string) => count > 0 && `${formatCount(count)} (${note})`;

@@ -1,5 +1,7 @@
 /** `minigpt4 curate status`: where a project stands. */
 import type { Command } from "commander";
+import { describeStep } from "../../curation/describe.ts";
+import { polishStep, requestStep } from "../../curation/polishing/plan.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import { CurationStore } from "../../curation/store.ts";
 import { formatCount, printable } from "../text.ts";
@@ -56,11 +58,11 @@ export function statusTable(status: ProjectStatus): string {
 /** What is worth saying of each step. */
 function notesOf(status: ProjectStatus): Record<keyof ProjectStatus["steps"], string[]> {
   const { failures, rules, persons, edited, judgedBySeveral, disagreements } = status;
-  const failed = (step: string) => (failures[step] ? [`${formatCount(failures[step])} failed`] : []);
+  const failed = (step: string, what: string) => (failures[step] ? [`${formatCount(failures[step])} ${what}`] : []);
   return {
-    describe: failed("describe"),
+    describe: failed(describeStep, "failed"),
     continue: [],
-    polish: failed("polish"),
+    polish: [...failed(polishStep, "had an answer of no use"), ...failed(requestStep, "had no answer")],
     filter: Object.entries(rules).map(([rule, count]) => `${printable(rule)} ${formatCount(count)}`),
     review: [
       ...persons.map(
