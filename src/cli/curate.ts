@@ -4,6 +4,7 @@ import { registerDescribeStep } from "./curate/describe.ts";
 import { registerExport } from "./curate/export.ts";
 import { registerFilter } from "./curate/filter.ts";
 import { registerPolish } from "./curate/polish.ts";
+import { registerReview } from "./curate/review.ts";
 import { registerRun } from "./curate/run.ts";
 import { registerStatus } from "./curate/status.ts";
 
@@ -12,6 +13,7 @@ const steps: readonly ((curate: Command) => void)[] = [
   registerDescribeStep,
   registerPolish,
   registerFilter,
+  registerReview,
   registerExport,
   registerStatus,
   registerRun,

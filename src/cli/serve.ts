@@ -1,12 +1,11 @@
 /** `minigpt4 serve`: an HTTP server that clients of OpenAI's API can ask, and a page. */
-import { isIP } from "node:net";
-import { join } from "node:path";
 import type { Command } from "commander";
 import { InvalidArgumentError } from "commander";
 import { pino } from "pino";
+import { CurationStore } from "../curation/store.ts";
 import { readApiKeys } from "../server/api-keys.ts";
 import { startServer } from "../server/serve.ts";
-import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { aborted, graceMs, hostsOf, pageFolder, untilStopped, warnIfOpen } from "./listening.ts";
 import { loadModel } from "./load.ts";
 import { addModelOptions, integerBetween, type ModelFlags, numberBetween } from "./options.ts";
 
@@ -23,15 +22,10 @@ interface ServeFlags extends ModelFlags {
   readonly allowHost?: readonly string[];
   readonly cors?: readonly string[];
   readonly runs: string;
+  readonly review?: string;
   readonly apiKeysFile?: string;
   readonly quiet?: boolean;
 }
-
-/** Time for running answers when the server is asked to stop; Docker, for one, waits for 10 seconds. */
-const graceMs = 7_000;
-
-/** Where the built page lies, beside the built program. */
-const pageFolder = join(import.meta.dirname, "..", "..", "dist", "web");
 
 export function registerServe(program: Command): void {
   const command = program
@@ -59,6 +53,7 @@ export function registerServe(program: Command): void {
     .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")
     .option("--cors <origin...>", "pages of these origins may ask, for example https://example.org", origin)
     .option("--runs <folder>", "training runs whose curves the page shows", "runs")
+    .option("--review <file>", "a curation project whose pairs the page reviews")
     .option("--api-keys-file <file>", "keys that clients may use, one a line")
     .option("--quiet", "log only warnings and errors");
   addModelOptions(command)
@@ -82,11 +77,8 @@ Examples:
 async function serve(flags: ServeFlags): Promise<void> {
   const stop = untilStopped();
   const apiKeys = await readApiKeys(process.env, flags.apiKeysFile);
-  if (apiKeys.length === 0 && !isLoopback(flags.host)) {
-    console.error(
-      `warning: whoever reaches ${flags.host} can use this server; set MINIGPT4_API_KEYS to ask for keys (see docs/server.md)`,
-    );
-  }
+  warnIfOpen(flags.host, apiKeys);
+  const review = flags.review === undefined ? undefined : CurationStore.open(flags.review);
   const { engine } = await loadModel(flags, stop, {
     maxBatch: flags.maxConcurrent,
     pictures: { maxPixels: flags.maxPixels },
@@ -107,6 +99,7 @@ async function serve(flags: ServeFlags): Promise<void> {
       maxPictures: flags.maxPictures,
       allowRemotePictures: flags.allowRemotePictures,
       runsFolder: flags.runs,
+      review,
       pageFolder,
       log: pino({ level: flags.quiet ? "warn" : "info", base: null }, pino.destination(2)),
     });
@@ -116,36 +109,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     await server.close(graceMs);
   } finally {
     await engine.release();
+    review?.close();
   }
-}
-
-/** A signal that the first Ctrl-C, or a request to end, aborts; the second ends the process at once. */
-function untilStopped(): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => {
-      if (controller.signal.aborted) process.exit(interruptedExitCode);
-      controller.abort(new Interrupted("Interrupted"));
-    });
-  }
-  return controller.signal;
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
-}
-
-/** Whoever must send a key cannot be a strange page in somebody's browser, so that any name will do then. */
-function hostsOf({ host, allowHost }: ServeFlags, apiKeys: readonly string[]): { readonly hosts?: readonly string[] } {
-  if (apiKeys.length > 0) return { hosts: ["*"] };
-  return allowHost ? { hosts: ["localhost", host, ...allowHost] } : {};
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
 }
 
 function origin(text: string, before: readonly string[] = []): string[] {

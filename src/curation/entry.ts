@@ -18,6 +18,8 @@ export type VersionKind = "described" | "polished" | "edited";
 
 /** What making a version cost, and how it came about; more may be noted. */
 export interface VersionDetails {
+  /** The edit that this version takes back: its text is that of before. */
+  readonly undoes?: number;
   readonly promptTokens?: number;
   readonly completionTokens?: number;
   /** Milliseconds. */
@@ -54,7 +56,7 @@ export interface Reason {
 
 export interface NewVerdict {
   readonly version: number;
-  /** A withdrawn verdict is as if its author had not judged. */
+  /** Who withdraws takes back their last verdict on the picture: what they said before it stands again. */
   readonly decision: "keep" | "drop" | "withdrawn";
   readonly judge: "rules" | "person";
   /** The person; of rules, what tells one set of rules from another. */
@@ -77,8 +79,14 @@ export interface Entry {
   readonly versions: number;
   /** The last verdict of rules on the current version. */
   readonly rules: Verdict | undefined;
-  /** Each person's last verdict on any version of the text, withdrawn ones left out; the latest last. */
+  /** Each person's last verdict on any version of the text that was not withdrawn; the latest last. */
   readonly persons: readonly Verdict[];
+}
+
+/** What a person did to a picture's text. */
+export interface Action {
+  readonly picture: number;
+  readonly kind: "keep" | "drop" | "edit";
 }
 
 /** Somebody else has changed the text meanwhile. */

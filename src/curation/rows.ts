@@ -36,13 +36,15 @@ export interface VerdictRow {
 export function entryOf(row: PictureRow, versions: readonly VersionRow[], verdicts: readonly VerdictRow[]): Entry {
   const last = versions.at(-1);
   const rules = verdicts.findLast(({ judge, version }) => judge === "rules" && version === last?.id);
-  const latest = new Map<string, VerdictRow>();
+  const given = new Map<string, VerdictRow[]>();
   for (const verdict of verdicts) {
     if (verdict.judge !== "person") continue;
-    latest.delete(verdict.author);
-    latest.set(verdict.author, verdict);
+    const own = given.get(verdict.author) ?? [];
+    given.set(verdict.author, own);
+    if (verdict.decision === "withdrawn") own.pop();
+    else own.push(verdict);
   }
-  const persons = [...latest.values()].filter(({ decision }) => decision !== "withdrawn");
+  const persons = [...given.values()].flatMap((own) => own.at(-1) ?? []).sort((a, b) => a.id - b.id);
   return {
     picture: toPicture(row),
     current: last && toVersion(last),
@@ -81,6 +83,6 @@ export function toVersion({
   };
 }
 
-function toVerdict({ id, version, decision, judge, author, reasons, made_at: madeAt }: VerdictRow): Verdict {
+export function toVerdict({ id, version, decision, judge, author, reasons, made_at: madeAt }: VerdictRow): Verdict {
   return { id, version, decision, judge, author, reasons: JSON.parse(reasons), madeAt };
 }

@@ -7,16 +7,19 @@ import { dirname } from "node:path";
 import Database from "libsql";
 import { atomically } from "./atomically.ts";
 import {
+  type Action,
   type Entry,
   type NewPicture,
   type NewVerdict,
   type NewVersion,
   StaleVersionError,
+  type Verdict,
   type Version,
   type VersionKind,
 } from "./entry.ts";
 import { group } from "./group.ts";
-import { entryOf, type PictureRow, toVersion, type VerdictRow, type VersionRow } from "./rows.ts";
+import { lastAction, type VerdictMade, type VersionMade } from "./last-action.ts";
+import { entryOf, type PictureRow, toVerdict, toVersion, type VerdictRow, type VersionRow } from "./rows.ts";
 import { migrate } from "./schema.ts";
 
 /** How long a process waits for another that writes, in milliseconds. */
@@ -77,13 +80,7 @@ export class CurationStore {
     return this.atomically(() => {
       const current = this.currentOf(picture);
       if (current?.id !== parent) throw new StaleVersionError(current);
-      this.database
-        .prepare(
-          `INSERT INTO versions (picture, parent, kind, text, author, prompt, details, made_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-        )
-        .run(picture, parent ?? null, kind, text, author, prompt ?? null, JSON.stringify(details), Date.now());
-      return this.currentOf(picture) as Version;
+      return this.insertVersion({ picture, parent, kind, text, author, prompt, details });
     });
   }
 
@@ -94,9 +91,47 @@ export class CurationStore {
       if (!judged) throw new Error(`There is no version ${version}`);
       const current = this.currentOf((judged as { picture: number }).picture);
       if (judge === "person" && current?.id !== version) throw new StaleVersionError(current);
-      this.database
-        .prepare("INSERT INTO verdicts (version, decision, judge, author, reasons, made_at) VALUES (?, ?, ?, ?, ?, ?)")
-        .run(version, decision, judge, author, JSON.stringify(reasons), Date.now());
+      this.insertVerdict({ version, decision, judge, author, reasons });
+    });
+  }
+
+  /**
+   * Takes back what a person did last: withdraws the verdict, or puts the text before the edit back as a new version.
+   * @param only it is taken back only if it is this
+   * @returns the picture; undefined if there is nothing to take back
+   * @throws StaleVersionError if somebody has changed the edited text since
+   */
+  undo(author: string, only?: Action): number | undefined {
+    return this.atomically(() => {
+      const action = lastAction(
+        this.rows<VerdictMade>(
+          `SELECT picture, version, decision, verdicts.made_at AS madeAt FROM verdicts JOIN versions ON versions.id = version
+           WHERE judge = 'person' AND verdicts.author = ? ORDER BY verdicts.id`,
+          author,
+        ),
+        this.rows<VersionMade & { undoes: number | null }>(
+          `SELECT picture, id, details ->> '$.undoes' AS undoes, made_at AS madeAt FROM versions
+           WHERE author = ? AND (kind = 'edited' OR undoes IS NOT NULL) ORDER BY id`,
+          author,
+        ).map(({ undoes, ...made }) => ({ ...made, undoes: undoes ?? undefined })),
+      );
+      if (!action || (only && (only.picture !== action.picture || only.kind !== action.kind))) return undefined;
+      const { picture } = action;
+      const current = this.currentOf(picture);
+      if (action.kind !== "edit") {
+        this.insertVerdict({ version: current?.id ?? 0, decision: "withdrawn", judge: "person", author });
+        return picture;
+      }
+      if (current?.id !== action.version) throw new StaleVersionError(current);
+      const before = this.versions(picture).find(({ id }) => id === current.parent);
+      if (!before) return undefined;
+      const { kind, text } = before;
+      const details = { undoes: current.id };
+      const back = this.insertVersion({ picture, parent: current.id, kind, text, author, details });
+      // What rules said of this text is as true as before.
+      const rules = this.verdicts(picture).findLast(({ judge, version }) => judge === "rules" && version === before.id);
+      if (rules) this.insertVerdict({ ...rules, version: back.id });
+      return picture;
     });
   }
 
@@ -169,8 +204,48 @@ export class CurationStore {
     return this.rows<VersionRow>("SELECT * FROM versions WHERE picture = ? ORDER BY id", picture).map(toVersion);
   }
 
+  /** Every verdict on any version of a picture's text, oldest first. */
+  verdicts(picture: number): Verdict[] {
+    return this.rows<VerdictRow>(
+      `SELECT verdicts.* FROM verdicts JOIN versions ON versions.id = verdicts.version
+       WHERE versions.picture = ? ORDER BY verdicts.id`,
+      picture,
+    ).map(toVerdict);
+  }
+
+  /** A number that is another one when somebody else has changed the project: another process, or another store. */
+  changesOfOthers(): number {
+    return this.rows<{ version: number }>("SELECT data_version AS version FROM pragma_data_version")[0]?.version ?? 0;
+  }
+
   close(): void {
     this.database.close();
+  }
+
+  private insertVersion({ picture, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
+    this.database
+      .prepare(
+        `INSERT INTO versions (picture, parent, kind, text, author, prompt, details, made_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      )
+      // At a null character a text would be cut off where it is read.
+      .run(
+        picture,
+        parent ?? null,
+        kind,
+        text.replaceAll("\0", "\ufffd"),
+        author,
+        prompt ?? null,
+        JSON.stringify(details),
+        Date.now(),
+      );
+    return this.currentOf(picture) as Version;
+  }
+
+  private insertVerdict({ version, decision, judge, author, reasons = [] }: NewVerdict): void {
+    this.database
+      .prepare("INSERT INTO verdicts (version, decision, judge, author, reasons, made_at) VALUES (?, ?, ?, ?, ?, ?)")
+      .run(version, decision, judge, author, JSON.stringify(reasons), Date.now());
   }
 
   private currentOf(picture: number): Version | undefined {

@@ -1,33 +1,25 @@
 /** The HTTP server's routes and what stands before them, as one Hono app. */
 import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, Hono, MiddlewareHandler } from "hono";
-import { bodyLimit } from "hono/body-limit";
-import { cors } from "hono/cors";
-import { methodNotAllowed } from "hono/method-not-allowed";
+import type { Hono, MiddlewareHandler } from "hono";
 import { type Logger, pino } from "pino";
 import type { Engine } from "../chat/engine/engine.ts";
+import { ReviewDesk } from "../curation/review-desk.ts";
+import type { CurationStore } from "../curation/store.ts";
 import { account } from "./account.ts";
 import { Admission, type AdmissionOptions } from "./admission.ts";
-import { requireApiKey } from "./api-keys.ts";
 import { addChatCompletions } from "./chat-completions.ts";
 import { addEmbeddings } from "./embeddings.ts";
-import { invalidRequest, toOpenAiError } from "./failures.ts";
-import { guardHost } from "./host-guard.ts";
+import { invalidRequest } from "./failures.ts";
+import { addEndings, addGuards, type GuardOptions, limitBody } from "./frame.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { addModels } from "./models.ts";
-import { openAiError } from "./openai-error.ts";
 import { addPage } from "./page.ts";
+import { reviewApi } from "./review.ts";
 import { runsApi } from "./runs.ts";
 import type { ServerEnv, Service } from "./service.ts";
 
-export interface AppOptions extends Partial<AdmissionOptions> {
-  /** Keys of which a request must have one; without any, everybody may ask. */
-  readonly apiKeys?: readonly string[];
-  /** Names that the server goes by, besides IP addresses (default localhost); "*" is any. */
-  readonly hosts?: readonly string[];
-  /** Origins of other pages that may use the server. */
-  readonly corsOrigins?: readonly string[];
+export interface AppOptions extends Partial<AdmissionOptions>, GuardOptions {
   /** Longest time for an answer (default 300). */
   readonly timeoutSeconds?: number;
   /** How long a client may leave a stream unread (default 30). */
@@ -42,18 +34,18 @@ export interface AppOptions extends Partial<AdmissionOptions> {
   readonly allowRemotePictures?: boolean;
   /** Folder of training runs, whose curves the page shows. */
   readonly runsFolder?: string;
+  /** A curation project that the page reviews. */
+  readonly review?: CurationStore;
   /** Folder of the built page. */
   readonly pageFolder?: string;
   readonly log?: Logger;
-  /** Aborted when no new requests are taken any more. */
-  readonly stopping?: AbortSignal;
   /** Aborted when running answers must end; the reason is what their clients are told. */
   readonly ended?: AbortSignal;
 }
 
 /** An app that answers with `engine`. It needs the Node.js server of `@hono/node-server`. */
 export function createApp(engine: Engine, options: AppOptions = {}): Hono<ServerEnv> {
-  const { apiKeys = [], corsOrigins = [], maxBodyBytes = 32_000_000, stopping } = options;
+  const { apiKeys = [], maxBodyBytes = 32_000_000, stopping } = options;
   const service = createService(engine, options);
   const app = new OpenAPIHono<ServerEnv>({
     defaultHook: (result) => {
@@ -61,14 +53,11 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     },
   });
 
-  app.use(account(service), guardHost(options.hosts ?? ["localhost"], corsOrigins));
-  if (corsOrigins.length > 0) app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["retry-after"] }));
-  if (stopping) app.use(refuseWhen(stopping));
-  app.use(methodNotAllowed({ app, onMethodNotAllowed: notAllowed }));
-  if (apiKeys.length > 0) app.on("ALL", ["/v1/*", "/api/*", "/metrics"], requireApiKey(apiKeys));
+  app.use(account(service));
+  addGuards(app, options);
   app.use("/v1/*", identify(apiKeys.length > 0), limitBody(maxBodyBytes));
 
-  addModels(app, service);
+  addModels(app, service, options.review !== undefined);
   addChatCompletions(app, service);
   addEmbeddings(app, service);
   app.get("/metrics", async (c) =>
@@ -86,15 +75,9 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     if (stopping) app.use("/api/runs/*", cutWhen(stopping));
     app.route("/api/runs", runsApi(options.runsFolder));
   }
+  if (options.review) app.route("/api/review", reviewApi(new ReviewDesk(options.review)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
-
-  app.notFound((c) => openAiError(404, { message: `There is no ${pathOf(c)}`, code: "not_found" }).getResponse());
-  app.onError((error, c) => {
-    const told = toOpenAiError(error);
-    // Of a client that went away nothing is left to tell, and nothing to repair.
-    if (told.status === 500 && !c.get("gone")?.aborted) service.log.error({ err: error }, "A request failed");
-    return told.getResponse();
-  });
+  addEndings(app, service.log);
   return app;
 }
 
@@ -134,40 +117,6 @@ function identify(byKey: boolean): MiddlewareHandler<ServerEnv> {
   };
 }
 
-/**
- * A declared length is looked at without touching the body: what was begun to be read could not be thrown away, and the
- * connection would break under the client's next request.
- */
-function limitBody(maxSize: number): MiddlewareHandler {
-  const tooLarge = () => {
-    const message = `The body has more than ${maxSize} bytes; send fewer or smaller pictures`;
-    return openAiError(413, { message, code: "request_too_large" });
-  };
-  const limitUndeclared = bodyLimit({
-    maxSize,
-    onError: () => {
-      throw tooLarge();
-    },
-  });
-  return async (c, next) => {
-    const length = c.req.header("content-length");
-    if (length === undefined) return limitUndeclared(c, next);
-    if (Number(length) > maxSize) throw tooLarge();
-    await next();
-  };
-}
-
-/** Requests on connections that were kept open get this when the server stops. */
-function refuseWhen(stopping: AbortSignal): MiddlewareHandler {
-  return async (_, next) => {
-    if (stopping.aborted) {
-      const message = "The server stops; ask again when it has started anew";
-      throw openAiError(503, { message, code: "server_stopping" }, { connection: "close", "retry-after": "10" });
-    }
-    await next();
-  };
-}
-
 /** Those who watch a run would do so for ever; they come back when the server does. */
 function cutWhen(stopping: AbortSignal): MiddlewareHandler<ServerEnv> {
   return async (c, next) => {
@@ -177,14 +126,4 @@ function cutWhen(stopping: AbortSignal): MiddlewareHandler<ServerEnv> {
     outgoing.once("close", () => stopping.removeEventListener("abort", cut));
     await next();
   };
-}
-
-function notAllowed(c: Context, methods: readonly string[]): Response {
-  const allow = methods.join(", ");
-  const message = `${c.req.path.slice(0, 100)} is asked with ${allow}, not with ${c.req.method}`;
-  return openAiError(405, { message, code: "method_not_allowed" }, { allow }).getResponse();
-}
-
-function pathOf(c: Context): string {
-  return `${c.req.method} ${c.req.path.slice(0, 100)}`;
 }

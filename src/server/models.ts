@@ -43,6 +43,12 @@ const oneRoute = createRoute({
   },
 });
 
+const health = z.object({
+  status: z.literal("ok"),
+  model: z.string(),
+  review: z.literal(true).optional().openapi({ description: "There is a curation project to review." }),
+});
+
 const healthRoute = createRoute({
   method: "get",
   path: "/health",
@@ -50,14 +56,15 @@ const healthRoute = createRoute({
   responses: {
     200: {
       description: "It does",
-      content: { "application/json": { schema: z.object({ status: z.literal("ok"), model: z.string() }) } },
+      content: { "application/json": { schema: health } },
     },
     403: errorResponses[403],
     503: errorResponses[503],
   },
 });
 
-export function addModels(app: OpenAPIHono<ServerEnv>, service: Service): void {
+/** @param review whether there is a curation project to review */
+export function addModels(app: OpenAPIHono<ServerEnv>, service: Service, review: boolean): void {
   const { name, contextLength, tokensPerImage, embeddingSize } = service.engine.model;
   const card = {
     id: name,
@@ -73,7 +80,7 @@ export function addModels(app: OpenAPIHono<ServerEnv>, service: Service): void {
     checkModel(c.req.valid("param").model, service);
     return c.json(card, 200);
   });
-  app.openapi(healthRoute, (c) => c.json({ status: "ok" as const, model: name }, 200));
+  app.openapi(healthRoute, (c) => c.json({ status: "ok" as const, model: name, ...(review && { review }) }, 200));
 }
 
 /** @throws OpenAiError 404 if another model than the server's is asked for */

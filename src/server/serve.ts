@@ -5,16 +5,28 @@ import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { getRequestListener } from "@hono/node-server";
+import type { Hono } from "hono";
 import type { Engine } from "../chat/engine/engine.ts";
+import type { CurationStore } from "../curation/store.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { openAiError } from "./openai-error.ts";
+import { createReviewApp, type ReviewAppOptions } from "./review-app.ts";
+import type { ServerEnv } from "./service.ts";
 
-export interface ServerOptions extends Omit<AppOptions, "stopping" | "ended"> {
-  readonly engine: Engine;
+/** Where a server listens. */
+export interface Place {
   /** Default 127.0.0.1: programs of this machine only. */
   readonly host?: string;
   /** Default 8000; 0 takes a free one. */
   readonly port?: number;
+}
+
+export interface ServerOptions extends Omit<AppOptions, "stopping" | "ended">, Place {
+  readonly engine: Engine;
+}
+
+export interface ReviewServerOptions extends Omit<ReviewAppOptions, "stopping">, Place {
+  readonly store: CurationStore;
 }
 
 export interface RunningServer {
@@ -34,14 +46,27 @@ const idleCheckMs = 50;
 const farewellMs = 2000;
 
 /** @throws Error if the port is taken or the host unknown */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { engine, host = "127.0.0.1", port = 8000, ...rest } = options;
+export function startServer({ engine, ...options }: ServerOptions): Promise<RunningServer> {
+  return startApp(options, (more) => createApp(engine, { ...options, ...more }));
+}
+
+/** Starts a server that has no model. @throws Error if the port is taken or the host unknown */
+export function startReviewServer({ store, ...options }: ReviewServerOptions): Promise<RunningServer> {
+  return startApp(options, (more) => createReviewApp(store, { ...options, ...more }));
+}
+
+type Given = Required<Pick<AppOptions, "hosts" | "stopping" | "ended">>;
+
+async function startApp(
+  options: Place & Pick<AppOptions, "hosts">,
+  create: (given: Given) => Hono<ServerEnv>,
+): Promise<RunningServer> {
+  const { host = "127.0.0.1", port = 8000, hosts = namesOf(host) } = options;
   const stopping = new AbortController();
   const ended = new AbortController();
   // Each request listens, which is no leak.
   setMaxListeners(0, stopping.signal, ended.signal);
-  const hosts = rest.hosts ?? namesOf(host);
-  const app = createApp(engine, { ...rest, hosts, stopping: stopping.signal, ended: ended.signal });
+  const app = create({ hosts, stopping: stopping.signal, ended: ended.signal });
   const listener = getRequestListener(app.fetch, {
     // What no app sees: a request whose address or Host header makes no URL.
     errorHandler: () =>

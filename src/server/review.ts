@@ -1,0 +1,245 @@
+/** The review of a curation project over HTTP: pairs of picture and text, and what persons decide of them. */
+import { createHash } from "node:crypto";
+import { type Context, Hono } from "hono";
+import { z } from "zod";
+import { type Entry, type Picture, StaleVersionError, type Verdict, type Version } from "../curation/entry.ts";
+import type { ReviewDesk } from "../curation/review-desk.ts";
+import { filters, type Progress, select } from "../curation/selection.ts";
+import { agreementOf, type Standing, standingOf } from "../curation/standing.ts";
+import { invalidRequest } from "./failures.ts";
+import { limitBody } from "./frame.ts";
+import { openAiError } from "./openai-error.ts";
+import { shownPicture } from "./review-picture.ts";
+
+/** The answer to `GET /`. */
+export interface ReviewState {
+  /** Tells one project from another; decisions for one are never sent to another. */
+  readonly project: string;
+  readonly progress: Progress;
+}
+
+/** A pair in the answer to `GET /entries`. */
+export interface ListedPair {
+  readonly id: number;
+  readonly name: string;
+  readonly standing: Standing;
+  readonly edited: boolean;
+  /** Whether all persons decided alike; absent if fewer than two did. */
+  readonly agreement?: boolean;
+}
+
+/** All that is known of a picture and its text, but for where the picture's file is. */
+export interface Pair {
+  readonly id: number;
+  readonly name: string;
+  readonly standing: Standing;
+  readonly agreement?: boolean;
+  /** Oldest first; the last is the current one. */
+  readonly versions: readonly Version[];
+  /** The last word of the rules on the current text. */
+  readonly rules?: Verdict;
+  readonly persons: readonly Verdict[];
+}
+
+/** The answer to what was decided. */
+export interface Decided {
+  /** Undefined where there was nothing to undo. */
+  readonly pair?: Pair;
+  readonly progress: Progress;
+}
+
+const maxBodyBytes = 256 * 1024;
+const maxPage = 500;
+
+const name = z
+  .string()
+  .trim()
+  .min(1)
+  .max(80)
+  .refine((text) => !text.includes("\0"), "has a null character");
+const id = z.coerce.number().int().positive().max(Number.MAX_SAFE_INTEGER);
+const version = z.int().positive();
+const selection = { filter: z.enum(filters).default("unreviewed"), rule: z.string().max(200).optional() };
+
+const stateQuery = z.object({ reviewer: name.optional() });
+const listQuery = z.object({
+  ...selection,
+  offset: z.coerce.number().int().min(0).default(0),
+  limit: z.coerce.number().int().min(1).max(maxPage).default(100),
+});
+const turnQuery = z.object({
+  ...selection,
+  reviewer: name,
+  from: id.optional(),
+  backwards: z.stringbool().default(false),
+  /** Ids with commas between them. */
+  skip: z
+    .string()
+    .regex(/^(\d{1,15}(,\d{1,15})*)?$/)
+    .max(2000)
+    .default("")
+    .transform((text) => new Set(text.split(",").map(Number))),
+});
+const verdictBody = z.object({ reviewer: name, version, decision: z.enum(["keep", "drop"]) });
+const textBody = z.object({
+  reviewer: name,
+  version,
+  text: z
+    .string()
+    .max(20_000)
+    .refine((text) => text.trim() !== "", "is empty; drop the pair instead")
+    .refine((text) => !text.includes("\0"), "has a null character"),
+});
+const undoBody = z.object({
+  reviewer: name,
+  /** Only if this is what was done last, so that a request that is sent twice undoes once. */
+  only: z.object({ picture: version, kind: z.enum(["keep", "drop", "edit"]) }).optional(),
+});
+
+/**
+ * `GET /` says how far the review is, `GET /entries` lists the pairs of a filter, `GET /turn` gives a reviewer the next one,
+ * `GET /entries/:id` one with its history, and `GET /pictures/:id` its picture. `POST /entries/:id/verdict` keeps or drops,
+ * `POST /entries/:id/text` edits, `POST /undo` takes the reviewer's last action back. Who decides on a text that is no longer the
+ * current one gets status 409, and the pair as it is now in the field `current`.
+ */
+export function reviewApi(desk: ReviewDesk): Hono {
+  const { store } = desk;
+  const app = new Hono();
+  app.use(async (c, next) => {
+    await next();
+    if (!c.res.headers.has("cache-control")) c.header("cache-control", "no-store");
+  });
+  app.use(limitBody(maxBodyBytes));
+
+  app.get("/", (c) => {
+    const { reviewer } = parsed(stateQuery, c.req.query());
+    return c.json<ReviewState>({ project: projectOf(desk), progress: desk.progress(reviewer) });
+  });
+
+  app.get("/entries", (c) => {
+    const { offset, limit, ...chosen } = parsed(listQuery, c.req.query());
+    const found = select(desk.entries(), chosen);
+    return c.json({ total: found.length, entries: found.slice(offset, offset + limit).map(listed) });
+  });
+
+  app.get("/turn", (c) => {
+    const { filter, rule, ...how } = parsed(turnQuery, c.req.query());
+    const entry = desk.turn({ filter, rule }, how);
+    return c.json({ pair: entry && pairOf(entry) });
+  });
+
+  app.get("/entries/:id", (c) => {
+    const { reviewer } = parsed(stateQuery, c.req.query());
+    const entry = found(c);
+    if (reviewer !== undefined) desk.claim(entry.picture.id, reviewer);
+    return c.json({ pair: pairOf(entry) });
+  });
+
+  app.get("/pictures/:id", async (c) => {
+    const { picture } = found(c);
+    const tag = `"${picture.sha256}"`;
+    const headers = { etag: tag, "cache-control": "private, no-cache", "x-content-type-options": "nosniff" };
+    if (c.req.header("if-none-match") === tag) return c.body(null, 304, headers);
+    const { type, bytes } = await shownPicture(picture);
+    return c.body(new Uint8Array(bytes), 200, { ...headers, "content-type": type });
+  });
+
+  app.post("/entries/:id/verdict", async (c) => {
+    const { reviewer, version, decision } = parsed(verdictBody, await jsonOf(c));
+    const { picture } = ofPicture(found(c), version);
+    return decided(c, picture, reviewer, () => desk.judge(picture.id, version, decision, reviewer));
+  });
+
+  app.post("/entries/:id/text", async (c) => {
+    const { reviewer, version, text } = parsed(textBody, await jsonOf(c));
+    const { picture } = ofPicture(found(c), version);
+    return decided(c, picture, reviewer, () => desk.edit(picture.id, version, text, reviewer));
+  });
+
+  app.post("/undo", async (c) => {
+    const { reviewer, only } = parsed(undoBody, await jsonOf(c));
+    try {
+      const picture = desk.undo(reviewer, only);
+      const entry = picture === undefined ? undefined : store.entry(picture);
+      return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+    } catch (error) {
+      if (!(error instanceof StaleVersionError) || !error.current) throw error;
+      return stale(c, error, error.current.picture);
+    }
+  });
+
+  return app;
+
+  function found(c: Context): Entry {
+    const asked = id.safeParse(c.req.param("id"));
+    const entry = asked.success ? store.entry(asked.data) : undefined;
+    if (!entry) throw openAiError(404, { message: "The project has no such picture", code: "picture_not_found" });
+    return entry;
+  }
+
+  function ofPicture(entry: Entry, version: number): Entry {
+    if (store.versions(entry.picture.id).some((one) => one.id === version)) return entry;
+    throw openAiError(404, { message: "The picture has no such version of its text", code: "version_not_found" });
+  }
+
+  function decided(c: Context, { id }: Picture, reviewer: string, decide: () => void): Response {
+    try {
+      decide();
+    } catch (error) {
+      if (error instanceof StaleVersionError) return stale(c, error, id);
+      throw error;
+    }
+    const entry = store.entry(id);
+    return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+  }
+
+  function stale(c: Context, error: StaleVersionError, picture: number): Response {
+    const entry = store.entry(picture);
+    const { body } = openAiError(409, { message: error.message, code: "stale_version" });
+    return c.json({ ...body, current: entry && pairOf(entry) }, 409);
+  }
+
+  function pairOf(entry: Entry): Pair {
+    const { id, name } = entry.picture;
+    const agreement = agreementOf(entry);
+    return {
+      id,
+      name,
+      standing: standingOf(entry),
+      ...(agreement !== undefined && { agreement }),
+      versions: store.versions(id),
+      ...(entry.rules && { rules: entry.rules }),
+      persons: entry.persons,
+    };
+  }
+}
+
+function listed(entry: Entry): ListedPair {
+  const agreement = agreementOf(entry);
+  return {
+    id: entry.picture.id,
+    name: entry.picture.name,
+    standing: standingOf(entry),
+    edited: entry.current?.kind === "edited",
+    ...(agreement !== undefined && { agreement }),
+  };
+}
+
+/** A project is known by its first picture. */
+function projectOf(desk: ReviewDesk): string {
+  const first = desk.entries()[0]?.picture.sha256 ?? "";
+  return createHash("sha256").update(first).digest("hex").slice(0, 16);
+}
+
+async function jsonOf(c: Context): Promise<unknown> {
+  return c.req.json().catch(() => {
+    throw openAiError(400, { message: "The body should be JSON" });
+  });
+}
+
+/** @throws OpenAiError 400 that says what is wrong */
+function parsed<T>(schema: z.ZodType<T>, value: unknown): T {
+  const result = schema.safeParse(value);
+  if (!result.success) throw invalidRequest(result.error);
+  return result.data;
+}
