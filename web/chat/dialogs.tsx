@@ -1,9 +1,9 @@
 /** The dialogs of the chat, of which at most one is open. */
-import { useState } from "preact/hooks";
-import { apiKey } from "../backend/api-key.ts";
 import { Dialog } from "../shell/dialog.tsx";
+import { KeyForm } from "../shell/key-form.tsx";
 import { useWords } from "../shell/language.ts";
 import { useStore } from "../shell/store.ts";
+import { shellWords } from "../shell/words.ts";
 import { useChatApp } from "./chat-app.ts";
 import { examples } from "./examples.ts";
 import { SettingsForm } from "./settings-form.tsx";
@@ -11,6 +11,7 @@ import { chatWords } from "./words.ts";
 
 export function ChatDialogs() {
   const t = useWords(chatWords);
+  const shell = useWords(shellWords);
   const app = useChatApp();
   const open = useStore(app.dialog);
   const close = () => app.dialog.set(undefined);
@@ -29,9 +30,13 @@ export function ChatDialogs() {
     );
   }
   if (open === "key") {
+    const tryKey = async () => {
+      await app.connect();
+      return app.connection.value.kind === "ready";
+    };
     return (
-      <Dialog title={t.keyTitle} onClose={close}>
-        <KeyForm onDone={close} />
+      <Dialog title={shell.keyTitle} onClose={close}>
+        <KeyForm tryKey={tryKey} onDone={close} />
       </Dialog>
     );
   }
@@ -75,46 +80,5 @@ function Help() {
         ))}
       </ul>
     </div>
-  );
-}
-
-function KeyForm({ onDone }: { onDone: () => void }) {
-  const t = useWords(chatWords);
-  const app = useChatApp();
-  const connection = useStore(app.connection);
-  const [key, setKey] = useState("");
-  const [tried, setTried] = useState(false);
-  const refused = tried && connection.kind === "problem" && connection.problem.kind === "key";
-  return (
-    <form
-      onSubmit={async (event) => {
-        event.preventDefault();
-        apiKey.set(key.trim() || undefined);
-        await app.connect();
-        setTried(true);
-        if (app.connection.value.kind === "ready") onDone();
-      }}
-    >
-      <p>{t.keyNote}</p>
-      <input
-        data-first
-        type="password"
-        autocomplete="off"
-        aria-label={t.keyTitle}
-        aria-invalid={refused}
-        value={key}
-        onInput={(event) => setKey(event.currentTarget.value)}
-      />
-      {refused && (
-        <p class="wrong" role="alert">
-          {t.keyWrong}
-        </p>
-      )}
-      <div class="row">
-        <button type="submit" class="button accent" disabled={key.trim() === ""}>
-          {t.keySave}
-        </button>
-      </div>
-    </form>
   );
 }

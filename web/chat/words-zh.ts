@@ -115,10 +115,6 @@ export const chinese: ChatWords = {
   startingModel: "正在启动模型…",
   connectionLost: "未连接",
   retrying: "页面会持续重试。",
-  keyTitle: "API 密钥",
-  keyNote: "服务器只接受持有密钥的人。密钥只留在此标签页中，关闭后即忘记。",
-  keyWrong: "服务器不接受这个密钥。",
-  keySave: "使用此密钥",
   help: "帮助",
   shortcuts: "键盘",
   keys: {

@@ -124,11 +124,6 @@ const en = {
   startingModel: "Starting the model…",
   connectionLost: "No connection",
   retrying: "This page keeps trying.",
-  keyTitle: "API key",
-  keyNote:
-    "The server takes only those who have its key. It stays in this tab, and is forgotten when the tab is closed.",
-  keyWrong: "The server does not take this key.",
-  keySave: "Use this key",
   // Help
   help: "Help",
   shortcuts: "Keyboard",

@@ -3,12 +3,12 @@ import { Store } from "./store.ts";
 
 export type Route =
   /** A chat; without an id, a new one. */
-  { readonly page: "chat"; readonly id?: string } | { readonly page: "training" };
+  { readonly page: "chat"; readonly id?: string } | { readonly page: "training" } | { readonly page: "review" };
 
 /** The route of an address' hash; a new chat if it names no page. */
 export function parseRoute(hash: string): Route {
   const [page, id] = hash.replace(/^#?\/?/, "").split("/");
-  if (page === "training") return { page: "training" };
+  if (page === "training" || page === "review") return { page };
   return page === "chat" && id && /^[\w-]+$/.test(id) ? { page: "chat", id } : { page: "chat" };
 }
 

@@ -6,17 +6,15 @@ import { Dialog } from "./dialog.tsx";
 import { Icon, type IconName } from "./icons.tsx";
 import { type Language, language, languages, useWords } from "./language.ts";
 import { Mark } from "./mark.tsx";
-import { type Route, route, routeHash } from "./router.ts";
+import { route, routeHash } from "./router.ts";
+import { type Section, sections } from "./sections.ts";
 import { sideOpen } from "./side.ts";
 import { useStore } from "./store.ts";
 import { type Theme, theme, themes } from "./theme.ts";
 import { Toasts } from "./toasts.tsx";
 import { shellWords } from "./words.ts";
 
-const sections: readonly { readonly page: Route["page"]; readonly icon: IconName }[] = [
-  { page: "chat", icon: "chat" },
-  { page: "training", icon: "curve" },
-];
+const icons: Readonly<Record<Section, IconName>> = { chat: "chat", training: "curve", review: "review" };
 
 const themeIcons: Readonly<Record<Theme, IconName>> = { system: "screen", light: "sun", dark: "moon" };
 
@@ -24,21 +22,22 @@ const themeIcons: Readonly<Record<Theme, IconName>> = { system: "screen", light:
 export function Shell({ side, children }: { side?: ComponentChildren; children: ComponentChildren }) {
   const t = useWords(shellWords);
   const here = useStore(route);
+  const offered = useStore(sections);
   useEffect(() => sideOpen.set(false), [here]);
   const sideContent = (
     <>
-      <a class="brand" href={routeHash({ page: "chat" })}>
+      <a class="brand" href={routeHash({ page: offered[0] ?? "chat" })}>
         <Mark />
         <span>minigpt4</span>
       </a>
       <nav class="sections" aria-label={t.sections}>
-        {sections.map(({ page, icon }) => (
+        {offered.map((page) => (
           <a
             key={page}
             href={`#/${page === "chat" ? "" : page}`}
             aria-current={here.page === page ? "page" : undefined}
           >
-            <Icon name={icon} />
+            <Icon name={icons[page]} />
             {t[page]}
           </a>
         ))}

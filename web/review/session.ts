@@ -1,0 +1,314 @@
+/** A reviewer's way through the pairs: which is shown, what comes next, and what becomes of their decisions. */
+
+import type { VersionKind } from "../../src/curation/entry.ts";
+import type { Progress, Selection } from "../../src/curation/selection.ts";
+import { Store } from "../shell/store.ts";
+import { type Decided, type Pair, type ReviewApi, ReviewError } from "./api.ts";
+import { type Conflict, type EditItem, type Item, type Kept, Outbox } from "./outbox.ts";
+
+export type Shown =
+  | { readonly kind: "loading" }
+  | { readonly kind: "pair"; readonly pair: Pair; readonly editing?: string }
+  /** Nothing more is in the selection. */
+  | { readonly kind: "end" }
+  | { readonly kind: "problem"; readonly problem: "away" | "key" | "refused"; readonly message: string };
+
+/** What the reviewer should hear of, beside what they see. */
+export type Notice =
+  | { readonly kind: "undone" | "nothing" | "overtaken" }
+  | { readonly kind: "refused"; readonly message: string }
+  | { readonly kind: "discarded"; readonly picture: number; readonly text: string };
+
+/** Pairs that are fetched before they are needed. */
+const ahead = 2;
+const retryAfter = 3000;
+
+export class ReviewSession {
+  readonly shown = new Store<Shown>({ kind: "loading" });
+  readonly progress = new Store<Progress | undefined>(undefined);
+  readonly selection = new Store<Selection>({ filter: "unreviewed" });
+  readonly conflicts = new Store<readonly Conflict[]>([]);
+  readonly outbox: Outbox;
+  /** Called with pairs that will soon be shown. */
+  soon: (pair: Pair) => void = () => {};
+  notify: (notice: Notice) => void = () => {};
+  readonly #api: ReviewApi;
+  readonly #reviewer: string;
+  #ahead: Pair[] = [];
+  /** Ids of pairs that were shown before this one. */
+  #before: number[] = [];
+  #done: { readonly picture: number; readonly kind: "keep" | "drop" | "edit" }[] = [];
+  /** Counts what is shown, so that an answer that comes too late shows nothing. */
+  #turn = 0;
+  #filling = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(api: ReviewApi, reviewer: string, kept?: Kept) {
+    this.#api = api;
+    this.#reviewer = reviewer;
+    this.outbox = new Outbox(
+      (path, body) => api.post(path, body),
+      {
+        sent: (item, answer) => this.#sent(item, answer),
+        stale: (conflict) => this.conflicts.update((all) => [...all, conflict]),
+        undoStale: (now) => {
+          this.notify({ kind: "overtaken" });
+          if (now) this.#showAnother(now);
+        },
+        refused: (_, message) => this.notify({ kind: "refused", message }),
+      },
+      kept,
+    );
+  }
+
+  /** Begins, or goes on when a problem may be over. */
+  async open(): Promise<void> {
+    await this.#attempt(async () => {
+      await this.refresh();
+      return this.#next();
+    });
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#turn++;
+    this.outbox.close();
+  }
+
+  /** Asks how far the review is, and whether the pair that is shown has changed. */
+  async refresh(): Promise<void> {
+    const { project, progress } = await this.#api.state(this.#reviewer);
+    this.progress.set(progress);
+    this.outbox.open(project);
+    const { value } = this.shown;
+    if (value.kind !== "pair" || value.editing !== undefined || this.outbox.pictures.includes(value.pair.id)) return;
+    const pair = await this.#api.pair(value.pair.id, this.#reviewer);
+    if (this.shown.value === value && JSON.stringify(pair) !== JSON.stringify(value.pair)) {
+      this.shown.set({ kind: "pair", pair });
+    }
+  }
+
+  async choose(selection: Selection): Promise<void> {
+    this.selection.set(selection);
+    this.#ahead = [];
+    this.#before = [];
+    await this.#attempt(() => this.#next());
+  }
+
+  /** Shows a pair of the list. */
+  async go(id: number): Promise<void> {
+    this.#leave();
+    this.#ahead = [];
+    await this.#attempt(() => this.#api.pair(id, this.#reviewer));
+  }
+
+  async next(): Promise<void> {
+    const from = this.#leave();
+    const ready = this.#ahead.shift();
+    if (ready) this.#show(ready);
+    else await this.#attempt(() => this.#next(from));
+  }
+
+  /** Back to the pair that was shown before, or that stands before this one in the selection. */
+  async previous(): Promise<void> {
+    const { value } = this.shown;
+    const here = value.kind === "pair" ? value.pair : undefined;
+    const id = this.#before.pop();
+    await this.#attempt(
+      () => (id === undefined ? this.#next(here?.id, true) : this.#api.pair(id, this.#reviewer)),
+      (pair) => {
+        if (here && pair) this.#ahead.unshift(here);
+        return pair ?? here;
+      },
+    );
+  }
+
+  /** Keeps or drops the pair that is shown, and goes on. */
+  async decide(kind: "keep" | "drop"): Promise<void> {
+    const { value } = this.shown;
+    const current = value.kind === "pair" ? value.pair.versions.at(-1) : undefined;
+    if (value.kind !== "pair" || !current) return;
+    const { id } = value.pair;
+    this.outbox.add({ kind, picture: id, version: current.id, text: current.text }, this.#reviewer);
+    this.#done.push({ picture: id, kind });
+    await this.next();
+  }
+
+  edit(draft?: string): void {
+    const { value } = this.shown;
+    if (value.kind !== "pair") return;
+    this.shown.set({ ...value, editing: draft ?? value.pair.versions.at(-1)?.text ?? "" });
+  }
+
+  /** Leaves the editor. @param draft what was written and is not wanted */
+  leaveEdit(draft?: string): void {
+    const { value } = this.shown;
+    if (value.kind !== "pair") return;
+    this.shown.set({ kind: "pair", pair: value.pair });
+    if (draft !== undefined && draft !== value.pair.versions.at(-1)?.text) {
+      this.notify({ kind: "discarded", picture: value.pair.id, text: draft });
+    }
+  }
+
+  /** Opens the editor again with what was not wanted. */
+  async bringBack(picture: number, text: string): Promise<void> {
+    const { value } = this.shown;
+    if (value.kind !== "pair" || value.pair.id !== picture) await this.go(picture);
+    this.edit(text);
+  }
+
+  /** Makes `text` the current one, and stays. */
+  save(text: string): void {
+    const { value } = this.shown;
+    const current = value.kind === "pair" ? value.pair.versions.at(-1) : undefined;
+    if (value.kind !== "pair" || !current || text.trim() === "") return;
+    if (text === current.text) {
+      this.leaveEdit();
+      return;
+    }
+    const { pair } = value;
+    const item = this.outbox.add({ kind: "edit", picture: pair.id, version: current.id, text }, this.#reviewer);
+    this.#done.push({ picture: pair.id, kind: "edit" });
+    this.shown.set({ kind: "pair", pair: withEdit(pair, item as EditItem) });
+  }
+
+  undo(): void {
+    const only = this.#done.pop();
+    this.outbox.add({ kind: "undo", ...(only && { only }) }, this.#reviewer);
+  }
+
+  /**
+   * Ends the first conflict.
+   * @param how "theirs": a decision holds for the other's text, an edit is given up; "mine": the own text is put in the place of the
+   * other's, with what was decided on it; "edit": the own text is in the editor; "look": the pair is shown
+   */
+  settle(how: "theirs" | "mine" | "edit" | "look"): void {
+    const [conflict] = this.conflicts.value;
+    const current = conflict?.now.versions.at(-1);
+    if (!conflict || !current) return;
+    const { item, then, now } = conflict;
+    const { picture } = item;
+    const verdict = item.kind === "edit" ? then?.kind : item.kind;
+    if (how === "theirs" && item.kind !== "edit") {
+      this.outbox.add({ kind: item.kind, picture, version: current.id, text: current.text }, this.#reviewer);
+    } else if (how === "mine") {
+      const edit = this.outbox.add({ kind: "edit", picture, version: current.id, text: item.text }, this.#reviewer);
+      if (verdict) {
+        this.outbox.add({ kind: verdict, picture, version: edit.id, text: item.text }, this.#reviewer);
+      }
+    }
+    this.outbox.settle(conflict);
+    this.conflicts.update((all) => all.filter((other) => other !== conflict));
+    if (how === "mine" || (how === "theirs" && item.kind !== "edit")) return;
+    this.#showAnother(now);
+    if (how === "edit") this.edit(item.text);
+  }
+
+  #sent(item: Item, { pair, progress }: Decided): void {
+    this.progress.set(progress);
+    if (item.kind === "undo") {
+      this.notify({ kind: pair ? "undone" : "nothing" });
+      if (pair) this.#showAnother(pair);
+      return;
+    }
+    const { value } = this.shown;
+    if (!pair || value.kind !== "pair" || value.pair.id !== pair.id) return;
+    // What was decided since is not in the answer yet.
+    if (this.outbox.pictures.includes(pair.id)) return;
+    this.shown.set({ ...value, pair });
+  }
+
+  /** Shows a pair now; the one that was shown comes next. */
+  #showAnother(pair: Pair): void {
+    const { value } = this.shown;
+    this.#ahead = this.#ahead.filter(({ id }) => id !== pair.id);
+    if (value.kind === "pair" && value.pair.id !== pair.id) this.#ahead.unshift(value.pair);
+    this.#before = this.#before.filter((id) => id !== pair.id);
+    this.#show(pair);
+  }
+
+  #leave(): number | undefined {
+    const { value } = this.shown;
+    if (value.kind !== "pair") return this.#before.at(-1);
+    this.#before.push(value.pair.id);
+    return value.pair.id;
+  }
+
+  #show(pair: Pair): void {
+    this.#turn++;
+    clearTimeout(this.#timer);
+    this.shown.set({ kind: "pair", pair });
+    void this.#fill();
+  }
+
+  /** The pair after (or before) another, but for those that are shown, about to be shown, or decided. */
+  #next(from?: number, backwards = false): Promise<Pair | undefined> {
+    const { value } = this.shown;
+    const shown = value.kind === "pair" ? [value.pair] : [];
+    const known = [...[...shown, ...this.#ahead].map(({ id }) => id), ...this.outbox.pictures];
+    return this.#api.turn(this.selection.value, {
+      reviewer: this.#reviewer,
+      ...(from !== undefined && { from }),
+      ...(backwards && { backwards }),
+      skip: [...new Set(known)].slice(0, 100),
+    });
+  }
+
+  /**
+   * Shows what is fetched, or why that is not possible; while nobody answers it is tried again.
+   * @param then is given the pair, and says which is shown
+   */
+  async #attempt(
+    fetchPair: () => Promise<Pair | undefined>,
+    then: (pair: Pair | undefined) => Pair | undefined = (pair) => pair,
+  ): Promise<void> {
+    const turn = ++this.#turn;
+    clearTimeout(this.#timer);
+    try {
+      const fetched = await fetchPair();
+      if (turn !== this.#turn) return;
+      const pair = then(fetched);
+      if (pair) this.#show(pair);
+      else this.shown.set({ kind: "end" });
+    } catch (cause) {
+      if (turn !== this.#turn) return;
+      if (!(cause instanceof ReviewError)) throw cause;
+      const problem = cause.kind === "stale" ? "refused" : cause.kind;
+      this.shown.set({ kind: "problem", problem, message: cause.message });
+      if (problem === "away") this.#timer = setTimeout(() => this.#attempt(fetchPair, then), retryAfter);
+    }
+  }
+
+  /** Fetches the pairs that come after the one that is shown. */
+  async #fill(): Promise<void> {
+    if (this.#filling) return;
+    this.#filling = true;
+    try {
+      while (this.#ahead.length < ahead) {
+        const { value } = this.shown;
+        const last = this.#ahead.at(-1) ?? (value.kind === "pair" ? value.pair : undefined);
+        const selection = this.selection.value;
+        const pair = await this.#next(last?.id);
+        if (!pair || selection !== this.selection.value) break;
+        const { value: now } = this.shown;
+        if (now.kind === "pair" && now.pair.id === pair.id) continue;
+        this.#ahead.push(pair);
+        this.soon(pair);
+      }
+    } catch (cause) {
+      // It is tried again when the next pair is wanted.
+      if (!(cause instanceof ReviewError)) throw cause;
+    } finally {
+      this.#filling = false;
+    }
+  }
+}
+
+/** The pair as it will be when the edit has arrived. */
+function withEdit(pair: Pair, { id, version: parent, text, reviewer: author, picture }: EditItem): Pair {
+  const kind: VersionKind = "edited";
+  return {
+    ...pair,
+    versions: [...pair.versions, { id, picture, parent, kind, text, author, details: {}, madeAt: Date.now() }],
+  };
+}
