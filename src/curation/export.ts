@@ -18,7 +18,7 @@ export interface ExportOptions {
   onProgress?(done: number, total: number): void;
 }
 
-export interface RefusedPicture {
+interface RefusedPicture {
   /** Id and name of the picture. */
   readonly picture: number;
   readonly name: string;
@@ -41,7 +41,7 @@ export interface ExportReport {
 const files = { captions: "filter_cap.json", images: "image", provenance: "provenance.jsonl" } as const;
 
 /** Nobody has written to a folder for so long: who began it was killed (milliseconds). */
-const abandonedAfter = 600_000;
+const abandonedAfter = 120_000;
 
 /**
  * Writes a data set that `openDataset` and the original project read. It is written beside `folder` and then takes its place: what was
