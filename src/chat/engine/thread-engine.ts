@@ -134,8 +134,6 @@ async function startThread(start: Start): Promise<Started> {
       else if (message.kind === "broken") reject(errorFrom(message.error));
     });
   });
-  // A thread that has nothing to do keeps no process alive.
-  worker.unref();
   const engine = new PortEngine(
     model,
     {
@@ -144,6 +142,8 @@ async function startThread(start: Start): Promise<Started> {
     },
     (busy) => (busy ? worker.ref() : worker.unref()),
   );
+  // A thread that has nothing to do keeps no process alive; whoever begins to listen to it does, so that this comes last.
+  worker.unref();
   return { worker, engine };
 }
 

@@ -105,6 +105,14 @@ test.each([0, 3, 11])("a process can end in the midst of an answer, %d ms after 
   expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
 });
 
+test.each([0, 2])("an engine that was not released, after %d answers, keeps no process alive", (questions) => {
+  const script = join(import.meta.dirname, "forget.ts");
+  const { status, signal } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${questions}`], {
+    timeout: 50_000,
+  });
+  expect({ status, signal }).toEqual({ status: 0, signal: null });
+});
+
 test("a folder that is no model is refused with its reason", async () => {
   await expect(ThreadEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
 });
