@@ -11,7 +11,7 @@ import type { CurationStore } from "./store.ts";
 /** What failures of this step are noted as. */
 export const describeStep = "describe";
 /** Pictures that are described at once, which the engine batches as far as its memory allows. */
-export const parallelByDefault = 16;
+const parallelByDefault = 16;
 /** So often a picture is tried. */
 export const triesByDefault = 3;
 

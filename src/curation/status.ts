@@ -7,13 +7,13 @@ import { agreementOf, type Standing, standingOf } from "./standing.ts";
 import type { CurationStore } from "./store.ts";
 
 /** Pictures that went into a step and came out of it. */
-export interface StepCounts {
+interface StepCounts {
   readonly in: number;
   readonly out: number;
 }
 
 /** What one model wrote, or one person. */
-export interface AuthorCounts {
+interface AuthorCounts {
   readonly author: string;
   readonly kind: VersionKind;
   readonly texts: number;
@@ -23,7 +23,7 @@ export interface AuthorCounts {
   readonly seconds: number;
 }
 
-export interface PersonCounts {
+interface PersonCounts {
   readonly person: string;
   readonly kept: number;
   readonly dropped: number;

@@ -14,7 +14,7 @@ import { createReviewApp, type ReviewAppOptions } from "./review-app.ts";
 import type { ServerEnv } from "./service.ts";
 
 /** Where a server listens. */
-export interface Place {
+interface Place {
   /** Default 127.0.0.1: programs of this machine only. */
   readonly host?: string;
   /** Default 8000; 0 takes a free one. */
