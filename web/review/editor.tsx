@@ -1,34 +1,25 @@
-/** Changing a text: Ctrl+Enter saves, Esc leaves. */
-import { useEffect, useRef, useState } from "preact/hooks";
+/** Changing a text: Ctrl+Enter saves, Esc leaves. Its buttons stand in the foot of the page, as those of decisions do. */
+import { useEffect, useRef } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { reviewWords } from "./words.ts";
 
 interface Properties {
-  readonly text: string;
-  readonly onSave: (text: string) => void;
-  readonly onLeave: (draft: string) => void;
+  readonly draft: string;
+  readonly onInput: (draft: string) => void;
+  readonly onSave: () => void;
+  readonly onLeave: () => void;
 }
 
-export function Editor({ text, onSave, onLeave }: Properties) {
+export function Editor({ draft, onInput, onSave, onLeave }: Properties) {
   const t = useWords(reviewWords);
-  const [draft, setDraft] = useState(text);
   const field = useRef<HTMLTextAreaElement>(null);
-  const empty = draft.trim() === "";
+  const empty = isEmpty(draft);
   useEffect(() => {
     field.current?.focus();
     field.current?.setSelectionRange(0, 0);
   }, []);
-  const save = () => {
-    if (!empty) onSave(draft);
-  };
   return (
-    <form
-      class="review-editor"
-      onSubmit={(event) => {
-        event.preventDefault();
-        save();
-      }}
-    >
+    <div class="review-editor">
       <textarea
         ref={field}
         aria-label={t.text}
@@ -36,11 +27,11 @@ export function Editor({ text, onSave, onLeave }: Properties) {
         maxLength={20_000}
         dir="auto"
         value={draft}
-        onInput={({ currentTarget }) => setDraft(currentTarget.value)}
+        onInput={({ currentTarget }) => onInput(currentTarget.value)}
         onKeyDown={(event) => {
           if (event.isComposing) return;
-          if (event.key === "Escape") onLeave(draft);
-          else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+          if (event.key === "Escape") onLeave();
+          else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) onSave();
           else return;
           event.preventDefault();
         }}
@@ -50,16 +41,26 @@ export function Editor({ text, onSave, onLeave }: Properties) {
           {t.emptyText}
         </p>
       )}
-      <div class="review-actions editing">
-        <button type="button" class="button" aria-label={t.cancel} onClick={() => onLeave(draft)}>
-          <span>{t.cancel}</span>
-          <kbd>Esc</kbd>
-        </button>
-        <button type="submit" class="button accent" aria-label={t.save} disabled={empty}>
-          <span>{t.save}</span>
-          <kbd>Ctrl ↵</kbd>
-        </button>
-      </div>
-    </form>
+    </div>
   );
+}
+
+export function EditorActions({ draft, onSave, onLeave }: Omit<Properties, "onInput">) {
+  const t = useWords(reviewWords);
+  return (
+    <div class="review-actions editing" role="toolbar" aria-label={t.edit}>
+      <button type="button" class="button" aria-label={t.cancel} onClick={onLeave}>
+        <span>{t.cancel}</span>
+        <kbd>Esc</kbd>
+      </button>
+      <button type="button" class="button accent keep" aria-label={t.save} disabled={isEmpty(draft)} onClick={onSave}>
+        <span>{t.save}</span>
+        <kbd>Ctrl ↵</kbd>
+      </button>
+    </div>
+  );
+}
+
+function isEmpty(draft: string): boolean {
+  return draft.trim() === "";
 }

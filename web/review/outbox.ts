@@ -42,7 +42,7 @@ type WithoutCommon<T> = Omit<T, keyof Common>;
 export interface Conflict {
   readonly item: VerdictItem | EditItem;
   /** What the reviewer decided on their edited text. */
-  readonly then?: VerdictItem;
+  readonly verdict?: VerdictItem;
   /** All that waits for how this is settled. */
   readonly items: readonly Item[];
   readonly now: Pair;
@@ -81,7 +81,7 @@ export class Outbox {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #lastId = 0;
 
-  constructor(post: Post, events: OutboxEvents, kept?: Kept, retryAfter = 3000) {
+  constructor(post: Post, events: OutboxEvents, kept: Kept | undefined, retryAfter: number) {
     this.#post = post;
     this.#events = events;
     this.#kept = kept;
@@ -156,9 +156,9 @@ export class Outbox {
     this.#items = this.#items.filter((other) => !items.includes(other));
     const stale = kind === "stale" && current;
     if (stale && item.kind !== "undo" && !items.some((other) => other.kind === "undo")) {
-      const then = items.find((other): other is VerdictItem => other.kind === "keep" || other.kind === "drop");
+      const verdict = items.find((other): other is VerdictItem => other.kind === "keep" || other.kind === "drop");
       const latest = items.findLast((other): other is EditItem => other.kind === "edit");
-      this.#events.stale({ item: latest ?? item, ...(latest && then && { then }), items, now: current });
+      this.#events.stale({ item: latest ?? item, ...(latest && verdict && { verdict }), items, now: current });
       return;
     }
     this.settle({ items });

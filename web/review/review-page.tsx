@@ -9,7 +9,7 @@ import { useStore } from "../shell/store.ts";
 import { toast } from "../shell/toasts.tsx";
 import { Actions } from "./actions.tsx";
 import { ConflictDialog } from "./conflict-dialog.tsx";
-import { Editor } from "./editor.tsx";
+import { Editor, EditorActions } from "./editor.tsx";
 import { FilterChoice } from "./filter-choice.tsx";
 import { PairHead, PictureView, TextView } from "./pair-view.tsx";
 import { ProgressLine } from "./progress-line.tsx";
@@ -109,33 +109,45 @@ function Body({ session, shown }: { session: ReviewSession; shown: Shown }) {
       </div>
     );
   }
-  const editing = shown.kind === "pair" ? shown.editing : undefined;
+  if (shown.kind === "pair") return <ShownPair key={shown.pair.id} session={session} shown={shown} />;
   return (
     <>
-      {shown.kind === "pair" ? (
-        <article class="review-pair" key={shown.pair.id}>
-          <PictureView pair={shown.pair} />
-          {/* biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it */}
-          <section class="review-text" aria-label={t.text} tabIndex={0}>
-            <PairHead pair={shown.pair} />
-            {editing === undefined ? (
-              <TextView pair={shown.pair} />
-            ) : (
-              <Editor
-                text={editing}
-                onSave={(text) => {
-                  session.save(text);
-                  announce(t.nowSaved);
-                }}
-                onLeave={(draft) => session.leaveEdit(draft)}
-              />
-            )}
-          </section>
-        </article>
+      <Instead session={session} shown={shown} />
+      <Actions session={session} hasPair={false} />
+    </>
+  );
+}
+
+function ShownPair({ session, shown }: { session: ReviewSession; shown: Extract<Shown, { kind: "pair" }> }) {
+  const t = useWords(reviewWords);
+  const { pair, editing } = shown;
+  const [written, setWritten] = useState<string>();
+  useEffect(() => setWritten(undefined), [editing]);
+  const draft = written ?? editing ?? "";
+  const save = () => {
+    session.save(draft);
+    announce(t.nowSaved);
+  };
+  const leave = () => session.leaveEdit(draft);
+  return (
+    <>
+      <article class="review-pair">
+        <PictureView pair={pair} />
+        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it */}
+        <section class="review-text" aria-label={t.text} tabIndex={0}>
+          <PairHead pair={pair} />
+          {editing === undefined ? (
+            <TextView pair={pair} />
+          ) : (
+            <Editor draft={draft} onInput={setWritten} onSave={save} onLeave={leave} />
+          )}
+        </section>
+      </article>
+      {editing === undefined ? (
+        <Actions session={session} hasPair />
       ) : (
-        <Instead session={session} shown={shown} />
+        <EditorActions draft={draft} onSave={save} onLeave={leave} />
       )}
-      {editing === undefined && <Actions session={session} hasPair={shown.kind === "pair"} />}
     </>
   );
 }

@@ -21,7 +21,6 @@ export type Notice =
 
 /** Pairs that are fetched before they are needed. */
 const ahead = 2;
-const retryAfter = 3000;
 
 export class ReviewSession {
   readonly shown = new Store<Shown>({ kind: "loading" });
@@ -34,6 +33,7 @@ export class ReviewSession {
   notify: (notice: Notice) => void = () => {};
   readonly #api: ReviewApi;
   readonly #reviewer: string;
+  readonly #retryAfter: number;
   #ahead: Pair[] = [];
   /** Ids of pairs that were shown before this one. */
   #before: number[] = [];
@@ -43,8 +43,14 @@ export class ReviewSession {
   #filling = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(api: ReviewApi, reviewer: string, kept?: Kept) {
+  /** @param options.kept where decisions outlast the page @param options.retryAfter milliseconds */
+  constructor(
+    api: ReviewApi,
+    reviewer: string,
+    { kept, retryAfter = 3000 }: { readonly kept?: Kept | undefined; readonly retryAfter?: number } = {},
+  ) {
     this.#api = api;
+    this.#retryAfter = retryAfter;
     this.#reviewer = reviewer;
     this.outbox = new Outbox(
       (path, body) => api.post(path, body),
@@ -58,6 +64,7 @@ export class ReviewSession {
         refused: (_, message) => this.notify({ kind: "refused", message }),
       },
       kept,
+      retryAfter,
     );
   }
 
@@ -103,10 +110,24 @@ export class ReviewSession {
   }
 
   async next(): Promise<void> {
+    const { value } = this.shown;
+    const here = value.kind === "pair" ? value.pair : undefined;
+    const { filter } = this.selection.value;
+    // Where pairs leave the selection when they are decided, the last one that is left stays.
+    const stays = here && (filter === "unreviewed" || filter === "ruled");
+    await this.#advance(stays ? here : undefined);
+  }
+
+  /** @param last what is shown where nothing more is in the selection */
+  async #advance(last?: Pair): Promise<void> {
     const from = this.#leave();
     const ready = this.#ahead.shift();
     if (ready) this.#show(ready);
-    else await this.#attempt(() => this.#next(from));
+    else
+      await this.#attempt(
+        () => this.#next(from),
+        (pair) => pair ?? last,
+      );
   }
 
   /** Back to the pair that was shown before, or that stands before this one in the selection. */
@@ -131,7 +152,7 @@ export class ReviewSession {
     const { id } = value.pair;
     this.outbox.add({ kind, picture: id, version: current.id, text: current.text }, this.#reviewer);
     this.#done.push({ picture: id, kind });
-    await this.next();
+    await this.#advance();
   }
 
   edit(draft?: string): void {
@@ -186,9 +207,9 @@ export class ReviewSession {
     const [conflict] = this.conflicts.value;
     const current = conflict?.now.versions.at(-1);
     if (!conflict || !current) return;
-    const { item, then, now } = conflict;
+    const { item, now } = conflict;
     const { picture } = item;
-    const verdict = item.kind === "edit" ? then?.kind : item.kind;
+    const verdict = item.kind === "edit" ? conflict.verdict?.kind : item.kind;
     if (how === "theirs" && item.kind !== "edit") {
       this.outbox.add({ kind: item.kind, picture, version: current.id, text: current.text }, this.#reviewer);
     } else if (how === "mine") {
@@ -244,7 +265,7 @@ export class ReviewSession {
   /** The pair after (or before) another, but for those that are shown, about to be shown, or decided. */
   #next(from?: number, backwards = false): Promise<Pair | undefined> {
     const { value } = this.shown;
-    const shown = value.kind === "pair" ? [value.pair] : [];
+    const shown = value.kind === "pair" && from !== undefined ? [value.pair] : [];
     const known = [...[...shown, ...this.#ahead].map(({ id }) => id), ...this.outbox.pictures];
     return this.#api.turn(this.selection.value, {
       reviewer: this.#reviewer,
@@ -275,7 +296,7 @@ export class ReviewSession {
       if (!(cause instanceof ReviewError)) throw cause;
       const problem = cause.kind === "stale" ? "refused" : cause.kind;
       this.shown.set({ kind: "problem", problem, message: cause.message });
-      if (problem === "away") this.#timer = setTimeout(() => this.#attempt(fetchPair, then), retryAfter);
+      if (problem === "away") this.#timer = setTimeout(() => this.#attempt(fetchPair, then), this.#retryAfter);
     }
   }
 

@@ -22,7 +22,7 @@ export function useSession(): ReviewSession | undefined {
 function sessionOf(name: string): ReviewSession {
   if (open?.name === name) return open.session;
   open?.session.close();
-  const session = new ReviewSession(api, name, storage());
+  const session = new ReviewSession(api, name, { kept: storage() });
   session.soon = ({ id }) => void pictures.url(id).catch(() => {});
   open = { name, session };
   void session.open();

@@ -1,0 +1,248 @@
+/** A reviewer's way through the pairs, against the real server: decisions, conflicts, and what happens while nobody answers. */
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { startReviewServer } from "../../src/server/serve.ts";
+import { ReviewApi } from "../../web/review/api.ts";
+import type { Kept } from "../../web/review/outbox.ts";
+import { type Notice, ReviewSession } from "../../web/review/session.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
+import { reviewedProject } from "../curation/reviewed.ts";
+import { until } from "../server/running.ts";
+
+const folder = temporaryFolder();
+let count = 0;
+
+/** A project of as many pairs, its server, and a network that can be cut. */
+async function stage(texts: readonly string[]) {
+  const { store } = reviewedProject(join(folder, String(count++)), texts);
+  const server = await startReviewServer({ port: 0, store });
+  onTestFinished(() => server.close(0));
+  const network = { up: true, answersGetLost: false };
+  const get: typeof fetch = async (...how) => {
+    if (!network.up) throw new TypeError("no network");
+    const response = await fetch(...how);
+    if (network.answersGetLost) throw new TypeError("no network");
+    return response;
+  };
+  const api = new ReviewApi(`${server.url}/api/review`, get);
+  const review = (name: string, kept?: Kept) => {
+    const session = new ReviewSession(api, name, { kept, retryAfter: 50 });
+    const notices: Notice["kind"][] = [];
+    session.notify = ({ kind }) => notices.push(kind);
+    onTestFinished(() => session.close());
+    const shown = () => {
+      const { value } = session.shown;
+      return value.kind === "pair" ? value.pair : undefined;
+    };
+    return {
+      session,
+      notices,
+      shown,
+      id: () => shown()?.id,
+      text: () => shown()?.versions.at(-1)?.text,
+      sent: () => until(() => session.outbox.state.value.unsent === 0),
+    };
+  };
+  const standing = (id: number) => store.entry(id)?.persons.map(({ author, decision }) => `${author} ${decision}`);
+  return { store, network, review, standing };
+}
+
+/** As the browser's storage is. */
+function memory(): Kept {
+  const kept = new Map<string, string>();
+  return {
+    get length() {
+      return kept.size;
+    },
+    key: (i) => [...kept.keys()][i] ?? null,
+    getItem: (name) => kept.get(name) ?? null,
+    setItem: (name, value) => void kept.set(name, value),
+    removeItem: (name) => void kept.delete(name),
+  };
+}
+
+test("one pair after the other, fetched before it is wanted, until all are decided; undo brings the last back", async () => {
+  const { review, standing } = await stage(["A cat.", "A dog.", "A house."]);
+  const { session, shown, id, sent, notices } = review("Ada");
+  const soon: number[] = [];
+  session.soon = (pair) => soon.push(pair.id);
+  await session.open();
+  expect(id()).toBe(1);
+  await until(() => soon.length === 2);
+  expect(soon).toEqual([2, 3]);
+  await session.decide("keep");
+  expect(id()).toBe(2);
+  await session.decide("drop");
+  await session.next();
+  await sent();
+  expect(id()).toBe(3);
+  await session.decide("keep");
+  expect(session.shown.value.kind).toBe("end");
+  await sent();
+  expect([1, 2, 3].map(standing)).toEqual([["Ada keep"], ["Ada drop"], ["Ada keep"]]);
+  expect(session.progress.value).toMatchObject({ reviewed: 3, all: 3 });
+  session.undo();
+  await until(() => id() === 3);
+  expect(shown()?.standing).toBe("open");
+  session.undo();
+  await until(() => id() === 2);
+  session.undo();
+  await until(() => id() === 1);
+  session.undo();
+  await until(() => notices.includes("nothing"));
+  expect([1, 2, 3].map(standing)).toEqual([[], [], []]);
+});
+
+test("back and forth, and through another list", async () => {
+  const { review } = await stage(["A cat.", "A dog in a garden.", "A house."]);
+  const { session, id } = review("Ada");
+  await session.open();
+  await session.next();
+  await session.previous();
+  expect(id()).toBe(1);
+  await session.next();
+  expect(id()).toBe(2);
+  await session.choose({ filter: "longest" });
+  expect(id()).toBe(2);
+  await session.next();
+  expect(id()).toBe(3);
+  await session.go(1);
+  await session.previous();
+  expect(id()).toBe(3);
+  await session.choose({ filter: "kept" });
+  expect(session.shown.value.kind).toBe("end");
+});
+
+test("what is decided while nobody answers is kept, also by the browser, and sent later in order", async () => {
+  const { review, network, standing, store } = await stage(["A cat.", "A dog.", "A house."]);
+  const kept = memory();
+  const first = review("Ada", kept);
+  await first.session.open();
+  const soon: number[] = [];
+  first.session.soon = (pair) => soon.push(pair.id);
+  await until(() => soon.length > 0 || kept.length > 0).catch(() => {});
+  network.up = false;
+  first.session.save("A grey cat.");
+  expect(first.text()).toBe("A grey cat.");
+  await first.session.decide("keep");
+  expect(first.id()).toBe(2);
+  await first.session.decide("drop");
+  await until(() => first.session.outbox.state.value.trouble === "away");
+  expect(first.session.outbox.state.value.unsent).toBe(3);
+  expect(kept.length).toBe(3);
+  // The browser is closed and opened again.
+  first.session.close();
+  network.up = true;
+  const second = review("Ada", kept);
+  await second.session.open();
+  await second.sent();
+  expect(kept.length).toBe(0);
+  expect(store.entry(1)?.current?.text).toBe("A grey cat.");
+  expect([1, 2].map(standing)).toEqual([["Ada keep"], ["Ada drop"]]);
+});
+
+test("an answer that is lost makes nothing happen twice", async () => {
+  const { review, network, standing, store } = await stage(["A cat.", "A dog."]);
+  const { session, sent } = review("Ada");
+  await session.open();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  network.answersGetLost = true;
+  session.save("A grey cat.");
+  await until(() => session.outbox.state.value.trouble === "away");
+  await session.decide("keep");
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  network.answersGetLost = false;
+  await sent();
+  expect(store.versions(1).map(({ text }) => text)).toEqual(["A cat. A cat.", "A cat.", "A grey cat."]);
+  expect(store.verdicts(1)).toHaveLength(1);
+  network.answersGetLost = true;
+  session.undo();
+  await until(() => session.outbox.state.value.trouble === "away");
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  network.answersGetLost = false;
+  await sent();
+  expect(standing(1)).toEqual([]);
+  expect(store.entry(1)?.current?.text).toBe("A grey cat.");
+});
+
+test("decisions for another project wait until that one is back", async () => {
+  const [one, two] = [await stage(["A cat."]), await stage(["A dog.", "A cat."])];
+  // The second project is known by another picture.
+  two.store.addPictures([]);
+  const kept = memory();
+  const { session } = one.review("Ada", kept);
+  await session.open();
+  one.network.up = false;
+  await session.decide("drop");
+  await until(() => session.outbox.state.value.trouble === "away");
+  session.close();
+  kept.setItem("minigpt4.unsent.-1", JSON.stringify({ id: -1, project: "another", reviewer: "Ada", kind: "undo" }));
+  const later = two.review("Ada", kept);
+  await later.session.open();
+  await later.sent();
+  expect(kept.getItem("minigpt4.unsent.-1")).not.toBeNull();
+});
+
+test("two reviewers: different pairs, and who comes second chooses between the texts", async () => {
+  const { review, store, standing } = await stage(["A cat.", "A dog.", "A house.", "A tree.", "A car."]);
+  const [ada, ben] = [review("Ada"), review("Ben")];
+  await ada.session.open();
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  await ben.session.open();
+  expect(ben.id()).not.toBe(ada.id());
+  await ben.session.go(1);
+  ben.session.save("A grey cat.");
+  await ben.sent();
+  // Ada still sees the text of before.
+  ada.session.save("A cat in a box.");
+  await ada.session.decide("keep");
+  await until(() => ada.session.conflicts.value.length === 1);
+  expect(ada.session.conflicts.value[0]).toMatchObject({
+    item: { text: "A cat in a box." },
+    verdict: { kind: "keep" },
+  });
+  expect(store.entry(1)?.current?.text).toBe("A grey cat.");
+  ada.session.settle("mine");
+  await ada.sent();
+  expect(store.entry(1)?.current).toMatchObject({ text: "A cat in a box.", author: "Ada" });
+  expect(standing(1)).toEqual(["Ada keep"]);
+  expect(store.versions(1).map(({ text }) => text)).toContain("A grey cat.");
+
+  // A decision on an old text.
+  const at = ada.id() ?? 0;
+  await ben.session.go(at);
+  ben.session.save("Something else.");
+  await ben.sent();
+  await ada.session.decide("keep");
+  await until(() => ada.session.conflicts.value.length === 1);
+  expect(standing(at)).toEqual([]);
+  ada.session.settle("theirs");
+  await ada.sent();
+  expect(standing(at)).toEqual(["Ada keep"]);
+  expect(store.entry(at)?.current?.text).toBe("Something else.");
+  ben.session.undo();
+  await until(() => ben.notices.includes("undone"));
+  expect(store.entry(at)?.current?.text).not.toBe("Something else.");
+});
+
+test("a conflict survives a reload, and its text can be edited", async () => {
+  const { review, store } = await stage(["A cat."]);
+  const kept = memory();
+  const first = review("Ada", kept);
+  await first.session.open();
+  const version = store.entry(1)?.current?.id ?? 0;
+  store.addVersion({ picture: 1, parent: version, kind: "edited", text: "A grey cat.", author: "Ben" });
+  first.session.save("A cat in a box.");
+  await until(() => first.session.conflicts.value.length === 1);
+  first.session.close();
+  const second = review("Ada", kept);
+  await second.session.open();
+  await until(() => second.session.conflicts.value.length === 1);
+  second.session.settle("edit");
+  expect(second.session.shown.value).toMatchObject({ editing: "A cat in a box.", pair: { id: 1 } });
+  expect(second.text()).toBe("A grey cat.");
+  second.session.save("A grey cat in a box.");
+  await second.sent();
+  expect(store.entry(1)?.current?.text).toBe("A grey cat in a box.");
+  expect(kept.length).toBe(0);
+});
