@@ -42,14 +42,15 @@ function Action({ icon, name, shortcut, onClick, disabled, ...rest }: ActionProp
     <button
       type="button"
       class={`button ${rest.class}`}
-      aria-label={name}
       aria-keyshortcuts={keyName}
       disabled={disabled}
       onClick={onClick}
     >
       <Icon name={icon} />
       <span>{name}</span>
-      <kbd>{shortcut}</kbd>
+      <span class="key" aria-hidden="true">
+        {shortcut}
+      </span>
     </button>
   );
 }

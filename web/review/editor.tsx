@@ -1,5 +1,5 @@
 /** Changing a text: Ctrl+Enter saves, Esc leaves. Its buttons stand in the foot of the page, as those of decisions do. */
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { reviewWords } from "./words.ts";
 
@@ -14,7 +14,8 @@ export function Editor({ draft, onInput, onSave, onLeave }: Properties) {
   const t = useWords(reviewWords);
   const field = useRef<HTMLTextAreaElement>(null);
   const empty = isEmpty(draft);
-  useEffect(() => {
+  // At once: what is typed next is for the text.
+  useLayoutEffect(() => {
     field.current?.focus();
     field.current?.setSelectionRange(0, 0);
   }, []);
@@ -49,13 +50,17 @@ export function EditorActions({ draft, onSave, onLeave }: Omit<Properties, "onIn
   const t = useWords(reviewWords);
   return (
     <div class="review-actions editing" role="toolbar" aria-label={t.edit}>
-      <button type="button" class="button" aria-label={t.cancel} onClick={onLeave}>
+      <button type="button" class="button" onClick={onLeave}>
         <span>{t.cancel}</span>
-        <kbd>Esc</kbd>
+        <span class="key" aria-hidden="true">
+          Esc
+        </span>
       </button>
-      <button type="button" class="button accent keep" aria-label={t.save} disabled={isEmpty(draft)} onClick={onSave}>
+      <button type="button" class="button accent keep" disabled={isEmpty(draft)} onClick={onSave}>
         <span>{t.save}</span>
-        <kbd>Ctrl ↵</kbd>
+        <span class="key" aria-hidden="true">
+          Ctrl ↵
+        </span>
       </button>
     </div>
   );

@@ -1,5 +1,5 @@
 /** The review: pictures and their texts one after the other, to keep, edit or drop. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { announce } from "../shell/announcer.tsx";
 import { Icon } from "../shell/icons.tsx";
 import { KeyForm } from "../shell/key-form.tsx";
@@ -34,6 +34,8 @@ export function ReviewPage() {
 function NameForm() {
   const t = useWords(reviewWords);
   const [name, setName] = useState("");
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), []);
   return (
     <form
       class="review-card"
@@ -45,6 +47,7 @@ function NameForm() {
       <h2>{t.whoTitle}</h2>
       <p class="note">{t.whoNote}</p>
       <input
+        ref={field}
         aria-label={t.name}
         autocomplete="name"
         maxLength={longestName}
@@ -121,14 +124,11 @@ function Body({ session, shown }: { session: ReviewSession; shown: Shown }) {
 function ShownPair({ session, shown }: { session: ReviewSession; shown: Extract<Shown, { kind: "pair" }> }) {
   const t = useWords(reviewWords);
   const { pair, editing } = shown;
-  const [written, setWritten] = useState<string>();
-  useEffect(() => setWritten(undefined), [editing]);
-  const draft = written ?? editing ?? "";
   const save = () => {
-    session.save(draft);
+    session.save();
     announce(t.nowSaved);
   };
-  const leave = () => session.leaveEdit(draft);
+  const leave = () => session.leaveEdit();
   return (
     <>
       <article class="review-pair">
@@ -139,14 +139,14 @@ function ShownPair({ session, shown }: { session: ReviewSession; shown: Extract<
           {editing === undefined ? (
             <TextView pair={pair} />
           ) : (
-            <Editor draft={draft} onInput={setWritten} onSave={save} onLeave={leave} />
+            <Editor draft={editing} onInput={(draft) => session.write(draft)} onSave={save} onLeave={leave} />
           )}
         </section>
       </article>
       {editing === undefined ? (
         <Actions session={session} hasPair />
       ) : (
-        <EditorActions draft={draft} onSave={save} onLeave={leave} />
+        <EditorActions draft={editing} onSave={save} onLeave={leave} />
       )}
     </>
   );

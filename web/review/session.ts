@@ -155,20 +155,21 @@ export class ReviewSession {
     await this.#advance();
   }
 
+  /** Opens the editor. @param draft what stands in it at first; the current text if left out */
   edit(draft?: string): void {
     const { value } = this.shown;
-    if (value.kind !== "pair") return;
-    this.shown.set({ ...value, editing: draft ?? value.pair.versions.at(-1)?.text ?? "" });
+    if (value.kind === "pair") this.write(draft ?? value.pair.versions.at(-1)?.text ?? "");
   }
 
-  /** Leaves the editor. @param draft what was written and is not wanted */
-  leaveEdit(draft?: string): void {
+  /** Notes what stands in the editor now. */
+  write(draft: string): void {
     const { value } = this.shown;
-    if (value.kind !== "pair") return;
-    this.shown.set({ kind: "pair", pair: value.pair });
-    if (draft !== undefined && draft !== value.pair.versions.at(-1)?.text) {
-      this.notify({ kind: "discarded", picture: value.pair.id, text: draft });
-    }
+    if (value.kind === "pair") this.shown.set({ ...value, editing: draft });
+  }
+
+  leaveEdit(): void {
+    const { value } = this.shown;
+    if (value.kind === "pair") this.#set({ kind: "pair", pair: value.pair });
   }
 
   /** Opens the editor again with what was not wanted. */
@@ -178,16 +179,17 @@ export class ReviewSession {
     this.edit(text);
   }
 
-  /** Makes `text` the current one, and stays. */
-  save(text: string): void {
+  /** Makes what stands in the editor the current text, and stays. */
+  save(): void {
     const { value } = this.shown;
-    const current = value.kind === "pair" ? value.pair.versions.at(-1) : undefined;
-    if (value.kind !== "pair" || !current || text.trim() === "") return;
+    if (value.kind !== "pair" || value.editing === undefined) return;
+    const { pair, editing: text } = value;
+    const current = pair.versions.at(-1);
+    if (!current || text.trim() === "") return;
     if (text === current.text) {
       this.leaveEdit();
       return;
     }
-    const { pair } = value;
     const item = this.outbox.add({ kind: "edit", picture: pair.id, version: current.id, text }, this.#reviewer);
     this.#done.push({ picture: pair.id, kind: "edit" });
     this.shown.set({ kind: "pair", pair: withEdit(pair, item as EditItem) });
@@ -258,8 +260,17 @@ export class ReviewSession {
   #show(pair: Pair): void {
     this.#turn++;
     clearTimeout(this.#timer);
-    this.shown.set({ kind: "pair", pair });
+    this.#set({ kind: "pair", pair });
     void this.#fill();
+  }
+
+  /** Shows something else; what was written and not saved can be brought back. */
+  #set(shown: Shown): void {
+    const { value } = this.shown;
+    this.shown.set(shown);
+    if (value.kind !== "pair" || value.editing === undefined) return;
+    const { pair, editing: text } = value;
+    if (text !== pair.versions.at(-1)?.text) this.notify({ kind: "discarded", picture: pair.id, text });
   }
 
   /** The pair after (or before) another, but for those that are shown, about to be shown, or decided. */
@@ -290,12 +301,12 @@ export class ReviewSession {
       if (turn !== this.#turn) return;
       const pair = then(fetched);
       if (pair) this.#show(pair);
-      else this.shown.set({ kind: "end" });
+      else this.#set({ kind: "end" });
     } catch (cause) {
       if (turn !== this.#turn) return;
       if (!(cause instanceof ReviewError)) throw cause;
       const problem = cause.kind === "stale" ? "refused" : cause.kind;
-      this.shown.set({ kind: "problem", problem, message: cause.message });
+      this.#set({ kind: "problem", problem, message: cause.message });
       if (problem === "away") this.#timer = setTimeout(() => this.#attempt(fetchPair, then), this.#retryAfter);
     }
   }
