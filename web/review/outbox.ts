@@ -12,7 +12,7 @@ interface Common {
   readonly reviewer: string;
 }
 
-export interface VerdictItem extends Common {
+interface VerdictItem extends Common {
   readonly kind: "keep" | "drop";
   readonly picture: number;
   readonly version: number;
@@ -28,7 +28,7 @@ export interface EditItem extends Common {
   readonly text: string;
 }
 
-export interface UndoItem extends Common {
+interface UndoItem extends Common {
   readonly kind: "undo";
   /** What is to be undone, if the page knows. */
   readonly only?: { readonly picture: number; readonly kind: "keep" | "drop" | "edit" };

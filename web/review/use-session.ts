@@ -9,7 +9,7 @@ import { ReviewSession } from "./session.ts";
 const refreshEvery = 10_000;
 
 export const api = new ReviewApi();
-export const pictures = new Pictures((id) => api.picture(id));
+const pictures = new Pictures((id) => api.picture(id));
 
 let open: { readonly name: string; readonly session: ReviewSession } | undefined;
 
