@@ -200,11 +200,11 @@ export function reviewApi(desk: ReviewDesk): Hono {
   }
 
   function pairOf(entry: Entry): Pair {
-    const { id, name } = entry.picture;
+    const { id } = entry.picture;
     const agreement = agreementOf(entry);
     return {
       id,
-      name,
+      name: shortName(entry.picture.name),
       standing: standingOf(entry),
       ...(agreement !== undefined && { agreement }),
       versions: store.versions(id),
@@ -218,11 +218,16 @@ function listed(entry: Entry): ListedPair {
   const agreement = agreementOf(entry);
   return {
     id: entry.picture.id,
-    name: entry.picture.name,
+    name: shortName(entry.picture.name),
     standing: standingOf(entry),
     edited: entry.current?.kind === "edited",
     ...(agreement !== undefined && { agreement }),
   };
+}
+
+/** Without the folders, which say where a picture's file is, and are the same for most. */
+function shortName(name: string): string {
+  return name.split(/[/\\]/).at(-1) || name;
 }
 
 /** A project is known by its first picture. */
