@@ -8,15 +8,15 @@ import { ReviewDesk } from "../curation/review-desk.ts";
 import type { CurationStore } from "../curation/store.ts";
 import { account } from "./account.ts";
 import { Admission, type AdmissionOptions } from "./admission.ts";
-import { addChatCompletions } from "./chat-completions.ts";
-import { addEmbeddings } from "./embeddings.ts";
 import { invalidRequest } from "./failures.ts";
 import { addEndings, addGuards, type GuardOptions, limitBody } from "./frame.ts";
 import { ServerMetrics } from "./metrics.ts";
-import { addModels } from "./models.ts";
+import { addChatCompletions } from "./openai/chat-completions.ts";
+import { addEmbeddings } from "./openai/embeddings.ts";
+import { addModels } from "./openai/models.ts";
 import { addPage } from "./page.ts";
-import { reviewApi } from "./review.ts";
-import { runsApi } from "./runs.ts";
+import { reviewApi } from "./review/review.ts";
+import { runsApi } from "./runs/runs.ts";
 import type { ServerEnv, Service } from "./service.ts";
 
 export interface AppOptions extends Partial<AdmissionOptions>, GuardOptions {

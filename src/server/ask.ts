@@ -1,7 +1,7 @@
 /** A question's way to the engine and back: waiting for a place, its pictures, the answer, and what is counted of it. */
 import type { AnswerEvent } from "../chat/engine/engine.ts";
-import type { AddressedQuestion } from "./chat-question.ts";
-import { fetchPictures } from "./pictures.ts";
+import type { AddressedQuestion } from "./openai/chat-question.ts";
+import { fetchPictures } from "./pictures/pictures.ts";
 import type { RequestEnd } from "./request-end.ts";
 import type { Service } from "./service.ts";
 

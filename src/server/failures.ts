@@ -2,8 +2,8 @@
 import { HTTPException } from "hono/http-exception";
 import type { z } from "zod";
 import { EngineLostError, QuestionError } from "../chat/engine/engine.ts";
-import { ImageRefusedError } from "./image-source.ts";
 import { OpenAiError, openAiError } from "./openai-error.ts";
+import { ImageRefusedError } from "./pictures/image-source.ts";
 
 const secondsToRestart = 5;
 

@@ -10,7 +10,7 @@ import type { Engine } from "../chat/engine/engine.ts";
 import type { CurationStore } from "../curation/store.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { openAiError } from "./openai-error.ts";
-import { createReviewApp, type ReviewAppOptions } from "./review-app.ts";
+import { createReviewApp, type ReviewAppOptions } from "./review/review-app.ts";
 import type { ServerEnv } from "./service.ts";
 
 /** Where a server listens. */

@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import type { Engine } from "../chat/engine/engine.ts";
 import type { Admission } from "./admission.ts";
 import type { ServerMetrics } from "./metrics.ts";
-import type { PictureLimits } from "./pictures.ts";
+import type { PictureLimits } from "./pictures/pictures.ts";
 
 export interface Service {
   readonly engine: Engine;

@@ -1,6 +1,6 @@
 /** Asking the server's review, with the key if there is one. */
 import type { Selection } from "../../src/curation/selection.ts";
-import type { Decided, ListedPair, Pair, ReviewState } from "../../src/server/review.ts";
+import type { Decided, ListedPair, Pair, ReviewState } from "../../src/server/review/review.ts";
 import { apiKey } from "../backend/api-key.ts";
 
 export type { Decided, ListedPair, Pair, ReviewState, Selection };

@@ -1,6 +1,6 @@
 /** The training runs that the server knows: their list, and what one of them measures while it goes on. */
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import type { RunSummary } from "../../src/server/runs.ts";
+import type { RunSummary } from "../../src/server/runs/runs.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 import { apiKey } from "../backend/api-key.ts";
 

@@ -1,6 +1,6 @@
 /** Curves of training runs, live: loss, learning rate, and what the model says of held-out pictures. */
 import { useId, useMemo, useState } from "preact/hooks";
-import type { RunSummary } from "../../src/server/runs.ts";
+import type { RunSummary } from "../../src/server/runs/runs.ts";
 import { useWords } from "../shell/language.ts";
 import { PageHead } from "../shell/page-head.tsx";
 import { Chart, type Curve } from "./chart.tsx";

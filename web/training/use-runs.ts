@@ -1,6 +1,6 @@
 /** Runs and their metrics as state of a component, kept up to date. */
 import { useEffect, useState } from "preact/hooks";
-import type { RunSummary } from "../../src/server/runs.ts";
+import type { RunSummary } from "../../src/server/runs/runs.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 import { followRun, listRuns } from "./runs.ts";
 

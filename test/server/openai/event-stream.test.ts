@@ -2,8 +2,8 @@ import { createServer, get } from "node:http";
 import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { afterEach, expect, test } from "vitest";
-import { eventStream, eventText } from "../../src/server/event-stream.ts";
-import { until } from "./running.ts";
+import { eventStream, eventText } from "../../../src/server/openai/event-stream.ts";
+import { until } from "../running.ts";
 
 const cleanup: (() => void)[] = [];
 afterEach(() => {

@@ -1,9 +1,9 @@
 /** A project's picture as a browser can show it. */
 import { createHash } from "node:crypto";
 import sharp from "sharp";
-import type { Picture } from "../curation/entry.ts";
-import { readSpan } from "../data/file-span.ts";
-import { openAiError } from "./openai-error.ts";
+import type { Picture } from "../../curation/entry.ts";
+import { readSpan } from "../../data/file-span.ts";
+import { openAiError } from "../openai-error.ts";
 
 export interface ShownPicture {
   readonly type: string;

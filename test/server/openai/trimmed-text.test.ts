@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { TrimmedText } from "../../src/server/trimmed-text.ts";
+import { TrimmedText } from "../../../src/server/openai/trimmed-text.ts";
 
 test("however a text is cut up, what comes out is the text without the white space around it", () => {
   const pieces = fc.array(fc.oneof(fc.constantFrom(" ", "\n", "a ", " b", "  "), fc.string({ maxLength: 3 })));

@@ -1,6 +1,7 @@
 /** The pictures of a request: fetched, and together small enough to be decoded. */
+
+import { openAiError } from "../openai-error.ts";
 import { fetchImage, type ImagePolicy, ImageRefusedError } from "./image-source.ts";
-import { openAiError } from "./openai-error.ts";
 import { sizeOf } from "./picture-form.ts";
 
 export interface PictureLimits extends ImagePolicy {

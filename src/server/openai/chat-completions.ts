@@ -1,8 +1,12 @@
 /** `POST /v1/chat/completions`: an answer in one piece, or as a stream of events. */
 import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
-import type { AnswerEvent, EndReason } from "../chat/engine/engine.ts";
-import { ask } from "./ask.ts";
+import type { AnswerEvent, EndReason } from "../../chat/engine/engine.ts";
+import { ask } from "../ask.ts";
+import { toOpenAiError } from "../failures.ts";
+import { checkPictureCount } from "../pictures/pictures.ts";
+import { RequestEnd } from "../request-end.ts";
+import type { ServerEnv, Service } from "../service.ts";
 import { toQuestion } from "./chat-question.ts";
 import {
   type ChatChunk,
@@ -13,12 +17,8 @@ import {
   type Usage,
 } from "./chat-schema.ts";
 import { eventStream, eventText } from "./event-stream.ts";
-import { toOpenAiError } from "./failures.ts";
 import { checkModel } from "./models.ts";
-import { checkPictureCount } from "./pictures.ts";
-import { RequestEnd } from "./request-end.ts";
 import { errorResponses } from "./responses.ts";
-import type { ServerEnv, Service } from "./service.ts";
 import { TrimmedText } from "./trimmed-text.ts";
 
 const route = createRoute({

@@ -3,8 +3,8 @@ import { realpath } from "node:fs/promises";
 import { isAbsolute, parse, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import type { Picture } from "../chat/engine/engine.ts";
-import { PictureError } from "../images/picture.ts";
+import type { Picture } from "../../chat/engine/engine.ts";
+import { PictureError } from "../../images/picture.ts";
 
 /** A picture as a tool's input: a path, or data as in MCP's own image content. */
 export const pictureSchema = z

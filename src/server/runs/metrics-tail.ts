@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { constants, watch } from "node:fs";
 import { type FileHandle, lstat, open } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { Metric } from "../training/metrics/metrics.ts";
+import type { Metric } from "../../training/metrics/metrics.ts";
 
 /** A line of a metrics file; a number in it that was not finite is null. */
 export type MetricLine = Pick<Metric, "kind" | "step" | "time"> & Readonly<Record<string, unknown>>;

@@ -6,9 +6,9 @@ import { type EventSourceMessage, EventSourceParserStream } from "eventsource-pa
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { afterAll, describe, expect, test } from "vitest";
-import { runsApi } from "../../src/server/runs.ts";
-import { type Metric, MetricsLog } from "../../src/training/metrics/metrics.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
+import { runsApi } from "../../../src/server/runs/runs.ts";
+import { type Metric, MetricsLog } from "../../../src/training/metrics/metrics.ts";
+import { temporaryFolder } from "../../cli/tiny-model.ts";
 
 const folder = join(temporaryFolder(), "runs");
 mkdirSync(folder);

@@ -5,10 +5,10 @@ import { connect, createServer } from "node:net";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { ImageRefusedError } from "../../src/server/image-refused.ts";
-import { isPublicAddress } from "../../src/server/public-address.ts";
-import { type FetchPolicy, fetchPublic } from "../../src/server/public-fetch.ts";
-import { listening } from "./loopback.ts";
+import { ImageRefusedError } from "../../../src/server/pictures/image-refused.ts";
+import { isPublicAddress } from "../../../src/server/pictures/public-address.ts";
+import { type FetchPolicy, fetchPublic } from "../../../src/server/pictures/public-fetch.ts";
+import { listening } from "../loopback.ts";
 
 const picture = Buffer.from("not really a picture");
 const seen: IncomingMessage[] = [];

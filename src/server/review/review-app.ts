@@ -1,12 +1,12 @@
 /** The review of a curation project alone, without a model. */
 import { Hono } from "hono";
 import { type Logger, pino } from "pino";
-import { ReviewDesk } from "../curation/review-desk.ts";
-import type { CurationStore } from "../curation/store.ts";
-import { addEndings, addGuards, type GuardOptions } from "./frame.ts";
-import { addPage } from "./page.ts";
+import { ReviewDesk } from "../../curation/review-desk.ts";
+import type { CurationStore } from "../../curation/store.ts";
+import { addEndings, addGuards, type GuardOptions } from "../frame.ts";
+import { addPage } from "../page.ts";
+import type { ServerEnv } from "../service.ts";
 import { reviewApi } from "./review.ts";
-import type { ServerEnv } from "./service.ts";
 
 export interface ReviewAppOptions extends GuardOptions {
   /** Folder of the built page. */

@@ -8,8 +8,8 @@ import type {
   ToolAnnotations,
 } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
-import type { Engine, Picture, Question } from "../chat/engine/engine.ts";
-import type { Turn } from "../text/prompts.ts";
+import type { Engine, Picture, Question } from "../../chat/engine/engine.ts";
+import type { Turn } from "../../text/prompts.ts";
 import { pictureOf, pictureSchema, rootFolders, workingFolders } from "./mcp-pictures.ts";
 
 export interface McpOptions {

@@ -1,9 +1,9 @@
 /** From the messages of a chat request to the question that an engine answers. */
 import { randomInt } from "node:crypto";
-import type { ModelCard, Question } from "../chat/engine/engine.ts";
-import type { Turn } from "../text/prompts.ts";
+import type { ModelCard, Question } from "../../chat/engine/engine.ts";
+import type { Turn } from "../../text/prompts.ts";
+import { openAiError } from "../openai-error.ts";
 import type { ChatRequest, Message } from "./chat-schema.ts";
-import { openAiError } from "./openai-error.ts";
 
 /** A question whose pictures are still addresses. */
 export type AddressedQuestion = Omit<Question, "pictures"> & { readonly pictures: readonly string[] };

@@ -2,13 +2,13 @@
 import { createHash } from "node:crypto";
 import { type Context, Hono } from "hono";
 import { z } from "zod";
-import { type Entry, type Picture, StaleVersionError, type Verdict, type Version } from "../curation/entry.ts";
-import type { ReviewDesk } from "../curation/review-desk.ts";
-import { filters, type Progress, select } from "../curation/selection.ts";
-import { agreementOf, type Standing, standingOf } from "../curation/standing.ts";
-import { invalidRequest } from "./failures.ts";
-import { limitBody } from "./frame.ts";
-import { openAiError } from "./openai-error.ts";
+import { type Entry, type Picture, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
+import type { ReviewDesk } from "../../curation/review-desk.ts";
+import { filters, type Progress, select } from "../../curation/selection.ts";
+import { agreementOf, type Standing, standingOf } from "../../curation/standing.ts";
+import { invalidRequest } from "../failures.ts";
+import { limitBody } from "../frame.ts";
+import { openAiError } from "../openai-error.ts";
 import { shownPicture } from "./review-picture.ts";
 
 /** The answer to `GET /`. */

@@ -1,15 +1,15 @@
 /** `POST /v1/embeddings`: texts and pictures as vectors, in which a picture lies near the texts that fit it. */
 import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { toOpenAiError } from "../failures.ts";
+import { openAiError } from "../openai-error.ts";
+import { checkPictureCount, fetchPictures } from "../pictures/pictures.ts";
+import { RequestEnd } from "../request-end.ts";
+import type { ServerEnv, Service } from "../service.ts";
 import { checkLength } from "./chat-question.ts";
 import { imagePart, listOf } from "./chat-schema.ts";
-import { toOpenAiError } from "./failures.ts";
 import { checkModel } from "./models.ts";
-import { openAiError } from "./openai-error.ts";
-import { checkPictureCount, fetchPictures } from "./pictures.ts";
-import { RequestEnd } from "./request-end.ts";
 import { errorResponses } from "./responses.ts";
-import type { ServerEnv, Service } from "./service.ts";
 
 const text = z.string().min(1);
 const maxInputs = 256;
