@@ -1,10 +1,12 @@
 /** A reviewer's way through the pairs, against the real server: decisions, conflicts, and what happens while nobody answers. */
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { CurationStore } from "../../src/curation/store.ts";
 import { startReviewServer } from "../../src/server/serve.ts";
 import { ReviewApi } from "../../web/review/api.ts";
 import type { Kept } from "../../web/review/outbox.ts";
-import { type Notice, ReviewSession } from "../../web/review/session.ts";
+import { ReviewSession } from "../../web/review/session.ts";
+import type { Notice } from "../../web/review/shown.ts";
 import { temporaryFolder } from "../cli/tiny-model.ts";
 import { reviewedProject } from "../curation/reviewed.ts";
 import { until } from "../server/running.ts";
@@ -14,7 +16,7 @@ let count = 0;
 
 /** A project of as many pairs, its server, and a network that can be cut. */
 async function stage(texts: readonly string[]) {
-  const { store } = reviewedProject(join(folder, String(count++)), texts);
+  const { store, path } = reviewedProject(join(folder, String(count++)), texts);
   const server = await startReviewServer({ port: 0, store });
   onTestFinished(() => server.close(0));
   const network = { up: true, answersGetLost: false };
@@ -44,7 +46,7 @@ async function stage(texts: readonly string[]) {
     };
   };
   const standing = (id: number) => store.entry(id)?.persons.map(({ author, decision }) => `${author} ${decision}`);
-  return { store, network, review, standing };
+  return { store, path, network, review, standing };
 }
 
 /** As the browser's storage is. */
@@ -71,7 +73,7 @@ test("one pair after the other, fetched before it is wanted, until all are decid
   const { review, standing } = await stage(["A cat.", "A dog.", "A house."]);
   const { session, shown, id, sent, notices } = review("Ada");
   const soon: number[] = [];
-  session.soon = (pair) => soon.push(pair.id);
+  session.ahead.soon = (pair) => soon.push(pair.id);
   await session.open();
   expect(id()).toBe(1);
   await until(() => soon.length === 2);
@@ -97,6 +99,27 @@ test("one pair after the other, fetched before it is wanted, until all are decid
   session.undo();
   await until(() => notices.includes("nothing"));
   expect([1, 2, 3].map(standing)).toEqual([[], [], []]);
+});
+
+test("what another step adds is seen where all was done", async () => {
+  const { review, store, path } = await stage(["A cat.", "A dog."]);
+  const { session, id, sent } = review("Ada");
+  await session.open();
+  // Who is faster than the next pair comes decides nothing twice, and nothing unseen.
+  await Promise.all([session.decide("keep"), session.decide("keep"), session.decide("keep")]);
+  expect(id()).toBe(2);
+  expect(store.verdicts(2)).toHaveLength(0);
+  await session.decide("keep");
+  await sent();
+  expect(store.verdicts(1)).toHaveLength(1);
+  await session.refresh();
+  expect(session.shown.value.kind).toBe("end");
+  const other = CurationStore.open(path);
+  onTestFinished(() => other.close());
+  other.addPictures([{ name: "3.jpg", source: { path: "3.jpg" }, sha256: "3" }]);
+  other.addVersion({ picture: 3, kind: "described", text: "A house.", author: "nano" });
+  await session.refresh();
+  expect(id()).toBe(3);
 });
 
 test("back and forth, and through another list", async () => {
@@ -128,8 +151,8 @@ test("what is decided while nobody answers is kept, also by the browser, and sen
   const first = review("Ada", kept);
   await first.session.open();
   const soon: number[] = [];
-  first.session.soon = (pair) => soon.push(pair.id);
-  await until(() => soon.length > 0 || kept.length > 0).catch(() => {});
+  first.session.ahead.soon = (pair) => soon.push(pair.id);
+  await until(() => soon.length > 0 || first.session.ahead.ids.length > 1);
   network.up = false;
   write(first.session, "A grey cat.");
   expect(first.text()).toBe("A grey cat.");

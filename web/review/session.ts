@@ -1,26 +1,10 @@
 /** A reviewer's way through the pairs: which is shown, what comes next, and what becomes of their decisions. */
-
-import type { VersionKind } from "../../src/curation/entry.ts";
 import type { Progress, Selection } from "../../src/curation/selection.ts";
 import { Store } from "../shell/store.ts";
+import { Ahead } from "./ahead.ts";
 import { type Decided, type Pair, type ReviewApi, ReviewError } from "./api.ts";
 import { type Conflict, type EditItem, type Item, type Kept, Outbox } from "./outbox.ts";
-
-export type Shown =
-  | { readonly kind: "loading" }
-  | { readonly kind: "pair"; readonly pair: Pair; readonly editing?: string }
-  /** Nothing more is in the selection. */
-  | { readonly kind: "end" }
-  | { readonly kind: "problem"; readonly problem: "away" | "key" | "refused"; readonly message: string };
-
-/** What the reviewer should hear of, beside what they see. */
-export type Notice =
-  | { readonly kind: "undone" | "nothing" | "overtaken" }
-  | { readonly kind: "refused"; readonly message: string }
-  | { readonly kind: "discarded"; readonly picture: number; readonly text: string };
-
-/** Pairs that are fetched before they are needed. */
-const ahead = 2;
+import { type Notice, pairOf, type Shown, unsavedOf, withEdit } from "./shown.ts";
 
 export class ReviewSession {
   readonly shown = new Store<Shown>({ kind: "loading" });
@@ -28,19 +12,16 @@ export class ReviewSession {
   readonly selection = new Store<Selection>({ filter: "unreviewed" });
   readonly conflicts = new Store<readonly Conflict[]>([]);
   readonly outbox: Outbox;
-  /** Called with pairs that will soon be shown. */
-  soon: (pair: Pair) => void = () => {};
+  readonly ahead = new Ahead();
   notify: (notice: Notice) => void = () => {};
   readonly #api: ReviewApi;
   readonly #reviewer: string;
   readonly #retryAfter: number;
-  #ahead: Pair[] = [];
   /** Ids of pairs that were shown before this one. */
   #before: number[] = [];
   #done: { readonly picture: number; readonly kind: "keep" | "drop" | "edit" }[] = [];
   /** Counts what is shown, so that an answer that comes too late shows nothing. */
   #turn = 0;
-  #filling = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param options.kept where decisions outlast the page @param options.retryAfter milliseconds */
@@ -88,6 +69,10 @@ export class ReviewSession {
     this.progress.set(progress);
     this.outbox.open(project);
     const { value } = this.shown;
+    // Another step of the curation may have brought more.
+    if (value.kind === "end" && this.#isQueue && progress.counts[this.selection.value.filter] > 0) {
+      await this.#attempt(() => this.#next());
+    }
     if (value.kind !== "pair" || value.editing !== undefined || this.outbox.pictures.includes(value.pair.id)) return;
     const pair = await this.#api.pair(value.pair.id, this.#reviewer);
     if (this.shown.value === value && JSON.stringify(pair) !== JSON.stringify(value.pair)) {
@@ -97,7 +82,7 @@ export class ReviewSession {
 
   async choose(selection: Selection): Promise<void> {
     this.selection.set(selection);
-    this.#ahead = [];
+    this.ahead.clear();
     this.#before = [];
     await this.#attempt(() => this.#next());
   }
@@ -105,40 +90,40 @@ export class ReviewSession {
   /** Shows a pair of the list. */
   async go(id: number): Promise<void> {
     this.#leave();
-    this.#ahead = [];
+    this.ahead.clear();
     await this.#attempt(() => this.#api.pair(id, this.#reviewer));
   }
 
   async next(): Promise<void> {
-    const { value } = this.shown;
-    const here = value.kind === "pair" ? value.pair : undefined;
-    const { filter } = this.selection.value;
-    // Where pairs leave the selection when they are decided, the last one that is left stays.
-    const stays = here && (filter === "unreviewed" || filter === "ruled");
-    await this.#advance(stays ? here : undefined);
+    const here = pairOf(this.shown.value);
+    // The last one that is left stays.
+    await this.#advance(this.#isQueue ? here : undefined);
   }
 
   /** @param last what is shown where nothing more is in the selection */
   async #advance(last?: Pair): Promise<void> {
     const from = this.#leave();
-    const ready = this.#ahead.shift();
-    if (ready) this.#show(ready);
-    else
-      await this.#attempt(
-        () => this.#next(from),
-        (pair) => pair ?? last,
-      );
+    const ready = this.ahead.take();
+    if (ready) {
+      this.#show(ready);
+      return;
+    }
+    // What is decided must not be decided again while the next one comes.
+    if (!last) this.#set({ kind: "loading" });
+    await this.#attempt(
+      () => this.#next(from),
+      (pair) => pair ?? last,
+    );
   }
 
   /** Back to the pair that was shown before, or that stands before this one in the selection. */
   async previous(): Promise<void> {
-    const { value } = this.shown;
-    const here = value.kind === "pair" ? value.pair : undefined;
+    const here = pairOf(this.shown.value);
     const id = this.#before.pop();
     await this.#attempt(
       () => (id === undefined ? this.#next(here?.id, true) : this.#api.pair(id, this.#reviewer)),
       (pair) => {
-        if (here && pair) this.#ahead.unshift(here);
+        if (here && pair) this.ahead.put(here);
         return pair ?? here;
       },
     );
@@ -146,12 +131,11 @@ export class ReviewSession {
 
   /** Keeps or drops the pair that is shown, and goes on. */
   async decide(kind: "keep" | "drop"): Promise<void> {
-    const { value } = this.shown;
-    const current = value.kind === "pair" ? value.pair.versions.at(-1) : undefined;
-    if (value.kind !== "pair" || !current) return;
-    const { id } = value.pair;
-    this.outbox.add({ kind, picture: id, version: current.id, text: current.text }, this.#reviewer);
-    this.#done.push({ picture: id, kind });
+    const pair = pairOf(this.shown.value);
+    const current = pair?.versions.at(-1);
+    if (!pair || !current) return;
+    this.outbox.add({ kind, picture: pair.id, version: current.id, text: current.text }, this.#reviewer);
+    this.#done.push({ picture: pair.id, kind });
     await this.#advance();
   }
 
@@ -174,8 +158,7 @@ export class ReviewSession {
 
   /** Opens the editor again with what was not wanted. */
   async bringBack(picture: number, text: string): Promise<void> {
-    const { value } = this.shown;
-    if (value.kind !== "pair" || value.pair.id !== picture) await this.go(picture);
+    if (pairOf(this.shown.value)?.id !== picture) await this.go(picture);
     this.edit(text);
   }
 
@@ -243,41 +226,49 @@ export class ReviewSession {
 
   /** Shows a pair now; the one that was shown comes next. */
   #showAnother(pair: Pair): void {
-    const { value } = this.shown;
-    this.#ahead = this.#ahead.filter(({ id }) => id !== pair.id);
-    if (value.kind === "pair" && value.pair.id !== pair.id) this.#ahead.unshift(value.pair);
+    const here = pairOf(this.shown.value);
+    this.ahead.remove(pair);
+    if (here && here.id !== pair.id) this.ahead.put(here);
     this.#before = this.#before.filter((id) => id !== pair.id);
     this.#show(pair);
   }
 
+  /** Whether pairs leave the selection when they are decided. */
+  get #isQueue(): boolean {
+    const { filter } = this.selection.value;
+    return filter === "unreviewed" || filter === "ruled";
+  }
+
   #leave(): number | undefined {
-    const { value } = this.shown;
-    if (value.kind !== "pair") return this.#before.at(-1);
-    this.#before.push(value.pair.id);
-    return value.pair.id;
+    const here = pairOf(this.shown.value);
+    if (here) this.#before.push(here.id);
+    return this.#before.at(-1);
   }
 
   #show(pair: Pair): void {
     this.#turn++;
     clearTimeout(this.#timer);
+    if (this.#before.at(-1) === pair.id) this.#before.pop();
     this.#set({ kind: "pair", pair });
-    void this.#fill();
+    void this.ahead.fill(
+      () => pairOf(this.shown.value)?.id,
+      (id) => this.#next(id),
+    );
   }
 
   /** Shows something else; what was written and not saved can be brought back. */
   #set(shown: Shown): void {
-    const { value } = this.shown;
+    const picture = pairOf(this.shown.value)?.id;
+    const text = unsavedOf(this.shown.value);
     this.shown.set(shown);
-    if (value.kind !== "pair" || value.editing === undefined) return;
-    const { pair, editing: text } = value;
-    if (text !== pair.versions.at(-1)?.text) this.notify({ kind: "discarded", picture: pair.id, text });
+    if (picture !== undefined && text !== undefined) this.notify({ kind: "discarded", picture, text });
   }
 
   /** The pair after (or before) another, but for those that are shown, about to be shown, or decided. */
   #next(from?: number, backwards = false): Promise<Pair | undefined> {
-    const { value } = this.shown;
-    const shown = value.kind === "pair" && from !== undefined ? [value.pair] : [];
-    const known = [...[...shown, ...this.#ahead].map(({ id }) => id), ...this.outbox.pictures];
+    const here = pairOf(this.shown.value);
+    const shown = here && from !== undefined ? [here.id] : [];
+    const known = [...shown, ...this.ahead.ids, ...this.outbox.pictures];
     return this.#api.turn(this.selection.value, {
       reviewer: this.#reviewer,
       ...(from !== undefined && { from }),
@@ -310,37 +301,4 @@ export class ReviewSession {
       if (problem === "away") this.#timer = setTimeout(() => this.#attempt(fetchPair, then), this.#retryAfter);
     }
   }
-
-  /** Fetches the pairs that come after the one that is shown. */
-  async #fill(): Promise<void> {
-    if (this.#filling) return;
-    this.#filling = true;
-    try {
-      while (this.#ahead.length < ahead) {
-        const { value } = this.shown;
-        const last = this.#ahead.at(-1) ?? (value.kind === "pair" ? value.pair : undefined);
-        const selection = this.selection.value;
-        const pair = await this.#next(last?.id);
-        if (!pair || selection !== this.selection.value) break;
-        const { value: now } = this.shown;
-        if (now.kind === "pair" && now.pair.id === pair.id) continue;
-        this.#ahead.push(pair);
-        this.soon(pair);
-      }
-    } catch (cause) {
-      // It is tried again when the next pair is wanted.
-      if (!(cause instanceof ReviewError)) throw cause;
-    } finally {
-      this.#filling = false;
-    }
-  }
-}
-
-/** The pair as it will be when the edit has arrived. */
-function withEdit(pair: Pair, { id, version: parent, text, reviewer: author, picture }: EditItem): Pair {
-  const kind: VersionKind = "edited";
-  return {
-    ...pair,
-    versions: [...pair.versions, { id, picture, parent, kind, text, author, details: {}, madeAt: Date.now() }],
-  };
 }

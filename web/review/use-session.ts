@@ -23,7 +23,7 @@ function sessionOf(name: string): ReviewSession {
   if (open?.name === name) return open.session;
   open?.session.close();
   const session = new ReviewSession(api, name, { kept: storage() });
-  session.soon = ({ id }) => void pictures.url(id).catch(() => {});
+  session.ahead.soon = ({ id }) => void pictures.url(id).catch(() => {});
   open = { name, session };
   void session.open();
   return session;
