@@ -54,6 +54,12 @@ test("versions follow each other; the last is current, and all stay", () => {
   expect(store.entry(99)).toBeUndefined();
 });
 
+test("a null character, at which SQLite would cut the text off, is replaced", () => {
+  const store = openProject(folder, name);
+  const { picture } = described(store, "a cat\0 and a dog");
+  expect(store.entry(picture)?.current?.text).toBe("a cat\ufffd and a dog");
+});
+
 test("of two who change the same text, the second is told, and nothing of the first is lost", () => {
   const [one, two] = [openProject(folder, name), openProject(folder, name)];
   const { picture, version } = described(one, "a cat");
@@ -82,6 +88,7 @@ describe("what becomes of a text", () => {
     ["rules come after a person", [person("a", "keep"), rules("drop")], "kept", undefined],
     ["a person takes a word back", [person("a", "drop"), person("a", "withdrawn")], "open", undefined],
     ["a person changes their mind", [person("a", "drop"), person("a", "keep")], "kept", undefined],
+    ["and takes that back", [person("a", "drop"), person("a", "keep"), person("a", "withdrawn")], "dropped", undefined],
     ["two agree", [person("a", "keep"), person("b", "keep")], "kept", true],
     ["two disagree, the later counts", [person("a", "keep"), person("b", "drop")], "dropped", false],
     ["the first says it again", [person("a", "keep"), person("b", "drop"), person("a", "keep")], "kept", false],

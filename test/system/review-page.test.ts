@@ -195,9 +195,14 @@ test("two at once see different pairs; who comes second sees both texts, and not
   await ben.keyboard.press("Control+Enter");
   await expect.poll(() => current(project, 1)).toBe("A grey cat.");
   await ada.keyboard.press("Control+Enter");
-  const dialog = ada.getByRole("dialog", { name: "Somebody has changed the text of 1.jpg" });
+  const dialog = ada.getByRole("dialog", { name: "The text of 1.jpg has changed" });
   await dialog.getByText("While you edited it, Ben saved another text.").waitFor();
   await expectAccessible(ada);
+  expect(
+    await dialog.evaluate(
+      "document.querySelector('dialog').scrollWidth - document.querySelector('dialog').clientWidth",
+    ),
+  ).toBe(0);
   expect(await dialog.getByText("A cat in a box.", { exact: true }).count()).toBe(1);
   expect(current(project, 1)).toBe("A grey cat.");
   await button(dialog, "Edit").click();

@@ -9,9 +9,12 @@ export interface Piece {
 /** After this time two texts that have little in common are shown as wholly replaced. */
 const patience = 200;
 
+const unspaced = String.raw`\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}`;
+const words = new RegExp(String.raw`[${unspaced}]|(?:(?![${unspaced}])[\p{L}\p{N}\p{M}])+|\s+|.`, "gsu");
+
 /** The pieces of both texts: those that are the same or removed make up the one before, the same and added ones the one after. */
 export function changesBetween(before: string, after: string): readonly Piece[] {
-  const found = diffArrays(wordsOf(before), wordsOf(after), { timeout: patience });
+  const found = diffArrays([...wordsOf(before)], [...wordsOf(after)], { timeout: patience });
   if (!found) return joined([piece("removed", before), piece("added", after)]);
   return joined(
     found.map(({ added, removed, value }) => piece(added ? "added" : removed ? "removed" : "same", value.join(""))),
@@ -22,9 +25,9 @@ export function hasChanges(pieces: readonly Piece[]): boolean {
   return pieces.some(({ kind }) => kind !== "same");
 }
 
-/** Words, what stands between them, and each sign: of any language, also of those that put no spaces between words. */
-function wordsOf(text: string): string[] {
-  return [...new Intl.Segmenter("en", { granularity: "word" }).segment(text)].map(({ segment }) => segment);
+/** Words, what stands between them, and each sign; where no spaces are put between words, each letter. */
+function wordsOf(text: string): readonly string[] {
+  return text.match(words) ?? [];
 }
 
 /** What changed in a row is one removed and one added piece: also across spaces that happen to be in both. */

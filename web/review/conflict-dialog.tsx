@@ -43,7 +43,7 @@ function OneConflict({ session, conflict: { item, now } }: { session: ReviewSess
           </p>
         </section>
         <div class="row">
-          <button type="button" class="button" data-first onClick={() => session.settle("theirs")}>
+          <button type="button" class="button" onClick={() => session.settle("theirs")}>
             {theirs}
           </button>
           {kind !== "drop" && (
@@ -51,7 +51,13 @@ function OneConflict({ session, conflict: { item, now } }: { session: ReviewSess
               {kind === "edit" ? t.takeMine : t.keepMine}
             </button>
           )}
-          <button type="button" class="button" onClick={() => session.settle(kind === "drop" ? "look" : "edit")}>
+          {/* An Enter too many gives up nothing. */}
+          <button
+            type="button"
+            class="button"
+            data-first
+            onClick={() => session.settle(kind === "drop" ? "look" : "edit")}
+          >
             {kind === "drop" ? t.look : t.editConflict}
           </button>
         </div>

@@ -84,7 +84,7 @@ export const chinese: ReviewWords = {
   unsentKept: "它们保存在此浏览器中，服务器一有应答就会发送。",
   keyWanted: "服务器需要 API 密钥。",
   enterKey: "输入密钥",
-  conflictTitle: (name) => `有人改了 ${name} 的文字`,
+  conflictTitle: (name) => `${name} 的文字已被修改`,
   conflictEdit: (who) => `在你修改时，${who} 保存了另一段文字。`,
   conflictKeep: (who) => `你保留的文字已被 ${who} 修改。`,
   conflictDrop: (who) => `你剔除的文字已被 ${who} 修改。`,

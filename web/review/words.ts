@@ -95,7 +95,7 @@ const en = {
   keyWanted: "The server asks for an API key.",
   enterKey: "Enter the key",
   // Conflicts
-  conflictTitle: (name: string) => `Somebody has changed the text of ${name}`,
+  conflictTitle: (name: string) => `The text of ${name} has changed`,
   conflictEdit: (who: string) => `While you edited it, ${who} saved another text.`,
   conflictKeep: (who: string) => `You kept a text that ${who} has changed meanwhile.`,
   conflictDrop: (who: string) => `You dropped a text that ${who} has changed meanwhile.`,
