@@ -82,7 +82,7 @@ const fewest = 3;
 const pause = 3 * 60_000;
 
 /** The mean time between the latest decisions. @param times in milliseconds, in any order */
-function paceOf(times: readonly number[]): number | undefined {
+export function paceOf(times: readonly number[]): number | undefined {
   const ordered = times.toSorted((a, b) => a - b).slice(-latest - 1);
   const gaps = ordered.slice(1).map((time, i) => time - (ordered[i] ?? time));
   const working = gaps.filter((gap) => gap < pause);
