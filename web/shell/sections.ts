@@ -1,4 +1,5 @@
 /** What the server has for the page: a model to chat with, training runs, a project to review. */
+import { modelBesidePage } from "../backend/model-beside-page.ts";
 import type { Route } from "./router.ts";
 import { Store } from "./store.ts";
 
@@ -9,8 +10,15 @@ export const sections = new Store<readonly Section[]>(["chat", "training"]);
 /** Longer than this the page does not wait before it is drawn. */
 const patience = 3000;
 
-/** Asks the server once; what does not answer is taken for a server with a model, and the chat says that it is away. */
+/**
+ * Asks the server once; where the page was exported there is none, and only the chat. What does not answer is taken for a server
+ * with a model, and the chat says that it is away.
+ */
 export async function askSections(): Promise<void> {
+  if (modelBesidePage() !== undefined) {
+    sections.set(["chat"]);
+    return;
+  }
   try {
     const response = await fetch(new URL("health", new URL(".", location.href)), {
       signal: AbortSignal.timeout(patience),
