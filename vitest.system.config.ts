@@ -1,6 +1,13 @@
 import { defineConfig } from "vitest/config";
 
-/** Tests that need another program, such as a terminal. */
+/** Tests that need another program, such as a terminal or a browser. */
 export default defineConfig({
-  test: { include: ["test/system/**/*.test.ts"], pool: "forks", maxWorkers: 1, testTimeout: 120_000 },
+  test: {
+    include: ["test/system/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: 1,
+    testTimeout: 120_000,
+    // On a busy machine a browser misses a moment now and then; what fails twice is broken.
+    retry: 1,
+  },
 });
