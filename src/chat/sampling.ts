@@ -69,6 +69,7 @@ export function chooseToken(
 ): number {
   penalizeRepetition(scores, said, options.repetitionPenalty ?? 1);
   if (!options.temperature) return argmax(scores);
+  if (!options.topK && (options.topP ?? 1) >= 1) return drawAny(scores, options.temperature, random);
   let rest = random.uniform();
   const candidates = distribution(scores, options);
   for (const { id, probability } of candidates) {
@@ -76,6 +77,21 @@ export function chooseToken(
     if (rest < 0) return id;
   }
   return candidates[0]?.id ?? argmax(scores);
+}
+
+/** A token drawn among all of them, which need no order: sorting a vocabulary takes longer than a small model. */
+function drawAny(scores: Float32Array, temperature: number, random: Random): number {
+  const best = argmax(scores);
+  const max = scores[best] as number;
+  const weights = scores.map((score) => Math.exp((score - max) / temperature));
+  let total = 0;
+  for (const weight of weights) total += weight;
+  let rest = random.uniform() * total;
+  for (let id = 0; id < weights.length; id++) {
+    rest -= weights[id] as number;
+    if (rest < 0) return id;
+  }
+  return best;
 }
 
 /** Indices of the `count` largest scores, largest first. */

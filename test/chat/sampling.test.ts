@@ -115,3 +115,18 @@ test("repetition penalty makes each said token less likely once, whatever its si
   penalizeRepetition(values, [0, 1, 0, 0], 2);
   expect([...values]).toEqual([1, -4, 4, -4]);
 });
+
+test("drawn among all tokens, each comes as often as its probability says", () => {
+  const random = new Random(3);
+  const scores = () => Float32Array.of(0, 1, Number.NEGATIVE_INFINITY, 2);
+  const counts = [0, 0, 0, 0];
+  const draws = 4000;
+  for (let i = 0; i < draws; i++) {
+    const id = chooseToken(scores(), [], { temperature: 0.5 }, random);
+    counts[id] = (counts[id] ?? 0) + 1;
+  }
+  for (const { id, probability } of distribution(scores(), { temperature: 0.5 })) {
+    expect((counts[id] ?? 0) / draws).toBeCloseTo(probability, 1);
+  }
+  expect(counts[2]).toBe(0);
+});
