@@ -64,6 +64,11 @@ interface Search {
   readonly steps: AsyncGenerator<void, number[]>;
 }
 
+/** Sequences that a request takes in the batch, or in a batch of its own. */
+function placesOf({ choices, numBeams = 1 }: WritingRequest): number {
+  return numBeams > 1 ? numBeams : choices;
+}
+
 export class Scheduler {
   private readonly model: LanguageModel;
   private readonly tokenizer: Tokenizer;
@@ -112,14 +117,22 @@ export class Scheduler {
   }
 
   private async run(): Promise<void> {
-    while (this.jobs().length > 0) {
-      await eventTurn();
-      this.dropCancelled();
-      await this.readPrompt();
-      await this.writeTokens();
-      await this.search();
+    try {
+      while (this.jobs().length > 0) {
+        await eventTurn();
+        this.dropCancelled();
+        await this.readPrompt();
+        await this.writeTokens();
+        await this.search();
+      }
+    } catch (error) {
+      // Nothing of what was begun can be trusted, for instance where memory ran out; what is asked next begins anew.
+      for (const job of this.jobs()) this.fail(job, error);
+      [this.waiting, this.searches, this.reading] = [[], [], undefined];
+      this.dropRows();
+    } finally {
+      this.running = undefined;
     }
-    this.running = undefined;
   }
 
   private dropCancelled(): void {
@@ -159,12 +172,12 @@ export class Scheduler {
   private admit(): Reading | undefined {
     const [job] = this.waiting;
     if (!job) return undefined;
-    const busy = this.rows.length + this.searches.length;
-    // A request of more choices than fit at all is taken when nothing else is there.
-    if (busy > 0 && busy + job.request.choices > this.maxBatch) return undefined;
-    this.waiting.shift();
+    const busy = this.rows.length + this.searches.reduce((sum, search) => sum + placesOf(search.job.request), 0);
+    // A request that takes more places than there are is taken when nothing else is there.
+    if (busy > 0 && busy + placesOf(job.request) > this.maxBatch) return undefined;
     const { sequence } = job.request;
     const cache = this.prefixes.take(sequence);
+    this.waiting.shift();
     job.events.push({ kind: "begin", promptTokens: sequence.length, cachedTokens: cache.length });
     return { job, cache };
   }
@@ -203,9 +216,13 @@ export class Scheduler {
       }
     } catch (error) {
       for (const { job } of this.rows) this.fail(job, error);
-      this.rows = [];
-      this.batch = this.model.newCache(0);
+      this.dropRows();
     }
+  }
+
+  private dropRows(): void {
+    this.rows = [];
+    this.batch = this.model.newCache(0);
   }
 
   /** Passes on what was written. Whether the answer has ended. */

@@ -83,11 +83,12 @@ export class ThreadEngine implements Engine {
 
   private async started(): Promise<Started> {
     if (this.released) throw released();
+    const { thread } = this;
     try {
-      return await this.thread;
+      return await thread;
     } catch (cause) {
-      // The next question tries once more.
-      this.restart();
+      // The next question tries once more; of several that waited for this thread, one begins that.
+      if (this.thread === thread && !this.released) this.restart();
       throw new EngineLostError(`The engine cannot be started again: ${(cause as Error).message}`, { cause });
     }
   }

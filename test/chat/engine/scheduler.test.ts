@@ -238,3 +238,25 @@ test("rows of the model beyond the tokenizer's tokens are never said", async () 
     expect(Math.max(...new TextEncoder().encode(all.texts[0]))).toBeGreaterThan(80);
   }
 });
+
+test("a beam search takes as many places as it has beams", async () => {
+  const shared = scheduler(3);
+  const order: string[] = [];
+  const note = (name: string, asked: WritingRequest) => written(shared, asked).then(() => order.push(name));
+  await Promise.all([
+    note("search", request({ numBeams: 3, maxNewTokens: 8 })),
+    note("other", request({ sequence: [256, 71], maxNewTokens: 1 })),
+  ]);
+  expect(order).toEqual(["search", "other"]);
+});
+
+test("where not even a cache can be had, the question fails, and the next one is answered", async () => {
+  const shared = scheduler();
+  const { newCache } = model;
+  model.newCache = (batch) => {
+    model.newCache = newCache;
+    throw new RangeError(`no memory for ${batch}`);
+  };
+  await expect(written(shared, request())).rejects.toThrow("no memory");
+  expect((await written(shared, request())).texts).toEqual([await alone(request())]);
+});

@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { renameSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -84,6 +85,26 @@ describe("a thread that breaks down", () => {
     await expect(answers[0]).rejects.toBeInstanceOf(EngineLostError);
     expect(await said(engine, question)).toBe(expected);
   });
+});
+
+test("a model that cannot be loaded again is told to all who ask, and is tried again", async () => {
+  const own = tinyModel(temporaryFolder());
+  const other = await ThreadEngine.load(own, "tiny");
+  const expected = await said(other, question);
+  const config = join(own, "config.json");
+  renameSync(config, `${config}.away`);
+  (await threadOf(other)).postMessage(null);
+  // The first to ask may still meet the thread as it ends.
+  await expect(said(other, long)).rejects.toBeInstanceOf(EngineLostError);
+  const asked = await Promise.allSettled([said(other, question), said(other, question)]);
+  for (const result of asked) {
+    expect(result).toMatchObject({ status: "rejected", reason: { name: "EngineLostError" } });
+    expect(String(Object(result).reason)).toContain("cannot be started again");
+  }
+  renameSync(`${config}.away`, config);
+  // The thread that was begun meanwhile may have looked before the file was back, or after.
+  expect(await said(other, question).catch(() => said(other, question))).toBe(expected);
+  await other.release();
 });
 
 test("a released engine answers no more; releasing twice does no harm", async () => {
