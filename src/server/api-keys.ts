@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { MiddlewareHandler } from "hono";
 import { openAiError } from "./openai-error.ts";
+import type { ServerEnv } from "./service.ts";
 
 const variable = "MINIGPT4_API_KEYS";
 const shortestKey = 16;
@@ -11,7 +12,7 @@ const shortestKey = 16;
  * Lets through only requests with one of the keys; others get status 401. Without keys nothing is let through.
  * How long a comparison takes tells neither which key nor how much of it was right.
  */
-export function requireApiKey(keys: readonly string[]): MiddlewareHandler {
+export function requireApiKey(keys: readonly string[]): MiddlewareHandler<ServerEnv> {
   const digests = keys.map(digest);
   return async (context, next) => {
     const given = /^Bearer +(\S+) *$/i.exec(context.req.header("authorization") ?? "")?.[1];
@@ -23,6 +24,8 @@ export function requireApiKey(keys: readonly string[]): MiddlewareHandler {
       const challenge = `Bearer realm="minigpt4"${given === undefined ? "" : ', error="invalid_token"'}`;
       throw openAiError(401, { message, code: "invalid_api_key" }, { "www-authenticate": challenge });
     }
+    // Not the header, which a client can write in many ways, and be another client with each.
+    context.set("key", given);
     await next();
   };
 }

@@ -1,7 +1,7 @@
 /** The HTTP server's routes and what stands before them, as one Hono app. */
 import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Hono, MiddlewareHandler } from "hono";
+import type { Context, Hono, MiddlewareHandler, Next } from "hono";
 import { type Logger, pino } from "pino";
 import type { Engine } from "../chat/engine/engine.ts";
 import { ReviewDesk } from "../curation/review-desk.ts";
@@ -10,6 +10,7 @@ import { account } from "./account.ts";
 import { Admission, type AdmissionOptions } from "./admission.ts";
 import { invalidRequest } from "./failures.ts";
 import { addEndings, addGuards, type GuardOptions, limitBody } from "./frame.ts";
+import { holdBodies } from "./held-bodies.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { addChatCompletions } from "./openai/chat-completions.ts";
 import { addEmbeddings } from "./openai/embeddings.ts";
@@ -55,7 +56,7 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
 
   app.use(account(service));
   addGuards(app, options);
-  app.use("/v1/*", identify(apiKeys.length > 0), limitBody(maxBodyBytes));
+  app.use("/v1/*", identify, holdBodies(maxBodyBytes), limitBody(maxBodyBytes));
 
   addModels(app, service, options.review !== undefined);
   addChatCompletions(app, service);
@@ -106,15 +107,11 @@ function createService(engine: Engine, options: AppOptions): Service {
 }
 
 /** Notes who asks, and how to learn that they went away. */
-function identify(byKey: boolean): MiddlewareHandler<ServerEnv> {
-  return async (c, next) => {
-    // Without keys anybody could name a new one with each request, and be a new client each time.
-    const key = byKey ? c.req.header("authorization") : undefined;
-    c.set("client", key ?? c.env.incoming.socket.remoteAddress ?? "unknown");
-    // Before the body is read: what takes its place afterwards may have a signal of its own.
-    c.set("gone", c.req.raw.signal);
-    await next();
-  };
+async function identify(c: Context<ServerEnv>, next: Next): Promise<void> {
+  c.set("client", c.get("key") ?? c.env.incoming.socket.remoteAddress ?? "unknown");
+  // Before the body is read: what takes its place afterwards may have a signal of its own.
+  c.set("gone", c.req.raw.signal);
+  await next();
 }
 
 /** Those who watch a run would do so for ever; they come back when the server does. */

@@ -28,6 +28,8 @@ export interface ServerEnv {
   Variables: {
     /** Aborted when the client goes away. */
     gone: AbortSignal;
+    /** The API key that was sent, where the server wants one. */
+    key?: string;
     /** Among whom places are shared out: the API key, or the address that the request comes from. */
     client: string;
   };

@@ -5,6 +5,7 @@ import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { readApiKeys, requireApiKey } from "../../src/server/api-keys.ts";
+import type { ServerEnv } from "../../src/server/service.ts";
 import { temporaryFolder } from "../cli/tiny-model.ts";
 
 const keys = ["first-key-0123456789", "second-key-0123456789"];
@@ -24,6 +25,18 @@ test.each([...keys.map((key) => `Bearer ${key}`), `bearer ${keys[0]}`, `Bearer  
     expect(await response.text()).toBe("come in");
   },
 );
+
+test("however the header is written, the key is the same", async () => {
+  const seen = new Set<unknown>();
+  const app = new Hono<ServerEnv>().use(requireApiKey(keys)).get("/", (context) => {
+    seen.add(context.get("key"));
+    return context.text("come in");
+  });
+  for (const way of ["Bearer ", "bearer ", "BEARER   "]) {
+    await app.request("/", { headers: { authorization: `${way}${keys[0]}` } });
+  }
+  expect([...seen]).toEqual([keys[0]]);
+});
 
 test.each([
   undefined,
