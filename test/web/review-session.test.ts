@@ -197,6 +197,22 @@ test("an answer that is lost makes nothing happen twice", async () => {
   expect(store.entry(1)?.current?.text).toBe("A grey cat.");
 });
 
+test("who undoes and decides anew before the answer has come is not brought back", async () => {
+  const { review, standing } = await stage(["A cat.", "A dog.", "A house."]);
+  const { session, id, sent, notices } = review("Ada");
+  await session.open();
+  await session.decide("drop");
+  await sent();
+  await session.previous();
+  expect(id()).toBe(1);
+  session.undo();
+  await session.decide("keep");
+  await sent();
+  expect(notices).toEqual(["undone"]);
+  expect(standing(1)).toEqual(["Ada keep"]);
+  expect(id()).toBe(2);
+});
+
 test("decisions for another project stay in the browser until that one is back", async () => {
   const { review } = await stage(["A cat."]);
   const kept = memory();

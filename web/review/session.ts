@@ -214,7 +214,8 @@ export class ReviewSession {
     this.progress.set(progress);
     if (item.kind === "undo") {
       this.notify({ kind: pair ? "undone" : "nothing" });
-      if (pair) this.#showAnother(pair);
+      // Who has decided anew since has gone on.
+      if (pair && !this.outbox.pictures.includes(pair.id)) this.#showAnother(pair);
       return;
     }
     const { value } = this.shown;
