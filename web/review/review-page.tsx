@@ -1,5 +1,5 @@
 /** The review: pictures and their texts one after the other, to keep, edit or drop. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { announce } from "../shell/announcer.tsx";
 import { Icon } from "../shell/icons.tsx";
 import { KeyForm } from "../shell/key-form.tsx";
@@ -36,7 +36,8 @@ function NameForm() {
   const t = useWords(reviewWords);
   const [name, setName] = useState("");
   const field = useRef<HTMLInputElement>(null);
-  useEffect(() => field.current?.focus(), []);
+  // At once: what is typed next is the name.
+  useLayoutEffect(() => field.current?.focus(), []);
   return (
     <form
       class="review-card"

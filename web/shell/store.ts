@@ -1,5 +1,5 @@
 /** A value that tells its listeners when it changes: all the state management that the page needs. */
-import { useEffect, useReducer } from "preact/hooks";
+import { useLayoutEffect, useReducer } from "preact/hooks";
 
 export class Store<T> {
   #value: T;
@@ -34,8 +34,9 @@ export class Store<T> {
 export function useStore<T>(store: Store<T>): T {
   const [, redraw] = useReducer((count: number) => count + 1, 0);
   const drawn = store.value;
-  useEffect(() => {
-    // It may have changed between drawing and listening.
+  // Before anything else can happen: a key that follows at once finds what the one before it has changed.
+  useLayoutEffect(() => {
+    // What was drawn before it may have changed it.
     if (!Object.is(store.value, drawn)) redraw(undefined as never);
     return store.subscribe(() => redraw(undefined as never));
   }, [store]);
