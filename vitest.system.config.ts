@@ -7,7 +7,5 @@ export default defineConfig({
     pool: "forks",
     maxWorkers: 1,
     testTimeout: 120_000,
-    // On a busy machine a browser misses a moment now and then; what fails twice is broken.
-    retry: 1,
   },
 });
