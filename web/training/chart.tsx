@@ -37,11 +37,11 @@ export function Chart({ name, step, curves, data, format }: ChartProperties) {
     const box = place.current;
     // An axis without numbers cannot be drawn.
     if (!box || !hasData) return;
-    const drawn = new uPlot(options(box.clientWidth, step, curves, format), data as uPlot.AlignedData, box);
+    const drawn = new uPlot(options(box, step, curves, format), data as uPlot.AlignedData, box);
     plot.current = drawn;
     const resize = new ResizeObserver(() => drawn.setSize({ width: box.clientWidth, height }));
     resize.observe(box);
-    // The colours of the system's dark mode are those of another sheet.
+    // The canvas has the colours in which it was drawn.
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const redraw = () => drawn.redraw();
     dark.addEventListener("change", redraw);
@@ -58,12 +58,12 @@ export function Chart({ name, step, curves, data, format }: ChartProperties) {
 }
 
 function options(
-  width: number,
+  box: HTMLElement,
   step: string,
   curves: readonly Curve[],
   format: (value: number) => string,
 ): uPlot.Options {
-  const colour = (name: string) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (name: string) => () => resolve(name, box);
   const axis: uPlot.Axis = {
     stroke: colour("--ink-soft"),
     grid: { stroke: colour("--line"), width: 1 },
@@ -71,7 +71,7 @@ function options(
     font: "12px system-ui, sans-serif",
   };
   return {
-    width,
+    width: box.clientWidth,
     height,
     scales: { x: { time: false } },
     cursor: { points: { size: 7 } },
@@ -88,4 +88,12 @@ function options(
       })),
     ],
   };
+}
+
+/** A canvas knows no custom properties, and `light-dark()` only where it is the colour of an element. */
+function resolve(name: string, element: HTMLElement): string {
+  element.style.color = `var(${name})`;
+  const { color } = getComputedStyle(element);
+  element.style.removeProperty("color");
+  return color;
 }
