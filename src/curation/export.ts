@@ -1,6 +1,6 @@
 /** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { readSpan } from "../data/file-span.ts";
 import type { Entry, Picture } from "./entry.ts";
@@ -140,6 +140,8 @@ function writeDurably(path: string, content: string | Uint8Array): Promise<void>
   return writeFile(path, content, { flag: "wx", flush: true });
 }
 
+const ours: readonly string[] = Object.values(files);
+
 /** @throws Error if the folder holds what may not be lost */
 async function refuseUnlessFree(target: string, overwrite: boolean, entries: readonly Entry[]): Promise<void> {
   const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
@@ -147,18 +149,24 @@ async function refuseUnlessFree(target: string, overwrite: boolean, entries: rea
     throw error.code === "ENOTDIR" ? new Error(`${target} is a file; name a folder`) : error;
   });
   if (names.length === 0) return;
-  const ours: readonly string[] = Object.values(files);
   const others = names.filter((name) => !ours.includes(name));
   if (others.length > 0 || !names.includes(files.captions)) {
     throw new Error(`${target} holds something else (${others[0] ?? names[0]}); name a folder that is not there yet`);
   }
   if (!overwrite) throw new Error(`${target} holds a data set already; --overwrite replaces it`);
-  const used = entries.find(({ picture }) => isInside(picture.source.path, target));
-  if (used) throw new Error(`${target} holds pictures of the project (${used.picture.name}); export to another folder`);
+  const folder = await realpath(target);
+  for (const { picture } of entries) {
+    if (await isInside(picture.source.path, folder)) {
+      throw new Error(`${target} holds pictures of the project (${picture.name}); export to another folder`);
+    }
+  }
 }
 
-function isInside(path: string, folder: string): boolean {
-  const way = relative(folder, resolve(path));
+/** Whether a file is there and lies in the folder, also if its path goes through links. @param folder without links */
+async function isInside(path: string, folder: string): Promise<boolean> {
+  const file = await realpath(path).catch(() => undefined);
+  if (file === undefined) return false;
+  const way = relative(folder, file);
   return !isAbsolute(way) && way !== ".." && !way.startsWith(`..${sep}`);
 }
 
@@ -177,9 +185,16 @@ async function takePlace(partial: string, target: string): Promise<void> {
   if (replaces) await rm(waiting(target), { recursive: true, force: true });
 }
 
-/** What an export has left that was killed between the two renames, or right after them. */
+/**
+ * What an export has left that was killed between the two renames, or right after them.
+ * @throws Error if what lies there is not from an export
+ */
 async function finishReplacing(target: string): Promise<void> {
   if (!(await exists(waiting(target)))) return;
+  const [other] = (await readdir(waiting(target))).filter((name) => !ours.includes(name));
+  if (other !== undefined) {
+    throw new Error(`${waiting(target)}, the place of what is replaced, holds something else (${other}); move it away`);
+  }
   if (await exists(target)) await rm(waiting(target), { recursive: true, force: true });
   else await rename(waiting(target), target);
 }

@@ -1,6 +1,15 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import sharp from "sharp";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -238,6 +247,31 @@ describe("a folder that is there", () => {
     );
     expect(readFileSync(join(target, "image", "1.jpg")).equals(bytes)).toBe(true);
     await expect(exportPairs(store, join(folder, "cat.jpg"))).rejects.toThrow("cat.jpg is a file; name a folder");
+  });
+
+  test("is not replaced either if it holds pictures of the project by another way", async () => {
+    mkdirSync(join(target, "image"), { recursive: true });
+    writeFileSync(join(target, "filter_cap.json"), "{}");
+    symlinkSync(folder, join(folder, "link"), "junction");
+    add(join("link", "set", "image", "1.jpg"), cat);
+    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow("holds pictures of the project");
+    await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow(
+      "holds pictures",
+    );
+    expect(image(1).equals(cat)).toBe(true);
+  });
+
+  test("with a name like that of one that waits for its end is no remains of an export", async () => {
+    add("cat.jpg", cat);
+    mkdirSync(`${target}.replaced`);
+    writeFileSync(join(`${target}.replaced`, "diary.txt"), "dear diary");
+    const exported = () => exportPairs(store, target, { overwrite: true });
+    await expect(exported()).rejects.toThrow(
+      "set.replaced, the place of what is replaced, holds something else (diary.txt)",
+    );
+    mkdirSync(target);
+    await expect(exported()).rejects.toThrow("diary.txt");
+    expect(readFileSync(join(`${target}.replaced`, "diary.txt"), "utf8")).toBe("dear diary");
   });
 
   test("stays as it was if the export is stopped", async () => {
