@@ -1,9 +1,9 @@
 /** Adds a data set's pictures to a project. */
-import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import type { ImageTextPair, Problem } from "../data/dataset.ts";
 import { readSpan } from "../data/file-span.ts";
 import type { NewPicture } from "./entry.ts";
+import { sha256Of } from "./picture-bytes.ts";
 import type { CurationStore } from "./store.ts";
 
 export interface AddReport {
@@ -48,8 +48,4 @@ export async function addPictures(
     duplicates: pairs.length - unreadable.length - pictures.size,
     unreadable,
   };
-}
-
-export function sha256Of(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }

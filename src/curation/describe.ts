@@ -1,11 +1,10 @@
 /** The first step of a project: the first stage's model describes every picture that has no text yet. */
 import { setMaxListeners } from "node:events";
 import { type Engine, EngineLostError, QuestionError } from "../chat/engine/engine.ts";
-import { readSpan } from "../data/file-span.ts";
 import { pictureInMemory } from "../images/picture.ts";
-import { sha256Of } from "./add-pictures.ts";
 import { type Description, type DescriptionOptions, describePicture } from "./description.ts";
 import { type Picture, StaleVersionError } from "./entry.ts";
+import { PictureLostError, pictureBytes } from "./picture-bytes.ts";
 import type { CurationStore } from "./store.ts";
 
 /** What failures of this step are noted as. */
@@ -121,7 +120,7 @@ async function describeRetrying(
   options: DescriptionOptions,
   signal: AbortSignal,
 ): Promise<Description> {
-  const bytes = await readPicture(picture);
+  const bytes = await pictureBytes(picture);
   const describe = () => describePicture(engine, bytes, picture.sha256, options, signal);
   return describe().catch((error) => {
     if (error instanceof EngineLostError && !signal.aborted) return describe();
@@ -129,20 +128,9 @@ async function describeRetrying(
   });
 }
 
-/** The picture's file is gone or has changed. */
-class UnreadableError extends Error {}
-
-async function readPicture({ source, sha256 }: Picture): Promise<Uint8Array> {
-  const bytes = await readSpan(source).catch((cause: Error) => {
-    throw new UnreadableError(`${source.path} cannot be read: ${cause.message}`, { cause });
-  });
-  if (sha256Of(bytes) === sha256) return bytes;
-  throw new UnreadableError(`${source.path} has changed since the picture was added to the project`);
-}
-
 /** What may be wrong with the picture; undefined if something else certainly is. */
 function faultOf({ name }: Picture, error: unknown): string | undefined {
-  if (error instanceof UnreadableError || error instanceof EngineLostError) return error.message;
+  if (error instanceof PictureLostError || error instanceof EngineLostError) return error.message;
   if (!(error instanceof QuestionError) || error.code !== "picture") return undefined;
   return error.message.replace(pictureInMemory, () => name);
 }

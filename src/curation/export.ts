@@ -1,9 +1,9 @@
 /** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
-import { readSpan } from "../data/file-span.ts";
-import type { Entry, Picture } from "./entry.ts";
+import type { Entry } from "./entry.ts";
+import { pictureBytes, sha256Of } from "./picture-bytes.ts";
 import { provenanceOf } from "./provenance.ts";
 import { type Standing, standingOf } from "./standing.ts";
 import type { CurationStore } from "./store.ts";
@@ -97,7 +97,7 @@ async function writePairs(
     }
     let jpeg: { bytes: Uint8Array; isCopy: boolean };
     try {
-      jpeg = await toJpeg(await unchangedBytes(picture), picture.name);
+      jpeg = await toJpeg(await pictureBytes(picture), picture.name);
     } catch (cause) {
       refuse((cause as Error).message);
       continue;
@@ -107,7 +107,7 @@ async function writePairs(
     if (jpeg.isCopy) copied++;
     annotations.push({ image_id: id, caption: current.text });
     const versions = store.versions(picture.id).filter((version) => version.id <= current.id);
-    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, image: sha256(jpeg.bytes) })));
+    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, image: sha256Of(jpeg.bytes) })));
   }
   if (annotations.length === 0) {
     const [first] = refused;
@@ -118,21 +118,6 @@ async function writePairs(
   await writeDurably(join(folder, files.provenance), `${origins.join("\n")}\n`);
   onProgress?.(chosen.length, chosen.length);
   return { pairs: annotations.length, copied, converted: annotations.length - copied, refused };
-}
-
-/** A picture's bytes. @throws Error if they are not there, or not those that were described */
-async function unchangedBytes({ source, sha256: expected }: Picture): Promise<Uint8Array> {
-  const bytes = await readSpan(source).catch((cause: NodeJS.ErrnoException) => {
-    throw cause.code === "ENOENT" ? new Error(`${source.path} is not there any more`, { cause }) : cause;
-  });
-  if (sha256(bytes) !== expected) {
-    throw new Error(`${source.path} has changed since it was described (its SHA-256 is another one)`);
-  }
-  return bytes;
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /** The disk has it when this is done. */

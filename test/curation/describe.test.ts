@@ -156,8 +156,8 @@ describe("what fails", () => {
     const options = { ...drawing, onFailure };
     expect(await describePictures(store, engine, options)).toMatchObject({ described: 2, failed: 3, givenUp: 0 });
     expect(failures.sort()).toEqual([
-      expect.stringMatching(/000\.png cannot be read: ENOENT/),
-      expect.stringMatching(/001\.png has changed since the picture was added to the project/),
+      expect.stringMatching(/000\.png is not there any more/),
+      expect.stringMatching(/001\.png has changed since it was added to the project/),
       expect.stringMatching(/garbage\.png is not a picture that can be read/),
     ]);
     expect(await describePictures(store, engine, options)).toMatchObject({ described: 0, failed: 3, givenUp: 0 });

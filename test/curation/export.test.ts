@@ -201,7 +201,7 @@ describe("pictures that are not what was described", () => {
     const { pairs, refused } = await exportPairs(store, target);
     expect(pairs).toBe(1);
     expect(refused.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
-      `changed.jpg: ${join(folder, "changed.jpg")} has changed since it was described (its SHA-256 is another one)`,
+      `changed.jpg: ${join(folder, "changed.jpg")} has changed since it was added to the project (its SHA-256 is another one)`,
       `gone.jpg: ${join(folder, "gone.jpg")} is not there any more`,
       expect.stringMatching(/^broken\.png: broken\.png is /),
       "silent.jpg: its text is empty",
