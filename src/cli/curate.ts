@@ -24,7 +24,8 @@ export function registerCurate(program: Command): void {
     .command("curate")
     .summary("make a data set of pictures and their descriptions")
     .description(
-      "Makes a small, clean data set for the second stage of training: a model describes pictures, another one polishes the texts,\nrules and a person sort them out. A project is one file; each step can be stopped and goes on where it was.",
+      "Makes a small, clean data set for the second stage of training: a model describes pictures, another one polishes the texts, " +
+        "rules and a person sort them out. A project is one file; each step can be stopped and goes on where it was.",
     );
   for (const register of steps) register(curate);
 }

@@ -5,9 +5,9 @@ import { CurationStore } from "../../curation/store.ts";
 import { countDisplay } from "../count-display.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { formatCount, printable } from "../text.ts";
+import { type ProjectFlags, projectOption } from "./project-option.ts";
 
-interface ExportFlags {
-  readonly project: string;
+interface ExportFlags extends ProjectFlags {
   readonly unreviewed?: boolean;
   readonly overwrite?: boolean;
   readonly json?: boolean;
@@ -23,7 +23,7 @@ export function registerExport(curate: Command): void {
         "since it was described is reported and left out.",
     )
     .argument("<folder>", "where to write; should not be there yet")
-    .option("--project <file>", "the curation project", "curation.db")
+    .addOption(projectOption())
     .option("--unreviewed", "also pairs that nobody has reviewed and no rule drops")
     .option("--overwrite", "replace the data set that is in the folder")
     .option("--json", "print one JSON object")

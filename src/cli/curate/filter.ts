@@ -7,9 +7,9 @@ import { countDisplay } from "../count-display.ts";
 import { oneLine } from "../describe.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { formatCount, printable } from "../text.ts";
+import { type ProjectFlags, projectOption } from "./project-option.ts";
 
-interface FilterFlags {
-  readonly project: string;
+interface FilterFlags extends ProjectFlags {
   readonly rules?: string;
   readonly dryRun?: boolean;
   readonly json?: boolean;
@@ -22,7 +22,7 @@ export function registerFilter(curate: Command): void {
     .description(
       "Has rules judge the current text of every picture. A text that breaks one is dropped, unless a person keeps it; nothing is removed. Rules judge a text once; changed rules, and changed texts, are judged again.",
     )
-    .option("--project <file>", "the curation project", "curation.db")
+    .addOption(projectOption())
     .option("--rules <file>", `a YAML file with what is to be otherwise than in ${defaultRules}`)
     .option("--dry-run", "say what the rules would drop, and write nothing")
     .option("--json", "print one JSON object, with every dropped text and the reasons")

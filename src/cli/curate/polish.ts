@@ -9,9 +9,9 @@ import { type CountDisplay, countDisplay } from "../count-display.ts";
 import { Interrupted, untilInterrupted } from "../interrupt.ts";
 import { integerBetween, numberBetween } from "../options.ts";
 import { formatCount, formatDuration, printable } from "../text.ts";
+import { type ProjectFlags, projectOption } from "./project-option.ts";
 
-interface PolishFlags {
-  readonly project: string;
+interface PolishFlags extends ProjectFlags {
   readonly baseUrl?: string;
   readonly model?: string;
   readonly apiKeyEnv: string;
@@ -36,10 +36,10 @@ export function registerPolish(curate: Command): void {
     .command("polish")
     .summary("let a chat model rewrite the descriptions")
     .description(
-      "Rewrites each described text through a service with OpenAI's chat API, a local one or a remote one. Each answer is kept as soon as\n" +
+      "Rewrites each described text through a service with OpenAI's chat API, a local one or a remote one. Each answer is kept as soon as " +
         "it is there: after Ctrl-C, or whatever else ends it, the same command goes on. A key comes from the environment only.",
     )
-    .option("--project <file>", "the project", "curation.db")
+    .addOption(projectOption())
     .option("--base-url <url>", "of the service; default: OPENAI_BASE_URL of the environment")
     .option("--model <name>", "default: the one that the service has, if it has only one")
     .option("--api-key-env <name>", "the environment variable that holds the key", "OPENAI_API_KEY")

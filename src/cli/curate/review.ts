@@ -6,9 +6,9 @@ import { readApiKeys } from "../../server/api-keys.ts";
 import { startReviewServer } from "../../server/serve.ts";
 import { aborted, graceMs, hostsOf, pageFolder, untilStopped, warnIfOpen } from "../listening.ts";
 import { integerBetween } from "../options.ts";
+import { type ProjectFlags, projectOption } from "./project-option.ts";
 
-interface ReviewFlags {
-  readonly project: string;
+interface ReviewFlags extends ProjectFlags {
   readonly host: string;
   readonly port: number;
   readonly open?: boolean;
@@ -21,11 +21,11 @@ export function registerReview(curate: Command): void {
     .command("review")
     .summary("look at pictures and texts in the browser: keep, edit or drop them")
     .description(
-      "Serves a page on which one or several persons go through the pairs of a project. It needs no model, and may be open while the\n" +
+      "Serves a page on which one or several persons go through the pairs of a project. It needs no model, and may be open while the " +
         "other steps run. Every decision is in the project at once; Ctrl-C ends the server.\n" +
         "Keys that reviewers must enter come from the environment variable MINIGPT4_API_KEYS (comma separated), or from a file.",
     )
-    .option("--project <file>", "the project", "curation.db")
+    .addOption(projectOption())
     .option("--host <host>", "address to listen at; 0.0.0.0 is reached from other machines", "127.0.0.1")
     .option("--port <port>", "0 takes a free one", integerBetween(0, 65535), 8000)
     .option("--open", "open the page in the browser")
