@@ -17,11 +17,13 @@ export function provenanceOf({ picture, versions, persons, rules, image }: Origi
     name: picture.name,
     sha256: picture.sha256,
     image_sha256: image,
-    versions: versions.map(({ kind, author, prompt, text, madeAt }) => ({
+    versions: versions.map(({ kind, author, prompt, text, details, madeAt }) => ({
       kind,
       author,
       prompt,
       text,
+      // An edit that its author took back: the text is that of before, and none of theirs.
+      undoes: details.undoes === undefined ? undefined : numberOf.get(details.undoes),
       at: date(madeAt),
     })),
     rules: rules && { rules: rules.author, decision: rules.decision, reasons: rules.reasons, at: date(rules.madeAt) },

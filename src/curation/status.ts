@@ -47,6 +47,7 @@ export interface ProjectStatus {
   /** Pictures that several persons judged, and on which they do not agree. */
   readonly judgedBySeveral: number;
   readonly disagreements: number;
+  /** Pictures whose text is as a person changed it. */
   readonly edited: number;
   /** Pictures with which a step failed since their text last changed. */
   readonly failures: Readonly<Record<string, number>>;
@@ -87,7 +88,7 @@ export function statusOf(store: CurationStore): ProjectStatus {
     persons: personsOf(entries),
     judgedBySeveral: agreements.length,
     disagreements: count(agreements, (agree) => !agree),
-    edited: having(({ kind }) => kind === "edited"),
+    edited: count(entries, ({ current }) => current?.kind === "edited"),
     failures: Object.fromEntries(failures.filter(([, pictures]) => pictures > 0)),
     standing: {
       empty: standing("empty"),
@@ -126,7 +127,9 @@ function personsOf(entries: readonly Entry[]): PersonCounts[] {
 }
 
 function authorsOf(versions: readonly Version[]): AuthorCounts[] {
-  const groups = group(versions, ({ author, kind }) => JSON.stringify([kind, author]));
+  // Who takes an edit back writes nothing: the text that stands again is another's.
+  const written = versions.filter(({ details }) => details.undoes === undefined);
+  const groups = group(written, ({ author, kind }) => JSON.stringify([kind, author]));
   return [...groups.values()].map((those) => {
     const [{ author, kind }] = those as [Version];
     const sum = (key: "promptTokens" | "completionTokens" | "duration") =>

@@ -169,7 +169,9 @@ test("the origin of each pair stands beside it", async () => {
     text: "A small drawing.",
     author: "ada",
   });
-  store.addVerdict({ version: edited.id, decision: "keep", judge: "person", author: "ada" });
+  const worse = store.addVersion({ picture, parent: edited.id, kind: "edited", text: "drwaing", author: "bob" });
+  store.undo("bob");
+  store.addVerdict({ version: worse.id + 1, decision: "keep", judge: "person", author: "ada" });
   add("cat.jpg", cat);
   await exportPairs(store, target);
   const lines = readFileSync(join(target, "provenance.jsonl"), "utf8").trimEnd().split("\n");
@@ -184,8 +186,10 @@ test("the origin of each pair stands beside it", async () => {
       { kind: "described", author: "nano", prompt: "Describe it.", text: "a  drawing", at },
       { kind: "polished", author: "smollm2", text: "A drawing.", at },
       { kind: "edited", author: "ada", text: "A small drawing.", at },
+      { kind: "edited", author: "bob", text: "drwaing", at },
+      { kind: "edited", author: "bob", text: "A small drawing.", undoes: 4, at },
     ],
-    reviews: [{ author: "ada", decision: "keep", version: 3, at }],
+    reviews: [{ author: "ada", decision: "keep", version: 5, at }],
   });
 });
 

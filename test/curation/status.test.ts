@@ -47,6 +47,9 @@ function eventful(): CurationStore {
   store.addVerdict({ ...person, version: second, author: "b", decision: "drop" });
   store.addVerdict({ ...person, version: third, author: "b", decision: "withdrawn" });
   store.addVerdict({ ...person, version: version(4, { kind: "edited", author: "b" }), author: "b" });
+  // Whoever takes an edit back has not written the text that stands again.
+  version(6, { kind: "edited", author: "c" });
+  store.undo("c");
   return store;
 }
 
@@ -74,6 +77,7 @@ const expected: ProjectStatus = {
     { author: "nano", kind: "described", texts: 6, promptTokens: 600, completionTokens: 60, seconds: 9 },
     { author: "smollm2", kind: "polished", texts: 4, promptTokens: 28, completionTokens: 20, seconds: 0 },
     { author: "b", kind: "edited", texts: 1, promptTokens: 0, completionTokens: 0, seconds: 0 },
+    { author: "c", kind: "edited", texts: 1, promptTokens: 0, completionTokens: 0, seconds: 0 },
   ],
 };
 
