@@ -237,6 +237,19 @@ describe("the budget", () => {
     expect(store.entries().findLast(({ versions }) => versions === 2)?.current?.details.estimated).toBe(true);
   });
 
+  test("has ended a run, too, that had nothing left for a second try while another answer was on its way", async () => {
+    const { store } = project(2);
+    const usage = { prompt_tokens: 100, completion_tokens: 10 };
+    const server = await ChatServer.start(({ text }) =>
+      text === textOf(0) ? said("", { usage }) : { ...said(polished(text), { usage }), after: 200 },
+    );
+    // Room for two questions at once, of which each may cost about 240 tokens.
+    expect(await run(store, server, { budget: 520, parallel: 2 })).toMatchObject({
+      ...{ texts: 2, polished: 1, notTaken: 0, requests: 2 },
+      stopped: "budget",
+    });
+  });
+
   test("an estimate asks nobody", () => {
     const { store } = project(4);
     const estimate = estimatePolish(store, { prices: { input: 1, output: 2 }, limit: 3 });

@@ -65,6 +65,8 @@ export class Polishing {
     const ends = await Promise.allSettled(workers);
     const crash = ends.find((end) => end.status === "rejected");
     if (crash) throw crash.reason;
+    // What could not be asked once more while others were on their way is left, although the run went on.
+    if (this.done < this.plan.tasks.length) this.stopped ??= "budget";
     if (this.problem) throw new PolishError(this.problem.message, this.report());
     return this.report();
   }
@@ -214,12 +216,17 @@ export class Polishing {
     return prices && (promptTokens * prices.input + completionTokens * prices.output) / 1e6;
   }
 
-  private progress(): void {
+  /** Texts that nothing is done for any more. */
+  private get done(): number {
     const { polished, notTaken, failed, changedMeanwhile } = this.counts;
+    return polished + notTaken + failed + changedMeanwhile;
+  }
+
+  private progress(): void {
     const { promptTokens, completionTokens } = this.tokens;
     const cost = this.costOf(this.tokens);
     this.settings.onProgress?.({
-      done: polished + notTaken + failed + changedMeanwhile,
+      done: this.done,
       total: this.plan.tasks.length,
       tokens: promptTokens + completionTokens,
       ...(cost !== undefined && { cost }),
