@@ -47,8 +47,10 @@ export class CurationStore {
     let database: Database.Database | undefined;
     try {
       database = new Database(path);
-      database.exec(`PRAGMA busy_timeout = ${patience}; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL;`);
+      database.exec(`PRAGMA busy_timeout = ${patience}; PRAGMA foreign_keys = ON;`);
       migrate(database, path);
+      // Stays in the file, so that it comes after the look at whether this is a project.
+      database.exec("PRAGMA journal_mode = WAL");
       return new CurationStore(database, path);
     } catch (cause) {
       database?.close();

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
@@ -186,7 +186,9 @@ describe("the file", () => {
     const other = new Database(join(folder, name));
     other.exec("CREATE TABLE songs (title TEXT)");
     other.close();
+    const before = readFileSync(join(folder, name));
     expect(() => CurationStore.open(join(folder, name))).toThrow("is a database, but no curation project");
+    expect(readFileSync(join(folder, name)).equals(before)).toBe(true);
     const newer = join(folder, `newer-${name}`);
     openProject(folder, `newer-${name}`);
     const database = new Database(newer);
