@@ -3,9 +3,10 @@
  * space of its own, but that of the language model's words. A picture is the mean of its image tokens; a text is the sum of
  * its words' frozen embeddings, each centred, brought to length 1, and weighted by how telling the word is.
  */
+import { unitLength } from "../nn/norm.ts";
 import type { Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { relu, sqrt } from "../tensor/elementwise.ts";
+import { relu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
 import { gather } from "../tensor/lookup.ts";
 import { reduceMean, reduceSum } from "../tensor/reduce.ts";
@@ -23,9 +24,9 @@ export const headNames = {
 
 /** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], of length 1. */
 export function pictureEmbedding(head: Weights, tokens: Value): Value {
-  const direction = normalize(reduceMean(tokens, [1], { keep: false }));
+  const direction = unitLength(reduceMean(tokens, [1], { keep: false }));
   if (!head.has(headNames.pictureShift)) return direction;
-  return normalize(direction.sub(head.get(headNames.pictureShift, [tokens.size(-1)])));
+  return unitLength(direction.sub(head.get(headNames.pictureShift, [tokens.size(-1)])));
 }
 
 /** Token ids of the texts, as `textInputs` gives them -> [texts, hiddenSize], of length 1; zeros where no word counts. */
@@ -33,7 +34,7 @@ export function textEmbedding(head: Weights, llm: Weights, { ids, mask }: TextIn
   const { vocabSize, hiddenSize } = config;
   const rows = embedTokens(llm, ids, config).sub(head.get(headNames.wordMean, [hiddenSize]));
   const weights = relu(gather(head.get(headNames.wordWeight, [vocabSize, 1]), ids)).mul(mask);
-  return normalize(reduceSum(normalize(rows).mul(weights), [1], { keep: false }));
+  return unitLength(reduceSum(unitLength(rows).mul(weights), [1], { keep: false }));
 }
 
 /** Texts of different lengths side by side. */
@@ -80,9 +81,4 @@ export function meanRow(table: Float32Array, width: number): Float32Array {
   const sums = new Float64Array(width);
   for (let i = 0; i < table.length; i++) sums[i % width] = (sums[i % width] as number) + (table[i] as number);
   return Float32Array.from(sums, (sum) => (sum * width) / table.length);
-}
-
-/** Brings the rows along the last axis to length 1. */
-function normalize(x: Value): Value {
-  return x.div(sqrt(reduceSum(x.mul(x), [-1]).add(1e-12)));
 }

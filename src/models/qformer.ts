@@ -10,6 +10,7 @@ import type { Dim } from "../tensor/dims.ts";
 import { cast, gelu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
 import { concat, expand, reshape, slice } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
 
 export interface QFormerConfig {
   readonly numQueryTokens: number;
@@ -28,9 +29,6 @@ export interface QFormerConfig {
   readonly maxPositionEmbeddings?: number;
 }
 
-/** Who sees whom (BLIP-2, figure 2): all see all; text sees queries and earlier text; neither sees the other. */
-export type QFormerMask = "bidirectional" | "causal" | "unimodal";
-
 /** Text tokens beside the queries. */
 export interface QFormerText {
   /** int64 [batch, length]. */
@@ -42,81 +40,149 @@ export interface QFormerText {
 /** What is done to a layer's output before it is added in training (dropout); nothing otherwise. */
 export type Regularizer = (x: Value) => Value;
 
+/** Keys and values of one attention, [batch, heads, length, hiddenSize / heads] each. */
+export interface KeysValues {
+  readonly keys: Value;
+  readonly values: Value;
+}
+
+/** What the queries look at: keys and values of images for each layer; none where a layer does not look. */
+export type ImageMemory = readonly (KeysValues | undefined)[];
+
+/** Image features [images, cells, encoderWidth] -> what the queries look at, which several passes may share. */
+export function rememberImages(w: Weights, image: Value, config: QFormerConfig): ImageMemory {
+  return Array.from({ length: config.numHiddenLayers }, (_, i) => {
+    if (i % config.crossAttentionFrequency !== 0) return undefined;
+    const layer = w.at("Qformer.bert.encoder.layer").at(i);
+    return image.graph.scope(`Qformer.layer.${i}`, () => keysValues(layer.at("crossattention"), image, config));
+  });
+}
+
+/** The images that `indices` [n] names, one for each sequence of a pass. */
+export function gatherImages(memory: ImageMemory, indices: Value): ImageMemory {
+  return memory.map((seen) => seen && { keys: gather(seen.keys, indices), values: gather(seen.values, indices) });
+}
+
 /** Image features [batch, cells, encoderWidth] -> [batch, numQueryTokens, hiddenSize]. */
-export function qformer(w: Weights, image: Value, config: QFormerConfig, regularize: Regularizer = (x) => x): Value {
-  const queries = embedQueries(w, image.dim(0), config);
-  return encode(w, { queries, image }, config, regularize);
+export function qformer(w: Weights, image: Value, config: QFormerConfig, regularize?: Regularizer): Value {
+  return qformerQueries(w, rememberImages(w, image, config), image.dim(0), config, regularize).hidden;
 }
 
-/** Text alone: [batch, length, hiddenSize]; with `causal`, each token sees only itself and earlier ones. */
-export function qformerText(w: Weights, text: QFormerText, config: QFormerConfig, causal = false): Value {
-  const x = embedText(w, text.ids, config);
-  const padding = hidePadding(text.attentionMask);
-  const mask = causal ? causalMask(x.graph, x.dim(1)).add(padding) : padding;
-  return encode(w, { text: x, mask }, config);
+/** A pass of the queries, and the keys and values of their self-attention in each layer, for text that comes after them. */
+export interface QueryPass {
+  /** [batch, numQueryTokens, hiddenSize] */
+  readonly hidden: Value;
+  readonly past: readonly KeysValues[];
 }
 
-/** Queries and text together: [batch, numQueryTokens + length, hiddenSize], the queries first. */
-export function qformerImageText(
+/** The queries alone. @param batch the number of images in `memory` */
+export function qformerQueries(
   w: Weights,
-  image: Value,
+  memory: ImageMemory,
+  batch: Dim,
+  config: QFormerConfig,
+  regularize?: Regularizer,
+): QueryPass {
+  return encode(w, { queries: embedQueries(w, batch, config), memory }, config, regularize);
+}
+
+/** Text alone: [batch, length, hiddenSize]; neither it nor the queries see each other (the unimodal mask). */
+export function qformerText(w: Weights, text: QFormerText, config: QFormerConfig, regularize?: Regularizer): Value {
+  const mask = hidePadding(text.attentionMask);
+  return encode(w, { text: embedText(w, text.ids, config), mask }, config, regularize).hidden;
+}
+
+/**
+ * Text that sees the queries and its own earlier tokens (the causal mask): [batch, length, hiddenSize]. The queries do not
+ * see it, so their pass is not repeated: its keys and values are enough.
+ */
+export function qformerTextAfter(
+  w: Weights,
+  { past }: QueryPass,
   text: QFormerText,
   config: QFormerConfig,
-  visibility: QFormerMask,
+  regularize?: Regularizer,
 ): Value {
-  const queries = embedQueries(w, image.dim(0), config);
-  const words = embedText(w, text.ids, config);
-  return encode(
-    w,
-    { queries, text: words, image, mask: jointMask(queries, words, text.attentionMask, visibility) },
-    config,
-  );
+  const x = embedText(w, text.ids, config);
+  const [batch, length] = [x.dim(0), x.dim(1)];
+  const toText = expand(hidePadding(text.attentionMask).add(causalMask(x.graph, length)), [batch, 1, length, length]);
+  const toQueries = expand(x.graph.scalar(0), [batch, 1, length, config.numQueryTokens]);
+  return encode(w, { text: x, past, mask: concat([toQueries, toText], 3) }, config, regularize).hidden;
 }
 
-/** What goes through the layers: queries, text, or both; the image is seen by the queries alone. */
+/** Queries and text that all see each other (the bidirectional mask): [batch, numQueryTokens + length, hiddenSize], the queries first. */
+export function qformerImageText(w: Weights, memory: ImageMemory, text: QFormerText, config: QFormerConfig): Value {
+  const words = embedText(w, text.ids, config);
+  const batch = words.dim(0);
+  const queries = embedQueries(w, batch, config);
+  const toQueries = expand(words.graph.scalar(0), [batch, 1, 1, config.numQueryTokens]);
+  const mask = concat([toQueries, hidePadding(text.attentionMask)], 3);
+  return encode(w, { queries, text: words, memory, mask }, config).hidden;
+}
+
+/** What goes through the layers: queries, text, or both; the images are seen by the queries alone. */
 interface Sequence {
   readonly queries?: Value;
   readonly text?: Value;
-  readonly image?: Value;
+  readonly memory?: ImageMemory;
+  /** Keys and values of what comes before the sequence, for each layer. */
+  readonly past?: readonly KeysValues[];
   /** Added to the scores of self-attention. */
   readonly mask?: Value;
 }
 
 function encode(
   w: Weights,
-  { queries, text, image, mask }: Sequence,
+  { queries, text, memory, past, mask }: Sequence,
   config: QFormerConfig,
   regularize: Regularizer = (x) => x,
-): Value {
+): QueryPass {
   const network = { ...config, regularize };
   const bert = w.at("Qformer.bert");
   const parts = [queries, text].filter((part) => part !== undefined);
   const queryLength = queries ? config.numQueryTokens : 0;
+  const seen: KeysValues[] = [];
   let x = regularize(layerNorm(bert.at("embeddings.LayerNorm"), concat(parts, 1), config.layerNormEps));
   for (let i = 0; i < config.numHiddenLayers; i++) {
     const layer = bert.at("encoder.layer").at(i);
-    const looks = i % config.crossAttentionFrequency === 0;
-    x = x.graph.scope(`Qformer.layer.${i}`, () =>
-      qformerLayer(layer, x, queryLength, looks ? image : undefined, network, mask),
-    );
+    x = x.graph.scope(`Qformer.layer.${i}`, () => {
+      const own = keysValues(layer.at("attention"), x, network);
+      seen.push(own);
+      const context = join(past?.[i], own);
+      return qformerLayer(layer, x, { queryLength, context, image: memory?.[i], mask }, network);
+    });
   }
-  return x;
+  return { hidden: x, past: seen };
+}
+
+/** Keys and values after those that came before, if there are any. */
+function join(past: KeysValues | undefined, own: KeysValues): KeysValues {
+  if (!past) return own;
+  return { keys: concat([past.keys, own.keys], 2), values: concat([past.values, own.values], 2) };
 }
 
 interface Network extends QFormerConfig {
   readonly regularize: Regularizer;
 }
 
-/** One layer. x [batch, n, hiddenSize], of which the first `queryLength` are queries. */
+interface LayerInputs {
+  /** So many of the first positions are queries. */
+  readonly queryLength: number;
+  /** What self-attention sees. */
+  readonly context: KeysValues;
+  /** What the queries see of the images, in layers that look. */
+  readonly image: KeysValues | undefined;
+  readonly mask: Value | undefined;
+}
+
+/** One layer. x [batch, n, hiddenSize] */
 function qformerLayer(
   w: Weights,
   x: Value,
-  queryLength: number,
-  image: Value | undefined,
+  { queryLength, context, image, mask }: LayerInputs,
   network: Network,
-  mask: Value | undefined,
 ): Value {
-  const attended = bertAttention(w.at("attention"), x, x, network, mask);
+  const attended = bertAttention(w.at("attention"), x, context, network, mask);
   if (queryLength === 0) return feedForward(w.at("intermediate"), w.at("output"), attended, network);
   const queries = slice(attended, 1, 0, queryLength);
   const looked = image ? bertAttention(w.at("crossattention"), queries, image, network) : queries;
@@ -126,13 +192,17 @@ function qformerLayer(
   return concat([forQueries, feedForward(w.at("intermediate"), w.at("output"), words, network)], 1);
 }
 
-/** Attention of `x` to `context`, added to `x` and normalised (post-norm, as in BERT). */
-function bertAttention(w: Weights, x: Value, context: Value, network: Network, mask?: Value): Value {
+/** Keys and values of `context` [batch, length, width] in one attention. */
+function keysValues(w: Weights, context: Value, { hiddenSize, numAttentionHeads: heads }: QFormerConfig): KeysValues {
+  const head = (name: string) => splitHeads(linear(w.at("self").at(name), context, hiddenSize), heads);
+  return { keys: head("key"), values: head("value") };
+}
+
+/** Attention of `x` to a context, added to `x` and normalised (post-norm, as in BERT). */
+function bertAttention(w: Weights, x: Value, { keys, values }: KeysValues, network: Network, mask?: Value): Value {
   const { hiddenSize, numAttentionHeads: heads, layerNormEps } = network;
-  const self = w.at("self");
-  const head = (name: string, from: Value) => splitHeads(linear(self.at(name), from, hiddenSize), heads);
-  const seen = attention(head("query", x), head("key", context), head("value", context), mask);
-  const out = linear(w.at("output.dense"), joinHeads(seen), hiddenSize);
+  const queries = splitHeads(linear(w.at("self.query"), x, hiddenSize), heads);
+  const out = linear(w.at("output.dense"), joinHeads(attention(queries, keys, values, mask)), hiddenSize);
   return layerNorm(w.at("output.LayerNorm"), x.add(network.regularize(out)), layerNormEps);
 }
 
@@ -159,16 +229,4 @@ function embedText(w: Weights, ids: Value, { vocabSize, maxPositionEmbeddings, h
 function hidePadding(attentionMask: Value): Value {
   const hidden = cast(attentionMask, "float32").sub(1).mul(-masked);
   return reshape(hidden, [attentionMask.dim(0), 1, 1, attentionMask.dim(1)]);
-}
-
-/** [batch, 1, n, n] for queries followed by text. */
-function jointMask(queries: Value, text: Value, attentionMask: Value, visibility: QFormerMask): Value {
-  const { graph } = queries;
-  const [batch, q, t] = [text.dim(0), queries.dim(1), text.dim(1)];
-  const block = (hidden: boolean, m: Dim, n: Dim) => expand(graph.scalar(hidden ? masked : 0), [batch, 1, m, n]);
-  const toText = (m: Dim) => expand(hidePadding(attentionMask), [batch, 1, m, t]);
-  const fromQueries = concat([block(false, q, q), visibility === "bidirectional" ? toText(q) : block(true, q, t)], 3);
-  const textToText = visibility === "causal" ? toText(t).add(causalMask(graph, t)) : toText(t);
-  const fromText = concat([block(visibility === "unimodal", t, q), textToText], 3);
-  return concat([fromQueries, fromText], 2);
 }

@@ -70,6 +70,11 @@ function splitGradients(node: Node, received: readonly (Value | undefined)[]): V
   return node.outputs.map((output, i) => received[i] ?? zerosOf(output.graph, output.shape));
 }
 
+/** Whether a gradient of the loss reaches a value: some weights of a network may have no part in it. */
+export function reaches(loss: Value, value: Value): boolean {
+  return dependentOn([value], loss.graph.nodes).has(loss);
+}
+
 /** The wanted values and all that is computed from them; a comparison, an index or `detach` ends the way of a gradient. */
 function dependentOn(wanted: readonly Value[], nodes: readonly Node[]): ReadonlySet<Value> {
   const dependent = new Set<Value>(wanted);

@@ -32,6 +32,12 @@ export const reduceMax = (x: Value, axes: readonly number[], options: ReduceOpti
 export const reduceMin = (x: Value, axes: readonly number[], options: ReduceOptions = {}) =>
   reduce("ReduceMin", x, axes, options);
 
+/** The place of the largest element along the last axis, which is gone: int64. It has no gradient. */
+export function argMax(x: Value): Value {
+  const types = [{ dtype: "int64" as const, shape: x.shape.slice(0, -1) }];
+  return single(x.graph.node("ArgMax", [x], types, { attributes: { axis: x.rank - 1, keepdims: 0 } }));
+}
+
 /** exp(x) / sum(exp(x)) along the last axis. */
 export function softmax(x: Value): Value {
   return single(x.graph.node("Softmax", [x], [{ dtype: x.dtype, shape: x.shape }], { attributes: { axis: -1 } }));

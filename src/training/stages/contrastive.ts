@@ -17,12 +17,12 @@ import { efficientNetLogits, efficientNetWidth } from "../../models/efficientnet
 import type { LlamaConfig } from "../../models/llama.ts";
 import { imageTokens, type MiniGPT4Config, type MiniGPT4Weights } from "../../models/minigpt4.ts";
 import type { NamedArrays } from "../../models/qformer-initial.ts";
+import { crossEntropy } from "../../nn/cross-entropy.ts";
 import type { Weights } from "../../nn/weights.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 import { clip, exp, neg } from "../../tensor/elementwise.ts";
 import type { Value } from "../../tensor/graph.ts";
 import { reshape, transpose } from "../../tensor/layout.ts";
-import { gatherElements } from "../../tensor/lookup.ts";
 import { matmul } from "../../tensor/matrix.ts";
 import { logSoftmax, reduceMean, reduceSum } from "../../tensor/reduce.ts";
 import type { LossOptions } from "./loss.ts";
@@ -114,13 +114,9 @@ function taughtLoss(
   return neg(reshape(reduceMean(reduceSum(taught.mul(found), [1]), [0, 1]), []));
 }
 
-/** Cross-entropy of each row's own column, with a share of the target spread over all columns. */
+/** The mean over rows of the cross-entropy of each row's own column. */
 function smoothedLoss(scores: Value, own: Value): Value {
-  const logProbabilities = logSoftmax(scores);
-  const hit = gatherElements(logProbabilities, own);
-  const spread = reduceMean(logProbabilities, [1]);
-  const loss = hit.mul(1 - labelSmoothing).add(spread.mul(labelSmoothing));
-  return neg(reshape(reduceMean(loss, [0, 1]), []));
+  return reduceMean(crossEntropy(scores, own, labelSmoothing), [0, 1], { keep: false });
 }
 
 /** Feeds of the captions, each of which belongs to the picture at its own place. */

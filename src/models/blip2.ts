@@ -1,0 +1,61 @@
+/**
+ * What BLIP-2 (Li et al., arXiv 2301.12597, section 3.1) puts on its Q-Former to learn what pictures and texts have in common:
+ * two projections into one space, a head that tells whether a picture and a text belong together, and BERT's word scores.
+ * Names of the weights are those of the released first-stage checkpoint.
+ */
+import { linear } from "../nn/linear.ts";
+import { layerNorm, unitLength } from "../nn/norm.ts";
+import type { Weights } from "../nn/weights.ts";
+import { type Dim, mulDims } from "../tensor/dims.ts";
+import { gelu } from "../tensor/elementwise.ts";
+import type { Value } from "../tensor/graph.ts";
+import { reshape, slice } from "../tensor/layout.ts";
+import { matmul } from "../tensor/matrix.ts";
+import { reduceMax, reduceMean } from "../tensor/reduce.ts";
+import type { EncoderConfig } from "./minigpt4.ts";
+import type { QFormerConfig } from "./qformer.ts";
+
+export interface Blip2Config {
+  readonly encoder: EncoderConfig;
+  /** With a text side: `vocabSize` and `maxPositionEmbeddings` are given. */
+  readonly qformer: QFormerConfig;
+  /** Size of the space in which pictures and texts are compared. */
+  readonly embedDim: number;
+}
+
+/** The queries' output [images, numQueryTokens, hiddenSize] -> [images, numQueryTokens, embedDim], of length 1 each. */
+export function pictureEmbeddings(w: Weights, queries: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
+  return unitLength(linear(w.at("vision_proj"), queries, embedDim));
+}
+
+/** The output of a text alone [texts, length, hiddenSize] -> [texts, embedDim], of length 1: its [CLS] token speaks for it. */
+export function captionEmbedding(w: Weights, words: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
+  const first = reshape(slice(words, 1, 0, 1), [words.dim(0), words.dim(2)]);
+  return unitLength(linear(w.at("text_proj"), first, embedDim));
+}
+
+/**
+ * How near pictures are to texts: the largest of the queries' cosine similarities.
+ * pictures [images, numQueryTokens, embedDim], captions [texts, embedDim] -> [images, texts]
+ */
+export function similarities(pictures: Value, captions: Value): Value {
+  const [images, queries, size] = pictures.shape as [Dim, Dim, Dim];
+  const rows = matmul(reshape(pictures, [mulDims(images, queries), size]), captions, { transB: true });
+  return reduceMax(reshape(rows, [images, queries, captions.dim(0)]), [1], { keep: false });
+}
+
+/** Queries that saw a text, [pairs, numQueryTokens + length, hiddenSize] -> logits [pairs, 2]: apart, together. */
+export function matchLogits(w: Weights, joint: Value, { numQueryTokens }: QFormerConfig): Value {
+  const scores = linear(w.at("itm_head"), slice(joint, 1, 0, numQueryTokens), 2);
+  return reduceMean(scores, [1], { keep: false });
+}
+
+/** BERT's head, whose last matrix is the table of word embeddings: rows [n, hiddenSize] -> logits [n, vocabSize]. */
+export function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerNormEps }: QFormerConfig): Value {
+  const predictions = w.at("Qformer.cls.predictions");
+  const transform = predictions.at("transform");
+  const hidden = gelu(linear(transform.at("dense"), rows, hiddenSize));
+  const table = w.at("Qformer.bert.embeddings.word_embeddings").get("weight", [vocabSize, hiddenSize]);
+  const normal = layerNorm(transform.at("LayerNorm"), hidden, layerNormEps);
+  return matmul(normal, table, { transB: true }).add(predictions.get("bias", [vocabSize]));
+}

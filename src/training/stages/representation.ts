@@ -1,0 +1,220 @@
+/**
+ * The losses of BLIP-2's first pre-training stage (arXiv 2301.12597, section 3.1): image-text contrastive learning (ITC),
+ * image-text matching with hard negatives (ITM), and image-grounded text generation (ITG). The queries look at the pictures
+ * once for contrast and generation; the keys and values that they look at are shared with matching, too.
+ */
+import {
+  type Blip2Config,
+  captionEmbedding,
+  matchLogits,
+  pictureEmbeddings,
+  similarities,
+  wordLogits,
+} from "../../models/blip2.ts";
+import {
+  gatherImages,
+  type ImageMemory,
+  type QFormerText,
+  type QueryPass,
+  qformerImageText,
+  qformerQueries,
+  qformerText,
+  qformerTextAfter,
+  type Regularizer,
+  rememberImages,
+} from "../../models/qformer.ts";
+import { crossEntropy } from "../../nn/cross-entropy.ts";
+import type { Weights } from "../../nn/weights.ts";
+import { type Dim, mulDims } from "../../tensor/dims.ts";
+import { detach, log } from "../../tensor/elementwise.ts";
+import type { Graph, Value } from "../../tensor/graph.ts";
+import { concat, expand, reshape, slice, transpose } from "../../tensor/layout.ts";
+import { gather } from "../../tensor/lookup.ts";
+import { argMax, reduceMean, reduceSum, softmax } from "../../tensor/reduce.ts";
+
+export const representationLosses = ["itc", "itm", "itg"] as const;
+export type RepresentationLoss = (typeof representationLosses)[number];
+
+/** Of the labels of contrast and generation, as in BLIP-2. */
+const labelSmoothing = 0.1;
+/** Added to each chance of being drawn as a negative, so that none is impossible; as in BLIP-2's code. */
+const leastChance = 1e-4;
+
+export interface RepresentationOptions {
+  /** Those that are added up; all by default. */
+  readonly losses?: readonly RepresentationLoss[];
+  /** The token that begins a text which is generated. */
+  readonly decId: number;
+  readonly regularize?: Regularizer;
+}
+
+export interface Representation {
+  /** float32 []: the sum of the losses. */
+  readonly loss: Value;
+  /** Each loss by itself. */
+  readonly terms: Readonly<Partial<Record<RepresentationLoss, Value>>>;
+  /** What contrast compares; undefined without it. */
+  readonly contrast: Contrast | undefined;
+  /** [3 * images, 2]: pairs that belong together, then texts with another picture, then pictures with another text. */
+  readonly matchLogits: Value | undefined;
+}
+
+interface Contrast extends Embedded {
+  /** Similarities divided by the temperature, [images, images]. */
+  readonly similarity: Value;
+}
+
+/** Pictures [images, numQueryTokens, embedDim] and their texts [images, embedDim] in the space where they are compared. */
+export interface Embedded {
+  readonly pictures: Value;
+  readonly captions: Value;
+}
+
+/** Inputs for what the other batches of a step embed, named as `embedBatch` names its outputs. */
+export const embeddedNames = { pictures: "otherPictures", captions: "otherCaptions" } as const;
+
+/** Inputs of a batch: texts int64 [images, length], [CLS] text [SEP], filled up where the mask is 0. */
+function textInputs(graph: Graph): QFormerText {
+  const input = (name: string) => graph.input(name, "int64", ["images", "length"]);
+  return { ids: input("textIds"), attentionMask: input("textMask") };
+}
+
+/**
+ * The losses of a batch of pictures, each with a text. A step may consist of several batches, whose losses add up.
+ *
+ * Inputs, beside texts and features: `share` [], the pictures of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
+ * ITC `otherPlaces` [others, 1], which go on from there, and what the other batches embed; for ITM `captionNoise` and `pictureNoise`
+ * [images, images] (see `draw`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
+ *
+ * @param features float32 [images, cells, encoderWidth], as the queries look at them
+ */
+export function representation(
+  w: Weights,
+  features: Value,
+  config: Blip2Config,
+  { losses = representationLosses, decId, regularize }: RepresentationOptions,
+): Representation {
+  const { graph } = w;
+  const text = textInputs(graph);
+  const share = graph.input("share", "float32", []);
+  const places = graph.input("places", "int64", ["images", 1]);
+  const memory = rememberImages(w, features, config.qformer);
+  const images = features.dim(0);
+  const wants = (name: RepresentationLoss) => losses.includes(name);
+  const queries =
+    wants("itc") || wants("itg") ? qformerQueries(w, memory, images, config.qformer, regularize) : undefined;
+  const terms: Partial<Record<RepresentationLoss, Value>> = {};
+  let contrast: Contrast | undefined;
+  let logits: Value | undefined;
+  if (wants("itc") && queries) {
+    const own = embed(w, queries, text, config, regularize);
+    const temperature = w.get("temp", []);
+    contrast = { ...own, similarity: similarities(own.pictures, own.captions).div(temperature) };
+    terms.itc = contrastiveLoss(own, temperature, places, share);
+  }
+  if (wants("itm")) {
+    logits = matching(w, memory, text, places, config, contrast?.similarity);
+    terms.itm = matchingLoss(logits, images).mul(share);
+  }
+  if (wants("itg") && queries) terms.itg = generationLoss(w, queries, text, config, decId, regularize);
+  const loss = Object.values(terms).reduce((sum, term) => sum.add(term));
+  return { loss, terms, contrast, matchLogits: logits };
+}
+
+/** What a batch embeds, without any loss: for the other batches of its step. Inputs as in `representation`. */
+export function embedBatch(w: Weights, features: Value, config: Blip2Config): Embedded {
+  const memory = rememberImages(w, features, config.qformer);
+  return embed(w, qformerQueries(w, memory, features.dim(0), config.qformer), textInputs(w.graph), config);
+}
+
+function embed(
+  w: Weights,
+  { hidden }: QueryPass,
+  text: QFormerText,
+  config: Blip2Config,
+  regularize?: Regularizer,
+): Embedded {
+  const words = qformerText(w, text, config.qformer, regularize);
+  return { pictures: pictureEmbeddings(w, hidden, config), captions: captionEmbedding(w, words, config) };
+}
+
+/**
+ * The loss of the whole step, of which this batch's embeddings alone are differentiated (gradient caching: Gao et al., arXiv 2101.06983):
+ * the gradients of all batches add up to that of one large batch. So does the reported loss.
+ */
+function contrastiveLoss(own: Embedded, temperature: Value, places: Value, share: Value): Value {
+  const { graph } = share;
+  const [, queries, size] = own.pictures.shape as [unknown, number, number];
+  const pictures = graph.input(embeddedNames.pictures, "float32", ["others", queries, size]);
+  const captions = graph.input(embeddedNames.captions, "float32", ["others", size]);
+  const all = concat([places, graph.input("otherPlaces", "int64", ["others", 1])], 0);
+  // All batches of a step differentiate the one temperature, so each takes its share of it.
+  const shared = temperature.mul(share).add(detach(temperature).mul(share.mul(-1).add(1)));
+  const similarity = similarities(concat([own.pictures, pictures], 0), concat([own.captions, captions], 0)).div(shared);
+  const toTexts = crossEntropy(similarity, all, labelSmoothing);
+  const toPictures = crossEntropy(transpose(similarity, [1, 0]), all, labelSmoothing);
+  const loss = reduceMean(toTexts.add(toPictures), [0, 1], { keep: false }).mul(0.5);
+  // The value is this batch's share of the step's loss, the gradient that of all of it.
+  return loss.sub(detach(loss).mul(share.mul(-1).add(1)));
+}
+
+/** Logits [3 * images, 2] of pairs as they belong together, of texts with a wrong picture, and of pictures with a wrong text. */
+function matching(
+  w: Weights,
+  memory: ImageMemory,
+  text: QFormerText,
+  places: Value,
+  { qformer }: Blip2Config,
+  similarity: Value | undefined,
+): Value {
+  const wrongPicture = draw("captionNoise", w.graph, similarity && transpose(similarity, [1, 0]));
+  const wrongText = draw("pictureNoise", w.graph, similarity);
+  const own = reshape(places, wrongText.shape);
+  const pictureOf = concat([own, wrongPicture, own], 0);
+  const textOf = concat([own, own, wrongText], 0);
+  const pairs = { ids: gather(text.ids, textOf), attentionMask: gather(text.attentionMask, textOf) };
+  return matchLogits(w, qformerImageText(w, gatherImages(memory, pictureOf), pairs, qformer), qformer);
+}
+
+/**
+ * Draws a column for each row, by the softmax of the row: the nearer, the likelier (hard negatives). What is fed is noise of the
+ * Gumbel distribution, which makes the largest sum a draw (Maddison et al., arXiv 1611.00712), and `masked` where a column must not
+ * be drawn. Without contrast, all columns are equally likely.
+ *
+ * @returns int64 [images]
+ */
+function draw(name: string, graph: Graph, similarity: Value | undefined): Value {
+  const noise = graph.input(name, "float32", ["images", "images"]);
+  return argMax(similarity ? log(softmax(detach(similarity)).add(leastChance)).add(noise) : noise);
+}
+
+/** The mean over pairs, of which the first third belong together. */
+function matchingLoss(logits: Value, images: Dim): Value {
+  const { graph } = logits;
+  const together = expand(reshape(graph.integers([1]), [1, 1]), [images, 1]);
+  const apart = expand(reshape(graph.integers([0]), [1, 1]), [mulDims(2, images), 1]);
+  return reduceMean(crossEntropy(logits, concat([together, apart], 0)), [0, 1], { keep: false });
+}
+
+/** The text after [DEC], each token from the queries and the earlier ones; the mean over all tokens of the step. */
+function generationLoss(
+  w: Weights,
+  queries: QueryPass,
+  text: QFormerText,
+  { qformer }: Blip2Config,
+  decId: number,
+  regularize?: Regularizer,
+): Value {
+  const { graph } = w;
+  const [images, length] = text.ids.shape as [Dim, Dim];
+  const start = expand(graph.scalar(decId, "int64"), [images, 1]);
+  const ids = concat([start, slice(text.ids, 1, 1)], 1);
+  const words = qformerTextAfter(w, queries, { ...text, ids: reshape(ids, text.ids.shape) }, qformer, regularize);
+  const rows = reshape(words, [mulDims(images, length), qformer.hiddenSize]);
+  const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
+    graph.input(name, "int64", ["targets"]),
+  );
+  const logits = wordLogits(w, gather(rows, targetPlaces as Value), qformer);
+  const losses = crossEntropy(logits, reshape(targetIds as Value, ["targets", 1]), labelSmoothing);
+  return reduceSum(losses, [0, 1], { keep: false }).mul(graph.input("targetShare", "float32", []));
+}
