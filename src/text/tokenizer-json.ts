@@ -118,7 +118,8 @@ function mentions(tree: unknown, text: string | undefined): boolean {
   return typeof tree === "object" && tree !== null && Object.values(tree).some((value) => mentions(value, text));
 }
 
-function parseJson<S extends z.ZodType>({ path, text }: JsonText, schema: S): z.output<S> {
+/** The JSON of a text, as a schema has it. @throws Error naming the file, and the field that is malformed */
+export function parseJson<S extends z.ZodType>({ path, text }: JsonText, schema: S): z.output<S> {
   let json: unknown;
   try {
     json = JSON.parse(text);
