@@ -6,7 +6,7 @@ import { buffer } from "node:stream/consumers";
 import sharp from "sharp";
 import { pack } from "tar-stream";
 import { Random } from "../src/tensor/random.ts";
-import { readRecipe } from "../src/training/recipe.ts";
+import { readMiniGPT4Recipe } from "../src/training/recipe.ts";
 import { runRecipe } from "../src/training/run.ts";
 import { stage1Files, stage1Recipe } from "./stage1-files.ts";
 import { quarter } from "./stage1-shapes.ts";
@@ -44,7 +44,7 @@ export async function benchDataShare(threads: number): Promise<DataShare[]> {
 
 /** Takes some steps of a recipe with the shards for its data. */
 async function run(folder: string, recipePath: string, pictures: number, threads: number) {
-  const { recipe } = await readRecipe(recipePath, [
+  const recipe = await readMiniGPT4Recipe(recipePath, [
     `datasets=${JSON.stringify({ shards: { path: folder } })}`,
     "run.contrastive=null",
     "run.feature_cache=false",

@@ -9,7 +9,7 @@ import { FrozenFeatures } from "../src/data/features/frozen-features.ts";
 import { tokensPerImage } from "../src/models/minigpt4.ts";
 import { ndarray } from "../src/tensor/array.ts";
 import { openParts } from "../src/training/parts.ts";
-import { readRecipe } from "../src/training/recipe.ts";
+import { readMiniGPT4Recipe } from "../src/training/recipe.ts";
 import { optimizerOf, valuesOf } from "../src/training/stage-run.ts";
 import { batchSequences } from "../src/training/stages/batch.ts";
 import { captionStage } from "../src/training/stages/caption-stage.ts";
@@ -20,7 +20,7 @@ import type { Stage1Task, StepAnswer } from "./stage1.ts";
 const { folder, recipePath, captions, threads, cached }: Stage1Task = JSON.parse(process.argv[2] as string);
 
 const session = { threads, device: "cpu" as const };
-const { recipe } = await readRecipe(recipePath);
+const recipe = await readMiniGPT4Recipe(recipePath);
 const parts = await openParts(recipe);
 const stage = captionStage(recipe, parts, parts.image, [], () => []);
 const state = initialState(await valuesOf(parts.image, stage.trained.keys()));

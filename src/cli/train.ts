@@ -2,7 +2,8 @@
 import { type Command, Option } from "commander";
 import { devices } from "../tensor/device.ts";
 import { type DryRun, dryRun } from "../training/dry-run.ts";
-import { type RunOptions, runRecipe } from "../training/run.ts";
+import { runRecipe } from "../training/run.ts";
+import type { RunOptions } from "../training/run-options.ts";
 import { countDisplay } from "./count-display.ts";
 import { oneLine } from "./describe.ts";
 import { Interrupted, untilInterrupted } from "./interrupt.ts";

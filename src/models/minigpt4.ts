@@ -20,10 +20,14 @@ export type EncoderConfig =
   | ({ readonly type: "eva_vit" } & EvaVitConfig)
   | { readonly type: "efficientnet_lite0"; readonly imageSize: number };
 
-export interface MiniGPT4Config {
+/** The way of a picture up to the Q-Former's output. */
+export interface VisionConfig {
   readonly encoder: EncoderConfig;
   /** Without a Q-Former, the class token is dropped and four neighbouring patches become one token (the Llama 2 form). */
   readonly qformer?: QFormerConfig;
+}
+
+export interface MiniGPT4Config extends VisionConfig {
   readonly llm: LlamaConfig;
 }
 
@@ -59,7 +63,7 @@ export function imageSpec({ type, imageSize }: EncoderConfig): ImageSpec {
   return { ...(type === "eva_vit" ? CLIP : EFFICIENTNET), size: imageSize };
 }
 
-/** Cells and width of one picture's features, as `imageFeatures` gives them. */
+/** Cells and width of one picture's features, as the encoder gives them. */
 export function featureShape(encoder: EncoderConfig): readonly [cells: number, width: number] {
   if (encoder.type === "efficientnet_lite0") return [efficientNetCells(encoder.imageSize), efficientNetWidth];
   return [1 + patches(encoder), encoder.hiddenSize];
@@ -70,38 +74,53 @@ function patches({ imageSize, patchSize }: EvaVitConfig): number {
 }
 
 /** Tokens that one picture takes in the language model's sequence. */
-export function tokensPerImage({ encoder, qformer }: MiniGPT4Config): number {
+export function tokensPerImage({ encoder, qformer }: VisionConfig): number {
   if (qformer) return qformer.numQueryTokens;
   if (encoder.type !== "eva_vit") throw new Error("A model without a Q-Former needs a ViT, whose patches it joins");
   return patches(encoder) / joinedPatches;
 }
 
 /**
- * What is frozen before the first trained layer: pixels [images, 3, size, size] -> [images, cells, width].
- * For the ViT this includes `ln_vision`.
+ * How far a picture goes through the network before the first trained layer: through the encoder without the norm behind a
+ * ViT, with it, or also through the Q-Former (or, without one, the joining of patches). What comes out there is the same in
+ * each epoch.
  */
-export function imageFeatures(w: ImageWeights, pixels: Value, { encoder }: Pick<MiniGPT4Config, "encoder">): Value {
-  if (encoder.type === "efficientnet_lite0") return efficientNetFeatures(w.encoder, pixels);
-  return layerNorm(w.qformer.at("ln_vision"), evaVit(w.encoder, pixels, encoder), lnVisionEps);
-}
-
-/**
- * How far a picture goes through the network before the first trained layer: through the encoder, or also through the
- * Q-Former (or, without one, the joining of patches). What comes out there is the same in each epoch.
- */
-export type FrozenDepth = "encoder" | "qformer";
+export type FrozenDepth = "vit" | "encoder" | "qformer";
 
 /** Shape of one picture's frozen features. */
-export function frozenShape(config: MiniGPT4Config, depth: FrozenDepth): readonly [tokens: number, width: number] {
+export function frozenShape(config: VisionConfig, depth: FrozenDepth): readonly [tokens: number, width: number] {
   const [cells, width] = featureShape(config.encoder);
-  if (depth === "encoder") return [cells, width];
+  if (depth !== "qformer") return [cells, width];
   return [tokensPerImage(config), config.qformer?.hiddenSize ?? joinedPatches * width];
 }
 
 /** pixels [images, 3, size, size] -> [images, ...frozenShape]. */
-export function frozenFeatures(w: ImageWeights, pixels: Value, config: MiniGPT4Config, depth: FrozenDepth): Value {
+export function frozenFeatures(w: ImageWeights, pixels: Value, config: VisionConfig, depth: FrozenDepth): Value {
+  if (depth === "vit") return encode(w, pixels, config);
   const features = imageFeatures(w, pixels, config);
   return depth === "encoder" ? features : seenImage(w, features, config);
+}
+
+/** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width]; of a ViT, after `ln_vision`. */
+export function imageFeatures(w: ImageWeights, pixels: Value, config: VisionConfig): Value {
+  return lookedAt(w, encode(w, pixels, config), config, "vit");
+}
+
+function encode(w: ImageWeights, pixels: Value, { encoder }: VisionConfig): Value {
+  return encoder.type === "efficientnet_lite0"
+    ? efficientNetFeatures(w.encoder, pixels)
+    : evaVit(w.encoder, pixels, encoder);
+}
+
+/** Features of a depth before the Q-Former, as it looks at them: those of a ViT go through `ln_vision`, if they have not yet. */
+export function lookedAt(
+  w: Pick<ImageWeights, "qformer">,
+  features: Value,
+  { encoder }: VisionConfig,
+  depth: FrozenDepth,
+): Value {
+  if (depth !== "vit" || encoder.type !== "eva_vit") return features;
+  return layerNorm(w.qformer.at("ln_vision"), features, lnVisionEps);
 }
 
 /** Features [images, ...frozenShape] -> what the language model reads, [images, tokens, hiddenSize]. */
@@ -111,17 +130,17 @@ export function imageTokens(
   config: MiniGPT4Config,
   { depth = "encoder", regularize }: { readonly depth?: FrozenDepth; readonly regularize?: Regularizer } = {},
 ): Value {
-  const seen = depth === "encoder" ? seenImage(w, features, config, regularize) : features;
+  const seen = depth === "qformer" ? features : seenImage(w, lookedAt(w, features, config, depth), config, regularize);
   return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
 }
 
 /** What the projection reads: [images, cells, width] -> [images, tokens, width of a token]. */
-function seenImage(w: ImageWeights, features: Value, config: MiniGPT4Config, regularize?: Regularizer): Value {
+function seenImage(w: ImageWeights, features: Value, config: VisionConfig, regularize?: Regularizer): Value {
   return config.qformer ? qformer(w.qformer, features, config.qformer, regularize) : joinPatches(features, config);
 }
 
 /** The class token dropped, and neighbouring patches joined: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */
-function joinPatches(features: Value, config: MiniGPT4Config): Value {
+function joinPatches(features: Value, config: VisionConfig): Value {
   const [, width] = featureShape(config.encoder);
   return reshape(slice(features, 1, 1), [features.dim(0), tokensPerImage(config), joinedPatches * width]);
 }

@@ -1,6 +1,7 @@
 /** A new Q-Former (image side) and projection: names, shapes, and the values that training begins with. */
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
+import type { EncoderConfig } from "./minigpt4.ts";
 import type { QFormerConfig } from "./qformer.ts";
 
 export type NamedArrays = Record<string, NdArray<"float32">>;
@@ -45,6 +46,13 @@ export function initialProjection(width: number, hiddenSize: number, random: Ran
     "llama_proj.weight": normal([hiddenSize, width], standardDeviation, random),
     "llama_proj.bias": filled([hiddenSize], 0),
   };
+}
+
+/** `ln_vision` behind a ViT; nothing behind another encoder. */
+export function initialLnVision(encoder: EncoderConfig): NamedArrays {
+  if (encoder.type !== "eva_vit") return {};
+  const { hiddenSize } = encoder;
+  return { "ln_vision.weight": filled([hiddenSize], 1), "ln_vision.bias": filled([hiddenSize], 0) };
 }
 
 function normal(shape: readonly number[], deviation: number, random: Random): NdArray<"float32"> {

@@ -29,6 +29,13 @@ export interface QFormerConfig {
   readonly maxPositionEmbeddings?: number;
 }
 
+/** Whether only texts use a weight: it means nothing for what the queries see of a picture. */
+export function isTextSide(name: string): boolean {
+  return /^Qformer\.(cls\.|bert\.embeddings\.\w+_embeddings\.|bert\.encoder\.layer\.\d+\.(intermediate|output)\.)/.test(
+    name,
+  );
+}
+
 /** Text tokens beside the queries. */
 export interface QFormerText {
   /** int64 [batch, length]. */

@@ -10,10 +10,10 @@ import { Random } from "../tensor/random.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { parsePrompt } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
+import { loadHeldOut, type Pictures } from "./held-out.ts";
 import type { ModelParts } from "./parts.ts";
 import type { TrainingPrompt } from "./stages/prompts.ts";
 import type { StageSample } from "./stages/stage.ts";
-import { loadHeldOut, type Pictures } from "./validation.ts";
 
 /** Longest description in tokens. */
 const maxNewTokens = 80;

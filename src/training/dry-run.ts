@@ -5,9 +5,8 @@ import type { WeightSource } from "../nn/weights.ts";
 import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { BatchLoader } from "./batch-loader.ts";
-import { covers } from "./parts.ts";
+import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
 import { type Prepared, prepare } from "./prepared.ts";
-import { type Recipe, trainsHead } from "./recipe.ts";
 import { optimizerOf, valuesOf } from "./stage-run.ts";
 import { captionStage } from "./stages/caption-stage.ts";
 import { contrastiveStage } from "./stages/contrastive-stage.ts";
@@ -16,6 +15,7 @@ import type { Stage } from "./stages/stage.ts";
 import { TrainingStep } from "./step.ts";
 import { train } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
+import { covers } from "./vision-parts.ts";
 
 /** Parts of a data set that are listed; the others are taken to be alike. */
 const listedParts = 4;
@@ -59,7 +59,7 @@ export interface DryRun {
 }
 
 /** @throws Error like the run itself would */
-export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Promise<DryRun> {
+export async function dryRun(recipe: MiniGPT4Recipe, session: SessionOptions = {}): Promise<DryRun> {
   const prepared = await prepare(recipe, session);
   try {
     const { parts, frozen, cache } = prepared;

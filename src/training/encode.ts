@@ -7,7 +7,8 @@ import { asItIs, type View, viewsOf } from "../data/views.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { loadOrReport } from "./batch-loader.ts";
 import { type PrepareOptions, prepare } from "./prepared.ts";
-import type { Recipe } from "./recipe.ts";
+import { prepareQFormer } from "./pretraining/prepared.ts";
+import { isPretraining, type Recipe } from "./recipe.ts";
 
 /** Pictures that are encoded side by side. */
 const batch = 16;
@@ -34,7 +35,7 @@ export async function encodeRecipe(
   recipe: Recipe,
   { onProgress, signal, ...options }: EncodeOptions = {},
 ): Promise<EncodeReport> {
-  const prepared = await prepare(recipe, options);
+  const prepared = isPretraining(recipe) ? await prepareQFormer(recipe, options) : await prepare(recipe, options);
   try {
     const { cache, datasets, validation, loader, frozen, problems } = prepared;
     if (!cache) throw new Error("This recipe keeps no features: its run.feature_cache is false");

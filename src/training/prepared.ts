@@ -14,28 +14,36 @@ import { holdOut } from "../data/split.ts";
 import { frozenShape, imageSpec } from "../models/minigpt4.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { openBrokenLog } from "./broken-log.ts";
+import type { Pictures } from "./held-out.ts";
+import type { MiniGPT4Recipe } from "./minigpt4-recipe.ts";
 import { type ModelParts, openParts } from "./parts.ts";
-import type { Recipe } from "./recipe.ts";
+import type { RecipeBase } from "./recipe-sections.ts";
 import { readPrompts, type TrainingPrompt } from "./stages/prompts.ts";
 import type { StageSample } from "./stages/stage.ts";
 import { type TextsOf, textsOfRecipe } from "./stages/texts.ts";
-import type { Pictures } from "./validation.ts";
+import type { VisionParts } from "./vision-parts.ts";
 
-export interface Prepared extends Pictures {
-  readonly recipe: Recipe;
-  readonly parts: ModelParts;
+/** Pictures with their texts, whatever is learned of them. */
+export interface PreparedData extends Pictures {
+  readonly recipe: RecipeBase;
   /** What is trained on, for each data set of the recipe. */
   readonly datasets: readonly Dataset[];
   /** Watched during the run. */
   readonly validation: readonly StageSample[];
   readonly textsOf: TextsOf;
-  readonly prompts: readonly TrainingPrompt[];
   readonly cache: FeatureCache | undefined;
   /** Steps of the whole run. */
   readonly totalSteps: number;
   /** The recipe's mixture of data sets, from its beginning or from a place in it. */
   mixture(place?: MixtureState): Mixture;
   close(): Promise<void>;
+}
+
+/** What a run of a MiniGPT-4 recipe has ready. */
+export interface Prepared extends PreparedData {
+  readonly recipe: MiniGPT4Recipe;
+  readonly parts: ModelParts;
+  readonly prompts: readonly TrainingPrompt[];
 }
 
 export interface PrepareOptions extends SessionOptions {
@@ -45,10 +53,28 @@ export interface PrepareOptions extends SessionOptions {
 }
 
 /** Opens everything that a recipe names. @throws Error naming what is missing or does not fit */
-export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Promise<Prepared> {
+export async function prepare(recipe: MiniGPT4Recipe, options: PrepareOptions = {}): Promise<Prepared> {
+  const parts = await openParts(recipe);
+  const data = await prepareData(recipe, parts, options);
+  try {
+    return { ...data, recipe, parts, prompts: await readPrompts(recipe, parts.llm.tokenizer) };
+  } catch (error) {
+    await data.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens a recipe's data sets, and the frozen part with its cache.
+ * @param parts are closed with what is returned, also after an error
+ */
+export async function prepareData(
+  recipe: RecipeBase,
+  parts: VisionParts,
+  options: PrepareOptions = {},
+): Promise<PreparedData> {
   const { run } = recipe;
   const { problemsPath, onMessage, ...session } = options;
-  const parts = await openParts(recipe);
   const closing: (() => Promise<void>)[] = [() => parts.close()];
   const close = async () => {
     for (const step of closing.reverse()) await step();
@@ -70,7 +96,6 @@ export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Pro
     const ratios = Object.values(recipe.datasets).map(({ sample_ratio: ratio }) => ratio);
     return {
       recipe,
-      parts,
       datasets,
       validation,
       problems,
@@ -79,7 +104,6 @@ export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Pro
       totalSteps: run.max_epoch * (run.iters_per_epoch ?? (await stepsThrough(datasets, recipe))),
       loader: new PictureLoader(imageSpec(parts.config.encoder), decoder, cache),
       textsOf: textsOfRecipe(recipe, datasets),
-      prompts: await readPrompts(recipe, parts.llm.tokenizer),
       mixture(place) {
         const streams = datasets.map((dataset, i) => {
           const seed = run.seed * 1000 + i;
@@ -97,7 +121,7 @@ export async function prepare(recipe: Recipe, options: PrepareOptions = {}): Pro
 }
 
 /** The data sets of a recipe, without what is held out of them, and what is watched. */
-async function openDatasets(recipe: Recipe): Promise<{ datasets: Dataset[]; validation: StageSample[] }> {
+async function openDatasets(recipe: RecipeBase): Promise<{ datasets: Dataset[]; validation: StageSample[] }> {
   const datasets: Dataset[] = [];
   const validation: StageSample[] = [];
   for (const [name, { path, layout, images, filter, hold_out: heldOut, validate }] of Object.entries(recipe.datasets)) {
@@ -119,14 +143,14 @@ async function openDatasets(recipe: Recipe): Promise<{ datasets: Dataset[]; vali
 }
 
 /** Steps that show each picture once. */
-async function stepsThrough(datasets: readonly Dataset[], { run }: Recipe): Promise<number> {
+async function stepsThrough(datasets: readonly Dataset[], { run }: RecipeBase): Promise<number> {
   let pictures = 0;
   for (const dataset of datasets) pictures += (await listPairs(dataset)).length;
   return Math.max(1, Math.ceil(pictures / (run.batch_size * run.accum_grad_iters)));
 }
 
 /** Where a recipe keeps features; undefined if it does not. */
-function cachePath({ run: { feature_cache: cache } }: Recipe): string | undefined {
+function cachePath({ run: { feature_cache: cache } }: RecipeBase): string | undefined {
   if (cache === false) return undefined;
   return cache === true ? join(cacheFolder(), "features") : cache;
 }

@@ -1,24 +1,21 @@
 /** What a run leaves: a model folder that can be used at once. */
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, rename, stat } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
-import { writeSafetensors } from "../checkpoints/safetensors.ts";
 import { writeWhole } from "../checkpoints/whole-file.ts";
 import { headNames } from "../models/contrastive-head.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
+import { isTextSide } from "../models/qformer.ts";
 import { ndarray } from "../tensor/array.ts";
-import { float32ToFloat16 } from "../tensor/float16.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
+import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
 import type { ModelParts } from "./parts.ts";
-import { type Recipe, trainsHead } from "./recipe.ts";
 import { readPrompts } from "./stages/prompts.ts";
-
-/** Frozen files up to this size are copied into the folder, larger ones are referred to. */
-const largestCopy = 2 ** 27;
+import { placeFile, writePart } from "./weight-files.ts";
 
 /** Writes the model folder of a recipe: trained weights as float16 in files of their own, frozen ones from their files. */
-export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained: NamedArrays): Promise<void> {
+export async function saveModelFolder(recipe: MiniGPT4Recipe, parts: ModelParts, trained: NamedArrays): Promise<void> {
   const { model, run } = recipe;
   const folder = run.output_dir;
   await mkdir(folder, { recursive: true });
@@ -40,7 +37,7 @@ export async function saveModelFolder(recipe: Recipe, parts: ModelParts, trained
   await writeWhole(join(folder, "config.json"), (file) => file.writeFile(`${JSON.stringify(json, null, 2)}\n`));
 }
 
-async function projectionFile({ run }: Recipe, { origins }: ModelParts, trained: NamedArrays): Promise<string> {
+async function projectionFile({ run }: MiniGPT4Recipe, { origins }: ModelParts, trained: NamedArrays): Promise<string> {
   const name = "projection.safetensors";
   const isProjection = (tensor: string) => tensor.startsWith("llama_proj.");
   if (origins.projection !== undefined && !Object.keys(trained).some(isProjection)) {
@@ -51,7 +48,7 @@ async function projectionFile({ run }: Recipe, { origins }: ModelParts, trained:
 }
 
 /** The file of the contrastive head, where it was trained. */
-async function headFile({ run, model }: Recipe, trained: NamedArrays): Promise<string | undefined> {
+async function headFile({ run, model }: MiniGPT4Recipe, trained: NamedArrays): Promise<string | undefined> {
   if (!trainsHead(model)) return undefined;
   const names: readonly string[] = Object.values(headNames);
   await writePart(join(run.output_dir, "contrastive.safetensors"), trained, (name) => names.includes(name));
@@ -60,7 +57,7 @@ async function headFile({ run, model }: Recipe, trained: NamedArrays): Promise<s
 
 /** The file of a model folder that holds the Q-Former and the norm before it; none where neither is used. */
 async function qformerFile(
-  { model, run }: Recipe,
+  { model, run }: MiniGPT4Recipe,
   parts: ModelParts,
   trained: NamedArrays,
 ): Promise<string | undefined> {
@@ -71,27 +68,11 @@ async function qformerFile(
   }
   const all: NamedArrays = { ...trained };
   for (const [name, { shape }] of parts.image.tensors) {
-    if (isQFormer(name) && !all[name]) all[name] = ndarray("float32", shape, await parts.image.readFloat32(name));
+    if (isQFormer(name) && !isTextSide(name) && !all[name])
+      all[name] = ndarray("float32", shape, await parts.image.readFloat32(name));
   }
   await writePart(join(run.output_dir, "qformer.safetensors"), all, isQFormer);
   return "qformer.safetensors";
-}
-
-async function writePart(path: string, arrays: NamedArrays, isPart: (name: string) => boolean): Promise<void> {
-  const part = Object.entries(arrays).filter(([name]) => isPart(name));
-  const halves = part.map(([name, { shape, data }]) => [name, ndarray("float16", shape, float32ToFloat16(data))]);
-  await writeSafetensors(path, Object.fromEntries(halves));
-}
-
-/** Copies a file into the folder, or refers to it where it is large. @returns the file as the folder's config names it */
-async function placeFile(path: string, folder: string, name: string): Promise<string> {
-  const { size } = await stat(path);
-  if (size > largestCopy || !path.endsWith(".safetensors")) return relative(resolve(folder), resolve(path));
-  const copy = join(folder, name);
-  if (resolve(copy) === resolve(path)) return name;
-  await copyFile(path, `${copy}.partial`);
-  await rename(`${copy}.partial`, copy);
-  return name;
 }
 
 /**

@@ -8,15 +8,16 @@ import { WeightAverage } from "./average.ts";
 import { BatchLoader } from "./batch-loader.ts";
 import { arraysOf, type Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
 import type { Describer, Description } from "./describer.ts";
+import { Exchanger } from "./exchanger.ts";
+import type { HeldOut } from "./held-out.ts";
 import type { MetricsLog } from "./metrics/metrics.ts";
-import type { Prepared } from "./prepared.ts";
-import type { Recipe } from "./recipe.ts";
+import type { PreparedData } from "./prepared.ts";
+import type { RecipeBase } from "./recipe-sections.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { Stage } from "./stages/stage.ts";
 import { type OptimizerOptions, TrainingStep } from "./step.ts";
 import { type StepReport, train } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
-import type { Validation } from "./validation.ts";
 
 /** What is told of a run while it goes on. */
 export interface RunEvents {
@@ -35,7 +36,7 @@ export interface StageRun extends RunEvents {
   readonly checkpoints: Checkpoints;
   readonly metrics: MetricsLog;
   /** Measured every `validateEvery` steps; the weights with the smallest loss are kept. */
-  readonly watch?: { readonly validation: Validation; readonly describer?: Describer; readonly every: number };
+  readonly watch?: { readonly validation: HeldOut; readonly describer?: Describer; readonly every: number };
   readonly session: SessionOptions;
   readonly signal?: AbortSignal;
 }
@@ -48,7 +49,7 @@ export interface StageRun extends RunEvents {
  * @returns the weights to go on with: those with the smallest held-out loss where one is watched, else the running average
  */
 export async function runStage(
-  prepared: Prepared,
+  prepared: PreparedData,
   stage: Stage,
   source: WeightSource,
   options: StageRun,
@@ -61,7 +62,10 @@ export async function runStage(
   const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), {
     ...options.session,
     accumulates: options.accumulate > 1,
+    ...(stage.terms && { terms: stage.terms }),
   });
+  const exchanger =
+    stage.exchange && options.accumulate > 1 ? await Exchanger.create(stage.exchange, options.session) : undefined;
   const average =
     run.average_decay > 0 ? new WeightAverage(resumed?.average ?? state.parameters, run.average_decay) : undefined;
   const kept = () => average?.arrays ?? step.state.parameters;
@@ -106,6 +110,7 @@ export async function runStage(
     await save();
     await train(step, {
       stage,
+      ...(exchanger && { exchanger }),
       schedule,
       batches,
       frozen: prepared.frozen,
@@ -129,12 +134,13 @@ export async function runStage(
     // Also after an error: the state is that of the last good step.
     await save().catch((error: Error) => options.onMessage?.(`The state could not be saved: ${error.message}`));
     await batches.settle();
+    await exchanger?.release();
     await step.release();
   }
 }
 
 /** AdamW as MiniGPT-4 sets it, with the recipe's weight decay and limit of the gradient. */
-export function optimizerOf({ run }: Recipe): OptimizerOptions {
+export function optimizerOf({ run }: RecipeBase): OptimizerOptions {
   return {
     beta1: 0.9,
     beta2: 0.999,
@@ -169,12 +175,13 @@ function warnOfJump(
   );
 }
 
-function metricOf({ step, loss, gradNorm, learningRate: rate, tokens, seconds, dataSeconds }: StepReport) {
+function metricOf({ step, loss, terms, gradNorm, learningRate: rate, tokens, seconds, dataSeconds }: StepReport) {
   return {
     kind: "train" as const,
     step,
     time: now(),
     loss,
+    ...(Object.keys(terms).length > 0 && { terms }),
     learning_rate: rate,
     grad_norm: gradNorm,
     tokens_per_second: tokens / seconds,

@@ -21,6 +21,8 @@ export interface OptimizerOptions {
 export interface StepOptions extends SessionOptions {
   /** Whether a step may consist of several batches, whose losses and gradients add up. */
   readonly accumulates?: boolean;
+  /** Parts of the loss that are told beside it: scalars of the graph. */
+  readonly terms?: Readonly<Record<string, Value>>;
 }
 
 export interface StepResult {
@@ -28,6 +30,8 @@ export interface StepResult {
   readonly loss: number;
   /** Length of the gradient, all parameters together, before it is shortened. */
   readonly gradNorm: number;
+  /** Parts of the loss, where the step was created with some. */
+  readonly terms: Readonly<Record<string, number>>;
 }
 
 type Feeds = Readonly<Record<string, NdArray>>;
@@ -79,22 +83,23 @@ export class TrainingStep {
     trained: ReadonlyMap<string, Value>,
     state: TrainingState,
     options: OptimizerOptions,
-    { accumulates = false, ...others }: StepOptions = {},
+    { accumulates = false, terms = {}, ...others }: StepOptions = {},
   ): Promise<TrainingStep> {
     // Batches of ever new shapes gain nothing from a plan, and it takes much memory.
     const session = { ...others, plansMemory: false };
     const found = gradients(loss, [...trained.values()]);
     const names = [...trained.keys()];
     const gradientOf = new Map(names.map((name, i) => [name, found[i] as Value]));
+    const told = Object.fromEntries(Object.entries(terms).map(([name, term]) => [termOut(name), term]));
     if (!accumulates) {
-      const outputs = { loss, ...updateOf(graph, trained, gradientOf, options) };
+      const outputs = { loss, ...told, ...updateOf(graph, trained, gradientOf, options) };
       return new TrainingStep(state, options, await Session.create<string>(graph, outputs, session));
     }
     const sums: Record<string, Value> = {};
     for (const [name, gradient] of gradientOf) {
       sums[outputName.sum(name)] = gradient.add(graph.input(sumIn(name), "float32", gradient.shape));
     }
-    const adding = await Session.create<string>(graph, { loss, ...sums }, session);
+    const adding = await Session.create<string>(graph, { loss, ...told, ...sums }, session);
     const second = new Graph();
     const inputs = (prefix: (name: string) => string) =>
       new Map([...trained].map(([name, { shape }]) => [name, second.input(prefix(name), "float32", shape)]));
@@ -131,7 +136,7 @@ export class TrainingStep {
   private async runFused(batch: Feeds, learningRate: number): Promise<StepResult> {
     const feeds = { ...batch, ...this.state.parameters, ...this.updateFeeds(learningRate) };
     const outputs = await this.session.run(feeds, this.spare);
-    return this.finish(scalarOf(outputs.loss), scalarOf(outputs.gradNorm));
+    return this.finish(scalarOf(outputs.loss), scalarOf(outputs.gradNorm), termsOf(outputs));
   }
 
   private async runAccumulated(
@@ -141,21 +146,23 @@ export class TrainingStep {
   ): Promise<StepResult> {
     for (const { data } of Object.values(this.sums)) data.fill(0);
     let loss = 0;
+    const terms: Record<string, number> = {};
     for (const batch of batches) {
       const outputs = await this.session.run(
         { ...(await batch()), ...this.state.parameters, ...this.sumFeeds() },
         this.spare,
       );
       loss += scalarOf(outputs.loss);
+      for (const [name, value] of Object.entries(termsOf(outputs))) terms[name] = (terms[name] ?? 0) + value;
       for (const name of Object.keys(this.sums)) exchange(this.sums, name, this.spare, outputName.sum(name));
     }
     const feeds = { ...this.state.parameters, ...this.sumFeeds(), ...this.updateFeeds(learningRate) };
     const { gradNorm } = await update.run(feeds, this.spare);
-    return this.finish(loss, scalarOf(gradNorm));
+    return this.finish(loss, scalarOf(gradNorm), terms);
   }
 
   /** The arrays just written become the state; the old ones are written next. */
-  private finish(loss: number, gradNorm: number): StepResult {
+  private finish(loss: number, gradNorm: number, terms: StepResult["terms"]): StepResult {
     for (const [what, value] of [
       ["loss", loss],
       ["length of the gradient", gradNorm],
@@ -169,7 +176,7 @@ export class TrainingStep {
       exchange(variances, name, this.spare, outputName.variance(name));
     }
     this.state.step += 1;
-    return { loss, gradNorm };
+    return { loss, gradNorm, terms };
   }
 
   private sumFeeds(): Feeds {
@@ -195,6 +202,15 @@ export class TrainingStep {
 const sumIn = (name: string) => `sum:${name}`;
 const meanIn = (name: string) => `mean:${name}`;
 const varianceIn = (name: string) => `variance:${name}`;
+
+const termPrefix = "term:";
+const termOut = (name: string) => `${termPrefix}${name}`;
+
+/** The parts of the loss among a session's outputs. */
+function termsOf(outputs: Feeds): Record<string, number> {
+  const found = Object.entries(outputs).filter(([name]) => name.startsWith(termPrefix));
+  return Object.fromEntries(found.map(([name, array]) => [name.slice(termPrefix.length), scalarOf(array)]));
+}
 
 function scalarOf(array: NdArray | undefined): number {
   return Number(array?.data[0]);

@@ -4,6 +4,7 @@ import type { MixtureState } from "../data/mixture.ts";
 import type { NdArray } from "../tensor/array.ts";
 import type { WeightAverage } from "./average.ts";
 import type { BatchLoader, LoadedSample } from "./batch-loader.ts";
+import type { Exchanger } from "./exchanger.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { SpikeWatch } from "./spike-watch.ts";
 import { type ComposedBatch, type Stage, stepRandom } from "./stages/stage.ts";
@@ -15,6 +16,8 @@ export interface StepReport {
   readonly step: number;
   readonly totalSteps: number;
   readonly loss: number;
+  /** Parts of the loss, where the stage tells them. */
+  readonly terms: Readonly<Record<string, number>>;
   readonly gradNorm: number;
   readonly learningRate: number;
   /** Of this step, and the part of it that was spent waiting for data. */
@@ -28,7 +31,9 @@ export interface StepReport {
 }
 
 export interface TrainOptions {
-  readonly stage: Pick<Stage, "compose">;
+  readonly stage: Pick<Stage, "compose" | "exchange">;
+  /** Runs the stage's exchange between the batches of a step; needed where there are several. */
+  readonly exchanger?: Pick<Exchanger, "run">;
   readonly schedule: Schedule;
   readonly batches: Pick<BatchLoader, "next">;
   readonly frozen: Pick<FrozenFeatures, "of">;
@@ -59,7 +64,8 @@ export async function train(step: TrainingStep, options: TrainOptions): Promise<
     const dataSeconds = (performance.now() - started) / 1000;
     const rate = learningRate(step.state.step, schedule);
     const batches = compose(samples, step.state.step, options);
-    const result = await step.run(batches.feeds, rate).catch((error: unknown) => {
+    const feeds = await exchanged(batches.feeds, step.state.parameters, options);
+    const result = await step.run(feeds, rate).catch((error: unknown) => {
       if (error instanceof NotFiniteError) throw new Error(`${error.message}. ${blame(samples)}`, { cause: error });
       throw error;
     });
@@ -80,6 +86,11 @@ export async function train(step: TrainingStep, options: TrainOptions): Promise<
   }
 }
 
+interface BatchFeeds {
+  readonly samples: number;
+  make(): Promise<Record<string, NdArray>>;
+}
+
 /** The step's batches. Features of each are made when its turn comes, so that those of a large step are never all there. */
 function compose(samples: readonly LoadedSample[], step: number, options: TrainOptions) {
   const { stage, frozen, batchSize, seed } = options;
@@ -89,19 +100,42 @@ function compose(samples: readonly LoadedSample[], step: number, options: TrainO
     const part = samples.slice(start, start + batchSize);
     parts.push({ samples: part, composed: stage.compose(part, random) });
   }
-  const sum = (count: (composed: ComposedBatch) => number) =>
-    parts.reduce((total, { composed }) => total + count(composed), 0);
-  const targets = sum((composed) => composed.targets);
-  if (targets === 0) {
-    throw new Error(`The batch of step ${step + 1} has nothing to learn: all its texts are empty. ${blame(samples)}`);
+  const used = parts.filter(({ composed }) => composed.targets > 0);
+  if (used.length === 0) {
+    throw new Error(
+      `The batch of step ${step + 1} has nothing to learn: all its texts are empty, or too few of its pictures can be read. ${blame(samples)}`,
+    );
   }
-  const feeds = parts
-    .filter(({ composed }) => composed.targets > 0)
-    .map(({ samples: part, composed }) => async (): Promise<Record<string, NdArray>> => {
-      const features = await frozen.of(part.map(({ picture }) => picture));
-      return composed.feeds(features, targets);
-    });
-  return { feeds, tokens: sum(({ tokens }) => tokens), places: sum(({ places }) => places) };
+  const sum = (count: (part: (typeof parts)[number]) => number) => used.reduce((total, part) => total + count(part), 0);
+  const totals = { targets: sum(({ composed }) => composed.targets), samples: sum((part) => part.samples.length) };
+  const feeds = used.map(
+    ({ samples: part, composed }): BatchFeeds => ({
+      samples: part.length,
+      make: async () => composed.feeds(await frozen.of(part.map(({ picture }) => picture)), totals),
+    }),
+  );
+  return { feeds, tokens: sum(({ composed }) => composed.tokens), places: sum(({ composed }) => composed.places) };
+}
+
+/** The feeds of each batch, with what it learns of the others: all are made before the first is used then. */
+async function exchanged(
+  batches: readonly BatchFeeds[],
+  parameters: Readonly<Record<string, NdArray>>,
+  { stage: { exchange }, exchanger }: TrainOptions,
+): Promise<(() => Promise<Record<string, NdArray>>)[]> {
+  if (!exchange) return batches.map(({ make }) => make);
+  const [only, ...more] = batches;
+  if (only && more.length === 0) {
+    return [async () => ({ ...(await only.make()), ...exchange.feeds(only.samples, []) })];
+  }
+  if (!exchanger) throw new Error(`This step has ${batches.length} batches, which need an exchanger`);
+  const made: Record<string, NdArray>[] = [];
+  for (const { make } of batches) made.push(await make());
+  const results = await exchanger.run(made, parameters);
+  return batches.map(({ samples }, i) => {
+    const others = results.filter((_, other) => other !== i);
+    return async () => ({ ...made[i], ...exchange.feeds(samples, others) });
+  });
 }
 
 /** Samples that are named in a message. */

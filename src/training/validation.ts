@@ -1,16 +1,12 @@
-/** The loss on pictures that are not trained on. */
-import type { FrozenFeatures } from "../data/features/frozen-features.ts";
-import type { PictureLoader } from "../data/features/picture-loader.ts";
-import type { ProblemReport } from "../data/problems.ts";
-import { asItIs } from "../data/views.ts";
+/** The loss of captions of pictures that are not trained on. */
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
-import { type LoadedSample, loadOrReport } from "./batch-loader.ts";
 import type { NamedArrays } from "./checkpoints.ts";
+import { type HeldOut, loadHeldOut, type Pictures } from "./held-out.ts";
+import type { MiniGPT4Recipe } from "./minigpt4-recipe.ts";
 import type { ModelParts } from "./parts.ts";
-import type { Recipe } from "./recipe.ts";
 import { batchSequences } from "./stages/batch.ts";
 import { tokenLosses } from "./stages/loss.ts";
 import { answerTokens, type TrainingPrompt } from "./stages/prompts.ts";
@@ -20,28 +16,7 @@ import type { TextsOf } from "./stages/texts.ts";
 /** Pictures that are read side by side. */
 const batch = 16;
 
-/** Where pictures and their features come from. */
-export interface Pictures {
-  readonly loader: PictureLoader;
-  readonly frozen: FrozenFeatures;
-  readonly problems: ProblemReport;
-}
-
-/** Loads held-out pictures as they are; broken ones are left out. */
-export async function loadHeldOut(
-  samples: readonly StageSample[],
-  { loader, problems }: Pictures,
-): Promise<LoadedSample[]> {
-  const loaded = await Promise.all(
-    samples.map(async (sample): Promise<LoadedSample[]> => {
-      const picture = await loadOrReport(loader, sample.pair, asItIs, problems);
-      return picture ? [{ ...sample, picture }] : [];
-    }),
-  );
-  return loaded.flat();
-}
-
-export class Validation {
+export class Validation implements HeldOut {
   private readonly session: Session<"losses">;
   private readonly samples: readonly StageSample[];
   private readonly pictures: Pictures;
@@ -65,7 +40,7 @@ export class Validation {
    * @param prompt what stands before each answer
    */
   static async create(
-    { model }: Recipe,
+    { model }: MiniGPT4Recipe,
     { config, llm, frozen, isTrained }: ModelParts,
     source: WeightSource,
     samples: readonly StageSample[],

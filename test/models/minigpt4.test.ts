@@ -34,9 +34,9 @@ const vit = {
 test("the sizes of the released models", () => {
   expect(featureShape(vit)).toEqual([257, 1408]);
   expect(featureShape(config.encoder)).toEqual([49, 1280]);
-  expect(tokensPerImage({ encoder: vit, qformer: { ...qformer, numQueryTokens: 32 }, llm })).toBe(32);
-  expect(tokensPerImage({ encoder: vit, llm })).toBe(64);
-  expect(() => tokensPerImage({ encoder: config.encoder, llm })).toThrow("A model without a Q-Former needs a ViT");
+  expect(tokensPerImage({ encoder: vit, qformer: { ...qformer, numQueryTokens: 32 } })).toBe(32);
+  expect(tokensPerImage({ encoder: vit })).toBe(64);
+  expect(() => tokensPerImage({ encoder: config.encoder })).toThrow("A model without a Q-Former needs a ViT");
 });
 
 function tokens(projectionWidth: number, projectionOut: number) {

@@ -7,7 +7,7 @@ import { type ImageTextPair, listPairs } from "../../src/data/dataset.ts";
 import type { SessionOptions } from "../../src/tensor/session.ts";
 import { BatchLoader } from "../../src/training/batch-loader.ts";
 import { prepare } from "../../src/training/prepared.ts";
-import { readRecipe } from "../../src/training/recipe.ts";
+import { readMiniGPT4Recipe } from "../../src/training/recipe.ts";
 import { optimizerOf, valuesOf } from "../../src/training/stage-run.ts";
 import { captionStage } from "../../src/training/stages/caption-stage.ts";
 import { choosePrompt, type TrainingPrompt } from "../../src/training/stages/prompts.ts";
@@ -99,7 +99,7 @@ async function trainGoldens(
 ) {
   const size = steps[0]?.length ?? 0;
   const path = await writeRecipe(set, stage, size, steps.length);
-  const { recipe } = await readRecipe(
+  const recipe = await readMiniGPT4Recipe(
     path,
     settings.map((setting) => setting.replace("HALF", `${size / 2}`)),
   );

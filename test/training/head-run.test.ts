@@ -8,7 +8,8 @@ import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
 import { dryRun } from "../../src/training/dry-run.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
-import { type RunOptions, runRecipe } from "../../src/training/run.ts";
+import { runRecipe } from "../../src/training/run.ts";
+import type { RunOptions } from "../../src/training/run-options.ts";
 import { minigpt4 } from "../cli/command.ts";
 import { writeRecipe, writeWalls } from "./walls.ts";
 

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { readRecipe } from "../../src/training/recipe.ts";
+import { readMiniGPT4Recipe, readRecipe } from "../../src/training/recipe.ts";
 
 const nano = join(import.meta.dirname, "../../recipes/nano.yaml");
 const folder = await mkdtemp(join(tmpdir(), "recipe-"));
@@ -70,7 +70,7 @@ test("the recipes of the paper have its numbers", async () => {
   expect(Object.values(first.datasets).map(({ sample_ratio }) => sample_ratio)).toEqual([115, 14]);
   expect(first.model).toMatchObject({ arch: "minigpt4", max_txt_len: 32, end_sym: "\n", trained: ["projection"] });
   expect(first.model.encoder).toMatchObject({ hidden_size: 1408, num_hidden_layers: 39, intermediate_size: 6144 });
-  const { recipe: second } = await readRecipe(join(nano, "../stage2.yaml"));
+  const second = await readMiniGPT4Recipe(join(nano, "../stage2.yaml"));
   expect(second.run).toMatchObject({ init_lr: 3e-5, min_lr: 1e-5, warmup_steps: 200, batch_size: 12 });
   expect(second.run.max_epoch * (second.run.iters_per_epoch ?? 0)).toBe(400);
   expect(second.model).toMatchObject({

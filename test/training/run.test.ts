@@ -7,7 +7,8 @@ import { dryRun } from "../../src/training/dry-run.ts";
 import { encodeRecipe } from "../../src/training/encode.ts";
 import { readMetrics } from "../../src/training/metrics/metrics.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
-import { type RunOptions, runRecipe } from "../../src/training/run.ts";
+import { runRecipe } from "../../src/training/run.ts";
+import type { RunOptions } from "../../src/training/run-options.ts";
 import { writeRecipe, writeWalls } from "./walls.ts";
 
 let folder: string;

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { openParts } from "../../src/training/parts.ts";
-import { readRecipe } from "../../src/training/recipe.ts";
+import { readMiniGPT4Recipe } from "../../src/training/recipe.ts";
 import { saveModelFolder } from "../../src/training/save.ts";
 import { writeRecipe } from "./walls.ts";
 
@@ -26,7 +26,7 @@ test.each([
   },
 ])("a description begins with what the prompt puts into the assistant's mouth: $text", async (expected) => {
   const path = await writeRecipe(folder);
-  const { recipe } = await readRecipe(path, [
+  const recipe = await readMiniGPT4Recipe(path, [
     `model.prompts=${JSON.stringify([{ text: expected.text, end_sym: "###" }])}`,
     `model.conversation=${expected.conversation}`,
   ]);

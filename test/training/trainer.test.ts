@@ -24,7 +24,7 @@ const stage: Pick<Stage, "compose"> = {
       targets: known.length,
       tokens: known.length,
       places: samples.length,
-      feeds: ({ data }, targets) =>
+      feeds: ({ data }, { targets }) =>
         feedsOf(
           known.map(({ y, i }) => ({ x: [data[2 * i] as number, data[2 * i + 1] as number], y })),
           targets,
@@ -144,7 +144,7 @@ test("a step of several batches gives what one of all samples gives, also where 
 test("a step without any text is an error that names its samples; the state is that of the step before", async () => {
   const { error, step, reports } = await run((i) => (i === 3 ? [undefined, undefined] : [1, 2]));
   expect(error?.message).toBe(
-    "The batch of step 4 has nothing to learn: all its texts are empty. Its samples: step3/0.png, step3/1.png",
+    "The batch of step 4 has nothing to learn: all its texts are empty, or too few of its pictures can be read. Its samples: step3/0.png, step3/1.png",
   );
   expect([step.state.step, reports.length]).toEqual([3, 3]);
 });

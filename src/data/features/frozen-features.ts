@@ -4,7 +4,7 @@ import {
   frozenFeatures,
   frozenShape,
   type ImageWeights,
-  type MiniGPT4Config,
+  type VisionConfig,
 } from "../../models/minigpt4.ts";
 import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../tensor/float16.ts";
@@ -17,7 +17,7 @@ import type { LoadedPicture } from "./picture-loader.ts";
 const batch = 4;
 
 export interface FrozenPart {
-  readonly config: MiniGPT4Config;
+  readonly config: VisionConfig;
   readonly depth: FrozenDepth;
   /** Weights as constants of a graph. */
   weights(graph: Graph): ImageWeights;

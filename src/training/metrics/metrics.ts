@@ -25,6 +25,8 @@ const metricSchema = z.discriminatedUnion("kind", [
       kind: z.literal("train"),
       /** Cross-entropy in nats. */
       loss: number,
+      /** Parts of the loss, where it has several. */
+      terms: z.record(z.string(), number).optional(),
       learning_rate: number,
       grad_norm: number.optional(),
       tokens_per_second: number.optional(),
@@ -86,11 +88,12 @@ export class MetricsLog {
       await this.events.text(step, time, kind, markdownTable(["picture", "text"], rows));
       return;
     }
-    const measured = Object.entries(values).filter(([, value]) => value !== undefined);
+    const { terms = {}, ...others } = values as { readonly terms?: Readonly<Record<string, number>> };
+    const measured = Object.entries({ ...others, ...terms }).filter(([, value]) => value !== undefined);
     await this.events.scalars(
       step,
       time,
-      Object.fromEntries(measured.map(([name, value]) => [`${kind}/${name}`, value])),
+      Object.fromEntries(measured.map(([name, value]) => [`${kind}/${name}`, value as number])),
     );
   }
 

@@ -6,8 +6,8 @@ import { type WeightSource, Weights } from "../../nn/weights.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 import { Graph } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
+import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
 import type { ModelParts } from "../parts.ts";
-import type { Recipe } from "../recipe.ts";
 import { batchSequences } from "./batch.ts";
 import { Dropout, dropFeatures } from "./dropout.ts";
 import { captionLoss } from "./loss.ts";
@@ -21,7 +21,7 @@ import type { TextsOf } from "./texts.ts";
  * @param source weights of encoder, Q-Former and projection; of the trained ones only the shapes count
  */
 export function captionStage(
-  { run, model }: Recipe,
+  { run, model }: MiniGPT4Recipe,
   { config, llm, frozen, isTrained }: ModelParts,
   source: WeightSource,
   prompts: readonly TrainingPrompt[],
@@ -35,7 +35,7 @@ export function captionStage(
     projection: image,
     llm: new Weights(graph, llm.checkpoint, model.llm_precision === "int8" ? { int8: int8Choice } : {}),
   };
-  const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
+  const dropout = new Dropout(graph, frozen.depth === "qformer" ? 0 : run.qformer_dropout);
   const loss = captionLoss(weights, config, { depth: frozen.depth, regularize: (x) => dropout.apply(x) });
 
   function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
@@ -48,10 +48,10 @@ export function captionStage(
     const { feeds, ...counts } = batchSequences(sequences, tokensPerImage(config));
     return {
       ...counts,
-      feeds(features, targets) {
+      feeds(features, { targets }) {
         dropFeatures(features.data, run.feature_dropout, random);
         const targetShare: NdArray = ndarray("float32", [], Float32Array.of(1 / targets));
-        return { ...feeds, ...dropout.feeds(samples.length, random), features, targetShare };
+        return { ...feeds, ...dropout.feeds({ images: samples.length }, random), features, targetShare };
       },
     };
   }

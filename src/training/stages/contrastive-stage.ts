@@ -12,8 +12,8 @@ import { type WeightSource, Weights, weightsInMemory } from "../../nn/weights.ts
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 import { Graph, type Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
+import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
 import type { ModelParts } from "../parts.ts";
-import type { Recipe } from "../recipe.ts";
 import { captionArrays, contrastiveLoss, initialContrastive } from "./contrastive.ts";
 import { Dropout, dropFeatures } from "./dropout.ts";
 import type { ComposedBatch, Stage, StageSample } from "./stage.ts";
@@ -29,7 +29,7 @@ export interface ContrastiveStage {
 
 /** @param pairs all that is trained on, for each data set of the recipe */
 export async function contrastiveStage(
-  recipe: Recipe,
+  recipe: MiniGPT4Recipe,
   parts: ModelParts,
   textsOf: TextsOf,
   pairs: readonly (readonly ImageTextPair[])[],
@@ -52,7 +52,7 @@ export async function contrastiveStage(
   const trainable = (name: string) => isTrained(name) || name in begun;
   const weights = new Weights(graph, source, { trainable });
   const features = graph.input("features", "float32", ["images", ...frozenShape(config, frozen.depth)]);
-  const dropout = new Dropout(graph, frozen.depth === "encoder" ? run.qformer_dropout : 0);
+  const dropout = new Dropout(graph, frozen.depth === "qformer" ? 0 : run.qformer_dropout);
   const loss = contrastiveLoss(
     { encoder: weights, qformer: weights, projection: weights, llm: new Weights(graph, llm.checkpoint) },
     weights,
@@ -78,7 +78,12 @@ export async function contrastiveStage(
       feeds(seen) {
         const pooled = names.length > 0 && { pooledFeatures: pool(seen) };
         dropFeatures(seen.data, run.feature_dropout, random);
-        return { ...captionArrays(chosen), ...pooled, ...dropout.feeds(samples.length, random), features: seen };
+        return {
+          ...captionArrays(chosen),
+          ...pooled,
+          ...dropout.feeds({ images: samples.length }, random),
+          features: seen,
+        };
       },
     };
   }
@@ -87,7 +92,7 @@ export async function contrastiveStage(
 
 /** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
 function classNames(
-  { datasets }: Recipe,
+  { datasets }: MiniGPT4Recipe,
   { config }: ModelParts,
   wanted: string,
   pairs: readonly (readonly ImageTextPair[])[],

@@ -1,12 +1,13 @@
 /** Dropout (Srivastava et al., 2014) whose masks are inputs of the graph: the run's random numbers decide, so it can be repeated. */
 import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
+import { evaluateDim } from "../../tensor/dims.ts";
 import type { Graph, Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
 
 export class Dropout {
   private readonly graph: Graph;
   private readonly share: number;
-  /** Inputs for masks, [images, ...known sizes] each. */
+  /** Inputs for masks, one for each place where something is dropped out. */
   private readonly masks: Value[] = [];
 
   /** @param share of the elements that become zero; the others grow so that the mean stays */
@@ -15,20 +16,21 @@ export class Dropout {
     this.share = share;
   }
 
-  /** x [images, ...known sizes], dropped out. */
+  /** x, dropped out; its sizes are numbers or single names. */
   apply(x: Value): Value {
     if (this.share === 0) return x;
-    const mask = this.graph.input(`dropout.${this.masks.length}`, "float32", ["images", ...x.shape.slice(1)]);
+    const mask = this.graph.input(`dropout.${this.masks.length}`, "float32", x.shape);
     this.masks.push(mask);
     return x.mul(mask);
   }
 
-  /** New masks for a batch of so many pictures. */
-  feeds(images: number, random: Random): Record<string, NdArray> {
+  /** New masks for a batch. @param sizes of the named axes */
+  feeds(sizes: Readonly<Record<string, number>>, random: Random): Record<string, NdArray> {
+    const known = new Map(Object.entries(sizes));
     return Object.fromEntries(
       this.masks.map(({ name, shape }) => {
-        const sizes = [images, ...(shape.slice(1) as number[])];
-        return [name, ndarray("float32", sizes, dropoutMask(sizeOf(sizes), this.share, random))];
+        const mask = shape.map((dim) => evaluateDim(dim, known));
+        return [name, ndarray("float32", mask, dropoutMask(sizeOf(mask), this.share, random))];
       }),
     );
   }

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import type { Random } from "../../tensor/random.ts";
 import { parsePrompt, tokenizePrompt } from "../../text/prompts.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
-import type { Recipe } from "../recipe.ts";
+import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
 import type { Piece } from "./sequence.ts";
 
 /** A prompt with `<ImageHere>` where the picture goes. */
@@ -16,13 +16,13 @@ export interface TrainingPrompt {
   readonly ratio: number;
 }
 
-type ListedPrompt = NonNullable<Recipe["model"]["prompts"]>[number];
+type ListedPrompt = NonNullable<MiniGPT4Recipe["model"]["prompts"]>[number];
 
 /** The picture alone, as in the first stage. */
 const noWords: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
 
 /** The recipe's prompts, or the picture alone. @throws Error naming the prompt file if it holds none */
-export async function readPrompts({ model }: Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
+export async function readPrompts({ model }: MiniGPT4Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
   const fromFile = model.prompt_path ? await promptsOf(model.prompt_path) : [];
   const listed = [...(model.prompts ?? []), ...fromFile];
   return (listed.length > 0 ? listed : [noWords]).map(

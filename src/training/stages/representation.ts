@@ -122,9 +122,10 @@ export function representation(
 }
 
 /** What a batch embeds, without any loss: for the other batches of its step. Inputs as in `representation`. */
-export function embedBatch(w: Weights, features: Value, config: Blip2Config): Embedded {
+export function embedBatch(w: Weights, features: Value, config: Blip2Config, regularize?: Regularizer): Embedded {
   const memory = rememberImages(w, features, config.qformer);
-  return embed(w, qformerQueries(w, memory, features.dim(0), config.qformer), textInputs(w.graph), config);
+  const queries = qformerQueries(w, memory, features.dim(0), config.qformer, regularize);
+  return embed(w, queries, textInputs(w.graph), config, regularize);
 }
 
 function embed(

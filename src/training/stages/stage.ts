@@ -11,18 +11,35 @@ export interface StageSample {
   readonly dataset: number;
 }
 
+/** What a batch is told of the whole step, of which it may be a part. */
+export interface StepTotals {
+  /** The targets of all batches of the step. */
+  readonly targets: number;
+  /** Their pictures. */
+  readonly samples: number;
+}
+
 /** Samples that were made into sequences; their pictures' features come later. */
 export interface ComposedBatch {
-  /** Tokens, or pictures, over which the loss is a mean. */
+  /** Tokens, or pictures, over which the loss is a mean; a batch of none is left out. */
   readonly targets: number;
   /** Tokens that go through the language model, and the places that they and the padding take. */
   readonly tokens: number;
   readonly places: number;
-  /**
-   * @param features of the samples' pictures, [samples, ...]
-   * @param targets of all batches of the step
-   */
-  feeds(features: NdArray<"float32">, targets: number): Record<string, NdArray>;
+  /** @param features of the samples' pictures, [samples, ...] */
+  feeds(features: NdArray<"float32">, step: StepTotals): Record<string, NdArray>;
+}
+
+/**
+ * What the batches of a step know of each other where their losses do not simply add up (gradient caching: Gao et al.,
+ * arXiv 2101.06983): each batch goes through this graph first, and is then fed what comes out for the others.
+ */
+export interface Exchange {
+  readonly graph: Graph;
+  /** [samples, ...] each. */
+  readonly outputs: Readonly<Record<string, Value>>;
+  /** @param others what came out for the other batches; none where the step is one batch */
+  feeds(samples: number, others: readonly Readonly<Record<string, NdArray>>[]): Record<string, NdArray>;
 }
 
 export interface Stage {
@@ -30,8 +47,11 @@ export interface Stage {
   readonly graph: Graph;
   /** float32 scalar. */
   readonly loss: Value;
+  /** Parts of the loss that are told beside it, float32 scalars; those of a step's batches add up. */
+  readonly terms?: Readonly<Record<string, Value>>;
   /** Inputs of the graph that are trained, by name. */
   readonly trained: ReadonlyMap<string, Value>;
+  readonly exchange?: Exchange;
   /** @param random the step's own numbers, which decide whatever is left to chance */
   compose(samples: readonly StageSample[], random: Random): ComposedBatch;
 }

@@ -1,14 +1,17 @@
 /** What is learned of a picture's texts. */
 import type { Dataset } from "../../data/dataset.ts";
 import { cleanCaption } from "../../text/captions.ts";
-import type { Recipe } from "../recipe.ts";
+import type { RecipeBase } from "../recipe-sections.ts";
 import type { StageSample } from "./stage.ts";
 
 /** The answers of a sample, in words; empty ones are left out. */
 export type TextsOf = (sample: StageSample) => readonly string[];
 
 /** Cleans and fills in texts as each data set of the recipe says. @param datasets the recipe's, in its order */
-export function textsOfRecipe({ datasets }: Recipe, opened: readonly Pick<Dataset, "layout">[]): TextsOf {
+export function textsOfRecipe(
+  { datasets }: Pick<RecipeBase, "datasets">,
+  opened: readonly Pick<Dataset, "layout">[],
+): TextsOf {
   const settings = Object.values(datasets).map(({ text_processor: processor, answer }, i) => ({
     answer,
     clean: (processor ?? (opened[i]?.layout === "cc_sbu_align" ? "none" : "blip_caption")) === "blip_caption",

@@ -9,14 +9,14 @@ import { sizeOf } from "../../../src/tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../../src/tensor/float16.ts";
 import { Random } from "../../../src/tensor/random.ts";
 import { type ModelParts, openParts } from "../../../src/training/parts.ts";
-import { readRecipe } from "../../../src/training/recipe.ts";
+import { readMiniGPT4Recipe } from "../../../src/training/recipe.ts";
 import { writeRecipe } from "../../training/walls.ts";
 
 const root = mkdtempSync(join(tmpdir(), "frozen-features-"));
 let parts: ModelParts;
 
 beforeAll(async () => {
-  parts = await openParts((await readRecipe(await writeRecipe(root))).recipe);
+  parts = await openParts(await readMiniGPT4Recipe(await writeRecipe(root)));
 });
 
 afterAll(async () => {

@@ -20,7 +20,8 @@ test("masks are inputs: the same random numbers drop the same elements", async (
   const run = async (seed: number) => {
     const array = ndarray("float32", [3, 2, 5], new Float32Array(30).fill(1));
     return [
-      ...((await evaluate(graph, { y }, { x: array, ...dropout.feeds(3, new Random(seed)) })).y.data as Float32Array),
+      ...((await evaluate(graph, { y }, { x: array, ...dropout.feeds({ images: 3 }, new Random(seed)) })).y
+        .data as Float32Array),
     ];
   };
   const first = await run(7);

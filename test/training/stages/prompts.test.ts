@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { Random } from "../../../src/tensor/random.ts";
 import { loadTokenizer } from "../../../src/text/tokenizer.ts";
-import { type Recipe, readRecipe } from "../../../src/training/recipe.ts";
+import type { MiniGPT4Recipe } from "../../../src/training/minigpt4-recipe.ts";
+import { readMiniGPT4Recipe } from "../../../src/training/recipe.ts";
 import { answerTokens, choosePrompt, readPrompts, type TrainingPrompt } from "../../../src/training/stages/prompts.ts";
 import { goldenRoot } from "../../reference/golden-set.ts";
 import { writeRecipe } from "../walls.ts";
@@ -15,9 +16,9 @@ afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
 const recipe = await writeRecipe(folder);
 const tokenizer = await loadTokenizer(join(goldenRoot, "gqa", "llama-safetensors"));
 
-async function recipeWith(model: Readonly<Record<string, unknown>>): Promise<Recipe> {
+async function recipeWith(model: Readonly<Record<string, unknown>>): Promise<MiniGPT4Recipe> {
   const settings = Object.entries(model).map(([key, value]) => `model.${key}=${JSON.stringify(value)}`);
-  return (await readRecipe(recipe, settings)).recipe;
+  return readMiniGPT4Recipe(recipe, settings);
 }
 
 const promptsOf = async (model: Readonly<Record<string, unknown>>) => readPrompts(await recipeWith(model), tokenizer);

@@ -1,0 +1,182 @@
+/** BLIP-2's first pre-training stage: pictures with their texts become the batches that `representation` learns from. */
+import type { Blip2Config } from "../../models/blip2.ts";
+import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
+import { masked } from "../../nn/attention.ts";
+import { type WeightSource, Weights } from "../../nn/weights.ts";
+import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
+import { reaches } from "../../tensor/gradients.ts";
+import { Graph, type Value } from "../../tensor/graph.ts";
+import type { Random } from "../../tensor/random.ts";
+import type { WordPieceTokenizer } from "../../text/wordpiece.ts";
+import { Dropout, dropFeatures } from "./dropout.ts";
+import { embedBatch, embeddedNames, type RepresentationLoss, representation } from "./representation.ts";
+import type { ComposedBatch, Exchange, Stage, StageSample } from "./stage.ts";
+import type { TextsOf } from "./texts.ts";
+
+export interface RepresentationStageOptions {
+  readonly config: Blip2Config;
+  readonly depth: FrozenDepth;
+  /** Of Q-Former, heads and `ln_vision`; of the trained ones only the shapes count. */
+  readonly source: WeightSource;
+  isTrained(name: string): boolean;
+  readonly losses: readonly RepresentationLoss[];
+  readonly tokenizer: WordPieceTokenizer;
+  readonly textsOf: TextsOf;
+  readonly maxTextLength: number;
+  /** Shares that are set to zero in training. */
+  readonly dropout: number;
+  readonly featureDropout: number;
+}
+
+export function representationStage(options: RepresentationStageOptions): Stage {
+  const { config, losses, tokenizer, textsOf } = options;
+  const main = network(options);
+  const { loss, terms } = representation(main.weights, main.features, config, {
+    losses,
+    decId: tokenizer.decId,
+    regularize: main.regularize,
+  });
+  const trained = new Map([...main.weights.trained].filter(([, value]) => reaches(loss, value)));
+
+  function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
+    const texts = samples.map((sample) => {
+      const all = textsOf(sample);
+      return tokenizer.encode(all[random.below(Math.max(1, all.length))] ?? "", options.maxTextLength);
+    });
+    const words = textFeeds(texts, tokenizer);
+    const noise = losses.includes("itm")
+      ? { captionNoise: drawNoise(samples, random), pictureNoise: drawNoise(samples, random) }
+      : {};
+    const { generated, count } = generationFeeds(texts, words.length);
+    const tokens = texts.reduce((sum, ids) => sum + ids.length, 0);
+    // A picture alone has no wrong text.
+    const isOfUse = samples.length > 1 || !losses.includes("itm");
+    return {
+      targets: isOfUse ? count : 0,
+      tokens,
+      places: samples.length * words.length,
+      feeds(features, step): Record<string, NdArray> {
+        dropFeatures(features.data, options.featureDropout, random);
+        return {
+          ...words.feeds,
+          ...forMatching,
+          ...(losses.includes("itg") && { ...generated, targetShare: scalar(1 / step.targets) }),
+          ...main.dropout.feeds({ images: samples.length, length: words.length }, random),
+          features,
+          places: range(0, samples.length),
+          share: scalar(samples.length / step.samples),
+        };
+      },
+    };
+  }
+  return {
+    name: "representation",
+    graph: main.weights.graph,
+    loss,
+    terms: terms as Readonly<Record<string, Value>>,
+    trained,
+    ...(losses.includes("itc") && { exchange: exchangeOf(options) }),
+    compose,
+  };
+}
+
+/** Inputs, weights and dropout of one graph. */
+function network({ config, depth, source, isTrained, dropout: share }: RepresentationStageOptions) {
+  const graph = new Graph();
+  const weights = new Weights(graph, source, { trainable: isTrained });
+  const dropout = new Dropout(graph, share);
+  const pictures = graph.input("features", "float32", ["images", ...frozenShape(config, depth)]);
+  const features = lookedAt({ qformer: weights }, pictures, config, depth);
+  return { weights, dropout, features, regularize: (x: Value) => dropout.apply(x) };
+}
+
+/** What a batch embeds, with the same dropout as where it is learned: `embedBatch` asks for it in the same order. */
+function exchangeOf(options: RepresentationStageOptions): Exchange {
+  const { weights, features, regularize } = network(options);
+  const { pictures, captions } = embedBatch(weights, features, options.config, regularize);
+  const { numQueryTokens } = options.config.qformer;
+  const { embedDim } = options.config;
+  const rows = { pictures: [numQueryTokens, embedDim], captions: [embedDim] };
+  return {
+    graph: weights.graph,
+    outputs: { [embeddedNames.pictures]: pictures, [embeddedNames.captions]: captions },
+    feeds(samples, others) {
+      const pictureRows = joinRows(others, embeddedNames.pictures, rows.pictures);
+      return {
+        [embeddedNames.pictures]: pictureRows,
+        [embeddedNames.captions]: joinRows(others, embeddedNames.captions, rows.captions),
+        otherPlaces: range(samples, samples + (pictureRows.shape[0] as number)),
+      };
+    },
+  };
+}
+
+function joinRows(
+  batches: readonly Readonly<Record<string, NdArray>>[],
+  name: string,
+  row: readonly number[],
+): NdArray {
+  const parts = batches.map((batch) => batch[name]?.data as Float32Array);
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return ndarray("float32", [all.length / sizeOf(row), ...row], all);
+}
+
+/** Token ids side by side, filled up with [PAD]. */
+function textFeeds(texts: readonly (readonly number[])[], { padId }: WordPieceTokenizer) {
+  const length = Math.max(...texts.map((ids) => ids.length));
+  const shape = [texts.length, length];
+  const ids = new BigInt64Array(sizeOf(shape)).fill(BigInt(padId));
+  const mask = new BigInt64Array(ids.length);
+  texts.forEach((text, row) => {
+    text.forEach((id, i) => {
+      ids[row * length + i] = BigInt(id);
+      mask[row * length + i] = 1n;
+    });
+  });
+  return { length, feeds: { textIds: ndarray("int64", shape, ids), textMask: ndarray("int64", shape, mask) } };
+}
+
+/** Each token but the first is foretold from the place before it. */
+function generationFeeds(texts: readonly (readonly number[])[], length: number) {
+  const targets = texts.flatMap((ids, row) =>
+    ids.slice(1).map((id, i) => ({ place: BigInt(row * length + i), id: BigInt(id) })),
+  );
+  const column = (values: readonly bigint[]) => ndarray("int64", [values.length], BigInt64Array.from(values));
+  return {
+    count: targets.length,
+    generated: {
+      targetPlaces: column(targets.map(({ place }) => place)),
+      targetIds: column(targets.map(({ id }) => id)),
+    },
+  };
+}
+
+/** [samples, samples]: Gumbel noise, and `masked` where both are of the same picture, which would be no negative. */
+function drawNoise(samples: readonly StageSample[], random: Random): NdArray {
+  const names = samples.map(({ pair, dataset }) => `${dataset} ${pair.name}`);
+  const noise = new Float32Array(samples.length ** 2);
+  for (let row = 0; row < samples.length; row++) {
+    for (let column = 0; column < samples.length; column++) {
+      const isSame = names[row] === names[column];
+      // Drawn for all, so that the numbers that follow do not depend on names. Below 1, and never 0.
+      const uniform = (random.uint32() + 0.5) / 2 ** 32;
+      noise[row * samples.length + column] = isSame ? masked : -Math.log(-Math.log(uniform));
+    }
+  }
+  return ndarray("float32", [samples.length, samples.length], noise);
+}
+
+/** [end - start, 1] */
+function range(start: number, end: number): NdArray {
+  const values = BigInt64Array.from({ length: end - start }, (_, i) => BigInt(start + i));
+  return ndarray("int64", [values.length, 1], values);
+}
+
+function scalar(value: number): NdArray {
+  return ndarray("float32", [], Float32Array.of(value));
+}

@@ -1,0 +1,155 @@
+/** The way of a picture in training: the files its weights come from, what is frozen, and what is trained. */
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
+import type { FrozenPart } from "../data/features/frozen-features.ts";
+import { int8Choice } from "../models/eva-vit.ts";
+import { type FrozenDepth, imageSpec, type VisionConfig } from "../models/minigpt4.ts";
+import { layeredWeights } from "../nn/layered-weights.ts";
+import { type WeightSource, Weights } from "../nn/weights.ts";
+import type { Graph } from "../tensor/graph.ts";
+
+/** Parts by the names of their weights; the contrastive head is none of a picture's way. */
+export type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
+
+export interface VisionParts {
+  readonly config: VisionConfig;
+  /** All weights as the run begins. */
+  readonly image: WeightSource;
+  /** What is frozen before the first trained layer. */
+  readonly frozen: FrozenPart;
+  /** Everything that the frozen part's output depends on besides the picture, in one short name. */
+  readonly frozenKey: string;
+  isTrained(name: string): boolean;
+  /** The file that each part's weights come from; none where they begin at random. */
+  readonly origins: Readonly<Record<string, string | undefined>>;
+  close(): Promise<void>;
+}
+
+export interface VisionOptions {
+  readonly config: VisionConfig;
+  /** Weight files; where several have a weight of one name, the first one's counts. */
+  readonly files: readonly string[];
+  /** Weights that no file has. */
+  readonly initial: WeightSource;
+  readonly trained: readonly string[];
+  readonly encoderPrecision: "float32" | "int8";
+}
+
+/** @throws Error naming the file that cannot be opened, or the frozen part that no file has weights for */
+export async function openVision({
+  config,
+  files,
+  initial,
+  trained,
+  encoderPrecision,
+}: VisionOptions): Promise<VisionParts> {
+  const open: Checkpoint[] = [];
+  const close = async () => {
+    for (const checkpoint of open) await checkpoint.close();
+  };
+  try {
+    for (const file of files) open.push(await openCheckpoint(file));
+    const image = layeredWeights([...open, initial]);
+    const depth = depthOf(trained);
+    const frozen: FrozenPart = {
+      config,
+      depth,
+      weights(graph: Graph) {
+        const weights = new Weights(graph, image, encoderPrecision === "int8" ? { int8: int8Choice } : {});
+        return { encoder: weights, qformer: weights, projection: weights };
+      },
+    };
+    const origins = originsOf(config, open);
+    for (const [part, origin] of Object.entries(origins)) {
+      if (origin === undefined && part !== "projection" && !trained.some((one) => covers(one, part))) {
+        throw new Error(
+          `The ${part} of the model is frozen, but no file has weights for it: give model.qformer_ckpt, or train it (model.trained)`,
+        );
+      }
+    }
+    const seen = open.filter(({ tensors }) => [...tensors.keys()].some((name) => isFrozenBefore(depth, name)));
+    const { encoder, qformer } = config;
+    const frozenKey = JSON.stringify({
+      depth,
+      encoder,
+      ...(depth === "qformer" && { qformer }),
+      spec: imageSpec(encoder),
+      precision: encoderPrecision,
+      weights: await Promise.all(seen.map(({ path }) => hashOf(path))),
+    });
+    const isTrained = (name: string) => trained.some((part) => belongsTo(part, name));
+    return { config, image, frozen, frozenKey, isTrained, origins, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Whether training one part trains the other: the queries are the Q-Former's. */
+export function covers(trained: string, part: string): boolean {
+  return trained === part || (trained === "qformer" && part === "queries");
+}
+
+/** Weights of a Q-Former: a file, or the folder of a run that trained one. */
+export function qformerFile(path: string): string {
+  return existsSync(path) && statSync(path).isDirectory() ? join(path, "qformer.safetensors") : path;
+}
+
+function depthOf(trained: readonly string[]): FrozenDepth {
+  if (trained.includes("ln_vision")) return "vit";
+  return trained.some((part) => part === "queries" || part === "qformer") ? "encoder" : "qformer";
+}
+
+function isFrozenBefore(depth: FrozenDepth, name: string): boolean {
+  if (belongsTo("encoder", name)) return true;
+  if (depth === "vit") return false;
+  return belongsTo("ln_vision", name) || (depth === "qformer" && belongsTo("qformer", name));
+}
+
+const heads = ["vision_proj.", "text_proj.", "itm_head."];
+
+function belongsTo(part: string, name: string): boolean {
+  switch (part) {
+    case "projection":
+      return name.startsWith("llama_proj.");
+    case "queries":
+      return name === "query_tokens";
+    case "qformer":
+      return (
+        name === "query_tokens" ||
+        name === "temp" ||
+        name.startsWith("Qformer.") ||
+        heads.some((head) => name.startsWith(head))
+      );
+    case "ln_vision":
+      return name.startsWith("ln_vision.");
+    case "encoder":
+      return !(["projection", "qformer", "ln_vision"] as const).some((other) => belongsTo(other, name));
+    default:
+      return false;
+  }
+}
+
+function originsOf({ encoder, qformer }: VisionConfig, files: readonly Checkpoint[]): VisionParts["origins"] {
+  const parts: readonly VisionPart[] = [
+    "encoder",
+    ...(encoder.type === "eva_vit" ? (["ln_vision"] as const) : []),
+    ...(qformer ? (["queries", "qformer"] as const) : []),
+    "projection",
+  ];
+  return Object.fromEntries(
+    parts.map((part) => {
+      const isOwn = (name: string) => belongsTo(part, name) && (part !== "qformer" || name.startsWith("Qformer."));
+      return [part, files.find(({ tensors }) => [...tensors.keys()].some(isOwn))?.path];
+    }),
+  );
+}
+
+async function hashOf(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash);
+  return hash.digest("hex");
+}
