@@ -1,4 +1,4 @@
-/** A new Q-Former (image side) and projection: names, shapes, and the values that training begins with. */
+/** A new Q-Former, heads and projection: names, shapes, and the values that training begins with. */
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
 import type { EncoderConfig } from "./minigpt4.ts";
@@ -6,60 +6,120 @@ import type { QFormerConfig } from "./qformer.ts";
 
 export type NamedArrays = Record<string, NdArray<"float32">>;
 
-/** As BERT begins: matrices normal with standard deviation 0.02, biases 0, norms 1. */
-const standardDeviation = 0.02;
+/** A tensor of a network, and what it begins with: one number, or normally distributed ones. */
+interface NewTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly begins: number | "normal";
+}
 
-/** `query_tokens` and `Qformer.bert...` without the text side. */
+/** As BERT begins: matrices normal with this standard deviation, biases 0, norms 1. */
+export const standardDeviation = 0.02;
+
+/** `query_tokens` and `Qformer...`: the image side, then the text side where the config has one. */
 export function initialQFormer(config: QFormerConfig, random: Random): NamedArrays {
-  const { hiddenSize, intermediateSize, encoderWidth, numQueryTokens } = config;
-  const arrays: NamedArrays = { query_tokens: normal([1, numQueryTokens, hiddenSize], standardDeviation, random) };
-  const linear = (name: string, out: number, size: number) => {
-    arrays[`${name}.weight`] = normal([out, size], standardDeviation, random);
-    arrays[`${name}.bias`] = filled([out], 0);
-  };
-  const norm = (name: string) => {
-    arrays[`${name}.weight`] = filled([hiddenSize], 1);
-    arrays[`${name}.bias`] = filled([hiddenSize], 0);
-  };
-  const attention = (name: string, width: number) => {
-    linear(`${name}.self.query`, hiddenSize, hiddenSize);
-    linear(`${name}.self.key`, hiddenSize, width);
-    linear(`${name}.self.value`, hiddenSize, width);
-    linear(`${name}.output.dense`, hiddenSize, hiddenSize);
-    norm(`${name}.output.LayerNorm`);
-  };
-  norm("Qformer.bert.embeddings.LayerNorm");
-  for (let i = 0; i < config.numHiddenLayers; i++) {
-    const layer = `Qformer.bert.encoder.layer.${i}`;
-    attention(`${layer}.attention`, hiddenSize);
-    if (i % config.crossAttentionFrequency === 0) attention(`${layer}.crossattention`, encoderWidth);
-    linear(`${layer}.intermediate_query.dense`, intermediateSize, hiddenSize);
-    linear(`${layer}.output_query.dense`, hiddenSize, intermediateSize);
-    norm(`${layer}.output_query.LayerNorm`);
-  }
-  return arrays;
+  return arraysOf(qformerTensors(config), random);
+}
+
+/**
+ * The heads of BLIP-2's first stage: `vision_proj` and `text_proj` into the `embedDim` dimensions in which pictures and texts
+ * are compared, `itm_head` (no match, match), and the temperature `temp`.
+ */
+export function initialHeads({ hiddenSize }: QFormerConfig, embedDim: number, random: Random): NamedArrays {
+  const tensors = [
+    ...linear("vision_proj", embedDim, hiddenSize),
+    ...linear("text_proj", embedDim, hiddenSize),
+    ...linear("itm_head", 2, hiddenSize),
+    { name: "temp", shape: [], begins: 0.07 },
+  ];
+  return arraysOf(tensors, random);
 }
 
 /** `llama_proj`: width of the image tokens -> hidden size of the language model. */
 export function initialProjection(width: number, hiddenSize: number, random: Random): NamedArrays {
-  return {
-    "llama_proj.weight": normal([hiddenSize, width], standardDeviation, random),
-    "llama_proj.bias": filled([hiddenSize], 0),
-  };
+  return arraysOf(linear("llama_proj", hiddenSize, width), random);
 }
 
 /** `ln_vision` behind a ViT; nothing behind another encoder. */
-export function initialLnVision(encoder: EncoderConfig): NamedArrays {
-  if (encoder.type !== "eva_vit") return {};
-  const { hiddenSize } = encoder;
-  return { "ln_vision.weight": filled([hiddenSize], 1), "ln_vision.bias": filled([hiddenSize], 0) };
+export function initialLnVision(encoder: EncoderConfig, random: Random): NamedArrays {
+  return encoder.type === "eva_vit" ? arraysOf(norm("ln_vision", encoder.hiddenSize), random) : {};
 }
 
-function normal(shape: readonly number[], deviation: number, random: Random): NdArray<"float32"> {
-  const values = Float32Array.from({ length: sizeOf(shape) }, () => random.normal() * deviation);
-  return ndarray("float32", shape, values);
+/**
+ * All tensors of a Q-Former. Those of the image side come first, in an order that stays: with the same random numbers it begins
+ * alike with and without a text side.
+ */
+export function* qformerTensors(config: QFormerConfig): Generator<NewTensor> {
+  const { hiddenSize, numHiddenLayers, numQueryTokens, vocabSize, maxPositionEmbeddings } = config;
+  yield { name: "query_tokens", shape: [1, numQueryTokens, hiddenSize], begins: "normal" };
+  yield* norm("Qformer.bert.embeddings.LayerNorm", hiddenSize);
+  for (let i = 0; i < numHiddenLayers; i++) {
+    const layer = `Qformer.bert.encoder.layer.${i}`;
+    yield* attention(`${layer}.attention`, hiddenSize, hiddenSize);
+    if (i % config.crossAttentionFrequency === 0) {
+      yield* attention(`${layer}.crossattention`, hiddenSize, config.encoderWidth);
+    }
+    yield* feedForward(`${layer}.intermediate_query`, `${layer}.output_query`, config);
+  }
+  if (!vocabSize || !maxPositionEmbeddings) return;
+  yield* textTensors({ ...config, vocabSize, maxPositionEmbeddings });
 }
 
-function filled(shape: readonly number[], value: number): NdArray<"float32"> {
-  return ndarray("float32", shape, new Float32Array(sizeOf(shape)).fill(value));
+function* textTensors(config: Required<QFormerConfig>): Generator<NewTensor> {
+  const { hiddenSize, numHiddenLayers, vocabSize, maxPositionEmbeddings } = config;
+  const embeddings = "Qformer.bert.embeddings";
+  yield { name: `${embeddings}.word_embeddings.weight`, shape: [vocabSize, hiddenSize], begins: "normal" };
+  yield {
+    name: `${embeddings}.position_embeddings.weight`,
+    shape: [maxPositionEmbeddings, hiddenSize],
+    begins: "normal",
+  };
+  for (let i = 0; i < numHiddenLayers; i++) {
+    const layer = `Qformer.bert.encoder.layer.${i}`;
+    yield* feedForward(`${layer}.intermediate`, `${layer}.output`, config);
+  }
+  yield* linear("Qformer.cls.predictions.transform.dense", hiddenSize, hiddenSize);
+  yield* norm("Qformer.cls.predictions.transform.LayerNorm", hiddenSize);
+  yield { name: "Qformer.cls.predictions.bias", shape: [vocabSize], begins: 0 };
+}
+
+function attention(name: string, hiddenSize: number, contextSize: number): NewTensor[] {
+  return [
+    ...linear(`${name}.self.query`, hiddenSize, hiddenSize),
+    ...linear(`${name}.self.key`, hiddenSize, contextSize),
+    ...linear(`${name}.self.value`, hiddenSize, contextSize),
+    ...linear(`${name}.output.dense`, hiddenSize, hiddenSize),
+    ...norm(`${name}.output.LayerNorm`, hiddenSize),
+  ];
+}
+
+function feedForward(inner: string, outer: string, { hiddenSize, intermediateSize }: QFormerConfig): NewTensor[] {
+  return [
+    ...linear(`${inner}.dense`, intermediateSize, hiddenSize),
+    ...linear(`${outer}.dense`, hiddenSize, intermediateSize),
+    ...norm(`${outer}.LayerNorm`, hiddenSize),
+  ];
+}
+
+function linear(name: string, out: number, size: number): NewTensor[] {
+  return [
+    { name: `${name}.weight`, shape: [out, size], begins: "normal" },
+    { name: `${name}.bias`, shape: [out], begins: 0 },
+  ];
+}
+
+function norm(name: string, size: number): NewTensor[] {
+  return [
+    { name: `${name}.weight`, shape: [size], begins: 1 },
+    { name: `${name}.bias`, shape: [size], begins: 0 },
+  ];
+}
+
+function arraysOf(tensors: Iterable<NewTensor>, random: Random): NamedArrays {
+  const arrays: NamedArrays = {};
+  for (const { name, shape, begins } of tensors) {
+    const value = begins === "normal" ? () => random.normal() * standardDeviation : () => begins;
+    arrays[name] = ndarray("float32", shape, Float32Array.from({ length: sizeOf(shape) }, value));
+  }
+  return arrays;
 }

@@ -5,8 +5,12 @@ import type { WeightSource } from "../nn/weights.ts";
 import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { BatchLoader } from "./batch-loader.ts";
+import { Exchanger } from "./exchanger.ts";
 import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
-import { type Prepared, prepare } from "./prepared.ts";
+import { type PreparedData, prepare } from "./prepared.ts";
+import { prepareQFormer, stageOf } from "./pretraining/prepared.ts";
+import type { QFormerRecipe } from "./pretraining/recipe.ts";
+import { isPretraining, type Recipe } from "./recipe.ts";
 import { optimizerOf, valuesOf } from "./stage-run.ts";
 import { captionStage } from "./stages/caption-stage.ts";
 import { contrastiveStage } from "./stages/contrastive-stage.ts";
@@ -15,7 +19,7 @@ import type { Stage } from "./stages/stage.ts";
 import { TrainingStep } from "./step.ts";
 import { train } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
-import { covers } from "./vision-parts.ts";
+import { covers, type VisionParts } from "./vision-parts.ts";
 
 /** Parts of a data set that are listed; the others are taken to be alike. */
 const listedParts = 4;
@@ -58,17 +62,30 @@ export interface DryRun {
   readonly seconds: number;
 }
 
+/** What is measured of a run: its data, the stage whose steps are those of the run itself, and what else is loaded. */
+interface Planned {
+  readonly prepared: PreparedData & { readonly parts: VisionParts };
+  readonly stage: Stage;
+  /** The values that the trained weights begin with. */
+  readonly source: WeightSource;
+  readonly trained: readonly string[];
+  /** Parts of the model beside those of a picture's way. */
+  readonly others: DryRun["parts"];
+  tokensOf(text: string): number;
+}
+
 /** @throws Error like the run itself would */
-export async function dryRun(recipe: MiniGPT4Recipe, session: SessionOptions = {}): Promise<DryRun> {
-  const prepared = await prepare(recipe, session);
+export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Promise<DryRun> {
+  const planned = isPretraining(recipe) ? await planQFormer(recipe, session) : await planMiniGPT4(recipe, session);
+  const { prepared, trained, others } = planned;
   try {
     const { parts, frozen, cache } = prepared;
-    const { run, model } = recipe;
+    const { run } = recipe;
     const datasets: DatasetPlan[] = [];
     for (const [i, [name, { path }]] of Object.entries(recipe.datasets).entries()) {
-      datasets.push({ name, path, ...(await look(prepared.datasets[i] as Dataset, i, prepared)) });
+      datasets.push({ name, path, ...(await look(prepared.datasets[i] as Dataset, i, planned)) });
     }
-    const measured = await realSteps(prepared, session);
+    const measured = await realSteps(planned, session);
     const { totalSteps: total } = prepared;
     const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0);
     const rows = pictures * run.views + prepared.validation.length;
@@ -76,11 +93,10 @@ export async function dryRun(recipe: MiniGPT4Recipe, session: SessionOptions = {
       parts: [
         ...Object.entries(parts.origins).map(([name, origin]) => ({
           name,
-          trained: model.trained.some((trained) => covers(trained, name)),
+          trained: trained.some((one) => covers(one, name)),
           origin: origin ?? "new, random",
         })),
-        ...(trainsHead(model) ? [{ name: "contrastive", trained: true, origin: "new" }] : []),
-        { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
+        ...others,
       ],
       trainedParameters: measured.parameters,
       datasets,
@@ -98,19 +114,53 @@ export async function dryRun(recipe: MiniGPT4Recipe, session: SessionOptions = {
   }
 }
 
+async function planMiniGPT4(recipe: MiniGPT4Recipe, session: SessionOptions): Promise<Planned> {
+  const prepared = await prepare(recipe, session);
+  const { parts, prompts, textsOf, datasets } = prepared;
+  const { model } = recipe;
+  const isHead = trainsHead(model);
+  const { stage, source } = isHead
+    ? await contrastiveStage(recipe, parts, textsOf, await Promise.all(datasets.map((dataset) => listPairs(dataset))))
+    : { stage: captionStage(recipe, parts, parts.image, prompts, textsOf), source: parts.image };
+  const endSym = prompts[0]?.endSym ?? "";
+  return {
+    prepared,
+    stage,
+    source,
+    trained: model.trained,
+    others: [
+      ...(isHead ? [{ name: "contrastive", trained: true, origin: "new" }] : []),
+      { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
+    ],
+    tokensOf: (text) => answerTokens(text, endSym, model.max_txt_len, parts.llm.tokenizer).length,
+  };
+}
+
+async function planQFormer(recipe: QFormerRecipe, session: SessionOptions): Promise<Planned> {
+  const prepared = await prepareQFormer(recipe, session);
+  const { parts } = prepared;
+  const { model } = recipe;
+  return {
+    prepared,
+    stage: stageOf(prepared),
+    source: parts.image,
+    trained: model.trained,
+    others: [{ name: "text side", trained: true, origin: parts.bert ?? "new, random" }],
+    tokensOf: (text) => parts.tokenizer.encode(text, model.max_txt_len).length,
+  };
+}
+
 async function look(
   dataset: Dataset,
   index: number,
-  { textsOf, parts, prompts, recipe }: Prepared,
+  { prepared: { textsOf }, tokensOf }: Planned,
 ): Promise<Omit<DatasetPlan, "name" | "path">> {
   const read = await Promise.all(dataset.parts.slice(0, listedParts).map((part) => part.read()));
   const pairs = read.flatMap((contents) => contents.pairs);
   const factor = dataset.parts.length / Math.max(1, read.length);
   const texts = pairs.reduce((sum, pair) => sum + textsOf({ pair, dataset: index }).length, 0);
   const some = pairs.slice(0, sampled);
-  const endSym = prompts[0]?.endSym ?? "";
-  const tokens = (text: string) => answerTokens(text, endSym, recipe.model.max_txt_len, parts.llm.tokenizer).length;
-  const lengths = some.flatMap((pair) => textsOf({ pair, dataset: index }).map(tokens));
+  const lengths = some.flatMap((pair) => textsOf({ pair, dataset: index }).map(tokensOf));
   const sizes = await Promise.all(
     some.map(
       async ({ picture: { path, at } }) =>
@@ -134,15 +184,15 @@ async function look(
 }
 
 /** Takes steps whose result is thrown away. */
-async function realSteps(prepared: Prepared, session: SessionOptions) {
+async function realSteps({ prepared, stage, source }: Planned, session: SessionOptions) {
   const { run } = prepared.recipe;
-  const { stage, source } = await measuredStage(prepared);
   const state = initialState(await valuesOf(source, stage.trained.keys()));
   const accumulates = run.accum_grad_iters > 1;
   const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(prepared.recipe), {
     ...session,
     accumulates,
   });
+  const exchanger = stage.exchange && accumulates ? await Exchanger.create(stage.exchange, session) : undefined;
   const batches = new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
     batchSize: run.batch_size * run.accum_grad_iters,
     views: { count: run.views, minSide: run.crop_min_side },
@@ -154,6 +204,7 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
   try {
     await train(step, {
       stage,
+      ...(exchanger && { exchanger }),
       frozen: prepared.frozen,
       batches,
       schedule: { initLr: 0, minLr: 0, warmupLr: 0, warmupSteps: 0, totalSteps: steps + 1 },
@@ -167,6 +218,7 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
     });
   } finally {
     await batches.settle();
+    await exchanger?.release();
     await step.release();
   }
   return {
@@ -174,15 +226,6 @@ async function realSteps(prepared: Prepared, session: SessionOptions) {
     padding: 1 - tokens / places,
     parameters: Object.values(state.parameters).reduce((sum, { data }) => sum + data.length, 0),
   };
-}
-
-/** The stage whose steps are those of the run itself. */
-async function measuredStage(prepared: Prepared): Promise<{ readonly stage: Stage; readonly source: WeightSource }> {
-  const { recipe, parts, prompts, textsOf, datasets } = prepared;
-  if (trainsHead(recipe.model)) {
-    return contrastiveStage(recipe, parts, textsOf, await Promise.all(datasets.map((dataset) => listPairs(dataset))));
-  }
-  return { stage: captionStage(recipe, parts, parts.image, prompts, textsOf), source: parts.image };
 }
 
 function mean(values: readonly number[]): number {

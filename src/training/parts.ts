@@ -68,7 +68,7 @@ function initialWeights(config: MiniGPT4Config, random: Random): WeightSource {
   const arrays = {
     ...(qformer && initialQFormer(qformer, random)),
     ...initialProjection(width, llm.hiddenSize, random),
-    ...initialLnVision(encoder),
+    ...initialLnVision(encoder, random),
   };
   return weightsInMemory("new weights", arrays);
 }

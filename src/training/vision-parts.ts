@@ -62,7 +62,7 @@ export async function openVision({
         return { encoder: weights, qformer: weights, projection: weights };
       },
     };
-    const origins = originsOf(config, open);
+    const origins = originsOf(config, open, initial.tensors.has("llama_proj.weight"));
     for (const [part, origin] of Object.entries(origins)) {
       if (origin === undefined && part !== "projection" && !trained.some((one) => covers(one, part))) {
         throw new Error(
@@ -133,12 +133,16 @@ function belongsTo(part: string, name: string): boolean {
   }
 }
 
-function originsOf({ encoder, qformer }: VisionConfig, files: readonly Checkpoint[]): VisionParts["origins"] {
+function originsOf(
+  { encoder, qformer }: VisionConfig,
+  files: readonly Checkpoint[],
+  hasProjection: boolean,
+): VisionParts["origins"] {
   const parts: readonly VisionPart[] = [
     "encoder",
     ...(encoder.type === "eva_vit" ? (["ln_vision"] as const) : []),
     ...(qformer ? (["queries", "qformer"] as const) : []),
-    "projection",
+    ...(hasProjection ? (["projection"] as const) : []),
   ];
   return Object.fromEntries(
     parts.map((part) => {

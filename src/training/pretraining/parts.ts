@@ -32,7 +32,7 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
   const atRandom = weightsInMemory("new weights", {
     ...initialQFormer(qformer, random),
     ...initialHeads(qformer, model.embed_dim, random),
-    ...initialLnVision(config.encoder),
+    ...initialLnVision(config.encoder, random),
   });
   const bert = model.bert_ckpt === undefined ? undefined : await openCheckpoint(model.bert_ckpt);
   try {

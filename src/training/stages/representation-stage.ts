@@ -44,9 +44,8 @@ export function representationStage(options: RepresentationStageOptions): Stage 
       return tokenizer.encode(all[random.below(Math.max(1, all.length))] ?? "", options.maxTextLength);
     });
     const words = textFeeds(texts, tokenizer);
-    const noise = losses.includes("itm")
-      ? { captionNoise: drawNoise(samples, random), pictureNoise: drawNoise(samples, random) }
-      : {};
+    const noise = () => drawNoise(samples, random);
+    const forMatching = losses.includes("itm") && { captionNoise: noise(), pictureNoise: noise() };
     const { generated, count } = generationFeeds(texts, words.length);
     const tokens = texts.reduce((sum, ids) => sum + ids.length, 0);
     // A picture alone has no wrong text.
