@@ -1,0 +1,182 @@
+/** BLIP-2's representation learning as a stage: batches of a step add up, negatives are others, what is generated is seen once. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Blip2Config } from "../../../src/models/blip2.ts";
+import { initialHeads, initialQFormer } from "../../../src/models/qformer-initial.ts";
+import { masked } from "../../../src/nn/attention.ts";
+import { weightsInMemory } from "../../../src/nn/weights.ts";
+import { type NdArray, ndarray } from "../../../src/tensor/array.ts";
+import { Random } from "../../../src/tensor/random.ts";
+import { loadWordPiece, type WordPieceTokenizer } from "../../../src/text/wordpiece.ts";
+import { Exchanger } from "../../../src/training/exchanger.ts";
+import { valuesOf } from "../../../src/training/stage-run.ts";
+import type { RepresentationLoss } from "../../../src/training/stages/representation.ts";
+import { representationStage } from "../../../src/training/stages/representation-stage.ts";
+import { stepRandom } from "../../../src/training/stages/stage.ts";
+import { TrainingStep } from "../../../src/training/step.ts";
+import { type StepReport, train } from "../../../src/training/trainer.ts";
+import { initialState } from "../../../src/training/training-state.ts";
+
+const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "green", "blue", "wall", "and", "door"];
+let folder: string;
+let tokenizer: WordPieceTokenizer;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "minigpt4-representation-"));
+  await writeFile(join(folder, "vocab.txt"), words.join("\n"));
+  tokenizer = await loadWordPiece(folder);
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+const config: Blip2Config = {
+  encoder: { type: "efficientnet_lite0", imageSize: 64 },
+  qformer: {
+    numQueryTokens: 3,
+    hiddenSize: 8,
+    numHiddenLayers: 2,
+    numAttentionHeads: 2,
+    intermediateSize: 16,
+    encoderWidth: 1280,
+    crossAttentionFrequency: 2,
+    layerNormEps: 1e-12,
+    vocabSize: words.length + 1,
+    maxPositionEmbeddings: 12,
+  },
+  embedDim: 4,
+};
+
+const texts = ["a red wall", "a green wall and a blue door", "blue", "a door and a green door"];
+const samples = texts.map((text, i) => ({
+  pair: { name: `${i}.png`, picture: { path: "" }, texts: [text] },
+  dataset: 0,
+  picture: { features: Float32Array.from({ length: 4 * 1280 }, (_, j) => Math.sin(i * 7 + j)) },
+}));
+
+/** New weights, with queries that differ so much that rounding does not decide which of them is nearest to a text. */
+function source() {
+  const random = new Random(5);
+  const arrays = { ...initialQFormer(config.qformer, random), ...initialHeads(config.qformer, 4, random) };
+  for (const [name, { data }] of Object.entries(arrays)) if (name !== "temp") data.set(data.map((value) => value * 5));
+  return weightsInMemory("new weights", arrays);
+}
+
+function stageWith(losses: readonly RepresentationLoss[]) {
+  return representationStage({
+    config,
+    depth: "encoder",
+    source: source(),
+    isTrained: () => true,
+    losses,
+    tokenizer,
+    textsOf: ({ pair }) => pair.texts,
+    maxTextLength: 12,
+    dropout: 0,
+    featureDropout: 0,
+  });
+}
+
+/** One step over all samples, in batches of so many. */
+async function step(losses: readonly RepresentationLoss[], batchSize: number) {
+  const stage = stageWith(losses);
+  const state = initialState(await valuesOf(source(), stage.trained.keys()));
+  const accumulates = batchSize < samples.length;
+  const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
+  const training = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizer, {
+    accumulates,
+    ...(stage.terms && { terms: stage.terms }),
+  });
+  const exchanger = stage.exchange && accumulates ? await Exchanger.create(stage.exchange, {}) : undefined;
+  const reports: StepReport[] = [];
+  await train(training, {
+    stage,
+    ...(exchanger && { exchanger }),
+    schedule: { initLr: 1e-3, minLr: 1e-3, warmupLr: 0, warmupSteps: 0, totalSteps: 1 },
+    batches: { next: async () => ({ samples, place: { streams: [], behind: [] } }) },
+    frozen: {
+      async of(pictures) {
+        const rows = pictures.flatMap((picture) => ("features" in picture ? [...picture.features] : []));
+        return ndarray("float32", [pictures.length, 4, 1280], Float32Array.from(rows));
+      },
+    },
+    batchSize,
+    seed: 1,
+    onStep: (report) => void reports.push(report),
+  });
+  await exchanger?.release();
+  await training.release();
+  return { report: reports[0] as StepReport, gradients: state.means };
+}
+
+test("the batches of a step learn what one large batch does, contrast included", async () => {
+  const whole = await step(["itc", "itg"], 4);
+  for (const batchSize of [2, 3]) {
+    const parts = await step(["itc", "itg"], batchSize);
+    expect(parts.report.loss).toBeCloseTo(whole.report.loss, 4);
+    expect(parts.report.terms.itc).toBeCloseTo(whole.report.terms.itc ?? 0, 4);
+    expect(Object.keys(parts.gradients)).toEqual(Object.keys(whole.gradients));
+    for (const [name, { data }] of Object.entries(whole.gradients)) {
+      const found = parts.gradients[name]?.data ?? [];
+      const largest = Math.max(...data.map(Math.abs));
+      const difference = Math.max(...data.map((value, i) => Math.abs(value - (found[i] as number))));
+      expect(difference, name).toBeLessThanOrEqual(2e-5 * largest + 1e-9);
+    }
+  }
+});
+
+test("each loss can be left out, with the weights that only it trains", async () => {
+  const trainedBy = (losses: readonly RepresentationLoss[]) => [...stageWith(losses).trained.keys()];
+  const all = trainedBy(["itc", "itm", "itg"]);
+  expect(all).toEqual(
+    expect.arrayContaining(["temp", "itm_head.weight", "vision_proj.weight", "Qformer.cls.predictions.bias"]),
+  );
+  const generation = trainedBy(["itg"]);
+  expect(generation).not.toContain("temp");
+  expect(generation).not.toContain("itm_head.weight");
+  // The last layer's queries are seen by nobody then.
+  expect(generation).toContain("Qformer.bert.encoder.layer.0.intermediate_query.dense.weight");
+  expect(generation).not.toContain("Qformer.bert.encoder.layer.1.intermediate_query.dense.weight");
+  const { report } = await step(["itc", "itm", "itg"], 4);
+  const sum = Object.values(report.terms).reduce((total, term) => total + term);
+  expect(Object.keys(report.terms)).toEqual(["itc", "itm", "itg"]);
+  expect(report.loss).toBeCloseTo(sum, 5);
+});
+
+test("a picture is never its own negative, however often it is in the batch", () => {
+  const stage = stageWith(["itm"]);
+  const [first, second] = samples as [(typeof samples)[number], (typeof samples)[number]];
+  const feeds = stage
+    .compose([first, second, first], stepRandom(1, 1))
+    .feeds(ndarray("float32", [3, 4, 1280], new Float32Array(3 * 4 * 1280)), { targets: 1, samples: 3 });
+  for (const name of ["captionNoise", "pictureNoise"]) {
+    const noise = (feeds[name] as NdArray<"float32">).data;
+    const hidden = [...noise.keys()].filter((i) => noise[i] === masked);
+    expect(hidden).toEqual([0, 2, 4, 6, 8]);
+    expect(noise.every(Number.isFinite)).toBe(true);
+  }
+  expect(stage.compose([first], stepRandom(1, 1)).targets).toBe(0);
+});
+
+test("a text is generated from [DEC] on; padding is neither seen nor learned", () => {
+  const composed = stageWith(["itg"]).compose(samples.slice(0, 2), stepRandom(1, 1));
+  const feeds = composed.feeds(ndarray("float32", [2, 4, 1280], new Float32Array(2 * 4 * 1280)), {
+    targets: 13,
+    samples: 2,
+  });
+  const ids = [...texts.slice(0, 2).map((text) => tokenizer.encode(text, 12))];
+  const [short, long] = ids as [number[], number[]];
+  expect(composed.targets).toBe(short.length - 1 + long.length - 1);
+  expect(integers(feeds.targetIds)).toEqual([...short.slice(1), ...long.slice(1)]);
+  expect(integers(feeds.targetPlaces)).toEqual([
+    ...short.slice(1).keys(),
+    ...[...long.slice(1).keys()].map((place) => place + long.length),
+  ]);
+  const mask = integers(feeds.textMask);
+  expect(mask.slice(0, long.length)).toEqual(Array.from(long, (_, i) => Number(i < short.length)));
+  expect(feeds.targetShare?.data[0]).toBeCloseTo(1 / 13, 6);
+});
+
+function integers(array: NdArray | undefined): number[] {
+  return Array.from(array?.data as BigInt64Array, Number);
+}
