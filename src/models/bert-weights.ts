@@ -7,7 +7,7 @@ import type { WeightSource } from "../nn/weights.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Random } from "../tensor/random.ts";
 import type { QFormerConfig } from "./qformer.ts";
-import { qformerTensors, standardDeviation } from "./qformer-initial.ts";
+import { normalNumbers, qformerTensors } from "./qformer-initial.ts";
 
 interface Tensor {
   readonly shape: readonly number[];
@@ -32,7 +32,7 @@ const wordBias = "cls.predictions.bias";
 export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Random): WeightSource {
   const { hiddenSize, vocabSize, maxPositionEmbeddings } = config;
   if (!vocabSize || !maxPositionEmbeddings) throw new Error("This Q-Former's config has no text side (vocabSize)");
-  const newWord = Float32Array.from({ length: hiddenSize }, () => random.normal() * standardDeviation);
+  const newWord = normalNumbers(hiddenSize, random);
   const tensors = new Map<string, Tensor>();
   for (const { name, shape } of qformerTensors(config)) {
     const source = bertName(name);

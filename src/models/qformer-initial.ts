@@ -14,7 +14,7 @@ interface NewTensor {
 }
 
 /** As BERT begins: matrices normal with this standard deviation, biases 0, norms 1. */
-export const standardDeviation = 0.02;
+const standardDeviation = 0.02;
 
 /** `query_tokens` and `Qformer...`: the image side, then the text side where the config has one. */
 export function initialQFormer(config: QFormerConfig, random: Random): NamedArrays {
@@ -118,8 +118,16 @@ function norm(name: string, size: number): NewTensor[] {
 function arraysOf(tensors: Iterable<NewTensor>, random: Random): NamedArrays {
   const arrays: NamedArrays = {};
   for (const { name, shape, begins } of tensors) {
-    const value = begins === "normal" ? () => random.normal() * standardDeviation : () => begins;
-    arrays[name] = ndarray("float32", shape, Float32Array.from({ length: sizeOf(shape) }, value));
+    const size = sizeOf(shape);
+    const data = begins === "normal" ? normalNumbers(size, random) : new Float32Array(size).fill(begins);
+    arrays[name] = ndarray("float32", shape, data);
   }
   return arrays;
+}
+
+/** Normally distributed, as BERT's matrices begin. */
+export function normalNumbers(size: number, random: Random): Float32Array {
+  const numbers = new Float32Array(size);
+  for (let i = 0; i < size; i++) numbers[i] = random.normal() * standardDeviation;
+  return numbers;
 }
