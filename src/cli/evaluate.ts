@@ -20,7 +20,7 @@ interface EvaluateFlags extends ModelFlags {
 }
 
 export function registerEvaluate(program: Command): void {
-  const evaluate = program.command("evaluate").description("Measures a model.");
+  const evaluate = program.command("evaluate").summary("measure a model").description("Measures a model.");
   const ofLikelihood = evaluate
     .command("likelihood")
     .summary("how well captions tell pictures apart")

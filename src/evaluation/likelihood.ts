@@ -12,6 +12,7 @@ import { reshape } from "../tensor/layout.ts";
 import { gatherElements } from "../tensor/lookup.ts";
 import { logSoftmax } from "../tensor/reduce.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
+import { type RankSummary, summarizeRanks } from "./ranks.ts";
 
 /** Pictures that are read side by side; more need more memory and are hardly faster. */
 const batch = 25;
@@ -88,8 +89,8 @@ export class LikelihoodScorer {
   }
 }
 
-/** What `likelihood` finds, over all captions. */
-export interface LikelihoodReport {
+/** What `likelihood` finds, over all captions; ranks are the places of the own picture among all, the most likely first. */
+export interface LikelihoodReport extends RankSummary {
   readonly pictures: number;
   readonly captions: number;
   /** Mean loss of a caption's tokens given its own picture, the end symbol counted as a token. */
@@ -98,12 +99,6 @@ export interface LikelihoodReport {
   readonly rightWithoutEnd: number;
   /** The same, given another picture; the mean over all others. */
   readonly wrong: number;
-  /** Median place of the own picture among all, the most likely first. */
-  readonly medianRank: number;
-  /** Share of captions whose own picture is among the first 1, 5 and 10. */
-  readonly first: number;
-  readonly firstFive: number;
-  readonly firstTen: number;
 }
 
 /** One caption: the mean losses given each picture, which of them is its own, and that one's without the end symbol. */
@@ -120,17 +115,13 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
   const rightLosses = captions.map(({ own, losses }) => losses[own] as number);
   const wrongLosses = captions.flatMap(({ own, losses }) => losses.filter((_, i) => i !== own));
   const ranks = captions.map(({ own, losses }) => 1 + losses.filter((loss) => loss < (losses[own] as number)).length);
-  const share = (rank: number) => ranks.filter((r) => r <= rank).length / ranks.length;
   return {
     pictures: any.losses.length,
     captions: captions.length,
     right: mean(rightLosses),
     rightWithoutEnd: mean(captions.map(({ withoutEnd }) => withoutEnd)),
     wrong: mean(wrongLosses),
-    medianRank: median(ranks),
-    first: share(1),
-    firstFive: share(5),
-    firstTen: share(10),
+    ...summarizeRanks(ranks),
   };
 }
 
@@ -139,13 +130,4 @@ export function mean(values: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] as number;
   return sum / values.length;
-}
-
-/** The middle value, or the mean of the two in the middle. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? (sorted[middle] as number)
-    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }

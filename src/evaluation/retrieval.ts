@@ -8,24 +8,15 @@ import { readPicture } from "../images/picture.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
-import { median } from "./likelihood.ts";
-
-/** Places of what belongs together, the nearest first. */
-interface Ranks {
-  readonly medianRank: number;
-  /** Share of those that are among the first 1, 5 and 10. */
-  readonly first: number;
-  readonly firstFive: number;
-  readonly firstTen: number;
-}
+import { type RankSummary, summarizeRanks } from "./ranks.ts";
 
 export interface RetrievalReport {
   readonly pictures: number;
   readonly captions: number;
   /** Where the own picture stands among all, for each caption. */
-  readonly picturesByCaption: Ranks;
+  readonly picturesByCaption: RankSummary;
   /** Where the best of the own captions stands among all, for each picture. */
-  readonly captionsByPicture: Ranks;
+  readonly captionsByPicture: RankSummary;
 }
 
 export interface RetrievalOptions extends SessionOptions {
@@ -89,14 +80,9 @@ export function rankAll(pictures: readonly Float32Array[], captions: readonly Ow
   return {
     pictures: pictures.length,
     captions: captions.length,
-    picturesByCaption: summary(ofCaptions),
-    captionsByPicture: summary(ofPictures),
+    picturesByCaption: summarizeRanks(ofCaptions),
+    captionsByPicture: summarizeRanks(ofPictures),
   };
-}
-
-function summary(ranks: readonly number[]): Ranks {
-  const share = (rank: number) => ranks.filter((r) => r <= rank).length / ranks.length;
-  return { medianRank: median(ranks), first: share(1), firstFive: share(5), firstTen: share(10) };
 }
 
 function dot(a: Float32Array, b: Float32Array): number {
