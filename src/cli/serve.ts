@@ -52,7 +52,7 @@ export function registerServe(program: Command): void {
     .option("--allow-remote-pictures", "fetch pictures that are given by http and https addresses")
     .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")
     .option("--cors <origin...>", "pages of these origins may ask, for example https://example.org", origin)
-    .option("--runs <folder>", "training runs whose curves the page shows", "runs")
+    .option("--runs <folder>", "the folder that training runs lie in, whose curves the page shows", "runs")
     .option("--review <file>", "a curation project whose pairs the page reviews")
     .option("--api-keys-file <file>", "keys that clients may use, one a line")
     .option("--quiet", "log only warnings and errors");

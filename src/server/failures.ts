@@ -3,7 +3,7 @@ import { HTTPException } from "hono/http-exception";
 import type { z } from "zod";
 import { EngineLostError, QuestionError } from "../chat/engine/engine.ts";
 import { OpenAiError, openAiError } from "./openai-error.ts";
-import { ImageRefusedError } from "./pictures/image-source.ts";
+import { ImageRefusedError } from "./pictures/image-refused.ts";
 
 const secondsToRestart = 5;
 

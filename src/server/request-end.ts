@@ -1,5 +1,4 @@
 /** What ends the work for a request before it is done: the client goes away, its time is over, or the server stops. */
-import { setMaxListeners } from "node:events";
 import { openAiError } from "./openai-error.ts";
 
 export class RequestEnd {
@@ -9,8 +8,6 @@ export class RequestEnd {
 
   constructor(timeoutSeconds: number, others: readonly AbortSignal[]) {
     this.others = others;
-    // Each picture that is fetched listens, which is no leak.
-    setMaxListeners(0, this.signal);
     this.timer = setTimeout(() => this.controller.abort(timeOver(timeoutSeconds)), timeoutSeconds * 1000);
     for (const signal of others) {
       if (signal.aborted) this.end(signal.reason);

@@ -18,3 +18,7 @@ export class ImageRefusedError extends Error {
     this.code = code;
   }
 }
+
+export function tooManyBytes(maxBytes: number): ImageRefusedError {
+  return new ImageRefusedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
+}

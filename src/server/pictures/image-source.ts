@@ -1,9 +1,7 @@
 /** From the URL of a picture in a request to its bytes: data URLs, and pictures of the public internet where that is allowed. */
-import { ImageRefusedError } from "./image-refused.ts";
+import { ImageRefusedError, tooManyBytes } from "./image-refused.ts";
 import { checkKind } from "./picture-form.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
-
-export { ImageRefusedError };
 
 export interface ImagePolicy extends Partial<FetchPolicy> {
   /** Whether http and https URLs are fetched. */
@@ -67,7 +65,7 @@ function decodeDataUrl(url: string, maxBytes: number): Uint8Array {
 
 function base64Decode(text: string, maxBytes: number): Uint8Array {
   // Before anything is decoded; one character in thirty may be a space or the end of a line.
-  if (text.length * 30 > maxBytes * 40 + 400 + text.length) throw tooLarge(maxBytes);
+  if (text.length * 30 > maxBytes * 40 + 400 + text.length) throw tooManyBytes(maxBytes);
   if (!/^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(text)) {
     throw new ImageRefusedError(
       "invalid_base64",
@@ -75,13 +73,13 @@ function base64Decode(text: string, maxBytes: number): Uint8Array {
     );
   }
   const bytes = Buffer.from(text, "base64");
-  if (bytes.length > maxBytes) throw tooLarge(maxBytes);
+  if (bytes.length > maxBytes) throw tooManyBytes(maxBytes);
   return bytes;
 }
 
 function percentDecode(text: string, maxBytes: number): Buffer {
   // Each byte is one character, or three.
-  if (text.length > 3 * maxBytes) throw tooLarge(maxBytes);
+  if (text.length > 3 * maxBytes) throw tooManyBytes(maxBytes);
   const bytes = Buffer.from(text);
   let length = 0;
   for (let at = 0; at < bytes.length; length++) {
@@ -90,10 +88,6 @@ function percentDecode(text: string, maxBytes: number): Buffer {
     bytes[length] = isCode ? Number.parseInt(code, 16) : (bytes[at] ?? 0);
     at += isCode ? 3 : 1;
   }
-  if (length > maxBytes) throw tooLarge(maxBytes);
+  if (length > maxBytes) throw tooManyBytes(maxBytes);
   return bytes.subarray(0, length);
-}
-
-function tooLarge(maxBytes: number): ImageRefusedError {
-  return new ImageRefusedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
 }

@@ -3,7 +3,7 @@ import { lookup as systemLookup } from "node:dns/promises";
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
-import { ImageRefusedError } from "./image-refused.ts";
+import { ImageRefusedError, tooManyBytes } from "./image-refused.ts";
 import { isPublicAddress } from "./public-address.ts";
 
 /** The addresses of a name. */
@@ -18,6 +18,8 @@ interface Endpoint {
 export interface FetchPolicy {
   /** Most bytes of a file. */
   readonly maxBytes: number;
+  /** Told of each piece as it comes; what it throws ends the fetch. */
+  readonly onBytes?: (bytes: number) => void;
   /** Most milliseconds for all of it: names, redirects and the file. */
   readonly timeout: number;
   readonly allow?: readonly Endpoint[];
@@ -66,7 +68,7 @@ async function follow(first: string, policy: FetchPolicy, signal: AbortSignal): 
   for (let redirected = 0; ; redirected++) {
     const response = await get(url, await checkedAddresses(url, policy, signal), signal);
     const { statusCode: status = 0, headers } = response;
-    if (status === 200) return readImage(response, policy.maxBytes);
+    if (status === 200) return readImage(response, policy);
     response.destroy();
     if (!redirects.has(status) || headers.location === undefined) {
       throw failed(`The image could not be fetched: its server answered with status ${status}`);
@@ -134,7 +136,7 @@ function get(url: URL, addresses: readonly string[], signal: AbortSignal): Promi
   });
 }
 
-async function readImage(response: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
+async function readImage(response: IncomingMessage, { maxBytes, onBytes }: FetchPolicy): Promise<Uint8Array> {
   const type = (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
   if (!type.startsWith("image/") && type !== "application/octet-stream") {
     throw failed("What the image URL leads to is no image: its content-type should be image/...");
@@ -142,12 +144,13 @@ async function readImage(response: IncomingMessage, maxBytes: number): Promise<U
   if ((response.headers["content-encoding"] ?? "identity").toLowerCase() !== "identity") {
     throw failed("The image could not be fetched: its server sends it packed, although that was not asked for");
   }
-  if (Number(response.headers["content-length"] ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  if (Number(response.headers["content-length"] ?? 0) > maxBytes) throw tooManyBytes(maxBytes);
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of response) {
     bytes += chunk.length;
-    if (bytes > maxBytes) throw tooLarge(maxBytes);
+    if (bytes > maxBytes) throw tooManyBytes(maxBytes);
+    onBytes?.(chunk.length);
     chunks.push(chunk);
   }
   return new Uint8Array(Buffer.concat(chunks));
@@ -176,8 +179,4 @@ function refused(message: string): ImageRefusedError {
 
 function failed(message: string, cause?: unknown): ImageRefusedError {
   return new ImageRefusedError("failed_to_download_image", message, { cause });
-}
-
-function tooLarge(maxBytes: number): ImageRefusedError {
-  return new ImageRefusedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
 }

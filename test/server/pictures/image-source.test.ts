@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
-import { fetchImage, ImageRefusedError } from "../../../src/server/pictures/image-source.ts";
+import { ImageRefusedError } from "../../../src/server/pictures/image-refused.ts";
+import { fetchImage } from "../../../src/server/pictures/image-source.ts";
 import { listening } from "../loopback.ts";
 
 const red = sharp({ create: { width: 5, height: 4, channels: 3, background: "red" } });
