@@ -26,7 +26,7 @@ async function stage(texts: readonly string[]) {
     if (network.answersGetLost) throw new TypeError("no network");
     return response;
   };
-  const api = new ReviewApi(`${server.url}/api/review`, get);
+  const api = new ReviewApi({ base: `${server.url}/`, fetch: get });
   const review = (name: string, kept?: Kept) => {
     const session = new ReviewSession(api, name, { kept, retryAfter: 50 });
     const notices: Notice["kind"][] = [];

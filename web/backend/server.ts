@@ -1,5 +1,5 @@
 /** A model behind the OpenAI-compatible server from which the page came. */
-import { EventSourceParserStream } from "eventsource-parser/stream";
+import { AskError, askServer, field, type ServerOptions } from "./ask.ts";
 import {
   type AnswerEvent,
   type AnswerRequest,
@@ -8,25 +8,14 @@ import {
   type ModelInfo,
   type Said,
 } from "./backend.ts";
-
-export interface ServerOptions {
-  /** Where `v1/` lies; default the folder of the page. */
-  readonly base?: string;
-  /** The key to send, if there is one now. */
-  readonly key?: () => string | undefined;
-  readonly fetch?: typeof fetch;
-}
+import { eventsOf } from "./events.ts";
 
 export class ServerBackend implements Backend {
-  readonly #base: string;
-  readonly #key: () => string | undefined;
-  readonly #fetch: typeof fetch;
+  readonly #server: ServerOptions;
   #model: string | undefined;
 
-  constructor({ base = new URL(".", location.href).href, key = () => undefined, fetch: get }: ServerOptions = {}) {
-    this.#base = base;
-    this.#key = key;
-    this.#fetch = get ?? ((...request) => fetch(...request));
+  constructor(server: ServerOptions = {}) {
+    this.#server = server;
   }
 
   async info(signal?: AbortSignal): Promise<ModelInfo> {
@@ -57,11 +46,10 @@ export class ServerBackend implements Backend {
       }),
       signal,
     });
-    if (!response.body) throw new BackendError("broken", "The server sent no answer");
     let reason: "stop" | "length" | undefined;
     let tokens: number | undefined;
     try {
-      for await (const data of eventData(response.body)) {
+      for await (const { data } of eventsOf(response)) {
         if (data === "[DONE]") break;
         const chunk = parseChunk(data);
         if (chunk.problem) throw chunk.problem;
@@ -79,20 +67,10 @@ export class ServerBackend implements Backend {
     yield { kind: "end", reason, ...(tokens !== undefined && { tokens }) };
   }
 
-  /** The server's answer, if it is a good one. */
-  async #ask(path: string, init: RequestInit): Promise<Response> {
-    const headers = new Headers(init.headers);
-    const key = this.#key();
-    if (key) headers.set("authorization", `Bearer ${key}`);
-    let response: Response;
-    try {
-      response = await this.#fetch(new URL(path, this.#base), { ...init, headers });
-    } catch (problem) {
-      init.signal?.throwIfAborted();
-      throw new BackendError("away", problem instanceof Error ? problem.message : String(problem));
-    }
-    if (!response.ok) throw await refusal(response);
-    return response;
+  #ask(path: string, init: RequestInit): Promise<Response> {
+    return askServer(path, init, this.#server).catch((problem) => {
+      throw problem instanceof AskError ? backendError(problem) : problem;
+    });
   }
 }
 
@@ -127,23 +105,6 @@ export async function dataUrl(blob: Blob): Promise<string> {
   return `data:${blob.type || "application/octet-stream"};base64,${btoa(binary)}`;
 }
 
-/** The data of each event of a stream. */
-async function* eventData(body: ReadableStream<Uint8Array>): AsyncGenerator<string, void> {
-  const reader = body
-    .pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)
-    .pipeThrough(new EventSourceParserStream())
-    .getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      yield value.data;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
-}
-
 interface Chunk {
   readonly text?: string;
   readonly reason?: "stop" | "length";
@@ -173,18 +134,9 @@ function parseChunk(data: string): Chunk {
   };
 }
 
-/** Why the server refused, from its status and its words. */
-async function refusal(response: Response): Promise<BackendError> {
-  const text = await response.text().catch(() => "");
-  let error: unknown;
-  try {
-    error = field(JSON.parse(text), "error");
-  } catch {
-    error = undefined;
-  }
-  const message = field(error, "message");
-  const says = typeof message === "string" ? message : `The server answered ${response.status} ${response.statusText}`;
-  return new BackendError(kindOf(response.status, error), says, seconds(response.headers.get("retry-after")));
+function backendError({ status, message, body, retryAfter }: AskError): BackendError {
+  const kind = status === undefined ? "away" : kindOf(status, field(body, "error"));
+  return new BackendError(kind, message, retryAfter);
 }
 
 function kindOf(status: number, error: unknown): BackendError["kind"] {
@@ -197,19 +149,6 @@ function kindOf(status: number, error: unknown): BackendError["kind"] {
     return /image|picture/i.test(about) ? "picture" : "question";
   }
   return "failed";
-}
-
-/** Seconds to wait, from a `retry-after` header in either form. */
-function seconds(header: string | null): number | undefined {
-  if (header === null || header === "") return undefined;
-  const number = Number(header);
-  if (Number.isFinite(number)) return Math.max(0, number);
-  const date = Date.parse(header);
-  return Number.isNaN(date) ? undefined : Math.max(0, (date - Date.now()) / 1000);
-}
-
-function field(value: unknown, name: string): unknown {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined;
 }
 
 function numberField(value: unknown, name: string): number | undefined {

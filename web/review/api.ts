@@ -1,7 +1,7 @@
-/** Asking the server's review, with the key if there is one. */
+/** Asking the server's review. */
 import type { Selection } from "../../src/curation/selection.ts";
 import type { Decided, ListedPair, Pair, ReviewState } from "../../src/server/review/review.ts";
-import { apiKey } from "../backend/api-key.ts";
+import { AskError, askServer, field, type ServerOptions } from "../backend/ask.ts";
 
 export type { Decided, ListedPair, Pair, ReviewState, Selection };
 
@@ -29,15 +29,10 @@ export class ReviewError extends Error {
 }
 
 export class ReviewApi {
-  readonly #base: string;
-  readonly #fetch: typeof fetch;
+  readonly #server: ServerOptions;
 
-  constructor(
-    base = new URL("api/review", new URL(".", location.href)).href,
-    get: typeof fetch = (...how) => fetch(...how),
-  ) {
-    this.#base = base;
-    this.#fetch = get;
+  constructor(server: ServerOptions = {}) {
+    this.#server = server;
   }
 
   state(reviewer: string | undefined): Promise<ReviewState> {
@@ -80,36 +75,25 @@ export class ReviewApi {
     })) as T;
   }
 
-  async #ask(path: string, query: Query, init: RequestInit = {}): Promise<Response> {
-    const url = new URL(this.#base + path);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined) url.searchParams.set(name, String(value));
-    }
-    const headers = new Headers(init.headers);
-    if (apiKey.value) headers.set("authorization", `Bearer ${apiKey.value}`);
-    let response: Response;
-    try {
-      response = await this.#fetch(url, { ...init, headers });
-    } catch (cause) {
-      throw new ReviewError("away", cause instanceof Error ? cause.message : String(cause));
-    }
-    if (!response.ok) throw await refusal(response);
-    return response;
+  #ask(path: string, query: Query, init: RequestInit = {}): Promise<Response> {
+    const given = Object.entries(query).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, String(value)]],
+    );
+    return askServer(`api/review${path}?${new URLSearchParams(given)}`, init, this.#server).catch((problem) => {
+      throw problem instanceof AskError ? reviewError(problem) : problem;
+    });
   }
 }
 
 type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
-async function refusal(response: Response): Promise<ReviewError> {
-  const body = (await response.json().catch(() => ({}))) as { error?: { message?: unknown }; current?: Pair };
-  const { message } = body.error ?? {};
-  const says = typeof message === "string" ? message : `The server answered ${response.status} ${response.statusText}`;
-  return new ReviewError(kindOf(response.status), says, body.current);
+function reviewError({ status, message, body }: AskError): ReviewError {
+  return new ReviewError(kindOf(status), message, field(body, "current") as Pair | undefined);
 }
 
-function kindOf(status: number): ReviewProblem {
+function kindOf(status: number | undefined): ReviewProblem {
   if (status === 401) return "key";
   if (status === 409) return "stale";
   // What the server or a proxy before it cannot do now.
-  return status >= 500 || status === 429 ? "away" : "refused";
+  return status === undefined || status >= 500 || status === 429 ? "away" : "refused";
 }

@@ -1,4 +1,5 @@
 /** What the server has for the page: a model to chat with, training runs, a project to review. */
+import { askServer } from "../backend/ask.ts";
 import { modelBesidePage } from "../backend/model-beside-page.ts";
 import type { Route } from "./router.ts";
 import { Store } from "./store.ts";
@@ -20,9 +21,7 @@ export async function askSections(): Promise<void> {
     return;
   }
   try {
-    const response = await fetch(new URL("health", new URL(".", location.href)), {
-      signal: AbortSignal.timeout(patience),
-    });
+    const response = await askServer("health", { signal: AbortSignal.timeout(patience) });
     const { model, review } = (await response.json()) as { model?: unknown; review?: unknown };
     const found: Section[] = model === undefined ? [] : ["chat", "training"];
     if (review === true) found.push("review");
