@@ -79,7 +79,8 @@ export class ReviewApi {
     const given = Object.entries(query).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, String(value)]],
     );
-    return askServer(`api/review${path}?${new URLSearchParams(given)}`, init, this.#server).catch((problem) => {
+    const asked = given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
+    return askServer(`api/review${asked}`, init, this.#server).catch((problem) => {
       throw problem instanceof AskError ? reviewError(problem) : problem;
     });
   }
