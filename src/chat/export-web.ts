@@ -1,18 +1,19 @@
 /** Packs a model into a folder that any static host can serve: a page, and the model that runs in it. */
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { alignment, type PackedTensor, packTensor, type Rounding } from "../checkpoints/packed-weights.ts";
 import { PartsWriter } from "../checkpoints/parts-writer.ts";
 import type { PullOptions } from "../checkpoints/pull.ts";
+import { replaceFolder } from "../checkpoints/replace-folder.ts";
 import { imageWeights } from "../models/minigpt4.ts";
 import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
 import { type WebModel, type WebModelFile, webModel, webModelFile } from "../models/web-model.ts";
 import { UsedWeights } from "../nn/used-weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { PackedTokenizer } from "../text/packed-tokenizer.ts";
-import { maxContext } from "./engine/load-engine.ts";
+import { contextLengthOf } from "./engine/load-engine.ts";
 import { imageOutputs, languageGraph } from "./graphs.ts";
 import { isMatrix } from "./reading-graph.ts";
 
@@ -59,9 +60,7 @@ export async function exportWeb(modelFolder: string, output: string, options: Ex
     await writeFile(page, withModel(await readFile(page, "utf8")));
     const model = await writeParts(folder, partial, options);
     await writeFile(join(partial, webModelFile), JSON.stringify(model));
-    if (existsSync(path)) await rename(path, former);
-    await rename(partial, path);
-    await rm(former, { recursive: true, force: true });
+    await replaceFolder(path, partial, former);
     const modelBytes = [model.tokenizer, ...model.weights].reduce((sum, { bytes }) => sum + bytes, 0);
     return { path, bytes: await folderBytes(path), modelBytes };
   } finally {
@@ -132,23 +131,28 @@ async function writeParts(folder: ModelFolder, target: string, options: ExportWe
       llm: await pack(used.llm, rounds ? ofLlm : () => "none"),
     };
     const weights = await writer.end();
-    const vocabulary = new PartsWriter(target, "tokenizer");
-    await vocabulary.append(new TextEncoder().encode(JSON.stringify(await packTokenizer(folder))));
-    const [tokenizer] = await vocabulary.end();
     return webModel({
       name: options.name,
       config,
       precision,
       template: folder.template.name,
       describe: folder.describe,
-      contextLength: Math.min(maxContext, config.llm.maxPositionEmbeddings),
+      contextLength: contextLengthOf(config.llm),
       tensors,
-      tokenizer: tokenizer as WebModelFile,
+      tokenizer: await writeTokenizer(folder, target),
       weights,
     });
   } finally {
     await writer.end();
   }
+}
+
+/** One file, however large: it is read as a whole. */
+async function writeTokenizer(folder: ModelFolder, target: string): Promise<WebModelFile> {
+  const name = "tokenizer.bin";
+  const bytes = new TextEncoder().encode(JSON.stringify(await packTokenizer(folder)));
+  await writeFile(join(target, name), bytes);
+  return { name, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 
 async function packTokenizer({ llm }: ModelFolder): Promise<PackedTokenizer> {
@@ -159,8 +163,8 @@ async function packTokenizer({ llm }: ModelFolder): Promise<PackedTokenizer> {
   }
   const at = (name: string) => join(dirname(path), name);
   if (existsSync(at("tokenizer.json"))) {
-    const [tokenizer, config] = ["tokenizer.json", "tokenizer_config.json"].map((name) => readFile(at(name), "utf8"));
-    return { kind: "json", tokenizer: (await tokenizer) ?? "", config: (await config) ?? "" };
+    const read = (name: string) => readFile(at(name), "utf8");
+    return { kind: "json", tokenizer: await read("tokenizer.json"), config: await read("tokenizer_config.json") };
   }
   return { kind: "sentencepiece", model: await readFile(at("tokenizer.model"), "base64") };
 }

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { replaceFolder } from "../checkpoints/replace-folder.ts";
 import type { Entry } from "./entry.ts";
 import { pictureBytes, sha256Of } from "./picture-bytes.ts";
 import { provenanceOf } from "./provenance.ts";
@@ -68,7 +69,7 @@ export async function exportPairs(
   try {
     await removeAbandoned(target);
     const report = await writePairs(store, chosen, partial, options);
-    await takePlace(partial, target);
+    await replaceFolder(target, partial, waiting(target));
     return { folder, ...report, left };
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -157,18 +158,6 @@ async function isInside(path: string, folder: string): Promise<boolean> {
 
 /** Where the folder that is replaced waits until the new one has its place. */
 const waiting = (target: string) => `${target}.replaced`;
-
-async function takePlace(partial: string, target: string): Promise<void> {
-  const replaces = await exists(target);
-  if (replaces) await rename(target, waiting(target));
-  try {
-    await rename(partial, target);
-  } catch (error) {
-    if (replaces) await rename(waiting(target), target);
-    throw error;
-  }
-  if (replaces) await rm(waiting(target), { recursive: true, force: true });
-}
 
 /**
  * What an export has left that was killed between the two renames, or right after them.

@@ -82,7 +82,7 @@ test("a picture is described as in Node, token for token; the second visit loads
   const exported = await storedAnswer(page);
   expect(exported).toEqual({ text: expected.trim(), tokens });
 
-  expect(new Set(weightFiles())).toEqual(new Set(["/tokenizer-0.bin", "/weights-0.bin"]));
+  expect(new Set(weightFiles())).toEqual(new Set(["/tokenizer.bin", "/weights-0.bin"]));
   await page.reload();
   await ready(page);
   expect(weightFiles()).toEqual([]);

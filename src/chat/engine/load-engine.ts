@@ -23,7 +23,7 @@ export interface EngineOptions
 }
 
 /** Positions of prompt and answer together, as in the original demo. */
-export const maxContext = 2000;
+const maxContext = 2000;
 /** Memory for the caches of all answers that are written at once, if all were as long as the context, in bytes. */
 const batchBytes = 2 ** 31;
 const prefixBytesByDefault = 2 ** 29;
@@ -46,7 +46,7 @@ export async function loadEngine(
     const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
     const llm = await createLanguageModel(checkpoint, config, { ...options, precision });
     const embedder = await openEmbedder(folder, options);
-    const contextLength = Math.min(maxContext, config.maxPositionEmbeddings);
+    const contextLength = contextLengthOf(config);
     return new LocalEngine(
       {
         model: {
@@ -72,6 +72,11 @@ export async function loadEngine(
   } finally {
     await folder.close();
   }
+}
+
+/** Positions of prompt and answer together that a conversation with a language model may have. */
+export function contextLengthOf({ maxPositionEmbeddings }: LlamaConfig): number {
+  return Math.min(maxContext, maxPositionEmbeddings);
 }
 
 /** Of the keys and values of so many positions. */
