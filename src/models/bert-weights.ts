@@ -126,6 +126,6 @@ function remedyOf(name: string, found?: readonly number[]): string | undefined {
   if (name === "embeddings.LayerNorm.weight") return `set model.qformer.hidden_size to ${size}`;
   if (name.endsWith(".intermediate.dense.weight")) return `set model.qformer.intermediate_size to ${size}`;
   if (name === words) return `take the vocabulary of this BERT, which has ${size} tokens`;
-  if (name === positions) return `set model.qformer.max_position_embeddings to ${size}`;
+  if (name === positions) return `set model.max_position_embeddings to ${size}`;
   return undefined;
 }

@@ -261,7 +261,7 @@ describe("a BERT of another size is refused with tensor, shapes and remedy", () 
       "fewer positions",
       { maxPositionEmbeddings: 10 },
       '"embeddings.position_embeddings.weight" is [9, 12], but this Q-Former needs [10, 12]; leave model.bert_ckpt out ' +
-        "to begin at random, or set model.qformer.max_position_embeddings to 9",
+        "to begin at random, or set model.max_position_embeddings to 9",
     ],
   ])("%s", (_, change, message) => {
     const build = () => bertWeights(plain, { ...config, ...change }, new Random(1));
