@@ -9,6 +9,7 @@ const rooms = [
   "chat",
   "data",
   "training",
+  "retrieval",
   "curation",
   "evaluation",
   "server",

@@ -22,4 +22,5 @@ export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
 export type { SamplingOptions } from "./chat/sampling.ts";
 export type { PullOptions, PullProgress } from "./checkpoints/pull.ts";
 export type { PictureLimits } from "./images/picture.ts";
+export { type FindOptions, type FoundPicture, PictureSearch, type SearchOptions } from "./retrieval/picture-search.ts";
 export type { Turn } from "./text/prompts.ts";

@@ -15,6 +15,7 @@ import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerMcp } from "./mcp.ts";
 import { registerPlot } from "./plot.ts";
 import { registerPull } from "./pull.ts";
+import { registerSearch } from "./search.ts";
 import { registerServe } from "./serve.ts";
 import { explain, printable } from "./text.ts";
 import { registerTrain } from "./train.ts";
@@ -22,6 +23,7 @@ import { registerTrain } from "./train.ts";
 const commands: readonly ((program: Command) => void)[] = [
   registerDescribe,
   registerChat,
+  registerSearch,
   registerServe,
   registerMcp,
   registerPull,

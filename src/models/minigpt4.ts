@@ -102,11 +102,11 @@ export function frozenFeatures(w: ImageWeights, pixels: Value, config: VisionCon
 }
 
 /** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width]; of a ViT, after `ln_vision`. */
-export function imageFeatures(w: ImageWeights, pixels: Value, config: VisionConfig): Value {
+export function imageFeatures(w: Omit<ImageWeights, "projection">, pixels: Value, config: VisionConfig): Value {
   return lookedAt(w, encode(w, pixels, config), config, "vit");
 }
 
-function encode(w: ImageWeights, pixels: Value, { encoder }: VisionConfig): Value {
+function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: VisionConfig): Value {
   return encoder.type === "efficientnet_lite0"
     ? efficientNetFeatures(w.encoder, pixels)
     : evaVit(w.encoder, pixels, encoder);

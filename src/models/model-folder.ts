@@ -1,13 +1,15 @@
 /** A MiniGPT-4 on disk: `config.json`, the weights of encoder, Q-Former and projection, and the name of its language model. */
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { z } from "zod";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
 import { type PullOptions, pull } from "../checkpoints/pull.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
+import { folderJson, readFolderJson } from "./folder-json.ts";
 import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
-import { type OpenLlama, openLlama, readJson } from "./open-llama.ts";
+import { type OpenLlama, openLlama } from "./open-llama.ts";
+import type { QFormerConfig } from "./qformer.ts";
 
 const positive = z.number().int().positive();
 
@@ -127,10 +129,8 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
 }
 
 async function readDescription(path: string): Promise<z.infer<typeof schema>> {
-  const file = join(path, "config.json");
-  if (!existsSync(file)) throw new Error(`${path} is no model folder: it has no config.json`);
-  const { data, error } = schema.safeParse(await readJson(file));
-  if (!data) throw new Error(`${file} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
+  const { data, error } = schema.safeParse(await readFolderJson(path, "minigpt4"));
+  if (!data) throw new Error(`${folderJson(path)} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
   return data;
 }
 
@@ -168,17 +168,18 @@ export function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Conf
 }
 
 export function qformerConfig(json: z.infer<typeof qformerSchema> | undefined): Pick<MiniGPT4Config, "qformer"> {
-  if (!json) return {};
+  return json ? { qformer: qformerDimensions(json) } : {};
+}
+
+export function qformerDimensions(json: z.infer<typeof qformerSchema>): QFormerConfig {
   return {
-    qformer: {
-      numQueryTokens: json.num_query_tokens,
-      hiddenSize: json.hidden_size,
-      numHiddenLayers: json.num_hidden_layers,
-      numAttentionHeads: json.num_attention_heads,
-      intermediateSize: json.intermediate_size,
-      encoderWidth: json.encoder_width,
-      crossAttentionFrequency: json.cross_attention_frequency,
-      layerNormEps: json.layer_norm_eps,
-    },
+    numQueryTokens: json.num_query_tokens,
+    hiddenSize: json.hidden_size,
+    numHiddenLayers: json.num_hidden_layers,
+    numAttentionHeads: json.num_attention_heads,
+    intermediateSize: json.intermediate_size,
+    encoderWidth: json.encoder_width,
+    crossAttentionFrequency: json.cross_attention_frequency,
+    layerNormEps: json.layer_norm_eps,
   };
 }

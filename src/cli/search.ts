@@ -1,0 +1,105 @@
+/** `minigpt4 search`: pictures of a folder, by words or by another picture. */
+import { type Command, Option } from "commander";
+import { pictureEndings } from "../data/layouts/pictures.ts";
+import { type FoundPicture, PictureSearch } from "../retrieval/picture-search.ts";
+import { devices } from "../tensor/device.ts";
+import { countDisplay } from "./count-display.ts";
+import { untilInterrupted } from "./interrupt.ts";
+import { integerBetween, type ModelFlags } from "./options.ts";
+import { downloadDisplay } from "./progress.ts";
+import { printable } from "./text.ts";
+
+interface SearchFlags extends Pick<ModelFlags, "model" | "device"> {
+  readonly like?: string;
+  readonly top: number;
+  readonly rerank: number;
+  readonly index?: string;
+  readonly rebuild?: boolean;
+  readonly json?: boolean;
+}
+
+export function registerSearch(program: Command): void {
+  program
+    .command("search")
+    .summary("find pictures by words, or by another picture")
+    .description(
+      "Finds the pictures of a folder, and of the folders below it, that fit a text or are like a picture, the best first. Each picture is read " +
+        "once: the first search takes a while, later ones only read what was added or changed. After Ctrl-C, what was read stays.\n\n" +
+        "The score is the cosine similarity. A Q-Former as BLIP-2 pre-trains it also looks at the best pictures together with the text " +
+        "(--rerank); to their scores the logit of that is added.",
+    )
+    .argument("<folder>", `a folder with pictures (${pictureEndings.join(", ")})`)
+    .argument("[text]", "what the pictures should show")
+    .option("--like <picture>", "find pictures that are like this one, instead of a text")
+    .option("-n, --top <n>", "most pictures that are found", integerBetween(1, 1_000_000), 10)
+    .option(
+      "--model <name>",
+      "nano, a model folder with a contrastive head, or the folder of a pre-trained Q-Former",
+      "nano",
+    )
+    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .option(
+      "--rerank <k>",
+      "with a Q-Former, look at the k best together with the text; 0 for none",
+      integerBetween(0, 10_000),
+      32,
+    )
+    .option("--index <file>", "keep what was read of the pictures here, instead of in the user's cache")
+    .option("--rebuild", "read all pictures anew")
+    .option("--json", 'one JSON object a line: {"rank", "path", "name", "score", "itc", "itm", "probability"}')
+    .addHelpText(
+      "after",
+      `
+Examples:
+  minigpt4 search ~/Pictures "a dog in the snow"
+  minigpt4 search ~/Pictures --like cat.jpg -n 20
+  minigpt4 search ~/Pictures "two children at the sea" --model runs/qformer --rerank 64
+  minigpt4 search ~/Pictures "a red car" --json | head -1`,
+    )
+    .action(search);
+}
+
+async function search(folder: string, text: string | undefined, flags: SearchFlags, command: Command): Promise<void> {
+  const { like, model, device, index, rebuild, top, rerank, json } = flags;
+  if ((text === undefined) === (like === undefined)) {
+    command.error("error: say what to find: either a text, or a picture with --like");
+  }
+  const signal = untilInterrupted();
+  const download = downloadDisplay();
+  const display = countDisplay("pictures indexed");
+  let pictures: PictureSearch;
+  try {
+    pictures = await PictureSearch.open(folder, {
+      model,
+      device,
+      ...(index !== undefined && { index }),
+      ...(rebuild && { rebuild }),
+      signal,
+      pull: { onProgress: download.onProgress, signal },
+      onProgress: (done, total) => display.update(done, total),
+      onProblem: ({ name, reason }) => display.say(`${printable(name)} ${printable(reason)}`),
+      onMessage: (message) => display.say(printable(message)),
+    });
+  } finally {
+    download.stop();
+    display.stop();
+  }
+  try {
+    if (pictures.size === 0)
+      throw new Error(`${folder} holds no pictures that can be read (${pictureEndings.join(", ")})`);
+    const found =
+      like === undefined ? pictures.search(text ?? "", { top, rerank, signal }) : pictures.like(like, { top, signal });
+    for (const [i, picture] of (await found).entries())
+      console.log(json ? asJson(picture, i + 1) : asLine(picture, i + 1, top));
+  } finally {
+    await pictures.close();
+  }
+}
+
+function asJson(picture: FoundPicture, rank: number): string {
+  return JSON.stringify({ rank, ...picture });
+}
+
+function asLine({ score, path }: FoundPicture, rank: number, top: number): string {
+  return `${String(rank).padStart(String(top).length)}  ${score.toFixed(3).padStart(7)}  ${printable(path)}`;
+}

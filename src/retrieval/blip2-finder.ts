@@ -1,0 +1,200 @@
+/**
+ * A Q-Former that was pre-trained as in BLIP-2 (arXiv 2301.12597, section 3.1) finds pictures: a vector for each of its queries,
+ * and a head that looks at a picture and a text together.
+ */
+import { join } from "node:path";
+import { QuestionError } from "../chat/engine/engine.ts";
+import { indices } from "../chat/reading-feeds.ts";
+import { cacheFolder } from "../checkpoints/cache-folder.ts";
+import { FeatureCache } from "../data/features/feature-cache.ts";
+import type { ImageSpec } from "../images/preprocess.ts";
+import { captionEmbedding, matchLogits, pictureEmbeddings } from "../models/blip2.ts";
+import type { Blip2Folder } from "../models/blip2-folder.ts";
+import { featureShape, imageFeatures, imageSpec } from "../models/minigpt4.ts";
+import {
+  gatherImages,
+  type QFormerText,
+  qformer,
+  qformerImageText,
+  qformerText,
+  rememberImages,
+} from "../models/qformer.ts";
+import { Weights } from "../nn/weights.ts";
+import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
+import type { Graph } from "../tensor/graph.ts";
+import type { SessionOptions } from "../tensor/session.ts";
+import { cleanCaption } from "../text/captions.ts";
+import { stampFiles } from "./file-stamps.ts";
+import { type Finder, type Match, type Origin, type Pair, picturesAtOnce } from "./finder.ts";
+import { LazySession } from "./lazy-session.ts";
+import { joinRows, pixelFeeds, pixelInput } from "./pixels.ts";
+
+/** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
+const longestText = 2000;
+/** Pairs that are looked at side by side. */
+const pairsAtOnce = 8;
+
+export interface Blip2FinderOptions extends SessionOptions {
+  /** Where features of pictures are kept that were looked at beside a text; the user's cache by default. */
+  readonly features?: string;
+  readonly onMessage?: (message: string) => void;
+}
+
+export class Blip2Finder implements Finder {
+  readonly spec: ImageSpec;
+  readonly shape: readonly [number, number];
+  readonly origin: Origin;
+  private readonly folder: Blip2Folder;
+  private readonly options: Blip2FinderOptions;
+  private readonly pictures: LazySession<"features" | "embeddings">;
+  private readonly texts: LazySession<"embedding">;
+  private readonly pairs: LazySession<"logits">;
+  private cache: Promise<FeatureCache> | undefined;
+  /** Features of the pictures that were looked at last, by their ids. */
+  private recent = new Map<string, Float32Array>();
+
+  /** @param folder is closed with the finder */
+  constructor(folder: Blip2Folder, options: Blip2FinderOptions = {}) {
+    const { config, sources } = folder;
+    this.folder = folder;
+    this.options = options;
+    this.spec = imageSpec(config.encoder);
+    this.shape = [config.qformer.numQueryTokens, config.embedDim];
+    this.origin = {
+      settings: JSON.stringify({ head: "itc", ...config, spec: this.spec }),
+      files: [...new Set([sources.encoder.path, sources.qformer.path])],
+    };
+    const { features, onMessage, ...session } = options;
+    const weights = (graph: Graph) => ({
+      encoder: new Weights(graph, sources.encoder),
+      qformer: new Weights(graph, sources.qformer),
+    });
+    this.pictures = new LazySession((graph) => {
+      const w = weights(graph);
+      const seen = imageFeatures(w, pixelInput(graph, config.encoder), config);
+      const embeddings = pictureEmbeddings(w.qformer, qformer(w.qformer, seen, config.qformer), config);
+      return { features: seen, embeddings };
+    }, session);
+    this.texts = new LazySession((graph) => {
+      const w = weights(graph).qformer;
+      return { embedding: captionEmbedding(w, qformerText(w, textInput(graph), config.qformer), config) };
+    }, session);
+    this.pairs = new LazySession((graph) => {
+      const w = weights(graph).qformer;
+      const seen = graph.input("features", "float32", ["pictures", ...featureShape(config.encoder)]);
+      const memory = gatherImages(
+        rememberImages(w, seen, config.qformer),
+        graph.input("pictureOf", "int64", ["texts"]),
+      );
+      const joint = qformerImageText(w, memory, textInput(graph), config.qformer);
+      return { logits: matchLogits(w, joint, config.qformer) };
+    }, session);
+  }
+
+  async embedPictures(pixels: readonly Float32Array[]): Promise<Float32Array> {
+    const { embeddings } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+    return embeddings.data as Float32Array;
+  }
+
+  async embedText(text: string): Promise<Float32Array> {
+    const { embedding } = await this.texts.run(this.textFeeds([text]));
+    return embedding.data as Float32Array;
+  }
+
+  async match(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]> {
+    const matches: Match[] = [];
+    for (let start = 0; start < pairs.length; start += pairsAtOnce) {
+      signal?.throwIfAborted();
+      matches.push(...(await this.matchBatch(pairs.slice(start, start + pairsAtOnce))));
+    }
+    return matches;
+  }
+
+  async release(): Promise<void> {
+    for (const session of [this.pictures, this.texts, this.pairs]) await session.release();
+    const cache = await this.cache?.catch(() => undefined);
+    await cache?.close();
+    await this.folder.close();
+  }
+
+  private async matchBatch(pairs: readonly Pair[]): Promise<Match[]> {
+    const pictures = [...new Map(pairs.map(({ picture }) => [picture.id, picture])).values()];
+    const features = await this.featuresOf(pictures);
+    const places = new Map(pictures.map(({ id }, i) => [id, i]));
+    const shape = featureShape(this.folder.config.encoder);
+    const { logits } = await this.pairs.run({
+      features: ndarray("float32", [pictures.length, ...shape], joinRows(features, sizeOf(shape))),
+      pictureOf: indices(
+        [pairs.length],
+        pairs.map(({ picture }) => places.get(picture.id) as number),
+      ),
+      ...this.textFeeds(pairs.map(({ text }) => text)),
+    });
+    return pairs.map((_, i) => {
+      const [apart, together] = [logits.data[2 * i], logits.data[2 * i + 1]] as [number, number];
+      return { logit: together, probability: 1 / (1 + Math.exp(apart - together)) };
+    });
+  }
+
+  /** Features as the feature cache rounds them, from there if it has them. */
+  private async featuresOf(pictures: Pair["picture"][]): Promise<Float32Array[]> {
+    this.cache ??= this.openCache();
+    const cache = await this.cache;
+    const found = new Map<string, Float32Array>();
+    for (const { id } of pictures) {
+      const row = this.recent.get(id) ?? new Float32Array(sizeOf(cache.shape));
+      if (this.recent.has(id) || (await cache.read(id, row))) found.set(id, row);
+    }
+    const missing = pictures.filter(({ id }) => !found.has(id));
+    for (let start = 0; start < missing.length; start += picturesAtOnce) {
+      const batch = missing.slice(start, start + picturesAtOnce);
+      const pixels = await Promise.all(batch.map((picture) => picture.pixels()));
+      const { features } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+      const size = sizeOf(cache.shape);
+      for (const [i, { id }] of batch.entries()) {
+        const row = (features.data as Float32Array).subarray(i * size, (i + 1) * size);
+        await cache.write(id, row);
+        found.set(id, float16ToFloat32(float32ToFloat16(row)));
+      }
+    }
+    this.recent = found;
+    return pictures.map(({ id }) => found.get(id) as Float32Array);
+  }
+
+  private async openCache(): Promise<FeatureCache> {
+    const { features = join(cacheFolder(), "features"), onMessage } = this.options;
+    const { encoder } = this.folder.config;
+    const files = await stampFiles(this.origin.files);
+    const key = JSON.stringify({ depth: "encoder", encoder, spec: this.spec, files });
+    return FeatureCache.open({ folder: features, key, shape: featureShape(encoder) }, onMessage);
+  }
+
+  private textFeeds(texts: readonly string[]): Record<"textIds" | "textMask", NdArray> {
+    const { tokenizer, maxTextLength } = this.folder;
+    const sequences = texts.map((text) => {
+      const caption = cleanCaption(text.slice(0, longestText));
+      if (caption === "") throw new QuestionError("value", "A text without any word has no embedding");
+      return tokenizer.encode(caption, maxTextLength);
+    });
+    const length = Math.max(...sequences.map((ids) => ids.length));
+    const shape = [texts.length, length];
+    const places = Array.from({ length }, (_, i) => i);
+    return {
+      textIds: indices(
+        shape,
+        sequences.flatMap((ids) => places.map((i) => ids[i] ?? tokenizer.padId)),
+      ),
+      textMask: indices(
+        shape,
+        sequences.flatMap((ids) => places.map((i) => (i < ids.length ? 1 : 0))),
+      ),
+    };
+  }
+}
+
+/** Texts [texts, length]: [CLS] text [SEP], filled up where the mask is 0. */
+function textInput(graph: Graph): QFormerText {
+  const input = (name: string) => graph.input(name, "int64", ["texts", "length"]);
+  return { ids: input("textIds"), attentionMask: input("textMask") };
+}

@@ -1,0 +1,132 @@
+/**
+ * The file of a picture index: a header of 20 bytes (magic and version 8, length of the head 4, CRC-32 of the head 4, CRC-32 of
+ * the vectors 4), the head as JSON, and the vectors of its pictures as float16, in the order of the head.
+ */
+import { crc32 } from "node:zlib";
+import { z } from "zod";
+import { inFile, RandomAccessFile } from "../checkpoints/file.ts";
+import { writeWhole } from "../checkpoints/whole-file.ts";
+import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
+import { hashedFileSchema } from "./file-stamps.ts";
+
+const magic = Buffer.from("mg4find1", "latin1");
+const headerBytes = magic.length + 12;
+/** Vectors are written and summed up in pieces of this size. */
+const pieceBytes = 2 ** 24;
+
+const schema = z.strictObject({
+  /** The folder of the pictures. */
+  folder: z.string(),
+  /** What the vectors depend on besides the pictures, see `Origin`. */
+  settings: z.string(),
+  files: z.array(hashedFileSchema),
+  shape: z.tuple([z.int().positive(), z.int().positive()]),
+  pictures: z.array(
+    z.object({
+      /** Its path below the folder, with "/" between its parts. */
+      name: z.string(),
+      bytes: z.int().nonnegative(),
+      /** When it was changed last; null where it may be changed again without a later time. */
+      modifiedMs: z.number().nullable(),
+      /** See `pictureId`. */
+      id: z.string().regex(/^[0-9a-f]{64}$/),
+      /** Why it has no vectors. */
+      problem: z.string().optional(),
+    }),
+  ),
+});
+
+export type IndexHead = z.infer<typeof schema>;
+export type IndexedPicture = IndexHead["pictures"][number];
+
+/** A file that is something else, which must not be written over. */
+export class ForeignFileError extends Error {
+  override name = "ForeignFileError";
+}
+
+/** @returns the head, and the vectors of its pictures without a problem. @throws Error naming the file if it is damaged */
+export async function readIndex(path: string): Promise<{ head: IndexHead; vectors: Uint16Array }> {
+  const file = await RandomAccessFile.open(path);
+  try {
+    return await inFile(path, async () => {
+      const header = await file.read(0, Math.min(headerBytes, file.size));
+      if (!magic.equals(header.subarray(0, magic.length))) throw new ForeignFileError(`${path} is no picture index`);
+      if (header.length < headerBytes) throw new Error("is cut off");
+      const fields = new DataView(header.buffer, header.byteOffset + magic.length);
+      const [headBytes, headSum, vectorSum] = [0, 4, 8].map((at) => fields.getUint32(at, true)) as [
+        number,
+        number,
+        number,
+      ];
+      const text = await file.read(headerBytes, headBytes);
+      if (crc32(text) !== headSum) throw new Error("its head is damaged");
+      const head = schema.parse(JSON.parse(Buffer.from(text).toString("utf8")));
+      const start = headerBytes + headBytes;
+      const expected = vectorBytes(head);
+      if (file.size - start !== expected)
+        throw new Error(`has ${file.size - start} bytes of vectors, expected ${expected}`);
+      const bytes = await file.read(start, expected);
+      if (sumOf(bytes) !== vectorSum) throw new Error("its vectors are damaged");
+      return { head, vectors: viewBytes("float16", bytes) };
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes an index beside `path`, and puts it there. @param rows vectors of the pictures without a problem, in any pieces */
+export async function writeIndex(path: string, head: IndexHead, rows: Iterable<Uint16Array>): Promise<void> {
+  const text = Buffer.from(JSON.stringify(head), "utf8");
+  await writeWhole(path, async (file) => {
+    let at = headerBytes;
+    let sum = 0;
+    const write = async (bytes: Uint8Array) => {
+      for (let done = 0; done < bytes.length; ) {
+        const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
+        done += bytesWritten;
+      }
+      at += bytes.length;
+    };
+    await write(text);
+    for (const piece of pieces(rows)) {
+      sum = crc32(piece, sum);
+      await write(piece);
+    }
+    const header = Buffer.alloc(headerBytes);
+    magic.copy(header);
+    [text.length, crc32(text), sum].forEach((value, i) => {
+      header.writeUInt32LE(value, magic.length + 4 * i);
+    });
+    at = 0;
+    await write(header);
+  });
+}
+
+function vectorBytes({ pictures, shape }: IndexHead): number {
+  return 2 * sizeOf(shape) * pictures.filter(({ problem }) => problem === undefined).length;
+}
+
+function sumOf(bytes: Uint8Array): number {
+  let sum = 0;
+  for (let at = 0; at < bytes.length; at += pieceBytes) sum = crc32(bytes.subarray(at, at + pieceBytes), sum);
+  return sum;
+}
+
+/** The same bytes in pieces of a size that is quick to write. */
+function* pieces(rows: Iterable<Uint16Array>): Generator<Uint8Array> {
+  const piece = new Uint8Array(pieceBytes);
+  let filled = 0;
+  for (const row of rows) {
+    const bytes = bytesOf(row);
+    for (let done = 0; done < bytes.length; ) {
+      const part = bytes.subarray(done, done + pieceBytes - filled);
+      piece.set(part, filled);
+      filled += part.length;
+      done += part.length;
+      if (filled < pieceBytes) continue;
+      yield piece;
+      filled = 0;
+    }
+  }
+  if (filled > 0) yield piece.subarray(0, filled);
+}
