@@ -1,6 +1,10 @@
 /** A file that is there as a whole or not at all, also if the program or the machine stops while it is written. */
 import { randomUUID } from "node:crypto";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+/** A file that is still being written changes much more often than this (milliseconds). */
+const abandonedAfter = 600_000;
 
 /**
  * Gives `write` an empty file beside `path`, which takes the place of `path` when `write` is done. If it fails, what was at
@@ -20,5 +24,16 @@ export async function writeWhole(path: string, write: (file: FileHandle) => Prom
   } catch (error) {
     await rm(partial, { force: true });
     throw error;
+  }
+}
+
+/** Removes what was being written for `path` by programs that were killed. */
+export async function removeAbandoned(path: string): Promise<void> {
+  const folder = dirname(path);
+  const partial = (name: string) => name.startsWith(`${basename(path)}.`) && name.endsWith(".partial");
+  for (const name of (await readdir(folder)).filter(partial)) {
+    const file = join(folder, name);
+    const status = await stat(file).catch(() => undefined);
+    if (status && Date.now() - status.mtimeMs > abandonedAfter) await rm(file, { force: true });
   }
 }

@@ -1,14 +1,18 @@
 /** `minigpt4 evaluate`: what a model is worth, in numbers. */
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
+import type { PullOptions } from "../checkpoints/pull.ts";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
 import { openCaptioned } from "../data/open-dataset.ts";
 import { holdOut } from "../data/split.ts";
 import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
 import type { LikelihoodReport } from "../evaluation/likelihood.ts";
-import { evaluateRetrieval, type RetrievalOptions, type RetrievalReport } from "../evaluation/retrieval.ts";
-import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
-import { countDisplay } from "./count-display.ts";
+import type { RankSummary } from "../evaluation/ranks.ts";
+import { evaluateRetrieval, type RetrievalReport } from "../evaluation/retrieval.ts";
+import type { RetrievalRanks, Shares } from "../evaluation/retrieval-ranks.ts";
+import { openModelFolder } from "../models/model-folder.ts";
+import { openFinder } from "../retrieval/open-finder.ts";
+import { type CountDisplay, countDisplay } from "./count-display.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
 import { downloadDisplay } from "./progress.ts";
@@ -16,6 +20,7 @@ import { downloadDisplay } from "./progress.ts";
 interface EvaluateFlags extends ModelFlags {
   readonly limit?: number;
   readonly captions?: number;
+  readonly rerank?: number;
   readonly json?: boolean;
 }
 
@@ -32,9 +37,17 @@ export function registerEvaluate(program: Command): void {
     .command("retrieval")
     .summary("how well embeddings find a caption's picture, and a picture's caption")
     .description(
-      "Embeds all pictures and captions. For each caption, where its own picture stands among all; for each picture, where the best of its captions does.",
+      "Embeds all pictures and captions. For each caption, where its own picture stands among all; for each picture, where the best of its captions does. " +
+        "The model is one with a contrastive head, as nano, or a Q-Former as BLIP-2 pre-trains it, whose matching head ranks the nearest once more.",
     );
-  addOptions(ofRetrieval, "retrieval").action(retrieval);
+  addOptions(ofRetrieval, "retrieval")
+    .option(
+      "--rerank <k>",
+      "with a Q-Former, rank the k nearest once more by its matching head; 0 for none",
+      integerBetween(0, 10_000),
+      16,
+    )
+    .action(retrieval);
 }
 
 function addOptions(command: Command, name: string): Command {
@@ -47,65 +60,100 @@ function addOptions(command: Command, name: string): Command {
 }
 
 async function likelihood(folder: string, flags: EvaluateFlags): Promise<void> {
-  await evaluate(folder, flags, "captions", async (model, pairs, options) => {
-    const report = await evaluateLikelihood(model, pairs, { ...options, precision: flags.precision });
-    return { report, text: likelihoodTable(report) };
+  await evaluate(folder, flags, async (pairs, options) => {
+    const model = await opened(options.signal, (pull) => openModelFolder(modelPath(flags.model), pull));
+    const display = countDisplay("captions");
+    const onProgress = (done: number, total: number) => display.update(done, total);
+    try {
+      const report = await evaluateLikelihood(model, pairs, { ...options, precision: flags.precision, onProgress });
+      return { report, text: likelihoodTable(report) };
+    } finally {
+      display.stop();
+      await model.close();
+    }
   });
 }
 
 async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
-  await evaluate(folder, flags, "pictures", async (model, pairs, options) => {
-    const report = await evaluateRetrieval(model, pairs, options);
-    return { report, text: retrievalTable(report) };
+  await evaluate(folder, flags, async (pairs, options) => {
+    const finder = await opened(options.signal, (pull) => openFinder(flags.model, { device: flags.device, pull }));
+    let display: { readonly what: string; readonly counts: CountDisplay } | undefined;
+    const onProgress = (what: string, done: number, total: number) => {
+      if (display?.what !== what) {
+        display?.counts.stop();
+        display = { what, counts: countDisplay(what) };
+      }
+      display.counts.update(done, total);
+    };
+    try {
+      const { rerank = 0 } = flags;
+      const report = await evaluateRetrieval(finder, pairs, { ...options, rerank, onProgress });
+      return { report, text: retrievalTable(report) };
+    } finally {
+      display?.counts.stop();
+      await finder.release();
+    }
   });
 }
 
-/** Opens pictures and model, measures, and prints the report. @param counted what the progress counts */
+interface MeasureOptions extends Pick<EvaluateFlags, "device"> {
+  readonly signal: AbortSignal;
+  readonly captionsPerPicture?: number;
+}
+
+/** Opens a model; what has to be fetched for it is shown. */
+async function opened<T>(signal: AbortSignal, open: (options: PullOptions) => Promise<T>): Promise<T> {
+  const { onProgress, stop } = downloadDisplay();
+  try {
+    return await open({ onProgress, signal });
+  } finally {
+    stop();
+  }
+}
+
+/** Lists the pictures, measures, and prints the report. */
 async function evaluate(
   folder: string,
   flags: EvaluateFlags,
-  counted: string,
   measure: (
-    model: ModelFolder,
     pairs: readonly ImageTextPair[],
-    options: RetrievalOptions,
+    options: MeasureOptions,
   ) => Promise<{ readonly report: object; readonly text: string }>,
 ): Promise<void> {
   const signal = untilInterrupted();
   const dataset = await openCaptioned(folder);
   const pairs = flags.limit ? (await holdOut(dataset, flags.limit)).heldOut : await listPairs(dataset);
-  const download = downloadDisplay();
-  const model = await openModelFolder(modelPath(flags.model), { onProgress: download.onProgress, signal });
-  download.stop();
-  const display = countDisplay(counted);
-  try {
-    const { report, text } = await measure(model, pairs, {
-      device: flags.device,
-      signal,
-      onProgress: (done, total) => display.update(done, total),
-      ...(flags.captions && { captionsPerPicture: flags.captions }),
-    });
-    display.stop();
-    console.log(flags.json ? JSON.stringify(report) : text);
-  } finally {
-    display.stop();
-    await model.close();
-  }
+  const { report, text } = await measure(pairs, {
+    device: flags.device,
+    signal,
+    ...(flags.captions && { captionsPerPicture: flags.captions }),
+  });
+  console.log(flags.json ? JSON.stringify(report) : text);
 }
 
 const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
-function retrievalTable({ pictures, captions, picturesByCaption, captionsByPicture }: RetrievalReport): string {
-  const cells = (ranks: typeof picturesByCaption) =>
-    [percent(ranks.first), percent(ranks.firstFive), percent(ranks.firstTen), `${ranks.medianRank}`]
-      .map((cell) => cell.padStart(8))
-      .join("");
+function retrievalTable({ pictures, captions, chance, reranked, ...nearest }: RetrievalReport): string {
+  const again = reranked ? `the ${reranked.candidates} nearest matched` : "";
+  const rows = (what: keyof RetrievalRanks, title: string, of: number) => [
+    rankRow(title, nearest[what], of),
+    ...(reranked ? [rankRow(`  ${again}`, reranked[what], of)] : []),
+    shareRow("  by chance", chance[what]),
+  ];
   return [
     `pictures, captions        ${pictures}, ${captions}`,
     `                             first among 5      10  median rank`,
-    `picture of a caption     ${cells(picturesByCaption)} of ${pictures}`,
-    `caption of a picture     ${cells(captionsByPicture)} of ${captions}`,
+    ...rows("picturesByCaption", "picture of a caption", pictures),
+    ...rows("captionsByPicture", "caption of a picture", captions),
   ].join("\n");
+}
+
+function rankRow(title: string, ranks: RankSummary, of: number): string {
+  return `${shareRow(title, ranks)}${`${ranks.medianRank}`.padStart(8)} of ${of}`;
+}
+
+function shareRow(title: string, { first, firstFive, firstTen }: Shares): string {
+  return title.padEnd(25) + [first, firstFive, firstTen].map((share) => percent(share).padStart(8)).join("");
 }
 
 function likelihoodTable(report: LikelihoodReport): string {

@@ -1,92 +1,85 @@
-/** How well a model's embeddings find the pictures of captions, and the captions of pictures. */
-
-import { createImageReader } from "../chat/create.ts";
-import { openEmbedder } from "../chat/embedder.ts";
+/** How well a model finds the pictures of captions, and the captions of pictures. */
 import type { ImageTextPair } from "../data/dataset.ts";
+import { decodePicture } from "../data/decoding/decode-picture.ts";
+import { pictureId } from "../data/features/feature-cache.ts";
 import { readSpan } from "../data/file-span.ts";
-import { readPicture } from "../images/picture.ts";
-import type { ModelFolder } from "../models/model-folder.ts";
-import { Graph } from "../tensor/graph.ts";
+import { asItIs } from "../data/views.ts";
+import { type Finder, picturesAtOnce } from "../retrieval/finder.ts";
+import { joinRows } from "../retrieval/pixels.ts";
+import { Similarity } from "../retrieval/similarity.ts";
+import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
-import { type RankSummary, summarizeRanks } from "./ranks.ts";
+import { candidates, chance, type RetrievalRanks, rankTable, type ScoreTable, type Shares } from "./retrieval-ranks.ts";
 
-export interface RetrievalReport {
+export interface RetrievalReport extends RetrievalRanks {
   readonly pictures: number;
   readonly captions: number;
-  /** Where the own picture stands among all, for each caption. */
-  readonly picturesByCaption: RankSummary;
-  /** Where the best of the own captions stands among all, for each picture. */
-  readonly captionsByPicture: RankSummary;
+  /** What drawing lots would reach. */
+  readonly chance: RetrievalRanks<Shares>;
+  /** After the nearest were looked at beside the text, where the model has a head for that. */
+  readonly reranked?: RetrievalRanks & { readonly candidates: number };
 }
 
-export interface RetrievalOptions extends SessionOptions {
+export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
   /** Captions of each picture that are looked for; all by default. */
   readonly captionsPerPicture?: number;
-  readonly onProgress?: (done: number, total: number) => void;
+  /** So many of the nearest are ranked again by the model's matching head, in both directions; 0 for none. */
+  readonly rerank?: number;
+  readonly onProgress?: (what: "pictures embedded" | "pictures matched", done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 
-/** Embeds all pictures and captions, and ranks each against all. @throws Error if the model has no contrastive head */
+/** Embeds all pictures and captions, and ranks each against all. @throws Error naming a picture that cannot be read */
 export async function evaluateRetrieval(
-  folder: ModelFolder,
+  finder: Finder,
   pairs: readonly ImageTextPair[],
-  { captionsPerPicture, onProgress, signal, ...session }: RetrievalOptions = {},
+  { captionsPerPicture, rerank = 16, onProgress, signal, device }: RetrievalOptions = {},
 ): Promise<RetrievalReport> {
-  const embedder = await openEmbedder(folder, session);
-  if (!embedder) throw new Error(`${folder.path} has no contrastive head (weights.contrastive of its config.json)`);
-  try {
-    const graph = new Graph();
-    const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, session);
-    try {
-      const pictures: Float32Array[] = [];
-      const captions: OwnedCaption[] = [];
-      for (const [own, { name, picture, texts }] of pairs.entries()) {
-        signal?.throwIfAborted();
-        pictures.push(
-          await embedder.embedPicture(await reader.read(await readPicture(await readSpan(picture), { name }))),
-        );
-        const embeddings = await embedder.embedTexts(texts.slice(0, captionsPerPicture));
-        captions.push(...embeddings.map((embedding) => ({ own, embedding })));
-        onProgress?.(pictures.length, pairs.length);
-      }
-      return rankAll(pictures, captions);
-    } finally {
-      await reader.release();
-    }
-  } finally {
-    await embedder.release();
+  const count = finder.match ? rerank : 0;
+  const texts = pairs.map((pair) => pair.texts.slice(0, captionsPerPicture));
+  const owners = texts.flatMap((own, picture) => own.map(() => picture));
+  const captions = texts.flat();
+  const ids: string[] = [];
+  const vectors = new Float32Array(pairs.length * sizeOf(finder.shape));
+  for (let start = 0; start < pairs.length; start += picturesAtOnce) {
+    signal?.throwIfAborted();
+    const batch = await Promise.all(pairs.slice(start, start + picturesAtOnce).map((pair) => load(pair, finder)));
+    ids.push(...batch.map(({ id }) => id));
+    const pixels = batch.map((picture) => picture.pixels);
+    const embedded = await finder.embedPictures(pixels, count > 0 ? ids.slice(start) : undefined);
+    vectors.set(embedded, start * sizeOf(finder.shape));
+    onProgress?.("pictures embedded", ids.length, pairs.length);
   }
+  const queries: Float32Array[] = [];
+  for (const own of texts) {
+    signal?.throwIfAborted();
+    queries.push(...(await finder.embedTexts(own)));
+  }
+  const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
+  const scores = await similarity.of(vectors, joinRows(queries, finder.shape[1]));
+  await similarity.release();
+  const table: ScoreTable = { pictures: pairs.length, owners, scores };
+  const report = { pictures: pairs.length, captions: captions.length, ...rankTable(table), chance: chance(table) };
+  if (count === 0) return report;
+
+  const logits: ReadonlyMap<number, number>[] = [];
+  for (const [picture, chosen] of candidates(table, count).entries()) {
+    const pair = pairs[picture] as ImageTextPair;
+    const known = { id: ids[picture] as string, pixels: async () => (await load(pair, finder)).pixels };
+    const asked = [...chosen].map((caption) => ({ picture: known, text: captions[caption] as string }));
+    const matches = (await finder.match?.(asked, signal)) ?? [];
+    logits.push(new Map([...chosen].map((caption, i) => [caption, matches[i]?.logit ?? Number.NaN])));
+    onProgress?.("pictures matched", logits.length, pairs.length);
+  }
+  const score = (picture: number, caption: number) =>
+    (scores[picture * captions.length + caption] as number) + (logits[picture]?.get(caption) ?? Number.NaN);
+  return { ...report, reranked: { candidates: count, ...rankTable(table, { count, score }) } };
 }
 
-export interface OwnedCaption {
-  /** The place of its picture. */
-  readonly own: number;
-  readonly embedding: Float32Array;
-}
-
-/** Ranks embeddings by their products. @throws Error if there are no captions */
-export function rankAll(pictures: readonly Float32Array[], captions: readonly OwnedCaption[]): RetrievalReport {
-  if (captions.length === 0) throw new Error("There is no caption to evaluate");
-  const rows = pictures.map((picture) => captions.map(({ embedding }) => dot(picture, embedding)));
-  const higher = (scores: readonly number[], score: number) => scores.filter((other) => other > score).length;
-  const ofCaptions = captions.map(({ own }, caption) => {
-    const column = rows.map((row) => row[caption] as number);
-    return 1 + higher(column, column[own] as number);
-  });
-  const ofPictures = rows.flatMap((row, picture) => {
-    const own = row.filter((_, caption) => captions[caption]?.own === picture);
-    return own.length === 0 ? [] : [1 + higher(row, Math.max(...own))];
-  });
-  return {
-    pictures: pictures.length,
-    captions: captions.length,
-    picturesByCaption: summarizeRanks(ofCaptions),
-    captionsByPicture: summarizeRanks(ofPictures),
-  };
-}
-
-function dot(a: Float32Array, b: Float32Array): number {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number);
-  return sum;
+async function load(
+  { name, picture }: ImageTextPair,
+  { spec }: Finder,
+): Promise<{ readonly id: string; readonly pixels: Float32Array }> {
+  const bytes = await readSpan(picture);
+  return { id: pictureId(bytes), pixels: await decodePicture({ name, bytes, view: asItIs, spec }) };
 }

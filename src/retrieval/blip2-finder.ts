@@ -26,12 +26,13 @@ import type { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
 import { stampFiles } from "./file-stamps.ts";
-import { type Finder, type Match, type Origin, type Pair, picturesAtOnce } from "./finder.ts";
+import { type Finder, type KnownPicture, type Match, type Origin, type Pair, picturesAtOnce } from "./finder.ts";
 import { LazySession } from "./lazy-session.ts";
 import { joinRows, pixelFeeds, pixelInput } from "./pixels.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;
+const textsAtOnce = 16;
 /** Pairs that are looked at side by side. */
 const pairsAtOnce = 8;
 
@@ -48,7 +49,7 @@ export class Blip2Finder implements Finder {
   private readonly folder: Blip2Folder;
   private readonly options: Blip2FinderOptions;
   private readonly pictures: LazySession<"features" | "embeddings">;
-  private readonly texts: LazySession<"embedding">;
+  private readonly texts: LazySession<"embeddings">;
   private readonly pairs: LazySession<"logits">;
   private cache: Promise<FeatureCache> | undefined;
   /** Features of the pictures that were looked at last, by their ids. */
@@ -78,7 +79,7 @@ export class Blip2Finder implements Finder {
     }, session);
     this.texts = new LazySession((graph) => {
       const w = weights(graph).qformer;
-      return { embedding: captionEmbedding(w, qformerText(w, textInput(graph), config.qformer), config) };
+      return { embeddings: captionEmbedding(w, qformerText(w, textInput(graph), config.qformer), config) };
     }, session);
     this.pairs = new LazySession((graph) => {
       const w = weights(graph).qformer;
@@ -92,14 +93,21 @@ export class Blip2Finder implements Finder {
     }, session);
   }
 
-  async embedPictures(pixels: readonly Float32Array[]): Promise<Float32Array> {
-    const { embeddings } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+  async embedPictures(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array> {
+    const { features, embeddings } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+    if (ids) await this.keep(ids, features.data as Float32Array);
     return embeddings.data as Float32Array;
   }
 
-  async embedText(text: string): Promise<Float32Array> {
-    const { embedding } = await this.texts.run(this.textFeeds([text]));
-    return embedding.data as Float32Array;
+  async embedTexts(texts: readonly string[]): Promise<Float32Array[]> {
+    const [, size] = this.shape;
+    const all: Float32Array[] = [];
+    for (let start = 0; start < texts.length; start += textsAtOnce) {
+      const batch = texts.slice(start, start + textsAtOnce);
+      const { embeddings } = await this.texts.run(this.textFeeds(batch));
+      all.push(...batch.map((_, i) => (embeddings.data as Float32Array).slice(i * size, (i + 1) * size)));
+    }
+    return all;
   }
 
   async match(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]> {
@@ -138,9 +146,8 @@ export class Blip2Finder implements Finder {
   }
 
   /** Features as the feature cache rounds them, from there if it has them. */
-  private async featuresOf(pictures: Pair["picture"][]): Promise<Float32Array[]> {
-    this.cache ??= this.openCache();
-    const cache = await this.cache;
+  private async featuresOf(pictures: readonly KnownPicture[]): Promise<Float32Array[]> {
+    const cache = await this.kept();
     const found = new Map<string, Float32Array>();
     for (const { id } of pictures) {
       const row = this.recent.get(id) ?? new Float32Array(sizeOf(cache.shape));
@@ -151,15 +158,29 @@ export class Blip2Finder implements Finder {
       const batch = missing.slice(start, start + picturesAtOnce);
       const pixels = await Promise.all(batch.map((picture) => picture.pixels()));
       const { features } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
-      const size = sizeOf(cache.shape);
-      for (const [i, { id }] of batch.entries()) {
-        const row = (features.data as Float32Array).subarray(i * size, (i + 1) * size);
-        await cache.write(id, row);
-        found.set(id, float16ToFloat32(float32ToFloat16(row)));
+      const ids = batch.map(({ id }) => id);
+      for (const [i, row] of (await this.keep(ids, features.data as Float32Array)).entries()) {
+        found.set(ids[i] as string, float16ToFloat32(float32ToFloat16(row)));
       }
     }
     this.recent = found;
     return pictures.map(({ id }) => found.get(id) as Float32Array);
+  }
+
+  /** Writes features of some pictures into the cache; those of each. */
+  private async keep(ids: readonly string[], features: Float32Array): Promise<Float32Array[]> {
+    const cache = await this.kept();
+    const size = sizeOf(cache.shape);
+    const rows = ids.map((_, i) => features.subarray(i * size, (i + 1) * size));
+    for (const [i, id] of ids.entries()) {
+      if (!cache.has(id)) await cache.write(id, rows[i] as Float32Array);
+    }
+    return rows;
+  }
+
+  private kept(): Promise<FeatureCache> {
+    this.cache ??= this.openCache();
+    return this.cache;
   }
 
   private async openCache(): Promise<FeatureCache> {

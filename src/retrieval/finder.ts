@@ -36,14 +36,18 @@ export interface Finder {
   /** Vectors of one picture, [count, size], each of length 1. */
   readonly shape: readonly [count: number, size: number];
   readonly origin: Origin;
-  /** Vectors of some pictures, one after the other: [pictures, ...shape]. @param pixels the encoder's inputs, [3, size, size] each */
-  embedPictures(pixels: readonly Float32Array[]): Promise<Float32Array>;
   /**
-   * The vector of a text, [size], of length 1. Texts are read as captions are in training: lower-cased, without punctuation, fifty
-   * words at most. @throws QuestionError if it has no word, or none that counts
+   * Vectors of some pictures, one after the other: [pictures, ...shape].
+   * @param pixels the encoder's inputs, [3, size, size] each
+   * @param ids under which it is kept what `match` needs of the pictures; left out, nothing is
    */
-  embedText(text: string): Promise<Float32Array>;
-  /** Looks at pictures and texts together, where the model has a head for that. @throws QuestionError as `embedText` */
+  embedPictures(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array>;
+  /**
+   * The vectors of texts, [size] each, of length 1. Texts are read as captions are in training: lower-cased, without punctuation,
+   * fifty words at most. @throws QuestionError if one has no word, or none that counts
+   */
+  embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
+  /** Looks at pictures and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
   match?(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]>;
   /** Frees the engine's memory, and closes the files. */
   release(): Promise<void>;

@@ -45,10 +45,9 @@ export class MiniGPT4Finder implements Finder {
     return embeddings.data as Float32Array;
   }
 
-  async embedText(text: string): Promise<Float32Array> {
+  async embedTexts(texts: readonly string[]): Promise<Float32Array[]> {
     this.embedder ??= openEmbedder(this.folder, this.options);
-    const [embedding] = (await (await this.embedder)?.embedTexts([text])) ?? [];
-    return embedding as Float32Array;
+    return (await (await this.embedder)?.embedTexts(texts)) ?? [];
   }
 
   async release(): Promise<void> {

@@ -1,4 +1,5 @@
 /** The vectors of all pictures in a folder, kept in a file, and brought up to date with what is in the folder. */
+import { removeAbandoned } from "../checkpoints/whole-file.ts";
 import type { Problem } from "../data/dataset.ts";
 import { sizeOf } from "../tensor/array.ts";
 import { embedFiles } from "./embed-files.ts";
@@ -63,6 +64,7 @@ export async function updateIndex(
   const keep = async () => {
     const started = performance.now();
     try {
+      await removeAbandoned(path);
       await state.write(path);
     } catch (error) {
       onMessage?.(`The index cannot be kept: ${error instanceof Error ? error.message : error}`);

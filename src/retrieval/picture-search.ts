@@ -128,7 +128,8 @@ export class PictureSearch {
   ): Promise<FoundPicture[]> {
     signal?.throwIfAborted();
     const { finder } = this.parts;
-    const scores = await this.similarity.of(this.index.vectors, await finder.embedText(text));
+    const [query] = await finder.embedTexts([text]);
+    const scores = await this.similarity.of(this.index.vectors, query as Float32Array);
     const looksTwice = finder.match !== undefined && rerank > 0;
     const places = largest(scores, Math.max(top, looksTwice ? rerank : 0));
     const found = places.map((place) => this.found(place, scores[place] as number));

@@ -6,6 +6,7 @@ import { listPairs } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/open-dataset.ts";
 import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
+import { MiniGPT4Finder } from "../../src/retrieval/minigpt4-finder.ts";
 import { dryRun } from "../../src/training/dry-run.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
 import { runRecipe } from "../../src/training/run.ts";
@@ -73,10 +74,12 @@ test("a head is trained by itself; the rest of the model stays as it is", async 
     picture_shift: ["F16", hiddenSize],
   });
   const pairs = await listPairs(await openDataset(join(folder, "data")));
-  expect(await evaluateRetrieval(opened, pairs)).toMatchObject({ pictures: 6, captions: 12 });
   const shift = await opened.contrastive?.readFloat32("picture_shift");
   expect(shift?.every((value) => value !== 0)).toBe(true);
-  await opened.close();
+  // It closes the folder.
+  const finder = new MiniGPT4Finder(opened);
+  expect(await evaluateRetrieval(finder, pairs)).toMatchObject({ pictures: 6, captions: 12 });
+  await finder.release();
 });
 
 test("a run that is stopped goes on to the same head", async () => {

@@ -1,0 +1,125 @@
+import { copyFileSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { PictureSearch } from "../../src/retrieval/picture-search.ts";
+import { tinyBlip2 } from "../models/blip2-tiny.ts";
+import { minigpt4, outcome, picture, start } from "./command.ts";
+import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+
+const root = temporaryFolder();
+const folder = join(root, "pictures");
+const model = tinyBlip2(root);
+const env = { MINIGPT4_CACHE: join(root, "cache") };
+
+beforeAll(() => {
+  mkdirSync(join(folder, "below"), { recursive: true });
+  copyFileSync(picture("cat.jpg"), join(folder, "cat.jpg"));
+  copyFileSync(picture("rocket.jpg"), join(folder, "below", "rocket.jpg"));
+  writeFileSync(join(folder, "broken.png"), "no picture");
+  for (const name of ["cat.jpg", "below/rocket.jpg", "broken.png"]) utimesSync(join(folder, name), 1e9, 1e9);
+});
+
+const search = (...args: readonly string[]) => minigpt4(["search", folder, ...args, "--model", model], "", env);
+
+test("rank, score and path; broken pictures are told once, and what was read is kept", async () => {
+  const first = await search("a cat");
+  expect(first.code).toBe(0);
+  expect(first.stderr).toMatch(/^broken\.png is not a picture that can be read: .*\npictures indexed 3 of 3 .*\n$/);
+  const found = await PictureSearch.open(folder, {
+    model,
+    index: join(root, "own.pictures"),
+    features: join(root, "features"),
+  });
+  const expected = await found.search("a cat");
+  await found.close();
+  const lines = expected.map(({ path, score }, i) => ` ${i + 1}  ${score.toFixed(3).padStart(7)}  ${path}\n`);
+  expect(first.stdout).toBe(lines.join(""));
+  // Nothing is read again.
+  const [again, one, plain] = [
+    await search("a cat"),
+    await search("a cat", "-n", "1"),
+    await search("a cat", "--rerank", "0"),
+  ];
+  expect(again).toEqual({ ...first, stderr: "" });
+  expect(one.stdout.trim().split(/\s+/)[2]).toBe(expected[0]?.path);
+  expect(plain.stdout.match(/\d\.\d{3}/g)).not.toEqual(first.stdout.match(/\d\.\d{3}/g));
+  expect((await search("a cat", "--rebuild")).stderr).toMatch(/indexed 3 of 3/);
+});
+
+test("--json: an object a line, with both scores; --like: by another picture", async () => {
+  const { stdout } = await search("a cat", "--json");
+  const objects = stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  expect(objects).toEqual(
+    [1, 2].map((rank) => ({
+      rank,
+      path: expect.stringContaining(folder),
+      name: expect.stringMatching(/^(cat|below\/rocket)\.jpg$/),
+      score: expect.any(Number),
+      itc: expect.any(Number),
+      itm: expect.any(Number),
+      probability: expect.any(Number),
+    })),
+  );
+  for (const { score, itc, itm } of objects) expect(score).toBeCloseTo(itc + itm, 10);
+  const like = await search("--like", picture("rocket.jpg"), "--json", "--top", "1");
+  expect(JSON.parse(like.stdout)).toEqual({
+    rank: 1,
+    path: join(folder, "below", "rocket.jpg"),
+    name: "below/rocket.jpg",
+    score: expect.closeTo(1, 2),
+    itc: expect.closeTo(1, 2),
+  });
+});
+
+test.each([
+  [[], 2, /either a text, or a picture with --like/],
+  [["a cat", "--like", "cat.jpg"], 2, /either a text, or a picture with --like/],
+  [["..."], 1, /^error: A text without any word has no embedding\n$/],
+  [["--like", "gone.png"], 1, /^error: gone\.png cannot be read: there is no such file\n$/],
+  [["a cat", "--index", picture("cat.jpg")], 1, /cat\.jpg is no picture index; it is left as it is/],
+] as const)("wrong use: %s", async (args, code, message) => {
+  const result = await search(...args);
+  expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: "" });
+  expect(result.stderr).toMatch(message);
+});
+
+test("no folder, no pictures, a model without a head", async () => {
+  mkdirSync(join(root, "empty"));
+  for (const [args, message] of [
+    [["nowhere", "a cat", "--model", model], /^error: nowhere: there is no such file or folder\n$/],
+    [[join(root, "empty"), "a cat", "--model", model], /empty holds no pictures that can be read \(\.jpg, /],
+    [[folder, "a cat", "--model", tinyModel(root)], /has no contrastive head/],
+  ] as const) {
+    const { code, stderr } = await minigpt4(["search", ...args], "", env);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(message);
+  }
+});
+
+test.each(["SIGINT", "SIGKILL"] as const)(
+  "stopped by %s while it reads: what is there can be searched",
+  async (signal) => {
+    const many = join(root, `many-${signal}`);
+    mkdirSync(many);
+    for (let i = 0; i < 40; i++) {
+      writeFileSync(
+        join(many, `${i}.svg`),
+        `<svg xmlns="http://www.w3.org/2000/svg" width="2000" height="2000"><circle r="${i * 9}"/></svg>`,
+      );
+      utimesSync(join(many, `${i}.svg`), 1e9, 1e9);
+    }
+    const index = join(root, `${signal}.pictures`);
+    const args = ["search", many, "a circle", "--model", model, "--index", index, "--rerank", "0"];
+    const child = start(args, env);
+    const ended = outcome(child);
+    setTimeout(() => child.kill(signal), 2500);
+    const { code } = await ended;
+    expect([signal === "SIGINT" ? 130 : null, 0]).toContain(code);
+    const { code: again, stdout } = await minigpt4(args, "", env);
+    expect(again).toBe(0);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(10);
+  },
+);
