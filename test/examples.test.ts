@@ -1,11 +1,12 @@
 /** The examples as their first lines say to run them, with a tiny model in place of the one that comes with the package. */
 import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../src/index.ts";
 import { outcome, picture } from "./cli/command.ts";
 import { temporaryFolder, tinyModel } from "./cli/tiny-model.ts";
+import { tinyBlip2 } from "./models/blip2-tiny.ts";
 
 const root = join(import.meta.dirname, "..");
 const folder = temporaryFolder();
@@ -69,6 +70,20 @@ test("several-pictures: from a file and from memory", async () => {
   const { code, stdout, stderr } = await run("several-pictures", cat, picture("coffee.jpg"));
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   expect(stdout.trim()).not.toBe("");
+});
+
+test("find-pictures: by words, and then by the best picture", async () => {
+  const args = [join("examples", "find-pictures.ts"), dirname(cat), "a cat", tinyBlip2(folder)];
+  const env = { ...process.env, MINIGPT4_CACHE: join(folder, "cache") };
+  const { code, stdout, stderr } = await outcome(
+    spawn(process.execPath, ["--import", "tsx", ...args], { cwd: root, env }),
+  );
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  const lines = stdout.trimEnd().split("\n");
+  const best = lines[0]?.split(" ")[1];
+  expect(lines[6]).toBe(`Like ${best}:`);
+  expect(lines[7]).toMatch(/^(1\.000|0\.999) /);
+  expect(lines[7]?.split(" ")[1]).toBe(best);
 });
 
 test("http-endpoint: describes a body, refuses what is no picture, ends on Ctrl-C", async () => {

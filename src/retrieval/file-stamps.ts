@@ -5,7 +5,7 @@ import { z } from "zod";
 import { sha256OfFile } from "../checkpoints/partial-file.ts";
 
 /** How a file is known to be untouched without being read: packages give their files one date, but the system notes each change. */
-export const fileStampSchema = z.object({ path: z.string(), bytes: z.number(), changedMs: z.number() });
+const fileStampSchema = z.object({ path: z.string(), bytes: z.number(), changedMs: z.number() });
 export type FileStamp = z.infer<typeof fileStampSchema>;
 
 export const hashedFileSchema = fileStampSchema.extend({ sha256: z.string() });
