@@ -1,68 +1,185 @@
 /**
- * Element types of GGUF files. Quantised types store blocks: consecutive elements of a row that share scales
- * (layouts: ggml's `ggml-common.h`).
+ * How ggml stores quantised rows (layouts: ggml's `ggml-common.h`). Consecutive elements form a group, which has a scale and
+ * perhaps a minimum; an element is (level - zero) * scale + minimum, its level a whole number of a few bits.
+ *
+ * The bits of levels lie in planes: of each run of bytes, the lowest bits belong to its first elements, one a byte, the next
+ * bits to the elements that follow, and so on.
  */
-import type { DType } from "../tensor/array.ts";
 import { float16ToFloat32 } from "../tensor/float16.ts";
-import { widen } from "./widen.ts";
 
-export interface GgmlType {
-  readonly name: string;
-  /** Elements of a block; 1 for plain types. */
-  readonly blockElements: number;
-  readonly blockBytes: number;
-  /** Float32 values of whole blocks; absent where this type is only listed, not read. */
-  readonly toFloat32?: (bytes: Uint8Array) => Float32Array;
+interface Plane {
+  /** Where it begins in the block. */
+  readonly at: number;
+  /** Bytes of a run. */
+  readonly run: number;
+  /** Bits of an element. */
+  readonly bits: 1 | 2 | 4 | 8;
+  /** Where those bits belong in a level; 0 by default. */
+  readonly shift?: number;
 }
 
-function plain(name: string, blockBytes: number, dtype: DType): GgmlType {
-  return { name, blockElements: 1, blockBytes, toFloat32: (bytes) => widen(dtype, bytes) };
+export interface BlockLayout {
+  /** Elements of a block, and its bytes. */
+  readonly elements: 32 | 256;
+  readonly bytes: number;
+  /** Elements of a group. */
+  readonly group: 16 | 32;
+  readonly planes: readonly Plane[];
+  /** Bits of a level. */
+  readonly bits: number;
+  /** The level that stands for 0, where there are no minima. */
+  readonly zero: number;
+  /** Where the block's float16 scale lies, and its minimum. */
+  readonly scale: number;
+  readonly minimum?: number;
+  /**
+   * Whole numbers that scale and minimum are multiplied with, one of each for every group: first all of the scales, then all
+   * of the minima, which are then subtracted. Without them a block is one group.
+   */
+  readonly factors?: (bytes: Uint8Array, start: number) => ArrayLike<number>;
 }
 
-function blocks(name: string, blockElements: number, blockBytes: number, toFloat32?: GgmlType["toFloat32"]): GgmlType {
-  return { name, blockElements, blockBytes, toFloat32 };
+const pairs = { run: 16, bits: 4 } as const;
+const fifthBit = { run: 1, bits: 1, shift: 4 } as const;
+
+/** By the names of their types. */
+export const blockLayouts = {
+  Q4_0: { ...simple(18, 4, 8), planes: [{ at: 2, ...pairs }] },
+  Q4_1: { ...simple(20, 4, 0), minimum: 2, planes: [{ at: 4, ...pairs }] },
+  Q5_0: {
+    ...simple(22, 5, 16),
+    planes: [
+      { at: 2, ...fifthBit },
+      { at: 6, ...pairs },
+    ],
+  },
+  Q5_1: {
+    ...simple(24, 5, 0),
+    minimum: 2,
+    planes: [
+      { at: 4, ...fifthBit },
+      { at: 8, ...pairs },
+    ],
+  },
+  // Signed bytes; `levelsOf` makes them unsigned.
+  Q8_0: { ...simple(34, 8, 128), planes: [{ at: 2, run: 32, bits: 8 }] },
+  Q2_K: {
+    ...super256(84, 16, 2, 0),
+    ...{ scale: 80, minimum: 82 },
+    planes: [{ at: 16, run: 32, bits: 2 }],
+    factors: (bytes, start) => Array.from({ length: 32 }, (_, i) => nibble(bytes, start + (i & 15), i >> 4)),
+  },
+  Q3_K: {
+    ...super256(110, 16, 3, 4),
+    scale: 108,
+    planes: [
+      { at: 32, run: 32, bits: 2 },
+      { at: 0, run: 32, bits: 1, shift: 2 },
+    ],
+    // Four bits of each, then the upper two.
+    factors: (bytes, start) =>
+      Array.from({ length: 16 }, (_, i) => {
+        const upper = ((bytes[start + 104 + (i & 3)] as number) >> (2 * (i >> 2))) & 3;
+        return (nibble(bytes, start + 96 + (i & 7), i >> 3) | (upper << 4)) - 32;
+      }),
+  },
+  Q4_K: {
+    ...super256(144, 32, 4, 0),
+    ...{ scale: 0, minimum: 2 },
+    planes: [{ at: 16, run: 32, bits: 4 }],
+    factors: sixBits,
+  },
+  Q5_K: {
+    ...super256(176, 32, 5, 0),
+    ...{ scale: 0, minimum: 2 },
+    planes: [
+      { at: 48, run: 32, bits: 4 },
+      { at: 16, run: 32, bits: 1, shift: 4 },
+    ],
+    factors: sixBits,
+  },
+  Q6_K: {
+    ...super256(210, 16, 6, 32),
+    scale: 208,
+    planes: [
+      { at: 0, run: 64, bits: 4 },
+      { at: 128, run: 32, bits: 2, shift: 4 },
+    ],
+    factors: (bytes, start) => new Int8Array(bytes.buffer, bytes.byteOffset + start + 192, 16),
+  },
+} satisfies Record<string, BlockLayout>;
+
+function simple(bytes: number, bits: number, zero: number) {
+  return { elements: 32, group: 32, scale: 0, bytes, bits, zero } as const;
 }
 
-/** By their numbers in the file. */
-export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
-  [0, plain("F32", 4, "float32")],
-  [1, plain("F16", 2, "float16")],
-  [2, blocks("Q4_0", 32, 18, dequantizeQ4_0)],
-  [3, blocks("Q4_1", 32, 20, dequantizeQ4_1)],
-  [6, blocks("Q5_0", 32, 22)],
-  [7, blocks("Q5_1", 32, 24)],
-  [8, blocks("Q8_0", 32, 34, dequantizeQ8_0)],
-  [9, blocks("Q8_1", 32, 36)],
-  [10, blocks("Q2_K", 256, 84)],
-  [11, blocks("Q3_K", 256, 110)],
-  [12, blocks("Q4_K", 256, 144)],
-  [13, blocks("Q5_K", 256, 176)],
-  [14, blocks("Q6_K", 256, 210)],
-  [15, blocks("Q8_K", 256, 292)],
-  [16, blocks("IQ2_XXS", 256, 66)],
-  [17, blocks("IQ2_XS", 256, 74)],
-  [18, blocks("IQ3_XXS", 256, 98)],
-  [19, blocks("IQ1_S", 256, 50)],
-  [20, blocks("IQ4_NL", 32, 18)],
-  [21, blocks("IQ3_S", 256, 110)],
-  [22, blocks("IQ2_S", 256, 82)],
-  [23, blocks("IQ4_XS", 256, 136)],
-  [24, plain("I8", 1, "int8")],
-  [25, plain("I16", 2, "int16")],
-  [26, plain("I32", 4, "int32")],
-  [27, plain("I64", 8, "int64")],
-  [28, plain("F64", 8, "float64")],
-  [29, blocks("IQ1_M", 256, 56)],
-  [30, plain("BF16", 2, "bfloat16")],
-  [34, blocks("TQ1_0", 256, 54)],
-  [35, blocks("TQ2_0", 256, 66)],
-  [39, blocks("MXFP4", 32, 17)],
-  [40, blocks("NVFP4", 64, 36)],
-  [41, blocks("Q1_0", 128, 18)],
-]);
+function super256<G extends 16 | 32>(bytes: number, group: G, bits: number, zero: number) {
+  return { elements: 256, bytes, group, bits, zero } as const;
+}
+
+function nibble(bytes: Uint8Array, at: number, upper: number): number {
+  return ((bytes[at] as number) >> (4 * upper)) & 15;
+}
+
+/** Q4_K's and Q5_K's 8 scales and 8 minima of 6 bits; the upper two bits of the later ones are with the earlier ones. */
+function sixBits(bytes: Uint8Array, start: number): number[] {
+  return Array.from({ length: 16 }, (_, i) => {
+    const [half, place] = [i >> 3, i & 7];
+    const early = bytes[start + 4 + 4 * half + (place & 3)] as number;
+    return place < 4 ? early & 63 : nibble(bytes, start + 8 + place, half) | ((early >> 6) << 4);
+  });
+}
+
+/** Rows taken apart. */
+export interface Levels {
+  /** One a byte. */
+  readonly levels: Uint8Array;
+  /** One for each group, and so with the minima. */
+  readonly scales: Float32Array;
+  readonly minima?: Float32Array;
+}
+
+/** Takes whole blocks apart; nothing is rounded. */
+export function takeApart(layout: BlockLayout, bytes: Uint8Array): Levels {
+  const blocks = bytes.length / layout.bytes;
+  const groups = layout.elements / layout.group;
+  const levels = new Uint8Array(blocks * layout.elements);
+  for (const plane of layout.planes) addPlane(layout, plane, bytes, levels);
+  const scales = new Float32Array(blocks * groups);
+  const minima = layout.minimum === undefined ? undefined : new Float32Array(blocks * groups);
+  const blockScales = float16Column(bytes, layout.bytes, layout.scale);
+  const blockMinima = float16Column(bytes, layout.bytes, layout.minimum ?? layout.scale);
+  for (let block = 0; block < blocks; block++) {
+    const [scale, minimum] = [blockScales[block] as number, blockMinima[block] as number];
+    const factors = layout.factors?.(bytes, block * layout.bytes);
+    for (let group = 0; group < groups; group++) {
+      const at = block * groups + group;
+      scales[at] = factors ? scale * (factors[group] as number) : scale;
+      if (minima) minima[at] = factors ? -minimum * (factors[groups + group] as number) : minimum;
+    }
+  }
+  return { levels, scales, ...(minima && { minima }) };
+}
+
+function addPlane(layout: BlockLayout, { at, run, bits, shift = 0 }: Plane, bytes: Uint8Array, levels: Uint8Array) {
+  const mask = 2 ** bits - 1;
+  // Whole bytes are signed.
+  const flip = bits === 8 ? 128 : 0;
+  for (let start = at, to = 0; to < levels.length; start += layout.bytes) {
+    const end = to + layout.elements;
+    for (let from = start; to < end; from += run) {
+      for (let low = 0; low < 8; low += bits, to += run) {
+        for (let i = 0; i < run; i++) {
+          const level = (((bytes[from + i] as number) >> low) & mask) ^ flip;
+          levels[to + i] = (levels[to + i] as number) | (level << shift);
+        }
+      }
+    }
+  }
+}
 
 /** The float16 numbers at `offset` (even) of each block. */
-export function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): Float32Array {
+function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): Float32Array {
   const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 1);
   const column = new Uint16Array(bytes.byteLength / blockBytes);
   for (let block = 0; block < column.length; block++)
@@ -70,45 +187,23 @@ export function float16Column(bytes: Uint8Array, blockBytes: number, offset: num
   return float16ToFloat32(column);
 }
 
-/** A block: scale d (float16), then 16 bytes with elements 0-15 in the low and 16-31 in the high halves; (q - 8) d. */
-function dequantizeQ4_0(bytes: Uint8Array): Float32Array {
-  const scales = float16Column(bytes, 18, 0);
-  const out = new Float32Array(scales.length * 32);
-  for (let block = 0, from = 2, to = 0; block < scales.length; block++, from += 18, to += 32) {
-    const scale = scales[block] as number;
-    for (let i = 0; i < 16; i++) {
-      const pair = bytes[from + i] as number;
-      out[to + i] = ((pair & 15) - 8) * scale;
-      out[to + i + 16] = ((pair >> 4) - 8) * scale;
-    }
-  }
-  return out;
-}
+/** Elements that are taken apart at once, so that no second copy of a large matrix is made. */
+const piece = 2 ** 16;
 
-/** A block: scale d and minimum m (float16), then 16 bytes as in Q4_0; q d + m. */
-function dequantizeQ4_1(bytes: Uint8Array): Float32Array {
-  const scales = float16Column(bytes, 20, 0);
-  const minima = float16Column(bytes, 20, 2);
-  const out = new Float32Array(scales.length * 32);
-  for (let block = 0, from = 4, to = 0; block < scales.length; block++, from += 20, to += 32) {
-    const scale = scales[block] as number;
-    const minimum = minima[block] as number;
-    for (let i = 0; i < 16; i++) {
-      const pair = bytes[from + i] as number;
-      out[to + i] = (pair & 15) * scale + minimum;
-      out[to + i + 16] = (pair >> 4) * scale + minimum;
+/** The values of whole blocks, to the last bit what ggml makes of them. */
+export function blocksToFloat32(layout: BlockLayout, bytes: Uint8Array): Float32Array {
+  const out = new Float32Array((bytes.length / layout.bytes) * layout.elements);
+  const pieceBytes = (piece / layout.elements) * layout.bytes;
+  for (let from = 0, to = 0; to < out.length; from += pieceBytes) {
+    const { levels, scales, minima } = takeApart(layout, bytes.subarray(from, from + pieceBytes));
+    for (let i = 0, group = 0; i < levels.length; group++) {
+      const scale = scales[group] as number;
+      // Adding -0 changes nothing, not even the sign of a zero.
+      const minimum = minima ? (minima[group] as number) : -0;
+      for (const end = i + layout.group; i < end; i++, to++) {
+        out[to] = ((levels[i] as number) - layout.zero) * scale + minimum;
+      }
     }
-  }
-  return out;
-}
-
-/** A block: scale d (float16), then 32 signed bytes; q d. */
-function dequantizeQ8_0(bytes: Uint8Array): Float32Array {
-  const scales = float16Column(bytes, 34, 0);
-  const out = new Float32Array(scales.length * 32);
-  for (let block = 0, from = 2, to = 0; block < scales.length; block++, from += 34, to += 32) {
-    const scale = scales[block] as number;
-    for (let i = 0; i < 32; i++) out[to + i] = (((bytes[from + i] as number) << 24) >> 24) * scale;
   }
   return out;
 }

@@ -5,7 +5,7 @@
  */
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
-import { ggmlTypes } from "./ggml-blocks.ts";
+import { ggmlTypes } from "./ggml-types.ts";
 import { quote } from "./quote.ts";
 import { parseGrowing, type Window } from "./window.ts";
 

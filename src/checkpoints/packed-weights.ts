@@ -4,7 +4,7 @@
  */
 import type { WeightSource } from "../nn/weights.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
-import type { BlockFormat, Blocks } from "../tensor/blocks.ts";
+import { type BlockFormat, type Blocks, sameFormat } from "../tensor/blocks.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 
 /** How the elements of a tensor are packed. Blocks are 32 elements of a row, in 4 or 8 bits. */
@@ -27,9 +27,9 @@ const blockSize = 32;
 export const alignment = 16;
 
 const formats: ReadonlyMap<Packing, BlockFormat> = new Map([
-  ["blocks4", { bits: 4, minima: false }],
-  ["blocks4-minima", { bits: 4, minima: true }],
-  ["blocks8", { bits: 8, minima: false }],
+  ["blocks4", { bits: 4, minima: false, blockSize }],
+  ["blocks4-minima", { bits: 4, minima: true, blockSize }],
+  ["blocks8", { bits: 8, minima: false, blockSize }],
 ]);
 
 /** Bytes that a tensor takes: of blocks first all elements, then all scales, then all minima, the latter in float16. */
@@ -48,9 +48,7 @@ export async function packTensor(
 ): Promise<{ readonly packing: Packing; readonly bytes: Uint8Array }> {
   const shape = source.tensors.get(name)?.shape ?? [];
   const stored = source.blocks?.(name);
-  const format = [...formats].find(
-    ([, { bits, minima }]) => bits === stored?.format.bits && minima === stored.format.minima,
-  );
+  const format = [...formats].find(([, own]) => stored && sameFormat(own, stored.format));
   if (stored && format) return { packing: format[0], bytes: packBlocks(await stored.load()) };
   const values = await source.readFloat32(name);
   if (rounding === "blocks" && shape.length === 2 && Number(shape[1]) % blockSize === 0) {

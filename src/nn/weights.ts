@@ -1,6 +1,6 @@
 /** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
-import { type BlockSource, matmulBlocks, stackBlocks } from "../tensor/blocks.ts";
+import { type BlockSource, matmulBlocks, sameFormat, stackBlocks } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { type ActivationBits, matmulInt8 } from "../tensor/int8.ts";
@@ -14,7 +14,7 @@ export interface WeightSource {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
   readFloat32(name: string): Promise<Float32Array>;
-  /** A matrix in stored blocks that 4-bit products use as they are; undefined if it is not stored so. */
+  /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
   blocks?(name: string): BlockSource | undefined;
 }
 
@@ -24,7 +24,7 @@ type Int8Choice = (name: string) => ActivationBits | undefined;
 export interface WeightOptions {
   /** Which weights are inputs of the graph, to be trained; none by default. */
   readonly trainable?: (name: string) => boolean;
-  /** Which matrices are used in 4 bits: in the blocks that the file stores, or rounded to such; none by default. */
+  /** Which matrices are used in the blocks that the file stores, or rounded to 4 bits; none by default. */
   readonly int4?: (name: string) => boolean;
   /** Elements of a row that share a scale in 4 bits. If given, what the file stores in smaller blocks is rounded anew. */
   readonly blockSize?: number;
@@ -141,9 +141,8 @@ export class Weights {
     stored: readonly BlockSource[],
   ): Value {
     const [first] = stored;
-    const alike = ({ format }: BlockSource) =>
-      format.bits === first?.format.bits && format.minima === first.format.minima;
-    if (!first || stored.length !== matrices.length || !stored.every(alike)) {
+    const alike = first && stored.every(({ format }) => sameFormat(format, first.format));
+    if (!alike || stored.length !== matrices.length) {
       return concat(
         matrices.map((matrix) => this.product(x, [matrix])),
         -1,

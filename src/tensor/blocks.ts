@@ -1,20 +1,19 @@
 /**
- * Products with matrices in the blocks that a file stores: 32 elements of a row in 4 or 8 bits with a scale, perhaps a
+ * Products with matrices in the blocks that a file stores: 16 or 32 elements of a row in 4 or 8 bits with a scale, perhaps a
  * minimum. They are used as they are; nothing is rounded a second time.
  */
 import { type NdArray, ndarray } from "./array.ts";
 import type { Value } from "./graph.ts";
 import { concat } from "./layout.ts";
 import { matmul } from "./matrix.ts";
-import { dequantizeInt4, type Int4Matrix, matmulNBits, quantizeInt4 } from "./quantized.ts";
-
-/** Elements of a block. */
-const blockSize = 32;
+import { type Int4Matrix, matmulNBits } from "./quantized.ts";
 
 export interface BlockFormat {
   readonly bits: 4 | 8;
   /** With minima an element is q * scale + minimum, without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
   readonly minima: boolean;
+  /** Elements of a block. */
+  readonly blockSize: 16 | 32;
 }
 
 /** Blocks of a matrix, row after row. */
@@ -33,25 +32,41 @@ export interface BlockSource {
   load(): Promise<Blocks>;
 }
 
+/** Whether matrices of these formats can be one product. */
+export function sameFormat(a: BlockFormat, b: BlockFormat): boolean {
+  return a.bits === b.bits && a.minima === b.minima && a.blockSize === b.blockSize;
+}
+
 /** x [..., columns] times the transposed matrix [rows, columns] -> [..., rows], in 8-bit arithmetic. */
 export function matmulBlocks(
   x: Value,
   name: string,
   size: { readonly rows: number; readonly columns: number },
-  source: BlockSource,
+  { format, load: loadBlocks }: BlockSource,
 ): Value {
-  const { bits, minima } = source.format;
+  const { bits, minima, blockSize } = format;
+  const { rows, columns } = size;
+  if (columns % blockSize !== 0) {
+    throw new Error(`${x.graph.where()}"${name}": rows of ${columns} elements are no whole blocks of ${blockSize}`);
+  }
   if (!minima) {
     const load = async () => {
-      const { quants, scales } = await source.load();
+      const { quants, scales } = await loadBlocks();
       return { nibbles: bytes(quants), scales: floats(scales) };
     };
     return matmulNBits(x, { ...size, name, bits, blockSize, load });
   }
-  if (bits !== 4) throw new Error(`${x.graph.where()}"${name}": blocks with minima are read in 4 bits only`);
-  const columns = size.columns + 2 * sumColumns(size.columns);
-  const load = async () => foldMinima(await source.load(), size.rows, size.columns);
-  return matmulNBits(withBlockSums(x), { name, rows: size.rows, columns, bits, blockSize, hasZeroPoints: true, load });
+  const sets = bits === 4 ? 2 : 1;
+  const load = async () => foldMinima(await loadBlocks(), rows, columns, format);
+  return matmulNBits(withBlockSums(x, blockSize, sets), {
+    name,
+    rows,
+    columns: columns + sets * sumColumns(columns, blockSize),
+    bits,
+    blockSize,
+    hasZeroPoints: true,
+    load,
+  });
 }
 
 /** The rows of several matrices of one format and width, one after the other. */
@@ -71,85 +86,99 @@ function total(arrays: readonly { readonly length: number }[]): number {
 }
 
 /** Columns that hold the sums of a row's blocks: whole blocks themselves. */
-function sumColumns(columns: number): number {
+function sumColumns(columns: number, blockSize: number): number {
   return Math.ceil(columns / blockSize / blockSize) * blockSize;
 }
 
-/** x [..., columns] with the sums of its blocks behind it, twice. */
-function withBlockSums(x: Value): Value {
+/** x [..., columns] with the sums of its blocks behind it, once or twice. */
+function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
   const columns = x.size(-1);
-  const sums = sumColumns(columns);
+  const sums = sumColumns(columns, blockSize);
   const ones = new Float32Array(columns * sums);
   for (let i = 0; i < columns; i++) ones[i * sums + Math.floor(i / blockSize)] = 1;
   const each = matmul(
     x,
-    x.graph.shared(`blockSums.${columns}`, () => ndarray("float32", [columns, sums], ones)),
+    x.graph.shared(`blockSums.${columns}.${blockSize}`, () => ndarray("float32", [columns, sums], ones)),
   );
-  return concat([x, each, each], -1);
+  return concat([x, ...Array<Value>(sets).fill(each)], -1);
 }
 
 /**
  * The engine's zero points are whole numbers. With the nearest, z, an element is (q - z) scale + rest, and the rest of a
- * block, below half a scale, meets the sum of its block: it is a column more. Those columns are blocks of 4 bits too; a
- * second set holds what the first one rounds away.
+ * block, below half a scale, meets the sum of its block: it is a column more. Those columns are blocks of as many bits; of
+ * 4 bits there is a second set, which holds what the first one rounds away.
  */
-function foldMinima({ quants, scales, minima }: Blocks, rows: number, columns: number): Int4Matrix {
+function foldMinima(
+  { quants, scales, minima }: Blocks,
+  rows: number,
+  columns: number,
+  { bits, blockSize }: BlockFormat,
+): Int4Matrix {
   if (!minima) throw new Error("These blocks should have minima");
   const blocks = columns / blockSize;
-  const sums = sumColumns(columns);
+  const sums = sumColumns(columns, blockSize);
   const zeros = new Uint8Array(rows * blocks);
   const rest = new Float32Array(rows * sums);
   for (let row = 0; row < rows; row++) {
     for (let block = 0; block < blocks; block++) {
       const i = row * blocks + block;
       const [scale, minimum] = [scales[i] as number, minima[i] as number];
-      const zero = scale === 0 ? 0 : Math.max(0, Math.min(15, Math.round(-minimum / scale)));
+      const zero = scale === 0 ? 0 : Math.max(0, Math.min(2 ** bits - 1, Math.round(-minimum / scale)));
       zeros[i] = zero;
       rest[row * sums + block] = minimum + zero * scale;
     }
   }
-  const coarse = quantizeInt4(rest, rows, sums, blockSize);
-  const rounded = dequantizeInt4(coarse);
-  const fine = quantizeInt4(
-    rest.map((value, i) => value - (rounded[i] as number)),
-    rows,
-    sums,
-    blockSize,
-  );
-  const all = blocks + (2 * sums) / blockSize;
+  const sets = [roundToBlocks(rest, bits, blockSize)];
+  if (bits === 4) sets.push(roundToBlocks(rest, bits, blockSize));
+  const all = blocks + (sets.length * sums) / blockSize;
   const ofBlocks = (length: number) => new Uint8Array(rows * all * length);
-  const parts = [quants, coarse.nibbles.data, fine.nibbles.data];
-  const scaleParts = [scales, coarse.scales.data, fine.scales.data];
-  const zeroParts = [zeros, unpackZeros(coarse), unpackZeros(fine)];
+  const parts = [quants, ...sets.map(({ levels }) => packRows(levels, levels.length, bits))];
+  const zeroParts = [zeros, ...sets.map((set) => set.zeros)];
   return {
     rows,
-    columns: columns + 2 * sums,
+    columns: columns + sets.length * sums,
     blockSize,
-    nibbles: bytes(join(ofBlocks(blockSize / 2), rows, parts)),
-    scales: floats(join(new Float32Array(rows * all), rows, scaleParts)),
-    zeroPoints: bytes(packRows(join(ofBlocks(1), rows, zeroParts), rows, all)),
+    nibbles: bytes(join(ofBlocks((blockSize * bits) / 8), rows, parts)),
+    scales: floats(join(new Float32Array(rows * all), rows, [scales, ...sets.map((set) => set.scales)])),
+    zeroPoints: bytes(packRows(join(ofBlocks(1), rows, zeroParts), all, bits)),
   };
 }
 
-/** The zero points of a 4-bit matrix, one a byte. */
-function unpackZeros({ rows, columns, zeroPoints }: Int4Matrix): Uint8Array {
-  const blocks = columns / blockSize;
-  const rowBytes = Math.ceil(blocks / 2);
-  return Uint8Array.from({ length: rows * blocks }, (_, i) => {
-    const block = i % blocks;
-    const pair = zeroPoints.data[Math.floor(i / blocks) * rowBytes + (block >> 1)] as number;
-    return (pair >> (4 * (block & 1))) & 15;
-  });
+/** Rounds blocks, each to steps of its own range, which always holds zero. What is rounded away stays in `values`. */
+function roundToBlocks(values: Float32Array, bits: 4 | 8, blockSize: number) {
+  const top = 2 ** bits - 1;
+  const levels = new Uint8Array(values.length);
+  const scales = new Float32Array(values.length / blockSize);
+  const zeros = new Uint8Array(scales.length);
+  for (let block = 0; block < scales.length; block++) {
+    const [from, to] = [block * blockSize, (block + 1) * blockSize];
+    const own = values.subarray(from, to);
+    const [low, high] = [Math.min(0, ...own), Math.max(0, ...own)];
+    scales[block] = (high - low) / top || 1;
+    const scale = scales[block] as number;
+    const zero = Math.round(-low / scale);
+    zeros[block] = zero;
+    for (let i = from; i < to; i++) {
+      const level = Math.max(0, Math.min(top, Math.round((values[i] as number) / scale) + zero));
+      levels[i] = level;
+      values[i] = (values[i] as number) - (level - zero) * scale;
+    }
+  }
+  return { levels, scales, zeros };
 }
 
-/** Two a byte, rows padded to whole bytes. */
-function packRows(values: Uint8Array, rows: number, width: number): Uint8Array {
+/** Numbers of 4 bits two a byte, rows padded to whole bytes; of 8 bits as they are. */
+function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
+  if (bits === 8) return values;
+  const rows = values.length / width;
   const rowBytes = Math.ceil(width / 2);
   const packed = new Uint8Array(rows * rowBytes);
-  values.forEach((value, i) => {
-    const at = Math.floor(i / width) * rowBytes + ((i % width) >> 1);
-    packed[at] = (packed[at] as number) | (value << (4 * ((i % width) & 1)));
-  });
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < width; i++) {
+      const at = row * rowBytes + (i >> 1);
+      packed[at] = (packed[at] as number) | ((values[row * width + i] as number) << (4 * (i & 1)));
+    }
+  }
   return packed;
 }
 

@@ -13,6 +13,7 @@ const files = [
   fixture("views-legacy.pth"),
   fixture("views-protocol4.pth"),
   fixture("blocks.gguf"),
+  fixture("quantised.gguf"),
   golden("mha/minigpt4.pth"),
   golden("mha/minigpt4-legacy.pth"),
 ].map((path) => ({ name: basename(path), bytes: readFileSync(path) }));

@@ -19,27 +19,30 @@ test("metadata are plain values and arrays", async () => {
   await checkpoint.close();
 });
 
-test.each(["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"])(
-  "%s has the values that the gguf package makes of it",
-  async (type) => {
-    const checkpoint = await openGguf(fixture("blocks.gguf"));
-    const expected = await openSafetensors(fixture("blocks.safetensors"));
-    expect(checkpoint.tensors.get(type)).toMatchObject({ storedType: type, shape: [3, 64] });
-    expect(await checkpoint.readFloat32(type)).toEqual(await expected.readFloat32(type));
-    await Promise.all([checkpoint.close(), expected.close()]);
-  },
-);
+test.each([
+  ...["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"].map((type) => ["blocks", type, [3, 64]] as const),
+  ...["Q5_0", "Q5_1"].map((type) => ["quantised", type, [3, 64]] as const),
+  ...["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"].map((type) => ["quantised", type, [2, 256]] as const),
+])("%s: %s has the values that the gguf package makes of it", async (file, type, shape) => {
+  const checkpoint = await openGguf(fixture(`${file}.gguf`));
+  const expected = await openSafetensors(fixture(`${file}.safetensors`));
+  expect(checkpoint.tensors.get(type)).toMatchObject({ storedType: type, shape });
+  expect(await checkpoint.readFloat32(type)).toEqual(await expected.readFloat32(type));
+  await Promise.all([checkpoint.close(), expected.close()]);
+});
 
 test("other quantised types are listed, and refused when read", async () => {
-  const checkpoint = await openGguf(fixture("blocks.gguf"));
-  expect(checkpoint.tensors.get("Q6_K")).toEqual({
-    name: "Q6_K",
-    storedType: "Q6_K",
-    shape: [2, 256],
-    byteLength: 420,
+  const checkpoint = await openGguf(fixture("quantised.gguf"));
+  expect(checkpoint.tensors.get("IQ4_XS")).toEqual({
+    name: "IQ4_XS",
+    storedType: "IQ4_XS",
+    shape: [1, 256],
+    byteLength: 136,
   });
-  expect((await checkpoint.readBytes("Q6_K")).length).toBe(420);
-  await expect(checkpoint.readFloat32("Q6_K")).rejects.toThrow(/blocks\.gguf, tensor "Q6_K".*Q6_K.*use one of F32/);
+  expect((await checkpoint.readBytes("IQ4_XS")).length).toBe(136);
+  await expect(checkpoint.readFloat32("IQ4_XS")).rejects.toThrow(
+    /quantised\.gguf, tensor "IQ4_XS".*IQ4_XS.*use one of F32.*Q6_K/,
+  );
   await checkpoint.close();
 });
 
@@ -91,6 +94,8 @@ test.each<[string, (string | Uint8Array)[], string]>([
   ["a tensor offset of 2^60", [...header(1, 0), ...tensor([8], 0, 2 ** 60), pad], "truncated"],
   ["an overflowing shape", [...header(1, 0), ...tensor([2n ** 40n, 2n ** 40n], 0, 0), pad], "too many"],
   ["a row of half a block", [...header(1, 0), ...tensor([16, 2], 2, 0), pad], "no whole Q4_0 blocks"],
+  ["a row of half a K block", [...header(1, 0), ...tensor([128, 2], 12, 0), pad], "no whole Q4_K blocks"],
+  ["K blocks cut short", [...header(1, 0), ...tensor([256, 20], 14, 0), pad], 'tensor "w" (Q6_K [20, 256]) ends'],
   ["an unaligned tensor", [...header(1, 0), ...tensor([8], 0, 4), pad], "aligned"],
 ])("refused with a reason: %s", async (_, parts, reason) => {
   const path = writeParts(join(folder, "crafted.gguf"), parts);

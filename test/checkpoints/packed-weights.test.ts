@@ -66,11 +66,14 @@ test("blocks of a file stay as they are", async () => {
   const scales = inHalf(Float32Array.of(0.25, -0.001));
   const stored = {
     ...source([2, 32], new Float32Array(64)),
-    blocks: () => ({ format: { bits: 8, minima: false } as const, load: async () => ({ quants, scales }) }),
+    blocks: () => ({
+      format: { bits: 8, minima: false, blockSize: 32 } as const,
+      load: async () => ({ quants, scales }),
+    }),
   };
   const { packing, packed } = await throughPacking(stored, "none");
   expect(packing).toBe("blocks8");
-  expect(packed.blocks?.("w")?.format).toEqual({ bits: 8, minima: false });
+  expect(packed.blocks?.("w")?.format).toEqual({ bits: 8, minima: false, blockSize: 32 });
   expect(await packed.blocks?.("w")?.load()).toEqual({ quants, scales });
   const expected = Float32Array.from(quants, (q, i) => (q - 128) * (scales[i < 32 ? 0 : 1] as number));
   expect(await packed.readFloat32("w")).toEqual(expected);
