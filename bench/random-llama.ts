@@ -1,8 +1,10 @@
-/** A LLaMA with random 4-bit weights as a GGUF file: speed does not depend on what weights say. */
-import { randomFillSync } from "node:crypto";
+/** A LLaMA with random quantised weights as a GGUF file: speed does not depend on what weights say. */
 import { type FileHandle, open } from "node:fs/promises";
+import { type BlockLayout, blockLayouts, blocksToFloat32 } from "../src/checkpoints/ggml-blocks.ts";
+import { ggmlTypes } from "../src/checkpoints/ggml-types.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";
 import { float32ToFloat16 } from "../src/tensor/float16.ts";
+import { Random } from "../src/tensor/random.ts";
 
 /** TinyLlama-1.1B (Zhang et al., arXiv 2401.02385). */
 export const tinyLlama: LlamaConfig = {
@@ -19,30 +21,51 @@ export const tinyLlama: LlamaConfig = {
   tieWordEmbeddings: false,
 };
 
+export type BlockType = keyof typeof blockLayouts;
+
 const alignment = 32;
-const types = { f32: 0, q4_0: 2 } as const;
-const blockElements = 32;
-const blockBytes = 18;
 
 interface Tensor {
   readonly name: string;
   /** Outermost axis first. */
   readonly shape: readonly number[];
+  /** Undefined for float32. */
+  readonly layout: BlockLayout | undefined;
+  /** The type's number. */
+  readonly type: number;
+  readonly bytes: number;
 }
 
-/** Writes the file: norms of ones in float32, everything else in Q4_0 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). */
-export async function writeRandomLlama(path: string, config: LlamaConfig): Promise<void> {
-  const tensors = tensorsOf(config);
+/**
+ * Writes the file: norms of ones in float32, matrices in blocks (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+ * @param typeOf of a matrix, by its name; Q4_0 by default
+ */
+export async function writeRandomLlama(
+  path: string,
+  config: LlamaConfig,
+  typeOf: (name: string) => BlockType = () => "Q4_0",
+): Promise<void> {
+  const tensors = shapesOf(config).map(({ name, shape }) => describe(name, shape, typeOf));
+  const random = new Random(0);
   const file = await open(path, "w");
   try {
     await file.write(header(config, tensors));
-    for (const tensor of tensors) await writeTensor(file, tensor);
+    for (const tensor of tensors) await writeTensor(file, tensor, random);
   } finally {
     await file.close();
   }
 }
 
-function tensorsOf(config: LlamaConfig): Tensor[] {
+function describe(name: string, shape: readonly number[], typeOf: (name: string) => BlockType): Tensor {
+  const elements = shape.reduce((product, dim) => product * dim, 1);
+  if (shape.length < 2) return { name, shape, layout: undefined, type: 0, bytes: 4 * elements };
+  const type = typeOf(name);
+  const layout: BlockLayout = blockLayouts[type];
+  const number = [...ggmlTypes].find(([, known]) => known.name === type)?.[0] ?? Number.NaN;
+  return { name, shape, layout, type: number, bytes: (elements / layout.elements) * layout.bytes };
+}
+
+function shapesOf(config: LlamaConfig): Pick<Tensor, "name" | "shape">[] {
   const { hiddenSize: hidden, intermediateSize: mlp, vocabSize, headDim } = config;
   const [queries, keys] = [config.numAttentionHeads * headDim, config.numKeyValueHeads * headDim];
   const layer = (i: number) =>
@@ -65,24 +88,39 @@ function tensorsOf(config: LlamaConfig): Tensor[] {
   ];
 }
 
-const isMatrix = ({ shape }: Tensor) => shape.length === 2;
-const elements = ({ shape }: Tensor) => shape.reduce((product, dim) => product * dim, 1);
-const byteLength = (tensor: Tensor) =>
-  isMatrix(tensor) ? (elements(tensor) / blockElements) * blockBytes : elements(tensor) * 4;
 const padded = (length: number) => Math.ceil(length / alignment) * alignment;
 
-async function writeTensor(file: FileHandle, tensor: Tensor): Promise<void> {
-  const bytes = Buffer.alloc(padded(byteLength(tensor)));
-  if (isMatrix(tensor)) {
-    randomFillSync(bytes);
-    // Nibbles less 8 have a variance of about 21: this scale keeps activations near their size.
-    const columns = tensor.shape[1] as number;
-    const [scale = 0] = float32ToFloat16(Float32Array.of(1 / Math.sqrt(21 * columns)));
-    for (let at = 0; at + blockBytes <= byteLength(tensor); at += blockBytes) bytes.writeUInt16LE(scale, at);
+async function writeTensor(file: FileHandle, { shape, layout, bytes }: Tensor, random: Random): Promise<void> {
+  const data = Buffer.alloc(padded(bytes));
+  if (layout) {
+    const words = new Uint32Array(data.buffer, data.byteOffset, data.length / 4);
+    for (let i = 0; i < words.length; i++) words[i] = random.uint32();
+    // This size of weights keeps activations near theirs.
+    setScales(layout, data.subarray(0, bytes), 1 / Math.sqrt(shape[1] as number));
   } else {
-    for (let at = 0; at < byteLength(tensor); at += 4) bytes.writeFloatLE(1, at);
+    for (let at = 0; at < bytes; at += 4) data.writeFloatLE(1, at);
   }
-  await file.write(bytes);
+  await file.write(data);
+}
+
+/** Gives random blocks the scales, and minima, with which their elements have a mean of about 0 and a deviation of `size`. */
+function setScales(layout: BlockLayout, blocks: Buffer, size: number): void {
+  const write = (to: Buffer, scale: number, minimum: number) => {
+    const [scaleBits = 0, minimumBits = 0] = float32ToFloat16(Float32Array.of(scale, minimum));
+    for (let at = 0; at < to.length; at += layout.bytes) {
+      to.writeUInt16LE(scaleBits, at + layout.scale);
+      if (layout.minimum !== undefined) to.writeUInt16LE(minimumBits, at + layout.minimum);
+    }
+  };
+  const sample = Buffer.from(blocks.subarray(0, 64 * layout.bytes));
+  const values = (scale: number, minimum: number) => {
+    write(sample, scale, minimum);
+    return blocksToFloat32(layout, sample);
+  };
+  const mean = (list: Float32Array) => list.reduce((sum, value) => sum + value, 0) / list.length;
+  const minimum = layout.minimum === undefined ? 0 : -mean(values(1, 0)) / mean(values(0, 1));
+  const deviation = Math.sqrt(mean(values(1, minimum).map((value) => value * value)));
+  write(blocks, size / deviation, (minimum * size) / deviation);
 }
 
 function header(config: LlamaConfig, tensors: readonly Tensor[]): Buffer {
@@ -114,10 +152,10 @@ function header(config: LlamaConfig, tensors: readonly Tensor[]): Buffer {
       uint32(tensor.shape.length).bytes,
       // The file lists the innermost axis first.
       ...tensor.shape.toReversed().map(uint64),
-      uint32(isMatrix(tensor) ? types.q4_0 : types.f32).bytes,
+      uint32(tensor.type).bytes,
       uint64(offset),
     ]);
-    offset += padded(byteLength(tensor));
+    offset += padded(tensor.bytes);
     return info;
   });
   const start = [Buffer.from("GGUF"), uint32(3).bytes, uint64(tensors.length), uint64(metadata.length)];

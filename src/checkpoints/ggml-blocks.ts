@@ -36,7 +36,7 @@ export interface BlockLayout {
    * Whole numbers that scale and minimum are multiplied with, one of each for every group: first all of the scales, then all
    * of the minima, which are then subtracted. Without them a block is one group.
    */
-  readonly factors?: (bytes: Uint8Array, start: number) => ArrayLike<number>;
+  readonly factors?: (bytes: Uint8Array, start: number, into: Int8Array) => void;
 }
 
 const pairs = { run: 16, bits: 4 } as const;
@@ -67,7 +67,9 @@ export const blockLayouts = {
     ...super256(84, 16, 2, 0),
     ...{ scale: 80, minimum: 82 },
     planes: [{ at: 16, run: 32, bits: 2 }],
-    factors: (bytes, start) => Array.from({ length: 32 }, (_, i) => nibble(bytes, start + (i & 15), i >> 4)),
+    factors: (bytes, start, into) => {
+      for (let i = 0; i < 32; i++) into[i] = nibble(bytes, start + (i & 15), i >> 4);
+    },
   },
   Q3_K: {
     ...super256(110, 16, 3, 4),
@@ -77,11 +79,12 @@ export const blockLayouts = {
       { at: 0, run: 32, bits: 1, shift: 2 },
     ],
     // Four bits of each, then the upper two.
-    factors: (bytes, start) =>
-      Array.from({ length: 16 }, (_, i) => {
+    factors: (bytes, start, into) => {
+      for (let i = 0; i < 16; i++) {
         const upper = ((bytes[start + 104 + (i & 3)] as number) >> (2 * (i >> 2))) & 3;
-        return (nibble(bytes, start + 96 + (i & 7), i >> 3) | (upper << 4)) - 32;
-      }),
+        into[i] = (nibble(bytes, start + 96 + (i & 7), i >> 3) | (upper << 4)) - 32;
+      }
+    },
   },
   Q4_K: {
     ...super256(144, 32, 4, 0),
@@ -105,7 +108,7 @@ export const blockLayouts = {
       { at: 0, run: 64, bits: 4 },
       { at: 128, run: 32, bits: 2, shift: 4 },
     ],
-    factors: (bytes, start) => new Int8Array(bytes.buffer, bytes.byteOffset + start + 192, 16),
+    factors: (bytes, start, into) => into.set(bytes.subarray(start + 192, start + 208)),
   },
 } satisfies Record<string, BlockLayout>;
 
@@ -122,12 +125,12 @@ function nibble(bytes: Uint8Array, at: number, upper: number): number {
 }
 
 /** Q4_K's and Q5_K's 8 scales and 8 minima of 6 bits; the upper two bits of the later ones are with the earlier ones. */
-function sixBits(bytes: Uint8Array, start: number): number[] {
-  return Array.from({ length: 16 }, (_, i) => {
+function sixBits(bytes: Uint8Array, start: number, into: Int8Array): void {
+  for (let i = 0; i < 16; i++) {
     const [half, place] = [i >> 3, i & 7];
     const early = bytes[start + 4 + 4 * half + (place & 3)] as number;
-    return place < 4 ? early & 63 : nibble(bytes, start + 8 + place, half) | ((early >> 6) << 4);
-  });
+    into[i] = place < 4 ? early & 63 : nibble(bytes, start + 8 + place, half) | ((early >> 6) << 4);
+  }
 }
 
 /** Rows taken apart. */
@@ -144,36 +147,54 @@ export function takeApart(layout: BlockLayout, bytes: Uint8Array): Levels {
   const blocks = bytes.length / layout.bytes;
   const groups = layout.elements / layout.group;
   const levels = new Uint8Array(blocks * layout.elements);
-  for (const plane of layout.planes) addPlane(layout, plane, bytes, levels);
+  for (const plane of layout.planes) (plane.run === 1 ? addBits : addPlane)(layout, plane, bytes, levels);
   const scales = new Float32Array(blocks * groups);
   const minima = layout.minimum === undefined ? undefined : new Float32Array(blocks * groups);
   const blockScales = float16Column(bytes, layout.bytes, layout.scale);
   const blockMinima = float16Column(bytes, layout.bytes, layout.minimum ?? layout.scale);
+  const factors = new Int8Array(2 * groups).fill(1, 0, groups).fill(-1, groups);
   for (let block = 0; block < blocks; block++) {
-    const [scale, minimum] = [blockScales[block] as number, blockMinima[block] as number];
-    const factors = layout.factors?.(bytes, block * layout.bytes);
-    for (let group = 0; group < groups; group++) {
-      const at = block * groups + group;
-      scales[at] = factors ? scale * (factors[group] as number) : scale;
-      if (minima) minima[at] = factors ? -minimum * (factors[groups + group] as number) : minimum;
+    layout.factors?.(bytes, block * layout.bytes, factors);
+    for (let group = 0, at = block * groups; group < groups; group++, at++) {
+      scales[at] = (blockScales[block] as number) * (factors[group] as number);
+      if (minima) minima[at] = -(blockMinima[block] as number) * (factors[groups + group] as number);
     }
   }
   return { levels, scales, ...(minima && { minima }) };
 }
 
+/** Four elements at a time. */
 function addPlane(layout: BlockLayout, { at, run, bits, shift = 0 }: Plane, bytes: Uint8Array, levels: Uint8Array) {
-  const mask = 2 ** bits - 1;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const words = new Uint32Array(levels.buffer);
+  const [blockBytes, blockWords, runWords] = [layout.bytes, layout.elements / 4, run / 4];
+  const mask = (2 ** bits - 1) * 0x01010101;
   // Whole bytes are signed.
-  const flip = bits === 8 ? 128 : 0;
-  for (let start = at, to = 0; to < levels.length; start += layout.bytes) {
-    const end = to + layout.elements;
+  const flip = bits === 8 ? 0x80808080 : 0;
+  for (let start = at, to = 0; to < words.length; start += blockBytes) {
+    const end = to + blockWords;
     for (let from = start; to < end; from += run) {
-      for (let low = 0; low < 8; low += bits, to += run) {
-        for (let i = 0; i < run; i++) {
-          const level = (((bytes[from + i] as number) >> low) & mask) ^ flip;
-          levels[to + i] = (levels[to + i] as number) | (level << shift);
+      for (let low = 0; low < 8; low += bits, to += runWords) {
+        for (let i = 0; i < runWords; i++) {
+          const four = ((view.getUint32(from + 4 * i, true) >>> low) & mask) ^ flip;
+          words[to + i] = (words[to + i] as number) | (four << shift);
         }
       }
+    }
+  }
+}
+
+/** Eight elements of one bit, for runs of one byte. */
+function addBits(layout: BlockLayout, { at, shift = 0 }: Plane, bytes: Uint8Array, levels: Uint8Array) {
+  const words = new Uint32Array(levels.buffer);
+  // The product has bit i at bit 8 i.
+  const spread = (four: number) => ((four * 0x00204081) & 0x01010101) << shift;
+  for (let start = at, to = 0; to < words.length; start += layout.bytes) {
+    const end = to + layout.elements / 4;
+    for (let from = start; to < end; from++, to += 2) {
+      const byte = bytes[from] as number;
+      words[to] = (words[to] as number) | spread(byte & 15);
+      words[to + 1] = (words[to + 1] as number) | spread(byte >> 4);
     }
   }
 }

@@ -21,17 +21,21 @@ function unpacker(layout: BlockLayout): Unpacker {
     format: { bits, minima, blockSize: layout.group },
     unpack(bytes) {
       const { levels, ...rest } = takeApart(layout, bytes);
-      if (raise > 0) for (let i = 0; i < levels.length; i++) levels[i] = (levels[i] as number) + raise;
+      const words = new Uint32Array(levels.buffer);
+      if (raise > 0) for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) + raise * 0x01010101;
       return { quants: bits === 4 ? pairNeighbours(levels) : levels, ...rest };
     },
   };
 }
 
-/** Two a byte, the first in the low half. */
+/** Two a byte, the first in the low half; four at a time. */
 function pairNeighbours(levels: Uint8Array): Uint8Array {
-  const out = new Uint8Array(levels.length / 2);
+  const words = new Uint32Array(levels.buffer);
+  const out = new Uint16Array(words.length);
   for (let i = 0; i < out.length; i++) {
-    out[i] = (levels[2 * i] as number) | ((levels[2 * i + 1] as number) << 4);
+    const word = words[i] as number;
+    const pairs = word | (word >>> 4);
+    out[i] = (pairs & 0xff) | ((pairs >>> 8) & 0xff00);
   }
-  return out;
+  return new Uint8Array(out.buffer);
 }

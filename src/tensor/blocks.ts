@@ -4,9 +4,9 @@
  */
 import { type NdArray, ndarray } from "./array.ts";
 import type { Value } from "./graph.ts";
-import { concat } from "./layout.ts";
-import { matmul } from "./matrix.ts";
+import { concat, padZeros, reshape } from "./layout.ts";
 import { type Int4Matrix, matmulNBits } from "./quantized.ts";
+import { reduceSum } from "./reduce.ts";
 
 export interface BlockFormat {
   readonly bits: 4 | 8;
@@ -93,13 +93,9 @@ function sumColumns(columns: number, blockSize: number): number {
 /** x [..., columns] with the sums of its blocks behind it, once or twice. */
 function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
   const columns = x.size(-1);
-  const sums = sumColumns(columns, blockSize);
-  const ones = new Float32Array(columns * sums);
-  for (let i = 0; i < columns; i++) ones[i * sums + Math.floor(i / blockSize)] = 1;
-  const each = matmul(
-    x,
-    x.graph.shared(`blockSums.${columns}.${blockSize}`, () => ndarray("float32", [columns, sums], ones)),
-  );
+  const blocks = columns / blockSize;
+  const sums = reduceSum(reshape(x, [...x.shape.slice(0, -1), blocks, blockSize]), [-1], { keep: false });
+  const each = padZeros(sums, sums.rank - 1, 0, sumColumns(columns, blockSize) - blocks);
   return concat([x, ...Array<Value>(sets).fill(each)], -1);
 }
 

@@ -1,0 +1,75 @@
+import { expect, test } from "vitest";
+import { ndarray } from "../../src/tensor/array.ts";
+import { type BlockFormat, type Blocks, matmulBlocks, stackBlocks } from "../../src/tensor/blocks.ts";
+import { Graph } from "../../src/tensor/graph.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { evaluate } from "../../src/tensor/session.ts";
+
+const [rows, columns] = [24, 96];
+
+function randomBlocks(format: BlockFormat, random: Random): Blocks {
+  const blocks = (rows * columns) / format.blockSize;
+  const scales = Float32Array.from({ length: blocks }, () => 0.1 * (random.uniform() - 0.2));
+  // Some within the range of the levels, some far outside.
+  const minima = scales.map((scale) => scale * (random.uniform() * 40 - 30));
+  return {
+    quants: Uint8Array.from({ length: (rows * columns * format.bits) / 8 }, () => Math.floor(random.uniform() * 256)),
+    scales,
+    ...(format.minima && { minima }),
+  };
+}
+
+function elements({ quants, scales, minima }: Blocks, { bits, blockSize }: BlockFormat): Float64Array {
+  const zero = minima ? 0 : 2 ** (bits - 1);
+  return Float64Array.from({ length: scales.length * blockSize }, (_, i) => {
+    const q = bits === 8 ? (quants[i] as number) : ((quants[i >> 1] as number) >> (4 * (i & 1))) & 15;
+    const block = Math.floor(i / blockSize);
+    return (q - zero) * (scales[block] as number) + (minima?.[block] ?? 0);
+  });
+}
+
+const formats: BlockFormat[] = ([4, 8] as const).flatMap((bits) =>
+  [false, true].flatMap((minima) => ([16, 32] as const).map((blockSize) => ({ bits, minima, blockSize }))),
+);
+
+// The engine has other code for one row than for many.
+const cases = formats.flatMap((format) => [1, 40].map((count) => ({ ...format, count })));
+test.each(cases)(
+  "$count rows, $bits bits, minima $minima, blocks of $blockSize: only activations are rounded",
+  async ({ count, ...format }) => {
+    const random = new Random(format.blockSize + format.bits);
+    const blocks = randomBlocks(format, random);
+    const data = Float32Array.from({ length: count * columns }, () => random.normal());
+    const graph = new Graph();
+    const input = graph.input("x", "float32", ["n", columns]);
+    const y = matmulBlocks(input, "w", { rows, columns }, { format, load: async () => blocks });
+    const feeds = { x: ndarray("float32", [count, columns], data) };
+    const found = (await evaluate(graph, { y }, feeds)).y.data as Float32Array;
+    const matrix = elements(blocks, format);
+    let [difference, size] = [0, 0];
+    for (let i = 0; i < found.length; i++) {
+      const [at, row] = [Math.floor(i / rows) * columns, (i % rows) * columns];
+      let sum = 0;
+      for (let k = 0; k < columns; k++) sum += (data[at + k] as number) * (matrix[row + k] as number);
+      difference += (sum - (found[i] as number)) ** 2;
+      size += sum ** 2;
+    }
+    expect(Math.sqrt(difference / size)).toBeLessThan(0.01);
+  },
+);
+
+test("rows of several matrices are stacked", () => {
+  const format: BlockFormat = { bits: 4, minima: true, blockSize: 16 };
+  const parts = [1, 2].map((seed) => randomBlocks(format, new Random(seed)));
+  const expected = parts.flatMap((part) => [...elements(part, format)]);
+  expect([...elements(stackBlocks(parts), format)]).toEqual(expected);
+});
+
+test("rows that are no whole blocks are named", () => {
+  const graph = new Graph();
+  const source = { format: { bits: 4, minima: false, blockSize: 32 }, load: () => Promise.reject() } as const;
+  const x = graph.input("x", "float32", [2, 48]);
+  expect(() => graph.scope("mlp", () => matmulBlocks(x, "up", { rows: 8, columns: 48 }, source))).toThrow(
+    'in mlp: "up": rows of 48 elements are no whole blocks of 32',
+  );
+});
