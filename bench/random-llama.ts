@@ -1,6 +1,6 @@
 /** A LLaMA with random quantised weights as a GGUF file: speed does not depend on what weights say. */
 import { type FileHandle, open } from "node:fs/promises";
-import { type BlockLayout, blockLayouts, blocksToFloat32 } from "../src/checkpoints/ggml-blocks.ts";
+import { type BlockLayout, type BlockType, blockLayouts, blocksToFloat32 } from "../src/checkpoints/ggml-blocks.ts";
 import { ggmlTypes } from "../src/checkpoints/ggml-types.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";
 import { float32ToFloat16 } from "../src/tensor/float16.ts";
@@ -20,8 +20,6 @@ export const tinyLlama: LlamaConfig = {
   maxPositionEmbeddings: 2048,
   tieWordEmbeddings: false,
 };
-
-export type BlockType = keyof typeof blockLayouts;
 
 const alignment = 32;
 

@@ -112,6 +112,13 @@ export const blockLayouts = {
   },
 } satisfies Record<string, BlockLayout>;
 
+/** A quantised type whose values can be read. */
+export type BlockType = keyof typeof blockLayouts;
+
+export function isBlockType(name: string): name is BlockType {
+  return Object.hasOwn(blockLayouts, name);
+}
+
 function simple(bytes: number, bits: number, zero: number) {
   return { elements: 32, group: 32, scale: 0, bytes, bits, zero } as const;
 }

@@ -1,31 +1,26 @@
 /** Quantised tensors of GGUF files in the blocks that products take (`tensor/blocks.ts`), value for value. */
-import type { BlockFormat, Blocks } from "../tensor/blocks.ts";
-import { type BlockLayout, blockLayouts, takeApart } from "./ggml-blocks.ts";
+import type { BlockFormat, BlockSource, Blocks } from "../tensor/blocks.ts";
+import { type BlockLayout, type BlockType, blockLayouts, takeApart } from "./ggml-blocks.ts";
 
-interface Unpacker {
-  readonly format: BlockFormat;
-  unpack(bytes: Uint8Array): Blocks;
+/** Blocks for products of what is stored in a type. @param read the stored bytes */
+export function blockSource(type: BlockType, read: () => Promise<Uint8Array>): BlockSource {
+  const layout = blockLayouts[type];
+  const format = formatOf(layout);
+  return { format, load: async () => toBlocks(layout, format, await read()), stored: { type, read } };
 }
 
-/** By the name of the stored type. Groups become blocks; levels of more than 4 bits take 8. */
-export const productBlocks: ReadonlyMap<string, Unpacker> = new Map(
-  Object.entries(blockLayouts).map(([name, layout]) => [name, unpacker(layout)]),
-);
+/** Groups become blocks; levels of more than 4 bits take 8. */
+function formatOf({ bits, minimum, group }: BlockLayout): BlockFormat {
+  return { bits: bits > 4 ? 8 : 4, minima: minimum !== undefined, blockSize: group };
+}
 
-function unpacker(layout: BlockLayout): Unpacker {
-  const bits = layout.bits > 4 ? 8 : 4;
-  const minima = layout.minimum !== undefined;
+function toBlocks(layout: BlockLayout, { bits, minima }: BlockFormat, bytes: Uint8Array): Blocks {
+  const { levels, ...rest } = takeApart(layout, bytes);
   // Without minima products have the zero in the middle of their range.
   const raise = minima ? 0 : 2 ** (bits - 1) - layout.zero;
-  return {
-    format: { bits, minima, blockSize: layout.group },
-    unpack(bytes) {
-      const { levels, ...rest } = takeApart(layout, bytes);
-      const words = new Uint32Array(levels.buffer);
-      if (raise > 0) for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) + raise * 0x01010101;
-      return { quants: bits === 4 ? pairNeighbours(levels) : levels, ...rest };
-    },
-  };
+  const words = new Uint32Array(levels.buffer);
+  if (raise > 0) for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) + raise * 0x01010101;
+  return { quants: bits === 4 ? pairNeighbours(levels) : levels, ...rest };
 }
 
 /** Two a byte, the first in the low half; four at a time. */

@@ -1,6 +1,6 @@
 /** Element types of GGUF files: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. */
 import type { DType } from "../tensor/array.ts";
-import { type BlockLayout, blockLayouts, blocksToFloat32 } from "./ggml-blocks.ts";
+import { type BlockType, blockLayouts, blocksToFloat32 } from "./ggml-blocks.ts";
 import { widen } from "./widen.ts";
 
 export interface GgmlType {
@@ -16,8 +16,8 @@ function plain(name: string, blockBytes: number, dtype: DType): GgmlType {
   return { name, blockElements: 1, blockBytes, toFloat32: (bytes) => widen(dtype, bytes) };
 }
 
-function blocks(name: keyof typeof blockLayouts): GgmlType {
-  const layout: BlockLayout = blockLayouts[name];
+function blocks(name: BlockType): GgmlType {
+  const layout = blockLayouts[name];
   const toFloat32 = (bytes: Uint8Array) => blocksToFloat32(layout, bytes);
   return { name, blockElements: layout.elements, blockBytes: layout.bytes, toFloat32 };
 }

@@ -1,6 +1,7 @@
 /** LLaMA checkpoints in GGUF under the names, and with the row order, of Hugging Face's files. */
 import type { Checkpoint } from "./format.ts";
-import { productBlocks } from "./ggml-products.ts";
+import { isBlockType } from "./ggml-blocks.ts";
+import { blockSource } from "./ggml-products.ts";
 
 const names: readonly (readonly [RegExp, string])[] = [
   [/^token_embd\.weight$/, "model.embed_tokens.weight"],
@@ -51,25 +52,17 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
     if (name.endsWith(".self_attn.k_proj.weight")) return halfSplitRows(values, kvHeads, rows);
     return values;
   };
+  const readBytes = async (name: string) => inOrder(name, await checkpoint.readBytes(find(name)));
   return {
     path: checkpoint.path,
     format: checkpoint.format,
     metadata,
     tensors,
     readFloat32: async (name) => inOrder(name, await checkpoint.readFloat32(find(name))),
-    readBytes: (name) => checkpoint.readBytes(find(name)),
+    readBytes,
     blocks(name) {
-      const stored = productBlocks.get(tensors.get(name)?.storedType ?? "");
-      if (!stored) return undefined;
-      const load = async () => {
-        const { quants, scales, minima } = stored.unpack(await checkpoint.readBytes(find(name)));
-        return {
-          quants: inOrder(name, quants),
-          scales: inOrder(name, scales),
-          ...(minima ? { minima: inOrder(name, minima) } : {}),
-        };
-      };
-      return { format: stored.format, load };
+      const type = tensors.get(name)?.storedType ?? "";
+      return isBlockType(type) ? blockSource(type, () => readBytes(name)) : undefined;
     },
     close: () => checkpoint.close(),
   };

@@ -30,6 +30,8 @@ export interface Blocks {
 export interface BlockSource {
   readonly format: BlockFormat;
   load(): Promise<Blocks>;
+  /** As a file has them: the name of their type there, and their bytes. */
+  readonly stored?: { readonly type: string; read(): Promise<Uint8Array> };
 }
 
 /** Whether matrices of these formats can be one product. */

@@ -38,7 +38,7 @@ test("the folder holds the page, told where its model is, and a model of parts o
   const all = Object.values(tensors).flat();
   expect(seen.at(-1)).toEqual([all.length, all.length]);
   const packing = (name: string) => all.find((tensor) => tensor.name === name)?.packing;
-  expect(packing("model.layers.0.mlp.gate_proj.weight")).toBe("blocks4-minima");
+  expect(packing("model.layers.0.mlp.gate_proj.weight")).toBe("Q4_1");
   expect(packing("model.embed_tokens.weight")).toBe("float16");
   // Of the file's tensors only those that the network asks for.
   expect(all.map(({ name }) => name).filter((name) => /position_ids|rotary|mask_token/.test(name))).toEqual([]);

@@ -1,10 +1,10 @@
 /** Language models in every quantised type of GGUF, from the file to the scores of the next token. */
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { type BlockType, writeRandomLlama } from "../../bench/random-llama.ts";
+import { writeRandomLlama } from "../../bench/random-llama.ts";
 import { createLanguageModel } from "../../src/chat/create.ts";
 import type { Precision } from "../../src/chat/reading-graph.ts";
-import { blockLayouts } from "../../src/checkpoints/ggml-blocks.ts";
+import { type BlockType, blockLayouts } from "../../src/checkpoints/ggml-blocks.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
 import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
 import { temporaryFolder } from "../checkpoints/files.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type BlockLayout, blockLayouts, blocksToFloat32 } from "../../src/checkpoints/ggml-blocks.ts";
-import { productBlocks } from "../../src/checkpoints/ggml-products.ts";
+import { type BlockLayout, type BlockType, blockLayouts, blocksToFloat32 } from "../../src/checkpoints/ggml-blocks.ts";
+import { blockSource } from "../../src/checkpoints/ggml-products.ts";
 
 const layouts: readonly (readonly [string, BlockLayout])[] = Object.entries(blockLayouts);
 
@@ -23,21 +23,20 @@ function randomBlocks(layout: BlockLayout, mostBlocks: number) {
 
 test.each(layouts)(
   "%s: any bytes are finite numbers where scales are, and products get the same ones",
-  (name, layout) => {
-    const product = productBlocks.get(name);
-    fc.assert(
-      fc.property(randomBlocks(layout, 4), (bytes) => {
+  async (name, layout) => {
+    await fc.assert(
+      fc.asyncProperty(randomBlocks(layout, 4), async (bytes) => {
         const values = blocksToFloat32(layout, bytes);
         expect(values.length).toBe((bytes.length / layout.bytes) * layout.elements);
         expect(values.every(Number.isFinite)).toBe(true);
-        if (!product) throw new Error(`no product takes ${name}`);
-        const { bits, blockSize } = product.format;
-        const { quants, scales, minima } = product.unpack(bytes);
-        expect(quants.length).toBe((values.length * bits) / 8);
+        const { format, load } = blockSource(name as BlockType, async () => bytes);
+        const { quants, scales, minima } = await load();
+        expect(quants.length).toBe((values.length * format.bits) / 8);
+        expect(minima !== undefined).toBe(format.minima);
         const expected = values.map((_, i) => {
-          const q = bits === 8 ? (quants[i] as number) : ((quants[i >> 1] as number) >> (4 * (i & 1))) & 15;
-          const block = Math.floor(i / blockSize);
-          const level = minima ? q : q - 2 ** (bits - 1);
+          const q = format.bits === 8 ? (quants[i] as number) : ((quants[i >> 1] as number) >> (4 * (i & 1))) & 15;
+          const block = Math.floor(i / format.blockSize);
+          const level = minima ? q : q - 2 ** (format.bits - 1);
           return level * (scales[block] as number) + (minima ? (minima[block] as number) : -0);
         });
         expect(expected).toEqual(values);

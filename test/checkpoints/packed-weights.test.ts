@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { type BlockType, blockLayouts, blocksToFloat32 } from "../../src/checkpoints/ggml-blocks.ts";
+import { blockSource } from "../../src/checkpoints/ggml-products.ts";
 import { packedBytes, packedWeights, packTensor, type Rounding } from "../../src/checkpoints/packed-weights.ts";
 import { type WeightSource, weightsInMemory } from "../../src/nn/weights.ts";
 import type { Blocks } from "../../src/tensor/blocks.ts";
@@ -47,7 +49,7 @@ test("rounding to blocks is off by half a step at most, and says what it stands 
     fc.asyncProperty(fc.array(values, { minLength: 64, maxLength: 64 }), async (list) => {
       const data = Float32Array.from(list);
       const { packing, packed } = await throughPacking(source([2, 32], data), "blocks");
-      expect(packing).toBe("blocks4-minima");
+      expect(packing).toBe("Q4_1");
       const found = await packed.readFloat32("w");
       data.forEach((value, i) => {
         const row = data.subarray(i < 32 ? 0 : 32, i < 32 ? 32 : 64);
@@ -61,26 +63,22 @@ test("rounding to blocks is off by half a step at most, and says what it stands 
   );
 });
 
-test("blocks of a file stay as they are", async () => {
-  const quants = Uint8Array.from({ length: 64 }, (_, i) => (i * 37) % 256);
-  const scales = inHalf(Float32Array.of(0.25, -0.001));
-  const stored = {
-    ...source([2, 32], new Float32Array(64)),
-    blocks: () => ({
-      format: { bits: 8, minima: false, blockSize: 32 } as const,
-      load: async () => ({ quants, scales }),
-    }),
-  };
-  const { packing, packed } = await throughPacking(stored, "none");
-  expect(packing).toBe("blocks8");
-  expect(packed.blocks?.("w")?.format).toEqual({ bits: 8, minima: false, blockSize: 32 });
-  expect(await packed.blocks?.("w")?.load()).toEqual({ quants, scales });
-  const expected = Float32Array.from(quants, (q, i) => (q - 128) * (scales[i < 32 ? 0 : 1] as number));
-  expect(await packed.readFloat32("w")).toEqual(expected);
+test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file stay as they are: %s", async (type) => {
+  const { bytes, elements } = blockLayouts[type];
+  const shape = [2, elements];
+  // Any bytes whose float16 numbers are finite.
+  const data = Uint8Array.from({ length: 2 * bytes }, (_, i) => (i * 37) % 60);
+  const file = { ...source(shape, new Float32Array()), blocks: () => blockSource(type, async () => data) };
+  const { packing, packed } = await throughPacking(file, "none");
+  expect(packing).toBe(type);
+  const blocks = packed.blocks?.("w");
+  expect(blocks?.format).toEqual(file.blocks().format);
+  expect(await blocks?.load()).toEqual(await file.blocks().load());
+  expect(await packed.readFloat32("w")).toEqual(blocksToFloat32(blockLayouts[type], data));
 });
 
 test("an index that does not fit the bytes is refused", () => {
-  const index = [{ name: "w", shape: [4, 32], packing: "blocks4", offset: 0 } as const];
+  const index = [{ name: "w", shape: [4, 32], packing: "Q4_0", offset: 0 } as const];
   expect(() => packedWeights("there", index, new Uint8Array(71))).toThrow('there: tensor "w" lies behind the end');
   expect(packedWeights("there", index, new Uint8Array(72)).tensors.size).toBe(1);
 });
