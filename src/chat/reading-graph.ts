@@ -5,8 +5,8 @@ import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts
 import { Graph, type Value } from "../tensor/graph.ts";
 
 /**
- * Precision of the matrices; the table of input embeddings stays in float32. "int4" takes 4-bit blocks as the file stores
- * them, or makes blocks of 32; "int4-128" rounds to blocks of 128, which are read faster and are coarser.
+ * Precision of the matrices; input embeddings keep the file's values. "int4" takes blocks as the file stores them, or makes
+ * 4-bit blocks of 32; "int4-128" rounds to blocks of 128, which are read faster and are coarser.
  */
 export const precisions = ["float32", "int4", "int4-128"] as const;
 export type Precision = (typeof precisions)[number];

@@ -1,7 +1,6 @@
 /** Linear layers; weights are [out, in], as PyTorch keeps them. */
 import type { Value } from "../tensor/graph.ts";
 import { split } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
 import type { Weights } from "./weights.ts";
 
 /** x [..., in] -> [..., out]: `weight`, and `bias` where the file has one. */
@@ -22,5 +21,5 @@ export function linears(w: Weights, x: Value, outs: Readonly<Record<string, numb
 
 /** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */
 export function embedding(w: Weights, ids: Value, count: number, size: number): Value {
-  return gather(w.get("weight", [count, size]), ids);
+  return w.rows("weight", ids, [count, size]);
 }

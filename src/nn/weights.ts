@@ -1,10 +1,11 @@
 /** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
-import { type BlockSource, matmulBlocks, sameFormat, stackBlocks } from "../tensor/blocks.ts";
+import { type BlockSource, gatherBlocks, matmulBlocks, sameFormat, stackBlocks } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { type ActivationBits, matmulInt8 } from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
 import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
 
@@ -117,6 +118,15 @@ export class Weights {
       this.values.set(name, stacked);
     }
     return matmul(x, stacked, { transB: true });
+  }
+
+  /** Rows of the table `name` [count, size] -> [...ids, size]. Where products take the file's blocks, rows are read out of them too. */
+  rows(name: string, ids: Value, [count, size]: readonly [number, number]): Value {
+    const full = this.prefix + name;
+    const stored = this.options.int4?.(full) ? this.source.blocks?.(full) : undefined;
+    if (!stored) return gather(this.get(name, [count, size]), ids);
+    this.check(full, [count, size]);
+    return gatherBlocks(ids, `${full}.rows`, { rows: count, columns: size }, stored);
   }
 
   /** Whether any of these weights is trained, so that it must stay a value of its own. */

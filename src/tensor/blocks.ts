@@ -2,9 +2,10 @@
  * Products with matrices in the blocks that a file stores: 16 or 32 elements of a row in 4 or 8 bits with a scale, perhaps a
  * minimum. They are used as they are; nothing is rounded a second time.
  */
-import { type NdArray, ndarray } from "./array.ts";
-import type { Value } from "./graph.ts";
+import { bytesOf, type NdArray, ndarray } from "./array.ts";
+import { single, type Value } from "./graph.ts";
 import { concat, padZeros, reshape } from "./layout.ts";
+import { gather } from "./lookup.ts";
 import { type Int4Matrix, matmulNBits } from "./quantized.ts";
 import { reduceSum } from "./reduce.ts";
 
@@ -69,6 +70,37 @@ export function matmulBlocks(
     hasZeroPoints: true,
     load,
   });
+}
+
+/** Rows of a table in blocks: ids of any shape -> [...ids, columns], the float32 values to the bit. */
+export function gatherBlocks(
+  ids: Value,
+  name: string,
+  { rows, columns }: { readonly rows: number; readonly columns: number },
+  source: BlockSource,
+): Value {
+  const { graph } = ids;
+  const { bits, minima, blockSize } = source.format;
+  const blocks = columns / blockSize;
+  let loading: Promise<Blocks> | undefined;
+  const part = (key: keyof Blocks) => async () => {
+    loading ??= source.load();
+    const data = (await loading)[key];
+    if (!data) throw new Error(`"${name}" has no ${key}`);
+    return bytesOf(data);
+  };
+  const table = graph.weight(`${name}.int${bits}`, "uint8", [rows, (columns * bits) / 8], part("quants"));
+  const inputs = [table, ids, graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"))];
+  if (minima) {
+    const zeros = [rows, Math.ceil((blocks * bits) / 8)] as const;
+    inputs.push(graph.weight(`${name}.zeroPoints`, "uint8", zeros, () => new Uint8Array(zeros[0] * zeros[1])));
+  }
+  const attributes = { bits, block_size: blockSize, gather_axis: 0, quantize_axis: 1 };
+  const type = { dtype: "float32", shape: [...ids.shape, columns] } as const;
+  const scaled = single(graph.node("GatherBlockQuantized", inputs, [type], { attributes, domain: "com.microsoft" }));
+  if (!minima) return scaled;
+  const least = gather(graph.weight(`${name}.minima`, "float32", [rows, blocks, 1], part("minima")), ids);
+  return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(least), type.shape);
 }
 
 /** The rows of several matrices of one format and width, one after the other. */

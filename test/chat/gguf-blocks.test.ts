@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { writeRandomLlama } from "../../bench/random-llama.ts";
 import { createLanguageModel } from "../../src/chat/create.ts";
+import { languageGraph } from "../../src/chat/graphs.ts";
 import type { Precision } from "../../src/chat/reading-graph.ts";
 import { type BlockType, blockLayouts } from "../../src/checkpoints/ggml-blocks.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
@@ -53,6 +54,18 @@ test.each(types)("%s: blocks as they are give the scores of the float32 values",
 test("a file of all types, as they are mixed in practice: other types in the same layer, and in one joined product", async () => {
   let next = 0;
   expect(await deviation("mixed", () => types[next++ % types.length] as BlockType)).toBeLessThan(0.025);
+});
+
+test("no matrix becomes float32, also not the table of input embeddings", async () => {
+  const path = join(folder, "table.gguf");
+  await writeRandomLlama(path, config, () => "Q6_K");
+  const { checkpoint, config: own } = await openLlama(path);
+  const { graph } = languageGraph(checkpoint, own, "int4");
+  await checkpoint.close();
+  const sizes = [...graph.initializers.values()].map(({ value }) => (value.dtype === "float32" ? value.shape : []));
+  // The largest are scales, one for 16 elements.
+  const largest = Math.max(...sizes.map((shape) => shape.reduce<number>((product, dim) => product * Number(dim), 1)));
+  expect(largest).toBe((2 * own.intermediateSize * own.hiddenSize) / 16);
 });
 
 test("rounding to blocks of 128 is seen, so the tolerance tells", async () => {

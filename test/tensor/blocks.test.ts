@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { ndarray } from "../../src/tensor/array.ts";
-import { type BlockFormat, type Blocks, matmulBlocks, stackBlocks } from "../../src/tensor/blocks.ts";
+import { type BlockFormat, type Blocks, gatherBlocks, matmulBlocks, stackBlocks } from "../../src/tensor/blocks.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { evaluate } from "../../src/tensor/session.ts";
@@ -9,9 +9,11 @@ const [rows, columns] = [24, 96];
 
 function randomBlocks(format: BlockFormat, random: Random): Blocks {
   const blocks = (rows * columns) / format.blockSize;
-  const scales = Float32Array.from({ length: blocks }, () => 0.1 * (random.uniform() - 0.2));
+  // Numbers of a few bits, as those in files are: float32 holds their products with levels.
+  const inSteps = (value: number) => Math.round(value * 2 ** 12) / 2 ** 12;
+  const scales = Float32Array.from({ length: blocks }, () => inSteps(0.1 * (random.uniform() - 0.2)));
   // Some within the range of the levels, some far outside.
-  const minima = scales.map((scale) => scale * (random.uniform() * 40 - 30));
+  const minima = scales.map((scale) => inSteps(scale * (random.uniform() * 40 - 30)));
   return {
     quants: Uint8Array.from({ length: (rows * columns * format.bits) / 8 }, () => Math.floor(random.uniform() * 256)),
     scales,
@@ -24,7 +26,7 @@ function elements({ quants, scales, minima }: Blocks, { bits, blockSize }: Block
   return Float64Array.from({ length: scales.length * blockSize }, (_, i) => {
     const q = bits === 8 ? (quants[i] as number) : ((quants[i >> 1] as number) >> (4 * (i & 1))) & 15;
     const block = Math.floor(i / blockSize);
-    return (q - zero) * (scales[block] as number) + (minima?.[block] ?? 0);
+    return (q - zero) * (scales[block] as number) + (minima?.[block] ?? -0);
   });
 }
 
@@ -57,6 +59,20 @@ test.each(cases)(
     expect(Math.sqrt(difference / size)).toBeLessThan(0.01);
   },
 );
+
+test.each(formats)("rows of a table, $bits bits, minima $minima, blocks of $blockSize: exact", async (format) => {
+  const blocks = randomBlocks(format, new Random(format.blockSize + format.bits));
+  const graph = new Graph();
+  const ids = graph.input("ids", "int64", ["batch", "n"]);
+  const y = gatherBlocks(ids, "w", { rows, columns }, { format, load: async () => blocks });
+  expect(y.shape).toEqual(["batch", "n", columns]);
+  const wanted = [0, rows - 1, 7, 7];
+  const feeds = { ids: ndarray("int64", [2, 2], BigInt64Array.from(wanted, BigInt)) };
+  const table = Float32Array.from(elements(blocks, format));
+  const found = (await evaluate(graph, { y }, feeds)).y.data as Float32Array;
+  const expected = wanted.flatMap((row) => [...table.subarray(row * columns, (row + 1) * columns)]);
+  expect([...found]).toEqual(expected);
+});
 
 test("rows of several matrices are stacked", () => {
   const format: BlockFormat = { bits: 4, minima: true, blockSize: 16 };
