@@ -1,6 +1,7 @@
 /** Quantised tensors of GGUF files in the blocks that products take (`tensor/blocks.ts`), value for value. */
 import type { BlockFormat, BlockSource, Blocks } from "../tensor/blocks.ts";
-import { type BlockLayout, type BlockType, blockLayouts, takeApart } from "./ggml-blocks.ts";
+import { type BlockLayout, type BlockType, blockLayouts, isBlockType, takeApart } from "./ggml-blocks.ts";
+import { ggmlTypes } from "./ggml-types.ts";
 
 /** Blocks for products of what is stored in a type. @param read the stored bytes */
 export function blockSource(type: BlockType, read: () => Promise<Uint8Array>): BlockSource {
@@ -21,6 +22,15 @@ function toBlocks(layout: BlockLayout, { bits, minima }: BlockFormat, bytes: Uin
   const words = new Uint32Array(levels.buffer);
   if (raise > 0) for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) + raise * 0x01010101;
   return { quants: bits === 4 ? pairNeighbours(levels) : levels, ...rest };
+}
+
+/** How products use a matrix that is stored in a type, in words. */
+export function useOfType(type: string): string {
+  const known = [...ggmlTypes.values()].find(({ name }) => name === type);
+  if (!known?.toFloat32) return "cannot be read yet";
+  if (!isBlockType(type)) return "rounded to 4-bit blocks of 32";
+  const { bits, blockSize } = formatOf(blockLayouts[type]);
+  return `used as they are, in ${bits}-bit blocks of ${blockSize}`;
 }
 
 /** Two a byte, the first in the low half; four at a time. */

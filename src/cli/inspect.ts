@@ -1,6 +1,7 @@
 /** `minigpt4 inspect`: what a weight file holds. */
 import type { Command } from "commander";
 import { type Checkpoint, openCheckpoint, type TensorInfo } from "../checkpoints/checkpoint.ts";
+import { useOfType } from "../checkpoints/ggml-products.ts";
 import { formatBytes, printable } from "./text.ts";
 
 interface InspectFlags {
@@ -82,9 +83,19 @@ function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: 
     `${checkpoint.path}: ${checkpoint.format}`,
     ...section("Metadata", metadata),
     ...section("Tensors", rows, 3),
+    ...(checkpoint.format === "gguf"
+      ? section("Types, and what --precision int4 makes of matrices", typeRows(tensors), 1)
+      : []),
     "",
     `${count}, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
   ].join("\n");
+}
+
+/** Types of a GGUF file: bytes, and how matrices in them are used. */
+function typeRows(tensors: readonly TensorInfo[]): string[][] {
+  const bytes = new Map<string, number>();
+  for (const { storedType, byteLength } of tensors) bytes.set(storedType, (bytes.get(storedType) ?? 0) + byteLength);
+  return [...bytes].map(([type, sum]) => [type, formatBytes(sum), useOfType(type)]);
 }
 
 /** A heading and rows in aligned columns; the column `right` is aligned to the right. */

@@ -83,6 +83,14 @@ test("GGUF: numbers beyond 2^53 are exact; long lists are cut short", async () =
   expect(JSON.parse(json).metadata).toMatchObject({ big: "1152921504606846976", flag: true });
 });
 
+test("GGUF: what becomes of each type is said", async () => {
+  const path = join(import.meta.dirname, "..", "checkpoints", "fixtures", "quantised.gguf");
+  const { stdout } = await minigpt4(["inspect", path]);
+  expect(stdout).toMatch(/^ {2}Q5_1 +144 B {2}used as they are, in 8-bit blocks of 32$/m);
+  expect(stdout).toMatch(/^ {2}Q6_K +420 B {2}used as they are, in 8-bit blocks of 16$/m);
+  expect(stdout).toMatch(/^ {2}IQ4_XS +136 B {2}cannot be read yet$/m);
+});
+
 describe("files that are damaged or mean harm end in one line that names them", () => {
   const whole = readFileSync(golden("llama-safetensors/model-00001-of-00003.safetensors"));
   const touched = join(folder, "touched");
