@@ -6,7 +6,7 @@ import { bytesOf, type NdArray, ndarray } from "./array.ts";
 import { single, type Value } from "./graph.ts";
 import { concat, padZeros, reshape } from "./layout.ts";
 import { gather } from "./lookup.ts";
-import { type Int4Matrix, matmulNBits } from "./quantized.ts";
+import { type Int4Matrix, loadOnce, matmulNBits } from "./quantized.ts";
 import { reduceSum } from "./reduce.ts";
 
 export interface BlockFormat {
@@ -82,10 +82,9 @@ export function gatherBlocks(
   const { graph } = ids;
   const { bits, minima, blockSize } = source.format;
   const blocks = columns / blockSize;
-  let loading: Promise<Blocks> | undefined;
+  const load = loadOnce(source.load, minima ? 3 : 2);
   const part = (key: keyof Blocks) => async () => {
-    loading ??= source.load();
-    const data = (await loading)[key];
+    const data = (await load())[key];
     if (!data) throw new Error(`"${name}" has no ${key}`);
     return bytesOf(data);
   };

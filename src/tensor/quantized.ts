@@ -46,10 +46,9 @@ export function matmulNBits(x: Value, source: NBitsSource): Value {
   if (x.dim(-1) !== columns) {
     throw new Error(`${x.graph.where()}product of ${x} with "${name}" [${rows}, ${columns}]: the inner sizes differ`);
   }
-  let loading: ReturnType<NBitsSource["load"]> | undefined;
+  const load = loadOnce(source.load, hasZeroPoints ? 3 : 2);
   const part = (key: "nibbles" | "scales" | "zeroPoints") => async () => {
-    loading ??= source.load();
-    const array = (await loading)[key];
+    const array = (await load())[key];
     if (!array) throw new Error(`"${name}" has no ${key}`);
     return bytesOf(array.data);
   };
@@ -66,6 +65,22 @@ export function matmulNBits(x: Value, source: NBitsSource): Value {
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), rows] };
   const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 };
   return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
+}
+
+/**
+ * Something that is read once for several takers. When all have it, it is forgotten: a graph outlives the writing of its
+ * model, and what it holds would be in memory twice.
+ */
+export function loadOnce<T>(load: () => Promise<T>, takers: number): () => Promise<T> {
+  let loading: Promise<T> | undefined;
+  let taken = 0;
+  return () => {
+    loading ??= load();
+    const current = loading;
+    taken++;
+    if (taken % takers === 0) loading = undefined;
+    return current;
+  };
 }
 
 /** Rounds a matrix to 4 bits; each block spans its own range, which always holds zero. The last block of a row may be partial. */

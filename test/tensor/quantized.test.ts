@@ -60,6 +60,22 @@ test("the product equals that with the dequantised matrix, up to the rounding of
   }
 });
 
+test("a matrix is read once for a model, and not kept for the next one", async () => {
+  const graph = new Graph();
+  let reads = 0;
+  const load = async () => {
+    reads++;
+    return quantizeInt4(new Float32Array(8 * 64).fill(1), 8, 64, 32);
+  };
+  const y = matmulInt4(graph.input("x", "float32", [1, 64]), { name: "w", rows: 8, columns: 64, blockSize: 32, load });
+  const x = ndarray("float32", [1, 64], new Float32Array(64).fill(1));
+  for (const model of [1, 2]) {
+    const found = await evaluate(graph, { y }, { x });
+    expect(found.y.data).toEqual(new Float32Array(8).fill(64));
+    expect(reads).toBe(model);
+  }
+});
+
 test("a matrix of another width than its operand's is named", () => {
   const graph = new Graph();
   const source = { name: "up", rows: 8, columns: 64, blockSize: 32, load: () => Promise.reject() };
