@@ -21,6 +21,7 @@ interface EvaluateFlags extends ModelFlags {
   readonly limit?: number;
   readonly captions?: number;
   readonly rerank?: number;
+  readonly generation?: boolean;
   readonly json?: boolean;
 }
 
@@ -46,6 +47,10 @@ export function registerEvaluate(program: Command): void {
       "with a Q-Former, rank the k nearest once more by its matching head; 0 for none",
       integerBetween(0, 10_000),
       16,
+    )
+    .option(
+      "--generation",
+      "with a Q-Former, rank also by how likely it is to generate a caption from a picture (slow)",
     )
     .action(retrieval);
 }
@@ -86,8 +91,8 @@ async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
       display.counts.update(done, total);
     };
     try {
-      const { rerank = 0 } = flags;
-      const report = await evaluateRetrieval(finder, pairs, { ...options, rerank, onProgress });
+      const { rerank = 0, generation = false } = flags;
+      const report = await evaluateRetrieval(finder, pairs, { ...options, rerank, generation, onProgress });
       return { report, text: retrievalTable(report) };
     } finally {
       display?.counts.stop();
@@ -133,11 +138,12 @@ async function evaluate(
 
 const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
-function retrievalTable({ pictures, captions, chance, reranked, ...nearest }: RetrievalReport): string {
+function retrievalTable({ pictures, captions, chance, reranked, generated, ...nearest }: RetrievalReport): string {
   const again = reranked ? `the ${reranked.candidates} nearest matched` : "";
   const rows = (what: keyof RetrievalRanks, title: string, of: number) => [
     rankRow(title, nearest[what], of),
     ...(reranked ? [rankRow(`  ${again}`, reranked[what], of)] : []),
+    ...(generated ? [rankRow("  likeliest generated", generated[what], of)] : []),
     shareRow("  by chance", chance[what]),
   ];
   return [

@@ -4,7 +4,7 @@ import { decodePicture } from "../data/decoding/decode-picture.ts";
 import { pictureId } from "../data/features/feature-cache.ts";
 import { readSpan } from "../data/file-span.ts";
 import { asItIs } from "../data/views.ts";
-import { type Finder, picturesAtOnce } from "../retrieval/finder.ts";
+import { type Finder, type KnownPicture, picturesAtOnce } from "../retrieval/finder.ts";
 import { joinRows } from "../retrieval/pixels.ts";
 import { Similarity } from "../retrieval/similarity.ts";
 import { sizeOf } from "../tensor/array.ts";
@@ -18,6 +18,8 @@ export interface RetrievalReport extends RetrievalRanks {
   readonly chance: RetrievalRanks<Shares>;
   /** After the nearest were looked at beside the text, where the model has a head for that. */
   readonly reranked?: RetrievalRanks & { readonly candidates: number };
+  /** By how likely the model is to generate a caption from a picture. */
+  readonly generated?: RetrievalRanks;
 }
 
 export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
@@ -25,7 +27,13 @@ export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
   readonly captionsPerPicture?: number;
   /** So many of the nearest are ranked again by the model's matching head, in both directions; 0 for none. */
   readonly rerank?: number;
-  readonly onProgress?: (what: "pictures embedded" | "pictures matched", done: number, total: number) => void;
+  /** Whether pictures and captions are also ranked by how likely the one is to be generated from the other; each pair is looked at. */
+  readonly generation?: boolean;
+  readonly onProgress?: (
+    what: "pictures embedded" | "pictures matched" | "pictures told",
+    done: number,
+    total: number,
+  ) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -33,7 +41,7 @@ export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
 export async function evaluateRetrieval(
   finder: Finder,
   pairs: readonly ImageTextPair[],
-  { captionsPerPicture, rerank = 16, onProgress, signal, device }: RetrievalOptions = {},
+  { captionsPerPicture, rerank = 16, generation = false, onProgress, signal, device }: RetrievalOptions = {},
 ): Promise<RetrievalReport> {
   const count = finder.match ? rerank : 0;
   const texts = pairs.map((pair) => pair.texts.slice(0, captionsPerPicture));
@@ -59,14 +67,23 @@ export async function evaluateRetrieval(
   const scores = await similarity.of(vectors, joinRows(queries, finder.shape[1]));
   await similarity.release();
   const table: ScoreTable = { pictures: pairs.length, owners, scores };
-  const report = { pictures: pairs.length, captions: captions.length, ...rankTable(table), chance: chance(table) };
+  const known = (picture: number): KnownPicture => ({
+    id: ids[picture] as string,
+    pixels: async () => (await load(pairs[picture] as ImageTextPair, finder)).pixels,
+  });
+  const told = generation ? await generated(finder, table, captions, known, { onProgress, signal }) : undefined;
+  const report = {
+    pictures: pairs.length,
+    captions: captions.length,
+    ...rankTable(table),
+    chance: chance(table),
+    ...(told && { generated: told }),
+  };
   if (count === 0) return report;
 
   const logits: ReadonlyMap<number, number>[] = [];
   for (const [picture, chosen] of candidates(table, count).entries()) {
-    const pair = pairs[picture] as ImageTextPair;
-    const known = { id: ids[picture] as string, pixels: async () => (await load(pair, finder)).pixels };
-    const asked = [...chosen].map((caption) => ({ picture: known, text: captions[caption] as string }));
+    const asked = [...chosen].map((caption) => ({ picture: known(picture), text: captions[caption] as string }));
     const matches = (await finder.match?.(asked, signal)) ?? [];
     logits.push(new Map([...chosen].map((caption, i) => [caption, matches[i]?.logit ?? Number.NaN])));
     onProgress?.("pictures matched", logits.length, pairs.length);
@@ -74,6 +91,34 @@ export async function evaluateRetrieval(
   const score = (picture: number, caption: number) =>
     (scores[picture * captions.length + caption] as number) + (logits[picture]?.get(caption) ?? Number.NaN);
   return { ...report, reranked: { candidates: count, ...rankTable(table, { count, score }) } };
+}
+
+/** Ranks by likelihoods. A caption that is likely of any picture is no sign of one: its mean over all pictures is taken off. */
+async function generated(
+  finder: Finder,
+  table: ScoreTable,
+  captions: readonly string[],
+  known: (picture: number) => KnownPicture,
+  { onProgress, signal }: Pick<RetrievalOptions, "onProgress" | "signal">,
+): Promise<RetrievalRanks> {
+  if (!finder.likelihoods) throw new Error("This model generates no captions by itself; leave --generation out");
+  const scores = new Float32Array(table.pictures * captions.length);
+  for (let picture = 0; picture < table.pictures; picture++) {
+    const pairs = captions.map((text) => ({ picture: known(picture), text }));
+    scores.set(await finder.likelihoods(pairs, signal), picture * captions.length);
+    onProgress?.("pictures told", picture + 1, table.pictures);
+  }
+  captions.forEach((_, caption) => {
+    let mean = 0;
+    for (let picture = 0; picture < table.pictures; picture++) {
+      mean += (scores[picture * captions.length + caption] as number) / table.pictures;
+    }
+    for (let picture = 0; picture < table.pictures; picture++) {
+      const at = picture * captions.length + caption;
+      scores[at] = (scores[at] as number) - mean;
+    }
+  });
+  return rankTable({ ...table, scores });
 }
 
 async function load(

@@ -9,11 +9,12 @@ import type { Weights } from "../nn/weights.ts";
 import { type Dim, mulDims } from "../tensor/dims.ts";
 import { gelu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
-import { reshape, slice } from "../tensor/layout.ts";
+import { concat, expand, reshape, slice } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
 import { reduceMax, reduceMean } from "../tensor/reduce.ts";
 import type { EncoderConfig } from "./minigpt4.ts";
-import type { QFormerConfig } from "./qformer.ts";
+import { type QFormerConfig, type QFormerText, type QueryPass, qformerTextAfter, type Regularizer } from "./qformer.ts";
 
 export interface Blip2Config {
   readonly encoder: EncoderConfig;
@@ -50,8 +51,33 @@ export function matchLogits(w: Weights, joint: Value, { numQueryTokens }: QForme
   return reduceMean(scores, [1], { keep: false });
 }
 
+/** Text that is generated from the queries, which have looked at its picture. */
+export interface GeneratedText extends QFormerText {
+  /** The token that takes the place of [CLS] and begins the text. */
+  readonly decId: number;
+  /** Places in [texts * length] whose next token is foretold, int64 [targets]. */
+  readonly targetPlaces: Value;
+}
+
+/** Logits of the tokens that follow the target places, each from the queries and the tokens up to it: [targets, vocabSize]. */
+export function generationLogits(
+  w: Weights,
+  queries: QueryPass,
+  { decId, targetPlaces, ...text }: GeneratedText,
+  config: QFormerConfig,
+  regularize?: Regularizer,
+): Value {
+  const { graph } = w;
+  const [texts, length] = text.ids.shape as [Dim, Dim];
+  const start = expand(graph.scalar(decId, "int64"), [texts, 1]);
+  const ids = reshape(concat([start, slice(text.ids, 1, 1)], 1), text.ids.shape);
+  const words = qformerTextAfter(w, queries, { ...text, ids }, config, regularize);
+  const rows = reshape(words, [mulDims(texts, length), config.hiddenSize]);
+  return wordLogits(w, gather(rows, targetPlaces), config);
+}
+
 /** BERT's head, whose last matrix is the table of word embeddings: rows [n, hiddenSize] -> logits [n, vocabSize]. */
-export function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerNormEps }: QFormerConfig): Value {
+function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerNormEps }: QFormerConfig): Value {
   const predictions = w.at("Qformer.cls.predictions");
   const transform = predictions.at("transform");
   const hidden = gelu(linear(transform.at("dense"), rows, hiddenSize));

@@ -8,21 +8,32 @@ import { indices } from "../chat/reading-feeds.ts";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import { FeatureCache } from "../data/features/feature-cache.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
-import { captionEmbedding, matchLogits, pictureEmbeddings } from "../models/blip2.ts";
+import {
+  type Blip2Config,
+  captionEmbedding,
+  generationLogits,
+  matchLogits,
+  pictureEmbeddings,
+} from "../models/blip2.ts";
 import type { Blip2Folder } from "../models/blip2-folder.ts";
+import { generationTargets, textArrays } from "../models/blip2-texts.ts";
 import { featureShape, imageFeatures, imageSpec } from "../models/minigpt4.ts";
 import {
   gatherImages,
+  type ImageMemory,
   type QFormerText,
   qformer,
   qformerImageText,
+  qformerQueries,
   qformerText,
   rememberImages,
 } from "../models/qformer.ts";
+import { crossEntropy } from "../nn/cross-entropy.ts";
 import { Weights } from "../nn/weights.ts";
-import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import { ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
-import type { Graph } from "../tensor/graph.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
+import { reshape } from "../tensor/layout.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
 import { stampFiles } from "./file-stamps.ts";
@@ -51,6 +62,7 @@ export class Blip2Finder implements Finder {
   private readonly pictures: LazySession<"features" | "embeddings">;
   private readonly texts: LazySession<"embeddings">;
   private readonly pairs: LazySession<"logits">;
+  private readonly generation: LazySession<"losses">;
   private cache: Promise<FeatureCache> | undefined;
   /** Features of the pictures that were looked at last, by their ids. */
   private recent = new Map<string, Float32Array>();
@@ -83,13 +95,19 @@ export class Blip2Finder implements Finder {
     }, session);
     this.pairs = new LazySession((graph) => {
       const w = weights(graph).qformer;
-      const seen = graph.input("features", "float32", ["pictures", ...featureShape(config.encoder)]);
-      const memory = gatherImages(
-        rememberImages(w, seen, config.qformer),
-        graph.input("pictureOf", "int64", ["texts"]),
-      );
-      const joint = qformerImageText(w, memory, textInput(graph), config.qformer);
+      const joint = qformerImageText(w, pairedMemory(w, config), textInput(graph), config.qformer);
       return { logits: matchLogits(w, joint, config.qformer) };
+    }, session);
+    this.generation = new LazySession((graph) => {
+      const w = weights(graph).qformer;
+      const memory = pairedMemory(w, config);
+      const queries = qformerQueries(w, memory, "texts", config.qformer);
+      const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
+        graph.input(name, "int64", ["targets"]),
+      ) as [Value, Value];
+      const text = { ...textInput(graph), decId: folder.tokenizer.decId, targetPlaces };
+      const logits = generationLogits(w, queries, text, config.qformer);
+      return { losses: crossEntropy(logits, reshape(targetIds, ["targets", 1])) };
     }, session);
   }
 
@@ -104,41 +122,60 @@ export class Blip2Finder implements Finder {
     const all: Float32Array[] = [];
     for (let start = 0; start < texts.length; start += textsAtOnce) {
       const batch = texts.slice(start, start + textsAtOnce);
-      const { embeddings } = await this.texts.run(this.textFeeds(batch));
+      const { embeddings } = await this.texts.run(this.textFeeds(this.encode(batch)));
       all.push(...batch.map((_, i) => (embeddings.data as Float32Array).slice(i * size, (i + 1) * size)));
     }
     return all;
   }
 
-  async match(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]> {
-    const matches: Match[] = [];
-    for (let start = 0; start < pairs.length; start += pairsAtOnce) {
-      signal?.throwIfAborted();
-      matches.push(...(await this.matchBatch(pairs.slice(start, start + pairsAtOnce))));
-    }
-    return matches;
+  match(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]> {
+    return inBatches(pairs, (batch) => this.matchBatch(batch), signal);
+  }
+
+  likelihoods(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]> {
+    return inBatches(pairs, (batch) => this.likelihoodBatch(batch), signal);
   }
 
   async release(): Promise<void> {
-    for (const session of [this.pictures, this.texts, this.pairs]) await session.release();
+    for (const session of [this.pictures, this.texts, this.pairs, this.generation]) await session.release();
     const cache = await this.cache?.catch(() => undefined);
     await cache?.close();
     await this.folder.close();
   }
 
-  private async matchBatch(pairs: readonly Pair[]): Promise<Match[]> {
+  private async likelihoodBatch(pairs: readonly Pair[]): Promise<number[]> {
+    const { feeds, texts, length } = await this.pairFeeds(pairs);
+    const { losses } = await this.generation.run({ ...feeds, ...generationTargets(texts, length) });
+    let at = 0;
+    return texts.map((ids) => {
+      const own = (losses.data as Float32Array).subarray(at, at + ids.length - 1);
+      at += own.length;
+      return -own.reduce((sum, loss) => sum + loss, 0) / own.length;
+    });
+  }
+
+  /** Inputs of pictures and texts that are looked at together; a picture that occurs several times is there once. */
+  private async pairFeeds(pairs: readonly Pair[]) {
     const pictures = [...new Map(pairs.map(({ picture }) => [picture.id, picture])).values()];
     const features = await this.featuresOf(pictures);
     const places = new Map(pictures.map(({ id }, i) => [id, i]));
     const shape = featureShape(this.folder.config.encoder);
-    const { logits } = await this.pairs.run({
+    const texts = this.encode(pairs.map(({ text }) => text));
+    const words = this.textFeeds(texts);
+    const feeds = {
       features: ndarray("float32", [pictures.length, ...shape], joinRows(features, sizeOf(shape))),
       pictureOf: indices(
         [pairs.length],
         pairs.map(({ picture }) => places.get(picture.id) as number),
       ),
-      ...this.textFeeds(pairs.map(({ text }) => text)),
-    });
+      ...words,
+    };
+    return { feeds, texts, length: words.textIds.shape[1] as number };
+  }
+
+  private async matchBatch(pairs: readonly Pair[]): Promise<Match[]> {
+    const { feeds } = await this.pairFeeds(pairs);
+    const { logits } = await this.pairs.run(feeds);
     return pairs.map((_, i) => {
       const [apart, together] = [logits.data[2 * i], logits.data[2 * i + 1]] as [number, number];
       return { logit: together, probability: 1 / (1 + Math.exp(apart - together)) };
@@ -191,26 +228,18 @@ export class Blip2Finder implements Finder {
     return FeatureCache.open({ folder: features, key, shape: featureShape(encoder) }, onMessage);
   }
 
-  private textFeeds(texts: readonly string[]): Record<"textIds" | "textMask", NdArray> {
+  private textFeeds(texts: readonly (readonly number[])[]) {
+    return textArrays(texts, this.folder.tokenizer.padId);
+  }
+
+  /** Texts as captions are read in training, in tokens. @throws QuestionError if one has no word */
+  private encode(texts: readonly string[]): number[][] {
     const { tokenizer, maxTextLength } = this.folder;
-    const sequences = texts.map((text) => {
+    return texts.map((text) => {
       const caption = cleanCaption(text.slice(0, longestText));
       if (caption === "") throw new QuestionError("value", "A text without any word has no embedding");
       return tokenizer.encode(caption, maxTextLength);
     });
-    const length = Math.max(...sequences.map((ids) => ids.length));
-    const shape = [texts.length, length];
-    const places = Array.from({ length }, (_, i) => i);
-    return {
-      textIds: indices(
-        shape,
-        sequences.flatMap((ids) => places.map((i) => ids[i] ?? tokenizer.padId)),
-      ),
-      textMask: indices(
-        shape,
-        sequences.flatMap((ids) => places.map((i) => (i < ids.length ? 1 : 0))),
-      ),
-    };
   }
 }
 
@@ -218,4 +247,23 @@ export class Blip2Finder implements Finder {
 function textInput(graph: Graph): QFormerText {
   const input = (name: string) => graph.input(name, "int64", ["texts", "length"]);
   return { ids: input("textIds"), attentionMask: input("textMask") };
+}
+
+/** Pictures [pictures, cells, width], one of them for each text. */
+function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): ImageMemory {
+  const seen = w.graph.input("features", "float32", ["pictures", ...featureShape(encoder)]);
+  return gatherImages(rememberImages(w, seen, qformer), w.graph.input("pictureOf", "int64", ["texts"]));
+}
+
+async function inBatches<T>(
+  pairs: readonly Pair[],
+  run: (batch: readonly Pair[]) => Promise<T[]>,
+  signal?: AbortSignal,
+): Promise<T[]> {
+  const all: T[] = [];
+  for (let start = 0; start < pairs.length; start += pairsAtOnce) {
+    signal?.throwIfAborted();
+    all.push(...(await run(pairs.slice(start, start + pairsAtOnce))));
+  }
+  return all;
 }

@@ -49,6 +49,11 @@ export interface Finder {
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
   /** Looks at pictures and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
   match?(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]>;
+  /**
+   * How likely the texts are to be generated from the pictures, where the model generates: the mean log-likelihood of a text's
+   * tokens. @throws QuestionError as `embedTexts`
+   */
+  likelihoods?(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]>;
   /** Frees the engine's memory, and closes the files. */
   release(): Promise<void>;
 }

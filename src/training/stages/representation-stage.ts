@@ -1,5 +1,6 @@
 /** BLIP-2's first pre-training stage: pictures with their texts become the batches that `representation` learns from. */
 import type { Blip2Config } from "../../models/blip2.ts";
+import { generationTargets, textArrays } from "../../models/blip2-texts.ts";
 import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
 import { type WeightSource, Weights } from "../../nn/weights.ts";
@@ -43,24 +44,25 @@ export function representationStage(options: RepresentationStageOptions): Stage 
       const all = textsOf(sample);
       return tokenizer.encode(all[random.below(Math.max(1, all.length))] ?? "", options.maxTextLength);
     });
-    const words = textFeeds(texts, tokenizer);
+    const words = textArrays(texts, tokenizer.padId);
     const noise = () => drawNoise(samples, random);
     const forMatching = losses.includes("itm") && { captionNoise: noise(), pictureNoise: noise() };
-    const { generated, count } = generationFeeds(texts, words.length);
+    const length = words.textIds.shape[1] as number;
+    const { targetPlaces, targetIds } = generationTargets(texts, length);
     const tokens = texts.reduce((sum, ids) => sum + ids.length, 0);
     // A picture alone has no wrong text.
     const isOfUse = samples.length > 1 || !losses.includes("itm");
     return {
-      targets: isOfUse ? count : 0,
+      targets: isOfUse ? targetIds.data.length : 0,
       tokens,
-      places: samples.length * words.length,
+      places: samples.length * length,
       feeds(features, step): Record<string, NdArray> {
         dropFeatures(features.data, options.featureDropout, random);
         return {
-          ...words.feeds,
+          ...words,
           ...forMatching,
-          ...(losses.includes("itg") && { ...generated, targetShare: scalar(1 / step.targets) }),
-          ...main.dropout.feeds({ images: samples.length, length: words.length }, random),
+          ...(losses.includes("itg") && { targetPlaces, targetIds, targetShare: scalar(1 / step.targets) }),
+          ...main.dropout.feeds({ images: samples.length, length }, random),
           features,
           places: range(0, samples.length),
           share: scalar(samples.length / step.samples),
@@ -123,36 +125,6 @@ function joinRows(
     at += part.length;
   }
   return ndarray("float32", [all.length / sizeOf(row), ...row], all);
-}
-
-/** Token ids side by side, filled up with [PAD]. */
-function textFeeds(texts: readonly (readonly number[])[], { padId }: WordPieceTokenizer) {
-  const length = Math.max(...texts.map((ids) => ids.length));
-  const shape = [texts.length, length];
-  const ids = new BigInt64Array(sizeOf(shape)).fill(BigInt(padId));
-  const mask = new BigInt64Array(ids.length);
-  texts.forEach((text, row) => {
-    text.forEach((id, i) => {
-      ids[row * length + i] = BigInt(id);
-      mask[row * length + i] = 1n;
-    });
-  });
-  return { length, feeds: { textIds: ndarray("int64", shape, ids), textMask: ndarray("int64", shape, mask) } };
-}
-
-/** Each token but the first is foretold from the place before it. */
-function generationFeeds(texts: readonly (readonly number[])[], length: number) {
-  const targets = texts.flatMap((ids, row) =>
-    ids.slice(1).map((id, i) => ({ place: BigInt(row * length + i), id: BigInt(id) })),
-  );
-  const column = (values: readonly bigint[]) => ndarray("int64", [values.length], BigInt64Array.from(values));
-  return {
-    count: targets.length,
-    generated: {
-      targetPlaces: column(targets.map(({ place }) => place)),
-      targetIds: column(targets.map(({ id }) => id)),
-    },
-  };
 }
 
 /** [samples, samples]: Gumbel noise, and `masked` where both are of the same picture, which would be no negative. */

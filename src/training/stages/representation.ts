@@ -6,10 +6,10 @@
 import {
   type Blip2Config,
   captionEmbedding,
+  generationLogits,
   matchLogits,
   pictureEmbeddings,
   similarities,
-  wordLogits,
 } from "../../models/blip2.ts";
 import {
   gatherImages,
@@ -19,7 +19,6 @@ import {
   qformerImageText,
   qformerQueries,
   qformerText,
-  qformerTextAfter,
   type Regularizer,
   rememberImages,
 } from "../../models/qformer.ts";
@@ -28,7 +27,7 @@ import type { Weights } from "../../nn/weights.ts";
 import { type Dim, mulDims } from "../../tensor/dims.ts";
 import { detach, log } from "../../tensor/elementwise.ts";
 import type { Graph, Value } from "../../tensor/graph.ts";
-import { concat, expand, reshape, slice, transpose } from "../../tensor/layout.ts";
+import { concat, expand, reshape, transpose } from "../../tensor/layout.ts";
 import { gather } from "../../tensor/lookup.ts";
 import { argMax, reduceMean, reduceSum, softmax } from "../../tensor/reduce.ts";
 
@@ -207,15 +206,10 @@ function generationLoss(
   regularize?: Regularizer,
 ): Value {
   const { graph } = w;
-  const [images, length] = text.ids.shape as [Dim, Dim];
-  const start = expand(graph.scalar(decId, "int64"), [images, 1]);
-  const ids = concat([start, slice(text.ids, 1, 1)], 1);
-  const words = qformerTextAfter(w, queries, { ...text, ids: reshape(ids, text.ids.shape) }, qformer, regularize);
-  const rows = reshape(words, [mulDims(images, length), qformer.hiddenSize]);
   const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
     graph.input(name, "int64", ["targets"]),
-  );
-  const logits = wordLogits(w, gather(rows, targetPlaces as Value), qformer);
-  const losses = crossEntropy(logits, reshape(targetIds as Value, ["targets", 1]), labelSmoothing);
+  ) as [Value, Value];
+  const logits = generationLogits(w, queries, { ...text, decId, targetPlaces }, qformer, regularize);
+  const losses = crossEntropy(logits, reshape(targetIds, ["targets", 1]), labelSmoothing);
   return reduceSum(losses, [0, 1], { keep: false }).mul(graph.input("targetShare", "float32", []));
 }
