@@ -29,15 +29,12 @@ export interface RepresentationStageOptions {
   readonly featureDropout: number;
 }
 
-export function representationStage(options: RepresentationStageOptions): Stage {
-  const { config, losses, tokenizer, textsOf } = options;
+export function representationStage(all: RepresentationStageOptions): Stage {
+  const learned = learnedNames(all);
+  const options = { ...all, isTrained: (name: string) => learned.has(name) };
+  const { losses, tokenizer, textsOf } = options;
   const main = network(options);
-  const { loss, terms } = representation(main.weights, main.features, config, {
-    losses,
-    decId: tokenizer.decId,
-    regularize: main.regularize,
-  });
-  const trained = new Map([...main.weights.trained].filter(([, value]) => reaches(loss, value)));
+  const { loss, terms } = lossOf(main, options);
 
   function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
     const texts = samples.map((sample) => {
@@ -75,10 +72,22 @@ export function representationStage(options: RepresentationStageOptions): Stage 
     graph: main.weights.graph,
     loss,
     terms: terms as Readonly<Record<string, Value>>,
-    trained,
+    trained: main.weights.trained,
     ...(losses.includes("itc") && { exchange: exchangeOf(options) }),
     compose,
   };
+}
+
+/** Of the weights that may be trained, those that the losses depend on: without contrast, say, its projections are of no use. */
+function learnedNames(options: RepresentationStageOptions): ReadonlySet<string> {
+  const main = network(options);
+  const { loss } = lossOf(main, options);
+  return new Set([...main.weights.trained].filter(([, value]) => reaches(loss, value)).map(([name]) => name));
+}
+
+function lossOf({ weights, features, regularize }: ReturnType<typeof network>, options: RepresentationStageOptions) {
+  const { config, losses, tokenizer } = options;
+  return representation(weights, features, config, { losses, decId: tokenizer.decId, regularize });
 }
 
 /** Inputs, weights and dropout of one graph. */

@@ -137,6 +137,11 @@ test("each loss can be left out, with the weights that only it trains", async ()
   // The last layer's queries are seen by nobody then.
   expect(generation).toContain("Qformer.bert.encoder.layer.0.intermediate_query.dense.weight");
   expect(generation).not.toContain("Qformer.bert.encoder.layer.1.intermediate_query.dense.weight");
+  for (const alone of ["itc", "itm", "itg"] as const) {
+    const { report } = await step([alone], 4);
+    expect(Object.keys(report.terms)).toEqual([alone]);
+    expect(report.loss).toBeCloseTo(report.terms[alone] ?? 0, 5);
+  }
   const { report } = await step(["itc", "itm", "itg"], 4);
   const sum = Object.values(report.terms).reduce((total, term) => total + term);
   expect(Object.keys(report.terms)).toEqual(["itc", "itm", "itg"]);
