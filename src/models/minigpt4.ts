@@ -81,8 +81,8 @@ export function tokensPerImage({ encoder, qformer }: VisionConfig): number {
 }
 
 /**
- * How far a picture goes through the network before the first trained layer: through the encoder without the norm behind a
- * ViT, with it, or also through the Q-Former (or, without one, the joining of patches). What comes out there is the same in
+ * How far a picture goes through the network before the first trained layer: through the encoder ("vit") without `ln_vision`,
+ * with it, or also through the Q-Former (or, without one, the joining of patches). What comes out there is the same in
  * each epoch.
  */
 export type FrozenDepth = "vit" | "encoder" | "qformer";
@@ -101,7 +101,7 @@ export function frozenFeatures(w: ImageWeights, pixels: Value, config: VisionCon
   return depth === "encoder" ? features : seenImage(w, features, config);
 }
 
-/** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width]; of a ViT, after `ln_vision`. */
+/** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width], after `ln_vision` where there is one. */
 export function imageFeatures(w: Omit<ImageWeights, "projection">, pixels: Value, config: VisionConfig): Value {
   return lookedAt(w, encode(w, pixels, config), config, "vit");
 }
@@ -112,14 +112,17 @@ function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: Vi
     : evaVit(w.encoder, pixels, encoder);
 }
 
-/** Features of a depth before the Q-Former, as it looks at them: those of a ViT go through `ln_vision`, if they have not yet. */
+/**
+ * Features of a depth before the Q-Former, as it looks at them: through `ln_vision`, if they have not been yet. A ViT always has
+ * one; behind another encoder there is one where the Q-Former was trained with it.
+ */
 export function lookedAt(
   w: Pick<ImageWeights, "qformer">,
   features: Value,
   { encoder }: VisionConfig,
   depth: FrozenDepth,
 ): Value {
-  if (depth !== "vit" || encoder.type !== "eva_vit") return features;
+  if (depth !== "vit" || (encoder.type !== "eva_vit" && !w.qformer.has("ln_vision"))) return features;
   return layerNorm(w.qformer.at("ln_vision"), features, lnVisionEps);
 }
 

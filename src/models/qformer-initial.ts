@@ -1,7 +1,6 @@
 /** A new Q-Former, heads and projection: names, shapes, and the values that training begins with. */
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
-import type { EncoderConfig } from "./minigpt4.ts";
 import type { QFormerConfig } from "./qformer.ts";
 
 export type NamedArrays = Record<string, NdArray<"float32">>;
@@ -40,9 +39,9 @@ export function initialProjection(width: number, hiddenSize: number, random: Ran
   return arraysOf(linear("llama_proj", hiddenSize, width), random);
 }
 
-/** `ln_vision` behind a ViT; nothing behind another encoder. */
-export function initialLnVision(encoder: EncoderConfig, random: Random): NamedArrays {
-  return encoder.type === "eva_vit" ? arraysOf(norm("ln_vision", encoder.hiddenSize), random) : {};
+/** `ln_vision`, the norm between an image encoder and the Q-Former. */
+export function initialLnVision(width: number, random: Random): NamedArrays {
+  return arraysOf(norm("ln_vision", width), random);
 }
 
 /**

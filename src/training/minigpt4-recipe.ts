@@ -28,7 +28,7 @@ const modelSchema = z.strictObject({
    * no captions are learned then, and the steps and rates of `run` are the head's.
    */
   trained: z
-    .array(z.enum(["projection", "queries", "qformer", "contrastive_head"]))
+    .array(z.enum(["projection", "queries", "qformer", "ln_vision", "contrastive_head"]))
     .min(1)
     .default(["projection"]),
   /** The frozen language model: a known name, a GGUF file or a folder. */

@@ -2,14 +2,14 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pull } from "../checkpoints/pull.ts";
-import { frozenShape, type MiniGPT4Config } from "../models/minigpt4.ts";
+import { featureShape, frozenShape, type MiniGPT4Config } from "../models/minigpt4.ts";
 import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
 import { type OpenLlama, openLlama } from "../models/open-llama.ts";
 import { initialLnVision, initialProjection, initialQFormer } from "../models/qformer-initial.ts";
 import { type WeightSource, weightsInMemory } from "../nn/weights.ts";
 import { Random } from "../tensor/random.ts";
 import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
-import { openVision, qformerFile, type VisionParts } from "./vision-parts.ts";
+import { openVision, qformerFile, startsLnVision, type VisionParts } from "./vision-parts.ts";
 
 export interface ModelParts extends VisionParts {
   readonly config: MiniGPT4Config;
@@ -32,7 +32,7 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
         ...(model.qformer_ckpt ? [qformerFile(model.qformer_ckpt)] : []),
         model.encoder_ckpt,
       ],
-      initial: initialWeights(config, new Random(run.seed)),
+      initial: initialWeights(config, model.trained, new Random(run.seed)),
       trained: model.trained,
       encoderPrecision: model.encoder_precision,
     });
@@ -62,13 +62,14 @@ function trainedFiles(path: string | undefined): string[] {
 }
 
 /** What no file has begins at random. */
-function initialWeights(config: MiniGPT4Config, random: Random): WeightSource {
+function initialWeights(config: MiniGPT4Config, trained: readonly string[], random: Random): WeightSource {
   const { encoder, qformer, llm } = config;
+  const [, cellWidth] = featureShape(encoder);
   const [, width] = frozenShape(config, "qformer");
   const arrays = {
     ...(qformer && initialQFormer(qformer, random)),
     ...initialProjection(width, llm.hiddenSize, random),
-    ...initialLnVision(encoder, random),
+    ...(startsLnVision(config, trained) && initialLnVision(cellWidth, random)),
   };
   return weightsInMemory("new weights", arrays);
 }

@@ -62,7 +62,10 @@ export async function openVision({
         return { encoder: weights, qformer: weights, projection: weights };
       },
     };
-    const origins = originsOf(config, open, initial.tensors.has("llama_proj.weight"));
+    const origins = originsOf(config, open, {
+      projection: initial.tensors.has("llama_proj.weight"),
+      lnVision: image.tensors.has("ln_vision.weight"),
+    });
     for (const [part, origin] of Object.entries(origins)) {
       if (origin === undefined && part !== "projection" && !trained.some((one) => covers(one, part))) {
         throw new Error(
@@ -91,6 +94,11 @@ export async function openVision({
 /** Whether training one part trains the other: the queries are the Q-Former's. */
 export function covers(trained: string, part: string): boolean {
   return trained === part || (trained === "qformer" && part === "queries");
+}
+
+/** Whether a new `ln_vision` is needed: a ViT always has one, another encoder where it is trained. */
+export function startsLnVision({ encoder }: VisionConfig, trained: readonly string[]): boolean {
+  return encoder.type === "eva_vit" || trained.includes("ln_vision");
 }
 
 /** Weights of a Q-Former: a file, or the folder of a run that trained one. */
@@ -134,15 +142,15 @@ function belongsTo(part: string, name: string): boolean {
 }
 
 function originsOf(
-  { encoder, qformer }: VisionConfig,
+  { qformer }: VisionConfig,
   files: readonly Checkpoint[],
-  hasProjection: boolean,
+  has: { readonly projection: boolean; readonly lnVision: boolean },
 ): VisionParts["origins"] {
   const parts: readonly VisionPart[] = [
     "encoder",
-    ...(encoder.type === "eva_vit" ? (["ln_vision"] as const) : []),
+    ...(has.lnVision ? (["ln_vision"] as const) : []),
     ...(qformer ? (["queries", "qformer"] as const) : []),
-    ...(hasProjection ? (["projection"] as const) : []),
+    ...(has.projection ? (["projection"] as const) : []),
   ];
   return Object.fromEntries(
     parts.map((part) => {

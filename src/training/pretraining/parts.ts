@@ -9,7 +9,7 @@ import { layeredWeights } from "../../nn/layered-weights.ts";
 import { weightsInMemory } from "../../nn/weights.ts";
 import { Random } from "../../tensor/random.ts";
 import { loadWordPiece, type WordPieceTokenizer } from "../../text/wordpiece.ts";
-import { openVision, qformerFile, type VisionParts } from "../vision-parts.ts";
+import { openVision, qformerFile, startsLnVision, type VisionParts } from "../vision-parts.ts";
 import type { QFormerRecipe } from "./recipe.ts";
 
 export interface QFormerParts extends VisionParts {
@@ -32,7 +32,7 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
   const atRandom = weightsInMemory("new weights", {
     ...initialQFormer(qformer, random),
     ...initialHeads(qformer, model.embed_dim, random),
-    ...initialLnVision(config.encoder, random),
+    ...(startsLnVision(config, model.trained) && initialLnVision(qformer.encoderWidth, random)),
   });
   const bert = model.bert_ckpt === undefined ? undefined : await openCheckpoint(model.bert_ckpt);
   try {

@@ -28,11 +28,11 @@ const modelSchema = z
       .array(z.enum(representationLosses))
       .min(1)
       .default([...representationLosses]),
-    /** What is trained beside the heads; `ln_vision` is the norm between a ViT and the Q-Former. */
+    /** What is trained beside the heads; `ln_vision` is the norm between the encoder and the Q-Former. */
     trained: z
       .array(z.enum(["qformer", "ln_vision"]))
       .min(1)
-      .default(["qformer"]),
+      .default(["qformer", "ln_vision"]),
     encoder_precision: z.enum(["float32", "int8"]).default("float32"),
     /** Longer texts, [CLS] and [SEP] included, are cut. */
     max_txt_len: positive.default(32),
@@ -44,10 +44,6 @@ const modelSchema = z
   .refine((model) => model.max_txt_len <= model.max_position_embeddings, {
     path: ["max_txt_len"],
     error: "is more than max_position_embeddings",
-  })
-  .refine(({ trained, encoder }) => encoder.type === "eva_vit" || !trained.includes("ln_vision"), {
-    path: ["trained"],
-    error: "ln_vision belongs to a ViT; leave it out",
   });
 
 export const qformerRecipeSchema = z.strictObject({ model: modelSchema, datasets: datasetsSchema, run: runSchema });

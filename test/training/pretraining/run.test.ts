@@ -120,7 +120,6 @@ test("a dry run says what would be trained", async () => {
 test.each([
   [["model.tokenizer=null"], /model\.tokenizer: .*vocab\.txt/],
   [["model.max_txt_len=600"], /max_txt_len: .*max_position_embeddings/],
-  [["model.trained=[ln_vision]"], /model\.trained: .*ViT/],
   [["run.describe=2"], /describe/],
   [["model.llm=smollm2"], /llm/],
 ])("%j is refused", async (settings, message) => {
