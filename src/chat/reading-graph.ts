@@ -1,14 +1,15 @@
 /** The graph of a language model that reads new positions after a cache; `readingFeeds` gives what it is fed with. */
 import { type LlamaConfig, llama } from "../models/llama.ts";
 import { embedSequence } from "../models/minigpt4.ts";
-import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
+import { asStored, type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
 /**
  * Precision of the matrices; input embeddings keep the file's values. "int4" takes blocks as the file stores them, or makes
- * 4-bit blocks of 32; "int4-128" rounds to blocks of 128, which are read faster and are coarser.
+ * 4-bit blocks of 32; "int4-128" rounds to blocks of 128, which are read faster and are coarser. "stored" takes blocks where
+ * the file has them, and float32 elsewhere.
  */
-export const precisions = ["float32", "int4", "int4-128"] as const;
+export const precisions = ["float32", "int4", "int4-128", "stored"] as const;
 export type Precision = (typeof precisions)[number];
 
 export interface ReadingGraph {
@@ -26,7 +27,7 @@ export function readingGraph(
   precision: Precision = "float32",
 ): ReadingGraph {
   const graph = new Graph();
-  const weights = new Weights(graph, source, weightOptions[precision]);
+  const weights = new Weights(graph, source, weightOptions[precision](source));
   const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
     graph.input(name, dtype, shape);
   const sequence = {
@@ -54,8 +55,9 @@ export function readingGraph(
 /** Whether a weight of a language model is a matrix that a precision is for. */
 export const isMatrix = (name: string) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name);
 
-const weightOptions: Readonly<Record<Precision, WeightOptions>> = {
-  float32: {},
-  int4: { int4: isMatrix },
-  "int4-128": { int4: isMatrix, blockSize: 128 },
+const weightOptions: Readonly<Record<Precision, (source: WeightSource) => WeightOptions>> = {
+  float32: () => ({}),
+  int4: () => ({ int4: isMatrix }),
+  "int4-128": () => ({ int4: isMatrix, blockSize: 128 }),
+  stored: asStored,
 };

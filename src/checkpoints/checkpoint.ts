@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Checkpoint } from "./format.ts";
 import { openSharded } from "./sharded.ts";
 import { openSingle } from "./single.ts";
+import { withStoredBlocks } from "./stored-blocks.ts";
 
 export type { Checkpoint, TensorInfo } from "./format.ts";
 
@@ -23,7 +24,13 @@ const folderFiles = [
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
   if ((await stat(path)).isDirectory()) return openCheckpoint(await weightsOf(path));
-  return path.endsWith(".json") ? openSharded(path) : openSingle(path);
+  const checkpoint = await (path.endsWith(".json") ? openSharded(path) : openSingle(path));
+  try {
+    return withStoredBlocks(checkpoint);
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
 }
 
 async function weightsOf(folder: string): Promise<string> {

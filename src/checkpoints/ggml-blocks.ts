@@ -5,7 +5,7 @@
  * The bits of levels lie in planes: of each run of bytes, the lowest bits belong to its first elements, one a byte, the next
  * bits to the elements that follow, and so on.
  */
-import { float16ToFloat32 } from "../tensor/float16.ts";
+import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 
 interface Plane {
   /** Where it begins in the block. */
@@ -168,6 +168,30 @@ export function takeApart(layout: BlockLayout, bytes: Uint8Array): Levels {
     }
   }
   return { levels, scales, ...(minima && { minima }) };
+}
+
+/** Rows as blocks of a type, the inverse of `takeApart`; scales and minima are rounded to 16 bits. */
+export function putTogether(type: "Q4_1" | "Q8_0", { levels, scales, minima }: Levels): Uint8Array {
+  const layout: BlockLayout = blockLayouts[type];
+  const { elements, bytes: blockBytes, scale, minimum, planes } = layout;
+  const bytes = new Uint8Array(scales.length * blockBytes);
+  const halves = new Uint16Array(bytes.buffer);
+  const column = (values: Float32Array, offset: number) =>
+    float32ToFloat16(values).forEach((half, block) => {
+      halves[(block * blockBytes + offset) / 2] = half;
+    });
+  column(scales, scale);
+  if (minima && minimum !== undefined) column(minima, minimum);
+  for (const { at, run, bits } of planes) {
+    // Whole bytes are signed.
+    const flip = bits === 8 ? 128 : 0;
+    for (let i = 0; i < levels.length; i++) {
+      const own = i % elements;
+      const place = ((i - own) / elements) * blockBytes + at + (own % run);
+      bytes[place] = (bytes[place] as number) | (((levels[i] as number) ^ flip) << (bits * Math.floor(own / run)));
+    }
+  }
+  return bytes;
 }
 
 /** Four elements at a time. */

@@ -7,7 +7,7 @@ import { ggmlTypes } from "./ggml-types.ts";
 export function blockSource(type: BlockType, read: () => Promise<Uint8Array>): BlockSource {
   const layout = blockLayouts[type];
   const format = formatOf(layout);
-  return { format, load: async () => toBlocks(layout, format, await read()), stored: { type, read } };
+  return { format, load: async () => toBlocks(layout, format, await read()), packed: { type, read } };
 }
 
 /** Groups become blocks; levels of more than 4 bits take 8. */

@@ -6,7 +6,7 @@ import type { WeightSource } from "../nn/weights.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import type { BlockSource } from "../tensor/blocks.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
-import { type BlockLayout, type BlockType, blockLayouts, blocksToFloat32, isBlockType } from "./ggml-blocks.ts";
+import { type BlockType, blockLayouts, blocksToFloat32, isBlockType, putTogether } from "./ggml-blocks.ts";
 import { blockSource } from "./ggml-products.ts";
 
 /** How the elements of a tensor are packed: plainly, or in blocks as GGUF files have them. */
@@ -42,8 +42,8 @@ export async function packTensor(
   rounding: Rounding,
 ): Promise<{ readonly packing: Packing; readonly bytes: Uint8Array }> {
   const shape = source.tensors.get(name)?.shape ?? [];
-  const stored = source.blocks?.(name)?.stored;
-  if (stored && isBlockType(stored.type)) return { packing: stored.type, bytes: await stored.read() };
+  const packed = source.blocks?.(name)?.packed;
+  if (packed && isBlockType(packed.type)) return { packing: packed.type, bytes: await packed.read() };
   const values = await source.readFloat32(name);
   if (rounding === "blocks" && shape.length === 2 && Number(shape[1]) % blockLayouts.Q4_1.elements === 0) {
     return { packing: "Q4_1", bytes: roundToBlocks(values) };
@@ -86,20 +86,22 @@ export function packedWeights(path: string, index: readonly PackedTensor[], byte
 
 /** Rounds each block to the 16 steps of Q4_1 between its least and its largest element. */
 function roundToBlocks(values: Float32Array): Uint8Array {
-  const { elements, bytes: blockBytes }: BlockLayout = blockLayouts.Q4_1;
-  const bytes = new Uint8Array((values.length / elements) * blockBytes);
-  const halves = new Uint16Array(bytes.buffer);
-  for (let from = 0, at = 0; from < values.length; from += elements, at += blockBytes) {
-    const own = values.subarray(from, from + elements);
+  const { elements } = blockLayouts.Q4_1;
+  const [scales, minima] = [new Float32Array(values.length / elements), new Float32Array(values.length / elements)];
+  for (let block = 0; block < scales.length; block++) {
+    const own = values.subarray(block * elements, (block + 1) * elements);
     const least = Math.min(...own);
-    halves.set(float32ToFloat16(Float32Array.of((Math.max(...own) - least) / 15, least)), at / 2);
-    // Elements are rounded to the steps that will be there, whose scale and minimum have 16 bits themselves.
-    const [scale = 0, minimum = 0] = float16ToFloat32(halves.subarray(at / 2, at / 2 + 2));
-    own.forEach((value, i) => {
-      const level = Math.max(0, Math.min(15, Math.round((value - minimum) / (scale || 1))));
-      const place = at + 4 + (i % 16);
-      bytes[place] = (bytes[place] as number) | (level << (i < 16 ? 0 : 4));
-    });
+    minima[block] = least;
+    scales[block] = (Math.max(...own) - least) / 15;
   }
-  return bytes;
+  // Elements are rounded to the steps that will be there, whose scale and minimum have 16 bits themselves.
+  const inHalf = (exact: Float32Array) => float16ToFloat32(float32ToFloat16(exact));
+  const rounded = { scales: inHalf(scales), minima: inHalf(minima) };
+  const levels = new Uint8Array(values.length);
+  values.forEach((value, i) => {
+    const block = Math.floor(i / elements);
+    const steps = (value - (rounded.minima[block] as number)) / ((rounded.scales[block] as number) || 1);
+    levels[i] = Math.max(0, Math.min(15, Math.round(steps)));
+  });
+  return putTogether("Q4_1", { levels, ...rounded });
 }

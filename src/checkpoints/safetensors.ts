@@ -2,7 +2,7 @@
  * safetensors, read and written: a little-endian length of 8 bytes, a JSON header of that length, then the tensors' bytes
  * without gaps (https://github.com/huggingface/safetensors).
  */
-import { bytesOf, bytesPerElement, type DType, type NdArray } from "../tensor/array.ts";
+import { bytesOf, bytesPerElement, type DType, type NdArray, sizeOf } from "../tensor/array.ts";
 import type { RandomAccessFile } from "./file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./format.ts";
 import { parseJson } from "./json.ts";
@@ -36,6 +36,11 @@ const types: Readonly<Record<string, { readonly bits: number; readonly dtype?: D
   F4: { bits: 4 },
   C64: { bits: 64 },
 };
+
+/** Our name of a stored type, in the words of safetensors; undefined where we have no arrays of it. */
+export function safetensorsType(storedType: string): DType | undefined {
+  return Object.hasOwn(types, storedType) ? types[storedType]?.dtype : undefined;
+}
 
 /** Opens one safetensors file. @throws Error naming the file if it does not keep to the format */
 export function openSafetensors(path: string): Promise<Checkpoint> {
@@ -147,20 +152,46 @@ export async function writeSafetensors(
 ): Promise<void> {
   // Wide types first keeps every tensor aligned to its element size.
   const entries = Object.entries(tensors).sort(([, a], [, b]) => bytesPerElement(b.dtype) - bytesPerElement(a.dtype));
+  const header = safetensorsHeader(
+    path,
+    entries.map(([name, { dtype, shape }]) => ({ name, dtype, shape })),
+    metadata,
+  );
+  await writeWhole(path, async (file) => {
+    await file.writeFile(header);
+    for (const [, { data }] of entries) await file.writeFile(bytesOf(data));
+  });
+}
+
+/** A tensor of a file that is written. */
+export interface TensorSpec {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** What stands before the bytes of these tensors, which follow in this order. */
+export function safetensorsHeader(
+  path: string,
+  tensors: readonly TensorSpec[],
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array {
   const header = new Map<string, unknown>(metadata ? [["__metadata__", metadata]] : []);
   let offset = 0;
-  for (const [name, { dtype, shape, data }] of entries) {
+  for (const { name, dtype, shape } of tensors) {
     if (name === "__metadata__") throw new Error(`${path}: a tensor cannot be named __metadata__`);
-    header.set(name, { dtype: typeNames.get(dtype), shape, data_offsets: [offset, offset + data.byteLength] });
-    offset += data.byteLength;
+    const end = offset + byteLengthOf({ dtype, shape });
+    header.set(name, { dtype: typeNames.get(dtype), shape, data_offsets: [offset, end] });
+    offset = end;
   }
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
   const prefix = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
   new DataView(prefix.buffer).setBigUint64(0, BigInt(prefix.length - 8), true);
   prefix.set(json, 8);
+  return prefix;
+}
 
-  await writeWhole(path, async (file) => {
-    await file.writeFile(prefix);
-    for (const [, { data }] of entries) await file.writeFile(bytesOf(data));
-  });
+/** Bytes that a tensor takes. */
+export function byteLengthOf({ dtype, shape }: Pick<TensorSpec, "dtype" | "shape">): number {
+  return sizeOf(shape) * bytesPerElement(dtype);
 }

@@ -14,24 +14,29 @@ export interface CountDisplay {
 /** Seconds between two lines where there is no terminal. */
 const lineEvery = 30;
 
-export function countDisplay(what: string, stream: NodeJS.WriteStream = process.stderr): CountDisplay {
-  return stream.isTTY ? barDisplay(what, stream) : lineDisplay(what, stream);
+/** @param show how a number of the counted things is written */
+export function countDisplay(
+  what: string,
+  stream: NodeJS.WriteStream = process.stderr,
+  show?: (count: number) => string,
+): CountDisplay {
+  return stream.isTTY ? barDisplay(what, stream, show) : lineDisplay(what, stream, show);
 }
 
-function barDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
+function barDisplay(what: string, stream: NodeJS.WriteStream, show: (count: number) => string = String): CountDisplay {
   let bar: cliProgress.SingleBar | undefined;
-  const format = `${what} {bar} {value} of {total}  {rate}  {left} left  {note}`;
+  const format = `${what} {bar} {done} of {all}  {rate}  {left} left  {note}`;
   const started = performance.now();
   let first = 0;
   return {
     update(done, total, note = "") {
       if (!bar) {
         bar = new cliProgress.SingleBar({ stream, format, hideCursor: true, barsize: 30 });
-        bar.start(total, done, { rate: "", left: "?", note });
+        bar.start(total, done, { done: show(done), all: show(total), rate: "", left: "?", note });
         first = done;
       }
       const perSecond = (done - first) / ((performance.now() - started) / 1000);
-      bar.update(done, { note, ...estimates(perSecond, total - done) });
+      bar.update(done, { done: show(done), note, ...estimates(perSecond, total - done, show) });
     },
     say(text) {
       // The bar's line is cleared for the text; the next update draws the bar below it.
@@ -44,7 +49,7 @@ function barDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
   };
 }
 
-function lineDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
+function lineDisplay(what: string, stream: NodeJS.WriteStream, show: (count: number) => string = String): CountDisplay {
   const started = performance.now();
   let first: number | undefined;
   let last = started;
@@ -54,16 +59,17 @@ function lineDisplay(what: string, stream: NodeJS.WriteStream): CountDisplay {
       const now = performance.now();
       if (done < total && now - last < lineEvery * 1000) return;
       last = now;
-      const { rate, left } = estimates((done - first) / ((now - started) / 1000), total - done);
-      stream.write(`${what} ${done} of ${total}  ${rate}  ${left} left  ${note}\n`);
+      const { rate, left } = estimates((done - first) / ((now - started) / 1000), total - done, show);
+      stream.write(`${what} ${show(done)} of ${show(total)}  ${rate}  ${left} left  ${note}\n`);
     },
     say: (text) => void stream.write(`${text}\n`),
     stop() {},
   };
 }
 
-function estimates(perSecond: number, rest: number): { rate: string; left: string } {
+function estimates(perSecond: number, rest: number, show: (count: number) => string): { rate: string; left: string } {
   if (!(perSecond > 0)) return { rate: "", left: "?" };
-  const rate = perSecond >= 1 ? `${perSecond.toFixed(1)}/s` : `${(1 / perSecond).toFixed(1)} s each`;
+  const shown = show === String ? perSecond.toFixed(1) : show(perSecond);
+  const rate = perSecond >= 1 ? `${shown}/s` : `${(1 / perSecond).toFixed(1)} s each`;
   return { rate, left: formatDuration(rest / perSecond) };
 }

@@ -10,6 +10,7 @@ import { registerDescribe } from "./describe.ts";
 import { registerEncode } from "./encode.ts";
 import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
+import { registerImport } from "./import.ts";
 import { registerInspect } from "./inspect.ts";
 import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerMcp } from "./mcp.ts";
@@ -27,6 +28,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerServe,
   registerMcp,
   registerPull,
+  registerImport,
   registerInspect,
   registerExport,
   registerEncode,

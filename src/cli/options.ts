@@ -9,7 +9,7 @@ import { devices } from "../tensor/device.ts";
 export interface ModelFlags {
   readonly model: string;
   readonly device: NonNullable<LoadOptions["device"]>;
-  readonly precision: NonNullable<LoadOptions["precision"]>;
+  readonly precision?: LoadOptions["precision"];
 }
 
 export interface AnswerFlags extends ModelFlags {
@@ -46,7 +46,10 @@ export function addModelOptions(command: Command): Command {
     .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
     .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
     .addOption(
-      new Option("--precision <type>", "of the language model's matrices").choices(precisions).default("float32"),
+      new Option(
+        "--precision <type>",
+        "of the language model's matrices (default: as the model folder says, else float32)",
+      ).choices(precisions),
     );
 }
 

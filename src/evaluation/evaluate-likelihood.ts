@@ -14,7 +14,7 @@ import { parsePrompt } from "../text/prompts.ts";
 import { type CaptionLosses, type LikelihoodReport, LikelihoodScorer, mean, summarize } from "./likelihood.ts";
 
 export interface LikelihoodOptions extends SessionOptions {
-  /** Of the language model's matrices; float32 by default. */
+  /** Of the language model's matrices; by default as the model folder says. */
   readonly precision?: Precision;
   /** Captions of each picture that are scored; all by default. */
   readonly captionsPerPicture?: number;
@@ -39,7 +39,7 @@ export async function evaluateLikelihood(
   const scorer = await LikelihoodScorer.create(
     folder.llm,
     prompts.map((prompt) => prompt.slice(0, -1)),
-    { ...session, ...(precision && { precision }) },
+    { ...session, precision: precision ?? folder.precision },
   );
   try {
     const captions = pairs.flatMap(({ texts }, own) =>

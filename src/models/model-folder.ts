@@ -46,6 +46,8 @@ const schema = z.strictObject({
   qformer: qformerSchema.optional(),
   /** A known name, or a GGUF file or folder, relative to this folder. */
   llm: z.string().min(1),
+  /** How the language model's matrices are used unless someone says otherwise; "stored" where its file has blocks. */
+  precision: z.enum(["float32", "stored"]).default("float32"),
   weights: z.strictObject({
     encoder: z.string(),
     qformer: z.string().optional(),
@@ -75,6 +77,8 @@ export interface ModelFolder {
   readonly path: string;
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
+  /** How the language model's matrices are used unless someone says otherwise. */
+  readonly precision: "float32" | "stored";
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
   /** Weights of the contrastive head, where the model has one. */
@@ -115,6 +119,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
       path,
       config,
       llm,
+      precision: json.precision,
       template: promptTemplates[json.prompt_template],
       describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
       ...(contrastive && { contrastive }),

@@ -36,6 +36,11 @@ export interface WeightOptions {
   readonly int8?: Int8Choice;
 }
 
+/** Matrices that a file stores in blocks are multiplied as they are, all others in float32. */
+export function asStored(source: WeightSource): WeightOptions {
+  return { int4: (name) => source.blocks?.(name) !== undefined };
+}
+
 /** Weights below a prefix, as values of one graph. Asking twice for a name gives the same value. */
 export class Weights {
   readonly graph: Graph;

@@ -13,6 +13,8 @@ export interface BlockFormat {
   readonly bits: 4 | 8;
   /** With minima an element is q * scale + minimum, without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
   readonly minima: boolean;
+  /** Without minima: each block has a zero point of its own, and an element is (q - zero point) * scale. */
+  readonly zeroPoints?: boolean;
   /** Elements of a block. */
   readonly blockSize: 16 | 32;
 }
@@ -25,19 +27,22 @@ export interface Blocks {
   readonly scales: Float32Array;
   /** One for each block, where the format has them. */
   readonly minima?: Float32Array;
+  /** One for each block, where the format has them: packed as quants are, the rows of the matrix padded to whole bytes. */
+  readonly zeroPoints?: Uint8Array;
 }
 
 /** Where blocks come from: their format is known at once, their data when the model is written. */
 export interface BlockSource {
   readonly format: BlockFormat;
   load(): Promise<Blocks>;
-  /** As a file has them: the name of their type there, and their bytes. */
-  readonly stored?: { readonly type: string; read(): Promise<Uint8Array> };
+  /** In a type of GGUF files: its name, and the bytes as the file has them, or with scales and minima rounded to 16 bits. */
+  readonly packed?: { readonly type: string; read(): Promise<Uint8Array> };
 }
 
 /** Whether matrices of these formats can be one product. */
 export function sameFormat(a: BlockFormat, b: BlockFormat): boolean {
-  return a.bits === b.bits && a.minima === b.minima && a.blockSize === b.blockSize;
+  const keys = ["bits", "minima", "blockSize"] as const;
+  return keys.every((key) => a[key] === b[key]) && Boolean(a.zeroPoints) === Boolean(b.zeroPoints);
 }
 
 /** x [..., columns] times the transposed matrix [rows, columns] -> [..., rows], in 8-bit arithmetic. */
@@ -47,17 +52,17 @@ export function matmulBlocks(
   size: { readonly rows: number; readonly columns: number },
   { format, load: loadBlocks }: BlockSource,
 ): Value {
-  const { bits, minima, blockSize } = format;
+  const { bits, minima, blockSize, zeroPoints: hasZeroPoints = false } = format;
   const { rows, columns } = size;
   if (columns % blockSize !== 0) {
     throw new Error(`${x.graph.where()}"${name}": rows of ${columns} elements are no whole blocks of ${blockSize}`);
   }
   if (!minima) {
     const load = async () => {
-      const { quants, scales } = await loadBlocks();
-      return { nibbles: bytes(quants), scales: floats(scales) };
+      const { quants, scales, zeroPoints } = await loadBlocks();
+      return { nibbles: bytes(quants), scales: floats(scales), ...(zeroPoints && { zeroPoints: bytes(zeroPoints) }) };
     };
-    return matmulNBits(x, { ...size, name, bits, blockSize, load });
+    return matmulNBits(x, { ...size, name, bits, blockSize, hasZeroPoints, load });
   }
   const sets = bits === 4 ? 2 : 1;
   const load = async () => foldMinima(await loadBlocks(), rows, columns, format);
@@ -80,9 +85,9 @@ export function gatherBlocks(
   source: BlockSource,
 ): Value {
   const { graph } = ids;
-  const { bits, minima, blockSize } = source.format;
+  const { bits, minima, zeroPoints, blockSize } = source.format;
   const blocks = columns / blockSize;
-  const load = loadOnce(source.load, minima ? 3 : 2);
+  const load = loadOnce(source.load, minima || zeroPoints ? 3 : 2);
   const part = (key: keyof Blocks) => async () => {
     const data = (await load())[key];
     if (!data) throw new Error(`"${name}" has no ${key}`);
@@ -90,9 +95,10 @@ export function gatherBlocks(
   };
   const table = graph.weight(`${name}.int${bits}`, "uint8", [rows, (columns * bits) / 8], part("quants"));
   const inputs = [table, ids, graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"))];
-  if (minima) {
-    const zeros = [rows, Math.ceil((blocks * bits) / 8)] as const;
-    inputs.push(graph.weight(`${name}.zeroPoints`, "uint8", zeros, () => new Uint8Array(zeros[0] * zeros[1])));
+  if (minima || zeroPoints) {
+    const rowBytes = Math.ceil((blocks * bits) / 8);
+    const zeros = zeroPoints ? part("zeroPoints") : () => new Uint8Array(rows * rowBytes);
+    inputs.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows, rowBytes], zeros));
   }
   const attributes = { bits, block_size: blockSize, gather_axis: 0, quantize_axis: 1 };
   const type = { dtype: "float32", shape: [...ids.shape, columns] } as const;
@@ -102,15 +108,52 @@ export function gatherBlocks(
   return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(least), type.shape);
 }
 
+/** The elements that the blocks of a matrix with so many columns stand for, row after row. */
+export function elementsOf(
+  { quants, scales, minima, zeroPoints }: Blocks,
+  { bits, blockSize }: BlockFormat,
+  columns: number,
+): Float32Array {
+  const levels = unpackRows(quants, columns, bits);
+  const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
+  const out = new Float32Array(levels.length);
+  for (let block = 0, i = 0; block < scales.length; block++) {
+    const scale = scales[block] as number;
+    const zero = zeros ? (zeros[block] as number) : minima ? 0 : 2 ** (bits - 1);
+    const minimum = minima ? (minima[block] as number) : 0;
+    for (const end = i + blockSize; i < end; i++) out[i] = ((levels[i] as number) - zero) * scale + minimum;
+  }
+  return out;
+}
+
+/** Rounds a matrix whose rows are whole blocks to 8 bits: the largest magnitude of each block becomes 127. */
+export function roundToInt8Blocks(values: Float32Array, blockSize: BlockFormat["blockSize"]): Blocks {
+  const scales = new Float32Array(values.length / blockSize);
+  const quants = new Uint8Array(values.length);
+  for (let block = 0; block < scales.length; block++) {
+    const [start, end] = [block * blockSize, (block + 1) * blockSize];
+    let largest = 0;
+    for (let i = start; i < end; i++) largest = Math.max(largest, Math.abs(values[i] as number));
+    scales[block] = largest / 127;
+    const factor = largest > 0 ? 127 / largest : 0;
+    for (let i = start; i < end; i++) quants[i] = 128 + Math.round((values[i] as number) * factor);
+  }
+  return { quants, scales };
+}
+
 /** The rows of several matrices of one format and width, one after the other. */
 export function stackBlocks(parts: readonly Blocks[]): Blocks {
-  const floats = (arrays: readonly Float32Array[]) => join(new Float32Array(total(arrays)), 1, arrays);
   const quants = parts.map((part) => part.quants);
+  const scales = parts.map((part) => part.scales);
   const minima = parts.flatMap((part) => part.minima ?? []);
+  const zeroPoints = parts.flatMap((part) => part.zeroPoints ?? []);
+  const floats = (arrays: readonly Float32Array[]) => join(new Float32Array(total(arrays)), 1, arrays);
+  const bytes = (arrays: readonly Uint8Array[]) => join(new Uint8Array(total(arrays)), 1, arrays);
   return {
-    quants: join(new Uint8Array(total(quants)), 1, quants),
-    scales: floats(parts.map(({ scales }) => scales)),
-    ...(minima.length > 0 ? { minima: floats(minima) } : {}),
+    quants: bytes(quants),
+    scales: floats(scales),
+    ...(minima.length > 0 && { minima: floats(minima) }),
+    ...(zeroPoints.length > 0 && { zeroPoints: bytes(zeroPoints) }),
   };
 }
 
@@ -209,6 +252,20 @@ function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
     }
   }
   return packed;
+}
+
+/** What `packRows` packed, one number a byte. */
+export function unpackRows(packed: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
+  if (bits === 8) return packed;
+  const rowBytes = Math.ceil(width / 2);
+  const rows = packed.length / rowBytes;
+  const values = new Uint8Array(rows * width);
+  for (let row = 0, to = 0; row < rows; row++) {
+    for (let i = 0; i < width; i++, to++) {
+      values[to] = ((packed[row * rowBytes + (i >> 1)] as number) >> (4 * (i & 1))) & 15;
+    }
+  }
+  return values;
 }
 
 /** Fills `target` with matrices of as many rows, side by side; with one row, one after the other. */

@@ -43,7 +43,7 @@ test.each([
 });
 
 test("without options, the likeliest token is taken by the shipped model", () => {
-  expect(parse("describe x")).toEqual({ model: "nano", device: "auto", precision: "float32" });
+  expect(parse("describe x")).toEqual({ model: "nano", device: "auto" });
   expect(answerOf("")).toMatchObject({ temperature: 0 });
 });
 

@@ -44,7 +44,10 @@ export async function loadEngine(
     const { checkpoint, config, tokenizer } = folder.llm;
     const graph = new Graph();
     const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
-    const llm = await createLanguageModel(checkpoint, config, { ...options, precision });
+    const llm = await createLanguageModel(checkpoint, config, {
+      ...options,
+      precision: precision ?? folder.precision,
+    });
     const embedder = await openEmbedder(folder, options);
     const contextLength = contextLengthOf(config);
     return new LocalEngine(

@@ -1,0 +1,147 @@
+/** The released files of a MiniGPT-4 become one model folder that needs nothing else. */
+import { copyFile, mkdir, stat, statfs } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { copyWhole } from "../../checkpoints/copy-file.ts";
+import { Journal } from "../../checkpoints/journal.ts";
+import { sha256OfFile } from "../../checkpoints/partial-file.ts";
+import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/safetensors-stream.ts";
+import { writeWhole } from "../../checkpoints/whole-file.ts";
+import { originOf } from "../origin.ts";
+import type { Heads } from "./dimensions.ts";
+import { type ImportPlan, type ImportPrecision, type PlanOptions, planImport } from "./plan.ts";
+import { openSources, type SourcePaths } from "./sources.ts";
+
+export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision"> {
+  /** The folder that is made. */
+  readonly out: string;
+  /** By default int4; not for GGUF files, which stay as they are. */
+  readonly precision?: ImportPrecision | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Told in bytes; what an earlier attempt has done counts as done. */
+  readonly onProgress?: ((step: "Writing" | "Checking", done: number, total: number) => void) | undefined;
+}
+
+export interface Imported {
+  readonly path: string;
+  /** Of all weight files. */
+  readonly bytes: number;
+  readonly template: string;
+  /** Bytes that an earlier attempt had written. */
+  readonly resumed: number;
+}
+
+/** What an import leaves in its folder beside the model: what it was made of, and the SHA-256 of its files. */
+export const importJournal = "import.json";
+
+/**
+ * Writes a model folder. What was interrupted goes on where it was when it is started again with the same files and options.
+ * @throws Error before anything is written, if files are not what they should be or do not fit each other
+ */
+export async function importModel(options: ImportOptions): Promise<Imported> {
+  const { out, signal, onProgress, llm: llmPath } = options;
+  const sources = await openSources(options, options);
+  try {
+    const isGguf = sources.llm.checkpoint.format === "gguf";
+    if (isGguf && options.precision) {
+      throw new Error(`${llmPath}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+    }
+    const precision = options.precision ?? "int4";
+    const plan = planImport(sources, llmPath, { ...options, precision });
+    await mkdir(out, { recursive: true });
+    const journal = await Journal.open(out, importJournal, await describeWork(options, precision, plan));
+    const sizes = await fileSizes(plan);
+    const total = sum(sizes.values());
+    let done = 0;
+    for (const [file, size] of sizes) if (await journal.has(file)) done += size;
+    const resumed = done;
+    await checkSpace(out, total - done);
+    const onBytes = (bytes: number) => {
+      done += bytes;
+      onProgress?.("Writing", done, total);
+    };
+    await writeFiles(plan, out, journal, { signal, onBytes });
+    await checkFiles(out, journal, { signal, onProgress });
+    await writeWhole(join(out, "config.json"), (file) => file.writeFile(`${JSON.stringify(plan.json, null, 2)}\n`));
+    await journal.finish();
+    const bytes = sum(Object.values(journal.files).map((file) => file.bytes));
+    return { path: resolve(out), bytes, template: plan.json.prompt_template, resumed };
+  } finally {
+    await sources.close();
+  }
+}
+
+async function writeFiles(
+  { images, llm }: ImportPlan,
+  out: string,
+  journal: Journal,
+  options: { readonly signal: AbortSignal | undefined; onBytes(bytes: number): void },
+): Promise<void> {
+  for (const [name, groups] of images) {
+    if (await journal.has(name)) continue;
+    await journal.record(name, await streamSafetensors(join(out, name), groups, options));
+  }
+  if ("gguf" in llm) {
+    const name = basename(llm.gguf);
+    if (await journal.has(name)) return;
+    await journal.record(name, await copyWhole(llm.gguf, join(out, name), options));
+    return;
+  }
+  const folder = join(out, "llm");
+  await mkdir(folder, { recursive: true });
+  for (const name of llm.copies) await copyFile(join(llm.from, name), join(folder, name));
+  await writeShards(folder, llm.shards, journal, "llm/", options);
+}
+
+/** Reads again what was written. @throws Error if a file is not as it was written; it is made anew the next time */
+async function checkFiles(
+  out: string,
+  journal: Journal,
+  { signal, onProgress }: Pick<ImportOptions, "signal" | "onProgress">,
+): Promise<void> {
+  const files = Object.entries(journal.files);
+  const total = sum(files.map(([, { bytes }]) => bytes));
+  let done = 0;
+  for (const [name, { bytes, sha256 }] of files) {
+    const path = join(out, name);
+    if ((await sha256OfFile(path, signal)) !== sha256) {
+      await journal.forget(name);
+      throw new Error(`${path} does not hold what was written to it; is the disk sound? Run the same command again`);
+    }
+    done += bytes;
+    onProgress?.("Checking", done, total);
+  }
+}
+
+/** Bytes of each file, nearly: headers are not counted. */
+async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, number>> {
+  const sizes = new Map([...images].map(([name, groups]) => [name, sum(groups.map(groupBytes))]));
+  if ("gguf" in llm) return sizes.set(basename(llm.gguf), (await stat(llm.gguf)).size);
+  for (const [name, groups] of llm.shards) sizes.set(`llm/${name}`, sum(groups.map(groupBytes)));
+  return sizes;
+}
+
+async function checkSpace(folder: string, needed: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder);
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+  if (bavail * bsize >= needed) return;
+  throw new Error(`${folder}: ${gigabytes(needed)} are needed, but the disk has ${gigabytes(bavail * bsize)} left`);
+}
+
+/** What tells one import from another. */
+async function describeWork(options: ImportOptions, precision: ImportPrecision, plan: ImportPlan) {
+  const { vit, qformer, llm, projection } = options;
+  return {
+    vit: await originOf(vit),
+    ...(qformer !== undefined && { qformer: await originOf(qformer) }),
+    llm: await originOf(llm),
+    projection: await originOf(projection),
+    precision: "gguf" in plan.llm ? "as stored" : precision,
+    config: plan.json,
+  };
+}
+
+function sum(values: Iterable<number>): number {
+  let total = 0;
+  for (const value of values) total += value;
+  return total;
+}
