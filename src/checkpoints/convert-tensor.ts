@@ -63,7 +63,8 @@ async function* floats(
   }
 }
 
-function toFloat16(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Array): Uint16Array {
+/** @throws Error naming the tensor if a value is too large */
+export function toFloat16(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Array): Uint16Array {
   if (values.some((value) => Math.abs(value) > largestFloat16 && Number.isFinite(value))) {
     throw new Error(
       `${checkpoint.path}, tensor ${quote(name)}: has values beyond ${largestFloat16}, the largest of float16; use float32`,
@@ -106,7 +107,7 @@ function finite(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Arr
 }
 
 /** The values in order, some whole rows of `columns` at a time. */
-async function* strips(
+export async function* strips(
   checkpoint: Checkpoint,
   info: TensorInfo,
   columns: number,

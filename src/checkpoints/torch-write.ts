@@ -9,8 +9,8 @@ import { storageTypes } from "./torch-pickle.ts";
 import { writeWhole } from "./whole-file.ts";
 
 export interface TorchWriteOptions {
-  /** The key of the dictionary that holds the tensors. */
-  readonly under?: string;
+  /** The key of the dictionary that holds the tensors; null for none around them. */
+  readonly under?: string | null;
 }
 
 /**
@@ -69,13 +69,14 @@ const op = {
 
 type Opcodes = (number | Uint8Array)[];
 
-function pickleOf(path: string, under: string, tensors: Readonly<Record<string, NdArray>>): Uint8Array {
+function pickleOf(path: string, under: string | null, tensors: Readonly<Record<string, NdArray>>): Uint8Array {
   const items = Object.entries(tensors).flatMap(([name, tensor], i) => {
     const storage = storageNames.get(tensor.dtype);
     if (!storage) throw new Error(`${path}: tensor ${quote(name)}: torch files have no type ${tensor.dtype}`);
     return [...text(name), ...rebuilt(tensor, storage, `${i}`)];
   });
   const model = [op.EMPTY_DICT, op.MARK, ...items, op.SETITEMS];
+  if (under === null) return joined([op.PROTO, 2, ...model, op.STOP]);
   return joined([op.PROTO, 2, op.EMPTY_DICT, op.MARK, ...text(under), ...model, op.SETITEMS, op.STOP]);
 }
 

@@ -5,6 +5,7 @@ import { Command, CommanderError } from "commander";
 import { registerCache } from "./cache.ts";
 import { registerChat } from "./chat.ts";
 import { registerCurate } from "./curate.ts";
+import { registerDelta } from "./delta.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
 import { registerEncode } from "./encode.ts";
@@ -29,6 +30,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerMcp,
   registerPull,
   registerImport,
+  registerDelta,
   registerInspect,
   registerExport,
   registerEncode,

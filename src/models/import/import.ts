@@ -1,24 +1,21 @@
 /** The released files of a MiniGPT-4 become one model folder that needs nothing else. */
-import { copyFile, mkdir, stat, statfs } from "node:fs/promises";
+import { copyFile, mkdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { copyWhole } from "../../checkpoints/copy-file.ts";
 import { Journal } from "../../checkpoints/journal.ts";
-import { sha256OfFile } from "../../checkpoints/partial-file.ts";
 import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/safetensors-stream.ts";
 import { writeWhole } from "../../checkpoints/whole-file.ts";
+import { type CheckOptions, checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
 import { type ImportPlan, type ImportPrecision, type PlanOptions, planImport } from "./plan.ts";
 import { openSources, type SourcePaths } from "./sources.ts";
 
-export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision"> {
+export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision">, CheckOptions {
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
   readonly precision?: ImportPrecision | undefined;
-  readonly signal?: AbortSignal | undefined;
-  /** Told in bytes; what an earlier attempt has done counts as done. */
-  readonly onProgress?: ((step: "Writing" | "Checking", done: number, total: number) => void) | undefined;
 }
 
 export interface Imported {
@@ -34,7 +31,7 @@ export interface Imported {
 export const importJournal = "import.json";
 
 /**
- * Writes a model folder. What was interrupted goes on where it was when it is started again with the same files and options.
+ * Writes a model folder. Progress is told in bytes; what was interrupted goes on where it was when it is started again with the same files and options.
  * @throws Error before anything is written, if files are not what they should be or do not fit each other
  */
 export async function importModel(options: ImportOptions): Promise<Imported> {
@@ -60,7 +57,7 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
       onProgress?.("Writing", done, total);
     };
     await writeFiles(plan, out, journal, { signal, onBytes });
-    await checkFiles(out, journal, { signal, onProgress });
+    await checkWritten(out, journal, { signal, onProgress });
     await writeWhole(join(out, "config.json"), (file) => file.writeFile(`${JSON.stringify(plan.json, null, 2)}\n`));
     await journal.finish();
     const bytes = sum(Object.values(journal.files).map((file) => file.bytes));
@@ -92,39 +89,12 @@ async function writeFiles(
   await writeShards(folder, llm.shards, journal, "llm/", options);
 }
 
-/** Reads again what was written. @throws Error if a file is not as it was written; it is made anew the next time */
-async function checkFiles(
-  out: string,
-  journal: Journal,
-  { signal, onProgress }: Pick<ImportOptions, "signal" | "onProgress">,
-): Promise<void> {
-  const files = Object.entries(journal.files);
-  const total = sum(files.map(([, { bytes }]) => bytes));
-  let done = 0;
-  for (const [name, { bytes, sha256 }] of files) {
-    const path = join(out, name);
-    if ((await sha256OfFile(path, signal)) !== sha256) {
-      await journal.forget(name);
-      throw new Error(`${path} does not hold what was written to it; is the disk sound? Run the same command again`);
-    }
-    done += bytes;
-    onProgress?.("Checking", done, total);
-  }
-}
-
 /** Bytes of each file, nearly: headers are not counted. */
 async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, number>> {
   const sizes = new Map([...images].map(([name, groups]) => [name, sum(groups.map(groupBytes))]));
   if ("gguf" in llm) return sizes.set(basename(llm.gguf), (await stat(llm.gguf)).size);
   for (const [name, groups] of llm.shards) sizes.set(`llm/${name}`, sum(groups.map(groupBytes)));
   return sizes;
-}
-
-async function checkSpace(folder: string, needed: number): Promise<void> {
-  const { bavail, bsize } = await statfs(folder);
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
-  if (bavail * bsize >= needed) return;
-  throw new Error(`${folder}: ${gigabytes(needed)} are needed, but the disk has ${gigabytes(bavail * bsize)} left`);
 }
 
 /** What tells one import from another. */

@@ -9,6 +9,7 @@ import type { WeightSource } from "../../nn/weights.ts";
 import { bytesOf } from "../../tensor/array.ts";
 import { float32ToFloat16 } from "../../tensor/float16.ts";
 import { type PromptTemplate, promptTemplates } from "../../text/prompts.ts";
+import { smallFiles } from "../llm-files.ts";
 import type { ModelFolderJson } from "../model-folder.ts";
 import type { Sources } from "./sources.ts";
 
@@ -29,17 +30,6 @@ export interface ImportPlan {
     | { readonly gguf: string };
   readonly json: ModelFolderJson;
 }
-
-/** What a language model's folder holds beside the weights. */
-const smallFiles = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.model",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-];
 
 export interface PlanOptions {
   readonly precision: ImportPrecision;
