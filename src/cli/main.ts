@@ -8,6 +8,7 @@ import { registerCurate } from "./curate.ts";
 import { registerDelta } from "./delta.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDescribe } from "./describe.ts";
+import { registerDoctor } from "./doctor.ts";
 import { registerEncode } from "./encode.ts";
 import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
@@ -32,6 +33,7 @@ const commands: readonly ((program: Command) => void)[] = [
   registerImport,
   registerDelta,
   registerInspect,
+  registerDoctor,
   registerExport,
   registerEncode,
   registerCache,

@@ -101,21 +101,43 @@ export function llama(
   const cache: LayerCache[] = [];
   let x = embeddings;
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const layer = model.at("layers").at(i);
+    const places = i === config.numHiddenLayers - 1 ? wanted : undefined;
     x = graph.scope(`layers.${i}`, () => {
-      const normal = rmsNorm(layer.at("input_layernorm"), x, config.rmsNormEps);
-      const [q, k, v] = queryKeyValue(layer.at("self_attn"), normal, positions, rotary, config);
-      cache.push({ keys: transpose(k, [0, 1, 3, 2]), values: v });
-      const earlier = past?.layers[i];
-      const seen = past && earlier ? cachedAttention(q, k, v, { ...earlier, mask }) : attention(q, k, v, mask);
-      const places = i === config.numHiddenLayers - 1 ? wanted : undefined;
-      const [before, heads] = [rowsAt(x, places), rowsAt(joinHeads(seen), places)];
-      const attended = before.add(linear(layer.at("self_attn.o_proj"), heads, config.hiddenSize));
-      const post = rmsNorm(layer.at("post_attention_layernorm"), attended, config.rmsNormEps);
-      return attended.add(gatedMlp(layer.at("mlp"), post, config.intermediateSize));
+      const seen = { positions, rotary, mask, past: past?.layers[i], places };
+      const { hidden, cache: own } = llamaLayer(model.at("layers").at(i), x, seen, config);
+      cache.push(own);
+      return hidden;
     });
   }
   return { hidden: rmsNorm(model.at("norm"), x, config.rmsNormEps), cache };
+}
+
+/** What a layer is told of the sequence. */
+interface Seen {
+  /** int64 [batch, sequence]. */
+  readonly positions: Value;
+  readonly rotary: { readonly cos: Value; readonly sin: Value };
+  readonly mask: Value;
+  readonly past?: LayerCache | undefined;
+  /** The places whose output is wanted; all by default. */
+  readonly places?: Value | undefined;
+}
+
+/** One layer: x [batch, sequence, hiddenSize] -> [batch, sequence, hiddenSize], or [places, hiddenSize]. */
+export function llamaLayer(
+  w: Weights,
+  x: Value,
+  { positions, rotary, mask, past, places }: Seen,
+  config: LlamaConfig,
+): { readonly hidden: Value; readonly cache: LayerCache } {
+  const normal = rmsNorm(w.at("input_layernorm"), x, config.rmsNormEps);
+  const [q, k, v] = queryKeyValue(w.at("self_attn"), normal, positions, rotary, config);
+  const seen = past ? cachedAttention(q, k, v, { ...past, mask }) : attention(q, k, v, mask);
+  const [before, heads] = [rowsAt(x, places), rowsAt(joinHeads(seen), places)];
+  const attended = before.add(linear(w.at("self_attn.o_proj"), heads, config.hiddenSize));
+  const post = rmsNorm(w.at("post_attention_layernorm"), attended, config.rmsNormEps);
+  const hidden = attended.add(gatedMlp(w.at("mlp"), post, config.intermediateSize));
+  return { hidden, cache: { keys: transpose(k, [0, 1, 3, 2]), values: v } };
 }
 
 /** x [batch, sequence, width] at some places of [batch * sequence] -> [places, width]; all of it if none are given. */
@@ -149,7 +171,7 @@ function queryKeyValue(
   w: Weights,
   x: Value,
   positions: Value,
-  rotary: { cos: Value; sin: Value },
+  rotary: Seen["rotary"],
   config: LlamaConfig,
 ): [Value, Value, Value] {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;

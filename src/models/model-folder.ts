@@ -7,6 +7,7 @@ import { type PullOptions, pull } from "../checkpoints/pull.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import { folderJson, readFolderJson } from "./folder-json.ts";
+import type { LlamaConfig } from "./llama.ts";
 import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
 import { type OpenLlama, openLlama } from "./open-llama.ts";
 import type { QFormerConfig } from "./qformer.ts";
@@ -105,11 +106,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
     for (const name of Object.values(json.weights)) {
       if (name && !open.has(name)) open.set(name, await openCheckpoint(resolve(path, name)));
     }
-    const config: MiniGPT4Config = {
-      encoder: encoderConfig(json.encoder),
-      ...qformerConfig(json.qformer),
-      llm: llm.config,
-    };
+    const config = modelConfig(json, llm.config);
     tokensPerImage(config);
     const contrastive = open.get(json.weights.contrastive ?? "");
     const { encoder, projection, qformer = encoder } = json.weights;
@@ -133,7 +130,8 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
   }
 }
 
-async function readDescription(path: string): Promise<z.infer<typeof schema>> {
+/** What a model folder's `config.json` says. @throws Error naming the file and each key that is wrong */
+export async function readDescription(path: string): Promise<z.infer<typeof schema>> {
   const { data, error } = schema.safeParse(await readFolderJson(path, "minigpt4"));
   if (!data) throw new Error(`${folderJson(path)} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
   return data;
@@ -153,9 +151,18 @@ export async function fetchLanguageModel(path: string, options: PullOptions = {}
   await findLlm(path, llm, options);
 }
 
-async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {
+/** Where the language model that a model folder names lies; fetched if it is a known name and not in the cache. */
+export async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {
   const path = resolve(folder, name);
   return existsSync(path) ? path : pull(name, options);
+}
+
+/** The dimensions of the whole model. */
+export function modelConfig(
+  { encoder, qformer }: Pick<z.infer<typeof schema>, "encoder" | "qformer">,
+  llm: LlamaConfig,
+): MiniGPT4Config {
+  return { encoder: encoderConfig(encoder), ...qformerConfig(qformer), llm };
 }
 
 export function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["encoder"] {

@@ -5,6 +5,7 @@ import { layeredWeights } from "../../nn/layered-weights.ts";
 import { type WeightSource, weightsInMemory } from "../../nn/weights.ts";
 import { deltaMessage, isUnmergedDelta } from "../delta-signs.ts";
 import type { ImageSources, MiniGPT4Config } from "../minigpt4.ts";
+import { misfit } from "../misfit.ts";
 import { encoderConfig, encoderSchema, type ModelFolderJson, qformerConfig, qformerSchema } from "../model-folder.ts";
 import { type OpenLlama, openLlama } from "../open-llama.ts";
 import { usedByImages, usedByLlama } from "../used-tensors.ts";
@@ -89,10 +90,7 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
   const [to, from] = projectionDimensions(projection);
   const shape = `llama_proj.weight is [${to}, ${from}]`;
   if (to !== l.hiddenSize) {
-    throw new Error(
-      `${projection.path} and ${llm.checkpoint.path} do not fit: ${shape}, for a language model of width ${to}` +
-        `${sizeName(to)}, but this one has width ${l.hiddenSize}${sizeName(l.hiddenSize)}`,
-    );
+    throw new Error(misfit({ path: projection.path, to, from }, { path: llm.checkpoint.path, width: l.hiddenSize }));
   }
   const width = encoder.type === "eva_vit" ? encoder.hiddenSize : 0;
   if (q && q.encoderWidth !== width) {
@@ -111,12 +109,6 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
   }
   const without = q ? "" : "; was it made with a Q-Former? Then give one with --qformer";
   throw new Error(`${projection.path}: ${shape}, but what it gets is ${expected} wide${without}`);
-}
-
-/** The usual name of a LLaMA of this width. */
-function sizeName(width: number): string {
-  const names: Readonly<Record<number, string>> = { 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B" };
-  return names[width] ? ` (${names[width]})` : "";
 }
 
 /**

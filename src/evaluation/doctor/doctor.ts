@@ -1,0 +1,169 @@
+/** What is wrong with a model folder, and what to do about it; also with one that cannot be opened at all. */
+import type { Checkpoint } from "../../checkpoints/checkpoint.ts";
+import type { PullOptions } from "../../checkpoints/pull.ts";
+import { deltaMessage, isUnmergedDelta } from "../../models/delta-signs.ts";
+import type { ImageSources } from "../../models/minigpt4.ts";
+import { misfit } from "../../models/misfit.ts";
+import { modelConfig } from "../../models/model-folder.ts";
+import { usedByImages, usedByLlama } from "../../models/used-tensors.ts";
+import type { SessionOptions } from "../../tensor/session.ts";
+import { type Check, type Finding, Findings } from "./finding.ts";
+import { checkLanguage } from "./language.ts";
+import {
+  checkDescription,
+  checkFiles,
+  type Description,
+  type LlmParts,
+  openImageFiles,
+  openLlmParts,
+} from "./parts.ts";
+import { checkPictures } from "./pictures.ts";
+import { checkTokenizer } from "./tokenizer.ts";
+import { checkValues, type UsedPart } from "./values.ts";
+
+export interface DoctorOptions extends SessionOptions {
+  /** Checks that are left out. */
+  readonly skip?: readonly Check[] | undefined;
+  /** How a language model that is known by name is fetched. */
+  readonly pull?: PullOptions | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** What is being looked at, and how far; in bytes, or in layers. */
+  readonly onProgress?: ((check: Check, done: number, total: number) => void) | undefined;
+}
+
+export interface Diagnosis {
+  readonly path: string;
+  /** Whether nothing keeps the model from working. */
+  readonly healthy: boolean;
+  /** What was looked at. */
+  readonly checked: readonly Check[];
+  readonly findings: readonly Finding[];
+  /** Of the language model on plain English. */
+  readonly perplexity?: number | undefined;
+}
+
+/** Looks at everything that can be looked at; never fails because of what is in the folder. */
+export async function examine(path: string, options: DoctorOptions = {}): Promise<Diagnosis> {
+  const { skip = [], pull, signal, onProgress, ...session } = options;
+  const findings = new Findings();
+  const checked: Check[] = [];
+  const open: Checkpoint[] = [];
+  const looks = (check: Check) => {
+    signal?.throwIfAborted();
+    if (skip.includes(check)) return false;
+    checked.push(check);
+    return true;
+  };
+  const counting = (check: Check, total: number) => {
+    let done = 0;
+    return (bytes: number) => {
+      done += bytes;
+      onProgress?.(check, done, total);
+    };
+  };
+  let perplexity: number | undefined;
+  try {
+    looks("config");
+    const description = await checkDescription(findings, path);
+    if (description) {
+      const images = await openImageFiles(findings, path, description);
+      const llm = await openLlmParts(findings, path, description, { ...pull, signal });
+      open.push(...images.values(), ...(llm.checkpoint ? [llm.checkpoint] : []));
+      const sources = imageSources(description, images);
+      const bytes = open
+        .flatMap(({ tensors }) => [...tensors.values()])
+        .reduce((sum, info) => sum + info.byteLength, 0);
+      if (looks("files")) await checkFiles(findings, path, counting("files", bytes), signal);
+      const used = looks("dimensions") ? await checkDimensions(findings, description, sources, llm) : [];
+      if (looks("values")) await checkValues(findings, used, counting("values", bytes), signal);
+      const { checkpoint, config, tokenizer } = llm;
+      if (checkpoint && looks("delta") && (await isUnmergedDelta(checkpoint)))
+        findings.fault("delta", deltaMessage(llm.path));
+      if (tokenizer && config && looks("tokenizer")) {
+        checkTokenizer(findings, tokenizer, config, description.prompt_template, llm.json);
+      }
+      const fits = (check: Check) =>
+        !findings.all.some((finding) => finding.kind === "fault" && finding.check === check);
+      // Where sizes do not fit nothing can be run.
+      if (fits("dimensions")) {
+        if (checkpoint && config && tokenizer && looks("language")) {
+          const progress = (done: number, total: number) => onProgress?.("language", done, total);
+          perplexity = await findings.attempt("language", () =>
+            checkLanguage(findings, { checkpoint, config, tokenizer }, { ...session, signal, onProgress: progress }),
+          );
+        }
+        if (sources && config && looks("pictures")) {
+          await findings.attempt("pictures", () =>
+            checkPictures(findings, sources, modelConfig(description, config), session),
+          );
+        }
+      }
+    }
+  } finally {
+    for (const checkpoint of open) await checkpoint.close();
+  }
+  signal?.throwIfAborted();
+  const healthy = !findings.all.some(({ kind }) => kind === "fault");
+  return { path, healthy, checked, findings: findings.all, perplexity };
+}
+
+/** Undefined where a file could not be opened. */
+function imageSources({ weights }: Description, open: ReadonlyMap<string, Checkpoint>) {
+  const { encoder, projection, qformer = encoder } = weights;
+  const [first, second, third] = [encoder, qformer, projection].map((name) => open.get(name));
+  return first && second && third ? { encoder: first, qformer: second, projection: third } : undefined;
+}
+
+/** Sizes, missing and unused tensors. @returns what is used of each file */
+async function checkDimensions(
+  findings: Findings,
+  description: Description,
+  sources: Record<keyof ImageSources, Checkpoint> | undefined,
+  { path, checkpoint, config }: LlmParts,
+): Promise<UsedPart[]> {
+  const used: UsedPart[] = [];
+  if (!config) return used;
+  if (checkpoint) {
+    const names = await findings.attempt(
+      "dimensions",
+      () => usedByLlama(checkpoint, config),
+      "The language model's config.json is another one's, or its files are not complete: fetch them again.",
+    );
+    if (names) used.push({ checkpoint, names });
+  }
+  if (sources) {
+    const { shape } = sources.projection.tensors.get("llama_proj.weight") ?? {};
+    const [to = 0, from = 0] = shape ?? [];
+    if (shape && to !== config.hiddenSize) {
+      findings.fault(
+        "dimensions",
+        misfit({ path: sources.projection.path, to, from }, { path, width: config.hiddenSize }),
+        "Take the projection that was trained for this language model (7B and 13B have each their own), or the other language model.",
+      );
+    } else {
+      const names = await findings.attempt(
+        "dimensions",
+        () => usedByImages(sources, modelConfig(description, config)),
+        "The dimensions in config.json are another model's, or a file is: minigpt4 import reads them from the files.",
+      );
+      for (const part of ["encoder", "qformer", "projection"] as const) {
+        if (names) used.push({ checkpoint: sources[part], names: names[part] });
+      }
+    }
+  }
+  noteUnused(findings, used);
+  return used;
+}
+
+function noteUnused(findings: Findings, used: readonly UsedPart[]): void {
+  for (const checkpoint of new Set(used.map((part) => part.checkpoint))) {
+    const names = new Set(used.filter((part) => part.checkpoint === checkpoint).flatMap((part) => [...part.names]));
+    const unused = [...checkpoint.tensors.keys()].filter((name) => !names.has(name));
+    if (unused.length === 0) continue;
+    const some = unused.slice(0, 3).join(", ");
+    findings.note(
+      "dimensions",
+      `${checkpoint.path}: ${unused.length} of ${checkpoint.tensors.size} tensors are not used (${some}${unused.length > 3 ? ", ..." : ""})`,
+    );
+  }
+}
