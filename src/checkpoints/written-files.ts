@@ -5,7 +5,7 @@ import type { Journal } from "./journal.ts";
 import { sha256OfFile } from "./partial-file.ts";
 
 /** Steps of long work, in bytes. */
-export type WorkProgress = (step: "Writing" | "Checking", done: number, total: number) => void;
+type WorkProgress = (step: "Writing" | "Checking", done: number, total: number) => void;
 
 export interface CheckOptions {
   readonly signal?: AbortSignal | undefined;

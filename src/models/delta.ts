@@ -36,7 +36,7 @@ export interface Merged {
 }
 
 /** What is left in the folder beside the model: what it was made of, and the SHA-256 of its files. */
-export const deltaJournal = "delta.json";
+const deltaJournal = "delta.json";
 
 /**
  * Writes base + difference in float16, tensor by tensor. What was interrupted goes on where it was when it is started
