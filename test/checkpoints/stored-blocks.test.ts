@@ -1,0 +1,108 @@
+/** Matrices in blocks: what is written comes back, and what does not fit is told. */
+import { join } from "node:path";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
+import { convertedTensor } from "../../src/checkpoints/convert-tensor.ts";
+import { packedWeights, packTensor } from "../../src/checkpoints/packed-weights.ts";
+import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { streamSafetensors } from "../../src/checkpoints/safetensors-stream.ts";
+import { type NdArray, ndarray } from "../../src/tensor/array.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
+
+const folder = temporaryFolder();
+let count = 0;
+const fresh = () => join(folder, `${count++}.safetensors`);
+
+/** A matrix written in blocks; the values before, and the checkpoint. */
+async function written(rows: number, columns: number, precision: "int4" | "int8", deviation = 1) {
+  const random = new Random(rows * 1000 + columns);
+  const values = Float32Array.from({ length: rows * columns }, () => deviation * random.normal());
+  const [plain, path] = [fresh(), fresh()];
+  await writeSafetensors(plain, { w: ndarray("float32", [rows, columns], values) });
+  const source = await openCheckpoint(plain);
+  const info = source.tensors.get("w");
+  if (!info) throw new Error("The tensor should be there");
+  await streamSafetensors(path, [convertedTensor(source, info, precision)]);
+  await source.close();
+  return { values, checkpoint: await openCheckpoint(path) };
+}
+
+test("each element is within half a step of its block, whatever the shape", async () => {
+  const shapes = fc.tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 5 }));
+  const precisions = fc.constantFrom("int4" as const, "int8" as const);
+  await fc.assert(
+    fc.asyncProperty(
+      shapes,
+      precisions,
+      fc.constantFrom(1e-6, 0.02, 100),
+      async ([rows, blocks], precision, deviation) => {
+        const { values, checkpoint } = await written(rows, 32 * blocks, precision, deviation);
+        expect([...checkpoint.tensors.keys()]).toEqual(["w"]);
+        expect(checkpoint.tensors.get("w")).toMatchObject({
+          shape: [rows, 32 * blocks],
+          storedType: precision.toUpperCase(),
+        });
+        const found = await checkpoint.readFloat32("w");
+        await checkpoint.close();
+        for (let start = 0; start < values.length; start += 32) {
+          const own = values.subarray(start, start + 32);
+          const step =
+            precision === "int8"
+              ? Math.max(...own.map(Math.abs)) / 127
+              : (Math.max(0, ...own) - Math.min(0, ...own)) / 15;
+          // The zero point is rounded, too, so that at the ends of the range it may be a whole step.
+          const most = precision === "int8" ? 0.501 : 1.001;
+          for (const [i, value] of own.entries()) {
+            expect(Math.abs(value - (found[start + i] as number))).toBeLessThan(most * step);
+          }
+        }
+      },
+    ),
+    { numRuns: 25 },
+  );
+});
+
+test("a page gets the same blocks, with minima in the place of zero points", async () => {
+  const { checkpoint } = await written(5, 96, "int4");
+  const { packing, bytes } = await packTensor(checkpoint, "w", "none");
+  expect(packing).toBe("blocks4-minima");
+  const packed = packedWeights("page", [{ name: "w", shape: [5, 96], packing, offset: 0 }], bytes);
+  const [exact, found] = [await checkpoint.readFloat32("w"), await packed.readFloat32("w")];
+  await checkpoint.close();
+  // Scales and minima have 16 bits there.
+  for (const [i, value] of found.entries()) expect(value).toBeCloseTo(exact[i] as number, 2);
+});
+
+test.each<[string, Record<string, NdArray>, string]>([
+  ["scales that are missing", { "w.int8": bytes(2, 1, 32) }, 'its part "w.scales" is missing, expected F32 [2, 1]'],
+  [
+    "scales of another shape",
+    { "w.int8": bytes(2, 1, 32), "w.scales": ndarray("float32", [1, 2], new Float32Array(2)) },
+    'its part "w.scales" is F32 [1, 2], expected F32 [2, 1]',
+  ],
+  [
+    "blocks of another size",
+    {
+      "w.int4": bytes(2, 1, 8),
+      "w.scales": ndarray("float32", [2, 1], new Float32Array(2)),
+      "w.zero_points": bytes(2, 1),
+    },
+    'its part "w.int4" is U8 [2, 1, 8], expected U8 [2, 1, 16]',
+  ],
+  [
+    "no zero points",
+    { "w.int4": bytes(2, 1, 16), "w.scales": ndarray("float32", [2, 1], new Float32Array(2)) },
+    'its part "w.zero_points" is missing',
+  ],
+])("%s", async (_, arrays, message) => {
+  const path = fresh();
+  await writeSafetensors(path, arrays);
+  await expect(openCheckpoint(path)).rejects.toThrow(message);
+  await expect(openCheckpoint(path)).rejects.toThrow(path);
+});
+
+function bytes(...shape: number[]): NdArray<"uint8"> {
+  return ndarray("uint8", shape, new Uint8Array(shape.reduce((product, dim) => product * dim, 1)));
+}
