@@ -24,7 +24,8 @@ const describeSchema = z.strictObject({
   /** The first stage's model: a name or a model folder. */
   model: z.string().min(1),
   device: z.enum(devices).default("auto"),
-  precision: z.enum(precisions).default("float32"),
+  /** Left out, the model folder says it. */
+  precision: z.enum(precisions).optional(),
   /** Left out, it follows the model's form of conversation. */
   prompt: z.enum(askings).optional(),
   continues: count.max(10).optional(),

@@ -120,7 +120,8 @@ export function elementsOf(
   for (let block = 0, i = 0; block < scales.length; block++) {
     const scale = scales[block] as number;
     const zero = zeros ? (zeros[block] as number) : minima ? 0 : 2 ** (bits - 1);
-    const minimum = minima ? (minima[block] as number) : 0;
+    // Adding -0 changes nothing, not even the sign of a zero.
+    const minimum = minima ? (minima[block] as number) : -0;
     for (const end = i + blockSize; i < end; i++) out[i] = ((levels[i] as number) - zero) * scale + minimum;
   }
   return out;

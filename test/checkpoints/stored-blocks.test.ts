@@ -64,15 +64,20 @@ test("each element is within half a step of its block, whatever the shape", asyn
   );
 });
 
-test("a page gets the same blocks, with minima in the place of zero points", async () => {
-  const { checkpoint } = await written(5, 96, "int4");
+test.each([
+  ["int4", "Q4_1"],
+  ["int8", "Q8_0"],
+] as const)("a page gets the same levels, only scales are rounded to 16 bits: %s as %s", async (precision, type) => {
+  const { checkpoint } = await written(5, 96, precision);
   const { packing, bytes } = await packTensor(checkpoint, "w", "none");
-  expect(packing).toBe("blocks4-minima");
+  expect(packing).toBe(type);
   const packed = packedWeights("page", [{ name: "w", shape: [5, 96], packing, offset: 0 }], bytes);
   const [exact, found] = [await checkpoint.readFloat32("w"), await packed.readFloat32("w")];
+  const [own, back] = [await checkpoint.blocks?.("w")?.load(), await packed.blocks?.("w")?.load()];
   await checkpoint.close();
-  // Scales and minima have 16 bits there.
-  for (const [i, value] of found.entries()) expect(value).toBeCloseTo(exact[i] as number, 2);
+  expect(back?.quants).toEqual(own?.quants);
+  // Steps are about 0.3 and 0.02.
+  for (const [i, value] of found.entries()) expect(Math.abs(value - (exact[i] as number))).toBeLessThan(0.005);
 });
 
 test.each<[string, Record<string, NdArray>, string]>([

@@ -21,7 +21,7 @@ test("little has to be said; settings replace and remove", async () => {
   expect(recipe).toEqual({
     project: "curation.db",
     pictures: { path: "photos", count: 7, seed: 0 },
-    describe: { model: "nano", device: "auto", precision: "float32" },
+    describe: { model: "nano", device: "auto" },
     filter: {},
   });
 });

@@ -1,11 +1,23 @@
 import { expect, test } from "vitest";
 import { ndarray } from "../../src/tensor/array.ts";
-import { type BlockFormat, type Blocks, gatherBlocks, matmulBlocks, stackBlocks } from "../../src/tensor/blocks.ts";
+import {
+  type BlockFormat,
+  type Blocks,
+  elementsOf,
+  gatherBlocks,
+  matmulBlocks,
+  stackBlocks,
+} from "../../src/tensor/blocks.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { evaluate } from "../../src/tensor/session.ts";
 
 const [rows, columns] = [24, 96];
+
+const randomBytes = (length: number, random: Random) =>
+  Uint8Array.from({ length }, () => Math.floor(random.uniform() * 256));
+/** Of the zero points of a row; those of 4 bits fill whole bytes only with an even number of blocks. */
+const zeroBytes = ({ bits, blockSize }: BlockFormat) => Math.ceil((columns / blockSize / 8) * bits);
 
 function randomBlocks(format: BlockFormat, random: Random): Blocks {
   const blocks = (rows * columns) / format.blockSize;
@@ -15,29 +27,41 @@ function randomBlocks(format: BlockFormat, random: Random): Blocks {
   // Some within the range of the levels, some far outside.
   const minima = scales.map((scale) => inSteps(scale * (random.uniform() * 40 - 30)));
   return {
-    quants: Uint8Array.from({ length: (rows * columns * format.bits) / 8 }, () => Math.floor(random.uniform() * 256)),
+    quants: randomBytes((rows * columns * format.bits) / 8, random),
     scales,
     ...(format.minima && { minima }),
+    ...(format.zeroPoints && { zeroPoints: randomBytes(rows * zeroBytes(format), random) }),
   };
 }
 
-function elements({ quants, scales, minima }: Blocks, { bits, blockSize }: BlockFormat): Float64Array {
-  const zero = minima ? 0 : 2 ** (bits - 1);
+function elements({ quants, scales, minima, zeroPoints }: Blocks, format: BlockFormat): Float64Array {
+  const { bits, blockSize } = format;
+  const blocks = columns / blockSize;
+  const zeroOf = (block: number) => {
+    if (!zeroPoints) return minima ? 0 : 2 ** (bits - 1);
+    const [row, own] = [Math.floor(block / blocks) * zeroBytes(format), block % blocks];
+    return bits === 8 ? Number(zeroPoints[row + own]) : (Number(zeroPoints[row + (own >> 1)]) >> (4 * (own & 1))) & 15;
+  };
   return Float64Array.from({ length: scales.length * blockSize }, (_, i) => {
     const q = bits === 8 ? (quants[i] as number) : ((quants[i >> 1] as number) >> (4 * (i & 1))) & 15;
     const block = Math.floor(i / blockSize);
-    return (q - zero) * (scales[block] as number) + (minima?.[block] ?? -0);
+    return (q - zeroOf(block)) * (scales[block] as number) + (minima?.[block] ?? -0);
   });
 }
 
-const formats: BlockFormat[] = ([4, 8] as const).flatMap((bits) =>
-  [false, true].flatMap((minima) => ([16, 32] as const).map((blockSize) => ({ bits, minima, blockSize }))),
+const offsets = [
+  { offset: "zero in the middle", minima: false },
+  { offset: "zero points", minima: false, zeroPoints: true },
+  { offset: "minima", minima: true },
+];
+const formats = ([4, 8] as const).flatMap((bits) =>
+  offsets.flatMap((offset) => ([16, 32] as const).map((blockSize) => ({ bits, ...offset, blockSize }))),
 );
 
 // The engine has other code for one row than for many.
 const cases = formats.flatMap((format) => [1, 40].map((count) => ({ ...format, count })));
 test.each(cases)(
-  "$count rows, $bits bits, minima $minima, blocks of $blockSize: only activations are rounded",
+  "$count rows, $bits bits, $offset, blocks of $blockSize: only activations are rounded",
   async ({ count, ...format }) => {
     const random = new Random(format.blockSize + format.bits);
     const blocks = randomBlocks(format, random);
@@ -60,7 +84,7 @@ test.each(cases)(
   },
 );
 
-test.each(formats)("rows of a table, $bits bits, minima $minima, blocks of $blockSize: exact", async (format) => {
+test.each(formats)("rows of a table, $bits bits, $offset, blocks of $blockSize: exact", async (format) => {
   const blocks = randomBlocks(format, new Random(format.blockSize + format.bits));
   const graph = new Graph();
   const ids = graph.input("ids", "int64", ["batch", "n"]);
@@ -72,10 +96,10 @@ test.each(formats)("rows of a table, $bits bits, minima $minima, blocks of $bloc
   const found = (await evaluate(graph, { y }, feeds)).y.data as Float32Array;
   const expected = wanted.flatMap((row) => [...table.subarray(row * columns, (row + 1) * columns)]);
   expect([...found]).toEqual(expected);
+  expect(elementsOf(blocks, format, columns)).toEqual(table);
 });
 
-test("rows of several matrices are stacked", () => {
-  const format: BlockFormat = { bits: 4, minima: true, blockSize: 16 };
+test.each(formats)("rows of several matrices are stacked: $bits bits, $offset, blocks of $blockSize", (format) => {
   const parts = [1, 2].map((seed) => randomBlocks(format, new Random(seed)));
   const expected = parts.flatMap((part) => [...elements(part, format)]);
   expect([...elements(stackBlocks(parts), format)]).toEqual(expected);

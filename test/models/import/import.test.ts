@@ -85,7 +85,8 @@ describe("the golden files", () => {
     const { llm, precision, close } = await openModelFolder(out);
     expect(precision).toBe("stored");
     const name = "model.layers.0.self_attn.q_proj.weight";
-    expect(llm.checkpoint.blocks?.(name)?.format).toEqual({ bits: 4, minima: false, zeroPoints: true });
+    const format = { bits: 4, minima: false, zeroPoints: true, blockSize: 32 };
+    expect(llm.checkpoint.blocks?.(name)?.format).toEqual(format);
     expect(llm.checkpoint.tensors.get(name)).toMatchObject({ storedType: "INT4", shape: [64, 64] });
     const original = await openCheckpoint(golden("llama-bin"));
     const exact = quantizeInt4(await original.readFloat32(name), 64, 64, 32);
