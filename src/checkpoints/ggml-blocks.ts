@@ -61,7 +61,7 @@ export const blockLayouts = {
       { at: 8, ...pairs },
     ],
   },
-  // Signed bytes; `levelsOf` makes them unsigned.
+  // Signed bytes; `addPlane` makes them unsigned.
   Q8_0: { ...simple(34, 8, 128), planes: [{ at: 2, run: 32, bits: 8 }] },
   Q2_K: {
     ...super256(84, 16, 2, 0),
