@@ -21,6 +21,8 @@ export type { SchedulerOptions } from "./chat/engine/scheduler.ts";
 export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
 export type { SamplingOptions } from "./chat/sampling.ts";
 export type { PullOptions, PullProgress } from "./checkpoints/pull.ts";
+export type { Problem } from "./data/dataset.ts";
 export type { PictureLimits } from "./images/picture.ts";
+export type { IndexOptions } from "./retrieval/picture-index.ts";
 export { type FindOptions, type FoundPicture, PictureSearch, type SearchOptions } from "./retrieval/picture-search.ts";
 export type { Turn } from "./text/prompts.ts";

@@ -24,12 +24,14 @@ export class RandomAccessFile {
     return new RandomAccessFile(path, status.size, await open(path, "r"));
   }
 
-  /** `length` bytes from `offset`, in memory of their own. @throws Error if they do not all lie in the file */
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  /**
+   * `length` bytes from `offset`, in memory of their own, or in that of `bytes`.
+   * @throws Error if they do not all lie in the file
+   */
+  async read(offset: number, length: number, bytes = new Uint8Array(length)): Promise<Uint8Array> {
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
       throw new Error(`needs bytes ${offset} to ${offset + length}, but the file has ${this.size}; is it truncated?`);
     }
-    const bytes = new Uint8Array(length);
     for (let done = 0; done < length; ) {
       const { bytesRead } = await this.handle.read(bytes, done, Math.min(length - done, largestRead), offset + done);
       if (bytesRead === 0) throw new Error(`became shorter while it was read (at byte ${offset + done})`);

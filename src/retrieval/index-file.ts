@@ -65,8 +65,8 @@ export async function readIndex(path: string): Promise<{ head: IndexHead; vector
       const expected = vectorBytes(head);
       if (file.size - start !== expected)
         throw new Error(`has ${file.size - start} bytes of vectors, expected ${expected}`);
-      const bytes = await file.read(start, expected);
-      if (sumOf(bytes) !== vectorSum) throw new Error("its vectors are damaged");
+      const { bytes, sum } = await readSummed(file, start, expected);
+      if (sum !== vectorSum) throw new Error("its vectors are damaged");
       return { head, vectors: viewBytes("float16", bytes) };
     });
   } finally {
@@ -106,10 +106,26 @@ function vectorBytes({ pictures, shape }: IndexHead): number {
   return 2 * sizeOf(shape) * pictures.filter(({ problem }) => problem === undefined).length;
 }
 
-function sumOf(bytes: Uint8Array): number {
+/** Bytes with their checksum: while one piece is summed up, the next one is read. */
+async function readSummed(
+  file: RandomAccessFile,
+  start: number,
+  length: number,
+): Promise<{ readonly bytes: Uint8Array; readonly sum: number }> {
+  const bytes = new Uint8Array(length);
+  const read = (at: number) => {
+    const piece = bytes.subarray(at, at + pieceBytes);
+    return file.read(start + at, piece.length, piece);
+  };
   let sum = 0;
-  for (let at = 0; at < bytes.length; at += pieceBytes) sum = crc32(bytes.subarray(at, at + pieceBytes), sum);
-  return sum;
+  let next = read(0);
+  for (let at = 0; at < length; at += pieceBytes) {
+    const piece = await next;
+    if (at + pieceBytes < length) next = read(at + pieceBytes);
+    sum = crc32(piece, sum);
+  }
+  await next;
+  return { bytes, sum };
 }
 
 /** The same bytes in pieces of a size that is quick to write. */

@@ -6,7 +6,7 @@ import type { SessionOptions } from "../tensor/session.ts";
 import { LazySession } from "./lazy-session.ts";
 
 /** Values of so many pictures go through the engine at once as stay in the processor's cache on their way. */
-const valuesAtOnce = 2 ** 21;
+const valuesAtOnce = 2 ** 20;
 
 export class Similarity<T extends "float16" | "float32"> {
   private readonly dtype: T;
