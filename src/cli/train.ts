@@ -45,6 +45,7 @@ export function registerTrain(program: Command): void {
 Examples:
   minigpt4 train recipes/nano.yaml --set datasets.flickr8k.path=/data/flickr8k
   minigpt4 train recipes/stage2.yaml --set run.init_lr=3e-5 --dry-run
+  minigpt4 train recipes/nano-qformer.yaml --set model.bert_ckpt=/data/all-MiniLM-L6-v2
   minigpt4 train recipes/nano.yaml --resume`,
     )
     .action(trainRecipe);
@@ -107,7 +108,7 @@ function stepDisplay() {
       seconds += report.seconds;
       waiting += report.dataSeconds;
       const notes = [
-        `loss ${loss.toFixed(3)}`,
+        `loss ${loss.toFixed(3)}${partsOf(report.terms)}`,
         `lr ${report.learningRate.toExponential(1)}`,
         `${Math.round(tokens / seconds)} tokens/s`,
         `${((100 * waiting) / seconds).toFixed(0)}% waiting for data`,
@@ -121,6 +122,12 @@ function stepDisplay() {
     onMessage: say,
   };
   return { events, stop: () => display.stop() };
+}
+
+/** " (itc 3.912 itm 0.637 itg 5.301)" where a loss has parts. */
+function partsOf(terms: Readonly<Record<string, number>>): string {
+  const parts = Object.entries(terms).map(([name, value]) => `${name} ${value.toFixed(3)}`);
+  return parts.length > 0 ? ` (${parts.join(" ")})` : "";
 }
 
 function describePlan(plan: DryRun): string {

@@ -48,7 +48,7 @@ export interface QFormerText {
 export type Regularizer = (x: Value) => Value;
 
 /** Keys and values of one attention, [batch, heads, length, hiddenSize / heads] each. */
-export interface KeysValues {
+interface KeysValues {
   readonly keys: Value;
   readonly values: Value;
 }

@@ -4,7 +4,7 @@ import { layoutNames } from "../data/open-dataset.ts";
 
 export const positive = z.number().int().positive();
 export const count = z.number().int().min(0);
-export const share = z.number().min(0).lt(1);
+const share = z.number().min(0).lt(1);
 
 /** A condition on a column of img2dataset's parquet files. */
 const conditionSchema = z.strictObject({

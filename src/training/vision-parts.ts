@@ -12,7 +12,7 @@ import { type WeightSource, Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
 
 /** Parts by the names of their weights; the contrastive head is none of a picture's way. */
-export type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
+type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
 
 export interface VisionParts {
   readonly config: VisionConfig;

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { readMiniGPT4Recipe, readRecipe } from "../../src/training/recipe.ts";
+import { isPretraining, readMiniGPT4Recipe, readRecipe } from "../../src/training/recipe.ts";
 
 const nano = join(import.meta.dirname, "../../recipes/nano.yaml");
 const folder = await mkdtemp(join(tmpdir(), "recipe-"));
@@ -28,6 +28,27 @@ test("the recipe of its contrastive head trains that alone, on what the model wa
   expect(head?.recipe.model.qformer).toEqual(whole?.recipe.model.qformer);
   for (const key of ["hold_out", "validate", "answer"] as const) {
     expect(head?.recipe.datasets.flickr8k?.[key]).toBe(whole?.recipe.datasets.flickr8k?.[key]);
+  }
+});
+
+test("BLIP-2's two steps, with the paper's numbers and at the size of the small model", async () => {
+  const read = async (name: string) => (await readRecipe(join(nano, "..", name))).recipe;
+  const first = await read("blip2-stage1.yaml");
+  const second = await readMiniGPT4Recipe(join(nano, "..", "blip2-stage2.yaml"));
+  if (!isPretraining(first)) throw new Error("blip2-stage1.yaml pre-trains a Q-Former");
+  expect(first.model).toMatchObject({ embed_dim: 256, losses: ["itc", "itm", "itg"], max_txt_len: 32 });
+  expect(first.run.max_epoch * (first.run.iters_per_epoch ?? 0)).toBe(250_000);
+  expect(first.run.batch_size * first.run.accum_grad_iters).toBe(1680);
+  expect(second.run.max_epoch * (second.run.iters_per_epoch ?? 0)).toBe(80_000);
+  expect(second.run.batch_size * second.run.accum_grad_iters).toBe(1520);
+  expect(second.model.qformer_ckpt).toBe(first.run.output_dir);
+  for (const { run } of [first, second]) {
+    expect(run).toMatchObject({ init_lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, weight_decay: 0.05 });
+  }
+  const [small, joined] = [await read("nano-qformer.yaml"), await read("nano-generative.yaml")];
+  expect(joined.model.qformer).toEqual(small.model.qformer);
+  for (const key of ["hold_out", "validate"] as const) {
+    expect(joined.datasets.flickr8k?.[key]).toBe(small.datasets.flickr8k?.[key]);
   }
 });
 

@@ -2,6 +2,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeWhole } from "../../checkpoints/whole-file.ts";
+import type { Blip2FolderJson } from "../../models/blip2-folder.ts";
 import { ndarray } from "../../tensor/array.ts";
 import type { NamedArrays } from "../checkpoints.ts";
 import { placeFile, writePart } from "../weight-files.ts";
@@ -24,7 +25,7 @@ export async function saveQFormerFolder(
   }
   await writePart(join(folder, "qformer.safetensors"), all, isKept);
   const { vocabulary, lowerCases } = parts.tokenizer;
-  const json = {
+  const json: Blip2FolderJson = {
     model_type: "blip2_qformer",
     encoder: model.encoder,
     qformer: {

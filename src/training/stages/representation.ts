@@ -83,7 +83,7 @@ function textInputs(graph: Graph): QFormerText {
  *
  * Inputs, beside texts and features: `share` [], the pictures of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
  * ITC `otherPlaces` [others, 1], which go on from there, and what the other batches embed; for ITM `captionNoise` and `pictureNoise`
- * [images, images] (see `draw`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
+ * [images, images] (see `drawNegatives`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
  *
  * @param features float32 [images, cells, encoderWidth], as the queries look at them
  */
@@ -167,8 +167,8 @@ function matching(
   { qformer }: Blip2Config,
   similarity: Value | undefined,
 ): Value {
-  const wrongPicture = draw("captionNoise", w.graph, similarity && transpose(similarity, [1, 0]));
-  const wrongText = draw("pictureNoise", w.graph, similarity);
+  const wrongPicture = drawNegatives("captionNoise", w.graph, similarity && transpose(similarity, [1, 0]));
+  const wrongText = drawNegatives("pictureNoise", w.graph, similarity);
   const own = reshape(places, wrongText.shape);
   const pictureOf = concat([own, wrongPicture, own], 0);
   const textOf = concat([own, own, wrongText], 0);
@@ -183,7 +183,7 @@ function matching(
  *
  * @returns int64 [images]
  */
-function draw(name: string, graph: Graph, similarity: Value | undefined): Value {
+export function drawNegatives(name: string, graph: Graph, similarity: Value | undefined): Value {
   const noise = graph.input(name, "float32", ["images", "images"]);
   return argMax(similarity ? log(softmax(detach(similarity)).add(leastChance)).add(noise) : noise);
 }

@@ -12,7 +12,7 @@ export interface StageSample {
 }
 
 /** What a batch is told of the whole step, of which it may be a part. */
-export interface StepTotals {
+interface StepTotals {
   /** The targets of all batches of the step. */
   readonly targets: number;
   /** Their pictures. */

@@ -8,11 +8,13 @@ import { initialHeads, initialQFormer } from "../../../src/models/qformer-initia
 import { masked } from "../../../src/nn/attention.ts";
 import { weightsInMemory } from "../../../src/nn/weights.ts";
 import { type NdArray, ndarray } from "../../../src/tensor/array.ts";
+import { Graph } from "../../../src/tensor/graph.ts";
 import { Random } from "../../../src/tensor/random.ts";
+import { Session } from "../../../src/tensor/session.ts";
 import { loadWordPiece, type WordPieceTokenizer } from "../../../src/text/wordpiece.ts";
 import { Exchanger } from "../../../src/training/exchanger.ts";
 import { valuesOf } from "../../../src/training/stage-run.ts";
-import type { RepresentationLoss } from "../../../src/training/stages/representation.ts";
+import { drawNegatives, type RepresentationLoss } from "../../../src/training/stages/representation.ts";
 import { representationStage } from "../../../src/training/stages/representation-stage.ts";
 import { stepRandom } from "../../../src/training/stages/stage.ts";
 import { TrainingStep } from "../../../src/training/step.ts";
@@ -161,6 +163,32 @@ test("a picture is never its own negative, however often it is in the batch", ()
     expect(noise.every(Number.isFinite)).toBe(true);
   }
   expect(stage.compose([first], stepRandom(1, 1)).targets).toBe(0);
+});
+
+test("wrong pairs are drawn by how near they are", async () => {
+  const graph = new Graph();
+  const similarity = graph.input("similarity", "float32", ["images", "images"]);
+  const drawn = drawNegatives("noise", graph, similarity);
+  const session = await Session.create(graph, { drawn });
+  // Of the first row, the second and third are twice and once as likely; the fourth is far.
+  const rows = Float32Array.from({ length: 16 }, (_, i) => (i < 4 ? ([9, Math.log(2), 0, -20][i] as number) : 0));
+  const counts = [0, 0, 0, 0];
+  const stage = stageWith(["itm"]);
+  const features = ndarray("float32", [4, 4, 1280], new Float32Array(4 * 4 * 1280));
+  for (let i = 0; i < 600; i++) {
+    const feeds = stage.compose(samples, stepRandom(1, i)).feeds(features, { targets: 1, samples: 4 });
+    const found = await session.run({
+      similarity: ndarray("float32", [4, 4], rows),
+      noise: feeds.pictureNoise as NdArray,
+    });
+    const [first = 0] = integers(found.drawn);
+    counts[first] = (counts[first] as number) + 1;
+  }
+  await session.release();
+  expect(counts[0]).toBe(0);
+  expect((counts[1] as number) / 600).toBeCloseTo(2 / 3, 1);
+  expect((counts[2] as number) / 600).toBeCloseTo(1 / 3, 1);
+  expect(counts[3]).toBeLessThan(20);
 });
 
 test("a text is generated from [DEC] on; padding is neither seen nor learned", () => {
