@@ -109,6 +109,7 @@ test("a dry run says what would be trained", async () => {
   const plan = await dryRun(recipe);
   expect(plan.parts.map(({ name, trained }) => [name, trained])).toEqual([
     ["encoder", false],
+    ["ln_vision", true],
     ["queries", true],
     ["qformer", true],
     ["text side", true],
