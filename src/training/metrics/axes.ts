@@ -15,8 +15,9 @@ const largest = 1e30;
 /** From zero, unless the run began late, to the last step. */
 export function stepScale(steps: readonly number[], range: readonly [number, number]): Scale {
   const [low, high] = extent(steps) ?? [0, 1];
-  if (low === high) return scaleLinear([Math.max(0, low - 1), high + 1], range);
-  return scaleLinear([low < high / 10 ? 0 : low, high], range);
+  const domain = low === high ? [Math.max(0, low - 1), high + 1] : [low < high / 10 ? 0 : low, high];
+  // Among numbers near 2^53, a tick may lie beside its axis.
+  return scaleLinear(domain, range).clamp(true);
 }
 
 /** Around all values, with round ends. */
