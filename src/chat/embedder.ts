@@ -6,7 +6,7 @@ import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { type WeightSource, Weights } from "../nn/weights.ts";
-import { ndarray } from "../tensor/array.ts";
+import { joinFloats, ndarray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
@@ -94,12 +94,8 @@ export class WordSpaceEmbedder implements Embedder {
   }
 
   async embedPicture(tokens: ImageTokens): Promise<Float32Array> {
-    const rows = new Float32Array(tokens.length * this.size);
-    tokens.forEach((row, i) => {
-      rows.set(row, i * this.size);
-    });
     const { embeddings } = await this.pictures.run({
-      tokens: ndarray("float32", [1, tokens.length, this.size], rows),
+      tokens: ndarray("float32", [1, tokens.length, this.size], joinFloats(tokens)),
     });
     return embeddings.data as Float32Array;
   }

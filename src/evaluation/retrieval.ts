@@ -5,9 +5,8 @@ import { pictureId } from "../data/features/feature-cache.ts";
 import { readSpan } from "../data/file-span.ts";
 import { asItIs } from "../data/views.ts";
 import { type Finder, type KnownPicture, picturesAtOnce } from "../retrieval/finder.ts";
-import { joinRows } from "../retrieval/pixels.ts";
 import { Similarity } from "../retrieval/similarity.ts";
-import { sizeOf } from "../tensor/array.ts";
+import { joinFloats, sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { candidates, chance, type RetrievalRanks, rankTable, type ScoreTable, type Shares } from "./retrieval-ranks.ts";
 
@@ -64,7 +63,7 @@ export async function evaluateRetrieval(
     queries.push(...(await finder.embedTexts(own)));
   }
   const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
-  const scores = await similarity.of(vectors, joinRows(queries, finder.shape[1]));
+  const scores = await similarity.of(vectors, joinFloats(queries));
   await similarity.release();
   const table: ScoreTable = { pictures: pairs.length, owners, scores };
   const known = (picture: number): KnownPicture => ({

@@ -30,7 +30,7 @@ import {
 } from "../models/qformer.ts";
 import { crossEntropy } from "../nn/cross-entropy.ts";
 import { Weights } from "../nn/weights.ts";
-import { ndarray, sizeOf } from "../tensor/array.ts";
+import { joinFloats, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
@@ -39,7 +39,7 @@ import { cleanCaption } from "../text/captions.ts";
 import { stampFiles } from "./file-stamps.ts";
 import { type Finder, type KnownPicture, type Match, type Origin, type Pair, picturesAtOnce } from "./finder.ts";
 import { LazySession } from "./lazy-session.ts";
-import { joinRows, pixelFeeds, pixelInput } from "./pixels.ts";
+import { pixelFeeds, pixelInput } from "./pixels.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;
@@ -163,7 +163,7 @@ export class Blip2Finder implements Finder {
     const texts = this.encode(pairs.map(({ text }) => text));
     const words = this.textFeeds(texts);
     const feeds = {
-      features: ndarray("float32", [pictures.length, ...shape], joinRows(features, sizeOf(shape))),
+      features: ndarray("float32", [pictures.length, ...shape], joinFloats(features)),
       pictureOf: indices(
         [pairs.length],
         pairs.map(({ picture }) => places.get(picture.id) as number),

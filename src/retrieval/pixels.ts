@@ -1,6 +1,6 @@
 /** The input of an image encoder in a graph, and what it is fed with. */
 import type { EncoderConfig } from "../models/minigpt4.ts";
-import { type NdArray, ndarray } from "../tensor/array.ts";
+import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 
 /** Pictures [images, 3, size, size]. */
@@ -11,14 +11,5 @@ export function pixelInput(graph: Graph, { imageSize }: EncoderConfig): Value {
 /** @param pictures [3, size, size] each */
 export function pixelFeeds(pictures: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
   const shape = [pictures.length, 3, imageSize, imageSize];
-  return { pixels: ndarray("float32", shape, joinRows(pictures, 3 * imageSize * imageSize)) };
-}
-
-/** Rows of `length` values, one after the other. */
-export function joinRows(rows: readonly Float32Array[], length: number): Float32Array {
-  const all = new Float32Array(rows.length * length);
-  rows.forEach((row, i) => {
-    all.set(row, i * length);
-  });
-  return all;
+  return { pixels: ndarray("float32", shape, joinFloats(pictures)) };
 }

@@ -113,3 +113,14 @@ const onnxTypes: Record<DType, number> = {
 export function onnxType(dtype: DType): number {
   return onnxTypes[dtype];
 }
+
+/** Arrays one after the other. */
+export function joinFloats(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}

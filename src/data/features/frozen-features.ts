@@ -6,7 +6,7 @@ import {
   type ImageWeights,
   type VisionConfig,
 } from "../../models/minigpt4.ts";
-import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
+import { joinFloats, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../tensor/float16.ts";
 import { Graph } from "../../tensor/graph.ts";
 import { Session, type SessionOptions } from "../../tensor/session.ts";
@@ -69,11 +69,7 @@ export class FrozenFeatures {
     this.session ??= this.open();
     const session = await this.session;
     const size = this.part.config.encoder.imageSize;
-    const values = new Float32Array(pictures.length * 3 * size * size);
-    pictures.forEach((pixels, i) => {
-      values.set(pixels, i * pixels.length);
-    });
-    const pixels = ndarray("float32", [pictures.length, 3, size, size], values);
+    const pixels = ndarray("float32", [pictures.length, 3, size, size], joinFloats(pictures));
     return (await session.run({ pixels })).features.data as Float32Array;
   }
 

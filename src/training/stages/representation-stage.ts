@@ -4,7 +4,7 @@ import { generationTargets, textArrays } from "../../models/blip2-texts.ts";
 import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
 import { type WeightSource, Weights } from "../../nn/weights.ts";
-import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
+import { joinFloats, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
 import { reaches } from "../../tensor/gradients.ts";
 import { Graph, type Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
@@ -29,9 +29,9 @@ export interface RepresentationStageOptions {
   readonly featureDropout: number;
 }
 
-export function representationStage(all: RepresentationStageOptions): Stage {
-  const learned = learnedNames(all);
-  const options = { ...all, isTrained: (name: string) => learned.has(name) };
+export function representationStage(given: RepresentationStageOptions): Stage {
+  const learned = learnedNames(given);
+  const options = { ...given, isTrained: (name: string) => learned.has(name) };
   const { losses, tokenizer, textsOf } = options;
   const main = network(options);
   const { loss, terms } = lossOf(main, options);
@@ -126,13 +126,7 @@ function joinRows(
   name: string,
   row: readonly number[],
 ): NdArray {
-  const parts = batches.map((batch) => batch[name]?.data as Float32Array);
-  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
+  const all = joinFloats(batches.map((batch) => batch[name]?.data as Float32Array));
   return ndarray("float32", [all.length / sizeOf(row), ...row], all);
 }
 
