@@ -62,7 +62,9 @@ async function qformerFile(
   trained: NamedArrays,
 ): Promise<string | undefined> {
   const isQFormer = (name: string) => /^(query_tokens$|Qformer\.|ln_vision\.)/.test(name);
-  if (!Object.keys(trained).some(isQFormer)) {
+  // Of a ViT without a Q-Former, the norm is in no file.
+  const isNew = parts.image.tensors.has("ln_vision.weight") && parts.origins.ln_vision === undefined;
+  if (!isNew && !Object.keys(trained).some(isQFormer)) {
     const origin = parts.origins.qformer ?? model.qformer_ckpt;
     return origin === undefined ? undefined : placeFile(origin, run.output_dir, "qformer.safetensors");
   }

@@ -66,8 +66,10 @@ export async function openVision({
       projection: initial.tensors.has("llama_proj.weight"),
       lnVision: image.tensors.has("ln_vision.weight"),
     });
+    // The form without a Q-Former has no file with `ln_vision`: there it stays as it begins, ones and zeros, as in the original.
+    const beginsNew = (part: string) => part === "projection" || (part === "ln_vision" && !config.qformer);
     for (const [part, origin] of Object.entries(origins)) {
-      if (origin === undefined && part !== "projection" && !trained.some((one) => covers(one, part))) {
+      if (origin === undefined && !beginsNew(part) && !trained.some((one) => covers(one, part))) {
         throw new Error(
           `The ${part} of the model is frozen, but no file has weights for it: give model.qformer_ckpt, or train it (model.trained)`,
         );

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { afterAll } from "vitest";
 import type { ModelFolderJson } from "../../src/models/model-folder.ts";
+import { goldenEncoder, goldenQFormer } from "../reference/golden-dimensions.ts";
 import { goldenRoot } from "../reference/golden-set.ts";
 
 /** A folder that is removed after the tests of the file that asks for it. */
@@ -24,23 +25,8 @@ export function tinyModel(
   const golden = (file: string) => relative(folder, join(goldenRoot, "mha", file));
   const config: ModelFolderJson = {
     model_type: "minigpt4",
-    encoder: {
-      type: "eva_vit",
-      image_size: 56,
-      patch_size: 14,
-      hidden_size: 64,
-      num_hidden_layers: 3,
-      num_attention_heads: 4,
-      intermediate_size: 279,
-    },
-    qformer: {
-      num_query_tokens: 8,
-      hidden_size: 48,
-      num_hidden_layers: 4,
-      num_attention_heads: 4,
-      intermediate_size: 96,
-      encoder_width: 64,
-    },
+    encoder: goldenEncoder,
+    qformer: goldenQFormer,
     llm: join(goldenRoot, "mha", "llama-safetensors"),
     weights: {
       encoder: golden("eva_vit.pth"),

@@ -5,6 +5,7 @@ import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
 import type { Blip2FolderJson } from "../../src/models/blip2-folder.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
+import { goldenEncoder, goldenQFormer } from "../reference/golden-dimensions.ts";
 import { goldenRoot } from "../reference/golden-set.ts";
 
 /** Words of the golden set's table, [DEC] not counted. */
@@ -21,25 +22,8 @@ export function tinyBlip2(
   const golden = (file: string) => relative(folder, join(goldenRoot, "mha", file));
   const config: Blip2FolderJson = {
     model_type: "blip2_qformer",
-    encoder: {
-      type: "eva_vit",
-      image_size: 56,
-      patch_size: 14,
-      hidden_size: 64,
-      num_hidden_layers: 3,
-      num_attention_heads: 4,
-      intermediate_size: 279,
-    },
-    qformer: {
-      num_query_tokens: 8,
-      hidden_size: 48,
-      num_hidden_layers: 4,
-      num_attention_heads: 4,
-      intermediate_size: 96,
-      encoder_width: 64,
-      vocab_size: words + 1,
-      max_position_embeddings: 64,
-    },
+    encoder: goldenEncoder,
+    qformer: { ...goldenQFormer, vocab_size: words + 1, max_position_embeddings: 64 },
     embed_dim: 32,
     max_txt_len: 16,
     weights: { encoder: golden("eva_vit.pth"), qformer: golden("blip2_qformer.pth") },

@@ -9,6 +9,8 @@ import { readMetrics } from "../../src/training/metrics/metrics.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
 import { runRecipe } from "../../src/training/run.ts";
 import type { RunOptions } from "../../src/training/run-options.ts";
+import { goldenEncoder } from "../reference/golden-dimensions.ts";
+import { goldenRoot } from "../reference/golden-set.ts";
 import { writeRecipe, writeWalls } from "./walls.ts";
 
 let folder: string;
@@ -68,6 +70,25 @@ test("a recipe is run to a model folder; a run that is stopped anywhere goes on 
   for (const name of ["projection.safetensors", "qformer.safetensors"]) {
     expect(await readFile(join(third.out, name))).toEqual(await readFile(join(whole.out, name)));
   }
+});
+
+test("a ViT without a Q-Former has a norm that no file has; the folder has it then", async () => {
+  const { out } = await run([
+    into("joined-patches"),
+    `model.encoder=${JSON.stringify(goldenEncoder)}`,
+    `model.encoder_ckpt=${JSON.stringify(join(goldenRoot, "mha", "eva_vit.pth"))}`,
+    "model.qformer=null",
+    "model.trained=[projection]",
+    "run.contrastive=null",
+    "run.iters_per_epoch=1",
+    "run.describe=0",
+  ]);
+  const model = await openModelFolder(out);
+  const { qformer, encoder: frozen } = model.imageSources;
+  expect(frozen.tensors.has("ln_vision.weight")).toBe(false);
+  expect([...(await qformer.readFloat32("ln_vision.weight"))]).toEqual(Array(64).fill(1));
+  expect([...qformer.tensors.keys()].sort()).toEqual(["ln_vision.bias", "ln_vision.weight"]);
+  await model.close();
 });
 
 test("each step stands once in the metrics, with held-out losses and descriptions", async () => {
