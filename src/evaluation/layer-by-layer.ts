@@ -3,17 +3,11 @@
  * layer something breaks.
  */
 import { indices } from "../chat/reading-feeds.ts";
-import { llamaLayer, logits } from "../models/llama.ts";
+import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
-import { causalMask } from "../nn/attention.ts";
-import { rmsNorm } from "../nn/norm.ts";
-import { rotaryTables } from "../nn/rotary.ts";
-import { asStored, Weights } from "../nn/weights.ts";
+import { masked } from "../nn/attention.ts";
+import { asStored } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { neg } from "../tensor/elementwise.ts";
-import { Graph, type Value } from "../tensor/graph.ts";
-import { gatherElements } from "../tensor/lookup.ts";
-import { logSoftmax } from "../tensor/reduce.ts";
 import { evaluate, type SessionOptions } from "../tensor/session.ts";
 
 export interface LayerwiseOptions extends SessionOptions {
@@ -41,49 +35,47 @@ export async function readLayerByLayer(
   }
   let hidden: NdArray = ndarray("float32", [texts.length, length, hiddenSize], rows);
   if (!isNumbers(hidden)) return { brokenAt: "the table of input embeddings" };
-  const positions = indices(
-    [texts.length, length],
-    padded.map((_, i) => i % length),
-  );
+  const seen = {
+    positions: indices(
+      [texts.length, length],
+      padded.map((_, i) => i % length),
+    ),
+    mask: causalMasks(texts.length, length),
+  };
+  // Of each text, the places before its second token and those after it.
+  const predicting = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ id, place: row * length + i })));
+  const targets = {
+    targetPlaces: indices(
+      [predicting.length],
+      predicting.map(({ place }) => place),
+    ),
+    targetIds: indices(
+      [predicting.length],
+      predicting.map(({ id }) => id),
+    ),
+  };
 
-  const run = async (write: (x: Value, w: Weights) => Value, feeds: Record<string, NdArray> = {}) => {
+  const run = async ({ graph, out }: Piece, feeds: Record<string, NdArray>) => {
     signal?.throwIfAborted();
-    const graph = new Graph();
-    const x = graph.input("x", "float32", ["batch", "sequence", hiddenSize]);
-    const out = write(x, new Weights(graph, checkpoint, asStored(checkpoint)));
     return (await evaluate(graph, { out }, { x: hidden, ...feeds }, session)).out;
   };
+  const options = asStored(checkpoint);
   for (let i = 0; i < numHiddenLayers; i++) {
-    hidden = await run(
-      (x, w) => {
-        const { graph } = x;
-        const seen = {
-          positions: graph.input("positions", "int64", ["batch", "sequence"]),
-          rotary: rotaryTables(graph, length, config.headDim, config.ropeTheta),
-          mask: causalMask(graph, x.dim(1)),
-        };
-        return llamaLayer(w.at("model.layers").at(i), x, seen, config).hidden;
-      },
-      { positions },
-    );
+    hidden = await run(layerPiece(checkpoint, i, { ...config, positions: length }, options), seen);
     if (!isNumbers(hidden)) return { brokenAt: `layer ${i} of ${numHiddenLayers}` };
     onProgress?.(i + 1, numHiddenLayers + 1);
   }
-  const targets = padded.map((_, i) => ((i + 1) % length === 0 ? 0 : (padded[i + 1] ?? 0)));
-  const losses = await run(
-    (x, w) => {
-      const ids = x.graph.input("targets", "int64", ["batch", "sequence", 1]);
-      const scores = logits(w, rmsNorm(w.at("model.norm"), x, config.rmsNormEps), config);
-      return neg(gatherElements(logSoftmax(scores), ids));
-    },
-    { targets: indices([texts.length, length, 1], targets) },
-  );
+  const losses = (await run(headPiece(checkpoint, config, options), targets)).data as Float32Array;
   onProgress?.(numHiddenLayers + 1, numHiddenLayers + 1);
-  const counted = texts.flatMap((ids, row) =>
-    Array.from({ length: ids.length - 1 }, (_, i) => (losses.data as Float32Array)[row * length + i] ?? Number.NaN),
-  );
-  const loss = counted.reduce((sum, value) => sum + value, 0) / counted.length;
+  const loss = losses.reduce((sum, value) => sum + value, 0) / losses.length;
   return Number.isFinite(loss) ? { loss } : { brokenAt: "the output layer" };
+}
+
+/** Each place sees itself and what came before it. */
+function causalMasks(batch: number, length: number): NdArray {
+  const mask = new Float32Array(batch * length * length);
+  for (let i = 0; i < mask.length; i++) if (i % length > Math.floor(i / length) % length) mask[i] = masked;
+  return ndarray("float32", [batch, 1, length, length], mask);
 }
 
 function isNumbers({ data }: NdArray): boolean {

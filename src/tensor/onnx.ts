@@ -11,7 +11,6 @@ import type { Attribute, Graph, Initializer, Node, Value } from "./graph.ts";
 
 /** Constants of this many bytes or more are kept outside of the model. */
 const externalFrom = 4096;
-/** Offsets in the weights file are whole pages, so that they can be mapped. */
 const pageSize = 4096;
 /** Versions that ONNX Runtime 1.30 and its browser build both read. */
 const irVersion = 10;
@@ -25,8 +24,14 @@ const fixed32 = 5;
 export interface ExternalData {
   /** Its name as the model refers to it, relative to the model. */
   readonly location: string;
-  /** Takes a constant that begins at `offset`; what lies between two of them is zero. */
-  write(bytes: Uint8Array, offset: number): void | Promise<void>;
+  /** Takes the constant of a name, whose bytes need not be loaded if they are there already. */
+  place(name: string, load: () => Promise<Uint8Array>): Promise<Place>;
+}
+
+/** Bytes in a file of constants. */
+export interface Place {
+  readonly offset: number;
+  readonly length: number;
 }
 
 /**
@@ -52,16 +57,12 @@ export async function writeModel(
     if (named.get(value) !== name) message(body, 1, (w) => writeNode(w, identity, [nameOf(value)], [name]));
   }
   body.tag(2, lengthDelimited).string("minigpt4");
-  let offset = 0;
   for (const initializer of initializers) {
-    const bytes = await loadChecked(initializer);
-    const inside = !external || bytes.byteLength < externalFrom;
-    const place = inside ? undefined : { location: external.location, offset, length: bytes.byteLength };
-    message(body, 5, (w) => writeInitializer(w, initializer.value, place ?? bytes));
-    if (!inside) {
-      await external.write(bytes, offset);
-      offset = pageAfter(offset + bytes.byteLength);
-    }
+    const { value } = initializer;
+    const load = () => loadChecked(initializer);
+    const isOutside = external && expectedBytes(value) >= externalFrom;
+    const data = isOutside ? { location: external.location, ...(await external.place(value.name, load)) } : await load();
+    message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
   for (const [name, value] of Object.entries(outputs)) message(body, 12, (w) => writeValueInfo(w, name, value));
@@ -123,7 +124,29 @@ export function externalBytes(graph: Graph, outputs: readonly Value[]): number {
   return sizes.filter((size) => size >= externalFrom).reduce((end, size) => pageAfter(end) + size, 0);
 }
 
-function pageAfter(offset: number): number {
+/** Room for the large constants of the model that computes `outputs`. */
+export function constantsInMemory(
+  graph: Graph,
+  outputs: readonly Value[],
+  location: string,
+): ExternalData & { readonly data: Uint8Array<ArrayBuffer> } {
+  const data = new Uint8Array(externalBytes(graph, outputs));
+  let end = 0;
+  return {
+    location,
+    data,
+    async place(_, load) {
+      const bytes = await load();
+      const place = { offset: end, length: bytes.byteLength };
+      data.set(bytes, end);
+      end = pageAfter(end + bytes.byteLength);
+      return place;
+    },
+  };
+}
+
+/** Where the next constant may begin: on whole pages, so that they can be mapped. */
+export function pageAfter(offset: number): number {
   return Math.ceil(offset / pageSize) * pageSize;
 }
 
@@ -180,14 +203,12 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
   }
 }
 
-interface Place {
-  readonly location: string;
-  readonly offset: number;
-  readonly length: number;
-}
-
 /** TensorProto, with its bytes inside or as a place in the weights file. */
-function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | Place): void {
+function writeInitializer(
+  writer: BinaryWriter,
+  value: Value,
+  data: Uint8Array | (Place & Pick<ExternalData, "location">),
+): void {
   for (const dim of value.shape) writer.tag(1, varint).int64(dim);
   writer.tag(2, varint).int32(onnxType(value.dtype));
   writer.tag(8, lengthDelimited).string(value.name);

@@ -1,6 +1,6 @@
 /** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
 import "./no-telemetry.ts";
-import { open, rm, writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "./array.ts";
@@ -10,6 +10,7 @@ import { whileComputing } from "./exit-guard.ts";
 import type { Graph, Value } from "./graph.ts";
 import { externalBytes, writeModel } from "./onnx.ts";
 import { checkFeeds, type Runner } from "./runner.ts";
+import { WeightsFile } from "./weights-file.ts";
 
 export interface SessionOptions {
   /** Where to compute; `"auto"` by default. */
@@ -45,32 +46,41 @@ export class Session<Output extends string = string> implements Runner<Output> {
     outputs: Readonly<Record<Output, Value>>,
     options: SessionOptions = {},
   ): Promise<Session<Output>> {
-    const settings: InferenceSession.SessionOptions = {
-      executionProviders: executionProviders(options.device ?? "auto"),
-      graphOptimizationLevel: "all",
-      logSeverityLevel: 3,
-      enableMemPattern: options.plansMemory ?? true,
-      ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
-      ...(options.profile ? { enableProfiling: true, profileFilePrefix: options.profile } : {}),
-    };
-    const values = Object.values<Value>(outputs);
-    if (externalBytes(graph, values) === 0) {
+    if (externalBytes(graph, Object.values<Value>(outputs)) === 0) {
       const model = await writeModel(graph, outputs);
-      const engine = await whileComputing(() => InferenceSession.create(model, settings));
+      const engine = await whileComputing(() => InferenceSession.create(model, engineOptions(options)));
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
     const folder = await engineFolder();
     const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
     try {
-      await writeModelFiles(folder, graph, outputs);
-      const engine = await whileComputing(() => InferenceSession.create(join(folder, "model.onnx"), settings));
+      const path = join(folder, "model.onnx");
+      const weights = await WeightsFile.create(folder, "model.weights");
+      await writeFile(path, await writeModel(graph, outputs, weights)).finally(() => weights.close());
+      const session = await Session.load<Output>(path, graph.inputs, options, remove);
       // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
       if (process.platform !== "win32") await remove();
-      return new Session<Output>(engine, graph.inputs, remove);
+      return session;
     } catch (error) {
       await remove();
       throw error;
     }
+  }
+
+  /**
+   * Loads a model that was written.
+   *
+   * @param inputs of its graph
+   * @param cleanUp when the session is released
+   */
+  static async load<Output extends string>(
+    path: string,
+    inputs: readonly Value[],
+    options: SessionOptions = {},
+    cleanUp = async () => {},
+  ): Promise<Session<Output>> {
+    const engine = await whileComputing(() => InferenceSession.create(path, engineOptions(options)));
+    return new Session<Output>(engine, inputs, cleanUp);
   }
 
   /**
@@ -119,17 +129,15 @@ export async function evaluate<Output extends string>(
   }
 }
 
-/** Writes `model.onnx` and, beside it, `model.weights`. */
-async function writeModelFiles(folder: string, graph: Graph, outputs: Readonly<Record<string, Value>>): Promise<void> {
-  const weights = await open(join(folder, "model.weights"), "w");
-  try {
-    const write = async (bytes: Uint8Array, offset: number) => {
-      await weights.write(bytes, 0, bytes.byteLength, offset);
-    };
-    await writeFile(join(folder, "model.onnx"), await writeModel(graph, outputs, { location: "model.weights", write }));
-  } finally {
-    await weights.close();
-  }
+function engineOptions(options: SessionOptions): InferenceSession.SessionOptions {
+  return {
+    executionProviders: executionProviders(options.device ?? "auto"),
+    graphOptimizationLevel: "all",
+    logSeverityLevel: 3,
+    enableMemPattern: options.plansMemory ?? true,
+    ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
+    ...(options.profile ? { enableProfiling: true, profileFilePrefix: options.profile } : {}),
+  };
 }
 
 function toTensor({ dtype, data, shape }: NdArray): Tensor {

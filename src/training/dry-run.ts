@@ -1,11 +1,12 @@
 /** What a recipe would do: parts, data, and the time of real steps. It leaves nothing but features in the recipe's cache. */
-import { stat } from "node:fs/promises";
+import { rmdir, stat } from "node:fs/promises";
 import { type Dataset, listPairs } from "../data/dataset.ts";
 import type { WeightSource } from "../nn/weights.ts";
 import { sizeOf } from "../tensor/array.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { BatchLoader } from "./batch-loader.ts";
 import { Exchanger } from "./exchanger.ts";
+import { openLayered } from "./layered/open-layered.ts";
 import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
 import { type PreparedData, prepare } from "./prepared.ts";
 import { prepareQFormer, stageOf } from "./pretraining/prepared.ts";
@@ -115,10 +116,28 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
 }
 
 async function planMiniGPT4(recipe: MiniGPT4Recipe, session: SessionOptions): Promise<Planned> {
-  const prepared = await prepare(recipe, session);
-  const { parts, prompts, textsOf, datasets } = prepared;
-  const { model } = recipe;
+  const { model, run } = recipe;
   const isHead = trainsHead(model);
+  const begun = await prepare(recipe, session);
+  const { prompts, textsOf, datasets } = begun;
+  const layered = isHead
+    ? undefined
+    : await openLayered(recipe, begun.parts, prompts, { session }).catch(async (error: Error) => {
+        await begun.close();
+        throw error;
+      });
+  const parts = { ...begun.parts, layered };
+  const prepared = {
+    ...begun,
+    parts,
+    async close() {
+      await begun.close();
+      if (!layered) return;
+      await layered.release();
+      // Where the layers lay; the folder of a run that was there has more in it.
+      await rmdir(run.output_dir).catch(() => {});
+    },
+  };
   const { stage, source } = isHead
     ? await contrastiveStage(recipe, parts, textsOf, await Promise.all(datasets.map((dataset) => listPairs(dataset))))
     : { stage: captionStage(recipe, parts, parts.image, prompts, textsOf), source: parts.image };
@@ -193,6 +212,7 @@ async function realSteps({ prepared, stage, source }: Planned, session: SessionO
     accumulates,
   });
   const exchanger = stage.exchange && accumulates ? await Exchanger.create(stage.exchange, session) : undefined;
+  const outside = await stage.openOutside?.(session);
   const batches = new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
     batchSize: run.batch_size * run.accum_grad_iters,
     views: { count: run.views, minSide: run.crop_min_side },
@@ -205,6 +225,7 @@ async function realSteps({ prepared, stage, source }: Planned, session: SessionO
     await train(step, {
       stage,
       ...(exchanger && { exchanger }),
+      ...(outside && { outside }),
       frozen: prepared.frozen,
       batches,
       schedule: { initLr: 0, minLr: 0, warmupLr: 0, warmupSteps: 0, totalSteps: steps + 1 },
@@ -219,6 +240,7 @@ async function realSteps({ prepared, stage, source }: Planned, session: SessionO
   } finally {
     await batches.settle();
     await exchanger?.release();
+    await outside?.release();
     await step.release();
   }
   return {

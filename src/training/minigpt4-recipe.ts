@@ -52,6 +52,11 @@ const modelSchema = z.strictObject({
 
 const captionRunSchema = z.strictObject({
   ...runSchema.shape,
+  /**
+   * Whether the language model is read and differentiated one layer at a time, with one layer's weights in memory and its
+   * activations computed a second time. Left out, it is where its weights would take more than half of the memory.
+   */
+  gradient_checkpointing: z.boolean().optional(),
   /** Different answers of one picture that are learned in one step. */
   answers_per_picture: positive.default(1),
   /** Image-text contrastive learning before the stage itself; left out, there is none. */

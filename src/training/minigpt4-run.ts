@@ -4,6 +4,7 @@ import { layeredWeights } from "../nn/layered-weights.ts";
 import { weightsInMemory } from "../nn/weights.ts";
 import type { Checkpoints, NamedArrays, RunState } from "./checkpoints.ts";
 import { Describer } from "./describer.ts";
+import { openLayered } from "./layered/open-layered.ts";
 import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
 import { type Prepared, type PrepareOptions, prepare } from "./prepared.ts";
 import { type Begun, openMetrics, type RunOptions, sessionOf, stageRunOf, stepsOf } from "./run-options.ts";
@@ -27,7 +28,7 @@ export async function trainMiniGPT4(
     const begun = await contrastiveWeights(prepared, checkpoints, options, resumed);
     const trained = trainsHead(recipe.model)
       ? begun
-      : await captionWeights(prepared, checkpoints, options, begun, resumed);
+      : await throughLayers(prepared, options, (ready) => captionWeights(ready, checkpoints, options, begun, resumed));
     await saveModelFolder(recipe, prepared.parts, trained);
   } finally {
     await prepared.close();
@@ -83,6 +84,21 @@ function contrastiveSteps(prepared: Prepared): Pick<StageRun, "schedule" | "batc
       accumulate: 1,
     }
   );
+}
+
+/** Captions with the language model's layers ready, where it is read layer by layer. */
+async function throughLayers(
+  prepared: Prepared,
+  { signal, onMessage, ...options }: RunOptions,
+  train: (prepared: Prepared) => Promise<NamedArrays>,
+): Promise<NamedArrays> {
+  const { recipe, parts, prompts } = prepared;
+  const layered = await openLayered(recipe, parts, prompts, { session: sessionOf(options), signal, onMessage });
+  try {
+    return await train({ ...prepared, parts: { ...parts, layered } });
+  } finally {
+    await layered?.release();
+  }
 }
 
 /** @param begun weights that take the place of those in the recipe's files */

@@ -8,12 +8,15 @@ import { type OpenLlama, openLlama } from "../models/open-llama.ts";
 import { initialLnVision, initialProjection, initialQFormer } from "../models/qformer-initial.ts";
 import { type WeightSource, weightsInMemory } from "../nn/weights.ts";
 import { Random } from "../tensor/random.ts";
+import type { LayeredLlama } from "./layered/layered-llama.ts";
 import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
 import { openVision, qformerFile, startsLnVision, type VisionParts } from "./vision-parts.ts";
 
 export interface ModelParts extends VisionParts {
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
+  /** The language model one layer at a time, where it would not fit otherwise. */
+  readonly layered?: LayeredLlama | undefined;
 }
 
 /** Opens the files of a recipe. @throws Error naming the file and what does not fit */

@@ -66,6 +66,7 @@ export async function runStage(
   });
   const exchanger =
     stage.exchange && options.accumulate > 1 ? await Exchanger.create(stage.exchange, options.session) : undefined;
+  const outside = await stage.openOutside?.(options.session);
   const average =
     run.average_decay > 0 ? new WeightAverage(resumed?.average ?? state.parameters, run.average_decay) : undefined;
   const kept = () => average?.arrays ?? step.state.parameters;
@@ -111,6 +112,7 @@ export async function runStage(
     await train(step, {
       stage,
       ...(exchanger && { exchanger }),
+      ...(outside && { outside }),
       schedule,
       batches,
       frozen: prepared.frozen,
@@ -135,6 +137,7 @@ export async function runStage(
     await save().catch((error: Error) => options.onMessage?.(`The state could not be saved: ${error.message}`));
     await batches.settle();
     await exchanger?.release();
+    await outside?.release();
     await step.release();
   }
 }

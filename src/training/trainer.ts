@@ -7,7 +7,7 @@ import type { BatchLoader, LoadedSample } from "./batch-loader.ts";
 import type { Exchanger } from "./exchanger.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { SpikeWatch } from "./spike-watch.ts";
-import { type ComposedBatch, type Stage, stepRandom } from "./stages/stage.ts";
+import { type ComposedBatch, type Outside, type Stage, stepRandom } from "./stages/stage.ts";
 import { NotFiniteError, type TrainingStep } from "./step.ts";
 
 /** What is reported after each step. */
@@ -34,6 +34,8 @@ export interface TrainOptions {
   readonly stage: Pick<Stage, "compose" | "exchange">;
   /** Runs the stage's exchange between the batches of a step; needed where there are several. */
   readonly exchanger?: Pick<Exchanger, "run">;
+  /** What the stage computes outside of its graph. */
+  readonly outside?: Pick<Outside, "feeds">;
   readonly schedule: Schedule;
   readonly batches: Pick<BatchLoader, "next">;
   readonly frozen: Pick<FrozenFeatures, "of">;
@@ -64,7 +66,7 @@ export async function train(step: TrainingStep, options: TrainOptions): Promise<
     const dataSeconds = (performance.now() - started) / 1000;
     const rate = learningRate(step.state.step, schedule);
     const batches = compose(samples, step.state.step, options);
-    const feeds = await exchanged(batches.feeds, step.state.parameters, options);
+    const feeds = await exchanged(withOutside(batches.feeds, step.state.parameters, options), step.state.parameters, options);
     const result = await step.run(feeds, rate).catch((error: unknown) => {
       if (error instanceof NotFiniteError) throw new Error(`${error.message}. ${blame(samples)}`, { cause: error });
       throw error;
@@ -115,6 +117,22 @@ function compose(samples: readonly LoadedSample[], step: number, options: TrainO
     }),
   );
   return { feeds, tokens: sum(({ composed }) => composed.tokens), places: sum(({ composed }) => composed.places) };
+}
+
+/** Batches with what is computed outside of the step's graph, each when its turn comes. */
+function withOutside(
+  batches: readonly BatchFeeds[],
+  parameters: Readonly<Record<string, NdArray>>,
+  { outside }: TrainOptions,
+): readonly BatchFeeds[] {
+  if (!outside) return batches;
+  return batches.map(({ samples, make }) => ({
+    samples,
+    async make() {
+      const batch = await make();
+      return { ...batch, ...(await outside.feeds(batch, parameters)) };
+    },
+  }));
 }
 
 /** The feeds of each batch, with what it learns of the others: all are made before the first is used then. */

@@ -1,10 +1,12 @@
 /** The loss of captions of pictures that are not trained on. */
 import { tokensPerImage } from "../models/minigpt4.ts";
-import { type WeightSource, Weights } from "../nn/weights.ts";
-import { Graph } from "../tensor/graph.ts";
+import type { WeightSource } from "../nn/weights.ts";
+import type { NdArray } from "../tensor/array.ts";
+import type { Value } from "../tensor/graph.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import { type HeldOut, loadHeldOut, type Pictures } from "./held-out.ts";
+import { LayeredLoss } from "./layered/layered-loss.ts";
 import type { MiniGPT4Recipe } from "./minigpt4-recipe.ts";
 import type { ModelParts } from "./parts.ts";
 import { batchSequences } from "./stages/batch.ts";
@@ -12,23 +14,30 @@ import { tokenLosses } from "./stages/loss.ts";
 import { answerTokens, type TrainingPrompt } from "./stages/prompts.ts";
 import type { StageSample } from "./stages/stage.ts";
 import type { TextsOf } from "./stages/texts.ts";
+import { trainingWeights } from "./stages/training-weights.ts";
 
 /** Pictures that are read side by side. */
 const batch = 16;
 
+/** Reads sequences: the loss of each of their targets. */
+interface TokenLosses {
+  tokenLosses(feeds: Readonly<Record<string, NdArray>>): Promise<Float32Array>;
+  release(): Promise<void>;
+}
+
 export class Validation implements HeldOut {
-  private readonly session: Session<"losses">;
+  private readonly reader: TokenLosses;
   private readonly samples: readonly StageSample[];
   private readonly pictures: Pictures;
   private readonly sequencesOf: (samples: readonly StageSample[]) => ReturnType<typeof batchSequences>;
 
   private constructor(
-    session: Session<"losses">,
+    reader: TokenLosses,
     samples: readonly StageSample[],
     pictures: Pictures,
     sequencesOf: Validation["sequencesOf"],
   ) {
-    this.session = session;
+    this.reader = reader;
     this.samples = samples;
     this.pictures = pictures;
     this.sequencesOf = sequencesOf;
@@ -41,7 +50,7 @@ export class Validation implements HeldOut {
    */
   static async create(
     { model }: MiniGPT4Recipe,
-    { config, llm, frozen, isTrained }: ModelParts,
+    parts: ModelParts,
     source: WeightSource,
     samples: readonly StageSample[],
     prompt: TrainingPrompt,
@@ -49,10 +58,12 @@ export class Validation implements HeldOut {
     pictures: Pictures,
     options: SessionOptions,
   ): Promise<Validation> {
-    const graph = new Graph();
-    const image = new Weights(graph, source, { trainable: isTrained });
-    const weights = { encoder: image, qformer: image, projection: image, llm: new Weights(graph, llm.checkpoint) };
-    const losses = tokenLosses(weights, config, { depth: frozen.depth });
+    const { config, llm, frozen, layered } = parts;
+    const weights = trainingWeights(parts, source, "float32");
+    const { depth } = frozen;
+    const reader = layered
+      ? await LayeredLoss.create(weights, config, layered, { depth, session: options })
+      : await GraphLoss.create(tokenLosses(weights, config, { depth }), options);
     const sequencesOf = (part: readonly StageSample[]) =>
       batchSequences(
         part.map((sample, i) => ({
@@ -62,7 +73,7 @@ export class Validation implements HeldOut {
         })),
         tokensPerImage(config),
       );
-    return new Validation(await Session.create(graph, { losses }, options), samples, pictures, sequencesOf);
+    return new Validation(reader, samples, pictures, sequencesOf);
   }
 
   /** The mean loss of all tokens of all texts under `weights`. */
@@ -74,12 +85,32 @@ export class Validation implements HeldOut {
       const { feeds, targets } = this.sequencesOf(part);
       if (targets === 0) continue;
       const features = await this.pictures.frozen.of(part.map(({ picture }) => picture));
-      const { losses } = await this.session.run({ ...feeds, features, ...weights });
-      for (const loss of losses.data as Float32Array) sum += loss;
+      for (const loss of await this.reader.tokenLosses({ ...feeds, features, ...weights })) sum += loss;
       count += targets;
     }
     if (count === 0) throw new Error("None of the watched pictures can be read, or all their texts are empty");
     return sum / count;
+  }
+
+  release(): Promise<void> {
+    return this.reader.release();
+  }
+}
+
+/** All of the way as one graph. */
+class GraphLoss implements TokenLosses {
+  private readonly session: Session<"losses">;
+
+  private constructor(session: Session<"losses">) {
+    this.session = session;
+  }
+
+  static async create(losses: Value, options: SessionOptions): Promise<GraphLoss> {
+    return new GraphLoss(await Session.create(losses.graph, { losses }, options));
+  }
+
+  async tokenLosses(feeds: Readonly<Record<string, NdArray>>): Promise<Float32Array> {
+    return (await this.session.run(feeds)).losses.data as Float32Array;
   }
 
   release(): Promise<void> {

@@ -7,7 +7,7 @@ import { ndarray } from "../../src/tensor/array.ts";
 import { executionProviders } from "../../src/tensor/device.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
 import { matmul } from "../../src/tensor/matrix.ts";
-import { externalBytes, writeModel } from "../../src/tensor/onnx.ts";
+import { constantsInMemory, writeModel } from "../../src/tensor/onnx.ts";
 import { evaluate, Session } from "../../src/tensor/session.ts";
 
 const vector = (...values: number[]) => ndarray("float32", [values.length], Float32Array.from(values));
@@ -45,9 +45,9 @@ describe("large constants", () => {
     const { graph, y, feeds, expected } = large();
     const other = graph.constant(ndarray("float32", [1100], new Float32Array(1100).fill(2)), "other");
     const outputs = { out: y, copy: other.mul(1) };
-    const weights = Buffer.alloc(externalBytes(graph, Object.values(outputs)));
-    const write = (bytes: Uint8Array, offset: number) => weights.set(bytes, offset);
-    const model = await writeModel(graph, outputs, { location: "m.weights", write });
+    const external = constantsInMemory(graph, Object.values(outputs), "m.weights");
+    const model = await writeModel(graph, outputs, external);
+    const weights = Buffer.from(external.data.buffer);
     expect(model.byteLength).toBeLessThan(2000);
     expect(weights.byteLength).toBe(16384 + 4400);
     expect(weights.readFloatLE(16384)).toBe(2);

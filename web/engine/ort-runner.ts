@@ -2,7 +2,7 @@
 import type { InferenceSession } from "onnxruntime-web";
 import type { ArrayOf, DType, NdArray } from "../../src/tensor/array.ts";
 import type { Graph, Value } from "../../src/tensor/graph.ts";
-import { externalBytes, writeModel } from "../../src/tensor/onnx.ts";
+import { constantsInMemory, writeModel } from "../../src/tensor/onnx.ts";
 import { checkFeeds, type Runner } from "../../src/tensor/runner.ts";
 
 /** The library, in one of its builds. */
@@ -10,8 +10,6 @@ export type Ort = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "T
 
 /** The library takes one run at a time, of all sessions together. */
 let last: Promise<unknown> = Promise.resolve();
-
-const weightsName = "model.weights";
 
 /**
  * Takes the graph over: its constants are gone from it afterwards.
@@ -23,14 +21,13 @@ export async function createOrtRunner<Output extends string>(
   graph: Graph,
   outputs: Readonly<Record<Output, Value>>,
 ): Promise<Runner<Output>> {
-  const weights = new Uint8Array(externalBytes(graph, Object.values<Value>(outputs)));
-  const write = (bytes: Uint8Array, offset: number) => weights.set(bytes, offset);
-  const model = await writeModel(graph, outputs, { location: weightsName, write });
+  const weights = constantsInMemory(graph, Object.values<Value>(outputs), "model.weights");
+  const model = await writeModel(graph, outputs, weights);
   const session = await ort.InferenceSession.create(model, {
     executionProviders: providers,
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
-    ...(weights.length > 0 && { externalData: [{ path: weightsName, data: weights }] }),
+    ...(weights.data.length > 0 && { externalData: [{ path: weights.location, data: weights.data }] }),
   });
   // The session has its own copy; without this, the graph's inputs would keep the weights in memory.
   graph.initializers.clear();

@@ -1,19 +1,19 @@
 /** The stage that MiniGPT-4 is about: texts of pictures through the frozen language model. */
-
-import { int8Choice } from "../../models/llama.ts";
 import { tokensPerImage } from "../../models/minigpt4.ts";
-import { type WeightSource, Weights } from "../../nn/weights.ts";
+import type { WeightSource } from "../../nn/weights.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
-import { Graph } from "../../tensor/graph.ts";
+import type { Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
+import { LayeredLoss } from "../layered/layered-loss.ts";
 import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
 import type { ModelParts } from "../parts.ts";
 import { batchSequences } from "./batch.ts";
 import { Dropout, dropFeatures } from "./dropout.ts";
-import { captionLoss } from "./loss.ts";
+import { captionLoss, knownLoss, sequenceEmbeddings } from "./loss.ts";
 import { answerTokens, choosePrompt, type TrainingPrompt } from "./prompts.ts";
 import type { ComposedBatch, Stage, StageSample } from "./stage.ts";
 import type { TextsOf } from "./texts.ts";
+import { trainingWeights } from "./training-weights.ts";
 
 /**
  * The stage of a recipe.
@@ -22,21 +22,21 @@ import type { TextsOf } from "./texts.ts";
  */
 export function captionStage(
   { run, model }: MiniGPT4Recipe,
-  { config, llm, frozen, isTrained }: ModelParts,
+  parts: ModelParts,
   source: WeightSource,
   prompts: readonly TrainingPrompt[],
   textsOf: TextsOf,
 ): Stage {
-  const graph = new Graph();
-  const image = new Weights(graph, source, { trainable: isTrained });
-  const weights = {
-    encoder: image,
-    qformer: image,
-    projection: image,
-    llm: new Weights(graph, llm.checkpoint, model.llm_precision === "int8" ? { int8: int8Choice } : {}),
+  const { config, llm, frozen, layered } = parts;
+  const network = () => {
+    const weights = trainingWeights(parts, source, model.llm_precision);
+    const dropout = new Dropout(weights.llm.graph, frozen.depth === "qformer" ? 0 : run.qformer_dropout);
+    return { weights, dropout, depth: frozen.depth, regularize: (x: Value) => dropout.apply(x) };
   };
-  const dropout = new Dropout(graph, frozen.depth === "qformer" ? 0 : run.qformer_dropout);
-  const loss = captionLoss(weights, config, { depth: frozen.depth, regularize: (x) => dropout.apply(x) });
+  const { weights, dropout, ...options } = network();
+  const loss = layered
+    ? knownLoss(sequenceEmbeddings(weights, config, options))
+    : captionLoss(weights, config, options);
 
   function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
     const sequences = samples.map((sample, i) => {
@@ -55,5 +55,17 @@ export function captionStage(
       },
     };
   }
-  return { name: "captions", graph, loss, trained: image.trained, compose };
+  return {
+    name: "captions",
+    graph: loss.graph,
+    loss,
+    trained: weights.projection.trained,
+    ...(layered && {
+      openOutside(session) {
+        const { weights: own, depth, regularize } = network();
+        return LayeredLoss.create(own, config, layered, { depth, regularize, session });
+      },
+    }),
+    compose,
+  };
 }

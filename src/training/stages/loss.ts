@@ -10,40 +10,34 @@ import {
 } from "../../models/minigpt4.ts";
 import type { Regularizer } from "../../models/qformer.ts";
 import { mulDims } from "../../tensor/dims.ts";
+import { detach } from "../../tensor/elementwise.ts";
 import type { Graph, Value } from "../../tensor/graph.ts";
 import { reshape } from "../../tensor/layout.ts";
 import { gather } from "../../tensor/lookup.ts";
 import { reduceSum } from "../../tensor/reduce.ts";
 
-/** Inputs of the graph for one batch; `batchSequences` makes their arrays. */
+/** Inputs of the graph for one batch, beside its features; `batchSequences` makes their arrays. */
 interface BatchInputs {
-  /** float32 [images, ...frozenShape]. */
-  readonly features: Value;
   /** int64 [batch, sequence]. */
-  readonly ids: Value;
   readonly positions: Value;
   /** float32 [batch, 1, sequence, sequence], added to the scores of attention: who sees whom. */
   readonly mask: Value;
-  /** int64 [places]: which row of the image tokens [images * tokens] goes to which place of [batch * sequence]. */
-  readonly imageRows: Value;
-  readonly imagePlaces: Value;
   /** int64 [targets]: places of [batch * sequence] whose next token counts, and that token. */
   readonly targetPlaces: Value;
   readonly targetIds: Value;
 }
 
-function batchInputs(graph: Graph, config: MiniGPT4Config, depth: FrozenDepth): BatchInputs {
-  const indices = (name: string, ...shape: string[]) => graph.input(name, "int64", shape);
+function batchInputs(graph: Graph): BatchInputs {
   return {
-    features: graph.input("features", "float32", ["images", ...frozenShape(config, depth)]),
-    ids: indices("ids", "batch", "sequence"),
-    positions: indices("positions", "batch", "sequence"),
+    positions: indices(graph, "positions", "batch", "sequence"),
     mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
-    imageRows: indices("imageRows", "places"),
-    imagePlaces: indices("imagePlaces", "places"),
-    targetPlaces: indices("targetPlaces", "targets"),
-    targetIds: indices("targetIds", "targets"),
+    targetPlaces: indices(graph, "targetPlaces", "targets"),
+    targetIds: indices(graph, "targetIds", "targets"),
   };
+}
+
+function indices(graph: Graph, name: string, ...shape: string[]): Value {
+  return graph.input(name, "int64", shape);
 }
 
 export interface LossOptions {
@@ -52,18 +46,30 @@ export interface LossOptions {
   readonly regularize?: Regularizer;
 }
 
+/**
+ * What the language model reads, [batch, sequence, hiddenSize]: the words of a batch with its pictures among them.
+ *
+ * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places], which
+ * row of the image tokens [images * tokens] goes to which place of [batch * sequence].
+ */
+export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
+  const { graph } = w.llm;
+  const { hiddenSize } = config.llm;
+  const shape = ["images", ...frozenShape(config, options.depth ?? "encoder")];
+  const tokens = imageTokens(w, graph.input("features", "float32", shape), config, options);
+  const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
+  const ids = indices(graph, "ids", "batch", "sequence");
+  const imageRows = indices(graph, "imageRows", "places");
+  const imagePlaces = indices(graph, "imagePlaces", "places");
+  return embedSequence(w.llm, { ids, imagePlaces, imageTokens: gather(rows, imageRows) }, config.llm);
+}
+
 /** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
 export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
-  const { graph } = w.llm;
-  const inputs = batchInputs(graph, config, options.depth ?? "encoder");
-  const { hiddenSize } = config.llm;
-  const tokens = imageTokens(w, inputs.features, config, options);
-  const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
-  const sequence = { ids: inputs.ids, imagePlaces: inputs.imagePlaces, imageTokens: gather(rows, inputs.imageRows) };
-  const embeddings = embedSequence(w.llm, sequence, config.llm);
-  const { positions, mask, targetPlaces: wanted } = inputs;
+  const embeddings = sequenceEmbeddings(w, config, options);
+  const { positions, mask, targetPlaces: wanted, targetIds } = batchInputs(w.llm.graph);
   const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, wanted });
-  return negativeLogLikelihood(w.llm, predicting, inputs.targetIds, config.llm);
+  return negativeLogLikelihood(w.llm, predicting, targetIds, config.llm);
 }
 
 /**
@@ -73,4 +79,20 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options:
 export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
   const losses = tokenLosses(w, config, options);
   return reduceSum(losses, [0], { keep: false }).mul(w.llm.graph.input("targetShare", "float32", []));
+}
+
+/** Inputs of `knownLoss`. */
+export const knownNames = { loss: "knownLoss", gradient: "embeddingsGradient" } as const;
+
+/**
+ * A loss that was computed elsewhere, with the gradient with respect to `embeddings` that was found there: inputs
+ * float32 [] and of the embeddings' shape.
+ */
+export function knownLoss(embeddings: Value): Value {
+  const { graph } = embeddings;
+  const gradient = graph.input(knownNames.gradient, "float32", embeddings.shape);
+  const axes = embeddings.shape.map((_, axis) => axis);
+  // The value of this product means nothing; what it is for is its gradient.
+  const product = reduceSum(embeddings.mul(gradient), axes, { keep: false });
+  return graph.input(knownNames.loss, "float32", []).add(product.sub(detach(product)));
 }

@@ -3,6 +3,7 @@ import type { ImageTextPair } from "../../data/dataset.ts";
 import type { NdArray } from "../../tensor/array.ts";
 import type { Graph, Value } from "../../tensor/graph.ts";
 import { Random } from "../../tensor/random.ts";
+import type { SessionOptions } from "../../tensor/session.ts";
 
 /** A picture with its texts, drawn for a step. */
 export interface StageSample {
@@ -42,6 +43,16 @@ export interface Exchange {
   feeds(samples: number, others: readonly Readonly<Record<string, NdArray>>[]): Record<string, NdArray>;
 }
 
+/** A part of the loss that is computed outside of the stage's graph, because it would not fit in. */
+export interface Outside {
+  /** What the graph is fed of it for a batch. @param parameters what is trained, as it is now */
+  feeds(
+    batch: Readonly<Record<string, NdArray>>,
+    parameters: Readonly<Record<string, NdArray>>,
+  ): Promise<Record<string, NdArray>>;
+  release(): Promise<void>;
+}
+
 export interface Stage {
   readonly name: string;
   readonly graph: Graph;
@@ -52,6 +63,8 @@ export interface Stage {
   /** Inputs of the graph that are trained, by name. */
   readonly trained: ReadonlyMap<string, Value>;
   readonly exchange?: Exchange;
+  /** Makes ready what is computed outside of the graph; there is nothing by default. */
+  openOutside?(session: SessionOptions): Promise<Outside>;
   /** @param random the step's own numbers, which decide whatever is left to chance */
   compose(samples: readonly StageSample[], random: Random): ComposedBatch;
 }

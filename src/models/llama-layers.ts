@@ -1,0 +1,53 @@
+/** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
+import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
+import { rotaryTables } from "../nn/rotary.ts";
+import { rmsNorm } from "../nn/norm.ts";
+import { mulDims } from "../tensor/dims.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
+import { reshape } from "../tensor/layout.ts";
+import { gather } from "../tensor/lookup.ts";
+import { type LlamaConfig, llamaLayer, negativeLogLikelihood } from "./llama.ts";
+
+/** A piece of a network between two values. */
+export interface Piece {
+  readonly graph: Graph;
+  /** The input `x`, float32 [batch, sequence, hiddenSize]. */
+  readonly x: Value;
+  readonly out: Value;
+}
+
+/** A model's dimensions, with as many rows of the rotary tables as its texts are long. */
+export type PieceConfig = LlamaConfig & { readonly positions: number };
+
+/**
+ * Layer `index`: `out` is of the shape of `x`. Inputs beside it are `positions` int64 [batch, sequence] and `mask` float32
+ * [batch, 1, sequence, sequence], which is added to the scores.
+ */
+export function layerPiece(source: WeightSource, index: number, config: PieceConfig, options: WeightOptions): Piece {
+  const { graph, x, w } = begin(source, config, options);
+  const seen = {
+    positions: graph.input("positions", "int64", ["batch", "sequence"]),
+    mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
+    rotary: rotaryTables(graph, config.positions, config.headDim, config.ropeTheta),
+  };
+  const layer = w.at("model.layers").at(index);
+  return { graph, x, out: graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config).hidden) };
+}
+
+/**
+ * What comes after the layers: `out` is the negative log-likelihood of each target token, [targets]. Inputs beside `x` are
+ * `targetPlaces` int64 [targets], the places of [batch * sequence] that predict them, and `targetIds` int64 [targets].
+ */
+export function headPiece(source: WeightSource, config: LlamaConfig, options: WeightOptions): Piece {
+  const { graph, x, w } = begin(source, config, options);
+  const places = graph.input("targetPlaces", "int64", ["targets"]);
+  const rows = gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), config.hiddenSize]), places);
+  const predicting = rmsNorm(w.at("model.norm"), rows, config.rmsNormEps);
+  return { graph, x, out: negativeLogLikelihood(w, predicting, graph.input("targetIds", "int64", ["targets"]), config) };
+}
+
+function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions) {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
+  return { graph, x, w: new Weights(graph, source, options) };
+}

@@ -1,0 +1,58 @@
+/** Whether a recipe's language model is trained through layer by layer, and the layers themselves. */
+import { totalmem } from "node:os";
+import { join } from "node:path";
+import { tokensPerImage } from "../../models/minigpt4.ts";
+import type { SessionOptions } from "../../tensor/session.ts";
+import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
+import type { ModelParts } from "../parts.ts";
+import type { TrainingPrompt } from "../stages/prompts.ts";
+import { LayeredLlama, layeredBytes } from "./layered-llama.ts";
+
+/** Weights that take more than this share of the memory are taken one layer at a time. */
+const largestShare = 0.5;
+/** Milliseconds between two messages of the preparation. */
+const messageEvery = 15_000;
+
+interface Options {
+  readonly session?: SessionOptions;
+  readonly onMessage?: ((message: string) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The layers in the run's folder; undefined where the language model is one graph. */
+export async function openLayered(
+  { model, run }: MiniGPT4Recipe,
+  { config, llm }: ModelParts,
+  prompts: readonly TrainingPrompt[],
+  { onMessage, signal, session = {} }: Options,
+): Promise<LayeredLlama | undefined> {
+  const precision = model.llm_precision;
+  const bytes = layeredBytes(llm.checkpoint, precision);
+  if (!(run.gradient_checkpointing ?? bytes > largestShare * totalmem())) return undefined;
+  const size = `${(bytes / 1e9).toFixed(1)} GB`;
+  onMessage?.(`The language model is trained through layer by layer; its layers take ${size} in ${run.output_dir}`);
+  const started = Date.now();
+  let told = started;
+  return LayeredLlama.create(llm.checkpoint, config.llm, {
+    folder: join(run.output_dir, "layers"),
+    precision,
+    positions: longestSequence(prompts, tokensPerImage(config), model.max_txt_len),
+    session,
+    signal,
+    onProgress(done, total) {
+      const now = Date.now();
+      if (done === total || now - told < messageEvery) return;
+      told = now;
+      const left = Math.round(((now - started) / 1000 / done) * (total - done));
+      onMessage?.(`Layer ${done} of ${total} is ready, ${left} s left`);
+    },
+  });
+}
+
+/** Answers stand side by side behind the prompt, so the longest one counts. */
+function longestSequence(prompts: readonly TrainingPrompt[], perImage: number, longestAnswer: number): number {
+  const lengths = prompts.map(({ pieces }) =>
+    pieces.reduce((sum, piece) => sum + (piece === "image" ? perImage : piece.ids.length), 0),
+  );
+  return Math.max(...lengths) + longestAnswer;
+}
