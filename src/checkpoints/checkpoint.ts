@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Checkpoint } from "./format.ts";
 import { openSharded } from "./sharded.ts";
 import { openSingle } from "./single.ts";
-import { withStoredBlocks } from "./stored-blocks.ts";
+import { withStoredMatrices } from "./stored-matrices.ts";
 
 export type { Checkpoint, TensorInfo } from "./format.ts";
 
@@ -26,7 +26,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   if ((await stat(path)).isDirectory()) return openCheckpoint(await weightsOf(path));
   const checkpoint = await (path.endsWith(".json") ? openSharded(path) : openSingle(path));
   try {
-    return withStoredBlocks(checkpoint);
+    return withStoredMatrices(checkpoint);
   } catch (error) {
     await checkpoint.close();
     throw error;

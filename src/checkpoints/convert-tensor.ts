@@ -1,25 +1,38 @@
 /** One tensor of a checkpoint in another precision, made in strips so that little memory is needed. */
 import { bytesOf, bytesPerElement, type DType, sizeOf } from "../tensor/array.ts";
-import { roundToInt8Blocks } from "../tensor/blocks.ts";
+import { type BlockSize, roundToInt8Blocks } from "../tensor/blocks.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
+import { quantizeRows } from "../tensor/int8.ts";
 import { quantizeInt4 } from "../tensor/quantized.ts";
 import type { Checkpoint, TensorInfo } from "./format.ts";
 import { quote } from "./quote.ts";
 import { safetensorsType, type TensorSpec } from "./safetensors.ts";
 import type { TensorGroup } from "./safetensors-stream.ts";
-import { blockSize, partNames } from "./stored-blocks.ts";
+import { blockSizes, partNames } from "./stored-blocks.ts";
+import { columnParts } from "./stored-columns.ts";
 import { widen } from "./widen.ts";
 
-/** How the values of a tensor are stored: "int4" and "int8" in blocks, for matrices whose rows are whole blocks. */
-export type StoredPrecision = "float32" | "float16" | "int8" | "int4";
+/**
+ * How the values of a tensor are stored: in 4 or 8 bits in blocks, for matrices whose rows are whole blocks, or a matrix in
+ * bytes with a scale for each row.
+ */
+export type StoredPrecision =
+  | "float32"
+  | "float16"
+  | "int8-columns"
+  | { readonly bits: 4 | 8; readonly blockSize: BlockSize };
 
 /** Elements of a strip. */
 const stripSize = 2 ** 22;
 const largestFloat16 = 65504;
 
-/** Whether a tensor can be stored in blocks. */
-export function fitsBlocks(shape: readonly number[]): boolean {
-  return shape.length === 2 && (shape[0] ?? 0) > 0 && (shape[1] ?? 0) > 0 && (shape[1] ?? 0) % blockSize === 0;
+/** The largest block of at most so many elements that a tensor can be stored in; undefined if there is none. */
+export function fittingBlock(
+  [rows = 0, columns = 0, ...others]: readonly number[],
+  most: number,
+): BlockSize | undefined {
+  if (others.length > 0 || rows === 0 || columns === 0) return undefined;
+  return blockSizes.find((size) => size <= most && columns % size === 0);
 }
 
 /**
@@ -36,9 +49,20 @@ export function convertedTensor(
   if (precision === "float32" || precision === "float16") {
     return { tensors: [{ name, dtype: precision, shape }], load: () => floats(checkpoint, info, precision) };
   }
-  if (!fitsBlocks(shape)) throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix of whole blocks`);
-  const bits = precision === "int4" ? 4 : 8;
   const [rows = 0, columns = 0] = shape;
+  if (precision === "int8-columns") {
+    if (shape.length !== 2) throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix`);
+    const parts = columnParts(name);
+    const tensors: TensorSpec[] = [
+      { name: parts.bytes, dtype: "int8", shape: [columns, rows] },
+      { name: parts.scales, dtype: "float32", shape: [rows] },
+    ];
+    return { tensors, load: () => int8Columns(checkpoint, info) };
+  }
+  const { bits, blockSize } = precision;
+  if (fittingBlock(shape, blockSize) !== blockSize) {
+    throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix of whole blocks of ${blockSize}`);
+  }
   const blocks = columns / blockSize;
   const names = partNames(name, bits);
   const tensors: TensorSpec[] = [
@@ -46,7 +70,7 @@ export function convertedTensor(
     { name: names.scales, dtype: "float32", shape: [rows, blocks] },
   ];
   if (bits === 4) tensors.push({ name: names.zeroPoints, dtype: "uint8", shape: [rows, Math.ceil(blocks / 2)] });
-  return { tensors, load: () => (bits === 4 ? int4(checkpoint, info) : int8(checkpoint, info)) };
+  return { tensors, load: () => (bits === 4 ? int4 : int8)(checkpoint, info, blockSize) };
 }
 
 async function* floats(
@@ -74,7 +98,7 @@ export function toFloat16(checkpoint: Checkpoint, { name }: TensorInfo, values: 
 }
 
 /** Quants are given as they come; the scales and zero points, which are small, at the end. */
-async function* int4(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
+async function* int4(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockSize): AsyncGenerator<Uint8Array> {
   const [, columns = 0] = info.shape;
   const scales: Uint8Array[] = [];
   const zeroPoints: Uint8Array[] = [];
@@ -88,7 +112,7 @@ async function* int4(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<U
   yield* zeroPoints;
 }
 
-async function* int8(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
+async function* int8(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockSize): AsyncGenerator<Uint8Array> {
   const scales: Uint8Array[] = [];
   for await (const values of strips(checkpoint, info, info.shape[1] ?? 0)) {
     const blocks = roundToInt8Blocks(finite(checkpoint, info, values), blockSize);
@@ -96,6 +120,14 @@ async function* int8(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<U
     scales.push(bytesOf(blocks.scales));
   }
   yield* scales;
+}
+
+/** Transposed, so that the whole matrix is needed at once. */
+async function* int8Columns(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
+  const values = finite(checkpoint, info, await checkpoint.readFloat32(info.name));
+  const { bytes, scales } = quantizeRows(values, info.shape[1] ?? 0);
+  yield bytesOf(bytes);
+  yield bytesOf(scales);
 }
 
 /** One value that is none makes a whole block meaningless. */

@@ -1,5 +1,6 @@
 /** What the readers of all weight formats have in common. */
 import type { BlockSource } from "../tensor/blocks.ts";
+import type { Int8Columns } from "../tensor/int8.ts";
 import { inFile, RandomAccessFile } from "./file.ts";
 import { quote } from "./quote.ts";
 
@@ -25,6 +26,8 @@ export interface Checkpoint {
   readBytes(name: string): Promise<Uint8Array>;
   /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
   blocks?(name: string): BlockSource | undefined;
+  /** A matrix in bytes with a scale for each row, transposed; undefined if it is not stored so. */
+  int8Columns?(name: string): { load(): Promise<Int8Columns> } | undefined;
   close(): Promise<void>;
 }
 

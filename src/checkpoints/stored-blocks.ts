@@ -4,13 +4,13 @@
  * `NAME.zero_points`, uint8 [rows, bytes], two a byte.
  */
 import { viewBytes } from "../tensor/array.ts";
-import { type BlockFormat, type BlockSource, type Blocks, elementsOf, unpackRows } from "../tensor/blocks.ts";
+import { type BlockFormat, type BlockSize, type Blocks, elementsOf, unpackRows } from "../tensor/blocks.ts";
 import type { Checkpoint, TensorInfo } from "./format.ts";
 import { putTogether } from "./ggml-blocks.ts";
-import { quote } from "./quote.ts";
+import { partOf, type StoredMatrix } from "./stored-part.ts";
 
-/** Elements of a block. */
-export const blockSize = 32;
+/** Elements of a block, the largest first. */
+export const blockSizes = [128, 64, 32] as const;
 
 /** The names of a matrix' parts. */
 export const partNames = (name: string, bits: 4 | 8) => ({
@@ -19,101 +19,57 @@ export const partNames = (name: string, bits: 4 | 8) => ({
   zeroPoints: `${name}.zero_points`,
 });
 
-interface StoredMatrix {
-  readonly bits: 4 | 8;
-  readonly parts: { readonly quants: TensorInfo; readonly scales: TensorInfo; readonly zeroPoints?: TensorInfo };
-  readonly info: TensorInfo;
-}
-
-/**
- * A view of a checkpoint in which matrices in blocks are tensors under their own names; the checkpoint itself if it has none.
- * @throws Error naming file and matrix if a part of one is missing or of another size
- */
-export function withStoredBlocks(checkpoint: Checkpoint): Checkpoint {
-  const matrices = new Map<string, StoredMatrix>();
-  const hidden = new Set<string>();
-  for (const { name, storedType, shape } of checkpoint.tensors.values()) {
-    const [, own, bits] = /^(.+)\.int([48])$/.exec(name) ?? [];
-    if (own === undefined || storedType !== "U8" || shape.length !== 3) continue;
-    const matrix = storedMatrix(checkpoint, own, bits === "4" ? 4 : 8);
-    matrices.set(own, matrix);
-    for (const part of Object.values(matrix.parts)) hidden.add(part.name);
-  }
-  if (matrices.size === 0) return checkpoint;
-  const plain = [...checkpoint.tensors].filter(([name]) => !hidden.has(name));
-  const tensors = new Map([...plain, ...[...matrices].map(([name, { info }]) => [name, info] as const)]);
-  const { path, format, metadata } = checkpoint;
+/** The matrix whose quants a tensor is; undefined if it is none's. */
+export function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix | undefined {
+  const [, name, digits] = /^(.+)\.int([48])$/.exec(quants.name) ?? [];
+  if (name === undefined || quants.storedType !== "U8" || quants.shape.length !== 3) return undefined;
+  const bits = digits === "4" ? 4 : 8;
+  const [rows = 0, blocks = 0, bytes = 0] = quants.shape;
+  const names = partNames(name, bits);
+  const matrix = { name, form: `${bits}-bit blocks` };
+  const found = (bytes * 8) / bits;
+  const blockSize = blockSizes.find((size) => size === found);
+  // Told as the part that it is: of another shape than blocks are.
+  if (!blockSize) partOf(checkpoint, matrix, names.quants, "U8", [rows, blocks, (32 * bits) / 8]);
+  const size = blockSize ?? 32;
+  const format: BlockFormat = { bits, minima: false, zeroPoints: bits === 4, blockSize: size };
+  const scales = partOf(checkpoint, matrix, names.scales, "F32", [rows, blocks]);
+  const zeroPoints =
+    bits === 4 ? partOf(checkpoint, matrix, names.zeroPoints, "U8", [rows, Math.ceil(blocks / 2)]) : undefined;
+  const load = async (): Promise<Blocks> => ({
+    quants: await checkpoint.readBytes(quants.name),
+    scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
+    ...(zeroPoints && { zeroPoints: await checkpoint.readBytes(zeroPoints.name) }),
+  });
+  const columns = blocks * size;
+  const parts = [quants, scales, ...(zeroPoints ? [zeroPoints] : [])];
+  const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
+  const type = bits === 4 ? "Q4_1" : "Q8_0";
   return {
-    path,
-    format,
-    metadata,
-    tensors,
-    async readFloat32(name) {
-      const matrix = matrices.get(name);
-      if (!matrix) return checkpoint.readFloat32(name);
-      return elementsOf(await loadBlocks(checkpoint, matrix), formatOf(matrix), matrix.info.shape[1] ?? 0);
+    info: { name, storedType: `INT${bits}`, shape: [rows, columns], byteLength },
+    parts,
+    readFloat32: async () => elementsOf(await load(), format, columns),
+    blocks: {
+      format,
+      load,
+      packed: { type, read: async () => toGgml(type, await load(), { ...format, columns }) },
     },
-    async readBytes(name) {
-      const matrix = matrices.get(name);
-      if (!matrix) return checkpoint.readBytes(name);
-      const { quants, scales, zeroPoints } = matrix.parts;
-      const names = [quants, scales, ...(zeroPoints ? [zeroPoints] : [])].map((part) => part.name);
-      return Buffer.concat(await Promise.all(names.map((part) => checkpoint.readBytes(part))));
-    },
-    blocks(name): BlockSource | undefined {
-      const matrix = matrices.get(name);
-      if (!matrix) return checkpoint.blocks?.(name);
-      const load = () => loadBlocks(checkpoint, matrix);
-      const type = matrix.bits === 4 ? "Q4_1" : "Q8_0";
-      const read = async () => toGgml(type, matrix, await load());
-      return { format: formatOf(matrix), load, packed: { type, read } };
-    },
-    close: () => checkpoint.close(),
   };
 }
 
-function formatOf({ bits }: StoredMatrix): BlockFormat {
-  return { bits, minima: false, zeroPoints: bits === 4, blockSize };
-}
-
-/** Minima take the place of zero points: what is at level 0. */
+/** Minima take the place of zero points: what is at level 0. A larger block becomes several with the same scale. */
 function toGgml(
   type: "Q4_1" | "Q8_0",
-  { bits, info }: StoredMatrix,
   { quants, scales, zeroPoints }: Blocks,
+  { bits, blockSize, columns }: { readonly bits: 4 | 8; readonly blockSize: BlockSize; readonly columns: number },
 ): Uint8Array {
-  const columns = info.shape[1] ?? 0;
   const levels = unpackRows(quants, columns, bits);
   const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
   const minima = zeros && scales.map((scale, block) => -(zeros[block] as number) * scale);
-  return putTogether(type, { levels, scales, ...(minima && { minima }) });
+  const each = (values: Float32Array) => repeated(values, blockSize / 32);
+  return putTogether(type, { levels, scales: each(scales), ...(minima && { minima: each(minima) }) });
 }
 
-async function loadBlocks(checkpoint: Checkpoint, { parts }: StoredMatrix): Promise<Blocks> {
-  return {
-    quants: await checkpoint.readBytes(parts.quants.name),
-    scales: viewBytes("float32", await checkpoint.readBytes(parts.scales.name)),
-    ...(parts.zeroPoints && { zeroPoints: await checkpoint.readBytes(parts.zeroPoints.name) }),
-  };
-}
-
-function storedMatrix(checkpoint: Checkpoint, name: string, bits: 4 | 8): StoredMatrix {
-  const names = partNames(name, bits);
-  const { path, tensors } = checkpoint;
-  const [rows = 0, blocks = 0] = tensors.get(names.quants)?.shape ?? [];
-  const find = (part: string, type: string, shape: readonly number[]): TensorInfo => {
-    const found = tensors.get(part);
-    if (found?.storedType === type && `${found.shape}` === `${shape}`) return found;
-    const there = found ? `is ${found.storedType} [${found.shape.join(", ")}]` : "is missing";
-    throw new Error(
-      `${path}, tensor ${quote(name)} in ${bits}-bit blocks: its part ${quote(part)} ${there}, expected ${type} [${shape.join(", ")}]`,
-    );
-  };
-  const parts = {
-    quants: find(names.quants, "U8", [rows, blocks, (blockSize * bits) / 8]),
-    scales: find(names.scales, "F32", [rows, blocks]),
-    ...(bits === 4 && { zeroPoints: find(names.zeroPoints, "U8", [rows, Math.ceil(blocks / 2)]) }),
-  };
-  const byteLength = Object.values(parts).reduce((sum, part) => sum + part.byteLength, 0);
-  return { bits, parts, info: { name, storedType: `INT${bits}`, shape: [rows, blocks * blockSize], byteLength } };
+function repeated(values: Float32Array, times: number): Float32Array {
+  return Float32Array.from({ length: values.length * times }, (_, i) => values[Math.floor(i / times)] as number);
 }

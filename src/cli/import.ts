@@ -1,7 +1,13 @@
 /** `minigpt4 import`: the released files become a model folder. */
 import { type Command, Option } from "commander";
+import { blockSizes } from "../checkpoints/stored-blocks.ts";
 import { type Imported, importModel } from "../models/import/import.ts";
-import { type ImportPrecision, importPrecisions } from "../models/import/plan.ts";
+import {
+  type EncoderPrecision,
+  encoderPrecisions,
+  type ImportPrecision,
+  importPrecisions,
+} from "../models/import/plan.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { integerBetween } from "./options.ts";
@@ -15,6 +21,8 @@ interface ImportFlags {
   readonly projection: string;
   readonly out: string;
   readonly precision?: ImportPrecision;
+  readonly blockSize: string;
+  readonly encoderPrecision?: EncoderPrecision;
   readonly template?: PromptTemplate["name"];
   readonly vitHeads?: number;
   readonly vitLayers?: number;
@@ -45,6 +53,20 @@ export function registerImport(program: Command): void {
     )
     .addOption(
       new Option(
+        "--block-size <n>",
+        "most elements of a row that share a scale in 4 and 8 bits: large blocks are smaller and faster, small ones finer",
+      )
+        .choices(blockSizes.map(String))
+        .default("128"),
+    )
+    .addOption(
+      new Option(
+        "--encoder-precision <type>",
+        "of the image encoder's matrices (default: int8 where the language model is in 4 or 8 bits and photos stay the same, else fp16)",
+      ).choices(encoderPrecisions),
+    )
+    .addOption(
+      new Option(
         "--template <name>",
         "how conversations are written (default: vicuna-v0, or llama-2 without a Q-Former)",
       ).choices(Object.keys(promptTemplates)),
@@ -56,7 +78,7 @@ export function registerImport(program: Command): void {
       integerBetween(1, 1024),
     )
     .option("--qformer-heads <n>", "heads of the Q-Former (default: width / 64)", integerBetween(1, 1024))
-    .option("--json", 'print {"path", "bytes", "template", "resumed"}')
+    .option("--json", 'print {"path", "bytes", "template", "encoder", "resumed"}')
     .addHelpText(
       "after",
       `
@@ -69,10 +91,18 @@ Examples:
     .action(importFiles);
 }
 
-async function importFiles({ json, ...flags }: ImportFlags): Promise<void> {
+async function importFiles({ json, blockSize, ...flags }: ImportFlags): Promise<void> {
   const display = stepDisplay();
   try {
-    const imported = await importModel({ ...flags, signal: untilInterrupted(), onProgress: display.update });
+    const imported = await importModel({
+      ...flags,
+      blockSize: blockSizes.find((size) => `${size}` === blockSize),
+      signal: untilInterrupted(),
+      onProgress(step, done, total) {
+        const blocks = (count: number) => `${count} blocks of the image encoder`;
+        display.update(step, done, total, step === "Comparing" ? blocks : undefined);
+      },
+    });
     display.stop();
     console.log(json ? JSON.stringify(imported) : toText(imported));
   } finally {
@@ -80,8 +110,11 @@ async function importFiles({ json, ...flags }: ImportFlags): Promise<void> {
   }
 }
 
-function toText({ path, bytes, template, resumed }: Imported): string {
+function toText({ path, bytes, template, encoder, resumed }: Imported): string {
+  const similar =
+    encoder.similarity === undefined ? "" : ` (cosine similarity of photos in int8: ${encoder.similarity.toFixed(5)})`;
   const earlier = resumed > 0 ? `, of which ${formatBytes(resumed)} were there already` : "";
   return `${path}: ${formatBytes(bytes)}${earlier}; conversations are written as ${template}.
+The image encoder is stored in ${encoder.precision}${similar}.
 To try it: minigpt4 chat --model ${JSON.stringify(path)} PICTURE`;
 }

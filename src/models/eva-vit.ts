@@ -33,12 +33,13 @@ export function int8Choice(name: string): 8 | undefined {
 export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {
   let x = embedPatches(w, pixels, config);
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    x = x.graph.scope(`blocks.${i}`, () => block(w.at("blocks").at(i), x, config));
+    x = x.graph.scope(`blocks.${i}`, () => evaVitBlock(w.at("blocks").at(i), x, config));
   }
   return x;
 }
 
-function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, hiddenSize }: EvaVitConfig): Value {
+/** What the first block reads. Shapes as in `evaVit`. */
+export function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, hiddenSize }: EvaVitConfig): Value {
   const side = Math.floor(imageSize / patchSize);
   const projection = w.at("patch_embed.proj");
   const kernel = projection.get("weight", [hiddenSize, 3, patchSize, patchSize]);
@@ -57,7 +58,7 @@ function positions(w: Weights, side: number, hiddenSize: number): Value {
 }
 
 /** x + attention(norm1(x)), then x + mlp(norm2(x)). */
-function block(w: Weights, x: Value, config: EvaVitConfig): Value {
+export function evaVitBlock(w: Weights, x: Value, config: EvaVitConfig): Value {
   const attended = x.add(selfAttention(w.at("attn"), layerNorm(w.at("norm1"), x, config.layerNormEps), config));
   const normal = layerNorm(w.at("norm2"), attended, config.layerNormEps);
   const hidden = gelu(linear(w.at("mlp.fc1"), normal, config.intermediateSize));

@@ -1,7 +1,8 @@
 /** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
-import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { rotaryTables } from "../nn/rotary.ts";
+
 import { rmsNorm } from "../nn/norm.ts";
+import { rotaryTables } from "../nn/rotary.ts";
+import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { mulDims } from "../tensor/dims.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
@@ -43,7 +44,11 @@ export function headPiece(source: WeightSource, config: LlamaConfig, options: We
   const places = graph.input("targetPlaces", "int64", ["targets"]);
   const rows = gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), config.hiddenSize]), places);
   const predicting = rmsNorm(w.at("model.norm"), rows, config.rmsNormEps);
-  return { graph, x, out: negativeLogLikelihood(w, predicting, graph.input("targetIds", "int64", ["targets"]), config) };
+  return {
+    graph,
+    x,
+    out: negativeLogLikelihood(w, predicting, graph.input("targetIds", "int64", ["targets"]), config),
+  };
 }
 
 function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions) {

@@ -18,5 +18,6 @@ export function layeredWeights(sources: readonly WeightSource[]): WeightSource {
     ),
     readFloat32: (name) => ownerOf(name).readFloat32(name),
     blocks: (name) => owners.get(name)?.blocks?.(name),
+    int8Columns: (name) => owners.get(name)?.int8Columns?.(name),
   };
 }

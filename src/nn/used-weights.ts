@@ -29,4 +29,8 @@ export class UsedWeights implements WeightSource {
   blocks(name: string): ReturnType<NonNullable<WeightSource["blocks"]>> {
     return this.source.blocks?.(name);
   }
+
+  int8Columns(name: string): ReturnType<NonNullable<WeightSource["int8Columns"]>> {
+    return this.source.int8Columns?.(name);
+  }
 }

@@ -3,7 +3,7 @@ import { bytesOf, sizeOf } from "../tensor/array.ts";
 import { type BlockSource, gatherBlocks, matmulBlocks, sameFormat, stackBlocks } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
-import { type ActivationBits, matmulInt8 } from "../tensor/int8.ts";
+import { type ActivationBits, type Int8Columns, joinColumns, matmulInt8 } from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
@@ -17,6 +17,8 @@ export interface WeightSource {
   readFloat32(name: string): Promise<Float32Array>;
   /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
   blocks?(name: string): BlockSource | undefined;
+  /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it; undefined if it is not stored so. */
+  int8Columns?(name: string): { load(): Promise<Int8Columns> } | undefined;
 }
 
 /** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
@@ -36,9 +38,12 @@ export interface WeightOptions {
   readonly int8?: Int8Choice;
 }
 
-/** Matrices that a file stores in blocks are multiplied as they are, all others in float32. */
+/** Matrices that a file stores in blocks or in bytes are multiplied as they are, all others in float32. */
 export function asStored(source: WeightSource): WeightOptions {
-  return { int4: (name) => source.blocks?.(name) !== undefined };
+  return {
+    int4: (name) => source.blocks?.(name) !== undefined,
+    int8: (name) => (source.int8Columns?.(name) ? 8 : undefined),
+  };
 }
 
 /** Weights below a prefix, as values of one graph. Asking twice for a name gives the same value. */
@@ -116,7 +121,12 @@ export class Weights {
       const quantize = async () => quantizeInt4(await load(), rows, columns, blockSize ?? 32);
       return matmulInt4(x, { name, rows, columns, blockSize: blockSize ?? 32, load: quantize });
     }
-    if (arithmetic !== undefined) return matmulInt8(x, { name, rows, columns, load }, { activations: arithmetic });
+    if (arithmetic !== undefined) {
+      const stored = names.flatMap((full) => this.source.int8Columns?.(full) ?? []);
+      const rounded = async () => joinColumns(await Promise.all(stored.map((part) => part.load())), columns);
+      const source = { name, rows, columns, load, ...(stored.length === names.length && { rounded }) };
+      return matmulInt8(x, source, { activations: arithmetic });
+    }
     let stacked = this.values.get(name);
     if (!stacked) {
       stacked = this.graph.weight(name, "float32", [rows, columns], async () => bytesOf(await load()));

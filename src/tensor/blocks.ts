@@ -1,5 +1,5 @@
 /**
- * Products with matrices in the blocks that a file stores: 16 or 32 elements of a row in 4 or 8 bits with a scale, perhaps a
+ * Products with matrices in the blocks that a file stores: 16 to 128 elements of a row in 4 or 8 bits with a scale, perhaps a
  * minimum. They are used as they are; nothing is rounded a second time.
  */
 import { bytesOf, type NdArray, ndarray } from "./array.ts";
@@ -9,14 +9,16 @@ import { gather } from "./lookup.ts";
 import { type Int4Matrix, loadOnce, matmulNBits } from "./quantized.ts";
 import { reduceSum } from "./reduce.ts";
 
+/** Elements of a block. */
+export type BlockSize = 16 | 32 | 64 | 128;
+
 export interface BlockFormat {
   readonly bits: 4 | 8;
   /** With minima an element is q * scale + minimum, without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
   readonly minima: boolean;
   /** Without minima: each block has a zero point of its own, and an element is (q - zero point) * scale. */
   readonly zeroPoints?: boolean;
-  /** Elements of a block. */
-  readonly blockSize: 16 | 32;
+  readonly blockSize: BlockSize;
 }
 
 /** Blocks of a matrix, row after row. */
@@ -128,7 +130,7 @@ export function elementsOf(
 }
 
 /** Rounds a matrix whose rows are whole blocks to 8 bits: the largest magnitude of each block becomes 127. */
-export function roundToInt8Blocks(values: Float32Array, blockSize: BlockFormat["blockSize"]): Blocks {
+export function roundToInt8Blocks(values: Float32Array, blockSize: BlockSize): Blocks {
   const scales = new Float32Array(values.length / blockSize);
   const quants = new Uint8Array(values.length);
   for (let block = 0; block < scales.length; block++) {

@@ -4,7 +4,7 @@
  * Each row of the left operand (a token) has a scale of its own, and so has each row of the matrix. With one scale for
  * all tokens most of them would be lost: a few activations of a LLaMA are hundreds of times larger than the rest.
  */
-import { bytesOf, ndarray } from "./array.ts";
+import { bytesOf, joinFloats, ndarray } from "./array.ts";
 import { largestInt8Weight, thisCpu } from "./cpu.ts";
 import { neg } from "./elementwise.ts";
 import { elementwise, type OwnGradient, single, type Value } from "./graph.ts";
@@ -16,8 +16,10 @@ export interface Int8Source {
   readonly name: string;
   readonly rows: number;
   readonly columns: number;
-  /** In float32. Asked for once for the product and, where there is a gradient, once for that. */
+  /** In float32. Asked for once for the product, unless that is rounded already, and, where there is a gradient, once for that. */
   load(): Promise<Float32Array>;
+  /** The matrix as it was rounded before. */
+  rounded?(): Promise<Int8Columns>;
 }
 
 /** Bits of the left operand: in 16 it is the sum of two in 8, which costs two products and keeps what outliers drown. */
@@ -31,7 +33,7 @@ export interface Int8Options {
 }
 
 /** The right operand of a product [inner, outer]: element = byte * scale of its column. */
-interface Int8Matrix {
+export interface Int8Columns {
   readonly bytes: Int8Array;
   /** [outer]. */
   readonly scales: Float32Array;
@@ -42,7 +44,7 @@ interface Operand {
   readonly name: string;
   readonly inner: number;
   readonly outer: number;
-  load(): Promise<Int8Matrix>;
+  load(): Promise<Int8Columns>;
 }
 
 /** Where bytes from 1 to 255 have their zero. */
@@ -79,11 +81,13 @@ export function matmulInt8(
       name: `${name}.backward`,
       inner: rows,
       outer: columns,
-      load: async () => quantizeColumns(await source.load(), columns),
+      load: async () => quantizeColumns(await source.load(), columns, largestHere()),
     });
+  const load = async () =>
+    source.rounded ? forThisCpu(await source.rounded()) : quantizeRows(await source.load(), columns, largestHere());
   return product(
     x,
-    { name, inner: columns, outer: rows, load: async () => quantizeRows(await source.load(), columns) },
+    { name, inner: columns, outer: rows, load },
     { activations, gradient: { inputs: [x], rule: (g) => [backward === "int8" ? inInt8(g) : inFloat32(g)] } },
   );
 }
@@ -158,7 +162,7 @@ function constants({ graph }: Value, { name, inner, outer, load }: Operand): { b
 }
 
 /** A matrix [rows, columns] with a scale for each column, as it lies. */
-function quantizeColumns(values: Float32Array, columns: number): Int8Matrix {
+function quantizeColumns(values: Float32Array, columns: number, largest: number): Int8Columns {
   const maxima = new Float32Array(columns);
   for (let start = 0; start < values.length; start += columns) {
     for (let column = 0; column < columns; column++) {
@@ -166,7 +170,7 @@ function quantizeColumns(values: Float32Array, columns: number): Int8Matrix {
       if (magnitude > (maxima[column] as number)) maxima[column] = magnitude;
     }
   }
-  const { scales, factors } = scalesOf(maxima);
+  const { scales, factors } = scalesOf(maxima, largest);
   const bytes = new Int8Array(values.length);
   for (let start = 0; start < values.length; start += columns) {
     for (let column = 0; column < columns; column++) {
@@ -176,19 +180,19 @@ function quantizeColumns(values: Float32Array, columns: number): Int8Matrix {
   return { bytes, scales };
 }
 
-/** A matrix [rows, columns] with a scale for each row, transposed to [columns, rows]. */
-function quantizeRows(values: Float32Array, columns: number): Int8Matrix {
+/** A matrix [rows, columns] with a scale for each row, transposed to [columns, rows]. @param largest magnitude of a byte */
+export function quantizeRows(values: Float32Array, columns: number, largest = 127): Int8Columns {
   const rows = values.length / columns;
   const maxima = new Float32Array(rows);
   for (let row = 0; row < rows; row++) {
-    let largest = 0;
+    let maximum = 0;
     for (let i = row * columns; i < (row + 1) * columns; i++) {
       const magnitude = Math.abs(values[i] as number);
-      if (magnitude > largest) largest = magnitude;
+      if (magnitude > maximum) maximum = magnitude;
     }
-    maxima[row] = largest;
+    maxima[row] = maximum;
   }
-  const { scales, factors } = scalesOf(maxima);
+  const { scales, factors } = scalesOf(maxima, largest);
   const bytes = new Int8Array(values.length);
   // Some rows at once, so that what is written lies side by side.
   for (let first = 0; first < rows; first += rowsAtOnce) {
@@ -202,9 +206,50 @@ function quantizeRows(values: Float32Array, columns: number): Int8Matrix {
   return { bytes, scales };
 }
 
+/** Matrices [inner, outer_i] of one height, side by side. */
+export function joinColumns(parts: readonly Int8Columns[], inner: number): Int8Columns {
+  const [only, ...others] = parts;
+  if (only && others.length === 0) return only;
+  const scales = joinFloats(parts.map((part) => part.scales));
+  const bytes = new Int8Array(inner * scales.length);
+  let left = 0;
+  for (const part of parts) {
+    const outer = part.scales.length;
+    for (let row = 0; row < inner; row++) {
+      bytes.set(part.bytes.subarray(row * outer, (row + 1) * outer), row * scales.length + left);
+    }
+    left += outer;
+  }
+  return { bytes, scales };
+}
+
+/** The float32 values, transposed: [outer, inner]. */
+export function valuesOfColumns({ bytes, scales }: Int8Columns): Float32Array {
+  const outer = scales.length;
+  const inner = bytes.length / outer;
+  const values = new Float32Array(bytes.length);
+  for (let row = 0; row < inner; row++) {
+    for (let column = 0; column < outer; column++) {
+      values[column * inner + row] = (bytes[row * outer + column] as number) * (scales[column] as number);
+    }
+  }
+  return values;
+}
+
+/** Bytes of full range where the processor adds them without overflow, else of half of it. */
+function forThisCpu({ bytes, scales }: Int8Columns): Int8Columns {
+  const largest = largestHere();
+  if (largest === 127) return { bytes, scales };
+  const factor = largest / 127;
+  return { bytes: bytes.map((byte) => Math.round(byte * factor)), scales: scales.map((scale) => scale / factor) };
+}
+
+function largestHere(): number {
+  return largestInt8Weight(thisCpu());
+}
+
 /** What bytes are multiplied by to give values, and values to give bytes. */
-function scalesOf(maxima: Float32Array): { scales: Float32Array; factors: Float32Array } {
-  const largest = largestInt8Weight(thisCpu());
+function scalesOf(maxima: Float32Array, largest: number): { scales: Float32Array; factors: Float32Array } {
   return {
     scales: maxima.map((maximum) => maximum / largest),
     factors: maxima.map((maximum) => (maximum > 0 ? largest / maximum : 0)),

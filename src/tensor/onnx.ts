@@ -61,7 +61,9 @@ export async function writeModel(
     const { value } = initializer;
     const load = () => loadChecked(initializer);
     const isOutside = external && expectedBytes(value) >= externalFrom;
-    const data = isOutside ? { location: external.location, ...(await external.place(value.name, load)) } : await load();
+    const data = isOutside
+      ? { location: external.location, ...(await external.place(value.name, load)) }
+      : await load();
     message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));

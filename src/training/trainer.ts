@@ -66,7 +66,11 @@ export async function train(step: TrainingStep, options: TrainOptions): Promise<
     const dataSeconds = (performance.now() - started) / 1000;
     const rate = learningRate(step.state.step, schedule);
     const batches = compose(samples, step.state.step, options);
-    const feeds = await exchanged(withOutside(batches.feeds, step.state.parameters, options), step.state.parameters, options);
+    const feeds = await exchanged(
+      withOutside(batches.feeds, step.state.parameters, options),
+      step.state.parameters,
+      options,
+    );
     const result = await step.run(feeds, rate).catch((error: unknown) => {
       if (error instanceof NotFiniteError) throw new Error(`${error.message}. ${blame(samples)}`, { cause: error });
       throw error;

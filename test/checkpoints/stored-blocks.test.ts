@@ -8,6 +8,7 @@ import { packedWeights, packTensor } from "../../src/checkpoints/packed-weights.
 import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
 import { streamSafetensors } from "../../src/checkpoints/safetensors-stream.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
+import type { BlockSize } from "../../src/tensor/blocks.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { temporaryFolder } from "../cli/tiny-model.ts";
 
@@ -16,7 +17,12 @@ let count = 0;
 const fresh = () => join(folder, `${count++}.safetensors`);
 
 /** A matrix written in blocks; the values before, and the checkpoint. */
-async function written(rows: number, columns: number, precision: "int4" | "int8", deviation = 1) {
+async function written(
+  rows: number,
+  columns: number,
+  precision: "int4" | "int8",
+  { deviation = 1, blockSize = 32 }: { readonly deviation?: number; readonly blockSize?: BlockSize } = {},
+) {
   const random = new Random(rows * 1000 + columns);
   const values = Float32Array.from({ length: rows * columns }, () => deviation * random.normal());
   const [plain, path] = [fresh(), fresh()];
@@ -24,7 +30,7 @@ async function written(rows: number, columns: number, precision: "int4" | "int8"
   const source = await openCheckpoint(plain);
   const info = source.tensors.get("w");
   if (!info) throw new Error("The tensor should be there");
-  await streamSafetensors(path, [convertedTensor(source, info, precision)]);
+  await streamSafetensors(path, [convertedTensor(source, info, { bits: precision === "int4" ? 4 : 8, blockSize })]);
   await source.close();
   return { values, checkpoint: await openCheckpoint(path) };
 }
@@ -37,17 +43,20 @@ test("each element is within half a step of its block, whatever the shape", asyn
       shapes,
       precisions,
       fc.constantFrom(1e-6, 0.02, 100),
-      async ([rows, blocks], precision, deviation) => {
-        const { values, checkpoint } = await written(rows, 32 * blocks, precision, deviation);
+      fc.constantFrom(32 as const, 64 as const, 128 as const),
+      async ([rows, blocks], precision, deviation, blockSize) => {
+        const columns = blockSize * blocks;
+        const { values, checkpoint } = await written(rows, columns, precision, { deviation, blockSize });
         expect([...checkpoint.tensors.keys()]).toEqual(["w"]);
         expect(checkpoint.tensors.get("w")).toMatchObject({
-          shape: [rows, 32 * blocks],
+          shape: [rows, columns],
           storedType: precision.toUpperCase(),
         });
         const found = await checkpoint.readFloat32("w");
         await checkpoint.close();
-        for (let start = 0; start < values.length; start += 32) {
-          const own = values.subarray(start, start + 32);
+        expect(checkpoint.blocks?.("w")?.format.blockSize).toBe(blockSize);
+        for (let start = 0; start < values.length; start += blockSize) {
+          const own = values.subarray(start, start + blockSize);
           const step =
             precision === "int8"
               ? Math.max(...own.map(Math.abs)) / 127
@@ -65,20 +74,25 @@ test("each element is within half a step of its block, whatever the shape", asyn
 });
 
 test.each([
-  ["int4", "Q4_1"],
-  ["int8", "Q8_0"],
-] as const)("a page gets the same levels, only scales are rounded to 16 bits: %s as %s", async (precision, type) => {
-  const { checkpoint } = await written(5, 96, precision);
-  const { packing, bytes } = await packTensor(checkpoint, "w", "none");
-  expect(packing).toBe(type);
-  const packed = packedWeights("page", [{ name: "w", shape: [5, 96], packing, offset: 0 }], bytes);
-  const [exact, found] = [await checkpoint.readFloat32("w"), await packed.readFloat32("w")];
-  const [own, back] = [await checkpoint.blocks?.("w")?.load(), await packed.blocks?.("w")?.load()];
-  await checkpoint.close();
-  expect(back?.quants).toEqual(own?.quants);
-  // Steps are about 0.3 and 0.02.
-  for (const [i, value] of found.entries()) expect(Math.abs(value - (exact[i] as number))).toBeLessThan(0.005);
-});
+  ["int4", 32, "Q4_1"],
+  ["int8", 32, "Q8_0"],
+  ["int4", 128, "Q4_1"],
+] as const)(
+  "a page gets the same levels, only scales are rounded to 16 bits: %s of %s as %s",
+  async (precision, blockSize, type) => {
+    const columns = 3 * blockSize;
+    const { checkpoint } = await written(5, columns, precision, { blockSize });
+    const { packing, bytes } = await packTensor(checkpoint, "w", "none");
+    expect(packing).toBe(type);
+    const packed = packedWeights("page", [{ name: "w", shape: [5, columns], packing, offset: 0 }], bytes);
+    const [exact, found] = [await checkpoint.readFloat32("w"), await packed.readFloat32("w")];
+    const [own, back] = [await checkpoint.blocks?.("w")?.load(), await packed.blocks?.("w")?.load()];
+    await checkpoint.close();
+    expect(back?.quants).toEqual(own?.quants);
+    // Steps are about 0.3 and 0.02.
+    for (const [i, value] of found.entries()) expect(Math.abs(value - (exact[i] as number))).toBeLessThan(0.005);
+  },
+);
 
 test.each<[string, Record<string, NdArray>, string]>([
   ["scales that are missing", { "w.int8": bytes(2, 1, 32) }, 'its part "w.scales" is missing, expected F32 [2, 1]'],

@@ -5,24 +5,35 @@ import { copyWhole } from "../../checkpoints/copy-file.ts";
 import { Journal } from "../../checkpoints/journal.ts";
 import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/safetensors-stream.ts";
 import { writeWhole } from "../../checkpoints/whole-file.ts";
-import { type CheckOptions, checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
+import { checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
+import { encoderConfig, encoderSchema } from "../model-folder.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
-import { type ImportPlan, type ImportPrecision, type PlanOptions, planImport } from "./plan.ts";
-import { openSources, type SourcePaths } from "./sources.ts";
+import { int8Similarity, leastSimilarity } from "./encoder-choice.ts";
+import { type EncoderPrecision, type ImportPlan, type ImportPrecision, type PlanOptions, planImport } from "./plan.ts";
+import { openSources, type SourcePaths, type Sources } from "./sources.ts";
 
-export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision">, CheckOptions {
+export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision" | "encoderPrecision"> {
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
   readonly precision?: ImportPrecision | undefined;
+  /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
+  readonly encoderPrecision?: EncoderPrecision | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Told in blocks of the image encoder, then in bytes. */
+  readonly onProgress?: ImportProgress | undefined;
 }
+
+type ImportProgress = (step: "Comparing" | "Writing" | "Checking", done: number, total: number) => void;
 
 export interface Imported {
   readonly path: string;
   /** Of all weight files. */
   readonly bytes: number;
   readonly template: string;
+  /** How the image encoder is stored, and how near 8 bits come to float32 on photos, where that was measured. */
+  readonly encoder: { readonly precision: EncoderPrecision; readonly similarity?: number };
   /** Bytes that an earlier attempt had written. */
   readonly resumed: number;
 }
@@ -43,9 +54,11 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
       throw new Error(`${llmPath}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
     }
     const precision = options.precision ?? "int4";
-    const plan = planImport(sources, llmPath, { ...options, precision });
+    const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
+    const chosen = { ...options, precision, encoderPrecision: encoder.precision };
+    const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });
-    const journal = await Journal.open(out, importJournal, await describeWork(options, precision, plan));
+    const journal = await Journal.open(out, importJournal, await describeWork(chosen, plan));
     const sizes = await fileSizes(plan);
     const total = sum(sizes.values());
     let done = 0;
@@ -61,10 +74,24 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     await writeWhole(join(out, "config.json"), (file) => file.writeFile(`${JSON.stringify(plan.json, null, 2)}\n`));
     await journal.finish();
     const bytes = sum(Object.values(journal.files).map((file) => file.bytes));
-    return { path: resolve(out), bytes, template: plan.json.prompt_template, resumed };
+    return { path: resolve(out), bytes, template: plan.json.prompt_template, encoder, resumed };
   } finally {
     await sources.close();
   }
+}
+
+/** What is asked for, or what photos say. */
+async function chooseEncoder(
+  { vit, json }: Sources,
+  precision: ImportPrecision,
+  { encoderPrecision, signal, onProgress }: ImportOptions,
+): Promise<Imported["encoder"]> {
+  if (encoderPrecision) return { precision: encoderPrecision };
+  const config = encoderConfig(encoderSchema.parse(json.encoder));
+  if (config.type !== "eva_vit" || precision === "fp16" || precision === "fp32") return { precision: "fp16" };
+  const compared = (done: number, total: number) => onProgress?.("Comparing", done, total);
+  const similarity = await int8Similarity(vit, config, { signal, onProgress: compared });
+  return { precision: similarity >= leastSimilarity ? "int8" : "fp16", similarity };
 }
 
 async function writeFiles(
@@ -98,14 +125,18 @@ async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, numbe
 }
 
 /** What tells one import from another. */
-async function describeWork(options: ImportOptions, precision: ImportPrecision, plan: ImportPlan) {
-  const { vit, qformer, llm, projection } = options;
+async function describeWork(
+  { vit, qformer, llm, projection, precision, blockSize, encoderPrecision }: SourcePaths & PlanOptions,
+  plan: ImportPlan,
+) {
   return {
     vit: await originOf(vit),
     ...(qformer !== undefined && { qformer: await originOf(qformer) }),
     llm: await originOf(llm),
     projection: await originOf(projection),
     precision: "gguf" in plan.llm ? "as stored" : precision,
+    ...(blockSize !== undefined && { blockSize }),
+    encoderPrecision,
     config: plan.json,
   };
 }

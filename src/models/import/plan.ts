@@ -2,13 +2,15 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Checkpoint } from "../../checkpoints/checkpoint.ts";
-import { convertedTensor, fitsBlocks, plainType, type StoredPrecision } from "../../checkpoints/convert-tensor.ts";
+import { convertedTensor, fittingBlock, plainType, type StoredPrecision } from "../../checkpoints/convert-tensor.ts";
 import type { TensorInfo } from "../../checkpoints/format.ts";
 import { intoShards, type TensorGroup } from "../../checkpoints/safetensors-stream.ts";
 import type { WeightSource } from "../../nn/weights.ts";
 import { bytesOf } from "../../tensor/array.ts";
+import type { BlockSize } from "../../tensor/blocks.ts";
 import { float32ToFloat16 } from "../../tensor/float16.ts";
 import { type PromptTemplate, promptTemplates } from "../../text/prompts.ts";
+import { int8Choice } from "../eva-vit.ts";
 import { smallFiles } from "../llm-files.ts";
 import type { ModelFolderJson } from "../model-folder.ts";
 import type { Sources } from "./sources.ts";
@@ -16,6 +18,9 @@ import type { Sources } from "./sources.ts";
 /** Of the language model's matrices; "fp32" changes no value, so that what is stored in float16 stays so. */
 export const importPrecisions = ["int4", "int8", "fp16", "fp32"] as const;
 export type ImportPrecision = (typeof importPrecisions)[number];
+
+export const encoderPrecisions = ["int8", "fp16"] as const;
+export type EncoderPrecision = (typeof encoderPrecisions)[number];
 
 export interface ImportPlan {
   /** Files of the image part, by name. */
@@ -33,6 +38,10 @@ export interface ImportPlan {
 
 export interface PlanOptions {
   readonly precision: ImportPrecision;
+  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. 128 by default. */
+  readonly blockSize?: BlockSize | undefined;
+  /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
+  readonly encoderPrecision: EncoderPrecision;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
   readonly template?: PromptTemplate["name"] | undefined;
   /** Bytes of a shard. */
@@ -42,10 +51,10 @@ export interface PlanOptions {
 export function planImport(
   sources: Sources,
   llmPath: string,
-  { precision, template, largestShard }: PlanOptions,
+  { precision, blockSize = 128, encoderPrecision, template, largestShard }: PlanOptions,
 ): ImportPlan {
   const { used, json, llm } = sources;
-  const images = imageFiles(sources, precision);
+  const images = imageFiles(sources, precision, encoderPrecision);
   const isGguf = llm.checkpoint.format === "gguf";
   const name = template ?? (json.qformer ? "vicuna-v0" : "llama-2");
   const hasBlocks = isGguf || precision === "int4" || precision === "int8";
@@ -56,7 +65,7 @@ export function planImport(
       : {
           from: llmPath,
           shards: intoShards(
-            tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision)),
+            tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision, blockSize)),
             largestShard,
           ),
           copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
@@ -77,11 +86,18 @@ export function planImport(
   };
 }
 
-function imageFiles(sources: Sources, precision: ImportPrecision): Map<string, TensorGroup[]> {
+function imageFiles(
+  sources: Sources,
+  precision: ImportPrecision,
+  encoderPrecision: EncoderPrecision,
+): Map<string, TensorGroup[]> {
   const { vit, qformer, projection, lnVision, used } = sources;
   const part = (checkpoint: Checkpoint, names: ReadonlySet<string>) =>
     tensors(checkpoint, names, (info) => storedFloat(checkpoint, info, precision));
-  const files = new Map([["encoder.safetensors", part(vit, used.encoder)]]);
+  const encoder = tensors(vit, used.encoder, (info) =>
+    encoderPrecision === "int8" && int8Choice(info.name) ? "int8-columns" : storedFloat(vit, info, precision),
+  );
+  const files = new Map([["encoder.safetensors", encoder]]);
   if (qformer) files.set("qformer.safetensors", part(qformer, used.qformer));
   else if (lnVision)
     files.get("encoder.safetensors")?.push(...[...used.qformer].map((name) => smallTensor(lnVision, name)));
@@ -99,11 +115,17 @@ function tensors(
     .map((info) => convertedTensor(checkpoint, info, precisionOf(info)));
 }
 
-/** Matrices in blocks; the table of input embeddings, of which only rows are read, and all else in float16. */
-function storedLlm(checkpoint: Checkpoint, info: TensorInfo, precision: ImportPrecision): StoredPrecision {
+/** Matrices in blocks, all else in float16. The table of input embeddings is no larger in 8 bits than it need be. */
+function storedLlm(
+  checkpoint: Checkpoint,
+  info: TensorInfo,
+  precision: ImportPrecision,
+  largestBlock: BlockSize,
+): StoredPrecision {
+  const blockSize = fittingBlock(info.shape, largestBlock);
+  if (!blockSize || (precision !== "int4" && precision !== "int8")) return storedFloat(checkpoint, info, precision);
   const isTable = info.name === "model.embed_tokens.weight";
-  if ((precision === "int4" || precision === "int8") && !isTable && fitsBlocks(info.shape)) return precision;
-  return storedFloat(checkpoint, info, precision);
+  return { bits: precision === "int4" && !isTable ? 4 : 8, blockSize };
 }
 
 function storedFloat(checkpoint: Checkpoint, info: TensorInfo, precision: ImportPrecision): StoredPrecision {

@@ -40,7 +40,11 @@ export class LayeredLlama {
   private readonly layers: readonly StoredModels<LayerModels>[];
   private readonly head: StoredModels<HeadModels>;
 
-  private constructor(options: LayeredOptions, layers: readonly StoredModels<LayerModels>[], head: StoredModels<HeadModels>) {
+  private constructor(
+    options: LayeredOptions,
+    layers: readonly StoredModels<LayerModels>[],
+    head: StoredModels<HeadModels>,
+  ) {
     this.options = options;
     this.layers = layers;
     this.head = head;

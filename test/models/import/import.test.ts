@@ -31,7 +31,7 @@ describe("the golden files", () => {
     ["fp32", 1e-5],
     ["fp16", 1e-3],
     ["int8", 5e-2],
-    ["int4", 4e-1],
+    ["int4", 4.5e-1],
   ] as const)("in %s: scores within %f of the original's, by their root mean square", async (precision, tolerance) => {
     const out = fresh();
     await importModel(goldenImport(out, { precision }));
@@ -79,17 +79,20 @@ describe("the golden files", () => {
     await encoder.close();
   });
 
-  test("matrices in blocks are used as they are stored", async () => {
+  test.each([
+    ["the largest that rows are whole ones of", undefined, 64],
+    ["of at most 32", 32, 32],
+  ] as const)("matrices in blocks are used as they are stored: blocks %s", async (_, largest, blockSize) => {
     const out = fresh();
-    await importModel(goldenImport(out, { precision: "int4" }));
+    await importModel(goldenImport(out, { precision: "int4", blockSize: largest }));
     const { llm, precision, close } = await openModelFolder(out);
     expect(precision).toBe("stored");
     const name = "model.layers.0.self_attn.q_proj.weight";
-    const format = { bits: 4, minima: false, zeroPoints: true, blockSize: 32 };
+    const format = { bits: 4, minima: false, zeroPoints: true, blockSize };
     expect(llm.checkpoint.blocks?.(name)?.format).toEqual(format);
     expect(llm.checkpoint.tensors.get(name)).toMatchObject({ storedType: "INT4", shape: [64, 64] });
     const original = await openCheckpoint(golden("llama-bin"));
-    const exact = quantizeInt4(await original.readFloat32(name), 64, 64, 32);
+    const exact = quantizeInt4(await original.readFloat32(name), 64, 64, blockSize);
     await original.close();
     const stored = await llm.checkpoint.blocks?.(name)?.load();
     expect(stored).toEqual({
@@ -100,7 +103,43 @@ describe("the golden files", () => {
     expect(await llm.checkpoint.readFloat32(name)).toEqual(dequantizeInt4(exact));
     // Rows of 172 are no whole blocks.
     expect(llm.checkpoint.tensors.get("model.layers.0.mlp.down_proj.weight")?.storedType).toBe("F16");
+    // Only rows of the table are read, in 8 bits.
+    expect(llm.checkpoint.tensors.get("model.embed_tokens.weight")?.storedType).toBe("INT8");
     await close();
+  });
+
+  test("the image encoder in bytes sees nearly the same, and takes half of the file", async () => {
+    const set = await GoldenSet.load(golden(""));
+    const [wide, narrow] = [fresh(), fresh()];
+    const tokens: Float32Array[] = [];
+    for (const [out, encoderPrecision] of [
+      [wide, "fp16"],
+      [narrow, "int8"],
+    ] as const) {
+      const { encoder } = await importModel(goldenImport(out, { encoderPrecision }));
+      expect(encoder).toEqual({ precision: encoderPrecision });
+      const model = await openModelFolder(out);
+      tokens.push(await imageTokens(model, set));
+      await model.close();
+    }
+    await set.close();
+    const [exact, rounded] = tokens as [Float32Array, Float32Array];
+    expect(rounded).not.toEqual(exact);
+    expect(rootMeanSquareError(rounded, exact)).toBeLessThan(0.05);
+    const size = (out: string) => statSync(join(out, "encoder.safetensors")).size;
+    expect(size(narrow)).toBeLessThan(0.8 * size(wide));
+    const checkpoint = await openCheckpoint(join(narrow, "encoder.safetensors"));
+    expect(checkpoint.int8Columns?.("blocks.0.mlp.fc1.weight")).toBeDefined();
+    expect(checkpoint.int8Columns?.("blocks.0.norm1.weight")).toBeUndefined();
+    await checkpoint.close();
+  });
+
+  test("photos decide whether the image encoder is stored in bytes, unless all is float16", async () => {
+    const { encoder } = await importModel(goldenImport(fresh(), { precision: "int8" }));
+    expect(encoder.similarity).toBeGreaterThan(0.99);
+    expect(encoder.similarity).toBeLessThan(1);
+    expect(encoder.precision).toBe((encoder.similarity ?? 0) >= 0.999 ? "int8" : "fp16");
+    expect((await importModel(goldenImport(fresh(), { precision: "fp16" }))).encoder).toEqual({ precision: "fp16" });
   });
 });
 
