@@ -1,4 +1,4 @@
-/** Tokens a second of a 4-bit language model at 256 positions of context, against llama.cpp on the same file. */
+/** Tokens a second of a 4-bit language model, and how fast it reads, against llama.cpp on the same file. */
 import { createLanguageModel } from "../src/chat/create.ts";
 import type { LanguageModel } from "../src/chat/language-model.ts";
 import type { Precision } from "../src/chat/reading-graph.ts";
@@ -16,18 +16,20 @@ export interface Decoding {
   readonly weightBytes: number;
 }
 
-const context = 256;
+/** Tokens that are written in a round. */
 const block = 32;
 
+/** @param context positions that are read, and written after */
 export async function benchDecoding(
   path: string,
   precision: Precision,
   threads: number,
   rounds: number,
+  context = 256,
 ): Promise<Decoding> {
   const { config, checkpoint } = await openLlama(path);
   const ours = await createLanguageModel(checkpoint, config, { precision, threads });
-  const theirs = await LlamaCpp.load(path, threads);
+  const theirs = await LlamaCpp.load(path, threads, context + 2 * block);
   const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % 20000));
   const last = prompt.at(-1) as number;
   let cache = ours.newCache();

@@ -33,11 +33,12 @@ export class LlamaCpp {
     this.sequence = sequence;
   }
 
-  static async load(modelPath: string, threads: number): Promise<LlamaCpp> {
+  /** @param contextSize positions that are read and written, at most */
+  static async load(modelPath: string, threads: number, contextSize: number): Promise<LlamaCpp> {
     const { getLlama } = await import(packageName);
     const llama: Llama = await getLlama({ build: "never", gpu: false, maxThreads: threads, logLevel: "error" });
     const model = await llama.loadModel({ modelPath });
-    const context = await model.createContext({ contextSize: 1024, batchSize: 512, threads });
+    const context = await model.createContext({ contextSize, batchSize: 512, threads });
     return new LlamaCpp(llama, context.getSequence());
   }
 

@@ -1,7 +1,7 @@
 /**
  * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
  * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
- * quarter of its size.
+ * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB).
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -10,13 +10,16 @@ import { existsSync } from "node:fs";
 import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import type { Precision } from "../src/chat/reading-graph.ts";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
+import type { LlamaConfig } from "../src/models/llama.ts";
 import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
+import { benchEncoder } from "./encoder.ts";
 import type { Contest } from "./paired.ts";
 import { quarterModel } from "./quarter-model.ts";
-import { tinyLlama, writeRandomLlama } from "./random-llama.ts";
+import { tinyLlama, vicuna7b, writeRandomLlama } from "./random-llama.ts";
 import { benchServing, type Spread } from "./serving.ts";
 import { benchStage1 } from "./stage1.ts";
 import { proportions } from "./stage1-shapes.ts";
@@ -42,22 +45,29 @@ const smollm2 = async () => values.gguf ?? (await pull("smollm2-135m-instruct"))
 
 if (chosen("decoding")) {
   installPeer();
-  for (const [name, path, precision] of [
-    ["SmolLM2-135M Q4_1", await smollm2(), "int4"],
-    ["random 1.1B LLaMA Q4_0", await randomLlama(), "int4"],
-    ["random 1.1B LLaMA Q4_0 in blocks of 128", await randomLlama(), "int4-128"],
-  ] as const) {
-    const { token, prefill, weightBytes } = await benchDecoding(path, precision, threads, rounds);
-    const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
+  await decoding("SmolLM2-135M Q4_1", await smollm2(), "int4", 256);
+  const path = await randomLlama("1.1b", tinyLlama);
+  await decoding("random 1.1B LLaMA Q4_0", path, "int4", 256);
+  await decoding("random 1.1B LLaMA Q4_0 in blocks of 128", path, "int4-128", 256);
+}
+
+if (positionals.includes("7b")) {
+  installPeer();
+  const path = await randomLlama("7b", vicuna7b);
+  for (const context of [256, 1000]) {
+    await decoding("random 7B LLaMA Q4_0", path, "int4", context);
+    await decoding("random 7B LLaMA Q4_0 in blocks of 128", path, "int4-128", context);
+  }
+}
+
+if (positionals.includes("encoder")) {
+  for (const { precision, pictures, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
+    const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
     report(
-      `decoding, ${name}, 256 positions`,
-      token,
-      `${perSecond(token.ours)} tokens/s against ${perSecond(token.theirs)} of llama.cpp; reads ${gigabytes} GB/s of weights`,
-    );
-    report(
-      `prefill of 256, ${name}`,
-      prefill,
-      `${prefill.ours.toFixed(0)} ms against ${prefill.theirs.toFixed(0)} ms of llama.cpp`,
+      `ViT-g and Q-Former in ${precision}, ${pictures} at once`,
+      time,
+      `${time.ours.toFixed(0)} ms against ${time.theirs.toFixed(0)} ms of PyTorch in float32; cosine similarity ${similarity.toFixed(5)}; ` +
+        `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`,
     );
   }
 }
@@ -134,11 +144,26 @@ function installPeer(): void {
   execFileSync("npm", ["ci", "--prefix", folder, "--ignore-scripts"], { stdio: "inherit" });
 }
 
-async function randomLlama(): Promise<string> {
-  const path = join(cacheFolder(), "bench", "random-1.1b-q4_0.gguf");
+async function decoding(name: string, path: string, precision: Precision, context: number): Promise<void> {
+  const { token, prefill, weightBytes } = await benchDecoding(path, precision, threads, rounds, context);
+  const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
+  report(
+    `decoding, ${name}, ${context} positions`,
+    token,
+    `${perSecond(token.ours)} tokens/s against ${perSecond(token.theirs)} of llama.cpp; reads ${gigabytes} GB/s of weights`,
+  );
+  report(
+    `prefill of ${context}, ${name}`,
+    prefill,
+    `${prefill.ours.toFixed(0)} ms against ${prefill.theirs.toFixed(0)} ms of llama.cpp`,
+  );
+}
+
+async function randomLlama(size: string, config: LlamaConfig): Promise<string> {
+  const path = join(cacheFolder(), "bench", `random-${size}-q4_0.gguf`);
   if (existsSync(path)) return path;
   await mkdir(join(cacheFolder(), "bench"), { recursive: true });
-  await writeRandomLlama(`${path}.partial`, tinyLlama);
+  await writeRandomLlama(`${path}.partial`, config);
   await rename(`${path}.partial`, path);
   return path;
 }

@@ -21,6 +21,17 @@ export const tinyLlama: LlamaConfig = {
   tieWordEmbeddings: false,
 };
 
+/** LLaMA 7B (Touvron et al., arXiv 2302.13971), which Vicuna is. */
+export const vicuna7b: LlamaConfig = {
+  ...tinyLlama,
+  hiddenSize: 4096,
+  intermediateSize: 11008,
+  numHiddenLayers: 32,
+  numKeyValueHeads: 32,
+  headDim: 128,
+  rmsNormEps: 1e-6,
+};
+
 const alignment = 32;
 
 interface Tensor {

@@ -16,23 +16,32 @@ type Arrays = Record<string, NdArray<"float32">>;
 const tokenizer = join(import.meta.dirname, "../test/reference/golden/gqa/llama-safetensors/tokenizer.model");
 
 /** Writes what is not there yet. @returns the folder */
-export async function stage1Files(name: string, shapes: Stage1Shapes): Promise<string> {
+export async function stage1Files(
+  name: string,
+  shapes: Stage1Shapes,
+  { llm = true }: { readonly llm?: boolean } = {},
+): Promise<string> {
   const folder = join(cacheFolder(), "bench", `stage1-${name}`);
   if (existsSync(folder)) return folder;
   const partial = `${folder}.partial`;
   await rm(partial, { recursive: true, force: true });
-  await mkdir(join(partial, "llm"), { recursive: true });
+  await mkdir(partial, { recursive: true });
   const random = new Random(1);
   await writeSafetensors(join(partial, "image.safetensors"), imageWeights(shapes, random));
-  await writeSafetensors(join(partial, "llm", "model.safetensors"), llamaWeights(shapes.llm, random));
-  const config = { model_type: "llama", rms_norm_eps: 1e-6, rope_theta: 10000, max_position_embeddings: 2048 };
-  await writeFile(join(partial, "llm", "config.json"), JSON.stringify({ ...config, ...shapes.llm }));
-  await copyFile(tokenizer, join(partial, "llm", "tokenizer.model"));
+  if (llm) await writeLlm(join(partial, "llm"), shapes, random);
   const size = shapes.encoder.image_size;
   const pixels = normal([pictures, 3, size, size], 1, random);
   await writeSafetensors(join(partial, "pixels.safetensors"), { pixels });
   await rename(partial, folder);
   return folder;
+}
+
+async function writeLlm(folder: string, { llm }: Stage1Shapes, random: Random): Promise<void> {
+  await mkdir(folder);
+  await writeSafetensors(join(folder, "model.safetensors"), llamaWeights(llm, random));
+  const config = { model_type: "llama", rms_norm_eps: 1e-6, rope_theta: 10000, max_position_embeddings: 2048 };
+  await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, ...llm }));
+  await copyFile(tokenizer, join(folder, "tokenizer.model"));
 }
 
 /** The first stage of MiniGPT-4 with these files: the projection is trained, after the picture comes the caption. */

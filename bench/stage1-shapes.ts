@@ -58,7 +58,7 @@ export const quarter: Stage1Shapes = {
 };
 
 /** MiniGPT-4 7B itself. */
-const original: Stage1Shapes = {
+export const original: Stage1Shapes = {
   encoder: {
     image_size: 224,
     patch_size: 14,
