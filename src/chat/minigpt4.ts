@@ -1,7 +1,9 @@
 /** A MiniGPT-4 that is ready to use: describes pictures, and talks about them. */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
+import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import type { PullOptions } from "../checkpoints/pull.ts";
+import { pulledFolder, releasedModels } from "../models/import/released.ts";
 import { type AnswerOptions, Conversation } from "./conversation.ts";
 import type { Engine, Picture } from "./engine/engine.ts";
 import type { EngineOptions } from "./engine/load-engine.ts";
@@ -22,11 +24,12 @@ export class MiniGPT4 {
   }
 
   /**
-   * Loads a model by its name (`"nano"`, which comes with the package) or from a model folder.
+   * Loads a model by its name (`"nano"`, which comes with the package; `"minigpt4-7b"`, once it was pulled) or from a model
+   * folder.
    * @throws Error naming what is missing or does not fit
    */
   static async load(nameOrFolder: string, options: LoadOptions = {}): Promise<MiniGPT4> {
-    const path = modelPath(nameOrFolder);
+    const path = modelPath(nameOrFolder, options.pull?.cacheFolder);
     return new MiniGPT4(await ThreadEngine.load(path, basename(resolve(path)), options));
   }
 
@@ -50,12 +53,19 @@ export class MiniGPT4 {
   }
 }
 
-/** The folder of a model that is given by name or path. Models that come with the package lie in its folder `models`, two levels above this file. */
-export function modelPath(nameOrFolder: string): string {
+/**
+ * The folder of a model that is given by name or path. Models that come with the package lie in its folder `models`, two
+ * levels above this file; released ones that were pulled lie in the cache.
+ * @throws Error saying what the name could be, or how to fetch the model
+ */
+export function modelPath(nameOrFolder: string, cache = cacheFolder()): string {
   const shipped = join(import.meta.dirname, "..", "..", "models", nameOrFolder);
   if (/^[\w.-]+$/.test(nameOrFolder) && existsSync(join(shipped, "config.json"))) return shipped;
   if (existsSync(nameOrFolder)) return nameOrFolder;
+  const pulled = pulledFolder(nameOrFolder, cache);
+  if (pulled) return pulled;
   throw new Error(
-    `There is no model "${nameOrFolder}": it is neither a folder nor the name of a model that comes with this package (nano)`,
+    `There is no model "${nameOrFolder}": it is neither a folder nor the name of a model that comes with this package ` +
+      `(nano) or can be pulled (${[...releasedModels.keys()].join(", ")})`,
   );
 }

@@ -1,16 +1,20 @@
 /** A file that is being written beside its final place, and takes that place only when it is whole. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { pipeline } from "node:stream/promises";
+import { type Digest, type DigestOptions, digestNames, digestOfFile } from "./digest.ts";
 
 /** A download that lives writes much more often than this (milliseconds). */
 const abandonedAfter = 120_000;
 
+/** Partial files tell which process of which machine writes them: one that was killed leaves its file at once. */
+const machine = createHash("sha256").update(hostname()).digest("hex").slice(0, 8);
+
 /**
- * While it is written the file has a name of its own, `TARGET.<id>.partial`, so that processes which fetch the same file
- * do not disturb each other; what an interrupted one leaves is `TARGET.partial`, which the next one takes over.
+ * While it is written the file has a name of its own, `TARGET.<machine>-<process>-<id>.partial`, so that processes which
+ * fetch the same file do not disturb each other; what an interrupted one leaves is `TARGET.partial`, which the next one
+ * takes over.
  */
 export class PartialFile {
   private readonly target: string;
@@ -27,12 +31,18 @@ export class PartialFile {
 
   /** Takes over what an earlier attempt at `target` left, else begins an empty file. The folder must exist. */
   static async begin(target: string): Promise<PartialFile> {
-    const path = `${target}.${randomUUID()}.partial`;
+    const path = `${target}.${machine}-${process.pid}-${randomUUID()}.partial`;
     for (const leftover of await leftovers(target)) {
       const handle = await takeOver(leftover, path);
       if (handle) return new PartialFile(target, path, handle, (await handle.stat()).size);
     }
     return new PartialFile(target, path, await open(path, "wx"), 0);
+  }
+
+  /** Bytes that an earlier attempt at `target` left, in a folder that need not exist. */
+  static async left(target: string): Promise<number> {
+    const [first] = (await unlessMissing(leftovers(target))) ?? [];
+    return first === undefined ? 0 : ((await unlessMissing(stat(first)))?.size ?? 0);
   }
 
   /** Bytes written so far, those of earlier attempts included. */
@@ -65,17 +75,22 @@ export class PartialFile {
     }
   }
 
-  /** Moves the file to its place. @throws Error, and the file is deleted, if its SHA-256 is not `sha256` */
-  async finish(sha256: string, signal?: AbortSignal): Promise<void> {
+  /** Moves the file to its place. @throws Error, and the file is deleted, if its hash is another one than `digest` */
+  async finish(digest: Digest | undefined, options?: DigestOptions): Promise<void> {
     await this.handle.sync();
     await this.handle.close();
-    const found = await sha256OfFile(this.path, signal);
-    if (found !== sha256) {
-      await this.discard();
-      throw new Error(`its SHA-256 should be ${sha256}, but is ${found}; what was received has been deleted`);
-    }
+    if (digest) await this.check(digest, options);
     await rename(this.path, this.target);
     await rm(`${this.target}.partial`, { force: true });
+  }
+
+  private async check({ algorithm, hex }: Digest, options?: DigestOptions): Promise<void> {
+    const found = await digestOfFile(this.path, algorithm, options);
+    if (found === hex) return;
+    await this.discard();
+    throw new Error(
+      `its ${digestNames[algorithm]} should be ${hex}, but is ${found}; what was received has been deleted`,
+    );
   }
 
   /** Leaves what was written for a later attempt. Does nothing after `finish`. */
@@ -92,11 +107,29 @@ export class PartialFile {
   }
 }
 
+/**
+ * Has `fill` write a file beside `target`, which takes its place if its hash is right. If `fill` fails, what it wrote stays
+ * for the next attempt, unless the disk is full.
+ */
+export async function receiveFile(
+  target: string,
+  digest: Digest | undefined,
+  fill: (partial: PartialFile) => Promise<void>,
+  options?: DigestOptions,
+): Promise<void> {
+  const partial = await PartialFile.begin(target);
+  try {
+    await fill(partial);
+    await partial.finish(digest, options);
+  } catch (error) {
+    await (isDiskFull(error) ? partial.discard() : partial.keep());
+    throw error;
+  }
+}
+
 /** In hexadecimal, as sha256sum prints it. */
-export async function sha256OfFile(path: string, signal?: AbortSignal): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(path), hash, { signal });
-  return hash.digest("hex");
+export function sha256OfFile(path: string, signal?: AbortSignal): Promise<string> {
+  return digestOfFile(path, "sha256", { signal });
 }
 
 /** Partial files of `target` that nobody writes to, where the process that wrote them may have been killed. */
@@ -107,9 +140,25 @@ async function leftovers(target: string): Promise<string[]> {
     if (!(name.startsWith(`${basename(target)}.`) && name.endsWith(".partial"))) continue;
     const path = join(folder, name);
     const status = await unlessMissing(stat(path));
-    if (path === `${target}.partial` || (status && Date.now() - status.mtimeMs > abandonedAfter)) found.push(path);
+    if (!status) continue;
+    const isOld = Date.now() - status.mtimeMs > abandonedAfter;
+    if (path === `${target}.partial` || isOld || wasKilled(name)) found.push(path);
   }
   return found;
+}
+
+/** Whether the process that a partial file's name tells of was one of this machine, and is no more. */
+function wasKilled(name: string): boolean {
+  const [, where, id] = /\.([0-9a-f]{8})-(\d+)-[0-9a-f-]+\.partial$/.exec(name) ?? [];
+  return where === machine && !isRunning(Number(id));
+}
+
+function isRunning(processId: number): boolean {
+  try {
+    return process.kill(processId, 0);
+  } catch (error) {
+    return !(error instanceof Error && "code" in error && error.code === "ESRCH");
+  }
 }
 
 /** The file under its new name, opened; undefined if another process was faster. */
@@ -139,4 +188,8 @@ async function unlessMissing<T>(operation: Promise<T>): Promise<T | undefined> {
 
 function isMissing(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

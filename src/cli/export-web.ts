@@ -27,7 +27,7 @@ export function registerExportWeb(program: Command): void {
         "browser, on WebGPU where there is one, else on WebAssembly. Pictures never leave the browser.",
     )
     .argument("<folder>", "where to write")
-    .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
+    .option("--model <name>", "a model that comes with the package or was pulled, or a model folder", "nano")
     .addOption(
       new Option(
         "--precision <type>",

@@ -43,7 +43,7 @@ export function integerBetween(low: number, high: number): (text: string) => num
 /** `--model`, `--device` and `--precision`. */
 export function addModelOptions(command: Command): Command {
   return command
-    .option("--model <name>", "a model that comes with the package, or a model folder", "nano")
+    .option("--model <name>", "a model that comes with the package or was pulled, or a model folder", "nano")
     .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
     .addOption(
       new Option(

@@ -1,41 +1,97 @@
 /** `minigpt4 pull`: fetches a known model into the cache. */
 import { stat } from "node:fs/promises";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import { pull } from "../checkpoints/pull.ts";
 import { registry } from "../checkpoints/registry.ts";
+import { type ImportPrecision, importPrecisions } from "../models/import/plan.ts";
+import { type Pulled, type PullPlan, pullReleased } from "../models/import/pull-released.ts";
+import { type ReleasedModel, releasedModels } from "../models/import/released.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { downloadDisplay } from "./progress.ts";
+import { stepDisplay } from "./step-display.ts";
 import { formatBytes } from "./text.ts";
 
-interface PullFlags {
+/** What only a released MiniGPT-4 takes. */
+interface ReleasedFlags {
+  readonly precision?: ImportPrecision;
+  readonly out?: string;
+  readonly keepFiles?: boolean;
+  readonly vit?: string;
+  readonly qformer?: string;
+  readonly projection?: string;
+  readonly llm?: string;
+}
+
+interface PullFlags extends ReleasedFlags {
   readonly cache: string;
   readonly json?: boolean;
 }
 
 export function registerPull(program: Command): void {
-  const known = [...registry].map(([name, { bytes, license }]) => `  ${name}  ${formatBytes(bytes)}, ${license}`);
+  const known = [
+    ...[...releasedModels.keys()].map((name) => `  ${name}  the released MiniGPT-4, imported as with minigpt4 import`),
+    ...[...registry].map(
+      ([name, { bytes, license }]) => `  ${name}  a language model, ${formatBytes(bytes)}, ${license}`,
+    ),
+  ];
   program
     .command("pull")
-    .summary("fetch a language model into the cache")
+    .summary("fetch a model into the cache: the released MiniGPT-4, or a language model")
     .description(
-      "Fetches a known language model into the cache, checks its SHA-256 and prints its path. " +
-        "An interrupted download goes on where it stopped.",
+      "Fetches a known model into the cache, checks its files against the hashes that are known of them, and prints its path. " +
+        "Of the files that MiniGPT-4 was released as it makes a model folder, and removes them. What was interrupted goes on " +
+        "where it was when the same command is given again.",
     )
     .argument("<name>", "see below", knownName)
     .option("--cache <folder>", "where to keep it", cacheFolder())
-    .option("--json", 'print {"name", "path", "bytes", "sha256", "license"}')
-    .addHelpText("after", `\nKnown names:\n${known.join("\n")}\n\nExample:\n  minigpt4 pull ${[...registry.keys()][0]}`)
-    .action(fetchModel);
+    .option("--json", 'print {"name", "path", "bytes"} and, of a language model, {"sha256", "license"}')
+    .optionsGroup("Of a released MiniGPT-4:")
+    .addOption(
+      new Option(
+        "--precision <type>",
+        "of the language model's matrices (default: int4; a GGUF file stays as it is)",
+      ).choices(importPrecisions),
+    )
+    .option("--out <folder>", "the model folder that is made (default: in the cache, where its name finds it)")
+    .option("--keep-files", "leave the released files in the cache")
+    .option("--llm <folder>", "take the language model from here: a folder as Hugging Face has it, or a GGUF file")
+    .option("--vit <file>", "take the image encoder from here")
+    .option("--qformer <file>", "take the Q-Former from here")
+    .option("--projection <file>", "take the projection from here")
+    .addHelpText(
+      "after",
+      `
+Known names:
+${known.join("\n")}
+
+A repository that asks for a licence to be accepted wants an access token of yours as HF_TOKEN.
+
+Examples:
+  minigpt4 pull minigpt4-7b
+  minigpt4 pull minigpt4-7b --llm vicuna-7b-v0.Q4_K_M.gguf
+  minigpt4 chat --model minigpt4-7b cat.jpg
+  minigpt4 pull ${[...registry.keys()][0]}`,
+    )
+    .action(pullKnown);
 }
 
 function knownName(name: string): string {
-  if (registry.has(name)) return name;
-  const known = `Known names: ${[...registry.keys()].join(", ")}.`;
+  if (registry.has(name) || releasedModels.has(name)) return name;
+  const known = `Known names: ${[...releasedModels.keys(), ...registry.keys()].join(", ")}.`;
   throw new InvalidArgumentError(name === "nano" ? `nano comes with the package. ${known}` : known);
 }
 
-async function fetchModel(name: string, { cache, json }: PullFlags): Promise<void> {
+async function pullKnown(name: string, { cache, json, ...flags }: PullFlags): Promise<void> {
+  const released = releasedModels.get(name);
+  if (released) return pullMiniGPT4(released, { cache, json, ...flags });
+  const [flag] = Object.keys(flags);
+  if (flag)
+    throw new Error(`${name} is a language model, fetched as it is; --${dashed(flag)} is for a released MiniGPT-4`);
+  await fetchModel(name, cache, json);
+}
+
+async function fetchModel(name: string, cache: string, json?: boolean): Promise<void> {
   const { onProgress, stop } = downloadDisplay();
   try {
     const path = await pull(name, { cacheFolder: cache, onProgress, signal: untilInterrupted() });
@@ -46,4 +102,62 @@ async function fetchModel(name: string, { cache, json }: PullFlags): Promise<voi
   } finally {
     stop();
   }
+}
+
+async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: PullFlags): Promise<void> {
+  const downloads = downloadDisplay();
+  const steps = stepDisplay();
+  const stop = () => {
+    downloads.stop();
+    steps.stop();
+  };
+  try {
+    const pulled = await pullReleased(model, {
+      ...flags,
+      cacheFolder: cache,
+      signal: untilInterrupted(),
+      onPlan: (plan) => say(planText(model.name, plan)),
+      onFetch(progress) {
+        steps.stop();
+        downloads.onProgress(progress);
+      },
+      onStep(step, done, total) {
+        downloads.stop();
+        steps.update(step, done, total);
+      },
+    });
+    stop();
+    const { path, bytes, files } = pulled;
+    say(madeText(model.name, pulled, flags));
+    console.log(json ? JSON.stringify({ name: model.name, path, bytes, ...(files && { files }) }) : path);
+  } finally {
+    stop();
+  }
+}
+
+function planText(name: string, { out, files, missing, folder }: PullPlan): string {
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  const there = missing < bytes ? `, of which ${formatBytes(bytes - missing)} are there` : "";
+  const lines = files.map((file) => `  ${formatBytes(file.bytes).padStart(7)}  ${file.name}  (${file.license})`);
+  const fetched =
+    files.length > 0 ? [`${name} is made of ${formatBytes(bytes)} in ${files.length} files${there}:`, ...lines] : [];
+  return [...fetched, `The model folder will have about ${formatBytes(folder)}: ${out}`].join("\n");
+}
+
+function madeText(name: string, { path, fetched, files }: Pulled, { out, llm, keepFiles }: ReleasedFlags): string {
+  const rest = files
+    ? `The released files are in ${files}.`
+    : fetched > 0 && !keepFiles
+      ? "The released files have been removed from the cache."
+      : "";
+  const model = out === undefined && llm === undefined ? name : JSON.stringify(path);
+  return [...(rest ? [rest] : []), `To try it: minigpt4 chat --model ${model} PICTURE`].join("\n");
+}
+
+function say(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function dashed(flag: string): string {
+  return flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -1,0 +1,71 @@
+/** A request to a server that may be silent, refuse, or send something else. */
+
+/** Milliseconds until a server must have begun to answer, and between two pieces of its answer. */
+const answerWithin = 5_000;
+const pieceWithin = 30_000;
+
+/** The server answered, but not with what it was asked for. */
+export class RefusedError extends Error {
+  override name = "RefusedError";
+  readonly status: number;
+
+  constructor({ status, statusText }: Response) {
+    super(`the server answered ${status} ${statusText}`);
+    this.status = status;
+  }
+}
+
+/** A request that is given up when the server is silent for too long. */
+export class Connection {
+  private readonly silence = new AbortController();
+  private readonly signal: AbortSignal;
+
+  constructor(signal: AbortSignal | undefined) {
+    this.signal = AbortSignal.any(signal ? [signal, this.silence.signal] : [this.silence.signal]);
+  }
+
+  /** `fetch` which takes neither an error nor a web page for the file. */
+  readonly fetch: typeof fetch = async (url, init) => {
+    const timer = this.giveUpAfter(answerWithin);
+    try {
+      const response = await fetch(url, { ...init, signal: this.signal });
+      if (!response.ok) throw new RefusedError(response);
+      if (response.headers.get("content-type")?.startsWith("text/html")) {
+        throw new Error("the server answered with a web page; does the network ask for a login?");
+      }
+      return response;
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+
+  async *pieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    const timer = this.giveUpAfter(pieceWithin);
+    try {
+      for await (const piece of body) {
+        timer.refresh();
+        yield piece;
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Whatever the server would still send is not received. */
+  end(): void {
+    this.silence.abort();
+  }
+
+  private giveUpAfter(milliseconds: number): NodeJS.Timeout {
+    const reason = new Error(`the server was silent for ${milliseconds / 1000} s`);
+    return setTimeout(() => this.silence.abort(reason), milliseconds);
+  }
+}
+
+/** An error in one line, with its cause where the message alone says little ("fetch failed"). */
+export function explainFailure(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.message === "fetch failed" && error.cause ? `: ${explainFailure(error.cause)}` : "";
+  const code = error.message === "" && "code" in error ? String(error.code) : "";
+  return `${error.message}${code}${cause}`;
+}

@@ -1,0 +1,223 @@
+/** A released MiniGPT-4 by its name: its files are fetched, a model folder is made of them, and they are removed. */
+import { existsSync } from "node:fs";
+import { readdir, rm, stat, utimes } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { cacheFolder } from "../../checkpoints/cache-folder.ts";
+import { openCheckpoint } from "../../checkpoints/checkpoint.ts";
+import { explainFailure } from "../../checkpoints/connection.ts";
+import { type JournalContents, readJournal } from "../../checkpoints/journal.ts";
+import type { PullProgress } from "../../checkpoints/pull.ts";
+import { bytesLeft, fetchRemote } from "../../checkpoints/remote-file.ts";
+import { checkSpace } from "../../checkpoints/written-files.ts";
+import { openLlama } from "../open-llama.ts";
+import { originOf } from "../origin.ts";
+import type { Heads } from "./dimensions.ts";
+import { importJournal, importModel } from "./import.ts";
+import type { ImportPrecision } from "./plan.ts";
+import { expectPart, type PartKind } from "./recognise.ts";
+import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
+import { findPart, placesOf, type ReleasedFile, type ReleasedOptions } from "./released-files.ts";
+import type { SourcePaths } from "./sources.ts";
+
+const partKinds = ["vit", "qformer", "projection", "llm"] as const satisfies readonly PartKind[];
+
+/** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
+export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
+  /** By default int4; not for GGUF files, which stay as they are. */
+  readonly precision?: ImportPrecision | undefined;
+  /** The folder that is made; by default one in the cache, where the model is found by its name. */
+  readonly out?: string | undefined;
+  /** Leaves the released files in the cache when the folder is made. */
+  readonly keepFiles?: boolean | undefined;
+  /** `cacheFolder()` if not given. */
+  readonly cacheFolder?: string | undefined;
+  /** What is going to be done, told before it begins. */
+  readonly onPlan?: (plan: PullPlan) => void;
+  readonly onFetch?: (progress: PullProgress) => void;
+  /** Steps after a file was fetched, in bytes. */
+  readonly onStep?: (step: string, done: number, total: number) => void;
+}
+
+export interface PullPlan {
+  readonly out: string;
+  /** What is fetched, in this order. */
+  readonly files: readonly ReleasedFile[];
+  /** Bytes of these files that are not there yet. */
+  readonly missing: number;
+  /** Bytes that the model folder will have, about. */
+  readonly folder: number;
+}
+
+export interface Pulled {
+  readonly path: string;
+  /** Of all weight files. */
+  readonly bytes: number;
+  /** Bytes that were received; 0 where the model was there. */
+  readonly fetched: number;
+  /** The folder with the released files, where it is left. */
+  readonly files: string | undefined;
+}
+
+/** The model's folder is at most so much of the language model's files, which have 16 bits a number. */
+const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.34, int8: 0.58, fp16: 1, fp32: 1, gguf: 1 };
+
+/**
+ * Fetches the files of a released model and imports them. What was interrupted goes on where it was when it is called again.
+ * @throws Error before anything is fetched, if a server does not let the user have a file, the disk has no room, what the user
+ *   brings is not what it should be, or the folder holds something else
+ */
+export async function pullReleased(model: ReleasedModel, options: PullReleasedOptions): Promise<Pulled> {
+  const { cacheFolder: cache = cacheFolder(), precision, signal, keepFiles } = options;
+  const kind: ReleasedKind = options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (precision ?? "int4");
+  const out = resolve(options.out ?? releasedFolder(cache, model.name, kind));
+  const gathered = releasedFiles(cache, model.name);
+  const places = placesOf(model.parts, gathered, options);
+
+  const earlier = await readJournal(join(out, importJournal));
+  await checkSame(out, earlier, kind, places, options);
+  if (earlier && (await isWhole(out, earlier))) {
+    const files = existsSync(gathered) ? gathered : undefined;
+    return { path: out, bytes: bytesOf(earlier), fetched: 0, files };
+  }
+  await checkBrought(options);
+
+  const files: ReleasedFile[] = [];
+  for (const part of partKinds) {
+    if (options[part] === undefined) files.push(...(await findPart(part, model.parts[part], options)));
+  }
+  const target = ({ name }: ReleasedFile) => join(gathered, name);
+  let missing = 0;
+  for (const file of files) missing += await bytesLeft(file, target(file));
+  const folder = await folderBytes(files, options, kind);
+  options.onPlan?.({ out, files, missing, folder });
+  await checkRoom([cache, missing], [out, folder - (earlier ? bytesOf(earlier) : 0)]);
+
+  for (const file of files) await fetchFile(file, target(file), options);
+  const { bytes } = await importModel({
+    ...places,
+    vitHeads: options.vitHeads,
+    vitLayers: options.vitLayers,
+    qformerHeads: options.qformerHeads,
+    precision,
+    out,
+    signal,
+    onProgress: options.onStep,
+  });
+  if (!keepFiles) await rm(gathered, { recursive: true, force: true, maxRetries: 3 });
+  return { path: out, bytes, fetched: missing, files: keepFiles && files.length > 0 ? gathered : undefined };
+}
+
+/** Hashes of smaller files are compared in no time, without a word. */
+const checkedAloud = 2 ** 27;
+
+async function fetchFile(file: ReleasedFile, target: string, options: PullReleasedOptions): Promise<void> {
+  const { name, bytes, digest, part } = file;
+  try {
+    await fetchRemote(file, target, {
+      signal: options.signal,
+      onProgress: (received) => options.onFetch?.({ file: name, received, total: bytes }),
+      onChecked: (done) => bytes >= checkedAloud && options.onStep?.(`Checking ${name}`, done, bytes),
+    });
+    // An import knows its files again by name, size and time: the same content gets the same time, fetched when it may.
+    const time = digest && Number.parseInt(digest.hex.slice(0, 7), 16);
+    if (time !== undefined) await utimes(target, time, time);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new Error(
+      `cannot fetch ${name}: ${explainFailure(error)}. To go on, run the same command again; with --${part} you can bring it yourself`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/** @throws Error if a folder holds something else than what would be made of these parts */
+async function checkSame(
+  out: string,
+  earlier: JournalContents | undefined,
+  kind: ReleasedKind,
+  places: Readonly<Record<PartKind, string>>,
+  options: PullReleasedOptions,
+): Promise<void> {
+  if (!earlier) {
+    if (existsSync(out) && (await readdir(out)).length > 0) {
+      throw new Error(`${out} is not empty; choose another folder with --out, or delete what is in it`);
+    }
+    return;
+  }
+  const other = (what: string) =>
+    new Error(`${out} was made with another ${what}; choose another folder with --out, or delete it`);
+  if (earlier.work.precision !== (kind === "gguf" ? "as stored" : kind)) throw other("precision");
+  for (const part of partKinds) {
+    const had = earlier.work[part] as { readonly name?: unknown } | undefined;
+    const isSame =
+      options[part] === undefined
+        ? had?.name === basename(places[part])
+        : JSON.stringify(had) === JSON.stringify(await originOf(places[part]));
+    if (!isSame) throw other(part);
+  }
+}
+
+async function isWhole(out: string, { finished, files }: JournalContents): Promise<boolean> {
+  if (!finished || !existsSync(join(out, "config.json"))) return false;
+  for (const [name, { bytes }] of Object.entries(files)) {
+    if ((await stat(join(out, name)).catch(() => undefined))?.size !== bytes) return false;
+  }
+  return true;
+}
+
+/** @throws Error naming the file if something that the user brings is not what its option is for */
+async function checkBrought(options: PullReleasedOptions): Promise<void> {
+  for (const part of partKinds) {
+    const path = options[part];
+    if (path === undefined) continue;
+    const checkpoint = part === "llm" ? (await openLlama(path)).checkpoint : await openCheckpoint(path);
+    try {
+      expectPart(checkpoint, part);
+      if (checkpoint.format === "gguf" && options.precision) {
+        throw new Error(`${path}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+      }
+    } finally {
+      await checkpoint.close();
+    }
+  }
+}
+
+async function folderBytes(
+  files: readonly ReleasedFile[],
+  options: PullReleasedOptions,
+  kind: ReleasedKind,
+): Promise<number> {
+  let bytes = 0;
+  for (const file of files) bytes += file.bytes * (file.part === "llm" ? shares[kind] : 1);
+  for (const part of partKinds) {
+    const path = options[part];
+    if (path !== undefined) bytes += (await originOf(path)).bytes * (part === "llm" ? shares[kind] : 1);
+  }
+  return Math.round(bytes);
+}
+
+type Need = readonly [folder: string, bytes: number];
+
+/** @throws Error if there is no room for the files, or for the folder that is made of them while they are still there */
+async function checkRoom(files: Need, folder: Need): Promise<void> {
+  const [one, other] = [await existing(files[0]), await existing(folder[0])];
+  const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
+  await checkSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
+  if (!isOneDisk) await checkSpace(other, folder[1]);
+}
+
+/** A folder, or the nearest one above it that is there. */
+async function existing(folder: string): Promise<string> {
+  if (existsSync(folder) || dirname(folder) === folder) return folder;
+  return existing(dirname(folder));
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() === true;
+}
+
+function bytesOf({ files }: JournalContents): number {
+  return Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
+}

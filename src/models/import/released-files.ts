@@ -1,0 +1,79 @@
+/** Which files a released model consists of, as the servers that have them say. */
+import { basename, join } from "node:path";
+import { explainFailure } from "../../checkpoints/connection.ts";
+import { describeUrl, listHub, type RemoteFile, type RemoteOptions } from "../../checkpoints/remote-file.ts";
+import { smallFiles } from "../llm-files.ts";
+import type { PartKind } from "./recognise.ts";
+import type { PartSource, ReleasedPart } from "./released.ts";
+
+export interface ReleasedOptions extends RemoteOptions {
+  /** Another address for what lies on Google's storage. */
+  readonly storageUrl?: string | undefined;
+}
+
+export interface ReleasedFile extends RemoteFile {
+  readonly part: PartKind;
+  /** Below the folder in which a model's files are gathered, with `/`. */
+  readonly name: string;
+  readonly license: string;
+}
+
+/** Where a part lies below the folder of a model's files: a file, or the folder of a language model. */
+export function partPath({ source }: ReleasedPart): string {
+  return basename(source.kind === "hub-folder" ? source.repo : source.path);
+}
+
+/**
+ * Asks the server for the files of a part.
+ * @throws Error saying where it should be, and which option takes it from elsewhere
+ */
+export async function findPart(
+  part: PartKind,
+  released: ReleasedPart,
+  options: ReleasedOptions,
+): Promise<ReleasedFile[]> {
+  try {
+    const files = await findFiles(released.source, options);
+    const folder = released.source.kind === "hub-folder" ? `${partPath(released)}/` : "";
+    return [...files].map(([name, file]) => ({ ...file, part, name: `${folder}${name}`, license: released.license }));
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new Error(`${partPath(released)}: ${explainFailure(error)}. With --${part} you can bring it yourself`, {
+      cause: error,
+    });
+  }
+}
+
+/** Files by their names. */
+async function findFiles(source: PartSource, options: ReleasedOptions): Promise<Map<string, RemoteFile>> {
+  const { storageUrl = "https://storage.googleapis.com" } = options;
+  if (source.kind === "storage") {
+    return new Map([[basename(source.path), await describeUrl(`${storageUrl}/${source.path}`, options)]]);
+  }
+  const listed = await listHub(source.repo, options);
+  if (source.kind === "hub-folder") return modelFiles(source.repo, listed);
+  const file = listed.get(source.path);
+  if (!file) throw new Error(`https://huggingface.co/${source.repo} has no ${source.path} (any more)`);
+  return new Map([[source.path, file]]);
+}
+
+/** Of a language model's repository, what is needed: weights in one form, safetensors rather than torch's, and the small files. */
+function modelFiles(repo: string, listed: ReadonlyMap<string, RemoteFile>): Map<string, RemoteFile> {
+  const weights = [
+    /^model(-\d+-of-\d+)?\.safetensors$|^model\.safetensors\.index\.json$/,
+    /^pytorch_model(-\d+-of-\d+)?\.bin$|^pytorch_model\.bin\.index\.json$/,
+  ].map((pattern) => [...listed].filter(([name]) => pattern.test(name)));
+  const form = weights.find((files) => files.length > 0);
+  if (!form) throw new Error(`https://huggingface.co/${repo} holds no weights`);
+  return new Map([...[...listed].filter(([name]) => smallFiles.includes(name)), ...form]);
+}
+
+/** Where the parts lie on this disk: what the user brought, else where they are gathered. */
+export function placesOf(
+  parts: Readonly<Record<PartKind, ReleasedPart>>,
+  gathered: string,
+  brought: Partial<Record<PartKind, string | undefined>>,
+): Record<PartKind, string> {
+  const place = (part: PartKind) => brought[part] ?? join(gathered, partPath(parts[part]));
+  return { vit: place("vit"), qformer: place("qformer"), projection: place("projection"), llm: place("llm") };
+}
