@@ -21,6 +21,9 @@ export interface RemoteOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Milliseconds for a list of files to arrive as a whole. */
+const listWithin = 30_000;
+
 /**
  * The files in the topmost folder of a repository on the hub, by name. Sends the user's `HF_TOKEN` to the hub itself only.
  * @param repo a model as `owner/name`, or `spaces/owner/name`
@@ -30,7 +33,8 @@ export async function listHub(
   repo: string,
   { hubUrl = HUB_URL, signal }: RemoteOptions,
 ): Promise<Map<string, RemoteFile>> {
-  const connection = new Connection(signal);
+  const timeout = AbortSignal.timeout(listWithin);
+  const connection = new Connection(signal ? AbortSignal.any([signal, timeout]) : timeout);
   try {
     const files = new Map<string, RemoteFile>();
     const listing = listFiles({ repo, hubUrl, accessToken: hubToken(hubUrl), fetch: connection.fetch });

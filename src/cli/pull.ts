@@ -1,6 +1,8 @@
 /** `minigpt4 pull`: fetches a known model into the cache. */
 import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { modelPath } from "../chat/minigpt4.ts";
 import { cacheFolder } from "../checkpoints/cache-folder.ts";
 import { pull } from "../checkpoints/pull.ts";
 import { registry } from "../checkpoints/registry.ts";
@@ -30,7 +32,9 @@ interface PullFlags extends ReleasedFlags {
 
 export function registerPull(program: Command): void {
   const known = [
-    ...[...releasedModels.keys()].map((name) => `  ${name}  the released MiniGPT-4, imported as with minigpt4 import`),
+    ...[...releasedModels.keys()].map(
+      (name) => `  ${name}  the released MiniGPT-4 with Vicuna v0; LLaMA's licence allows no commercial use`,
+    ),
     ...[...registry].map(
       ([name, { bytes, license }]) => `  ${name}  a language model, ${formatBytes(bytes)}, ${license}`,
     ),
@@ -128,7 +132,7 @@ async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: Pul
     });
     stop();
     const { path, bytes, files } = pulled;
-    say(madeText(model.name, pulled, flags));
+    say(madeText(model.name, cache, pulled));
     console.log(json ? JSON.stringify({ name: model.name, path, bytes, ...(files && { files }) }) : path);
   } finally {
     stop();
@@ -144,14 +148,19 @@ function planText(name: string, { out, files, missing, folder }: PullPlan): stri
   return [...fetched, `The model folder will have about ${formatBytes(folder)}: ${out}`].join("\n");
 }
 
-function madeText(name: string, { path, fetched, files }: Pulled, { out, llm, keepFiles }: ReleasedFlags): string {
+function madeText(name: string, cache: string, { path, fetched, files }: Pulled): string {
   const rest = files
-    ? `The released files are in ${files}.`
-    : fetched > 0 && !keepFiles
-      ? "The released files have been removed from the cache."
-      : "";
-  const model = out === undefined && llm === undefined ? name : JSON.stringify(path);
-  return [...(rest ? [rest] : []), `To try it: minigpt4 chat --model ${model} PICTURE`].join("\n");
+    ? [`The released files are in ${files}`]
+    : fetched > 0
+      ? ["The released files have been removed from the cache (--keep-files leaves them there)."]
+      : [];
+  const model = isFoundBy(name, cache, path) ? name : JSON.stringify(path);
+  return [...rest, `To try it: minigpt4 chat --model ${model} PICTURE`].join("\n");
+}
+
+/** Whether the commands find a folder under a model's name. */
+function isFoundBy(name: string, cache: string, path: string): boolean {
+  return cache === cacheFolder() && resolve(modelPath(name, cache)) === path;
 }
 
 function say(text: string): void {

@@ -1,25 +1,24 @@
 /** A released MiniGPT-4 by its name: its files are fetched, a model folder is made of them, and they are removed. */
 import { existsSync } from "node:fs";
-import { readdir, rm, stat, utimes } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { mkdir, readdir, realpath, rm, rmdir, stat, utimes } from "node:fs/promises";
+import { dirname, join, resolve, sep } from "node:path";
 import { cacheFolder } from "../../checkpoints/cache-folder.ts";
 import { openCheckpoint } from "../../checkpoints/checkpoint.ts";
 import { explainFailure } from "../../checkpoints/connection.ts";
-import { type JournalContents, readJournal } from "../../checkpoints/journal.ts";
 import type { PullProgress } from "../../checkpoints/pull.ts";
 import { bytesLeft, fetchRemote } from "../../checkpoints/remote-file.ts";
 import { checkSpace } from "../../checkpoints/written-files.ts";
 import { openLlama } from "../open-llama.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
-import { importJournal, importModel } from "./import.ts";
+import { completeParts, recordFiles } from "./gathered-files.ts";
+import { type ImportOptions, importModel } from "./import.ts";
 import type { ImportPrecision } from "./plan.ts";
-import { expectPart, type PartKind } from "./recognise.ts";
+import { openPulled } from "./pulled-folder.ts";
+import { expectPart, partKinds } from "./recognise.ts";
 import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
 import { findPart, placesOf, type ReleasedFile, type ReleasedOptions } from "./released-files.ts";
 import type { SourcePaths } from "./sources.ts";
-
-const partKinds = ["vit", "qformer", "projection", "llm"] as const satisfies readonly PartKind[];
 
 /** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
 export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
@@ -67,44 +66,73 @@ const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.34, int8: 0.58,
  *   brings is not what it should be, or the folder holds something else
  */
 export async function pullReleased(model: ReleasedModel, options: PullReleasedOptions): Promise<Pulled> {
-  const { cacheFolder: cache = cacheFolder(), precision, signal, keepFiles } = options;
-  const kind: ReleasedKind = options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (precision ?? "int4");
+  const { cacheFolder: cache = cacheFolder(), keepFiles } = options;
+  const kind: ReleasedKind =
+    options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (options.precision ?? "int4");
   const out = resolve(options.out ?? releasedFolder(cache, model.name, kind));
   const gathered = releasedFiles(cache, model.name);
-  const places = placesOf(model.parts, gathered, options);
+  const parts = placesOf(model.parts, gathered, options);
 
-  const earlier = await readJournal(join(out, importJournal));
-  await checkSame(out, earlier, kind, places, options);
-  if (earlier && (await isWhole(out, earlier))) {
-    const files = existsSync(gathered) ? gathered : undefined;
-    return { path: out, bytes: bytesOf(earlier), fetched: 0, files };
+  const earlier = await openPulled(out, kind, parts, options);
+  if (earlier.isWhole) {
+    return { path: out, bytes: earlier.bytes, fetched: 0, files: existsSync(gathered) ? gathered : undefined };
   }
   await checkBrought(options);
 
-  const files: ReleasedFile[] = [];
-  for (const part of partKinds) {
-    if (options[part] === undefined) files.push(...(await findPart(part, model.parts[part], options)));
-  }
+  const files = await findFiles(model, gathered, options);
   const target = ({ name }: ReleasedFile) => join(gathered, name);
   let missing = 0;
   for (const file of files) missing += await bytesLeft(file, target(file));
   const folder = await folderBytes(files, options, kind);
   options.onPlan?.({ out, files, missing, folder });
-  await checkRoom([cache, missing], [out, folder - (earlier ? bytesOf(earlier) : 0)]);
+  await checkRoom([cache, missing], [out, folder - earlier.bytes]);
 
+  if (files.length > 0) {
+    await mkdir(gathered, { recursive: true });
+    await recordFiles(gathered, files);
+  }
   for (const file of files) await fetchFile(file, target(file), options);
-  const { bytes } = await importModel({
-    ...places,
-    vitHeads: options.vitHeads,
-    vitLayers: options.vitLayers,
-    qformerHeads: options.qformerHeads,
-    precision,
-    out,
-    signal,
-    onProgress: options.onStep,
-  });
-  if (!keepFiles) await rm(gathered, { recursive: true, force: true, maxRetries: 3 });
-  return { path: out, bytes, fetched: missing, files: keepFiles && files.length > 0 ? gathered : undefined };
+  const bytes = await importParts({ ...options, ...parts, out, onProgress: options.onStep });
+  if (!keepFiles) await removeAll(gathered, options);
+  return { path: out, bytes, fetched: missing, files: existsSync(gathered) ? gathered : undefined };
+}
+
+/** What has to be gathered: of the parts that are there already no server is asked. */
+async function findFiles(
+  model: ReleasedModel,
+  gathered: string,
+  options: PullReleasedOptions,
+): Promise<ReleasedFile[]> {
+  const complete = await completeParts(gathered);
+  const files: ReleasedFile[] = [];
+  for (const part of partKinds) {
+    if (options[part] !== undefined) continue;
+    files.push(...(complete.get(part) ?? (await findPart(part, model.parts[part], options))));
+  }
+  return files;
+}
+
+/** The bytes of the folder that is made. */
+async function importParts(options: ImportOptions): Promise<number> {
+  try {
+    return (await importModel(options)).bytes;
+  } catch (error) {
+    // A stream says only that it was stopped, not why.
+    options.signal?.throwIfAborted();
+    throw error;
+  }
+}
+
+/** Removes what was gathered, but nothing that the user named. */
+async function removeAll(gathered: string, options: PullReleasedOptions): Promise<void> {
+  const named = partKinds.flatMap((part) => options[part] ?? []);
+  const kept = await Promise.all(named.map((path) => realpath(path)));
+  for (const name of await readdir(gathered).catch(() => [])) {
+    const path = await realpath(join(gathered, name));
+    if (kept.some((other) => other === path || other.startsWith(path + sep))) continue;
+    await rm(join(gathered, name), { recursive: true, force: true, maxRetries: 3 });
+  }
+  await rmdir(gathered).catch(() => undefined);
 }
 
 /** Hashes of smaller files are compared in no time, without a word. */
@@ -123,48 +151,9 @@ async function fetchFile(file: ReleasedFile, target: string, options: PullReleas
     if (time !== undefined) await utimes(target, time, time);
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new Error(
-      `cannot fetch ${name}: ${explainFailure(error)}. To go on, run the same command again; with --${part} you can bring it yourself`,
-      {
-        cause: error,
-      },
-    );
+    const advice = `To go on, run the same command again; with --${part} you can bring it yourself`;
+    throw new Error(`cannot fetch ${name}: ${explainFailure(error)}. ${advice}`, { cause: error });
   }
-}
-
-/** @throws Error if a folder holds something else than what would be made of these parts */
-async function checkSame(
-  out: string,
-  earlier: JournalContents | undefined,
-  kind: ReleasedKind,
-  places: Readonly<Record<PartKind, string>>,
-  options: PullReleasedOptions,
-): Promise<void> {
-  if (!earlier) {
-    if (existsSync(out) && (await readdir(out)).length > 0) {
-      throw new Error(`${out} is not empty; choose another folder with --out, or delete what is in it`);
-    }
-    return;
-  }
-  const other = (what: string) =>
-    new Error(`${out} was made with another ${what}; choose another folder with --out, or delete it`);
-  if (earlier.work.precision !== (kind === "gguf" ? "as stored" : kind)) throw other("precision");
-  for (const part of partKinds) {
-    const had = earlier.work[part] as { readonly name?: unknown } | undefined;
-    const isSame =
-      options[part] === undefined
-        ? had?.name === basename(places[part])
-        : JSON.stringify(had) === JSON.stringify(await originOf(places[part]));
-    if (!isSame) throw other(part);
-  }
-}
-
-async function isWhole(out: string, { finished, files }: JournalContents): Promise<boolean> {
-  if (!finished || !existsSync(join(out, "config.json"))) return false;
-  for (const [name, { bytes }] of Object.entries(files)) {
-    if ((await stat(join(out, name)).catch(() => undefined))?.size !== bytes) return false;
-  }
-  return true;
 }
 
 /** @throws Error naming the file if something that the user brings is not what its option is for */
@@ -202,22 +191,18 @@ type Need = readonly [folder: string, bytes: number];
 
 /** @throws Error if there is no room for the files, or for the folder that is made of them while they are still there */
 async function checkRoom(files: Need, folder: Need): Promise<void> {
-  const [one, other] = [await existing(files[0]), await existing(folder[0])];
+  const [one, other] = [existing(files[0]), existing(folder[0])];
   const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
   await checkSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
   if (!isOneDisk) await checkSpace(other, folder[1]);
 }
 
 /** A folder, or the nearest one above it that is there. */
-async function existing(folder: string): Promise<string> {
+function existing(folder: string): string {
   if (existsSync(folder) || dirname(folder) === folder) return folder;
   return existing(dirname(folder));
 }
 
 async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.isFile() === true;
-}
-
-function bytesOf({ files }: JournalContents): number {
-  return Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
 }

@@ -2,7 +2,8 @@
 import type { Checkpoint } from "../../checkpoints/checkpoint.ts";
 
 /** The parts that MiniGPT-4 is made of. */
-export type PartKind = "vit" | "qformer" | "projection" | "llm";
+export const partKinds = ["vit", "qformer", "projection", "llm"] as const;
+export type PartKind = (typeof partKinds)[number];
 
 const marks: readonly { readonly kind: PartKind; readonly tensors: readonly string[]; readonly what: string }[] = [
   {

@@ -19,7 +19,7 @@ export interface ReleasedFile extends RemoteFile {
 }
 
 /** Where a part lies below the folder of a model's files: a file, or the folder of a language model. */
-export function partPath({ source }: ReleasedPart): string {
+function partPath({ source }: ReleasedPart): string {
   return basename(source.kind === "hub-folder" ? source.repo : source.path);
 }
 

@@ -9,7 +9,7 @@ import { golden } from "./golden-import.ts";
 const storage = "/sfr-vision-language-research/LAVIS/models/BLIP2";
 
 /** The files of each repository, and of the storage's folder. */
-export type Contents = Record<string, Map<string, Buffer>>;
+type Contents = Record<string, Map<string, Buffer>>;
 
 export interface ReleasedServer {
   readonly options: { readonly hubUrl: string; readonly storageUrl: string };
