@@ -1,4 +1,6 @@
 /** A request to a server that may be silent, refuse, or send something else. */
+import { Readable } from "node:stream";
+import type { ReadableStream } from "node:stream/web";
 
 /** Milliseconds until a server must have begun to answer, and between two pieces of its answer. */
 const answerWithin = 5_000;
@@ -39,13 +41,17 @@ export class Connection {
     }
   };
 
-  async *pieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  async *pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
     const timer = this.giveUpAfter(pieceWithin);
     try {
-      for await (const piece of body) {
+      // Read without a Node stream around it, a body that is given up between two pieces may never end.
+      for await (const piece of Readable.fromWeb(body, { signal: this.signal })) {
         timer.refresh();
         yield piece;
       }
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw error;
     } finally {
       clearTimeout(timer);
     }

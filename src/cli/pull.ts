@@ -8,6 +8,7 @@ import { pull } from "../checkpoints/pull.ts";
 import { registry } from "../checkpoints/registry.ts";
 import { type ImportPrecision, importPrecisions } from "../models/import/plan.ts";
 import { type Pulled, type PullPlan, pullReleased } from "../models/import/pull-released.ts";
+import { partKinds } from "../models/import/recognise.ts";
 import { type ReleasedModel, releasedModels } from "../models/import/released.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { downloadDisplay } from "./progress.ts";
@@ -100,7 +101,7 @@ async function fetchModel(name: string, cache: string, json?: boolean): Promise<
   try {
     const path = await pull(name, { cacheFolder: cache, onProgress, signal: untilInterrupted() });
     stop();
-    const { bytes } = { bytes: (await stat(path)).size };
+    const { size: bytes } = await stat(path);
     const { sha256, license } = registry.get(name) ?? {};
     console.log(json ? JSON.stringify({ name, path, bytes, sha256, license }) : path);
   } finally {
@@ -139,13 +140,23 @@ async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: Pul
   }
 }
 
-function planText(name: string, { out, files, missing, folder }: PullPlan): string {
-  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-  const there = missing < bytes ? `, of which ${formatBytes(bytes - missing)} are there` : "";
-  const lines = files.map((file) => `  ${formatBytes(file.bytes).padStart(7)}  ${file.name}  (${file.license})`);
-  const fetched =
-    files.length > 0 ? [`${name} is made of ${formatBytes(bytes)} in ${files.length} files${there}:`, ...lines] : [];
-  return [...fetched, `The model folder will have about ${formatBytes(folder)}: ${out}`].join("\n");
+/** What is going to be done: a line for each file that stands alone, and one for the folder of a language model. */
+export function planText(name: string, { out, files, missing, folder }: PullPlan): string {
+  const made = `The model folder will have about ${formatBytes(folder)}: ${out}`;
+  if (files.length === 0) return made;
+  const lines = partKinds.flatMap((kind) => {
+    const part = files.filter((file) => file.part === kind);
+    const [first] = part;
+    if (!first) return [];
+    const what = part.length === 1 ? first.name : `${first.name.split("/")[0]}, ${part.length} files`;
+    return `  ${formatBytes(total(part)).padStart(7)}  ${what} (${first.license})`;
+  });
+  const there = missing < total(files) ? `, of which ${formatBytes(total(files) - missing)} are there` : "";
+  return [`${name} is made of ${formatBytes(total(files))}${there}:`, ...lines, made].join("\n");
+}
+
+function total(files: readonly { readonly bytes: number }[]): number {
+  return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 function madeText(name: string, cache: string, { path, fetched, files }: Pulled): string {
@@ -160,7 +171,11 @@ function madeText(name: string, cache: string, { path, fetched, files }: Pulled)
 
 /** Whether the commands find a folder under a model's name. */
 function isFoundBy(name: string, cache: string, path: string): boolean {
-  return cache === cacheFolder() && resolve(modelPath(name, cache)) === path;
+  try {
+    return cache === cacheFolder() && resolve(modelPath(name, cache)) === path;
+  } catch {
+    return false;
+  }
 }
 
 function say(text: string): void {

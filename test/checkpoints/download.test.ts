@@ -32,6 +32,29 @@ test("where a server redirects to another one, the token stays behind and the ra
   ]);
 });
 
+test("whenever it is stopped, it ends", async () => {
+  const bytes = 400_000;
+  const server = await serverAnswering((_, response) => {
+    sendHead(response, 0, bytes);
+    response.end(content.subarray(0, bytes));
+  });
+  const folder = temporaryFolder();
+  for (let i = 0; i < 40; i++) {
+    const stop = new AbortController();
+    let pieces = 0;
+    const onProgress = () => {
+      if (++pieces > i % 5) stop.abort(new Error("Ctrl-C"));
+    };
+    const partial = await PartialFile.begin(join(folder, `${i}`));
+    const outcome = download(server.hubUrl, {}, bytes, partial, { onProgress, signal: stop.signal });
+    // It may come to its end before so many pieces.
+    await expect(outcome.catch((error: Error) => error.message)).resolves.toSatisfy(
+      (message) => message === "Ctrl-C" || partial.size === bytes,
+    );
+    await partial.keep();
+  }
+});
+
 test("more than the file has is not gone on from", async () => {
   const server = await serverAnswering((_, response) => response.end("abc"));
   const target = join(temporaryFolder(), "file");

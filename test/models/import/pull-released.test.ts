@@ -338,13 +338,38 @@ describe("parts that the user brings", () => {
   });
 });
 
-test("the user's token goes to the hub itself only", async () => {
-  vi.stubEnv("HF_TOKEN", "hf_secret");
-  const server = await releasedServer();
-  await pulling(server, fresh());
-  vi.unstubAllEnvs();
-  expect(server.requests.length).toBeGreaterThan(10);
-  expect(server.requests.filter((request) => request.headers.authorization !== undefined)).toEqual([]);
+describe("the user's token", () => {
+  test("is not sent to a mirror", async () => {
+    vi.stubEnv("HF_TOKEN", "hf_secret");
+    const server = await releasedServer();
+    await pulling(server, fresh());
+    vi.unstubAllEnvs();
+    expect(server.requests.length).toBeGreaterThan(10);
+    expect(server.requests.filter((request) => request.headers.authorization !== undefined)).toEqual([]);
+  });
+
+  test("goes to the hub itself, and not to the storage", async () => {
+    vi.stubEnv("HF_TOKEN", "hf_secret");
+    const server = await releasedServer();
+    const { fetch } = globalThis;
+    const asked: [url: URL, token: string | null][] = [];
+    // The addresses are the real ones; what is there is asked of the server on this machine.
+    vi.stubGlobal("fetch", (address: string, init: RequestInit) => {
+      const url = new URL(address);
+      asked.push([url, new Headers(init.headers).get("authorization")]);
+      return fetch(new URL(url.pathname + url.search, server.options.hubUrl), init);
+    });
+    const { cacheFolder, out } = fresh();
+    await expect(pullReleased(model, { ...heads, cacheFolder })).resolves.toMatchObject({ path: out });
+    vi.unstubAllGlobals();
+    vi.unstubAllEnvs();
+    const tokens = (host: string) => asked.filter(([url]) => url.host === host).map(([, token]) => token);
+    expect(new Set(asked.map(([url]) => url.origin))).toEqual(
+      new Set(["https://huggingface.co", "https://storage.googleapis.com"]),
+    );
+    expect(new Set(tokens("huggingface.co"))).toEqual(new Set(["Bearer hf_secret"]));
+    expect(new Set(tokens("storage.googleapis.com"))).toEqual(new Set([null]));
+  });
 });
 
 function allFiles(folder: string): string[] {

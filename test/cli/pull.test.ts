@@ -1,0 +1,72 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { planText } from "../../src/cli/pull.ts";
+import { pullReleased } from "../../src/models/import/pull-released.ts";
+import { releasedModels } from "../../src/models/import/released.ts";
+import { goldenImport } from "../models/import/golden-import.ts";
+import { minigpt4, picture } from "./command.ts";
+import { temporaryFolder } from "./tiny-model.ts";
+
+const name = "minigpt4-7b";
+const cache = temporaryFolder();
+const env = { MINIGPT4_CACHE: cache };
+const released = releasedModels.get(name) ?? fail();
+const { vit, qformer, projection, llm, vitHeads, qformerHeads } = goldenImport("");
+const parts = { vit, projection, llm, ...(qformer && { qformer }) };
+const heads = { vitHeads, qformerHeads };
+const flags = Object.entries(parts).flatMap(([part, file]) => [`--${part}`, file]);
+
+function fail(): never {
+  throw new Error(`${name} should be known`);
+}
+
+test("a model that was not pulled: what to do", async () => {
+  const { code, stderr } = await minigpt4(["describe", "--model", name, picture("cat.jpg")], "", env);
+  expect([code, stderr]).toEqual([
+    1,
+    `error: ${name} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}\n`,
+  ]);
+});
+
+test("a model that was pulled is there at once, and describes by its name", async () => {
+  const { path } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache });
+  const pulled = await minigpt4(["pull", name, ...flags], "", env);
+  expect(pulled).toEqual({
+    code: 0,
+    stdout: `${path}\n`,
+    stderr: `To try it: minigpt4 chat --model ${name} PICTURE\n`,
+  });
+  const described = await minigpt4(["describe", "--model", name, "--max-new-tokens", "4", picture("cat.jpg")], "", env);
+  expect([described.code, described.stderr]).toEqual([0, ""]);
+  expect(described.stdout.trim()).not.toBe("");
+});
+
+test("a folder elsewhere is told by its path", async () => {
+  const out = join(temporaryFolder(), "mine");
+  const { path, bytes } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache, out });
+  const { stdout, stderr } = await minigpt4(["pull", name, ...flags, "--out", out, "--json"], "", env);
+  expect(JSON.parse(stdout)).toEqual({ name, path: out, bytes });
+  expect([path, stderr]).toEqual([out, `To try it: minigpt4 chat --model ${JSON.stringify(out)} PICTURE\n`]);
+});
+
+test("options that a language model does not take, and names that nobody knows", async () => {
+  const language = await minigpt4(["pull", "smollm2-135m-instruct", "--keep-files"], "", env);
+  expect([language.code, language.stderr]).toEqual([1, expect.stringContaining("--keep-files is for a released")]);
+  const unknown = await minigpt4(["pull", "minigpt4-70b"], "", env);
+  expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining("minigpt4-7b, minigpt4-13b, smollm2")]);
+});
+
+test("what is going to be fetched: sizes, licences, and what is there already", () => {
+  const file = { url: "", digest: undefined, license: "MIT" };
+  const files = [
+    { ...file, part: "vit", name: "eva_vit_g.pth", bytes: 2_000_000_000 },
+    { ...file, part: "llm", name: "vicuna-7b/config.json", bytes: 500 },
+    { ...file, part: "llm", name: "vicuna-7b/pytorch_model.bin", bytes: 13_000_000_000 },
+  ] as const;
+  expect(planText(name, { out: "/models/m", files, missing: 14_500_000_500, folder: 6_700_000_000 })).toBe(
+    `${name} is made of 15 GB, of which 500 MB are there:
+     2 GB  eva_vit_g.pth (MIT)
+    13 GB  vicuna-7b, 2 files (MIT)
+The model folder will have about 6.7 GB: /models/m`,
+  );
+});
