@@ -1,21 +1,31 @@
 /** `minigpt4 evaluate`: what a model is worth, in numbers. */
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import type { PullOptions } from "../checkpoints/pull.ts";
+import { type PullOptions, pull } from "../checkpoints/pull.ts";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
 import { openCaptioned } from "../data/open-dataset.ts";
 import { holdOut } from "../data/split.ts";
 import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
 import type { LikelihoodReport } from "../evaluation/likelihood.ts";
+import { perplexity } from "../evaluation/perplexity.ts";
 import type { RankSummary } from "../evaluation/ranks.ts";
 import { evaluateRetrieval, type RetrievalReport } from "../evaluation/retrieval.ts";
 import type { RetrievalRanks, Shares } from "../evaluation/retrieval-ranks.ts";
 import { openModelFolder } from "../models/model-folder.ts";
+import { openLlama } from "../models/open-llama.ts";
 import { openFinder } from "../retrieval/open-finder.ts";
 import { type CountDisplay, countDisplay } from "./count-display.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
 import { downloadDisplay } from "./progress.ts";
+
+interface PerplexityFlags extends ModelFlags {
+  readonly llm?: string;
+  readonly window: number;
+  readonly json?: boolean;
+}
 
 interface EvaluateFlags extends ModelFlags {
   readonly limit?: number;
@@ -53,6 +63,63 @@ export function registerEvaluate(program: Command): void {
       "with a Q-Former, rank also by how likely it is to generate a caption from a picture (slow)",
     )
     .action(retrieval);
+  registerPerplexity(evaluate);
+}
+
+function registerPerplexity(evaluate: Command): void {
+  addModelOptions(
+    evaluate
+      .command("perplexity")
+      .summary("how surprised the language model is by a text")
+      .description(
+        "The perplexity of a text under a model's language model, or under one by itself: what a precision costs shows here first.",
+      ),
+  )
+    .argument("<file>", "plain text")
+    .option("--llm <path>", "a language model by itself: a known name, a GGUF file or a folder; instead of --model")
+    .option("--window <n>", "tokens that are read together", integerBetween(2, 100_000), 512)
+    .option("--json", 'print {"tokens", "loss", "perplexity"}')
+    .addHelpText(
+      "after",
+      `
+Examples:
+  minigpt4 evaluate perplexity book.txt --precision int4
+  minigpt4 evaluate perplexity book.txt --llm smollm2-135m-instruct --precision int4-128`,
+    )
+    .action(ofText);
+}
+
+async function ofText(file: string, flags: PerplexityFlags): Promise<void> {
+  const signal = untilInterrupted();
+  const text = await readFile(file, "utf8");
+  const { llm, precision, close } = await opened(signal, (pull) => openLanguageModel(flags, pull));
+  const display = countDisplay("windows");
+  try {
+    const report = await perplexity(llm, text, {
+      device: flags.device,
+      precision: flags.precision ?? precision,
+      window: flags.window,
+      signal,
+      onProgress: (done, total) => display.update(done, total),
+    });
+    display.stop();
+    const { tokens, loss } = report;
+    const table = `tokens       ${tokens}\nloss         ${loss.toFixed(4)}\nperplexity   ${report.perplexity.toFixed(3)}`;
+    console.log(flags.json ? JSON.stringify(report) : table);
+  } finally {
+    display.stop();
+    await close();
+  }
+}
+
+/** The language model of a model folder, or one by itself. */
+async function openLanguageModel({ llm: path, model }: PerplexityFlags, options: PullOptions) {
+  if (path === undefined) {
+    const folder = await openModelFolder(modelPath(model), options);
+    return { llm: folder.llm, precision: folder.precision, close: () => folder.close() };
+  }
+  const llm = await openLlama(existsSync(path) ? path : await pull(path, options));
+  return { llm, precision: undefined, close: () => llm.checkpoint.close() };
 }
 
 function addOptions(command: Command, name: string): Command {

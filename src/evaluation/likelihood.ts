@@ -4,14 +4,10 @@
  */
 import { KVCache } from "../chat/kv-cache.ts";
 import { indices, type Position, readingFeeds } from "../chat/reading-feeds.ts";
-import { type Precision, readingGraph } from "../chat/reading-graph.ts";
-import { logits } from "../models/llama.ts";
+import type { Precision } from "../chat/reading-graph.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
-import { neg } from "../tensor/elementwise.ts";
-import { reshape } from "../tensor/layout.ts";
-import { gatherElements } from "../tensor/lookup.ts";
-import { logSoftmax } from "../tensor/reduce.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
+import { lossGraph } from "./loss-graph.ts";
 import { type RankSummary, summarizeRanks } from "./ranks.ts";
 
 /** Pictures that are read side by side; more need more memory and are hardly faster. */
@@ -37,18 +33,14 @@ export class LikelihoodScorer {
     prompts: readonly (readonly Position[])[],
     { precision, ...options }: SessionOptions & { readonly precision?: Precision } = {},
   ): Promise<LikelihoodScorer> {
-    const { weights, hidden, cache } = readingGraph(llm.checkpoint, llm.config, precision);
-    const { graph } = weights;
-    const targets = graph.input("targets", "int64", ["wanted", 1]);
-    const scores = gatherElements(logSoftmax(logits(weights, hidden, llm.config)), targets);
-    const losses = neg(reshape(scores, ["wanted"]));
-    const session = await Session.create<string>(graph, { losses, ...cache }, options);
+    const { weights, outputs: wanted } = lossGraph(llm, precision);
+    const session = await Session.create<string>(weights.graph, wanted, options);
     const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = llm.config;
     const caches: KVCache[] = [];
     for (let i = 0; i < prompts.length; i += batch) {
       const part = prompts.slice(i, i + batch);
       const filled = new KVCache({ layers, kvHeads, headDim }, part.length);
-      const head = { wanted: indices([1], [0]), targets: indices([1, 1], [0]) };
+      const head = { wanted: indices([1], [0]), targets: indices([1], [0]) };
       const outputs = await session.run({ ...readingFeeds(part, filled, llm.config), ...head });
       filled.append(outputs, part[0]?.length ?? 0);
       caches.push(filled);
@@ -74,7 +66,7 @@ export class LikelihoodScorer {
           Array.from({ length: count }, (_, i) => i),
         ),
         targets: indices(
-          [count, 1],
+          [count],
           sequences.flatMap(() => text),
         ),
       });

@@ -1,0 +1,70 @@
+/** How surprised a language model is by a text: what a precision costs shows here first. */
+import { KVCache } from "../chat/kv-cache.ts";
+import { indices, readingFeeds } from "../chat/reading-feeds.ts";
+import type { Precision } from "../chat/reading-graph.ts";
+import type { OpenLlama } from "../models/open-llama.ts";
+import { Session, type SessionOptions } from "../tensor/session.ts";
+import { lossGraph } from "./loss-graph.ts";
+
+export interface PerplexityOptions extends SessionOptions {
+  /** Of the language model's matrices; float32 by default. */
+  readonly precision?: Precision | undefined;
+  /** Tokens that are read together; 512 by default. Longer windows see more of what came before. */
+  readonly window?: number | undefined;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface PerplexityReport {
+  /** Tokens that were predicted. */
+  readonly tokens: number;
+  /** The mean of their negative log-likelihoods. */
+  readonly loss: number;
+  /** exp(loss). */
+  readonly perplexity: number;
+}
+
+/**
+ * Reads a text in windows that know nothing of each other; the first token of each is given, all others are predicted.
+ * @throws Error if the text has fewer than two tokens
+ */
+export async function perplexity(
+  llm: OpenLlama,
+  text: string,
+  { precision, window = 512, onProgress, signal, ...session }: PerplexityOptions = {},
+): Promise<PerplexityReport> {
+  const { config, tokenizer } = llm;
+  const begin = tokenizer.bosId === undefined ? [] : [tokenizer.bosId];
+  const ids = tokenizer.encode(text);
+  const length = Math.min(window, config.maxPositionEmbeddings) - begin.length;
+  const windows: number[][] = [];
+  for (let start = 0; start < ids.length; start += length) {
+    const own = [...begin, ...ids.slice(start, start + length)];
+    if (own.length > 1) windows.push(own);
+  }
+  if (windows.length === 0) throw new Error("The text is too short: at least two tokens are needed");
+  const { weights, outputs } = lossGraph(llm, precision);
+  const reader = await Session.create<string>(weights.graph, outputs, session);
+  const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = config;
+  let [sum, tokens] = [0, 0];
+  try {
+    for (const [done, own] of windows.entries()) {
+      signal?.throwIfAborted();
+      const predicted = own.length - 1;
+      const { losses } = await reader.run({
+        ...readingFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
+        wanted: indices(
+          [predicted],
+          own.slice(1).map((_, i) => i),
+        ),
+        targets: indices([predicted], own.slice(1)),
+      });
+      for (const loss of losses?.data as Float32Array) sum += loss;
+      tokens += predicted;
+      onProgress?.(done + 1, windows.length);
+    }
+  } finally {
+    await reader.release();
+  }
+  return { tokens, loss: sum / tokens, perplexity: Math.exp(sum / tokens) };
+}
