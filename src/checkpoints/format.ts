@@ -1,6 +1,7 @@
 /** What the readers of all weight formats have in common. */
 import type { BlockSource } from "../tensor/blocks.ts";
-import type { Int8Columns } from "../tensor/int8.ts";
+import type { StoredBytes } from "../tensor/graph.ts";
+import type { Int8Columns, StoredColumns } from "../tensor/int8.ts";
 import { inFile, RandomAccessFile } from "./file.ts";
 import { quote } from "./quote.ts";
 
@@ -27,7 +28,9 @@ export interface Checkpoint {
   /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
   blocks?(name: string): BlockSource | undefined;
   /** A matrix in bytes with a scale for each row, transposed; undefined if it is not stored so. */
-  int8Columns?(name: string): { load(): Promise<Int8Columns> } | undefined;
+  int8Columns?(name: string): { load(): Promise<Int8Columns>; readonly stored?: StoredColumns } | undefined;
+  /** Where the bytes of a tensor lie in a file; undefined where they are compressed, or in parts. */
+  placeOf?(name: string): StoredBytes | undefined;
   close(): Promise<void>;
 }
 
@@ -35,6 +38,8 @@ export interface Checkpoint {
 export interface StoredTensor {
   readonly info: TensorInfo;
   readBytes(): Promise<Uint8Array>;
+  /** Where its bytes begin, if they lie in the file as they are. */
+  readonly offset?: number;
   /** @throws Error if values of this type cannot be widened */
   toFloat32(bytes: Uint8Array): Float32Array;
 }
@@ -95,6 +100,11 @@ class FileCheckpoint implements Checkpoint {
 
   readBytes(name: string): Promise<Uint8Array> {
     return this.inTensor(name, (tensor) => tensor.readBytes());
+  }
+
+  placeOf(name: string): StoredBytes | undefined {
+    const { offset, info } = this.stored.get(name) ?? {};
+    return offset === undefined || !info ? undefined : { path: this.path, offset, length: info.byteLength };
   }
 
   close(): Promise<void> {

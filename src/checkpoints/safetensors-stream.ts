@@ -53,6 +53,40 @@ export async function streamSafetensors(
   return { bytes, sha256: hash.digest("hex") };
 }
 
+/**
+ * Groups whose tensors are parts of the same kinds, as one in which each kind lies together: all first tensors, then all
+ * second ones. What is not of the first kind is kept in memory until its turn.
+ */
+export function interleaved(groups: readonly TensorGroup[]): TensorGroup {
+  const kinds = groups[0]?.tensors.length ?? 0;
+  const kind = (i: number) => groups.flatMap(({ tensors }) => tensors[i] ?? []);
+  return {
+    tensors: Array.from({ length: kinds }, (_, i) => kind(i)).flat(),
+    async *load() {
+      const others: Uint8Array[] = [];
+      for (const group of groups) {
+        const [first] = group.tensors;
+        let left = first ? byteLengthOf(first) : 0;
+        const rest: Uint8Array[] = [];
+        for await (const chunk of group.load()) {
+          const own = chunk.subarray(0, left);
+          left -= own.length;
+          if (own.length > 0) yield own;
+          if (own.length < chunk.length) rest.push(chunk.subarray(own.length));
+        }
+        others.push(Buffer.concat(rest));
+      }
+      for (let i = 1; i < kinds; i++) {
+        for (const [at, { tensors }] of groups.entries()) {
+          const start = tensors.slice(1, i).reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+          const tensor = tensors[i];
+          if (tensor) yield others[at]?.subarray(start, start + byteLengthOf(tensor)) ?? new Uint8Array();
+        }
+      }
+    },
+  };
+}
+
 export function groupBytes({ tensors }: TensorGroup): number {
   return tensors.reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
 }

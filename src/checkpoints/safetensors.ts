@@ -104,6 +104,7 @@ function placeTensor(file: RandomAccessFile, dataStart: number, name: string, en
     begin,
     end,
     info: { name, storedType, shape, byteLength: bytes },
+    offset: dataStart + begin,
     readBytes: () => file.read(dataStart + begin, bytes),
     toFloat32: (data) => {
       if (!type.dtype) throw new Error(`values of type ${storedType} cannot be read as float32 yet`);

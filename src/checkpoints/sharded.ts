@@ -99,6 +99,10 @@ class ShardedCheckpoint implements Checkpoint {
     return this.home(name).readBytes(name);
   }
 
+  placeOf(name: string): ReturnType<NonNullable<Checkpoint["placeOf"]>> {
+    return this.homes.get(name)?.placeOf?.(name);
+  }
+
   close(): Promise<void> {
     return closeAll(new Set(this.homes.values()));
   }

@@ -52,6 +52,11 @@ export function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredM
     blocks: {
       format,
       load,
+      stored: {
+        quants: checkpoint.placeOf?.(quants.name),
+        scales: checkpoint.placeOf?.(scales.name),
+        zeroPoints: zeroPoints && checkpoint.placeOf?.(zeroPoints.name),
+      },
       packed: { type, read: async () => toGgml(type, await load(), { ...format, columns }) },
     },
   };

@@ -25,6 +25,9 @@ export function columnMatrix(checkpoint: Checkpoint, bytes: TensorInfo): StoredM
     info: { name, storedType: "INT8", shape: [rows ?? 0, columns ?? 0], byteLength },
     parts: [bytes, scales],
     readFloat32: async () => valuesOfColumns(await load()),
-    int8Columns: { load },
+    int8Columns: {
+      load,
+      stored: { bytes: checkpoint.placeOf?.(bytes.name), scales: checkpoint.placeOf?.(scales.name) },
+    },
   };
 }

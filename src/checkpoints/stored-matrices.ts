@@ -30,6 +30,7 @@ export function withStoredMatrices(checkpoint: Checkpoint): Checkpoint {
       return Buffer.concat(await Promise.all(parts.map((part) => checkpoint.readBytes(part.name))));
     },
     blocks: (name) => (matrices.get(name) ?? { blocks: checkpoint.blocks?.(name) }).blocks,
+    placeOf: (name) => checkpoint.placeOf?.(name),
     int8Columns: (name) => matrices.get(name)?.int8Columns,
     close: () => checkpoint.close(),
   };

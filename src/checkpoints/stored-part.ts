@@ -1,6 +1,5 @@
 /** Matrices that a file stores in parts, and the parts themselves. */
 import type { BlockSource } from "../tensor/blocks.ts";
-import type { Int8Columns } from "../tensor/int8.ts";
 import type { Checkpoint, TensorInfo } from "./format.ts";
 import { quote } from "./quote.ts";
 
@@ -11,7 +10,7 @@ export interface StoredMatrix {
   readonly parts: readonly TensorInfo[];
   readFloat32(): Promise<Float32Array>;
   readonly blocks?: BlockSource;
-  readonly int8Columns?: { load(): Promise<Int8Columns> };
+  readonly int8Columns?: NonNullable<ReturnType<NonNullable<Checkpoint["int8Columns"]>>>;
 }
 
 /** A part of a matrix. @throws Error naming file and matrix if it is missing, or of another type or shape */

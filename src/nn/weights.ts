@@ -1,9 +1,16 @@
 /** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
-import { type BlockSource, gatherBlocks, matmulBlocks, sameFormat, stackBlocks } from "../tensor/blocks.ts";
+import {
+  type BlockSource,
+  gatherBlocks,
+  matmulBlocks,
+  sameFormat,
+  stackBlocks,
+  stackStored,
+} from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
-import { type ActivationBits, type Int8Columns, joinColumns, matmulInt8 } from "../tensor/int8.ts";
+import { type ActivationBits, type Int8Columns, joinColumns, matmulInt8, type StoredColumns } from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
@@ -18,7 +25,13 @@ export interface WeightSource {
   /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
   blocks?(name: string): BlockSource | undefined;
   /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it; undefined if it is not stored so. */
-  int8Columns?(name: string): { load(): Promise<Int8Columns> } | undefined;
+  int8Columns?(name: string): ColumnSource | undefined;
+}
+
+/** Where a matrix in bytes comes from. */
+export interface ColumnSource {
+  load(): Promise<Int8Columns>;
+  readonly stored?: StoredColumns | undefined;
 }
 
 /** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
@@ -124,7 +137,9 @@ export class Weights {
     if (arithmetic !== undefined) {
       const stored = names.flatMap((full) => this.source.int8Columns?.(full) ?? []);
       const rounded = async () => joinColumns(await Promise.all(stored.map((part) => part.load())), columns);
-      const source = { name, rows, columns, load, ...(stored.length === names.length && { rounded }) };
+      const isStored = stored.length === names.length;
+      const place = stored.length === 1 ? stored[0]?.stored : undefined;
+      const source = { name, rows, columns, load, ...(isStored && { rounded, stored: place }) };
       return matmulInt8(x, source, { activations: arithmetic });
     }
     let stacked = this.values.get(name);
@@ -180,7 +195,8 @@ export class Weights {
       for (const source of stored) parts.push(await source.load());
       return stackBlocks(parts);
     };
-    return matmulBlocks(x, name, { rows, columns: x.size(-1) }, { format: first.format, load });
+    const places = stackStored(stored.map((part) => part.stored));
+    return matmulBlocks(x, name, { rows, columns: x.size(-1) }, { format: first.format, load, stored: places });
   }
 
   private async stack(names: readonly string[], size: number): Promise<Float32Array> {

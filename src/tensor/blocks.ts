@@ -3,7 +3,7 @@
  * minimum. They are used as they are; nothing is rounded a second time.
  */
 import { bytesOf, type NdArray, ndarray } from "./array.ts";
-import { single, type Value } from "./graph.ts";
+import { type StoredBytes, single, type Value } from "./graph.ts";
 import { concat, padZeros, reshape } from "./layout.ts";
 import { gather } from "./lookup.ts";
 import { type Int4Matrix, loadOnce, matmulNBits } from "./quantized.ts";
@@ -33,10 +33,14 @@ export interface Blocks {
   readonly zeroPoints?: Uint8Array;
 }
 
+export type StoredBlocks = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: StoredBytes | undefined };
+
 /** Where blocks come from: their format is known at once, their data when the model is written. */
 export interface BlockSource {
   readonly format: BlockFormat;
   load(): Promise<Blocks>;
+  /** Where the same bytes lie in files. */
+  readonly stored?: StoredBlocks | undefined;
   /** In a type of GGUF files: its name, and the bytes as the file has them, or with scales and minima rounded to 16 bits. */
   readonly packed?: { readonly type: string; read(): Promise<Uint8Array> };
 }
@@ -52,7 +56,7 @@ export function matmulBlocks(
   x: Value,
   name: string,
   size: { readonly rows: number; readonly columns: number },
-  { format, load: loadBlocks }: BlockSource,
+  { format, load: loadBlocks, stored: { quants: nibbles, ...others } = {} }: BlockSource,
 ): Value {
   const { bits, minima, blockSize, zeroPoints: hasZeroPoints = false } = format;
   const { rows, columns } = size;
@@ -64,7 +68,7 @@ export function matmulBlocks(
       const { quants, scales, zeroPoints } = await loadBlocks();
       return { nibbles: bytes(quants), scales: floats(scales), ...(zeroPoints && { zeroPoints: bytes(zeroPoints) }) };
     };
-    return matmulNBits(x, { ...size, name, bits, blockSize, hasZeroPoints, load });
+    return matmulNBits(x, { ...size, name, bits, blockSize, hasZeroPoints, load, stored: { nibbles, ...others } });
   }
   const sets = bits === 4 ? 2 : 1;
   const load = async () => foldMinima(await loadBlocks(), rows, columns, format);
@@ -95,8 +99,11 @@ export function gatherBlocks(
     if (!data) throw new Error(`"${name}" has no ${key}`);
     return bytesOf(data);
   };
-  const table = graph.weight(`${name}.int${bits}`, "uint8", [rows, (columns * bits) / 8], part("quants"));
-  const inputs = [table, ids, graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"))];
+  const { stored } = source;
+  const quants = part("quants");
+  const table = graph.weight(`${name}.int${bits}`, "uint8", [rows, (columns * bits) / 8], quants, stored?.quants);
+  const scales = graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"), stored?.scales);
+  const inputs = [table, ids, scales];
   if (minima || zeroPoints) {
     const rowBytes = Math.ceil((blocks * bits) / 8);
     const zeros = zeroPoints ? part("zeroPoints") : () => new Uint8Array(rows * rowBytes);
@@ -142,6 +149,22 @@ export function roundToInt8Blocks(values: Float32Array, blockSize: BlockSize): B
     for (let i = start; i < end; i++) quants[i] = 128 + Math.round((values[i] as number) * factor);
   }
   return { quants, scales };
+}
+
+/** Where the rows of several matrices lie one after the other, as `stackBlocks` gives them; what does not has no place. */
+export function stackStored(parts: readonly (StoredBlocks | undefined)[]): StoredBlocks {
+  const join = (key: keyof StoredBlocks) => joinStored(parts.map((part) => part?.[key]));
+  return { quants: join("quants"), scales: join("scales"), zeroPoints: join("zeroPoints") };
+}
+
+/** Pieces that follow each other in one file. */
+function joinStored([first, ...others]: readonly (StoredBytes | undefined)[]): StoredBytes | undefined {
+  let whole = first;
+  for (const piece of others) {
+    if (!whole || piece?.path !== whole.path || piece.offset !== whole.offset + whole.length) return undefined;
+    whole = { ...whole, length: whole.length + piece.length };
+  }
+  return whole;
 }
 
 /** The rows of several matrices of one format and width, one after the other. */

@@ -41,6 +41,15 @@ export interface Initializer {
   readonly value: Value;
   /** The bytes, little endian, row-major. */
   load(): Uint8Array | Promise<Uint8Array>;
+  /** Where the same bytes lie in a file. */
+  readonly stored?: StoredBytes | undefined;
+}
+
+/** Bytes of a file. */
+export interface StoredBytes {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
 }
 
 interface OutputType {
@@ -92,10 +101,19 @@ export class Graph {
     return found;
   }
 
-  /** A constant whose bytes are read when the model is written. `name` is made unique if it is taken. */
-  weight(name: string, dtype: DType, shape: readonly number[], load: Initializer["load"]): Value {
+  /**
+   * A constant whose bytes are read when the model is written. `name` is made unique if it is taken.
+   * @param stored where the same bytes lie in a file, which the engine may map instead
+   */
+  weight(
+    name: string,
+    dtype: DType,
+    shape: readonly number[],
+    load: Initializer["load"],
+    stored?: StoredBytes | undefined,
+  ): Value {
     const value = new Value(this, this.unique(name), dtype, shape);
-    this.initializers.set(value.name, { value, load });
+    this.initializers.set(value.name, { value, load, stored });
     return value;
   }
 

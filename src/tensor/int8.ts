@@ -7,7 +7,7 @@
 import { bytesOf, joinFloats, ndarray } from "./array.ts";
 import { largestInt8Weight, thisCpu } from "./cpu.ts";
 import { neg } from "./elementwise.ts";
-import { elementwise, type OwnGradient, single, type Value } from "./graph.ts";
+import { elementwise, type OwnGradient, type StoredBytes, single, type Value } from "./graph.ts";
 import { matmul } from "./matrix.ts";
 import { reduceMax, reduceMin } from "./reduce.ts";
 
@@ -20,6 +20,13 @@ export interface Int8Source {
   load(): Promise<Float32Array>;
   /** The matrix as it was rounded before. */
   rounded?(): Promise<Int8Columns>;
+  /** Where its bytes and scales lie in files. */
+  readonly stored?: StoredColumns | undefined;
+}
+
+export interface StoredColumns {
+  readonly bytes?: StoredBytes | undefined;
+  readonly scales?: StoredBytes | undefined;
 }
 
 /** Bits of the left operand: in 16 it is the sum of two in 8, which costs two products and keeps what outliers drown. */
@@ -45,6 +52,7 @@ interface Operand {
   readonly inner: number;
   readonly outer: number;
   load(): Promise<Int8Columns>;
+  readonly stored?: StoredColumns | undefined;
 }
 
 /** Where bytes from 1 to 255 have their zero. */
@@ -87,7 +95,7 @@ export function matmulInt8(
     source.rounded ? forThisCpu(await source.rounded()) : quantizeRows(await source.load(), columns, largestHere());
   return product(
     x,
-    { name, inner: columns, outer: rows, load },
+    { name, inner: columns, outer: rows, load, ...(largestHere() === 127 && { stored: source.stored }) },
     { activations, gradient: { inputs: [x], rule: (g) => [backward === "int8" ? inInt8(g) : inFloat32(g)] } },
   );
 }
@@ -146,7 +154,10 @@ class RowQuantizer {
 }
 
 /** The bytes come first in a model; by then the few scales are known too, and are kept until they are written. */
-function constants({ graph }: Value, { name, inner, outer, load }: Operand): { bytes: Value; columnScales: Value } {
+function constants(
+  { graph }: Value,
+  { name, inner, outer, load, stored }: Operand,
+): { bytes: Value; columnScales: Value } {
   let known: Float32Array | undefined;
   const loadBytes = async () => {
     const { bytes, scales } = await load();
@@ -154,9 +165,13 @@ function constants({ graph }: Value, { name, inner, outer, load }: Operand): { b
     return bytesOf(bytes);
   };
   return {
-    bytes: graph.weight(`${name}.int8`, "int8", [inner, outer], loadBytes),
-    columnScales: graph.weight(`${name}.scales`, "float32", [outer], async () =>
-      bytesOf(known ?? (await load()).scales),
+    bytes: graph.weight(`${name}.int8`, "int8", [inner, outer], loadBytes, stored?.bytes),
+    columnScales: graph.weight(
+      `${name}.scales`,
+      "float32",
+      [outer],
+      async () => bytesOf(known ?? (await load()).scales),
+      stored?.scales,
     ),
   };
 }

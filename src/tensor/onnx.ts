@@ -7,7 +7,7 @@
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { bytesPerElement, onnxType, sizeOf } from "./array.ts";
 import type { Shape } from "./dims.ts";
-import type { Attribute, Graph, Initializer, Node, Value } from "./graph.ts";
+import type { Attribute, Graph, Initializer, Node, StoredBytes, Value } from "./graph.ts";
 
 /** Constants of this many bytes or more are kept outside of the model. */
 const externalFrom = 4096;
@@ -22,14 +22,17 @@ const fixed32 = 5;
 
 /** Where a model's large constants go: a second file beside it, or memory. */
 export interface ExternalData {
-  /** Its name as the model refers to it, relative to the model. */
-  readonly location: string;
-  /** Takes the constant of a name, whose bytes need not be loaded if they are there already. */
-  place(name: string, load: () => Promise<Uint8Array>): Promise<Place>;
+  /**
+   * Takes the constant of a name, whose bytes need not be loaded if they are there already.
+   * @param stored where its bytes lie as they are
+   */
+  place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes | undefined): Promise<Place>;
 }
 
 /** Bytes in a file of constants. */
 export interface Place {
+  /** The file as the model refers to it, relative to the model. */
+  readonly location: string;
   readonly offset: number;
   readonly length: number;
 }
@@ -61,9 +64,7 @@ export async function writeModel(
     const { value } = initializer;
     const load = () => loadChecked(initializer);
     const isOutside = external && expectedBytes(value) >= externalFrom;
-    const data = isOutside
-      ? { location: external.location, ...(await external.place(value.name, load)) }
-      : await load();
+    const data = isOutside ? await external.place(value.name, load, usable(initializer)) : await load();
     message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
@@ -126,12 +127,24 @@ export function externalBytes(graph: Graph, outputs: readonly Value[]): number {
   return sizes.filter((size) => size >= externalFrom).reduce((end, size) => pageAfter(end) + size, 0);
 }
 
+/** Whether most of the large constants of the model that computes `outputs` lie in files as they are. */
+export function isMostlyStored(graph: Graph, outputs: readonly Value[]): boolean {
+  let [stored, all] = [0, 0];
+  for (const initializer of reachable(graph, outputs).initializers) {
+    const size = expectedBytes(initializer.value);
+    if (size < externalFrom) continue;
+    all += size;
+    if (usable(initializer)) stored += size;
+  }
+  return stored > all / 2;
+}
+
 /** Room for the large constants of the model that computes `outputs`. */
 export function constantsInMemory(
   graph: Graph,
   outputs: readonly Value[],
   location: string,
-): ExternalData & { readonly data: Uint8Array<ArrayBuffer> } {
+): ExternalData & Pick<Place, "location"> & { readonly data: Uint8Array<ArrayBuffer> } {
   const data = new Uint8Array(externalBytes(graph, outputs));
   let end = 0;
   return {
@@ -139,7 +152,7 @@ export function constantsInMemory(
     data,
     async place(_, load) {
       const bytes = await load();
-      const place = { offset: end, length: bytes.byteLength };
+      const place = { location, offset: end, length: bytes.byteLength };
       data.set(bytes, end);
       end = pageAfter(end + bytes.byteLength);
       return place;
@@ -154,6 +167,13 @@ export function pageAfter(offset: number): number {
 
 function expectedBytes(value: Value): number {
   return sizeOf(value.shape as readonly number[]) * bytesPerElement(value.dtype);
+}
+
+/** Elements that do not lie where elements of their size should cannot be used in place. */
+function usable({ value, stored }: Initializer): StoredBytes | undefined {
+  return stored?.length === expectedBytes(value) && stored.offset % bytesPerElement(value.dtype) === 0
+    ? stored
+    : undefined;
 }
 
 async function loadChecked({ value, load }: Initializer): Promise<Uint8Array> {
@@ -206,11 +226,7 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
 }
 
 /** TensorProto, with its bytes inside or as a place in the weights file. */
-function writeInitializer(
-  writer: BinaryWriter,
-  value: Value,
-  data: Uint8Array | (Place & Pick<ExternalData, "location">),
-): void {
+function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | Place): void {
   for (const dim of value.shape) writer.tag(1, varint).int64(dim);
   writer.tag(2, varint).int32(onnxType(value.dtype));
   writer.tag(8, lengthDelimited).string(value.name);

@@ -1,6 +1,6 @@
 /** Products with 4-bit weights: blocks of a matrix' rows share a scale and a zero point (ONNX Runtime's MatMulNBits). */
 import { bytesOf, type NdArray, ndarray } from "./array.ts";
-import { single, type Value } from "./graph.ts";
+import { type StoredBytes, single, type Value } from "./graph.ts";
 
 /** A matrix [rows, columns] in 4 bits: element = (nibble - zeroPoint) * scale of its block. */
 export interface Int4Matrix {
@@ -38,11 +38,13 @@ export interface NBitsSource {
   readonly bits: 4 | 8;
   readonly hasZeroPoints?: boolean;
   load(): Promise<Pick<Int4Matrix, "nibbles" | "scales"> & Partial<Int4Matrix>>;
+  /** Where the same bytes lie in files. */
+  readonly stored?: Readonly<Partial<Record<"nibbles" | "scales" | "zeroPoints", StoredBytes | undefined>>>;
 }
 
 /** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */
 export function matmulNBits(x: Value, source: NBitsSource): Value {
-  const { name, rows, columns, blockSize, bits, hasZeroPoints } = source;
+  const { name, rows, columns, blockSize, bits, hasZeroPoints, stored } = source;
   if (x.dim(-1) !== columns) {
     throw new Error(`${x.graph.where()}product of ${x} with "${name}" [${rows}, ${columns}]: the inner sizes differ`);
   }
@@ -55,12 +57,19 @@ export function matmulNBits(x: Value, source: NBitsSource): Value {
   const { graph } = x;
   const blocks = Math.ceil(columns / blockSize);
   const constants = [
-    graph.weight(`${name}.int${bits}`, "uint8", [rows, blocks, (blockSize * bits) / 8], part("nibbles")),
-    graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales")),
+    graph.weight(
+      `${name}.int${bits}`,
+      "uint8",
+      [rows, blocks, (blockSize * bits) / 8],
+      part("nibbles"),
+      stored?.nibbles,
+    ),
+    graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales"), stored?.scales),
   ];
   if (hasZeroPoints) {
     const rowBytes = Math.ceil((blocks * bits) / 8);
-    constants.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows * rowBytes], part("zeroPoints")));
+    const zeros = part("zeroPoints");
+    constants.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows * rowBytes], zeros, stored?.zeroPoints));
   }
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), rows] };
   const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 };

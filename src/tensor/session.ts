@@ -1,16 +1,14 @@
 /** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
 import "./no-telemetry.ts";
-import { rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { writeFile } from "node:fs/promises";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "./array.ts";
 import { type Device, executionProviders } from "./device.ts";
-import { engineFolder } from "./engine-folder.ts";
+import { enginePlace } from "./engine-folder.ts";
 import { whileComputing } from "./exit-guard.ts";
 import type { Graph, Value } from "./graph.ts";
-import { externalBytes, writeModel } from "./onnx.ts";
+import { externalBytes, isMostlyStored, writeModel } from "./onnx.ts";
 import { checkFeeds, type Runner } from "./runner.ts";
-import { WeightsFile } from "./weights-file.ts";
 
 export interface SessionOptions {
   /** Where to compute; `"auto"` by default. */
@@ -24,6 +22,11 @@ export interface SessionOptions {
    * saves time where nodes are small. The plan's memory comes on top of what the first run took.
    */
   plansMemory?: boolean;
+  /**
+   * A folder: constants that lie in files in it or below, byte for byte, are mapped from there instead of being copied. The model is
+   * beside them while it is loaded.
+   */
+  weightsFolder?: string;
 }
 
 type Arrays = Readonly<Record<string, NdArray>>;
@@ -51,13 +54,13 @@ export class Session<Output extends string = string> implements Runner<Output> {
       const engine = await whileComputing(() => InferenceSession.create(model, engineOptions(options)));
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
-    const folder = await engineFolder();
-    const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
+    const isStored = isMostlyStored(graph, Object.values<Value>(outputs));
+    const { model, weights, remove } = await enginePlace(isStored ? options.weightsFolder : undefined);
     try {
-      const path = join(folder, "model.onnx");
-      const weights = await WeightsFile.create(folder, "model.weights");
-      await writeFile(path, await writeModel(graph, outputs, weights)).finally(() => weights.close());
-      const session = await Session.load<Output>(path, graph.inputs, options, remove);
+      await writeModel(graph, outputs, weights)
+        .then((bytes) => writeFile(model, bytes))
+        .finally(() => weights.close());
+      const session = await Session.load<Output>(model, graph.inputs, options, remove);
       // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
       if (process.platform !== "win32") await remove();
       return session;

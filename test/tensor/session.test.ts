@@ -187,3 +187,46 @@ test("devices", () => {
     `Device "${missing}" is not in this build of ONNX Runtime; it has: `,
   );
 });
+
+describe("constants that lie in files as they are", () => {
+  const size = 64 * 64 * 4;
+  const matrix = new Float32Array(64 * 64).map((_, i) => (i % 65 === 0 ? 2 : 0));
+
+  /** x times a matrix that a file holds from `offset` on; loading it is an error where it should be mapped. */
+  async function stored(path: string, offset: number, load: () => Uint8Array) {
+    await writeFile(path, Buffer.concat([Buffer.alloc(offset), Buffer.from(matrix.buffer)]));
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [1, 64]);
+    const weight = graph.weight("w", "float32", [64, 64], load, { path, offset, length: size });
+    return { graph, y: matmul(x, weight), feeds: { x: ndarray("float32", [1, 64], new Float32Array(64).fill(1)) } };
+  }
+  const never = () => {
+    throw new Error("was loaded");
+  };
+  const copied = () => new Uint8Array(matrix.buffer);
+
+  test("are mapped from there, and nothing is left in the folder", async () => {
+    const model = join(folder, "stored");
+    await mkdir(join(model, "llm"), { recursive: true });
+    // No whole page, as tensors lie in safetensors files.
+    const { graph, y, feeds } = await stored(join(model, "llm", "w.bin"), 1236, never);
+    const session = await Session.create(graph, { y }, { weightsFolder: model });
+    expect((await session.run(feeds)).y.data).toEqual(new Float32Array(64).fill(2));
+    await session.release();
+    expect(await readdir(model)).toEqual(["llm"]);
+    await rm(model, { recursive: true });
+  });
+
+  test.each([
+    ["outside of the folder", "elsewhere", 1236],
+    ["where elements do not begin", "stored", 1237],
+  ])("are copied if they lie %s", async (_, place, offset) => {
+    const model = join(folder, "stored");
+    for (const name of ["stored", "elsewhere"]) await mkdir(join(folder, name), { recursive: true });
+    const { graph, y, feeds } = await stored(join(folder, place, "w.bin"), offset, copied);
+    const session = await Session.create(graph, { y }, { weightsFolder: model });
+    expect((await session.run(feeds)).y.data).toEqual(new Float32Array(64).fill(2));
+    await session.release();
+    for (const name of ["stored", "elsewhere"]) await rm(join(folder, name), { recursive: true });
+  });
+});

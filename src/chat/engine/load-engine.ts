@@ -37,9 +37,10 @@ const maxBatch = 16;
 export async function loadEngine(
   path: string,
   name: string,
-  { precision, pictures, pull, ...options }: EngineOptions & { readonly pull?: PullOptions } = {},
+  { precision, pictures, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
 ): Promise<LocalEngine> {
   const folder = await openModelFolder(path, pull);
+  const options = { weightsFolder: path, ...given };
   try {
     const { checkpoint, config, tokenizer } = folder.llm;
     const graph = new Graph();

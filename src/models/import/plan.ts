@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import type { Checkpoint } from "../../checkpoints/checkpoint.ts";
 import { convertedTensor, fittingBlock, plainType, type StoredPrecision } from "../../checkpoints/convert-tensor.ts";
 import type { TensorInfo } from "../../checkpoints/format.ts";
-import { intoShards, type TensorGroup } from "../../checkpoints/safetensors-stream.ts";
+import { interleaved, intoShards, type TensorGroup } from "../../checkpoints/safetensors-stream.ts";
 import type { WeightSource } from "../../nn/weights.ts";
 import { bytesOf } from "../../tensor/array.ts";
 import type { BlockSize } from "../../tensor/blocks.ts";
@@ -65,7 +65,9 @@ export function planImport(
       : {
           from: llmPath,
           shards: intoShards(
-            tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision, blockSize)),
+            joinProducts(
+              tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision, blockSize)),
+            ),
             largestShard,
           ),
           copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
@@ -113,6 +115,30 @@ function tensors(
   return [...checkpoint.tensors.values()]
     .filter(({ name }) => names.has(name))
     .map((info) => convertedTensor(checkpoint, info, precisionOf(info)));
+}
+
+/** Matrices that are multiplied as one; see `linears`. */
+const products = [["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`), ["mlp.gate_proj", "mlp.up_proj"]];
+
+/** Lays the blocks of matrices that are multiplied as one side by side, so that the engine can map them as one. */
+function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
+  const byName = new Map(groups.map((group) => [group.tensors[0]?.name ?? "", group]));
+  const joined = new Set<TensorGroup>();
+  return groups.flatMap((group) => {
+    if (joined.has(group)) return [];
+    const name = group.tensors[0]?.name ?? "";
+    const [, layer, own, end] = /^(model\.layers\.\d+)\.(.+?)(\.weight\.int[48])$/.exec(name) ?? [];
+    const names = products.find((product) => own !== undefined && product.includes(own)) ?? [];
+    const parts = names.flatMap((part) => byName.get(`${layer}.${part}${end}`) ?? []);
+    const isAlike = parts.length === names.length && parts.every(({ tensors }) => sameBlocks(tensors, group.tensors));
+    if (parts.length === 0 || !isAlike) return [group];
+    for (const part of parts) joined.add(part);
+    return [interleaved(parts)];
+  });
+}
+
+function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boolean {
+  return a.length === b.length && `${a[0]?.shape.slice(1)}` === `${b[0]?.shape.slice(1)}`;
 }
 
 /** Matrices in blocks, all else in float16. The table of input embeddings is no larger in 8 bits than it need be. */

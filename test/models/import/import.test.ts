@@ -4,7 +4,8 @@ import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { createLanguageModel } from "../../../src/chat/create.ts";
-import { imageOutputs } from "../../../src/chat/graphs.ts";
+import { imageOutputs, languageGraph } from "../../../src/chat/graphs.ts";
+import { LanguageModel } from "../../../src/chat/language-model.ts";
 import { positionsOf } from "../../../src/chat/positions.ts";
 import { openCheckpoint } from "../../../src/checkpoints/checkpoint.ts";
 import { readJournal } from "../../../src/checkpoints/journal.ts";
@@ -14,7 +15,7 @@ import { type ModelFolder, openModelFolder } from "../../../src/models/model-fol
 import { ndarray } from "../../../src/tensor/array.ts";
 import { Graph } from "../../../src/tensor/graph.ts";
 import { dequantizeInt4, quantizeInt4 } from "../../../src/tensor/quantized.ts";
-import { evaluate } from "../../../src/tensor/session.ts";
+import { evaluate, Session } from "../../../src/tensor/session.ts";
 import { parsePrompt } from "../../../src/text/prompts.ts";
 import { temporaryFolder } from "../../cli/tiny-model.ts";
 import { largestDifference, relativeDifference } from "../../reference/deviations.ts";
@@ -105,6 +106,41 @@ describe("the golden files", () => {
     expect(llm.checkpoint.tensors.get("model.layers.0.mlp.down_proj.weight")?.storedType).toBe("F16");
     // Only rows of the table are read, in 8 bits.
     expect(llm.checkpoint.tensors.get("model.embed_tokens.weight")?.storedType).toBe("INT8");
+    await close();
+  });
+
+  test("what the engine multiplies lies in the files as it takes it, and is mapped from there", async () => {
+    const out = fresh();
+    await importModel(goldenImport(out, { precision: "int8", encoderPrecision: "int8" }));
+    const { llm, config, imageWeights, close } = await openModelFolder(out);
+    const { graph, outputs } = languageGraph(llm.checkpoint, llm.config, "stored");
+    const pictures = new Graph();
+    imageOutputs(pictures, imageWeights(pictures), config);
+    const byName = new Map([...graph.initializers, ...pictures.initializers]);
+    const products = ["q_proj", "k_proj", "v_proj"].map((name) => `model.layers.1.self_attn.${name}.weight`);
+    for (const name of [
+      `${products.join(",")}.int8`,
+      `${products.join(",")}.scales`,
+      "model.layers.0.mlp.gate_proj.weight,model.layers.0.mlp.up_proj.weight.int8",
+      "model.layers.0.self_attn.o_proj.weight.int8",
+      "model.embed_tokens.weight.rows.int8",
+      "blocks.1.attn.qkv.weight.int8",
+    ]) {
+      const found = byName.get(name);
+      const { path, offset, length } = found?.stored ?? { path: "", offset: 0, length: 0 };
+      expect(path, name).toContain(out);
+      const bytes = readFileSync(path).subarray(offset, offset + length);
+      expect(Buffer.compare(bytes, Buffer.from((await found?.load()) ?? [])), name).toBe(0);
+    }
+    const read = async (weightsFolder?: string) => {
+      const session = await Session.create<string>(graph, outputs, { ...(weightsFolder && { weightsFolder }) });
+      const model = new LanguageModel(llm.config, session);
+      const { data } = await model.read([[5, 6, 7]], model.newCache());
+      await model.release();
+      return data;
+    };
+    expect(await read(out)).toEqual(await read());
+    expect(readdirSync(out).filter((name) => name.startsWith("."))).toEqual([]);
     await close();
   });
 
