@@ -2,12 +2,13 @@
  * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
  * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
  * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB).
+ * `perplexity --text FILE` says what rounding costs SmolLM2.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, rename } from "node:fs/promises";
+import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Precision } from "../src/chat/reading-graph.ts";
@@ -18,6 +19,7 @@ import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
 import { benchEncoder } from "./encoder.ts";
 import type { Contest } from "./paired.ts";
+import { benchPerplexity } from "./perplexity.ts";
 import { quarterModel } from "./quarter-model.ts";
 import { tinyLlama, vicuna7b, writeRandomLlama } from "./random-llama.ts";
 import { benchServing, type Spread } from "./serving.ts";
@@ -36,6 +38,7 @@ const { values, positionals } = parseArgs({
     precision: { type: "string", default: "float32" },
     chats: { type: "string", default: "1,4,16" },
     seconds: { type: "string", default: "300" },
+    text: { type: "string" },
   },
 });
 const threads = Number(values.threads);
@@ -70,6 +73,19 @@ if (positionals.includes("encoder")) {
         `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`,
     );
   }
+}
+
+if (positionals.includes("perplexity")) {
+  if (!values.text) throw new Error("Say which text is read: --text FILE");
+  let exact: number | undefined;
+  await benchPerplexity(await smollm2(), await readFile(values.text, "utf8"), { threads, device: "cpu" }, (result) => {
+    if (values.json) return console.log(JSON.stringify(result));
+    exact ??= result.loss;
+    const more = (result.loss - exact).toFixed(4);
+    console.log(
+      `${result.name}: perplexity ${result.perplexity.toFixed(3)} (loss ${result.loss.toFixed(4)}, ${more} more than in float32; ${result.tokens} tokens)`,
+    );
+  });
 }
 
 if (chosen("training")) {

@@ -1,0 +1,67 @@
+/** What rounding costs a language model: the perplexity of a text with its matrices in each precision. */
+import { isMatrix } from "../src/chat/reading-graph.ts";
+import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
+import { type PerplexityReport, perplexity } from "../src/evaluation/perplexity.ts";
+import { type OpenLlama, openLlama } from "../src/models/open-llama.ts";
+import { type BlockSize, type BlockSource, roundToInt8Blocks } from "../src/tensor/blocks.ts";
+import { quantizeInt4 } from "../src/tensor/quantized.ts";
+import type { SessionOptions } from "../src/tensor/session.ts";
+
+export interface RoundedPerplexity extends PerplexityReport {
+  readonly name: string;
+}
+
+/** Tells each result when it is there; the first is float32. */
+export async function benchPerplexity(
+  path: string,
+  text: string,
+  session: SessionOptions,
+  onResult: (result: RoundedPerplexity) => void,
+): Promise<void> {
+  const llm = await openLlama(path);
+  const measure = async (name: string, model: OpenLlama, precision: "float32" | "int4" | "int4-128" | "stored") =>
+    onResult({ name, ...(await perplexity(model, text, { ...session, precision })) });
+  await measure("float32", llm, "float32");
+  await measure("the file's blocks", llm, "int4");
+  await measure("4 bits in blocks of 128, also over the end of a row", llm, "int4-128");
+  for (const [bits, blockSize] of [
+    [8, 64],
+    [8, 32],
+    [4, 64],
+    [4, 32],
+  ] as const) {
+    await measure(`rounded to ${bits} bits in blocks of ${blockSize}`, rounded(llm, bits, blockSize), "stored");
+  }
+  await llm.checkpoint.close();
+}
+
+/** The model with its matrices rounded as `minigpt4 import` does, the table of embeddings to 8 bits. */
+function rounded({ config, tokenizer, checkpoint }: OpenLlama, bits: 4 | 8, blockSize: BlockSize): OpenLlama {
+  const { path, format, metadata, tensors } = checkpoint;
+  const view: Checkpoint = {
+    path,
+    format,
+    metadata,
+    tensors,
+    readFloat32: (name) => checkpoint.readFloat32(name),
+    readBytes: (name) => checkpoint.readBytes(name),
+    blocks: (name) =>
+      isMatrix(name) ? blocksOf(checkpoint, name, name.includes("embed") ? 8 : bits, blockSize) : undefined,
+    close: () => checkpoint.close(),
+  };
+  return { config, tokenizer, checkpoint: view };
+}
+
+function blocksOf(checkpoint: Checkpoint, name: string, bits: 4 | 8, blockSize: BlockSize): BlockSource | undefined {
+  const [rows = 0, columns = 0] = checkpoint.tensors.get(name)?.shape ?? [];
+  if (columns % blockSize !== 0) return undefined;
+  return {
+    format: { bits, minima: false, zeroPoints: bits === 4, blockSize },
+    async load() {
+      const values = await checkpoint.readFloat32(name);
+      if (bits === 8) return roundToInt8Blocks(values, blockSize);
+      const { nibbles, scales, zeroPoints } = quantizeInt4(values, rows, columns, blockSize);
+      return { quants: nibbles.data, scales: scales.data, zeroPoints: zeroPoints.data };
+    },
+  };
+}
