@@ -149,7 +149,11 @@ async function planMiniGPT4(recipe: MiniGPT4Recipe, session: SessionOptions): Pr
     trained: model.trained,
     others: [
       ...(isHead ? [{ name: "contrastive", trained: true, origin: "new" }] : []),
-      { name: "language model", trained: false, origin: parts.llm.checkpoint.path },
+      {
+        name: "language model",
+        trained: false,
+        origin: `${parts.llm.checkpoint.path}${layered ? ", layer by layer" : ""}`,
+      },
     ],
     tokensOf: (text) => answerTokens(text, endSym, model.max_txt_len, parts.llm.tokenizer).length,
   };

@@ -2,6 +2,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Checkpoints, type RunState } from "./checkpoints.ts";
+import { layersFolder } from "./layered/open-layered.ts";
 import { miniGPT4Stages, trainMiniGPT4 } from "./minigpt4-run.ts";
 import { qformerStages, trainQFormer } from "./pretraining/run.ts";
 import { isPretraining, type Recipe } from "./recipe.ts";
@@ -44,8 +45,9 @@ async function begin(
   return undefined;
 }
 
-/** Removes what a killed process left half-written: as large as checkpoints are, they would fill the disk one day. */
+/** Removes what a killed process left: as large as checkpoints and layers are, they would fill the disk one day. */
 async function removeLeftovers(folder: string): Promise<void> {
+  await rm(join(folder, layersFolder), { recursive: true, force: true });
   for (const place of [folder, join(folder, "checkpoints")]) {
     const names = await readdir(place).catch(() => []);
     const left = names.filter((name) => /\.(safetensors|json|jsonl)(\.[\w-]+)?\.partial$/.test(name));

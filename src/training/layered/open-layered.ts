@@ -8,6 +8,9 @@ import type { ModelParts } from "../parts.ts";
 import type { TrainingPrompt } from "../stages/prompts.ts";
 import { LayeredLlama, layeredBytes } from "./layered-llama.ts";
 
+/** Where the layers lie in a run's folder. */
+export const layersFolder = "layers";
+
 /** Weights that take more than this share of the memory are taken one layer at a time. */
 const largestShare = 0.5;
 /** Milliseconds between two messages of the preparation. */
@@ -34,7 +37,7 @@ export async function openLayered(
   const started = Date.now();
   let told = started;
   return LayeredLlama.create(llm.checkpoint, config.llm, {
-    folder: join(run.output_dir, "layers"),
+    folder: join(run.output_dir, layersFolder),
     precision,
     positions: longestSequence(prompts, tokensPerImage(config), model.max_txt_len),
     session,
