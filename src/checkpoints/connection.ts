@@ -41,11 +41,13 @@ export class Connection {
     }
   };
 
-  async *pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  async *pieces(body: NonNullable<Response["body"]>): AsyncGenerator<Uint8Array> {
     const timer = this.giveUpAfter(pieceWithin);
+    // One class under two names: that of the browser's types, and Node's.
+    const stream = body as unknown as ReadableStream<Uint8Array>;
     try {
       // Read without a Node stream around it, a body that is given up between two pieces may never end.
-      for await (const piece of Readable.fromWeb(body, { signal: this.signal })) {
+      for await (const piece of Readable.fromWeb(stream, { signal: this.signal })) {
         timer.refresh();
         yield piece;
       }

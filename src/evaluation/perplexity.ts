@@ -43,15 +43,15 @@ export async function perplexity(
     if (own.length > 1) windows.push(own);
   }
   if (windows.length === 0) throw new Error("The text is too short: at least two tokens are needed");
-  const { weights, outputs } = lossGraph(llm, precision);
-  const reader = await Session.create<string>(weights.graph, outputs, session);
+  const { weights, outputs: wanted } = lossGraph(llm, precision);
+  const reader = await Session.create<string>(weights.graph, wanted, session);
   const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = config;
   let [sum, tokens] = [0, 0];
   try {
     for (const [done, own] of windows.entries()) {
       signal?.throwIfAborted();
       const predicted = own.length - 1;
-      const { losses } = await reader.run({
+      const outputs = await reader.run({
         ...readingFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
         wanted: indices(
           [predicted],
@@ -59,7 +59,8 @@ export async function perplexity(
         ),
         targets: indices([predicted], own.slice(1)),
       });
-      for (const loss of losses?.data as Float32Array) sum += loss;
+      const losses = outputs.losses?.data as Float32Array;
+      sum += losses.reduce((total, loss) => total + loss, 0);
       tokens += predicted;
       onProgress?.(done + 1, windows.length);
     }
