@@ -68,6 +68,6 @@ test("top-p or top-k alone draws with temperature 1", () => {
 });
 
 test("pull lists what it knows", () => {
-  expect(parse("pull enormous")).toContain("Known names: smollm2-135m-instruct");
+  expect(parse("pull enormous")).toContain("Known names: minigpt4-7b, minigpt4-13b, smollm2-135m-instruct");
   expect(parse("pull nano")).toContain("nano comes with the package");
 });
