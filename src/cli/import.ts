@@ -112,9 +112,10 @@ async function importFiles({ json, blockSize, ...flags }: ImportFlags): Promise<
 
 function toText({ path, bytes, template, encoder, resumed }: Imported): string {
   const similar =
-    encoder.similarity === undefined ? "" : ` (cosine similarity of photos in int8: ${encoder.similarity.toFixed(5)})`;
+    encoder.similarity === undefined
+      ? ""
+      : `\nThe image encoder is stored in ${encoder.precision}: photos in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
   const earlier = resumed > 0 ? `, of which ${formatBytes(resumed)} were there already` : "";
-  return `${path}: ${formatBytes(bytes)}${earlier}; conversations are written as ${template}.
-The image encoder is stored in ${encoder.precision}${similar}.
+  return `${path}: ${formatBytes(bytes)}${earlier}; conversations are written as ${template}.${similar}
 To try it: minigpt4 chat --model ${JSON.stringify(path)} PICTURE`;
 }

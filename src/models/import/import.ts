@@ -6,6 +6,7 @@ import { Journal } from "../../checkpoints/journal.ts";
 import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/safetensors-stream.ts";
 import { writeWhole } from "../../checkpoints/whole-file.ts";
 import { checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
+import type { BlockSize } from "../../tensor/blocks.ts";
 import { encoderConfig, encoderSchema } from "../model-folder.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
@@ -13,11 +14,16 @@ import { int8Similarity, leastSimilarity } from "./encoder-choice.ts";
 import { type EncoderPrecision, type ImportPlan, type ImportPrecision, type PlanOptions, planImport } from "./plan.ts";
 import { openSources, type SourcePaths, type Sources } from "./sources.ts";
 
-export interface ImportOptions extends SourcePaths, Heads, Omit<PlanOptions, "precision" | "encoderPrecision"> {
+export interface ImportOptions
+  extends SourcePaths,
+    Heads,
+    Omit<PlanOptions, "precision" | "blockSize" | "encoderPrecision"> {
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
   readonly precision?: ImportPrecision | undefined;
+  /** 128 by default. */
+  readonly blockSize?: BlockSize | undefined;
   /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
   readonly encoderPrecision?: EncoderPrecision | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -55,7 +61,8 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     }
     const precision = options.precision ?? "int4";
     const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
-    const chosen = { ...options, precision, encoderPrecision: encoder.precision };
+    const { blockSize = 128 } = options;
+    const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision };
     const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });
     const journal = await Journal.open(out, importJournal, await describeWork(chosen, plan));
@@ -135,7 +142,7 @@ async function describeWork(
     llm: await originOf(llm),
     projection: await originOf(projection),
     precision: "gguf" in plan.llm ? "as stored" : precision,
-    ...(blockSize !== undefined && { blockSize }),
+    blockSize,
     encoderPrecision,
     config: plan.json,
   };

@@ -38,8 +38,8 @@ export interface ImportPlan {
 
 export interface PlanOptions {
   readonly precision: ImportPrecision;
-  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. 128 by default. */
-  readonly blockSize?: BlockSize | undefined;
+  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. */
+  readonly blockSize: BlockSize;
   /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
   readonly encoderPrecision: EncoderPrecision;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
@@ -51,7 +51,7 @@ export interface PlanOptions {
 export function planImport(
   sources: Sources,
   llmPath: string,
-  { precision, blockSize = 128, encoderPrecision, template, largestShard }: PlanOptions,
+  { precision, blockSize, encoderPrecision, template, largestShard }: PlanOptions,
 ): ImportPlan {
   const { used, json, llm } = sources;
   const images = imageFiles(sources, precision, encoderPrecision);
