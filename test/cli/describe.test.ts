@@ -104,7 +104,9 @@ test("a projection for another language model: file, tensor and both shapes are 
 test("a model that is not there", async () => {
   const { code, stderr } = await minigpt4(["describe", picture("cat.jpg"), "--model", "enormous"]);
   expect(code).toBe(1);
-  expect(stderr).toMatch(/^error: There is no model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/);
+  expect(stderr).toMatch(
+    /^error: There is no model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/,
+  );
 });
 
 test("Ctrl-C ends with 130 between tokens", async () => {
