@@ -2,7 +2,7 @@
  * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
  * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
  * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB).
- * `perplexity --text FILE` says what rounding costs SmolLM2.
+ * `perplexity --text FILE` says what rounding costs SmolLM2, `profile --model FOLDER` where a model's time goes.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
@@ -11,6 +11,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { modelPath } from "../src/chat/minigpt4.ts";
 import type { Precision } from "../src/chat/reading-graph.ts";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
@@ -18,8 +19,10 @@ import type { LlamaConfig } from "../src/models/llama.ts";
 import { benchDataShare } from "./data-share.ts";
 import { benchDecoding } from "./decoding.ts";
 import { benchEncoder } from "./encoder.ts";
+import { measureLimits } from "./limits.ts";
 import type { Contest } from "./paired.ts";
 import { benchPerplexity } from "./perplexity.ts";
+import { benchProfile } from "./profile.ts";
 import { quarterModel } from "./quarter-model.ts";
 import { tinyLlama, vicuna7b, writeRandomLlama } from "./random-llama.ts";
 import { benchServing, type Spread } from "./serving.ts";
@@ -39,6 +42,7 @@ const { values, positionals } = parseArgs({
     chats: { type: "string", default: "1,4,16" },
     seconds: { type: "string", default: "300" },
     text: { type: "string" },
+    positions: { type: "string", default: "256" },
   },
 });
 const threads = Number(values.threads);
@@ -86,6 +90,32 @@ if (positionals.includes("perplexity")) {
       `${result.name}: perplexity ${result.perplexity.toFixed(3)} (loss ${result.loss.toFixed(4)}, ${more} more than in float32; ${result.tokens} tokens)`,
     );
   });
+}
+
+if (positionals.includes("profile")) {
+  const limits = await measureLimits(threads);
+  const profiles = await benchProfile(await modelPath(values.model), threads, Number(values.positions));
+  if (values.json) console.log(JSON.stringify({ limits, profiles }));
+  else {
+    const {
+      bytesPerSecond,
+      operationsPerSecond: { float32, int8 },
+    } = limits;
+    const giga = (count: number) => (count / 1e9).toFixed(0);
+    console.log(
+      `this machine reads ${giga(bytesPerSecond)} GB/s; large products: ${giga(float32)} GFLOP/s in float32, ${giga(int8)} of bytes`,
+    );
+    for (const { part, milliseconds, operators } of profiles) {
+      console.log(`${part}: ${milliseconds.toFixed(1)} ms`);
+      for (const { operator, milliseconds: own, operations, weightBytes } of operators.slice(0, 10)) {
+        const speed = operations > 0 ? `, ${(operations / own / 1e6).toFixed(0)} GFLOP/s` : "";
+        const read = weightBytes > 0 ? `, ${(weightBytes / own / 1e6).toFixed(1)} GB/s of constants` : "";
+        console.log(
+          `  ${((100 * own) / milliseconds).toFixed(1).padStart(5)}%  ${own.toFixed(2)} ms  ${operator}${speed}${read}`,
+        );
+      }
+    }
+  }
 }
 
 if (chosen("training")) {

@@ -6,14 +6,29 @@ import type { Runner } from "../tensor/runner.ts";
 import { KVCache } from "./kv-cache.ts";
 import { indices, type Position, readingFeeds } from "./reading-feeds.ts";
 
+/** A faster way to read many positions whose scores nobody wants. */
+export interface PromptReader {
+  /** Reads new positions of the cache's one sequence, which it grows by. */
+  read(sequence: readonly Position[], cache: KVCache): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** From so many positions on, a prompt reader is faster than the language model itself. */
+const promptFrom = 64;
+
 export class LanguageModel {
   readonly config: LlamaConfig;
   private readonly runner: Runner;
+  private readonly prompts: PromptReader | undefined;
 
-  /** @param runner a reading graph with the output `logits`, of the places in `wanted` */
-  constructor(config: LlamaConfig, runner: Runner) {
+  /**
+   * @param runner a reading graph with the output `logits`, of the places in `wanted`
+   * @param prompts reads long prompts, all but their last position
+   */
+  constructor(config: LlamaConfig, runner: Runner, prompts?: PromptReader) {
     this.config = config;
     this.runner = runner;
+    this.prompts = prompts;
   }
 
   newCache(batch = 1): KVCache {
@@ -36,6 +51,13 @@ export class LanguageModel {
     const batch = sequences.length;
     const length = sequences[0]?.length ?? 0;
     this.checkLengths(sequences, cache, length);
+    if (which === "last" && this.isForPromptReader(sequences)) {
+      await this.prompts?.read(sequences[0]?.slice(0, -1) ?? [], cache);
+      return this.read(
+        sequences.map((sequence) => sequence.slice(-1)),
+        cache,
+      );
+    }
     const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
@@ -47,8 +69,23 @@ export class LanguageModel {
     return outputs.logits as NdArray<"float32">;
   }
 
-  release(): Promise<void> {
-    return this.runner.release();
+  /** As `read`, where nobody wants the scores. */
+  async fill(sequences: readonly (readonly Position[])[], cache: KVCache): Promise<void> {
+    const [only, ...others] = sequences;
+    if (!only || others.length > 0 || !this.isForPromptReader(sequences)) await this.read(sequences, cache);
+    else {
+      this.checkLengths(sequences, cache, only.length);
+      await this.prompts?.read(only, cache);
+    }
+  }
+
+  async release(): Promise<void> {
+    await this.runner.release();
+    await this.prompts?.release();
+  }
+
+  private isForPromptReader(sequences: readonly (readonly Position[])[]): boolean {
+    return this.prompts !== undefined && sequences.length === 1 && (sequences[0]?.length ?? 0) > promptFrom;
   }
 
   private checkLengths(sequences: readonly (readonly Position[])[], cache: KVCache, length: number): void {

@@ -1,6 +1,6 @@
 /** The graph of a language model that reads new positions after a cache; `readingFeeds` gives what it is fed with. */
 import { type LlamaConfig, llama } from "../models/llama.ts";
-import { embedSequence } from "../models/minigpt4.ts";
+import { embedSequence, type MultimodalSequence } from "../models/minigpt4.ts";
 import { asStored, type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
@@ -30,12 +30,7 @@ export function readingGraph(
   const weights = new Weights(graph, source, weightOptions[precision](source));
   const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
     graph.input(name, dtype, shape);
-  const sequence = {
-    ids: input("ids", "int64", ["batch", "sequence"]),
-    imageTokens: input("imageTokens", "float32", ["images", config.hiddenSize]),
-    imagePlaces: input("imagePlaces", "int64", ["images"]),
-  };
-  const embeddings = embedSequence(weights, sequence, config);
+  const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
   const positions = input("positions", "int64", ["batch", "sequence"]);
   const { numKeyValueHeads: heads, headDim } = config;
   const layers = Array.from({ length: config.numHiddenLayers }, (_, i) => ({
@@ -50,6 +45,15 @@ export function readingGraph(
     [`newValues.${i}`, values],
   ]);
   return { weights, hidden, cache: Object.fromEntries(outputs) };
+}
+
+/** The inputs of a graph that say what is read. */
+export function sequenceInputs(graph: Graph, { hiddenSize }: LlamaConfig): MultimodalSequence {
+  return {
+    ids: graph.input("ids", "int64", ["batch", "sequence"]),
+    imageTokens: graph.input("imageTokens", "float32", ["images", hiddenSize]),
+    imagePlaces: graph.input("imagePlaces", "int64", ["images"]),
+  };
 }
 
 /** Whether a weight of a language model is a matrix that a precision is for. */

@@ -9,6 +9,7 @@ import {
   importPrecisions,
 } from "../models/import/plan.ts";
 import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
+import { importProgress } from "./import-progress.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { integerBetween } from "./options.ts";
 import { stepDisplay } from "./step-display.ts";
@@ -23,6 +24,7 @@ interface ImportFlags {
   readonly precision?: ImportPrecision;
   readonly blockSize: string;
   readonly encoderPrecision?: EncoderPrecision;
+  readonly prefill?: boolean;
   readonly template?: PromptTemplate["name"];
   readonly vitHeads?: number;
   readonly vitLayers?: number;
@@ -71,6 +73,12 @@ export function registerImport(program: Command): void {
         "how conversations are written (default: vicuna-v0, or llama-2 without a Q-Former)",
       ).choices(Object.keys(promptTemplates)),
     )
+    .option(
+      "--prefill",
+      "of 4 or 8 bits: write the layers of the language model once more, in bytes, with which long prompts are read faster; " +
+        "it takes disk, no memory (7B: 6.5 GB) (default: where this processor can use it)",
+    )
+    .option("--no-prefill", "leave that copy out")
     .option("--vit-heads <n>", "heads of the image encoder (default: width / 88)", integerBetween(1, 1024))
     .option(
       "--vit-layers <n>",
@@ -98,10 +106,7 @@ async function importFiles({ json, blockSize, ...flags }: ImportFlags): Promise<
       ...flags,
       blockSize: blockSizes.find((size) => `${size}` === blockSize),
       signal: untilInterrupted(),
-      onProgress(step, done, total) {
-        const blocks = (count: number) => `${count} blocks of the image encoder`;
-        display.update(step, done, total, step === "Comparing" ? blocks : undefined);
-      },
+      onProgress: importProgress(display),
     });
     display.stop();
     console.log(json ? JSON.stringify(imported) : toText(imported));

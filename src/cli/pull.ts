@@ -10,6 +10,7 @@ import { type ImportPrecision, importPrecisions } from "../models/import/plan.ts
 import { type Pulled, type PullPlan, pullReleased } from "../models/import/pull-released.ts";
 import { partKinds } from "../models/import/recognise.ts";
 import { type ReleasedModel, releasedModels } from "../models/import/released.ts";
+import { importProgress } from "./import-progress.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { downloadDisplay } from "./progress.ts";
 import { stepDisplay } from "./step-display.ts";
@@ -112,6 +113,7 @@ async function fetchModel(name: string, cache: string, json?: boolean): Promise<
 async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: PullFlags): Promise<void> {
   const downloads = downloadDisplay();
   const steps = stepDisplay();
+  const imported = importProgress(steps);
   const stop = () => {
     downloads.stop();
     steps.stop();
@@ -128,7 +130,7 @@ async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: Pul
       },
       onStep(step, done, total) {
         downloads.stop();
-        steps.update(step, done, total);
+        imported(step, done, total);
       },
     });
     stop();

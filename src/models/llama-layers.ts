@@ -1,5 +1,6 @@
 /** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
 
+import { causalMask } from "../nn/attention.ts";
 import { rmsNorm } from "../nn/norm.ts";
 import { rotaryTables } from "../nn/rotary.ts";
 import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
@@ -33,6 +34,42 @@ export function layerPiece(source: WeightSource, index: number, config: PieceCon
   };
   const layer = w.at("model.layers").at(index);
   return { graph, x, out: graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config).hidden) };
+}
+
+/** Inputs of a layer that reads behind a cache, beside `x` and `positions`; see `LlamaPast`. */
+export interface CachedPiece extends Piece {
+  /** Of the new positions: keys [batch, kvHeads, headDim, sequence], values [batch, kvHeads, sequence, headDim]. */
+  readonly keys: Value;
+  readonly values: Value;
+}
+
+/**
+ * Layer `index`, for new positions behind a cache. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` float32 [batch,
+ * kvHeads, headDim, past], `values` float32 [batch, kvHeads, past, headDim], `pastMask` float32 [batch, past], and the tables `cos` and `sin`
+ * of `rotaryAngles`.
+ */
+export function cachedLayerPiece(
+  source: WeightSource,
+  index: number,
+  config: LlamaConfig,
+  options: WeightOptions,
+): CachedPiece {
+  const { graph, x, w } = begin(source, config, options);
+  const { numKeyValueHeads: heads, headDim } = config;
+  const input = (name: string, shape: (string | number)[]) => graph.input(name, "float32", shape);
+  const table = (name: string) => input(name, ["positions", headDim / 2]);
+  const seen = {
+    positions: graph.input("positions", "int64", ["batch", "sequence"]),
+    mask: causalMask(graph, "sequence", input("pastMask", ["batch", "past"])),
+    rotary: { cos: table("cos"), sin: table("sin") },
+    past: {
+      keys: input("keys", ["batch", heads, headDim, "past"]),
+      values: input("values", ["batch", heads, "past", headDim]),
+    },
+  };
+  const layer = w.at("model.layers").at(index);
+  const { hidden, cache } = graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config));
+  return { graph, x, out: hidden, ...cache };
 }
 
 /**

@@ -1,4 +1,5 @@
 /** A language model from disk: dimensions, weights and tokenizer of a GGUF file or a Hugging Face folder. */
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
@@ -12,7 +13,12 @@ export interface OpenLlama {
   /** Weights under Hugging Face's names. */
   readonly checkpoint: Checkpoint;
   readonly tokenizer: Tokenizer;
+  /** A folder with the layers in bytes, for reading prompts; see `chat/prefill.ts`. */
+  readonly prefillPath?: string;
 }
+
+/** The name of that folder in the language model's. */
+export const prefillFolder = "prefill";
 
 /**
  * Opens a GGUF file, or a folder with `config.json`, weights and a tokenizer. Weights are read later, one at a time.
@@ -29,7 +35,13 @@ async function openFolder(folder: string): Promise<OpenLlama> {
   const path = join(folder, "config.json");
   const config = llamaConfigFromJson(await readJson(path), path);
   const tokenizer = await loadTokenizer(folder);
-  return { config, checkpoint: await openCheckpoint(folder), tokenizer };
+  const prefillPath = join(folder, prefillFolder);
+  return {
+    config,
+    checkpoint: await openCheckpoint(folder),
+    tokenizer,
+    ...(existsSync(prefillPath) && { prefillPath }),
+  };
 }
 
 async function openGgufFile(path: string): Promise<OpenLlama> {

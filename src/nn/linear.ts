@@ -11,11 +11,11 @@ export function linear(w: Weights, x: Value, out: number): Value {
 
 /**
  * Several linear layers without bias over the same input, x [..., in] -> [..., out_i] each.
- * Frozen ones are one product, which saves reading `x` again, and adding their gradients in training.
+ * Frozen ones are one product where they can be, which saves reading `x` again, and adding their gradients in training.
  */
 export function linears(w: Weights, x: Value, outs: Readonly<Record<string, number>>): Value[] {
   const matrices = Object.entries(outs).map(([layer, out]) => ({ name: `${layer}.weight`, out }));
-  if (w.isTrained(matrices.map(({ name }) => name))) return matrices.map((matrix) => w.product(x, [matrix]));
+  if (!w.isOneProduct(matrices.map(({ name }) => name))) return matrices.map((matrix) => w.product(x, [matrix]));
   return split(w.product(x, matrices), -1, Object.values(outs));
 }
 

@@ -1,14 +1,24 @@
 /** Tables of the rotary position embedding (Su et al., arXiv 2104.09864) as LLaMA uses it. */
-import { ndarray } from "../tensor/array.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 
-/** Cosines and sines of every position's angles, [positions, headSize / 2]: angle = position / base^(2 i / headSize). */
+/** Cosines and sines of every position's angles as constants of a graph, see `rotaryAngles`. */
 export function rotaryTables(
   graph: Graph,
   positions: number,
   headSize: number,
   base: number,
 ): { cos: Value; sin: Value } {
+  const { cos, sin } = rotaryAngles(positions, headSize, base);
+  return { cos: graph.constant(cos, "rotary.cos"), sin: graph.constant(sin, "rotary.sin") };
+}
+
+/** Cosines and sines of every position's angles, [positions, headSize / 2]: angle = position / base^(2 i / headSize). */
+export function rotaryAngles(
+  positions: number,
+  headSize: number,
+  base: number,
+): { cos: NdArray<"float32">; sin: NdArray<"float32"> } {
   const half = headSize / 2;
   const cos = new Float32Array(positions * half);
   const sin = new Float32Array(positions * half);
@@ -22,8 +32,5 @@ export function rotaryTables(
     }
   }
   const shape = [positions, half];
-  return {
-    cos: graph.constant(ndarray("float32", shape, cos), "rotary.cos"),
-    sin: graph.constant(ndarray("float32", shape, sin), "rotary.sin"),
-  };
+  return { cos: ndarray("float32", shape, cos), sin: ndarray("float32", shape, sin) };
 }

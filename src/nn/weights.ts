@@ -159,9 +159,12 @@ export class Weights {
     return gatherBlocks(ids, `${full}.rows`, { rows: count, columns: size }, stored);
   }
 
-  /** Whether any of these weights is trained, so that it must stay a value of its own. */
-  isTrained(names: readonly string[]): boolean {
-    return names.some((name) => this.options.trainable?.(this.prefix + name));
+  /** Whether these matrices are best multiplied as one: what is trained stays by itself, and what a file stores in bytes as it lies. */
+  isOneProduct(names: readonly string[]): boolean {
+    const { trainable, int8 } = this.options;
+    return !names
+      .map((name) => this.prefix + name)
+      .some((name) => trainable?.(name) || (int8?.(name) && this.source.int8Columns?.(name)?.stored));
   }
 
   /** How these matrices are multiplied where all of them ask for the same, by the bits of int8's activations; undefined for float32. */

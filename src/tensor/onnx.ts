@@ -25,8 +25,9 @@ export interface ExternalData {
   /**
    * Takes the constant of a name, whose bytes need not be loaded if they are there already.
    * @param stored where its bytes lie as they are
+   * @returns undefined if the constant is to be kept inside of the model
    */
-  place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes | undefined): Promise<Place>;
+  place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes | undefined): Promise<Place | undefined>;
 }
 
 /** Bytes in a file of constants. */
@@ -64,7 +65,8 @@ export async function writeModel(
     const { value } = initializer;
     const load = () => loadChecked(initializer);
     const isOutside = external && expectedBytes(value) >= externalFrom;
-    const data = isOutside ? await external.place(value.name, load, usable(initializer)) : await load();
+    const place = isOutside ? await external.place(value.name, load, usable(initializer)) : undefined;
+    const data = place ?? (await load());
     message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));

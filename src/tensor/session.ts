@@ -87,6 +87,23 @@ export class Session<Output extends string = string> implements Runner<Output> {
   }
 
   /**
+   * Loads a model from memory, and maps its constants: they are not packed in advance.
+   *
+   * @param folder what the places of its constants are relative to
+   */
+  static async mapped<Output extends string>(
+    model: Uint8Array,
+    folder: string,
+    inputs: readonly Value[],
+    options: SessionOptions = {},
+  ): Promise<Session<Output>> {
+    const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
+    const own = { ...engineOptions(options), extra: { session } };
+    const engine = await whileComputing(() => InferenceSession.create(model, own));
+    return new Session<Output>(engine, inputs, async () => {});
+  }
+
+  /**
    * Computes all outputs.
    *
    * @param feeds one array for each input of the graph

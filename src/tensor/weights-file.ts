@@ -23,7 +23,7 @@ export class WeightsFile implements ExternalData {
   }
 
   async place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes): Promise<Place> {
-    const known = this.places.get(name) ?? (stored && (await this.inPlace(stored)));
+    const known = this.places.get(name) ?? (stored && (await placeBelow(this.folder, stored)));
     if (known) return known;
     const bytes = await load();
     const place = { location: this.location, offset: this.end, length: bytes.byteLength };
@@ -39,11 +39,11 @@ export class WeightsFile implements ExternalData {
   close(): Promise<void> {
     return this.file.close();
   }
+}
 
-  /** The engine takes files in the model's folder and below, wherever links lead. */
-  private async inPlace({ path, offset, length }: StoredBytes): Promise<Place | undefined> {
-    const location = relative(this.folder, await realpath(path));
-    if (isAbsolute(location) || location.split(sep)[0] === "..") return undefined;
-    return { location: location.split(sep).join("/"), offset, length };
-  }
+/** How a model in `folder`, a real path, refers to bytes: the engine takes files in the folder and below, wherever links lead. */
+export async function placeBelow(folder: string, { path, offset, length }: StoredBytes): Promise<Place | undefined> {
+  const location = relative(folder, await realpath(path));
+  if (isAbsolute(location) || location.split(sep)[0] === "..") return undefined;
+  return { location: location.split(sep).join("/"), offset, length };
 }

@@ -66,7 +66,8 @@ test("what is trained is an input, what is frozen is read when the model is writ
   expect(w.graph.inputs).toEqual([bias]);
   expect([...w.graph.initializers.values()].map(({ value }) => value)).toEqual([up]);
   expect([...w.trained]).toEqual([["layer.0.bias", bias]]);
-  expect(w.isTrained(["layer.0.up.weight", "layer.0.bias"])).toBe(true);
+  expect(w.isOneProduct(["layer.0.up.weight", "layer.0.bias"])).toBe(false);
+  expect(w.isOneProduct(["layer.0.up.weight"])).toBe(true);
 });
 
 test("matrices in 4 bits give about the same product", async () => {

@@ -6,7 +6,7 @@ import { tokensPerImage } from "../../models/minigpt4.ts";
 import { openModelFolder } from "../../models/model-folder.ts";
 import { Graph } from "../../tensor/graph.ts";
 import type { SessionOptions } from "../../tensor/session.ts";
-import { createImageReader, createLanguageModel, type LanguageModelOptions } from "../create.ts";
+import { createImageReader, type LanguageModelOptions, openLanguageModel } from "../create.ts";
 import { openEmbedder } from "../embedder.ts";
 import { ImageStore } from "./image-store.ts";
 import { LocalEngine } from "./local-engine.ts";
@@ -42,13 +42,10 @@ export async function loadEngine(
   const folder = await openModelFolder(path, pull);
   const options = { weightsFolder: path, ...given };
   try {
-    const { checkpoint, config, tokenizer } = folder.llm;
+    const { config, tokenizer } = folder.llm;
     const graph = new Graph();
     const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
-    const llm = await createLanguageModel(checkpoint, config, {
-      ...options,
-      precision: precision ?? folder.precision,
-    });
+    const llm = await openLanguageModel(folder.llm, path, { ...options, precision: precision ?? folder.precision });
     const embedder = await openEmbedder(folder, options);
     const contextLength = contextLengthOf(config);
     return new LocalEngine(

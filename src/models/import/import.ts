@@ -7,7 +7,9 @@ import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/sa
 import { writeWhole } from "../../checkpoints/whole-file.ts";
 import { checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
 import type { BlockSize } from "../../tensor/blocks.ts";
+import { largestInt8Weight, thisCpu } from "../../tensor/cpu.ts";
 import { encoderConfig, encoderSchema } from "../model-folder.ts";
+import { prefillFolder } from "../open-llama.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
 import { int8Similarity, leastSimilarity } from "./encoder-choice.ts";
@@ -17,7 +19,7 @@ import { openSources, type SourcePaths, type Sources } from "./sources.ts";
 export interface ImportOptions
   extends SourcePaths,
     Heads,
-    Omit<PlanOptions, "precision" | "blockSize" | "encoderPrecision"> {
+    Omit<PlanOptions, "precision" | "blockSize" | "encoderPrecision" | "prefill"> {
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
@@ -26,6 +28,11 @@ export interface ImportOptions
   readonly blockSize?: BlockSize | undefined;
   /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
   readonly encoderPrecision?: EncoderPrecision | undefined;
+  /**
+   * Whether the layers are written once more, in bytes, with which long prompts are read some times as fast; see `chat/prefill.ts`. By
+   * default where this processor can use them.
+   */
+  readonly prefill?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told in blocks of the image encoder, then in bytes. */
   readonly onProgress?: ImportProgress | undefined;
@@ -61,8 +68,8 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     }
     const precision = options.precision ?? "int4";
     const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
-    const { blockSize = 128 } = options;
-    const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision };
+    const { blockSize = 128, prefill = largestInt8Weight(thisCpu()) === 127 } = options;
+    const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision, prefill };
     const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });
     const journal = await Journal.open(out, importJournal, await describeWork(chosen, plan));
@@ -121,6 +128,10 @@ async function writeFiles(
   await mkdir(folder, { recursive: true });
   for (const name of llm.copies) await copyFile(join(llm.from, name), join(folder, name));
   await writeShards(folder, llm.shards, journal, "llm/", options);
+  if (llm.prefill.size === 0) return;
+  const prefill = join(folder, prefillFolder);
+  await mkdir(prefill, { recursive: true });
+  await writeShards(prefill, llm.prefill, journal, `llm/${prefillFolder}/`, options);
 }
 
 /** Bytes of each file, nearly: headers are not counted. */
@@ -128,12 +139,13 @@ async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, numbe
   const sizes = new Map([...images].map(([name, groups]) => [name, sum(groups.map(groupBytes))]));
   if ("gguf" in llm) return sizes.set(basename(llm.gguf), (await stat(llm.gguf)).size);
   for (const [name, groups] of llm.shards) sizes.set(`llm/${name}`, sum(groups.map(groupBytes)));
+  for (const [name, groups] of llm.prefill) sizes.set(`llm/${prefillFolder}/${name}`, sum(groups.map(groupBytes)));
   return sizes;
 }
 
 /** What tells one import from another. */
 async function describeWork(
-  { vit, qformer, llm, projection, precision, blockSize, encoderPrecision }: SourcePaths & PlanOptions,
+  { vit, qformer, llm, projection, precision, blockSize, encoderPrecision, prefill }: SourcePaths & PlanOptions,
   plan: ImportPlan,
 ) {
   return {
@@ -144,6 +156,7 @@ async function describeWork(
     precision: "gguf" in plan.llm ? "as stored" : precision,
     blockSize,
     encoderPrecision,
+    prefill,
     config: plan.json,
   };
 }

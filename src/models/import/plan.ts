@@ -30,6 +30,8 @@ export interface ImportPlan {
     | {
         readonly from: string;
         readonly shards: ReadonlyMap<string, readonly TensorGroup[]>;
+        /** Shards of the copy of its layers that prompts are read with; none without one. */
+        readonly prefill: ReadonlyMap<string, readonly TensorGroup[]>;
         readonly copies: readonly string[];
       }
     | { readonly gguf: string };
@@ -42,6 +44,8 @@ export interface PlanOptions {
   readonly blockSize: BlockSize;
   /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
   readonly encoderPrecision: EncoderPrecision;
+  /** Whether the layers of a language model in 4 or 8 bits are written once more, in bytes, for reading prompts. */
+  readonly prefill: boolean;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
   readonly template?: PromptTemplate["name"] | undefined;
   /** Bytes of a shard. */
@@ -51,7 +55,7 @@ export interface PlanOptions {
 export function planImport(
   sources: Sources,
   llmPath: string,
-  { precision, blockSize, encoderPrecision, template, largestShard }: PlanOptions,
+  { precision, blockSize, encoderPrecision, prefill, template, largestShard }: PlanOptions,
 ): ImportPlan {
   const { used, json, llm } = sources;
   const images = imageFiles(sources, precision, encoderPrecision);
@@ -70,6 +74,8 @@ export function planImport(
             ),
             largestShard,
           ),
+          prefill:
+            prefill && hasBlocks ? intoShards(prefillTensors(llm.checkpoint, used.llm), largestShard) : new Map(),
           copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
         },
     json: {
@@ -135,6 +141,12 @@ function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
     for (const part of parts) joined.add(part);
     return [interleaved(parts)];
   });
+}
+
+/** The layers with their matrices in bytes, each by itself: so they are mapped and multiplied. */
+function prefillTensors(checkpoint: Checkpoint, used: ReadonlySet<string>): TensorGroup[] {
+  const layers = new Set([...used].filter((name) => name.startsWith("model.layers.")));
+  return tensors(checkpoint, layers, ({ shape }) => (shape.length === 2 ? "int8-columns" : "float16"));
 }
 
 function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boolean {
