@@ -2,10 +2,9 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createImageReader, createLanguageModel } from "../src/chat/create.ts";
+import { openImageReader } from "../src/chat/create.ts";
 import { readPicture } from "../src/images/picture.ts";
 import { openModelFolder } from "../src/models/model-folder.ts";
-import { Graph } from "../src/tensor/graph.ts";
 import type { SessionOptions } from "../src/tensor/session.ts";
 
 export interface OperatorTime {
@@ -38,8 +37,7 @@ export async function benchProfile(path: string, threads: number, context = 256)
   const options: SessionOptions = { threads, device: "cpu", weightsFolder: path };
   try {
     const [picture] = await profiled([["a picture", 1]], async (profile) => {
-      const graph = new Graph();
-      const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, { ...options, profile });
+      const reader = await openImageReader(folder, { ...options, profile });
       const pixels = await readPicture(join(import.meta.dirname, "..", "examples", "pictures", "cat.jpg"));
       for (let round = 0; round < 2; round++) await reader.read(pixels);
       await reader.release();

@@ -1,10 +1,12 @@
 /** The graphs of a model's two halves, given to ONNX Runtime. */
 import { openCheckpoint } from "../checkpoints/checkpoint.ts";
 import type { LlamaConfig } from "../models/llama.ts";
-import type { ImageWeights, MiniGPT4Config } from "../models/minigpt4.ts";
+import { type ImageWeights, imageWeights, type MiniGPT4Config } from "../models/minigpt4.ts";
+import type { ModelFolder } from "../models/model-folder.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import type { WeightSource } from "../nn/weights.ts";
-import type { Graph } from "../tensor/graph.ts";
+import { Graph } from "../tensor/graph.ts";
+import { MappedModel } from "../tensor/mapped-model.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { imageOutputs, languageGraph } from "./graphs.ts";
 import { ImageReader } from "./image-reader.ts";
@@ -38,7 +40,7 @@ export async function openLanguageModel(
   const own = { ...options, weightsFolder: folder };
   const { graph, outputs } = languageGraph(checkpoint, config, precision);
   const runner = await Session.create<string>(graph, outputs, own);
-  if (precision !== "stored" || !prefillPath || !Prefill.isPossible(options.device)) {
+  if (precision !== "stored" || !prefillPath || !MappedModel.isPossible(options.device)) {
     return new LanguageModel(config, runner);
   }
   const layers = await openCheckpoint(prefillPath);
@@ -48,6 +50,25 @@ export async function openLanguageModel(
   } finally {
     await layers.close();
   }
+}
+
+/**
+ * What reads pictures in a model folder. An encoder whose matrices are stored in bytes is mapped anew for each picture: packing them in
+ * advance would take as long as reading some pictures, and their memory as well.
+ */
+export async function openImageReader(
+  { path, config, imageSources }: Pick<ModelFolder, "path" | "config" | "imageSources">,
+  options: SessionOptions = {},
+): Promise<ImageReader> {
+  const own = { ...options, weightsFolder: path };
+  const { encoder } = imageSources;
+  const isInBytes = [...encoder.tensors.keys()].some((name) => encoder.int8Columns?.(name));
+  const graph = new Graph();
+  if (!isInBytes || !MappedModel.isPossible(options.device)) {
+    return createImageReader(graph, imageWeights(graph, imageSources), config, own);
+  }
+  const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
+  return new ImageReader(config, await MappedModel.create(graph, outputs, path, options));
 }
 
 /** @param weights values of `graph`, which must hold nothing else */

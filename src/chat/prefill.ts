@@ -3,7 +3,6 @@
  * arithmetic, and the engine multiplies bytes some three times as fast as blocks of 4 bits; one position is limited by the
  * reading of weights, of which 4 bits are half as many. The copy stays on the disk: one layer at a time is mapped from there.
  */
-import { realpath } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoints/checkpoint.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { cachedLayerPiece } from "../models/llama-layers.ts";
@@ -11,8 +10,6 @@ import { embedSequence } from "../models/minigpt4.ts";
 import { rotaryAngles } from "../nn/rotary.ts";
 import { asStored, Weights } from "../nn/weights.ts";
 import type { NdArray } from "../tensor/array.ts";
-import { largestInt8Weight, thisCpu } from "../tensor/cpu.ts";
-import { type Device, executionProviders } from "../tensor/device.ts";
 import { Graph } from "../tensor/graph.ts";
 import { MappedModel } from "../tensor/mapped-model.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
@@ -33,49 +30,35 @@ type LayerModel = MappedModel<"out" | "newKeys" | "newValues">;
 
 export class Prefill {
   private readonly config: LlamaConfig;
-  private readonly options: SessionOptions;
   private readonly embeddings: Session<"embeddings">;
   private readonly layers: readonly LayerModel[];
   private readonly rotary: ReturnType<typeof rotaryAngles>;
 
-  private constructor(
-    config: LlamaConfig,
-    options: SessionOptions,
-    embeddings: Session<"embeddings">,
-    layers: readonly LayerModel[],
-  ) {
+  private constructor(config: LlamaConfig, embeddings: Session<"embeddings">, layers: readonly LayerModel[]) {
     this.config = config;
-    this.options = options;
     this.embeddings = embeddings;
     this.layers = layers;
     this.rotary = rotaryAngles(config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
   }
 
-  /** Whether bytes can be multiplied as they lie: only on a processor, and not where their sums would overflow. */
-  static isPossible(device: Device = "auto"): boolean {
-    return executionProviders(device)[0] === "cpu" && largestInt8Weight(thisCpu()) === 127;
-  }
-
   static async create(sources: PrefillSources, config: LlamaConfig, options: SessionOptions): Promise<Prefill> {
-    const folder = await realpath(sources.folder);
+    const { folder } = sources;
     const layers: LayerModel[] = [];
     for (let i = 0; i < config.numHiddenLayers; i++) {
-      const { graph, x, out, keys, values } = cachedLayerPiece(sources.layers, i, config, asStored(sources.layers));
+      const { graph, x, out, keys, values } = cachedLayerPiece(sources.layers, i, config, {
+        ...asStored(sources.layers),
+        mapped: true,
+      });
       // Of the last layer nobody reads what comes out.
       const hidden = i < config.numHiddenLayers - 1 ? out : x;
-      layers.push(await MappedModel.create(graph, { out: hidden, newKeys: keys, newValues: values }, folder));
+      layers.push(await MappedModel.create(graph, { out: hidden, newKeys: keys, newValues: values }, folder, options));
     }
     const graph = new Graph();
     const weights = new Weights(graph, sources.llm, asStored(sources.llm));
     const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
     // Ever new lengths gain nothing from a plan of memory.
-    const own = { ...options, plansMemory: false };
-    return new Prefill(
-      config,
-      own,
-      await Session.create(graph, { embeddings }, { ...own, weightsFolder: folder }),
-      layers,
-    );
+    const own = { ...options, plansMemory: false, weightsFolder: folder };
+    return new Prefill(config, await Session.create(graph, { embeddings }, own), layers);
   }
 
   /** Reads new positions of the cache's one sequence, which it grows by. */
@@ -89,7 +72,7 @@ export class Prefill {
     const read: Record<string, NdArray> = {};
     for (const [i, layer] of this.layers.entries()) {
       const feeds = { positions, pastMask, keys: past[`keys.${i}`], values: past[`values.${i}`], ...this.rotary, x };
-      const { out, newKeys, newValues } = await layer.with(this.options, (session) => session.run(feeds as Feeds));
+      const { out, newKeys, newValues } = await layer.run(feeds as Feeds);
       read[`newKeys.${i}`] = newKeys;
       read[`newValues.${i}`] = newValues;
       x = out;

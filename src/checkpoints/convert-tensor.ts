@@ -9,7 +9,7 @@ import { quote } from "./quote.ts";
 import { safetensorsType, type TensorSpec } from "./safetensors.ts";
 import type { TensorGroup } from "./safetensors-stream.ts";
 import { blockSizes, partNames } from "./stored-blocks.ts";
-import { columnParts } from "./stored-columns.ts";
+import { columnParts, tileOf } from "./stored-columns.ts";
 import { widen } from "./widen.ts";
 
 /**
@@ -53,8 +53,9 @@ export function convertedTensor(
   if (precision === "int8-columns") {
     if (shape.length !== 2) throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix`);
     const parts = columnParts(name);
+    const tile = tileOf(rows);
     const tensors: TensorSpec[] = [
-      { name: parts.bytes, dtype: "int8", shape: [columns, rows] },
+      { name: parts.bytes, dtype: "int8", shape: [rows / tile, columns, tile] },
       { name: parts.scales, dtype: "float32", shape: [rows] },
     ];
     return { tensors, load: () => int8Columns(checkpoint, info) };
@@ -122,12 +123,20 @@ async function* int8(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockS
   yield* scales;
 }
 
-/** Transposed, so that the whole matrix is needed at once. */
+/** Each tile is transposed. The scales, which are small, come at the end. */
 async function* int8Columns(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
-  const values = finite(checkpoint, info, await checkpoint.readFloat32(info.name));
-  const { bytes, scales } = quantizeRows(values, info.shape[1] ?? 0);
-  yield bytesOf(bytes);
-  yield bytesOf(scales);
+  const [rows = 0, columns = 0] = info.shape;
+  const scales: Uint8Array[] = [];
+  for await (const values of strips(checkpoint, info, columns * tileOf(rows))) {
+    const strip = finite(checkpoint, info, values);
+    const size = columns * tileOf(rows);
+    for (let start = 0; start < strip.length; start += size) {
+      const tile = quantizeRows(strip.subarray(start, start + size), columns);
+      yield bytesOf(tile.bytes);
+      scales.push(bytesOf(tile.scales));
+    }
+  }
+  yield* scales;
 }
 
 /** One value that is none makes a whole block meaningless. */

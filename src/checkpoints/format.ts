@@ -1,7 +1,7 @@
 /** What the readers of all weight formats have in common. */
-import type { ColumnSource } from "../nn/weights.ts";
 import type { BlockSource } from "../tensor/blocks.ts";
 import type { StoredBytes } from "../tensor/graph.ts";
+import type { TileSource } from "../tensor/int8.ts";
 import { inFile, RandomAccessFile } from "./file.ts";
 import { quote } from "./quote.ts";
 
@@ -27,8 +27,8 @@ export interface Checkpoint {
   readBytes(name: string): Promise<Uint8Array>;
   /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
   blocks?(name: string): BlockSource | undefined;
-  /** A matrix in bytes with a scale for each row, transposed; undefined if it is not stored so. */
-  int8Columns?(name: string): ColumnSource | undefined;
+  /** A matrix in bytes with a scale for each row, transposed and in tiles; undefined if it is not stored so. */
+  int8Columns?(name: string): TileSource | undefined;
   /** Where the bytes of a tensor lie in a file; undefined where they are compressed, or in parts. */
   placeOf?(name: string): StoredBytes | undefined;
   close(): Promise<void>;

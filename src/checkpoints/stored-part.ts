@@ -1,6 +1,7 @@
 /** Matrices that a file stores in parts, and the parts themselves. */
-import type { ColumnSource } from "../nn/weights.ts";
+
 import type { BlockSource } from "../tensor/blocks.ts";
+import type { TileSource } from "../tensor/int8.ts";
 import type { Checkpoint, TensorInfo } from "./format.ts";
 import { quote } from "./quote.ts";
 
@@ -11,7 +12,7 @@ export interface StoredMatrix {
   readonly parts: readonly TensorInfo[];
   readFloat32(): Promise<Float32Array>;
   readonly blocks?: BlockSource;
-  readonly int8Columns?: ColumnSource;
+  readonly int8Columns?: TileSource;
 }
 
 /** A part of a matrix. @throws Error naming file and matrix if it is missing, or of another type or shape */

@@ -1,5 +1,5 @@
 /** The likelihood benchmark over a folder of pictures with captions. */
-import { createImageReader } from "../chat/create.ts";
+import { openImageReader } from "../chat/create.ts";
 import { positionsOf } from "../chat/positions.ts";
 import type { Position } from "../chat/reading-feeds.ts";
 import type { Precision } from "../chat/reading-graph.ts";
@@ -7,7 +7,6 @@ import type { ImageTextPair } from "../data/dataset.ts";
 import { readSpan } from "../data/file-span.ts";
 import { readPicture } from "../images/picture.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
-import { Graph } from "../tensor/graph.ts";
 import type { SessionOptions } from "../tensor/session.ts";
 import { cleanCaption } from "../text/captions.ts";
 import { parsePrompt } from "../text/prompts.ts";
@@ -68,8 +67,7 @@ async function readPrompts(
   pairs: readonly ImageTextPair[],
   session: SessionOptions,
 ): Promise<Position[][]> {
-  const graph = new Graph();
-  const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, session);
+  const reader = await openImageReader(folder, session);
   try {
     const { prompt, beginsWith } = folder.describe;
     const parsed = parsePrompt(prompt + beginsWith);

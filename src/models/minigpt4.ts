@@ -6,7 +6,7 @@ import { CLIP, EFFICIENTNET } from "../images/normalise.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { linear } from "../nn/linear.ts";
 import { layerNorm } from "../nn/norm.ts";
-import { asStored, type WeightSource, Weights } from "../nn/weights.ts";
+import { asStored, type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { productOf } from "../tensor/dims.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape, slice } from "../tensor/layout.ts";
@@ -43,9 +43,13 @@ export interface ImageWeights {
 /** Where each part's weights come from. */
 export type ImageSources = Readonly<Record<keyof ImageWeights, WeightSource>>;
 
-/** Frozen weights as values of a graph; matrices in stored blocks are multiplied so. */
-export function imageWeights(graph: Graph, { encoder, qformer, projection }: ImageSources): ImageWeights {
-  const at = (source: WeightSource) => new Weights(graph, source, asStored(source));
+/** Frozen weights as values of a graph; matrices in stored blocks are multiplied so. @param mapped as in `WeightOptions` */
+export function imageWeights(
+  graph: Graph,
+  { encoder, qformer, projection }: ImageSources,
+  { mapped = false }: Pick<WeightOptions, "mapped"> = {},
+): ImageWeights {
+  const at = (source: WeightSource) => new Weights(graph, source, { ...asStored(source), mapped });
   return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
 }
 

@@ -9,8 +9,8 @@ import {
   stackStored,
 } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
-import type { Graph, Value } from "../tensor/graph.ts";
-import { type ActivationBits, type Int8Columns, joinColumns, matmulInt8, type StoredColumns } from "../tensor/int8.ts";
+import type { Graph, StoredBytes, Value } from "../tensor/graph.ts";
+import { type ActivationBits, joinColumns, joinTiles, matmulInt8, type TileSource } from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
@@ -22,16 +22,12 @@ export interface WeightSource {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
   readFloat32(name: string): Promise<Float32Array>;
+  /** Where the bytes of a tensor lie in a file, of whatever type they are; undefined where they do not lie as they are. */
+  placeOf?(name: string): StoredBytes | undefined;
   /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
   blocks?(name: string): BlockSource | undefined;
-  /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it; undefined if it is not stored so. */
-  int8Columns?(name: string): ColumnSource | undefined;
-}
-
-/** Where a matrix in bytes comes from. */
-export interface ColumnSource {
-  load(): Promise<Int8Columns>;
-  readonly stored?: StoredColumns | undefined;
+  /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it, in tiles; undefined if it is not stored so. */
+  int8Columns?(name: string): TileSource | undefined;
 }
 
 /** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
@@ -49,6 +45,8 @@ export interface WeightOptions {
    * multiplied with; none by default.
    */
   readonly int8?: Int8Choice;
+  /** Matrices that a file stores in bytes are multiplied where they lie there; see `MappedModel`. */
+  readonly mapped?: boolean;
 }
 
 /** Matrices that a file stores in blocks or in bytes are multiplied as they are, all others in float32. */
@@ -107,7 +105,13 @@ export class Weights {
     if (known) return known;
     const value = this.options.trainable?.(full)
       ? this.graph.input(full, "float32", expected)
-      : this.graph.weight(full, "float32", expected, async () => bytesOf(await this.source.readFloat32(full)));
+      : this.graph.weight(
+          full,
+          "float32",
+          expected,
+          async () => bytesOf(await this.source.readFloat32(full)),
+          this.source.placeOf?.(full),
+        );
     this.values.set(full, value);
     return value;
   }
@@ -136,11 +140,12 @@ export class Weights {
     }
     if (arithmetic !== undefined) {
       const stored = names.flatMap((full) => this.source.int8Columns?.(full) ?? []);
-      const rounded = async () => joinColumns(await Promise.all(stored.map((part) => part.load())), columns);
+      const whole = async (part: TileSource) => joinTiles(await part.load(), columns, part.tile);
+      const rounded = async () => joinColumns(await Promise.all(stored.map(whole)), columns);
       const isStored = stored.length === names.length;
-      const place = stored.length === 1 ? stored[0]?.stored : undefined;
-      const source = { name, rows, columns, load, ...(isStored && { rounded, stored: place }) };
-      return matmulInt8(x, source, { activations: arithmetic });
+      const tiles = stored.length === 1 ? stored[0] : undefined;
+      const source = { name, rows, columns, load, tiles, ...(isStored && { rounded }) };
+      return matmulInt8(x, source, { activations: arithmetic, tiled: this.options.mapped ?? false });
     }
     let stacked = this.values.get(name);
     if (!stacked) {
@@ -159,12 +164,10 @@ export class Weights {
     return gatherBlocks(ids, `${full}.rows`, { rows: count, columns: size }, stored);
   }
 
-  /** Whether these matrices are best multiplied as one: what is trained stays by itself, and what a file stores in bytes as it lies. */
+  /** Whether these matrices are best multiplied as one: what is trained stays by itself, and what is multiplied where it lies. */
   isOneProduct(names: readonly string[]): boolean {
-    const { trainable, int8 } = this.options;
-    return !names
-      .map((name) => this.prefix + name)
-      .some((name) => trainable?.(name) || (int8?.(name) && this.source.int8Columns?.(name)?.stored));
+    const { trainable, mapped } = this.options;
+    return !mapped && !names.some((name) => trainable?.(this.prefix + name));
   }
 
   /** How these matrices are multiplied where all of them ask for the same, by the bits of int8's activations; undefined for float32. */

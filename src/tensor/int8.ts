@@ -6,9 +6,12 @@
  */
 import { bytesOf, joinFloats, ndarray } from "./array.ts";
 import { largestInt8Weight, thisCpu } from "./cpu.ts";
+import { mulDims } from "./dims.ts";
 import { neg } from "./elementwise.ts";
-import { elementwise, type OwnGradient, type StoredBytes, single, type Value } from "./graph.ts";
+import { elementwise, type Graph, type OwnGradient, type StoredBytes, single, type Value } from "./graph.ts";
+import { reshape, transpose } from "./layout.ts";
 import { matmul } from "./matrix.ts";
+import { loadOnce } from "./quantized.ts";
 import { reduceMax, reduceMin } from "./reduce.ts";
 
 /** Where a matrix [rows, columns] comes from: its size is known at once, its data when the model is written. */
@@ -20,13 +23,22 @@ export interface Int8Source {
   load(): Promise<Float32Array>;
   /** The matrix as it was rounded before. */
   rounded?(): Promise<Int8Columns>;
-  /** Where its bytes and scales lie in files. */
-  readonly stored?: StoredColumns | undefined;
+  /** The same in tiles; needed where products are tiled. */
+  readonly tiles?: TileSource | undefined;
 }
 
-export interface StoredColumns {
-  readonly bytes?: StoredBytes | undefined;
-  readonly scales?: StoredBytes | undefined;
+/**
+ * A right operand [inner, outer] that was rounded before, cut into tiles of its columns which lie one after the other: [tiles, inner, tile].
+ * What is multiplied where it lies in a file is read in this order. In rows of `outer` bytes, of which a processor's thread needs a few
+ * columns at a time, it would be read in jumps, which takes two to three times as long.
+ */
+export interface TileSource {
+  /** Columns of a tile, of which `outer` is a multiple. */
+  readonly tile: number;
+  /** Bytes in tiles; scales [outer]. */
+  load(): Promise<Int8Columns>;
+  /** Where bytes and scales lie in files. */
+  readonly stored?: { readonly bytes?: StoredBytes | undefined; readonly scales?: StoredBytes | undefined };
 }
 
 /** Bits of the left operand: in 16 it is the sum of two in 8, which costs two products and keeps what outliers drown. */
@@ -35,6 +47,11 @@ export type ActivationBits = 8 | 16;
 export interface Int8Options {
   /** In the product itself, 8 by default; the gradient always has 8. */
   readonly activations?: ActivationBits;
+  /**
+   * Tile by tile, as the source has it, which the engine does not pack in advance: for models that are mapped. There is no gradient, and
+   * `activations` are 8 bits.
+   */
+  readonly tiled?: boolean;
   /** The arithmetic of the gradient, which takes a second copy of the matrix: bytes, or float32. */
   readonly backward?: "int8" | "float32";
 }
@@ -52,7 +69,6 @@ interface Operand {
   readonly inner: number;
   readonly outer: number;
   load(): Promise<Int8Columns>;
-  readonly stored?: StoredColumns | undefined;
 }
 
 /** Where bytes from 1 to 255 have their zero. */
@@ -72,13 +88,14 @@ const rowsAtOnce = 64;
 export function matmulInt8(
   x: Value,
   source: Int8Source,
-  { backward = "int8", activations = 8 }: Int8Options = {},
+  { backward = "int8", activations = 8, tiled = false }: Int8Options = {},
 ): Value {
-  const { name, rows, columns } = source;
+  const { name, rows, columns, tiles } = source;
   const { graph } = x;
   if (x.dim(-1) !== columns || x.dtype !== "float32") {
     throw new Error(`${graph.where()}8-bit product of ${x} with "${name}" [${rows}, ${columns}]: they do not fit`);
   }
+  if (tiled && tiles && largestHere() === 127) return tiledProduct(x, source, tiles);
   const inFloat32 = (g: Value) =>
     matmul(
       g,
@@ -95,7 +112,7 @@ export function matmulInt8(
     source.rounded ? forThisCpu(await source.rounded()) : quantizeRows(await source.load(), columns, largestHere());
   return product(
     x,
-    { name, inner: columns, outer: rows, load, ...(largestHere() === 127 && { stored: source.stored }) },
+    { name, inner: columns, outer: rows, load },
     { activations, gradient: { inputs: [x], rule: (g) => [backward === "int8" ? inInt8(g) : inFloat32(g)] } },
   );
 }
@@ -107,10 +124,8 @@ function product(
   { activations = 8, gradient }: { readonly activations?: ActivationBits; readonly gradient?: OwnGradient } = {},
 ): Value {
   const { graph } = x;
-  // Two reductions read x twice; its magnitudes would have to be written too.
-  const largest = elementwise("Max", reduceMax(x, [-1]), neg(reduceMin(x, [-1])));
-  const scales = elementwise("Max", largest, smallestMaximum).div(largestActivation);
-  const zero = graph.shared("zeroPoint", () => ndarray("uint8", [], Uint8Array.of(zeroPoint)));
+  const scales = rowScales(x);
+  const zero = zeroOf(graph);
   const { bytes, columnScales } = constants(x, operand);
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), operand.outer] };
   const times = (part: Value, unit: number) => {
@@ -125,6 +140,54 @@ function product(
     scaled = scaled.add(times(rows.quantize(rest, scales.div(fineSteps)), 1 / fineSteps));
   }
   return single(graph.node("Mul", [scaled, scales], [type], gradient ? { gradient } : {}));
+}
+
+/** The same product with its operand in tiles: one for each of them, and their columns put side by side. */
+function tiledProduct(
+  x: Value,
+  { name, rows: outer, columns: inner }: Int8Source,
+  { tile, load, stored }: TileSource,
+): Value {
+  const { graph } = x;
+  const count = outer / tile;
+  const scales = rowScales(x);
+  const zero = zeroOf(graph);
+  const rows = x.shape.slice(0, -1).reduce((product, dim) => mulDims(product, dim), 1);
+  const quants = reshape(new RowQuantizer(scales, zero).quantize(x, scales), [rows, inner]);
+  const loaded = loadOnce(load, 2);
+  const inputs = [
+    quants,
+    graph.weight(
+      `${name}.tiles`,
+      "int8",
+      [count, inner, tile],
+      async () => bytesOf((await loaded()).bytes),
+      stored?.bytes,
+    ),
+    graph.scalar(1),
+    graph.weight(
+      `${name}.tileScales`,
+      "float32",
+      [count, 1, tile],
+      async () => bytesOf((await loaded()).scales),
+      stored?.scales,
+    ),
+    zero,
+  ];
+  const type = { dtype: x.dtype, shape: [count, rows, tile] };
+  const y = single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
+  return reshape(transpose(y, [1, 0, 2]), [...x.shape.slice(0, -1), outer]).mul(scales);
+}
+
+/** What the bytes of each row are multiplied by, [..., 1]. */
+function rowScales(x: Value): Value {
+  // Two reductions read x twice; its magnitudes would have to be written too.
+  const largest = elementwise("Max", reduceMax(x, [-1]), neg(reduceMin(x, [-1])));
+  return elementwise("Max", largest, smallestMaximum).div(largestActivation);
+}
+
+function zeroOf(graph: Graph): Value {
+  return graph.shared("zeroPoint", () => ndarray("uint8", [], Uint8Array.of(zeroPoint)));
 }
 
 /** Rows [..., n] with a scale each, [..., 1], as bytes around the zero point. */
@@ -154,10 +217,7 @@ class RowQuantizer {
 }
 
 /** The bytes come first in a model; by then the few scales are known too, and are kept until they are written. */
-function constants(
-  { graph }: Value,
-  { name, inner, outer, load, stored }: Operand,
-): { bytes: Value; columnScales: Value } {
+function constants({ graph }: Value, { name, inner, outer, load }: Operand): { bytes: Value; columnScales: Value } {
   let known: Float32Array | undefined;
   const loadBytes = async () => {
     const { bytes, scales } = await load();
@@ -165,13 +225,9 @@ function constants(
     return bytesOf(bytes);
   };
   return {
-    bytes: graph.weight(`${name}.int8`, "int8", [inner, outer], loadBytes, stored?.bytes),
-    columnScales: graph.weight(
-      `${name}.scales`,
-      "float32",
-      [outer],
-      async () => bytesOf(known ?? (await load()).scales),
-      stored?.scales,
+    bytes: graph.weight(`${name}.int8`, "int8", [inner, outer], loadBytes),
+    columnScales: graph.weight(`${name}.scales`, "float32", [outer], async () =>
+      bytesOf(known ?? (await load()).scales),
     ),
   };
 }
@@ -219,6 +275,16 @@ export function quantizeRows(values: Float32Array, columns: number, largest = 12
     }
   }
   return { bytes, scales };
+}
+
+/** An operand in tiles as one without. */
+export function joinTiles({ bytes, scales }: Int8Columns, inner: number, tile: number): Int8Columns {
+  const size = inner * tile;
+  const tiles = Array.from({ length: scales.length / tile }, (_, i) => ({
+    bytes: bytes.subarray(i * size, (i + 1) * size),
+    scales: scales.subarray(i * tile, (i + 1) * tile),
+  }));
+  return joinColumns(tiles, inner);
 }
 
 /** Matrices [inner, outer_i] of one height, side by side. */

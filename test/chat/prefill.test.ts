@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { createLanguageModel, openLanguageModel } from "../../src/chat/create.ts";
 import type { LanguageModel } from "../../src/chat/language-model.ts";
-import { Prefill } from "../../src/chat/prefill.ts";
+
 import type { Position } from "../../src/chat/reading-feeds.ts";
 import { importModel } from "../../src/models/import/import.ts";
 import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
+import { MappedModel } from "../../src/tensor/mapped-model.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { temporaryFolder } from "../cli/tiny-model.ts";
 import { golden, goldenImport } from "../models/import/golden-import.ts";
@@ -38,7 +39,7 @@ async function using<T>(path: string, use: (model: LanguageModel, llm: OpenLlama
   }
 }
 
-describe.skipIf(!Prefill.isPossible("cpu"))("a language model with its layers in bytes", () => {
+describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layers in bytes", () => {
   beforeAll(async () => {
     await importModel(goldenImport(withIt, { prefill: true }));
     cpSync(withIt, without, { recursive: true });

@@ -4,9 +4,8 @@ import type { PictureLimits } from "../../images/picture.ts";
 import type { LlamaConfig } from "../../models/llama.ts";
 import { tokensPerImage } from "../../models/minigpt4.ts";
 import { openModelFolder } from "../../models/model-folder.ts";
-import { Graph } from "../../tensor/graph.ts";
 import type { SessionOptions } from "../../tensor/session.ts";
-import { createImageReader, type LanguageModelOptions, openLanguageModel } from "../create.ts";
+import { type LanguageModelOptions, openImageReader, openLanguageModel } from "../create.ts";
 import { openEmbedder } from "../embedder.ts";
 import { ImageStore } from "./image-store.ts";
 import { LocalEngine } from "./local-engine.ts";
@@ -43,8 +42,7 @@ export async function loadEngine(
   const options = { weightsFolder: path, ...given };
   try {
     const { config, tokenizer } = folder.llm;
-    const graph = new Graph();
-    const reader = await createImageReader(graph, folder.imageWeights(graph), folder.config, options);
+    const reader = await openImageReader(folder, options);
     const llm = await openLanguageModel(folder.llm, path, { ...options, precision: precision ?? folder.precision });
     const embedder = await openEmbedder(folder, options);
     const contextLength = contextLengthOf(config);

@@ -106,7 +106,12 @@ function imageFiles(
     encoderPrecision === "int8" && int8Choice(info.name) ? "int8-columns" : storedFloat(vit, info, precision),
   );
   const files = new Map([["encoder.safetensors", encoder]]);
-  if (qformer) files.set("qformer.safetensors", part(qformer, used.qformer));
+  // What is multiplied in float32 is mapped where it lies in float32.
+  if (qformer)
+    files.set(
+      "qformer.safetensors",
+      tensors(qformer, used.qformer, (info) => storedFloat(qformer, info, "fp32")),
+    );
   else if (lnVision)
     files.get("encoder.safetensors")?.push(...[...used.qformer].map((name) => smallTensor(lnVision, name)));
   files.set("projection.safetensors", part(projection, used.projection));
