@@ -1,5 +1,7 @@
-/** Tokens a second of a 4-bit language model, and how fast it reads, against llama.cpp on the same file. */
-import { createLanguageModel } from "../src/chat/create.ts";
+/** Tokens a second of a 4-bit language model, and how fast it reads, against llama.cpp on the same file or one of the same shapes. */
+
+import { dirname } from "node:path";
+import { openLanguageModel } from "../src/chat/create.ts";
 import type { LanguageModel } from "../src/chat/language-model.ts";
 import type { Precision } from "../src/chat/reading-graph.ts";
 import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
@@ -19,16 +21,29 @@ export interface Decoding {
 /** Tokens that are written in a round. */
 const block = 32;
 
-/** @param context positions that are read, and written after */
-export async function benchDecoding(
-  path: string,
-  precision: Precision,
-  threads: number,
-  rounds: number,
-  context = 256,
-): Promise<Decoding> {
-  const { config, checkpoint } = await openLlama(path);
-  const ours = await createLanguageModel(checkpoint, config, { precision, threads });
+export interface DecodingTask {
+  /** A GGUF file, which llama.cpp reads. */
+  readonly path: string;
+  /** A folder that our side reads instead. */
+  readonly folder?: string;
+  readonly precision: Precision;
+  readonly threads: number;
+  readonly rounds: number;
+  /** Positions that are read, and written after. */
+  readonly context: number;
+}
+
+export async function benchDecoding({
+  path,
+  folder,
+  precision,
+  threads,
+  rounds,
+  context,
+}: DecodingTask): Promise<Decoding> {
+  const llm = await openLlama(folder ?? path);
+  const { config, checkpoint } = llm;
+  const ours = await openLanguageModel(llm, folder ?? dirname(path), { precision, threads });
   const theirs = await LlamaCpp.load(path, threads, context + 2 * block);
   const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % 20000));
   const last = prompt.at(-1) as number;

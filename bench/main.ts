@@ -1,7 +1,8 @@
 /**
  * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
  * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
- * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB).
+ * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB), which
+ * with `--model FOLDER` is what `minigpt4 import` makes of random checkpoints, else the file that llama.cpp reads.
  * `perplexity --text FILE` says what rounding costs SmolLM2, `profile --model FOLDER` where a model's time goes.
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
@@ -12,12 +13,11 @@ import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { modelPath } from "../src/chat/minigpt4.ts";
-import type { Precision } from "../src/chat/reading-graph.ts";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";
 import { benchDataShare } from "./data-share.ts";
-import { benchDecoding } from "./decoding.ts";
+import { benchDecoding, type DecodingTask } from "./decoding.ts";
 import { benchEncoder } from "./encoder.ts";
 import { measureLimits } from "./limits.ts";
 import type { Contest } from "./paired.ts";
@@ -42,7 +42,8 @@ const { values, positionals } = parseArgs({
     chats: { type: "string", default: "1,4,16" },
     seconds: { type: "string", default: "300" },
     text: { type: "string" },
-    positions: { type: "string", default: "256" },
+    /** Of prompts at full size. */
+    positions: { type: "string", default: "256,1000" },
   },
 });
 const threads = Number(values.threads);
@@ -52,18 +53,19 @@ const smollm2 = async () => values.gguf ?? (await pull("smollm2-135m-instruct"))
 
 if (chosen("decoding")) {
   installPeer();
-  await decoding("SmolLM2-135M Q4_1", await smollm2(), "int4", 256);
+  await decoding("SmolLM2-135M Q4_1", { path: await smollm2(), precision: "int4" });
   const path = await randomLlama("1.1b", tinyLlama);
-  await decoding("random 1.1B LLaMA Q4_0", path, "int4", 256);
-  await decoding("random 1.1B LLaMA Q4_0 in blocks of 128", path, "int4-128", 256);
+  await decoding("random 1.1B LLaMA Q4_0", { path, precision: "int4" });
+  await decoding("random 1.1B LLaMA Q4_0 in blocks of 128", { path, precision: "int4-128" });
 }
 
 if (positionals.includes("7b")) {
   installPeer();
   const path = await randomLlama("7b", vicuna7b);
-  for (const context of [256, 1000]) {
-    await decoding("random 7B LLaMA Q4_0", path, "int4", context);
-    await decoding("random 7B LLaMA Q4_0 in blocks of 128", path, "int4-128", context);
+  const folder = values.model === "nano" ? undefined : join(values.model, "llm");
+  for (const context of values.positions.split(",").map(Number)) {
+    if (folder) await decoding("random 7B as imported", { path, folder, precision: "stored", context });
+    else await decoding("random 7B LLaMA Q4_0", { path, precision: "int4", context });
   }
 }
 
@@ -94,7 +96,7 @@ if (positionals.includes("perplexity")) {
 
 if (positionals.includes("profile")) {
   const limits = await measureLimits(threads);
-  const profiles = await benchProfile(await modelPath(values.model), threads, Number(values.positions));
+  const profiles = await benchProfile(modelPath(values.model), threads, Number.parseInt(values.positions, 10));
   if (values.json) console.log(JSON.stringify({ limits, profiles }));
   else {
     const {
@@ -190,8 +192,11 @@ function installPeer(): void {
   execFileSync("npm", ["ci", "--prefix", folder, "--ignore-scripts"], { stdio: "inherit" });
 }
 
-async function decoding(name: string, path: string, precision: Precision, context: number): Promise<void> {
-  const { token, prefill, weightBytes } = await benchDecoding(path, precision, threads, rounds, context);
+async function decoding(
+  name: string,
+  { context = 256, ...task }: Pick<DecodingTask, "path" | "folder" | "precision"> & { context?: number },
+): Promise<void> {
+  const { token, prefill, weightBytes } = await benchDecoding({ ...task, context, threads, rounds });
   const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
   report(
     `decoding, ${name}, ${context} positions`,

@@ -1,8 +1,8 @@
 /** Where the time of a model goes, by operator, and how near that is to what the machine can do. */
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openImageReader } from "../src/chat/create.ts";
+import { openImageReader, openLanguageModel } from "../src/chat/create.ts";
 import { readPicture } from "../src/images/picture.ts";
 import { openModelFolder } from "../src/models/model-folder.ts";
 import type { SessionOptions } from "../src/tensor/session.ts";
@@ -34,55 +34,62 @@ const written = 16;
  */
 export async function benchProfile(path: string, threads: number, context = 256): Promise<Profile[]> {
   const folder = await openModelFolder(path);
-  const options: SessionOptions = { threads, device: "cpu", weightsFolder: path };
+  const options: SessionOptions = { threads, device: "cpu" };
+  const { config } = folder.llm;
+  const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % (config.vocabSize - 300)));
   try {
-    const [picture] = await profiled([["a picture", 1]], async (profile) => {
+    const pictures = await profiled(async (profile, timed) => {
       const reader = await openImageReader(folder, { ...options, profile });
       const pixels = await readPicture(join(import.meta.dirname, "..", "examples", "pictures", "cat.jpg"));
-      for (let round = 0; round < 2; round++) await reader.read(pixels);
+      await reader.read(pixels);
+      await timed("a picture", 1, () => reader.read(pixels));
       await reader.release();
     });
-    const parts: Part[] = [
-      [`a prompt of ${context} tokens`, 1],
-      [`a token behind ${context}`, written],
-    ];
-    const text = await profiled(parts, async (profile) => {
-      const { checkpoint, config } = folder.llm;
-      const llm = await createLanguageModel(checkpoint, config, { ...options, profile, precision: folder.precision });
-      const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % (config.vocabSize - 300)));
+    const texts = await profiled(async (profile, timed) => {
+      const llm = await openLanguageModel(folder.llm, path, { ...options, profile, precision: folder.precision });
       await llm.read([prompt], llm.newCache());
       const cache = llm.newCache();
-      await llm.read([prompt], cache);
-      for (let i = 0; i < written; i++) await llm.read([prompt.slice(i, i + 1)], cache);
+      await timed(`a prompt of ${context} tokens`, 1, () => llm.read([prompt], cache));
+      await timed(`a token behind ${context}`, written, async () => {
+        for (let i = 0; i < written; i++) await llm.read([prompt.slice(i, i + 1)], cache);
+      });
       await llm.release();
     });
-    return [picture as Profile, ...text];
+    return [...pictures, ...texts];
   } finally {
     await folder.close();
   }
 }
 
-/** What is read, and in how many runs. */
-type Part = readonly [name: string, runs: number];
+/** Times work that is done so many times, and remembers when that was. */
+type Timed = (part: string, times: number, work: () => Promise<unknown>) => Promise<void>;
 
-/** The last runs of `work`, in the order of `parts`; those before them warm up. */
-async function profiled(parts: readonly Part[], work: (profile: string) => Promise<void>): Promise<Profile[]> {
+interface Span {
+  readonly part: string;
+  readonly times: number;
+  /** In microseconds of the system's clock. */
+  readonly from: number;
+  readonly to: number;
+}
+
+async function profiled(work: (profile: string, timed: Timed) => Promise<void>): Promise<Profile[]> {
   const place = await mkdtemp(join(tmpdir(), "minigpt4-profile-"));
+  const spans: Span[] = [];
+  const now = () => 1000 * (performance.timeOrigin + performance.now());
   try {
-    await work(join(place, "p"));
-    const [file] = await readdir(place);
-    if (!file) throw new Error("The engine wrote no profile");
-    const events: EngineEvent[] = JSON.parse(await readFile(join(place, file), "utf8"));
-    const runs = events.filter(({ name }) => name === "model_run").sort((a, b) => a.ts - b.ts);
-    let end = runs.length;
-    return parts
-      .toReversed()
-      .map(([part, count]) => {
-        const own = runs.slice(end - count, end);
-        end -= count;
-        return profileOf(part, own, events);
-      })
-      .toReversed();
+    await work(join(place, "p"), async (part, times, own) => {
+      const from = now();
+      await own();
+      spans.push({ part, times, from, to: now() });
+    });
+    const events: EngineEvent[] = [];
+    for (const file of await readdir(place)) {
+      // The engine counts from the moment at which it opens the file.
+      const begun = 1000 * (await stat(join(place, file))).birthtimeMs;
+      const own: EngineEvent[] = JSON.parse(await readFile(join(place, file), "utf8"));
+      for (const event of own) events.push({ ...event, ts: event.ts + begun });
+    }
+    return spans.map((span) => profileOf(span, events));
   } finally {
     await rm(place, { recursive: true, force: true });
   }
@@ -101,22 +108,25 @@ interface EngineEvent {
   };
 }
 
-function profileOf(part: string, runs: readonly EngineEvent[], events: readonly EngineEvent[]): Profile {
+function profileOf({ part, times, from, to }: Span, events: readonly EngineEvent[]): Profile {
   const operators = new Map<string, OperatorTime>();
   for (const { name, ts, dur, args } of events) {
     if (!args?.op_name || !name.endsWith("_kernel_time")) continue;
-    if (!runs.some((run) => run.ts <= ts && ts < run.ts + run.dur)) continue;
+    if (ts < from || ts > to) continue;
     const known = operators.get(args.op_name);
     operators.set(args.op_name, {
       operator: args.op_name,
-      milliseconds: (known?.milliseconds ?? 0) + dur / 1000 / runs.length,
-      operations: (known?.operations ?? 0) + operationsOf(args) / runs.length,
+      milliseconds: (known?.milliseconds ?? 0) + dur / 1000 / times,
+      operations: (known?.operations ?? 0) + operationsOf(args) / times,
       weightBytes:
-        (known?.weightBytes ?? 0) + (products.has(args.op_name) ? Number(args.parameter_size ?? 0) / runs.length : 0),
+        (known?.weightBytes ?? 0) + (products.has(args.op_name) ? Number(args.parameter_size ?? 0) / times : 0),
     });
   }
-  const milliseconds = runs.reduce((sum, { dur }) => sum + dur, 0) / 1000 / runs.length;
-  return { part, milliseconds, operators: [...operators.values()].sort((a, b) => b.milliseconds - a.milliseconds) };
+  return {
+    part,
+    milliseconds: (to - from) / 1000 / times,
+    operators: [...operators.values()].sort((a, b) => b.milliseconds - a.milliseconds),
+  };
 }
 
 const products = new Set([

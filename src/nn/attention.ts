@@ -47,9 +47,9 @@ export interface Past {
  * their softmax is split again, so the cache is read in place and never copied. Shapes as in `attention`.
  */
 export function cachedAttention(q: Value, k: Value, v: Value, past: Past): Value {
-  const grouped = groupHeads(q, k);
-  const scale = scaleOf(q);
-  const scores = concat([matmul(grouped, past.keys, { scale }), matmul(grouped, k, { transB: true, scale })], -1);
+  // The queries are scaled by themselves: the engine reads a row's product in one pass only where it has no factor.
+  const grouped = groupHeads(q.mul(scaleOf(q)), k);
+  const scores = concat([matmul(grouped, past.keys), matmul(grouped, k, { transB: true })], -1);
   const weights = softmax(addMask(scores, q, past.mask));
   const [toPast, toNew] = split(weights, -1, [past.keys.dim(-1), k.dim(2)]) as [Value, Value];
   return reshape(matmul(toPast, past.values).add(matmul(toNew, v)), q.shape);

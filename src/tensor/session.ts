@@ -15,7 +15,7 @@ export interface SessionOptions {
   device?: Device;
   /** Threads of one operator; all cores by default. */
   threads?: number;
-  /** Writes a profile by operator into this file's path prefix. */
+  /** Each session writes a profile by operator into a file whose path begins so. */
   profile?: string;
   /**
    * Whether the memory of a run is planned from the second run with inputs of the same shapes on; true by default. It
@@ -149,6 +149,9 @@ export async function evaluate<Output extends string>(
   }
 }
 
+/** Sessions that were profiled; the engine itself tells their files only by the second. */
+let profiles = 0;
+
 function engineOptions(options: SessionOptions): InferenceSession.SessionOptions {
   return {
     executionProviders: executionProviders(options.device ?? "auto"),
@@ -156,7 +159,7 @@ function engineOptions(options: SessionOptions): InferenceSession.SessionOptions
     logSeverityLevel: 3,
     enableMemPattern: options.plansMemory ?? true,
     ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
-    ...(options.profile ? { enableProfiling: true, profileFilePrefix: options.profile } : {}),
+    ...(options.profile ? { enableProfiling: true, profileFilePrefix: `${options.profile}-${profiles++}` } : {}),
   };
 }
 
