@@ -4,6 +4,7 @@ import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
 import { type PerplexityReport, perplexity } from "../src/evaluation/perplexity.ts";
 import { type OpenLlama, openLlama } from "../src/models/open-llama.ts";
 import { type BlockSize, type BlockSource, roundToInt8Blocks } from "../src/tensor/blocks.ts";
+import { quantizeRows } from "../src/tensor/int8.ts";
 import { quantizeInt4 } from "../src/tensor/quantized.ts";
 import type { SessionOptions } from "../src/tensor/session.ts";
 
@@ -24,6 +25,7 @@ export async function benchPerplexity(
   await measure("float32", llm, "float32");
   await measure("the file's blocks", llm, "int4");
   await measure("4 bits in blocks of 128, also over the end of a row", llm, "int4-128");
+  await measure("layers in bytes with a scale for each row, as prompts are read", inBytes(llm), "stored");
   for (const [bits, blockSize] of [
     [8, 64],
     [8, 32],
@@ -36,7 +38,29 @@ export async function benchPerplexity(
 }
 
 /** The model with its matrices rounded as `minigpt4 import` does, the table of embeddings to 8 bits. */
-function rounded({ config, tokenizer, checkpoint }: OpenLlama, bits: 4 | 8, blockSize: BlockSize): OpenLlama {
+function rounded(llm: OpenLlama, bits: 4 | 8, blockSize: BlockSize): OpenLlama {
+  return storedAs(llm, {
+    blocks: (name) =>
+      isMatrix(name) ? blocksOf(llm.checkpoint, name, name.includes("embed") ? 8 : bits, blockSize) : undefined,
+  });
+}
+
+/** The model with the matrices of its layers as `chat/prefill.ts` multiplies them, all else in float32. */
+function inBytes(llm: OpenLlama): OpenLlama {
+  const { checkpoint } = llm;
+  return storedAs(llm, {
+    int8Columns(name) {
+      const [rows = 0, columns = 0] = checkpoint.tensors.get(name)?.shape ?? [];
+      if (!name.startsWith("model.layers.") || columns === 0) return undefined;
+      return { tile: rows, load: async () => quantizeRows(await checkpoint.readFloat32(name), columns) };
+    },
+  });
+}
+
+function storedAs(
+  { config, tokenizer, checkpoint }: OpenLlama,
+  matrices: Pick<Checkpoint, "blocks" | "int8Columns">,
+): OpenLlama {
   const { path, format, metadata, tensors } = checkpoint;
   const view: Checkpoint = {
     path,
@@ -45,8 +69,7 @@ function rounded({ config, tokenizer, checkpoint }: OpenLlama, bits: 4 | 8, bloc
     tensors,
     readFloat32: (name) => checkpoint.readFloat32(name),
     readBytes: (name) => checkpoint.readBytes(name),
-    blocks: (name) =>
-      isMatrix(name) ? blocksOf(checkpoint, name, name.includes("embed") ? 8 : bits, blockSize) : undefined,
+    ...matrices,
     close: () => checkpoint.close(),
   };
   return { config, tokenizer, checkpoint: view };

@@ -19,6 +19,7 @@ import { formatBytes } from "./text.ts";
 /** What only a released MiniGPT-4 takes. */
 interface ReleasedFlags {
   readonly precision?: ImportPrecision;
+  readonly prefill?: boolean;
   readonly out?: string;
   readonly keepFiles?: boolean;
   readonly vit?: string;
@@ -59,6 +60,8 @@ export function registerPull(program: Command): void {
         "of the language model's matrices (default: int4; a GGUF file stays as it is)",
       ).choices(importPrecisions),
     )
+    .option("--prefill", "write the copy of the layers for long prompts, as import does")
+    .option("--no-prefill", "leave that copy out (7B: 6.5 GB)")
     .option("--out <folder>", "the model folder that is made (default: in the cache, where its name finds it)")
     .option("--keep-files", "leave the released files in the cache")
     .option("--llm <folder>", "take the language model from here: a folder as Hugging Face has it, or a GGUF file")

@@ -7,7 +7,7 @@ import { groupBytes, streamSafetensors, writeShards } from "../../checkpoints/sa
 import { writeWhole } from "../../checkpoints/whole-file.ts";
 import { checkSpace, checkWritten } from "../../checkpoints/written-files.ts";
 import type { BlockSize } from "../../tensor/blocks.ts";
-import { largestInt8Weight, thisCpu } from "../../tensor/cpu.ts";
+import { MappedModel } from "../../tensor/mapped-model.ts";
 import { encoderConfig, encoderSchema } from "../model-folder.ts";
 import { prefillFolder } from "../open-llama.ts";
 import { originOf } from "../origin.ts";
@@ -68,7 +68,7 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     }
     const precision = options.precision ?? "int4";
     const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
-    const { blockSize = 128, prefill = largestInt8Weight(thisCpu()) === 127 } = options;
+    const { blockSize = 128, prefill = MappedModel.isPossible("cpu") } = options;
     const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision, prefill };
     const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });

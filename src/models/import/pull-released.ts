@@ -8,6 +8,7 @@ import { explainFailure } from "../../checkpoints/connection.ts";
 import type { PullProgress } from "../../checkpoints/pull.ts";
 import { bytesLeft, fetchRemote } from "../../checkpoints/remote-file.ts";
 import { checkSpace } from "../../checkpoints/written-files.ts";
+import { MappedModel } from "../../tensor/mapped-model.ts";
 import { openLlama } from "../open-llama.ts";
 import { originOf } from "../origin.ts";
 import type { Heads } from "./dimensions.ts";
@@ -24,6 +25,8 @@ import type { SourcePaths } from "./sources.ts";
 export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
   /** By default int4; not for GGUF files, which stay as they are. */
   readonly precision?: ImportPrecision | undefined;
+  /** As of `importModel`. */
+  readonly prefill?: boolean | undefined;
   /** The folder that is made; by default one in the cache, where the model is found by its name. */
   readonly out?: string | undefined;
   /** Leaves the released files in the cache when the folder is made. */
@@ -57,8 +60,10 @@ export interface Pulled {
   readonly files: string | undefined;
 }
 
-/** The model's folder is at most so much of the language model's files, which have 16 bits a number. */
-const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.34, int8: 0.58, fp16: 1, fp32: 1, gguf: 1 };
+/** The model's folder is about so much of the language model's files, which have 16 bits a number. */
+const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.29, int8: 0.55, fp16: 1, fp32: 1, gguf: 1 };
+/** So much more with a second copy of the layers in bytes. */
+const prefillShare = 0.5;
 
 /**
  * Fetches the files of a released model and imports them. What was interrupted goes on where it was when it is called again.
@@ -178,11 +183,13 @@ async function folderBytes(
   options: PullReleasedOptions,
   kind: ReleasedKind,
 ): Promise<number> {
+  const { prefill = MappedModel.isPossible("cpu") } = options;
+  const llmShare = shares[kind] + (prefill && (kind === "int4" || kind === "int8") ? prefillShare : 0);
   let bytes = 0;
-  for (const file of files) bytes += file.bytes * (file.part === "llm" ? shares[kind] : 1);
+  for (const file of files) bytes += file.bytes * (file.part === "llm" ? llmShare : 1);
   for (const part of partKinds) {
     const path = options[part];
-    if (path !== undefined) bytes += (await originOf(path)).bytes * (part === "llm" ? shares[kind] : 1);
+    if (path !== undefined) bytes += (await originOf(path)).bytes * (part === "llm" ? llmShare : 1);
   }
   return Math.round(bytes);
 }
