@@ -1,12 +1,13 @@
 /** The graphs of a model's two halves, given to ONNX Runtime. */
 import { openCheckpoint } from "../checkpoints/checkpoint.ts";
 import type { LlamaConfig } from "../models/llama.ts";
-import { type ImageWeights, imageWeights, type MiniGPT4Config } from "../models/minigpt4.ts";
+import { imageWeights } from "../models/minigpt4.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import type { OpenLlama } from "../models/open-llama.ts";
 import type { WeightSource } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { MappedModel } from "../tensor/mapped-model.ts";
+import type { Runner } from "../tensor/runner.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import { imageOutputs, languageGraph } from "./graphs.ts";
 import { ImageReader } from "./image-reader.ts";
@@ -52,31 +53,28 @@ export async function openLanguageModel(
   }
 }
 
+/** What a model folder's pictures are read with. */
+type PictureParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
+
+export async function openImageReader(parts: PictureParts, options: SessionOptions = {}): Promise<ImageReader> {
+  return new ImageReader(parts.config, await openImageRunner(parts, options));
+}
+
 /**
- * What reads pictures in a model folder. An encoder whose matrices are stored in bytes is mapped anew for each picture: packing them in
+ * `pixels` of a picture -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each picture: packing them in
  * advance would take as long as reading some pictures, and their memory as well.
  */
-export async function openImageReader(
-  { path, config, imageSources }: Pick<ModelFolder, "path" | "config" | "imageSources">,
+export async function openImageRunner(
+  { path, config, imageSources }: PictureParts,
   options: SessionOptions = {},
-): Promise<ImageReader> {
+): Promise<Runner<"tokens">> {
   const own = { ...options, weightsFolder: path };
   const { encoder } = imageSources;
   const isInBytes = [...encoder.tensors.keys()].some((name) => encoder.int8Columns?.(name));
   const graph = new Graph();
   if (!isInBytes || !MappedModel.isPossible(options.device)) {
-    return createImageReader(graph, imageWeights(graph, imageSources), config, own);
+    return Session.create(graph, imageOutputs(graph, imageWeights(graph, imageSources), config), own);
   }
   const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
-  return new ImageReader(config, await MappedModel.create(graph, outputs, path, options));
-}
-
-/** @param weights values of `graph`, which must hold nothing else */
-export async function createImageReader(
-  graph: Graph,
-  weights: ImageWeights,
-  config: MiniGPT4Config,
-  options: SessionOptions = {},
-): Promise<ImageReader> {
-  return new ImageReader(config, await Session.create(graph, imageOutputs(graph, weights, config), options));
+  return MappedModel.create(graph, outputs, path, options);
 }

@@ -15,9 +15,9 @@ export function languageGraph(
   return { graph: weights.graph, outputs: { logits: logits(weights, hidden, config), ...cache } };
 }
 
-/** `pixels` -> `tokens`, as `ImageReader` runs it. */
+/** `pixels` -> `tokens` of one picture, as `ImageReader` runs it: the engine plans its memory faster where all sizes are known. */
 export function imageOutputs(graph: Graph, weights: ImageWeights, config: MiniGPT4Config): { tokens: Value } {
   const { imageSize } = config.encoder;
-  const pixels = graph.input("pixels", "float32", ["images", 3, imageSize, imageSize]);
+  const pixels = graph.input("pixels", "float32", [1, 3, imageSize, imageSize]);
   return { tokens: imageTokens(weights, imageFeatures(weights, pixels, config), config) };
 }

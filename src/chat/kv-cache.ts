@@ -14,8 +14,7 @@ export interface CacheShape {
 const bucket = 64;
 
 /**
- * A cache of several sequences, each of its own length. Keys lie as [sequences, heads, headDim, positions], values as
- * [sequences, heads, positions, headDim].
+ * A cache of several sequences, each of its own length: keys and values lie as [sequences, heads, positions, headDim].
  */
 export class KVCache {
   private readonly shape: CacheShape;
@@ -61,7 +60,7 @@ export class KVCache {
     // The sequences come first, so those that are there are the beginning of the array.
     const held = (data: Float32Array | undefined) => (data as Float32Array).subarray(0, batch * rowSize);
     for (let layer = 0; layer < layers; layer++) {
-      feeds[`keys.${layer}`] = ndarray("float32", [batch, kvHeads, headDim, capacity], held(keys[layer]));
+      feeds[`keys.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], held(keys[layer]));
       feeds[`values.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], held(values[layer]));
     }
     return feeds;
@@ -78,9 +77,19 @@ export class KVCache {
       this.used.forEach((offset, row) => {
         const part = [row * size, (row + 1) * size] as const;
         const { keys, values, capacity } = this.arrays.row(layer, row);
-        copyRows(newKeys.subarray(...part), count, keys, capacity, offset, count);
-        const stride = count * headDim;
-        copyRows(newValues.subarray(...part), stride, values, capacity * headDim, offset * headDim, stride);
+        for (const [read, held] of [
+          [newKeys, keys],
+          [newValues, values],
+        ] as const) {
+          copyRows(
+            read.subarray(...part),
+            count * headDim,
+            held,
+            capacity * headDim,
+            offset * headDim,
+            count * headDim,
+          );
+        }
       });
     }
     this.used = this.used.map((length) => length + count);
@@ -190,8 +199,9 @@ function copySequence(source: Arrays, from: number, target: Arrays, to: number, 
   const { layers, headDim } = source.shape;
   for (let layer = 0; layer < layers; layer++) {
     const [old, copy] = [source.row(layer, from), target.row(layer, to)];
-    copyRows(old.keys, old.capacity, copy.keys, copy.capacity, 0, count);
-    copyRows(old.values, old.capacity * headDim, copy.values, copy.capacity * headDim, 0, count * headDim);
+    for (const kind of ["keys", "values"] as const) {
+      copyRows(old[kind], old.capacity * headDim, copy[kind], copy.capacity * headDim, 0, count * headDim);
+    }
   }
 }
 
@@ -205,10 +215,6 @@ function copyRows(
   count: number,
 ): void {
   const rows = source.length / sourceStride;
-  if (count === 1) {
-    for (let row = 0; row < rows; row++) target[row * targetStride + offset] = source[row * sourceStride] as number;
-    return;
-  }
   for (let row = 0; row < rows; row++) {
     target.set(source.subarray(row * sourceStride, row * sourceStride + count), row * targetStride + offset);
   }

@@ -26,6 +26,9 @@ export interface PrefillSources {
   readonly layers: Checkpoint;
 }
 
+/** Positions that go through the layers at once. More gain little from it, and each sees all others before they are masked. */
+const pieceLength = 256;
+
 type LayerModel = MappedModel<"out" | "newKeys" | "newValues">;
 
 export class Prefill {
@@ -63,6 +66,12 @@ export class Prefill {
 
   /** Reads new positions of the cache's one sequence, which it grows by. */
   async read(sequence: readonly Position[], cache: KVCache): Promise<void> {
+    for (let start = 0; start < sequence.length; start += pieceLength) {
+      await this.readPiece(sequence.slice(start, start + pieceLength), cache);
+    }
+  }
+
+  private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<void> {
     const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = readingFeeds(
       [sequence],
       cache,

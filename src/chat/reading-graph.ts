@@ -34,7 +34,7 @@ export function readingGraph(
   const positions = input("positions", "int64", ["batch", "sequence"]);
   const { numKeyValueHeads: heads, headDim } = config;
   const layers = Array.from({ length: config.numHiddenLayers }, (_, i) => ({
-    keys: input(`keys.${i}`, "float32", ["batch", heads, headDim, "past"]),
+    keys: input(`keys.${i}`, "float32", ["batch", heads, "past", headDim]),
     values: input(`values.${i}`, "float32", ["batch", heads, "past", headDim]),
   }));
   const past = { layers, mask: input("pastMask", "float32", ["batch", "past"]) };

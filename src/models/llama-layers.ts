@@ -38,15 +38,14 @@ export function layerPiece(source: WeightSource, index: number, config: PieceCon
 
 /** Inputs of a layer that reads behind a cache, beside `x` and `positions`; see `LlamaPast`. */
 export interface CachedPiece extends Piece {
-  /** Of the new positions: keys [batch, kvHeads, headDim, sequence], values [batch, kvHeads, sequence, headDim]. */
+  /** Of the new positions, [batch, kvHeads, sequence, headDim]. */
   readonly keys: Value;
   readonly values: Value;
 }
 
 /**
- * Layer `index`, for new positions behind a cache. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` float32 [batch,
- * kvHeads, headDim, past], `values` float32 [batch, kvHeads, past, headDim], `pastMask` float32 [batch, past], and the tables `cos` and `sin`
- * of `rotaryAngles`.
+ * Layer `index`, for new positions behind a cache. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` and `values` float32
+ * [batch, kvHeads, past, headDim], `pastMask` float32 [batch, past], and the tables `cos` and `sin` of `rotaryAngles`.
  */
 export function cachedLayerPiece(
   source: WeightSource,
@@ -63,7 +62,7 @@ export function cachedLayerPiece(
     mask: causalMask(graph, "sequence", input("pastMask", ["batch", "past"])),
     rotary: { cos: table("cos"), sin: table("sin") },
     past: {
-      keys: input("keys", ["batch", heads, headDim, "past"]),
+      keys: input("keys", ["batch", heads, "past", headDim]),
       values: input("values", ["batch", heads, "past", headDim]),
     },
   };

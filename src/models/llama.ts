@@ -10,7 +10,7 @@ import { rotaryTables } from "../nn/rotary.ts";
 import type { Weights } from "../nn/weights.ts";
 import { mulDims } from "../tensor/dims.ts";
 import type { Value } from "../tensor/graph.ts";
-import { reshape, transpose } from "../tensor/layout.ts";
+import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { logSumExp, reduceSum } from "../tensor/reduce.ts";
 import { rotaryEmbedding } from "../tensor/rotary.ts";
@@ -48,7 +48,7 @@ export function int8Choice(name: string): 8 | 16 | undefined {
   return /\.(o|gate|up)_proj\.weight$/.test(name) ? 8 : undefined;
 }
 
-/** Keys and values of one layer: keys [batch, kvHeads, headDim, n], values [batch, kvHeads, n, headDim]. */
+/** Keys and values of one layer, [batch, kvHeads, n, headDim] each. */
 interface LayerCache {
   readonly keys: Value;
   readonly values: Value;
@@ -137,7 +137,7 @@ export function llamaLayer(
   const attended = before.add(linear(w.at("self_attn.o_proj"), heads, config.hiddenSize));
   const post = rmsNorm(w.at("post_attention_layernorm"), attended, config.rmsNormEps);
   const hidden = attended.add(gatedMlp(w.at("mlp"), post, config.intermediateSize));
-  return { hidden, cache: { keys: transpose(k, [0, 1, 3, 2]), values: v } };
+  return { hidden, cache: { keys: k, values: v } };
 }
 
 /** x [batch, sequence, width] at some places of [batch * sequence] -> [places, width]; all of it if none are given. */

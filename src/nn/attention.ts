@@ -34,9 +34,8 @@ export function attention(q: Value, k: Value, v: Value, mask?: Value): Value {
 
 /** Keys and values of earlier positions. Positions not used yet are hidden by the mask. */
 export interface Past {
-  /** [batch, kvHeads, size, past]: transposed, so that scores read them in order. */
-  readonly keys: Value;
   /** [batch, kvHeads, past, size]. */
+  readonly keys: Value;
   readonly values: Value;
   /** Added to the scores, broadcasts against [batch, heads, m, past + n]; see `causalMask`. */
   readonly mask: Value;
@@ -47,11 +46,14 @@ export interface Past {
  * their softmax is split again, so the cache is read in place and never copied. Shapes as in `attention`.
  */
 export function cachedAttention(q: Value, k: Value, v: Value, past: Past): Value {
-  // The queries are scaled by themselves: the engine reads a row's product in one pass only where it has no factor.
+  // The queries are scaled by themselves: the engine streams through a matrix for one row only where there is no factor.
   const grouped = groupHeads(q.mul(scaleOf(q)), k);
-  const scores = concat([matmul(grouped, past.keys), matmul(grouped, k, { transB: true })], -1);
+  const scores = concat(
+    [past.keys, k].map((keys) => matmul(grouped, keys, { transB: true })),
+    -1,
+  );
   const weights = softmax(addMask(scores, q, past.mask));
-  const [toPast, toNew] = split(weights, -1, [past.keys.dim(-1), k.dim(2)]) as [Value, Value];
+  const [toPast, toNew] = split(weights, -1, [past.keys.dim(2), k.dim(2)]) as [Value, Value];
   return reshape(matmul(toPast, past.values).add(matmul(toNew, v)), q.shape);
 }
 

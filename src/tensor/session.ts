@@ -87,7 +87,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
   }
 
   /**
-   * Loads a model from memory, and maps its constants: they are not packed in advance.
+   * Loads a model from memory for a single run, and maps its constants: they are not packed in advance.
    *
    * @param folder what the places of its constants are relative to
    */
@@ -97,8 +97,10 @@ export class Session<Output extends string = string> implements Runner<Output> {
     inputs: readonly Value[],
     options: SessionOptions = {},
   ): Promise<Session<Output>> {
+    const shared = engineOptions(options);
     const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
-    const own = { ...engineOptions(options), extra: { session } };
+    // More would take longer than it saves.
+    const own = { ...shared, graphOptimizationLevel: "basic" as const, extra: { ...shared.extra, session } };
     const engine = await whileComputing(() => InferenceSession.create(model, own));
     return new Session<Output>(engine, inputs, async () => {});
   }
@@ -158,6 +160,8 @@ function engineOptions(options: SessionOptions): InferenceSession.SessionOptions
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
     enableMemPattern: options.plansMemory ?? true,
+    // A product of one row, as attention reads a cache, has a kernel that streams through the matrix, but only without a factor.
+    extra: { optimization: { disable_specified_optimizers: "MatMulScaleFusion" } },
     ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
     ...(options.profile ? { enableProfiling: true, profileFilePrefix: `${options.profile}-${profiles++}` } : {}),
   };

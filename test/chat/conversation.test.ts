@@ -3,17 +3,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnswerOptions, Conversation } from "../../src/chat/conversation.ts";
-import { createImageReader, createLanguageModel } from "../../src/chat/create.ts";
+import { createLanguageModel } from "../../src/chat/create.ts";
 import { QuestionError } from "../../src/chat/engine/engine.ts";
 import { ImageStore } from "../../src/chat/engine/image-store.ts";
 import { type EngineParts, LocalEngine } from "../../src/chat/engine/local-engine.ts";
 import { pictureFiles } from "../../src/chat/engine/picture-files.ts";
 import { generate } from "../../src/chat/generate.ts";
+import { imageOutputs } from "../../src/chat/graphs.ts";
 import type { ImageTokens } from "../../src/chat/image-reader.ts";
+import { ImageReader } from "../../src/chat/image-reader.ts";
 import { positionsOf } from "../../src/chat/positions.ts";
 import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
+import { Session } from "../../src/tensor/session.ts";
 import { type Turn, vicunaV0 } from "../../src/text/prompts.ts";
 import { loadTokenizer } from "../../src/text/tokenizer.ts";
 import { GoldenSet } from "../reference/golden-set.ts";
@@ -30,7 +33,10 @@ beforeAll(async () => {
   const config = set.config();
   const graph = new Graph();
   const checkpoint = await openCheckpoint(join(folder, "llama-safetensors"));
-  const reader = await createImageReader(graph, await set.weights(graph), config);
+  const reader = await new ImageReader(
+    config,
+    await Session.create(graph, imageOutputs(graph, await set.weights(graph), config)),
+  );
   parts = {
     model: { name: "golden", contextLength: config.llm.maxPositionEmbeddings, tokensPerImage: 5 },
     images: new ImageStore(reader, pictureFiles()),

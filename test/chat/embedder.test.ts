@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createImageReader } from "../../src/chat/create.ts";
+import { openImageReader } from "../../src/chat/create.ts";
 import { openEmbedder, WordSpaceEmbedder } from "../../src/chat/embedder.ts";
 import type { EmbeddingInput } from "../../src/chat/engine/engine.ts";
 import { loadEngine } from "../../src/chat/engine/load-engine.ts";
@@ -176,8 +176,7 @@ test("similarities are those that training sees", async () => {
 test("nano finds the texts of four example pictures; of the raccoon nothing is expected", async (context) => {
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
   if (model instanceof Error) return context.skip(`nano cannot be opened: ${model.message}`);
-  const graph = new Graph();
-  const reader = await createImageReader(graph, model.imageWeights(graph), model.config);
+  const reader = await openImageReader(model);
   const embedder = await openEmbedder(model);
   await model.close();
   if (!embedder) throw new Error("nano has no contrastive head");

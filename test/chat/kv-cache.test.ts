@@ -10,7 +10,7 @@ const shape = { layers: 2, kvHeads: 3, headDim: 2 };
 const mark4 = (layer: number, sequence: number, head: number, element: number, position: number) =>
   (((layer * 4 + sequence) * 4 + head) * 4 + element) * 1000 + position;
 
-/** What the engine gives for `count` positions after those that each sequence has: keys [batch, heads, headDim, n], values transposed. */
+/** What the engine gives for `count` positions after those that each sequence has: [batch, heads, n, headDim]. */
 function outputs(sequences: readonly { mark: number; length: number }[], count: number) {
   const { kvHeads, headDim, layers } = shape;
   const result: Record<string, ReturnType<typeof ndarray<"float32">>> = {};
@@ -19,17 +19,17 @@ function outputs(sequences: readonly { mark: number; length: number }[], count: 
     const values: number[] = [];
     for (const { mark, length: from } of sequences) {
       for (let head = 0; head < kvHeads; head++) {
-        for (let element = 0; element < headDim; element++) {
-          for (let i = 0; i < count; i++) keys.push(mark4(layer, mark, head, element, from + i));
-        }
         for (let i = 0; i < count; i++) {
-          for (let element = 0; element < headDim; element++) values.push(mark4(layer, mark, head, element, from + i));
+          for (let element = 0; element < headDim; element++) {
+            keys.push(mark4(layer, mark, head, element, from + i));
+            values.push(-mark4(layer, mark, head, element, from + i));
+          }
         }
       }
     }
-    const sizes = [sequences.length, kvHeads];
-    result[`newKeys.${layer}`] = ndarray("float32", [...sizes, headDim, count], Float32Array.from(keys));
-    result[`newValues.${layer}`] = ndarray("float32", [...sizes, count, headDim], Float32Array.from(values));
+    const sizes = [sequences.length, kvHeads, count, headDim];
+    result[`newKeys.${layer}`] = ndarray("float32", sizes, Float32Array.from(keys));
+    result[`newValues.${layer}`] = ndarray("float32", sizes, Float32Array.from(values));
   }
   return result;
 }
@@ -54,8 +54,8 @@ function expectHeld(cache: KVCache, sequences: readonly { mark: number; length: 
         for (let element = 0; element < headDim; element++) {
           for (let position = 0; position < sequence.length; position++) {
             expected.push(mark4(layer, sequence.mark, head, element, position));
-            keys.push(keyData?.[start + element * capacity + position] as number);
-            values.push(valueData?.[start + position * headDim + element] as number);
+            keys.push(keyData?.[start + position * headDim + element] as number);
+            values.push(-(valueData?.[start + position * headDim + element] as number));
           }
         }
       }

@@ -94,7 +94,7 @@ export async function examine(path: string, options: DoctorOptions = {}): Promis
         }
         if (sources && config && looks("pictures")) {
           await findings.attempt("pictures", () =>
-            checkPictures(findings, sources, modelConfig(description, config), session),
+            checkPictures(findings, { path, config: modelConfig(description, config), imageSources: sources }, session),
           );
         }
       }
