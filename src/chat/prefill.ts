@@ -59,8 +59,8 @@ export class Prefill {
     const graph = new Graph();
     const weights = new Weights(graph, sources.llm, asStored(sources.llm));
     const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
-    // Ever new lengths gain nothing from a plan of memory.
-    const own = { ...options, plansMemory: false, weightsFolder: folder };
+    // Ever new lengths gain nothing from a plan of memory, and a second thread would wait busily while the layers need its core.
+    const own = { ...options, threads: 1, plansMemory: false, weightsFolder: folder };
     return new Prefill(config, await Session.create(graph, { embeddings }, own), layers);
   }
 
