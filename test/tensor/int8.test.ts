@@ -4,7 +4,7 @@ import { ndarray } from "../../src/tensor/array.ts";
 import { largestInt8Weight, thisCpu } from "../../src/tensor/cpu.ts";
 import { gradients } from "../../src/tensor/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { type Int8Options, matmulInt8 } from "../../src/tensor/int8.ts";
+import { type Int8Options, joinTiles, matmulInt8, quantizeRows } from "../../src/tensor/int8.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { reduceSum } from "../../src/tensor/reduce.ts";
 import { evaluate, Session } from "../../src/tensor/session.ts";
@@ -233,3 +233,46 @@ test("an operand that does not fit is named", () => {
     'in mlp: 8-bit product of "x" float32 [2, 32] with "up" [8, 64]: they do not fit',
   );
 });
+
+test.skipIf(largestInt8Weight(thisCpu()) < 127)(
+  "a product tile by tile is the product, however many tiles there are",
+  async () => {
+    const size = fc.integer({ min: 1, max: 12 });
+    await fc.assert(
+      fc.asyncProperty(size, size, size, fc.integer({ min: 1, max: 40 }), async (tokens, count, tile, columns) => {
+        const { x, matrix } = example(tokens, count * tile, columns, 11);
+        const rows = count * tile;
+        const parts = Array.from({ length: count }, (_, i) =>
+          quantizeRows(matrix.subarray(i * tile * columns, (i + 1) * tile * columns), columns),
+        );
+        const tiles = {
+          tile,
+          load: async () => ({
+            bytes: Int8Array.from(parts.flatMap(({ bytes }) => [...bytes])),
+            scales: Float32Array.from(parts.flatMap(({ scales }) => [...scales])),
+          }),
+        };
+        const whole = quantizeRows(matrix, columns);
+        expect(joinTiles(await tiles.load(), columns, tile)).toEqual(whole);
+        const graph = new Graph();
+        const input = graph.input("x", "float32", ["batch", "sequence", columns]);
+        const source = { rows, columns, load: async () => matrix };
+        const outputs = {
+          tiled: matmulInt8(input, { ...source, name: "a", tiles }, { tiled: true }),
+          plain: matmulInt8(input, { ...source, name: "b" }),
+        };
+        const found = await evaluate(
+          graph,
+          outputs,
+          { x: ndarray("float32", [1, tokens, columns], x) },
+          { device: "cpu" },
+        );
+        expect(found.tiled.shape).toEqual([1, tokens, rows]);
+        for (const [i, value] of (found.plain.data as Float32Array).entries()) {
+          expect(found.tiled.data[i]).toBeCloseTo(value, 4);
+        }
+      }),
+      { numRuns: 25 },
+    );
+  },
+);
