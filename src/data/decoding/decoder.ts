@@ -19,7 +19,7 @@ export function startDecoder(workers: number): Decoder {
   if (workers === 0) return { decode: decodePicture, close: async () => {} };
   const fromSource = import.meta.url.endsWith(".ts");
   const pool = new Piscina<DecodeTask, Float32Array>({
-    filename: new URL(fromSource ? "./decode-worker.ts" : "../decode-worker.js", import.meta.url).href,
+    filename: new URL(`./decode-worker.${fromSource ? "ts" : "js"}`, import.meta.url).href,
     minThreads: workers,
     maxThreads: workers,
     // Tasks are handed out at once: while the engine computes, nobody is there to hand out the next one.
