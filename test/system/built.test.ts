@@ -1,0 +1,37 @@
+/** The package as it is built: its threads are started from files whose names nothing but running them checks. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startDecoder } from "../../src/data/decoding/decoder.ts";
+import { asItIs } from "../../src/data/views.ts";
+import { CLIP } from "../../src/images/normalise.ts";
+import { picture } from "../cli/command.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+// Inside of the project, where its dependencies are found.
+const folder = mkdtempSync(join(root, ".built-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+beforeAll(() => {
+  const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
+  execFileSync(process.execPath, [compiler, "-p", "tsconfig.build.json", "--outDir", folder], { cwd: root });
+}, 120_000);
+
+test("pictures are decoded on threads, as from the sources", async () => {
+  const built = await import(pathToFileURL(join(folder, "data", "decoding", "decoder.js")).href);
+  const task = {
+    name: "cat.jpg",
+    bytes: readFileSync(picture("cat.jpg")),
+    view: asItIs,
+    spec: { ...CLIP, size: 64 },
+  };
+  const pixels: Float32Array[] = [];
+  for (const start of [startDecoder, built.startDecoder as typeof startDecoder]) {
+    const decoder = start(1);
+    pixels.push(await decoder.decode(task));
+    await decoder.close();
+  }
+  expect(pixels[1]).toEqual(pixels[0]);
+});
