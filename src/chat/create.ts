@@ -48,6 +48,9 @@ export async function openLanguageModel(
   try {
     const prefill = await Prefill.create({ folder, llm: checkpoint, layers }, config, options);
     return new LanguageModel(config, runner, prefill);
+  } catch (error) {
+    await runner.release();
+    throw error;
   } finally {
     await layers.close();
   }

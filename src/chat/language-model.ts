@@ -51,12 +51,11 @@ export class LanguageModel {
     const batch = sequences.length;
     const length = sequences[0]?.length ?? 0;
     this.checkLengths(sequences, cache, length);
-    if (which === "last" && this.isForPromptReader(sequences)) {
-      await this.prompts?.read(sequences[0]?.slice(0, -1) ?? [], cache);
-      return this.read(
-        sequences.map((sequence) => sequence.slice(-1)),
-        cache,
-      );
+    const [sequence = [], ...others] = sequences;
+    const prompts = which === "last" && others.length === 0 ? this.promptReader(sequence) : undefined;
+    if (prompts) {
+      await prompts.read(sequence.slice(0, -1), cache);
+      return this.read([sequence.slice(-1)], cache);
     }
     const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
@@ -69,14 +68,12 @@ export class LanguageModel {
     return outputs.logits as NdArray<"float32">;
   }
 
-  /** As `read`, where nobody wants the scores. */
-  async fill(sequences: readonly (readonly Position[])[], cache: KVCache): Promise<void> {
-    const [only, ...others] = sequences;
-    if (!only || others.length > 0 || !this.isForPromptReader(sequences)) await this.read(sequences, cache);
-    else {
-      this.checkLengths(sequences, cache, only.length);
-      await this.prompts?.read(only, cache);
-    }
+  /** Reads new positions of the cache's one sequence, which grows by them, where nobody wants the scores. */
+  async fill(sequence: readonly Position[], cache: KVCache): Promise<void> {
+    this.checkLengths([sequence], cache, sequence.length);
+    const prompts = this.promptReader(sequence);
+    if (prompts) await prompts.read(sequence, cache);
+    else await this.read([sequence], cache);
   }
 
   async release(): Promise<void> {
@@ -84,8 +81,8 @@ export class LanguageModel {
     await this.prompts?.release();
   }
 
-  private isForPromptReader(sequences: readonly (readonly Position[])[]): boolean {
-    return this.prompts !== undefined && sequences.length === 1 && (sequences[0]?.length ?? 0) > promptFrom;
+  private promptReader({ length }: readonly Position[]): PromptReader | undefined {
+    return length > promptFrom ? this.prompts : undefined;
   }
 
   private checkLengths(sequences: readonly (readonly Position[])[], cache: KVCache, length: number): void {

@@ -52,7 +52,7 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     const sequence = prompt(exact.config, 150);
     const scoresOf = async (model: LanguageModel) => {
       const cache = model.newCache();
-      await model.fill([sequence], cache);
+      await model.fill(sequence, cache);
       expect(cache.length).toBe(150);
       const { "keys.1": keys, "values.1": values } = cache.feeds();
       return { keys: keys?.data as Float32Array, values: values?.data as Float32Array };
@@ -75,14 +75,14 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
       const whole = model.newCache();
       const expected = await model.read([sequence], whole);
       const pieces = model.newCache();
-      await model.fill([sequence.slice(0, 10)], pieces);
-      await model.fill([sequence.slice(10, 140)], pieces);
+      await model.fill(sequence.slice(0, 10), pieces);
+      await model.fill(sequence.slice(10, 140), pieces);
       const found = await model.read([sequence.slice(140)], pieces);
       expect(pieces.length).toBe(230);
       // The first ten were read in blocks of 4 bits, being few.
       expect(relativeDifference(found.data, expected.data)).toBeLessThan(0.1);
       const same = model.newCache();
-      await model.fill([sequence.slice(0, 100)], same);
+      await model.fill(sequence.slice(0, 100), same);
       const scores = await model.read([sequence.slice(100)], same);
       expect(relativeDifference(scores.data, expected.data)).toBeLessThan(0.02);
     });

@@ -159,9 +159,9 @@ export class Scheduler {
         this.searches.push({ job, steps: this.beams(job, cache) });
         return;
       }
-      const piece = [sequence.slice(cache.length, end)];
+      const piece = sequence.slice(cache.length, end);
       if (end < sequence.length) return await this.model.fill(piece, cache);
-      const scores = await this.model.read(piece, cache);
+      const scores = await this.model.read([piece], cache);
       this.reading = undefined;
       this.beginWriting(job, cache, scores.data);
     } catch (error) {
