@@ -54,13 +54,6 @@ export async function examine(path: string, options: DoctorOptions = {}): Promis
     checked.push(check);
     return true;
   };
-  const counting = (check: Check, total: number) => {
-    let done = 0;
-    return (bytes: number) => {
-      done += bytes;
-      onProgress?.(check, done, total);
-    };
-  };
   let perplexity: number | undefined;
   try {
     looks("config");
@@ -70,12 +63,21 @@ export async function examine(path: string, options: DoctorOptions = {}): Promis
       const llm = await openLlmParts(findings, path, description, { ...pull, signal });
       open.push(...images.values(), ...(llm.checkpoint ? [llm.checkpoint] : []));
       const sources = imageSources(description, images);
-      const bytes = open
-        .flatMap(({ tensors }) => [...tensors.values()])
-        .reduce((sum, info) => sum + info.byteLength, 0);
-      if (looks("files")) await checkFiles(findings, path, counting("files", bytes), signal);
+      if (looks("files")) {
+        await checkFiles(findings, path, (done, total) => onProgress?.("files", done, total), signal);
+      }
       const used = looks("dimensions") ? await checkDimensions(findings, description, sources, llm) : [];
-      if (looks("values")) await checkValues(findings, used, counting("values", bytes), signal);
+      if (looks("values")) {
+        const bytes = open
+          .flatMap(({ tensors }) => [...tensors.values()])
+          .reduce((sum, info) => sum + info.byteLength, 0);
+        let read = 0;
+        const onBytes = (count: number) => {
+          read += count;
+          onProgress?.("values", read, bytes);
+        };
+        await checkValues(findings, used, onBytes, signal);
+      }
       const { checkpoint, config, tokenizer } = llm;
       if (checkpoint && looks("delta") && (await isUnmergedDelta(checkpoint)))
         findings.fault("delta", deltaMessage(llm.path));

@@ -66,15 +66,18 @@ export async function checkDescription(findings: Findings, path: string): Promis
   );
 }
 
-/** Compares the files of an import with what was written. */
+/** Compares the files of an import with what was written, all of them: also such as no other check opens. */
 export async function checkFiles(
   findings: Findings,
   path: string,
-  onBytes: (bytes: number) => void,
+  onProgress: (done: number, total: number) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   const journal = await readJournal(join(path, importJournal)).catch(() => undefined);
-  for (const [name, { bytes, sha256 }] of Object.entries(journal?.files ?? {})) {
+  const files = Object.entries(journal?.files ?? {});
+  const total = files.reduce((sum, [, { bytes }]) => sum + bytes, 0);
+  let done = 0;
+  for (const [name, { bytes, sha256 }] of files) {
     const file = join(path, name);
     const status = await stat(file).catch(() => undefined);
     const again = "Give the same minigpt4 import command again, or copy the folder again.";
@@ -83,7 +86,8 @@ export async function checkFiles(
       findings.fault("files", `${file} has ${status.size} bytes, but ${bytes} were written`, again);
     else if ((await sha256OfFile(file, signal)) !== sha256)
       findings.fault("files", `${file} has changed since it was written (SHA-256)`, again);
-    onBytes(bytes);
+    done += bytes;
+    onProgress(done, total);
   }
 }
 

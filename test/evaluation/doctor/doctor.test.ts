@@ -62,7 +62,16 @@ const examined = async (path: string) => {
 
 test("a sound folder has no faults; random weights are noise", async () => {
   expect(await examined(sound)).toEqual([]);
-  const { healthy, findings, perplexity } = await examine(sound);
+  const counts = new Map<string, [done: number, total: number]>();
+  const { healthy, findings, perplexity } = await examine(sound, {
+    onProgress: (check, done, total) => counts.set(check, [done, total]),
+  });
+  // What was counted is all that there is, of the files also the copy for prompts.
+  for (const check of ["files", "values", "language"]) {
+    const [done = 0, total = 0] = counts.get(check) ?? [];
+    expect(done, check).toBe(total);
+    expect(total, check).toBeGreaterThan(0);
+  }
   expect(healthy).toBe(false);
   expect(findings.filter(({ kind }) => kind === "fault").map(({ check }) => check)).toEqual(["language"]);
   expect(perplexity).toBeGreaterThan(500);
