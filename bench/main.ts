@@ -109,11 +109,10 @@ if (positionals.includes("profile")) {
     );
     for (const { part, milliseconds, operators } of profiles) {
       console.log(`${part}: ${milliseconds.toFixed(1)} ms`);
-      for (const { operator, milliseconds: own, operations, weightBytes } of operators.slice(0, 10)) {
+      for (const { operator, milliseconds: own, operations } of operators.slice(0, 10)) {
         const speed = operations > 0 ? `, ${(operations / own / 1e6).toFixed(0)} GFLOP/s` : "";
-        const read = weightBytes > 0 ? `, ${(weightBytes / own / 1e6).toFixed(1)} GB/s of constants` : "";
         console.log(
-          `  ${((100 * own) / milliseconds).toFixed(1).padStart(5)}%  ${own.toFixed(2)} ms  ${operator}${speed}${read}`,
+          `  ${((100 * own) / milliseconds).toFixed(1).padStart(5)}%  ${own.toFixed(2)} ms  ${operator}${speed}`,
         );
       }
     }

@@ -13,8 +13,6 @@ export interface OperatorTime {
   readonly milliseconds: number;
   /** Floating-point operations of one run; 0 where the operator is no product. */
   readonly operations: number;
-  /** Bytes of constants that are multiplied with, as the operator reads them. */
-  readonly weightBytes: number;
 }
 
 export interface Profile {
@@ -104,7 +102,6 @@ interface EngineEvent {
     readonly op_name?: string;
     readonly input_type_shape?: readonly Readonly<Record<string, readonly number[]>>[];
     readonly output_type_shape?: readonly Readonly<Record<string, readonly number[]>>[];
-    readonly parameter_size?: string;
   };
 }
 
@@ -118,8 +115,6 @@ function profileOf({ part, times, from, to }: Span, events: readonly EngineEvent
       operator: args.op_name,
       milliseconds: (known?.milliseconds ?? 0) + dur / 1000 / times,
       operations: (known?.operations ?? 0) + operationsOf(args) / times,
-      weightBytes:
-        (known?.weightBytes ?? 0) + (products.has(args.op_name) ? Number(args.parameter_size ?? 0) / times : 0),
     });
   }
   return {
