@@ -13,7 +13,7 @@ export interface PromptReader {
   release(): Promise<void>;
 }
 
-/** From so many positions on, a prompt reader is faster than the language model itself. */
+/** For more positions than these a prompt reader is faster than the language model itself. */
 const promptFrom = 64;
 
 export class LanguageModel {

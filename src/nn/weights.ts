@@ -20,7 +20,8 @@ import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
 export interface WeightSource {
   /** Where the weights come from, for messages. */
   readonly path: string;
-  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  /** `storedType` as the file calls it, where there is one. */
+  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly storedType?: string }>;
   readFloat32(name: string): Promise<Float32Array>;
   /** Where the bytes of a tensor lie in a file, of whatever type they are; undefined where they do not lie as they are. */
   placeOf?(name: string): StoredBytes | undefined;
@@ -110,7 +111,8 @@ export class Weights {
           "float32",
           expected,
           async () => bytesOf(await this.source.readFloat32(full)),
-          this.source.placeOf?.(full),
+          // Integers of 32 bits have as many bytes, but must be converted.
+          this.source.tensors.get(full)?.storedType === "F32" ? this.source.placeOf?.(full) : undefined,
         );
     this.values.set(full, value);
     return value;

@@ -1,11 +1,18 @@
+import { join } from "node:path";
 import { expect, test } from "vitest";
+import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
+import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
 import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
+import { ndarray } from "../../src/tensor/array.ts";
 import { gradients } from "../../src/tensor/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { concat } from "../../src/tensor/layout.ts";
 import { reduceSum } from "../../src/tensor/reduce.ts";
 import { evaluate } from "../../src/tensor/session.ts";
+import { temporaryFolder } from "../cli/tiny-model.ts";
 import { inMemory, normal } from "./weights-in-memory.ts";
+
+const folder = temporaryFolder();
 
 const source = inMemory(
   {
@@ -129,4 +136,31 @@ test("what is trained stays in float32, and nothing is in 4 and in 8 bits at onc
   expect(() => both.product(x, [{ name: "layer.0.up.weight", out: 6 }])).toThrow(
     '"layer.0.up.weight" is asked for in 4 bits and in 8 bits; choose one of them',
   );
+});
+
+test("float32 is mapped where it lies in a file, what has to be converted is not", async () => {
+  const path = join(folder, "plain.safetensors");
+  await writeSafetensors(path, {
+    floats: ndarray(
+      "float32",
+      [2, 4],
+      Float32Array.from({ length: 8 }, (_, i) => i / 2),
+    ),
+    halves: ndarray("float16", [2, 4], new Uint16Array(8)),
+    integers: ndarray(
+      "int32",
+      [2, 4],
+      Int32Array.from({ length: 8 }, (_, i) => i),
+    ),
+  });
+  const checkpoint = await openCheckpoint(path);
+  const w = new Weights(new Graph(), checkpoint);
+  for (const name of ["floats", "halves", "integers"]) w.get(name, [2, 4]);
+  const stored = [...w.graph.initializers.values()].map(({ value, stored }) => [value.name, stored?.path]);
+  expect(stored).toEqual([
+    ["floats", path],
+    ["halves", undefined],
+    ["integers", undefined],
+  ]);
+  await checkpoint.close();
 });
