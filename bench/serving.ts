@@ -22,7 +22,7 @@ export interface Serving {
   readonly laterTurns: Spread;
   /** Milliseconds that `/health` took. */
   readonly health: Spread;
-  /** Resident memory in bytes: after a fifth of the time, and at the end. */
+  /** Resident memory of the engine's process in bytes: after a fifth of the time, and at the end. */
   readonly memory: { readonly before: number; readonly after: number };
 }
 
@@ -99,7 +99,7 @@ async function load(url: string, chats: number, seconds: number): Promise<Servin
     }),
     watch(memoryEvery, async () => {
       const text = await (await fetch(`${url}/metrics`)).text();
-      memory.push(Number(/^minigpt4_process_resident_memory_bytes (\S+)/m.exec(text)?.[1]));
+      memory.push(Number(/^minigpt4_engine_resident_memory_bytes (\S+)/m.exec(text)?.[1]));
     }),
   ]);
   const took = (performance.now() - started) / 1000;

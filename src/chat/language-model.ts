@@ -6,10 +6,12 @@ import type { Runner } from "../tensor/runner.ts";
 import { KVCache } from "./kv-cache.ts";
 import { indices, type Position, readingFeeds } from "./reading-feeds.ts";
 
-/** A faster way to read many positions whose scores nobody wants. */
+/** A faster way to read many positions. */
 export interface PromptReader {
-  /** Reads new positions of the cache's one sequence, which it grows by. */
-  read(sequence: readonly Position[], cache: KVCache): Promise<void>;
+  /** Reads new positions of the cache's one sequence, which it grows by; the scores of what follows the last one, [1, vocabSize]. */
+  read(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">>;
+  /** As `read`, where nobody wants the scores. */
+  fill(sequence: readonly Position[], cache: KVCache): Promise<void>;
   release(): Promise<void>;
 }
 
@@ -23,7 +25,7 @@ export class LanguageModel {
 
   /**
    * @param runner a reading graph with the output `logits`, of the places in `wanted`
-   * @param prompts reads long prompts, all but their last position
+   * @param prompts reads long prompts
    */
   constructor(config: LlamaConfig, runner: Runner, prompts?: PromptReader) {
     this.config = config;
@@ -53,10 +55,7 @@ export class LanguageModel {
     this.checkLengths(sequences, cache, length);
     const [sequence = [], ...others] = sequences;
     const prompts = which === "last" && others.length === 0 ? this.promptReader(sequence) : undefined;
-    if (prompts) {
-      await prompts.read(sequence.slice(0, -1), cache);
-      return this.read([sequence.slice(-1)], cache);
-    }
+    if (prompts) return prompts.read(sequence, cache);
     const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
@@ -72,7 +71,7 @@ export class LanguageModel {
   async fill(sequence: readonly Position[], cache: KVCache): Promise<void> {
     this.checkLengths([sequence], cache, sequence.length);
     const prompts = this.promptReader(sequence);
-    if (prompts) await prompts.read(sequence, cache);
+    if (prompts) await prompts.fill(sequence, cache);
     else await this.read([sequence], cache);
   }
 

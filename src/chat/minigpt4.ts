@@ -7,14 +7,14 @@ import { pulledFolder, releasedModels } from "../models/import/released.ts";
 import { type AnswerOptions, Conversation } from "./conversation.ts";
 import type { Engine, Picture } from "./engine/engine.ts";
 import type { EngineOptions } from "./engine/load-engine.ts";
-import { ThreadEngine } from "./engine/thread-engine.ts";
+import { ProcessEngine } from "./engine/process-engine.ts";
 
 export interface LoadOptions extends EngineOptions {
   /** How missing files are fetched. */
   readonly pull?: PullOptions;
 }
 
-/** The model itself runs on a thread of its own: whoever waits for it can do other things. */
+/** The model itself runs in a process of its own: whoever waits for it can do other things. */
 export class MiniGPT4 {
   /** For servers and the like: several questions at once, with events instead of text. */
   readonly engine: Engine;
@@ -30,7 +30,7 @@ export class MiniGPT4 {
    */
   static async load(nameOrFolder: string, options: LoadOptions = {}): Promise<MiniGPT4> {
     const path = modelPath(nameOrFolder, options.pull?.cacheFolder);
-    return new MiniGPT4(await ThreadEngine.load(path, basename(resolve(path)), options));
+    return new MiniGPT4(await ProcessEngine.load(path, basename(resolve(path)), options));
   }
 
   /** What a picture shows, in the form that the model was trained to describe with. */

@@ -5,7 +5,7 @@
  */
 import type { Checkpoint } from "../checkpoints/checkpoint.ts";
 import type { LlamaConfig } from "../models/llama.ts";
-import { cachedLayerPiece } from "../models/llama-layers.ts";
+import { cachedLayerPiece, scoresPiece } from "../models/llama-layers.ts";
 import { embedSequence } from "../models/minigpt4.ts";
 import { rotaryAngles } from "../nn/rotary.ts";
 import { asStored, Weights } from "../nn/weights.ts";
@@ -14,7 +14,7 @@ import { Graph } from "../tensor/graph.ts";
 import { MappedModel } from "../tensor/mapped-model.ts";
 import { Session, type SessionOptions } from "../tensor/session.ts";
 import type { KVCache } from "./kv-cache.ts";
-import { type Position, readingFeeds } from "./reading-feeds.ts";
+import { indices, type Position, readingFeeds } from "./reading-feeds.ts";
 import { sequenceInputs } from "./reading-graph.ts";
 
 export interface PrefillSources {
@@ -29,69 +29,93 @@ export interface PrefillSources {
 /** Positions that go through the layers at once. More gain little from it, and each sees all others before they are masked. */
 const pieceLength = 256;
 
-type LayerModel = MappedModel<"out" | "newKeys" | "newValues">;
+type LayerOutput = "out" | "newKeys" | "newValues";
+type LayerModel = MappedModel<LayerOutput>;
 
 export class Prefill {
   private readonly config: LlamaConfig;
-  private readonly embeddings: Session<"embeddings">;
-  private readonly layers: readonly LayerModel[];
+  private readonly parts: Parts;
   private readonly rotary: ReturnType<typeof rotaryAngles>;
 
-  private constructor(config: LlamaConfig, embeddings: Session<"embeddings">, layers: readonly LayerModel[]) {
+  private constructor(config: LlamaConfig, parts: Parts) {
     this.config = config;
-    this.embeddings = embeddings;
-    this.layers = layers;
+    this.parts = parts;
     this.rotary = rotaryAngles(config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
   }
 
   static async create(sources: PrefillSources, config: LlamaConfig, options: SessionOptions): Promise<Prefill> {
-    const { folder } = sources;
+    const { folder, llm } = sources;
+    const model = (index: number, which: "all" | "wanted" = "all") => {
+      const weights = { ...asStored(sources.layers), mapped: true };
+      const { graph, out, keys, values } = cachedLayerPiece(sources.layers, index, config, weights, which);
+      return MappedModel.create<LayerOutput>(graph, { out, newKeys: keys, newValues: values }, folder, options);
+    };
+    const last = config.numHiddenLayers - 1;
     const layers: LayerModel[] = [];
-    for (let i = 0; i < config.numHiddenLayers; i++) {
-      const { graph, x, out, keys, values } = cachedLayerPiece(sources.layers, i, config, {
-        ...asStored(sources.layers),
-        mapped: true,
-      });
-      // Of the last layer nobody reads what comes out.
-      const hidden = i < config.numHiddenLayers - 1 ? out : x;
-      layers.push(await MappedModel.create(graph, { out: hidden, newKeys: keys, newValues: values }, folder, options));
-    }
+    for (let i = 0; i < last; i++) layers.push(await model(i));
     const graph = new Graph();
-    const weights = new Weights(graph, sources.llm, asStored(sources.llm));
+    const weights = new Weights(graph, llm, asStored(llm));
     const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
+    const scores = scoresPiece(llm, config, asStored(llm));
     // Ever new lengths gain nothing from a plan of memory, and a second thread would wait busily while the layers need its core.
     const own = { ...options, threads: 1, plansMemory: false, weightsFolder: folder };
-    return new Prefill(config, await Session.create(graph, { embeddings }, own), layers);
+    return new Prefill(config, {
+      embeddings: await Session.create(graph, { embeddings }, own),
+      layers,
+      last: await model(last, "wanted"),
+      scores: await Session.create(scores.graph, { scores: scores.out }, own),
+    });
   }
 
-  /** Reads new positions of the cache's one sequence, which it grows by. */
-  async read(sequence: readonly Position[], cache: KVCache): Promise<void> {
+  async read(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">> {
+    const start = Math.floor((sequence.length - 1) / pieceLength) * pieceLength;
+    await this.fill(sequence.slice(0, start), cache);
+    const x = await this.readPiece(sequence.slice(start), cache);
+    return (await this.parts.scores.run({ x })).scores as NdArray<"float32">;
+  }
+
+  async fill(sequence: readonly Position[], cache: KVCache): Promise<void> {
     for (let start = 0; start < sequence.length; start += pieceLength) {
       await this.readPiece(sequence.slice(start, start + pieceLength), cache);
     }
   }
 
-  private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<void> {
+  /** What comes out of the last layer for the last position, [1, hiddenSize]. */
+  private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
     const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = readingFeeds(
       [sequence],
       cache,
       this.config,
     );
-    let x = (await this.embeddings.run({ ids, imageTokens, imagePlaces } as Feeds)).embeddings;
+    const { embeddings, layers, last } = this.parts;
+    let x = (await embeddings.run({ ids, imageTokens, imagePlaces } as Feeds)).embeddings;
     const read: Record<string, NdArray> = {};
-    for (const [i, layer] of this.layers.entries()) {
-      const feeds = { positions, pastMask, keys: past[`keys.${i}`], values: past[`values.${i}`], ...this.rotary, x };
-      const { out, newKeys, newValues } = await layer.run(feeds as Feeds);
+    const shared = { positions, pastMask, ...this.rotary };
+    for (const [i, layer] of [...layers, last].entries()) {
+      const feeds = { ...shared, keys: past[`keys.${i}`], values: past[`values.${i}`], x } as Feeds;
+      if (layer === last) feeds.wanted = indices([1], [sequence.length - 1]);
+      const { out, newKeys, newValues } = await layer.run(feeds);
       read[`newKeys.${i}`] = newKeys;
       read[`newValues.${i}`] = newValues;
       x = out;
     }
     cache.append(read, sequence.length);
+    return x;
   }
 
-  release(): Promise<void> {
-    return this.embeddings.release();
+  async release(): Promise<void> {
+    await this.parts.embeddings.release();
+    await this.parts.scores.release();
   }
+}
+
+interface Parts {
+  readonly embeddings: Session<"embeddings">;
+  /** All layers but the last one. */
+  readonly layers: readonly LayerModel[];
+  /** The last layer, of which only some places are wanted. */
+  readonly last: LayerModel;
+  readonly scores: Session<"scores">;
 }
 
 type Feeds = Record<string, NdArray>;

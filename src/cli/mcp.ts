@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Engine } from "../chat/engine/engine.ts";
-import { ThreadEngine } from "../chat/engine/thread-engine.ts";
+import { ProcessEngine } from "../chat/engine/process-engine.ts";
 import { modelPath } from "../chat/minigpt4.ts";
 import { quote } from "../checkpoints/quote.ts";
 import { createMcpServer } from "../server/mcp/mcp-server.ts";
@@ -96,7 +96,7 @@ function engineOnDemand({ model, device, precision }: ModelFlags) {
   let engine: Promise<Engine> | undefined;
   const load = async () => {
     try {
-      return await ThreadEngine.load(path, model, {
+      return await ProcessEngine.load(path, model, {
         device,
         precision,
         pull: { onProgress, signal: releasing.signal },

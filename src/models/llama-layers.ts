@@ -8,12 +8,12 @@ import { mulDims } from "../tensor/dims.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
-import { type LlamaConfig, llamaLayer, negativeLogLikelihood } from "./llama.ts";
+import { type LlamaConfig, llamaLayer, logits, negativeLogLikelihood } from "./llama.ts";
 
 /** A piece of a network between two values. */
 export interface Piece {
   readonly graph: Graph;
-  /** The input `x`, float32 [batch, sequence, hiddenSize]. */
+  /** The input `x`, float32 [batch, sequence, hiddenSize] where nothing else is said. */
   readonly x: Value;
   readonly out: Value;
 }
@@ -44,7 +44,8 @@ export interface CachedPiece extends Piece {
 }
 
 /**
- * Layer `index`, for new positions behind a cache. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` and `values` float32
+ * Layer `index`, for new positions behind a cache. With "wanted", `out` is [wanted, hiddenSize], of the places of [batch * sequence] that the
+ * input `wanted` names, int64 [wanted]. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` and `values` float32
  * [batch, kvHeads, past, headDim], `pastMask` float32 [batch, past], and the tables `cos` and `sin` of `rotaryAngles`.
  */
 export function cachedLayerPiece(
@@ -52,6 +53,7 @@ export function cachedLayerPiece(
   index: number,
   config: LlamaConfig,
   options: WeightOptions,
+  which: "all" | "wanted" = "all",
 ): CachedPiece {
   const { graph, x, w } = begin(source, config, options);
   const { numKeyValueHeads: heads, headDim } = config;
@@ -65,6 +67,7 @@ export function cachedLayerPiece(
       keys: input("keys", ["batch", heads, "past", headDim]),
       values: input("values", ["batch", heads, "past", headDim]),
     },
+    places: which === "wanted" ? graph.input("wanted", "int64", ["wanted"]) : undefined,
   };
   const layer = w.at("model.layers").at(index);
   const { hidden, cache } = graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config));
@@ -85,6 +88,14 @@ export function headPiece(source: WeightSource, config: LlamaConfig, options: We
     x,
     out: negativeLogLikelihood(w, predicting, graph.input("targetIds", "int64", ["targets"]), config),
   };
+}
+
+/** What comes after the layers: `x` [wanted, hiddenSize] -> `out`, the scores of what follows each place, [wanted, vocabSize]. */
+export function scoresPiece(source: WeightSource, config: LlamaConfig, options: WeightOptions): Piece {
+  const graph = new Graph();
+  const w = new Weights(graph, source, options);
+  const x = graph.input("x", "float32", ["wanted", config.hiddenSize]);
+  return { graph, x, out: logits(w, rmsNorm(w.at("model.norm"), x, config.rmsNormEps), config) };
 }
 
 function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions) {

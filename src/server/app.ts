@@ -91,7 +91,7 @@ function createService(engine: Engine, options: AppOptions): Service {
   return {
     engine,
     admission,
-    metrics: new ServerMetrics(() => admission),
+    metrics: new ServerMetrics(() => admission, engine),
     log: options.log ?? pino({ level: "silent" }),
     pictures: {
       allowRemote: options.allowRemotePictures ?? false,

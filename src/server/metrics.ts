@@ -1,5 +1,6 @@
 /** What the server measures of itself, for Prometheus. */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Engine } from "../chat/engine/engine.ts";
 
 /** Seconds: from what a cached answer takes to what a long one does. */
 const seconds = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
@@ -55,11 +56,17 @@ export class ServerMetrics {
     registers: [this.registry],
   });
 
-  /** @param load is asked for when the metrics are written */
-  constructor(load: () => Load = () => ({ running: 0, waiting: 0 })) {
+  /**
+   * @param load is asked for when the metrics are written
+   * @param engine says what memory it has, if it has its own
+   */
+  constructor(load: () => Load = () => ({ running: 0, waiting: 0 }), engine: Pick<Engine, "residentBytes"> = {}) {
     this.gauge("questions_running", "Questions that are being answered", () => load().running);
     this.gauge("questions_waiting", "Questions that wait for their turn", () => load().waiting);
-    this.gauge("process_resident_memory_bytes", "Memory of the process", () => process.memoryUsage.rss());
+    this.gauge("process_resident_memory_bytes", "Memory of the server's process", () => process.memoryUsage.rss());
+    if (engine.residentBytes !== undefined) {
+      this.gauge("engine_resident_memory_bytes", "Memory of the model's process", () => engine.residentBytes ?? 0);
+    }
     this.gauge("process_heap_used_bytes", "Memory of JavaScript objects", () => process.memoryUsage().heapUsed);
     this.gauge("process_uptime_seconds", "Time since the process began", () => process.uptime());
   }

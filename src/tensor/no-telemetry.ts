@@ -1,5 +1,5 @@
 /**
  * ONNX Runtime's telemetry is turned off, which from 1.29 on is on by default on Linux and macOS; whoever sets the variable
- * decides. Imported before a session is made; on the main thread, because a worker's environment is a copy that the engine does not see.
+ * decides. Imported before a session is made.
  */
 process.env.ORT_DISABLE_TELEMETRY ??= "1";

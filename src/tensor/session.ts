@@ -5,7 +5,6 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "./array.ts";
 import { type Device, executionProviders } from "./device.ts";
 import { enginePlace } from "./engine-folder.ts";
-import { whileComputing } from "./exit-guard.ts";
 import type { Graph, Value } from "./graph.ts";
 import { externalBytes, isMostlyStored, writeModel } from "./onnx.ts";
 import { checkFeeds, type Runner } from "./runner.ts";
@@ -51,7 +50,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
   ): Promise<Session<Output>> {
     if (externalBytes(graph, Object.values<Value>(outputs)) === 0) {
       const model = await writeModel(graph, outputs);
-      const engine = await whileComputing(() => InferenceSession.create(model, engineOptions(options)));
+      const engine = await InferenceSession.create(model, engineOptions(options));
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
     const isStored = isMostlyStored(graph, Object.values<Value>(outputs));
@@ -82,7 +81,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     options: SessionOptions = {},
     cleanUp = async () => {},
   ): Promise<Session<Output>> {
-    const engine = await whileComputing(() => InferenceSession.create(path, engineOptions(options)));
+    const engine = await InferenceSession.create(path, engineOptions(options));
     return new Session<Output>(engine, inputs, cleanUp);
   }
 
@@ -101,7 +100,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
     // More would take longer than it saves.
     const own = { ...shared, graphOptimizationLevel: "basic" as const, extra: { ...shared.extra, session } };
-    const engine = await whileComputing(() => InferenceSession.create(model, own));
+    const engine = await InferenceSession.create(model, own);
     return new Session<Output>(engine, inputs, async () => {});
   }
 
@@ -124,7 +123,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
         return [name, target ? toTensor(target) : null];
       }),
     );
-    const results = await whileComputing(() => this.engine.run(tensors, fetches));
+    const results = await this.engine.run(tensors, fetches);
     const arrays = Object.entries(results).map(([name, tensor]) => [name, into[name as Output] ?? fromTensor(tensor)]);
     return Object.fromEntries(arrays) as Record<Output, NdArray>;
   }

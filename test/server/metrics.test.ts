@@ -42,6 +42,11 @@ test("gauges are as they are when they are asked for", async () => {
   expect(await value(metrics, "questions_running")).toBe(2);
   expect(await value(metrics, "questions_waiting")).toBe(3);
   expect(await value(metrics, "process_resident_memory_bytes")).toBeGreaterThan(1e7);
+  expect(await value(metrics, "engine_resident_memory_bytes")).toBeUndefined();
+  const engine = { residentBytes: 5e9 };
+  const both = new ServerMetrics(() => load, engine);
+  engine.residentBytes = 6e9;
+  expect(await value(both, "engine_resident_memory_bytes")).toBe(6e9);
 });
 
 test("two servers in a process do not share their metrics", async () => {

@@ -1,4 +1,4 @@
-/** What answers questions: the contract between whoever asks (a conversation, the server, a page) and a model, on whatever thread it runs. */
+/** What answers questions: the contract between whoever asks (a conversation, the server, a page) and a model, wherever it runs. */
 import type { Turn } from "../../text/prompts.ts";
 import type { SamplingOptions } from "../sampling.ts";
 
@@ -61,6 +61,8 @@ export interface ModelCard {
 
 export interface Engine {
   readonly model: ModelCard;
+  /** Memory of the process that the engine has to itself, in bytes, as it last said; undefined if it has none. */
+  readonly residentBytes?: number;
   /**
    * Answers. Several questions can be asked at once and share the engine. Whoever stops listening, or aborts the signal,
    * stops the answer.

@@ -12,7 +12,7 @@ import { LocalEngine } from "./local-engine.ts";
 import { pictureFiles } from "./picture-files.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 
-/** All of it can be sent to another thread. */
+/** All of it can be sent to another process. */
 export interface EngineOptions
   extends SessionOptions,
     Pick<LanguageModelOptions, "precision">,

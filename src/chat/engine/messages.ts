@@ -1,4 +1,4 @@
-/** What an engine on another thread and whoever asks it say to each other. */
+/** What an engine in another process, or on another thread, and whoever asks it say to each other. */
 import { type AnswerEvent, type EmbeddingInput, type Question, QuestionError } from "./engine.ts";
 
 export type ToEngine =
@@ -13,14 +13,14 @@ export type FromEngine =
   | { readonly kind: "done"; readonly id: number }
   | { readonly kind: "failed"; readonly id: number; readonly error: ErrorMessage };
 
-/** One side of a channel between two threads. */
+/** One side of a channel between the two. */
 export interface Port<Out, In> {
   post(message: Out): void;
   /** Called once. */
   listen(onMessage: (message: In) => void): void;
 }
 
-/** An error as it crosses to another thread, where its class would be lost. */
+/** An error as it crosses over, where its class would be lost. */
 export interface ErrorMessage {
   readonly message: string;
   readonly code?: QuestionError["code"];

@@ -1,11 +1,12 @@
-import { spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { renameSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { basename, dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { EngineLostError, type Question } from "../../../src/chat/engine/engine.ts";
 import { loadEngine } from "../../../src/chat/engine/load-engine.ts";
-import { ThreadEngine } from "../../../src/chat/engine/thread-engine.ts";
+import { ProcessEngine } from "../../../src/chat/engine/process-engine.ts";
 import { temporaryFolder, tinyModel } from "../../cli/tiny-model.ts";
 import { goldenRoot } from "../../reference/golden-set.ts";
 
@@ -15,23 +16,23 @@ const question: Question = { turns: "describe", pictures: [picture], maxNewToken
 /** Its answer takes a second or two. */
 const long: Question = { turns: [{ role: "user", text: "Go on" }], pictures: [], maxNewTokens: 400, stop: [] };
 
-let engine: ThreadEngine;
+let engine: ProcessEngine;
 beforeAll(async () => {
-  engine = await ThreadEngine.load(folder, "tiny");
+  engine = await ProcessEngine.load(folder, "tiny");
 });
 afterAll(() => engine.release());
 
-async function said(from: Pick<ThreadEngine, "answer">, asked: Question, signal?: AbortSignal): Promise<string> {
+async function said(from: Pick<ProcessEngine, "answer">, asked: Question, signal?: AbortSignal): Promise<string> {
   let text = "";
   for await (const event of from.answer(asked, signal)) if (event.kind === "text") text += event.text;
   return text;
 }
 
-/** The thread as a debugger would find it. */
-const threadOf = async (owner: ThreadEngine) =>
-  (await (owner as unknown as { thread: Promise<{ worker: import("node:worker_threads").Worker }> }).thread).worker;
+/** The process as a system would find it that has no memory left. */
+const processOf = async (owner: ProcessEngine) =>
+  (await (owner as unknown as { process: Promise<{ child: ChildProcess }> }).process).child;
 
-test("answers as an engine on this thread does, with files and with bytes", async () => {
+test("answers as an engine in this process does, with files and with bytes", async () => {
   const local = await loadEngine(folder, "tiny");
   const expected = await said(local, question);
   expect(engine.model).toEqual(local.model);
@@ -56,7 +57,7 @@ test("what is wrong with a question keeps its class and its code", async () => {
   await expect(engine.embed([{ text: "a dog" }])).rejects.toMatchObject({ code: "value" });
 });
 
-test("the calling thread has next to nothing to do while the engine computes", async () => {
+test("the calling process has next to nothing to do while the engine computes", async () => {
   const before = performance.eventLoopUtilization();
   await Promise.all([1, 2, 3, 4].map((seed) => said(engine, { ...long, temperature: 1, seed })));
   expect(performance.eventLoopUtilization(before).utilization).toBeLessThan(0.5);
@@ -71,17 +72,17 @@ test("a question whose signal is aborted ends at once, and the engine goes on to
   expect(await said(engine, question)).not.toBe("");
 });
 
-describe("a thread that breaks down", () => {
+describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s", (signal) => {
   test("fails what it was answering, and another one answers what is asked next", async () => {
     const expected = await said(engine, question);
     const answers = [1, 2].map((seed) => said(engine, { ...long, temperature: 1, seed }));
     const failed = Promise.all(
-      answers.map((answer) => expect(answer).rejects.toThrow(/The engine broke down: Cannot read/)),
+      answers.map((answer) => expect(answer).rejects.toThrow(`The engine broke down: its process was`)),
     );
     for await (const _ of engine.answer(question)) break;
-    // A message in no known form is an error that nobody in the thread catches.
-    (await threadOf(engine)).postMessage(null);
+    (await processOf(engine)).kill(signal);
     await failed;
+    await expect(answers[0]).rejects.toThrow(signal);
     await expect(answers[0]).rejects.toBeInstanceOf(EngineLostError);
     expect(await said(engine, question)).toBe(expected);
   });
@@ -89,12 +90,12 @@ describe("a thread that breaks down", () => {
 
 test("a model that cannot be loaded again is told to all who ask, and is tried again", async () => {
   const own = tinyModel(temporaryFolder());
-  const other = await ThreadEngine.load(own, "tiny");
+  const other = await ProcessEngine.load(own, "tiny");
   const expected = await said(other, question);
   const config = join(own, "config.json");
   renameSync(config, `${config}.away`);
-  (await threadOf(other)).postMessage(null);
-  // The first to ask may still meet the thread as it ends.
+  (await processOf(other)).kill("SIGKILL");
+  // The first to ask may still meet the process as it ends.
   await expect(said(other, long)).rejects.toBeInstanceOf(EngineLostError);
   const asked = await Promise.allSettled([said(other, question), said(other, question)]);
   for (const result of asked) {
@@ -102,13 +103,29 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
     expect(String(Object(result).reason)).toContain("cannot be started again");
   }
   renameSync(`${config}.away`, config);
-  // The thread that was begun meanwhile may have looked before the file was back, or after.
+  // The process that was begun meanwhile may have looked before the file was back, or after.
   expect(await said(other, question).catch(() => said(other, question))).toBe(expected);
   await other.release();
 });
 
+test("a picture's path is that of the calling process, wherever it has moved", async () => {
+  const expected = await said(engine, question);
+  const before = process.cwd();
+  vi.spyOn(process, "cwd").mockReturnValue(dirname(picture));
+  try {
+    expect(process.cwd()).not.toBe(before);
+    expect(await said(engine, { ...question, pictures: [basename(picture)] })).toBe(expected);
+  } finally {
+    vi.restoreAllMocks();
+  }
+});
+
+test("what memory the engine has is known", async () => {
+  await vi.waitFor(() => expect(engine.residentBytes).toBeGreaterThan(2e7));
+});
+
 test("a released engine answers no more; releasing twice does no harm", async () => {
-  const other = await ThreadEngine.load(folder, "tiny");
+  const other = await ProcessEngine.load(folder, "tiny");
   const answer = said(other, long);
   const failed = expect(answer).rejects.toThrow("released");
   for await (const _ of other.answer(question)) break;
@@ -126,6 +143,21 @@ test.each([0, 3, 11])("a process can end in the midst of an answer, %d ms after 
   expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
 });
 
+test.skipIf(process.platform === "win32").each([
+  ["SIGKILL", "it alone gets"],
+  ["SIGINT", "a terminal sends to both,"],
+] as const)("the engine's process ends with the one that asks, also by %s, which %s", async (signal, which) => {
+  const script = join(import.meta.dirname, "exit.ts");
+  const args = ["--import", "tsx", script, folder, "60000"];
+  // In a group of its own, which is there as long as one of its processes is.
+  const asking = spawn(process.execPath, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
+  await once(asking.stdout, "data");
+  const group = -(asking.pid as number);
+  process.kill(which.includes("both") ? group : -group, signal);
+  expect(await once(asking, "exit")).toEqual([null, signal]);
+  await vi.waitFor(() => expect(() => process.kill(group, 0)).toThrow("ESRCH"), { timeout: 5000 });
+});
+
 test.each([0, 2])("an engine that was not released, after %d answers, keeps no process alive", (questions) => {
   const script = join(import.meta.dirname, "forget.ts");
   const { status, signal } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${questions}`], {
@@ -135,5 +167,5 @@ test.each([0, 2])("an engine that was not released, after %d answers, keeps no p
 });
 
 test("a folder that is no model is refused with its reason", async () => {
-  await expect(ThreadEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
+  await expect(ProcessEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
 });
