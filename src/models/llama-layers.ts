@@ -1,10 +1,9 @@
 /** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
 
-import { causalMask } from "../nn/attention.ts";
 import { rmsNorm } from "../nn/norm.ts";
 import { rotaryTables } from "../nn/rotary.ts";
 import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { mulDims } from "../tensor/dims.ts";
+import { type Dim, mulDims } from "../tensor/dims.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
@@ -36,17 +35,17 @@ export function layerPiece(source: WeightSource, index: number, config: PieceCon
   return { graph, x, out: graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config).hidden) };
 }
 
-/** Inputs of a layer that reads behind a cache, beside `x` and `positions`; see `LlamaPast`. */
+/** A layer that reads behind a cache. */
 export interface CachedPiece extends Piece {
-  /** Of the new positions, [batch, kvHeads, sequence, headDim]. */
+  /** Of the new positions, [1, kvHeads, sequence, headDim]. */
   readonly keys: Value;
   readonly values: Value;
 }
 
 /**
- * Layer `index`, for new positions behind a cache. With "wanted", `out` is [wanted, hiddenSize], of the places of [batch * sequence] that the
- * input `wanted` names, int64 [wanted]. Inputs beside `x` are `positions` int64 [batch, sequence], `keys` and `values` float32
- * [batch, kvHeads, past, headDim], `pastMask` float32 [batch, past], and the tables `cos` and `sin` of `rotaryAngles`.
+ * Layer `index`, for one sequence's new positions behind a cache: `x` [1, sequence, hiddenSize]. With "wanted", `out` is [wanted, hiddenSize],
+ * of the positions that the input `wanted` names, int64 [wanted]. Inputs beside `x` are `positions` int64 [1, sequence], of which the first says
+ * how much of the cache is used, `keys` and `values` float32 [1, kvHeads, capacity, headDim], and the tables `cos` and `sin` of `rotaryAngles`.
  */
 export function cachedLayerPiece(
   source: WeightSource,
@@ -55,17 +54,16 @@ export function cachedLayerPiece(
   options: WeightOptions,
   which: "all" | "wanted" = "all",
 ): CachedPiece {
-  const { graph, x, w } = begin(source, config, options);
+  const { graph, x, w } = begin(source, config, options, 1);
   const { numKeyValueHeads: heads, headDim } = config;
   const input = (name: string, shape: (string | number)[]) => graph.input(name, "float32", shape);
   const table = (name: string) => input(name, ["positions", headDim / 2]);
   const seen = {
-    positions: graph.input("positions", "int64", ["batch", "sequence"]),
-    mask: causalMask(graph, "sequence", input("pastMask", ["batch", "past"])),
+    positions: graph.input("positions", "int64", [1, "sequence"]),
     rotary: { cos: table("cos"), sin: table("sin") },
     past: {
-      keys: input("keys", ["batch", heads, "past", headDim]),
-      values: input("values", ["batch", heads, "past", headDim]),
+      keys: input("keys", [1, heads, "capacity", headDim]),
+      values: input("values", [1, heads, "capacity", headDim]),
     },
     places: which === "wanted" ? graph.input("wanted", "int64", ["wanted"]) : undefined,
   };
@@ -98,8 +96,8 @@ export function scoresPiece(source: WeightSource, config: LlamaConfig, options: 
   return { graph, x, out: logits(w, rmsNorm(w.at("model.norm"), x, config.rmsNormEps), config) };
 }
 
-function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions) {
+function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions, batch: Dim = "batch") {
   const graph = new Graph();
-  const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
+  const x = graph.input("x", "float32", [batch, "sequence", config.hiddenSize]);
   return { graph, x, w: new Weights(graph, source, options) };
 }

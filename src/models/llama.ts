@@ -10,6 +10,7 @@ import { rotaryTables } from "../nn/rotary.ts";
 import type { Weights } from "../nn/weights.ts";
 import { mulDims } from "../tensor/dims.ts";
 import type { Value } from "../tensor/graph.ts";
+import { groupQueryAttention } from "../tensor/group-query-attention.ts";
 import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { logSumExp, reduceSum } from "../tensor/reduce.ts";
@@ -117,7 +118,8 @@ interface Seen {
   /** int64 [batch, sequence]. */
   readonly positions: Value;
   readonly rotary: { readonly cos: Value; readonly sin: Value };
-  readonly mask: Value;
+  /** None where one sequence is read behind its past in order: that is one operator, which needs no mask and has no gradient. */
+  readonly mask?: Value;
   readonly past?: LayerCache | undefined;
   /** The places whose output is wanted; all by default. */
   readonly places?: Value | undefined;
@@ -127,17 +129,35 @@ interface Seen {
 export function llamaLayer(
   w: Weights,
   x: Value,
-  { positions, rotary, mask, past, places }: Seen,
+  { places, ...seen }: Seen,
   config: LlamaConfig,
 ): { readonly hidden: Value; readonly cache: LayerCache } {
   const normal = rmsNorm(w.at("input_layernorm"), x, config.rmsNormEps);
-  const [q, k, v] = queryKeyValue(w.at("self_attn"), normal, positions, rotary, config);
-  const seen = past ? cachedAttention(q, k, v, { ...past, mask }) : attention(q, k, v, mask);
-  const [before, heads] = [rowsAt(x, places), rowsAt(joinHeads(seen), places)];
+  const { out, ...cache } = selfAttention(w.at("self_attn"), normal, seen, config);
+  const [before, heads] = [rowsAt(x, places), rowsAt(out, places)];
   const attended = before.add(linear(w.at("self_attn.o_proj"), heads, config.hiddenSize));
   const post = rmsNorm(w.at("post_attention_layernorm"), attended, config.rmsNormEps);
   const hidden = attended.add(gatedMlp(w.at("mlp"), post, config.intermediateSize));
-  return { hidden, cache: { keys: k, values: v } };
+  return { hidden, cache };
+}
+
+/** `out` [batch, sequence, heads * headDim], and the keys and values of the new positions. */
+function selfAttention(
+  w: Weights,
+  x: Value,
+  { positions, rotary, mask, past }: Omit<Seen, "places">,
+  config: LlamaConfig,
+): LayerCache & { readonly out: Value } {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
+  const sizes = { q_proj: heads * headDim, k_proj: kvHeads * headDim, v_proj: kvHeads * headDim };
+  const [q, k, v] = linears(w, x, sizes) as [Value, Value, Value];
+  if (past && !mask) return groupQueryAttention({ q, k, v, positions, ...past, ...rotary });
+  const turn = (value: Value, count: number) => rotaryEmbedding(value, positions, rotary.cos, rotary.sin, count);
+  const queries = splitHeads(turn(q, heads), heads);
+  const [keys, values] = [splitHeads(turn(k, kvHeads), kvHeads), splitHeads(v, kvHeads)];
+  const attended =
+    past && mask ? cachedAttention(queries, keys, values, { ...past, mask }) : attention(queries, keys, values, mask);
+  return { out: joinHeads(attended), keys, values };
 }
 
 /** x [batch, sequence, width] at some places of [batch * sequence] -> [places, width]; all of it if none are given. */
@@ -164,19 +184,4 @@ export function negativeLogLikelihood(w: Weights, hidden: Value, ids: Value, con
 
 function outputLayer(w: Weights, config: LlamaConfig): Weights {
   return config.tieWordEmbeddings ? w.at("model.embed_tokens") : w.at("lm_head");
-}
-
-/** Heads of queries, keys and values: [batch, heads, sequence, headDim] each, queries and keys turned to their positions. */
-function queryKeyValue(
-  w: Weights,
-  x: Value,
-  positions: Value,
-  rotary: Seen["rotary"],
-  config: LlamaConfig,
-): [Value, Value, Value] {
-  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
-  const sizes = { q_proj: heads * headDim, k_proj: kvHeads * headDim, v_proj: kvHeads * headDim };
-  const [q, k, v] = linears(w, x, sizes) as [Value, Value, Value];
-  const turn = (value: Value, count: number) => rotaryEmbedding(value, positions, rotary.cos, rotary.sin, count);
-  return [splitHeads(turn(q, heads), heads), splitHeads(turn(k, kvHeads), kvHeads), splitHeads(v, kvHeads)];
 }

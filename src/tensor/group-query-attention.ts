@@ -1,0 +1,65 @@
+/** Attention of LLaMA's kind in one operator of the engine. It has no gradient. */
+
+import { subDims } from "./dims.ts";
+import { cast } from "./elementwise.ts";
+import { single, type Value } from "./graph.ts";
+import { reshape, slice } from "./layout.ts";
+
+export interface GroupQueryInputs {
+  /** [1, m, heads * headDim], not yet turned to their positions. */
+  readonly q: Value;
+  /** [1, m, kvHeads * headDim], not yet turned, and `v` likewise. */
+  readonly k: Value;
+  readonly v: Value;
+  /** int64 [1, m], one after the other: the first is how many positions of the cache are used. */
+  readonly positions: Value;
+  /** What was read before, [1, kvHeads, capacity, headDim]. */
+  readonly keys: Value;
+  readonly values: Value;
+  /** Tables of the rotary embedding, [positions, headDim / 2]. */
+  readonly cos: Value;
+  readonly sin: Value;
+}
+
+/**
+ * One sequence's new positions attend to the used ones of a cache, to themselves and to those between; queries and keys are turned to
+ * their positions first, heads of queries share those of keys (Ainslie et al., arXiv 2305.13245).
+ *
+ * @returns `out` [1, m, heads * headDim]; `keys` and `values` of the new positions, [1, kvHeads, m, headDim]
+ * @throws Error if the sizes do not fit, or there are several sequences
+ */
+export function groupQueryAttention({ q, k, v, positions, keys, values, cos, sin }: GroupQueryInputs): {
+  readonly out: Value;
+  readonly keys: Value;
+  readonly values: Value;
+} {
+  const { graph } = q;
+  const [m, kvHeads, headDim] = [q.dim(1), keys.size(1), keys.size(3)];
+  const heads = q.size(2) / headDim;
+  if (q.dim(0) !== 1 || k.size(2) !== kvHeads * headDim || heads % kvHeads !== 0) {
+    throw new Error(
+      `${graph.where()}groupQueryAttention: ${q} and ${k} do not fit a cache of ${keys}, or are not one sequence`,
+    );
+  }
+  const first = reshape(slice(positions, 1, 0, 1), [1]);
+  const last = reshape(slice(positions, 1, subDims(m, 1)), [1]);
+  const total = last.add(1);
+  const place = (x: Value) => cast(x, "int32");
+  const joined = [1, kvHeads, "joined", headDim];
+  const [out, allKeys, allValues] = graph.node(
+    "GroupQueryAttention",
+    [q, k, v, keys, values, place(last), place(total), cos, sin],
+    [q.shape, joined, joined].map((shape) => ({ dtype: q.dtype, shape })),
+    { attributes: { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 }, domain: "com.microsoft" },
+  ) as [Value, Value, Value];
+  // The operator gives all positions, those of the cache in front.
+  const added = (all: Value) =>
+    single(
+      graph.node(
+        "Slice",
+        [all, first, total, graph.integers([2])],
+        [{ dtype: q.dtype, shape: [1, kvHeads, m, headDim] }],
+      ),
+    );
+  return { out, keys: added(allKeys), values: added(allValues) };
+}
