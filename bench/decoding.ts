@@ -1,13 +1,13 @@
 /** Tokens a second of a 4-bit language model, and how fast it reads, against llama.cpp on the same file or one of the same shapes. */
 
-import { dirname } from "node:path";
-import { openLanguageModel } from "../src/chat/create.ts";
-import type { LanguageModel } from "../src/chat/language-model.ts";
+import { join } from "node:path";
 import type { Precision } from "../src/chat/reading-graph.ts";
 import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
 import { openLlama } from "../src/models/open-llama.ts";
+import { withLargePages } from "../src/tensor/large-pages.ts";
 import { LlamaCpp } from "./llama-cpp.ts";
 import { type Contest, paired } from "./paired.ts";
+import { StepProcess } from "./step-process.ts";
 
 export interface Decoding {
   /** Milliseconds a token. */
@@ -19,7 +19,7 @@ export interface Decoding {
 }
 
 /** Tokens that are written in a round. */
-const block = 32;
+export const writtenTokens = 32;
 
 export interface DecodingTask {
   /** A GGUF file, which llama.cpp reads. */
@@ -33,27 +33,19 @@ export interface DecodingTask {
   readonly context: number;
 }
 
-export async function benchDecoding({
-  path,
-  folder,
-  precision,
-  threads,
-  rounds,
-  context,
-}: DecodingTask): Promise<Decoding> {
-  const llm = await openLlama(folder ?? path);
-  const { config, checkpoint } = llm;
-  const ours = await openLanguageModel(llm, folder ?? dirname(path), { precision, threads });
-  const theirs = await LlamaCpp.load(path, threads, context + 2 * block);
-  const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % 20000));
+export async function benchDecoding(task: DecodingTask): Promise<Decoding> {
+  const { path, folder, threads, rounds, context } = task;
+  const { config, checkpoint } = await openLlama(folder ?? path);
+  const bytes = weightBytes(checkpoint, config.tieWordEmbeddings);
+  await checkpoint.close();
+  const script = join(import.meta.dirname, "decoding-step.ts");
+  const ours = await StepProcess.node(script, [JSON.stringify(task)], withLargePages(process.env));
+  const theirs = await LlamaCpp.load(path, threads, context + 2 * writtenTokens);
+  const prompt = promptOf(context);
   const last = prompt.at(-1) as number;
-  let cache = ours.newCache();
 
   const prefill = await paired(
-    () => {
-      cache = ours.newCache();
-      return timed(() => ours.read([prompt], cache));
-    },
+    async () => (await ours.ask("read")) as number,
     async () => {
       await theirs.truncate(0);
       return timed(() => theirs.read(prompt));
@@ -61,30 +53,21 @@ export async function benchDecoding({
     3,
   );
   const token = await paired(
-    async () => {
-      cache.truncate(context);
-      return (await timed(() => write(ours, cache, last, block))) / block;
-    },
+    async () => ((await ours.ask("write")) as number) / writtenTokens,
     async () => {
       await theirs.truncate(context);
-      return (await timed(() => theirs.write(last, block))) / block;
+      return (await timed(() => theirs.write(last, writtenTokens))) / writtenTokens;
     },
     rounds,
   );
-  await ours.release();
+  ours.stop();
   await theirs.dispose();
-  await checkpoint.close();
-  return { token, prefill, weightBytes: weightBytes(checkpoint, config.tieWordEmbeddings) };
+  return { token, prefill, weightBytes: bytes };
 }
 
-/** Writes greedily: `count` tokens after `first`. */
-async function write(model: LanguageModel, cache: ReturnType<LanguageModel["newCache"]>, first: number, count: number) {
-  let next = first;
-  for (let i = 0; i < count; i++) {
-    const { data } = await model.read([[next]], cache);
-    next = 0;
-    for (let id = 1; id < data.length; id++) if ((data[id] as number) > (data[next] as number)) next = id;
-  }
+/** Token ids of no meaning. */
+export function promptOf(context: number): number[] {
+  return Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % 20000));
 }
 
 /** Every matrix is read for each token, the table of embeddings only where it is the output layer too. */
@@ -93,7 +76,7 @@ function weightBytes(checkpoint: Checkpoint, tied: boolean): number {
   return tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }
 
-async function timed(work: () => Promise<unknown>): Promise<number> {
+export async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
   return performance.now() - start;

@@ -14,8 +14,13 @@ export class StepProcess {
   }
 
   /** @param failure what to say if it does not begin with a line that says "ready" */
-  static async start(command: string, args: readonly string[], failure: string): Promise<StepProcess> {
-    const child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] });
+  static async start(
+    command: string,
+    args: readonly string[],
+    failure: string,
+    env: NodeJS.ProcessEnv = process.env,
+  ): Promise<StepProcess> {
+    const child = spawn(command, args, { env, stdio: ["pipe", "pipe", "inherit"] });
     child.on("error", () => {});
     const step = new StepProcess(child, createInterface({ input: child.stdout }));
     if ((await step.line()) !== "ready") throw new Error(failure);
@@ -30,8 +35,8 @@ export class StepProcess {
   }
 
   /** Ours: a TypeScript file. */
-  static node(script: string, args: readonly string[]): Promise<StepProcess> {
-    return StepProcess.start(process.execPath, ["--import", "tsx", script, ...args], `${script} did not start`);
+  static node(script: string, args: readonly string[], env?: NodeJS.ProcessEnv): Promise<StepProcess> {
+    return StepProcess.start(process.execPath, ["--import", "tsx", script, ...args], `${script} did not start`, env);
   }
 
   /** The answer to one line, which is JSON. */
