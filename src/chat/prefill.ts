@@ -82,11 +82,15 @@ export class Prefill {
 
   /** What comes out of the last layer for the last position, [1, hiddenSize]. */
   private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
-    const { ids, imageTokens, imagePlaces, positions, ...past } = readingFeeds([sequence], cache, this.config);
+    const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = readingFeeds(
+      [sequence],
+      cache,
+      this.config,
+    );
     const { embeddings, layers, last } = this.parts;
     let x = (await embeddings.run({ ids, imageTokens, imagePlaces } as Feeds)).embeddings;
     const read: Record<string, NdArray> = {};
-    const shared = { positions, ...this.rotary };
+    const shared = { positions, pastMask, ...this.rotary };
     for (const [i, layer] of [...layers, last].entries()) {
       const feeds = { ...shared, keys: past[`keys.${i}`], values: past[`values.${i}`], x } as Feeds;
       if (layer === last) feeds.wanted = indices([1], [sequence.length - 1]);

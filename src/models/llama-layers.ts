@@ -1,10 +1,12 @@
 /** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
 
+import { causalMask } from "../nn/attention.ts";
 import { rmsNorm } from "../nn/norm.ts";
 import { rotaryTables } from "../nn/rotary.ts";
 import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
 import { type Dim, mulDims } from "../tensor/dims.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
+import { hasGroupQueryAttention } from "../tensor/group-query-attention.ts";
 import { reshape } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { type LlamaConfig, llamaLayer, logits, negativeLogLikelihood } from "./llama.ts";
@@ -45,7 +47,8 @@ export interface CachedPiece extends Piece {
 /**
  * Layer `index`, for one sequence's new positions behind a cache: `x` [1, sequence, hiddenSize]. With "wanted", `out` is [wanted, hiddenSize],
  * of the positions that the input `wanted` names, int64 [wanted]. Inputs beside `x` are `positions` int64 [1, sequence], of which the first says
- * how much of the cache is used, `keys` and `values` float32 [1, kvHeads, capacity, headDim], and the tables `cos` and `sin` of `rotaryAngles`.
+ * how much of the cache is used, `keys` and `values` float32 [1, kvHeads, capacity, headDim], the tables `cos` and `sin` of `rotaryAngles`, and
+ * where the engine's own operator cannot be used `pastMask` float32 [1, capacity].
  */
 export function cachedLayerPiece(
   source: WeightSource,
@@ -60,6 +63,9 @@ export function cachedLayerPiece(
   const table = (name: string) => input(name, ["positions", headDim / 2]);
   const seen = {
     positions: graph.input("positions", "int64", [1, "sequence"]),
+    ...(!hasGroupQueryAttention(headDim) && {
+      mask: causalMask(graph, "sequence", input("pastMask", [1, "capacity"])),
+    }),
     rotary: { cos: table("cos"), sin: table("sin") },
     past: {
       keys: input("keys", [1, heads, "capacity", headDim]),

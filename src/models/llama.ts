@@ -151,10 +151,10 @@ function selfAttention(
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
   const sizes = { q_proj: heads * headDim, k_proj: kvHeads * headDim, v_proj: kvHeads * headDim };
   const [q, k, v] = linears(w, x, sizes) as [Value, Value, Value];
-  if (past && !mask) return groupQueryAttention({ q, k, v, positions, ...past, ...rotary });
   const turn = (value: Value, count: number) => rotaryEmbedding(value, positions, rotary.cos, rotary.sin, count);
-  const queries = splitHeads(turn(q, heads), heads);
-  const [keys, values] = [splitHeads(turn(k, kvHeads), kvHeads), splitHeads(v, kvHeads)];
+  const [turnedQ, turnedK] = [turn(q, heads), turn(k, kvHeads)];
+  if (past && !mask) return groupQueryAttention({ q: turnedQ, k: turnedK, v, positions, ...past });
+  const [queries, keys, values] = [splitHeads(turnedQ, heads), splitHeads(turnedK, kvHeads), splitHeads(v, kvHeads)];
   const attended =
     past && mask ? cachedAttention(queries, keys, values, { ...past, mask }) : attention(queries, keys, values, mask);
   return { out: joinHeads(attended), keys, values };

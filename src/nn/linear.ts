@@ -19,6 +19,28 @@ export function linears(w: Weights, x: Value, outs: Readonly<Record<string, numb
   return split(w.product(x, matrices), -1, Object.values(outs));
 }
 
+/**
+ * As `linears`, of layers with one size, which `combine` makes one of.
+ * @param combine works on each element by itself
+ */
+export function combinedLinears(
+  w: Weights,
+  x: Value,
+  layers: readonly string[],
+  out: number,
+  combine: (parts: readonly Value[]) => Value,
+): Value {
+  const matrices = layers.map((layer) => ({ name: `${layer}.weight`, out }));
+  if (!w.isOneProduct(matrices.map(({ name }) => name))) return w.combined(x, matrices, combine);
+  return combine(
+    split(
+      w.product(x, matrices),
+      -1,
+      layers.map(() => out),
+    ),
+  );
+}
+
 /** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */
 export function embedding(w: Weights, ids: Value, count: number, size: number): Value {
   return w.rows("weight", ids, [count, size]);

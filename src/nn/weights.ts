@@ -10,7 +10,16 @@ import {
 } from "../tensor/blocks.ts";
 import { formatShape, sameShape } from "../tensor/dims.ts";
 import type { Graph, StoredBytes, Value } from "../tensor/graph.ts";
-import { type ActivationBits, joinColumns, joinTiles, matmulInt8, type TileSource } from "../tensor/int8.ts";
+import {
+  type ActivationBits,
+  joinColumns,
+  joinTiles,
+  matmulInt8,
+  type TiledMatrix,
+  type TileSource,
+  takesTiles,
+  tiledProducts,
+} from "../tensor/int8.ts";
 import { concat } from "../tensor/layout.ts";
 import { gather } from "../tensor/lookup.ts";
 import { matmul } from "../tensor/matrix.ts";
@@ -29,6 +38,12 @@ export interface WeightSource {
   blocks?(name: string): BlockSource | undefined;
   /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it, in tiles; undefined if it is not stored so. */
   int8Columns?(name: string): TileSource | undefined;
+}
+
+/** A matrix [out, in] by its name, where `in` is known. */
+interface MatrixShape {
+  readonly name: string;
+  readonly out: number;
 }
 
 /** Bits of the activations where a matrix is multiplied in 8-bit arithmetic; undefined where it is not. */
@@ -119,7 +134,7 @@ export class Weights {
   }
 
   /** x [..., in] times the transposed matrices [out_i, in], joined: [..., sum of out_i]. One product where all are frozen. */
-  product(x: Value, matrices: readonly { readonly name: string; readonly out: number }[]): Value {
+  product(x: Value, matrices: readonly MatrixShape[]): Value {
     const columns = x.dim(-1);
     if (typeof columns !== "number")
       throw new Error(`${this.graph.where()}product of ${x}: its last axis has no known size`);
@@ -130,6 +145,8 @@ export class Weights {
       return matmul(x, this.get(first.name, [first.out, columns]), { transB: true });
     }
     for (const { name, out } of matrices) this.check(this.prefix + name, [out, columns]);
+    const tiled = this.tiled(matrices);
+    if (tiled) return tiledProducts(x, tiled, ([only]) => only as Value);
     const rows = matrices.reduce((sum, { out }) => sum + out, 0);
     const name = names.join(",");
     const load = () => this.stack(names, rows * columns);
@@ -145,9 +162,7 @@ export class Weights {
       const whole = async (part: TileSource) => joinTiles(await part.load(), columns, part.tile);
       const rounded = async () => joinColumns(await Promise.all(stored.map(whole)), columns);
       const isStored = stored.length === names.length;
-      const tiles = stored.length === 1 ? stored[0] : undefined;
-      const source = { name, rows, columns, load, tiles, ...(isStored && { rounded }) };
-      return matmulInt8(x, source, { activations: arithmetic, tiled: this.options.mapped ?? false });
+      return matmulInt8(x, { name, rows, columns, load, ...(isStored && { rounded }) }, { activations: arithmetic });
     }
     let stacked = this.values.get(name);
     if (!stacked) {
@@ -155,6 +170,13 @@ export class Weights {
       this.values.set(name, stacked);
     }
     return matmul(x, stacked, { transB: true });
+  }
+
+  /** Products with matrices alike, which `combine` makes one of, element by element; where they come in tiles, before these are put in order. */
+  combined(x: Value, matrices: readonly MatrixShape[], combine: (products: readonly Value[]) => Value): Value {
+    for (const { name, out } of matrices) this.check(this.prefix + name, [out, x.size(-1)]);
+    const tiled = this.tiled(matrices);
+    return tiled ? tiledProducts(x, tiled, combine) : combine(matrices.map((matrix) => this.product(x, [matrix])));
   }
 
   /** Rows of the table `name` [count, size] -> [...ids, size]. Where products take the file's blocks, rows are read out of them too. */
@@ -172,6 +194,17 @@ export class Weights {
     return !mapped && !names.some((name) => trainable?.(this.prefix + name));
   }
 
+  /** The matrices in tiles, where all are and have one size, and are multiplied where they lie. */
+  private tiled(matrices: readonly MatrixShape[]): TiledMatrix[] | undefined {
+    if (!this.options.mapped || !takesTiles()) return undefined;
+    const found = matrices.flatMap(({ name, out: rows }) => {
+      const tiles = this.source.int8Columns?.(this.prefix + name);
+      return tiles ? [{ name: this.prefix + name, rows, tiles }] : [];
+    });
+    const isAlike = ({ rows, tiles }: TiledMatrix) => rows === found[0]?.rows && tiles.tile === found[0].tiles.tile;
+    return found.length === matrices.length && found.every(isAlike) ? found : undefined;
+  }
+
   /** How these matrices are multiplied where all of them ask for the same, by the bits of int8's activations; undefined for float32. */
   private arithmeticOf(names: readonly string[]): "int4" | ActivationBits | undefined {
     const { int4, int8, trainable } = this.options;
@@ -183,11 +216,7 @@ export class Weights {
   }
 
   /** A product with blocks as the file stores them. Matrices of several formats cannot be one product. */
-  private storedProduct(
-    x: Value,
-    matrices: readonly { readonly name: string; readonly out: number }[],
-    stored: readonly BlockSource[],
-  ): Value {
+  private storedProduct(x: Value, matrices: readonly MatrixShape[], stored: readonly BlockSource[]): Value {
     const [first] = stored;
     const alike = first && stored.every(({ format }) => sameFormat(format, first.format));
     if (!alike || stored.length !== matrices.length) {

@@ -5,10 +5,15 @@ import { cast } from "./elementwise.ts";
 import { single, type Value } from "./graph.ts";
 import { reshape, slice } from "./layout.ts";
 
+/** Whether the engine has the operator for heads of this size. */
+export function hasGroupQueryAttention(headDim: number): boolean {
+  return headDim % 8 === 0;
+}
+
 export interface GroupQueryInputs {
-  /** [1, m, heads * headDim], not yet turned to their positions. */
+  /** [1, m, heads * headDim], turned to their positions. */
   readonly q: Value;
-  /** [1, m, kvHeads * headDim], not yet turned, and `v` likewise. */
+  /** [1, m, kvHeads * headDim], turned too; `v` likewise. */
   readonly k: Value;
   readonly v: Value;
   /** int64 [1, m], one after the other: the first is how many positions of the cache are used. */
@@ -16,19 +21,16 @@ export interface GroupQueryInputs {
   /** What was read before, [1, kvHeads, capacity, headDim]. */
   readonly keys: Value;
   readonly values: Value;
-  /** Tables of the rotary embedding, [positions, headDim / 2]. */
-  readonly cos: Value;
-  readonly sin: Value;
 }
 
 /**
- * One sequence's new positions attend to the used ones of a cache, to themselves and to those between; queries and keys are turned to
- * their positions first, heads of queries share those of keys (Ainslie et al., arXiv 2305.13245).
+ * One sequence's new positions attend to the used ones of a cache, to themselves and to those between; heads of queries share those of
+ * keys in groups (Ainslie et al., arXiv 2305.13245).
  *
  * @returns `out` [1, m, heads * headDim]; `keys` and `values` of the new positions, [1, kvHeads, m, headDim]
  * @throws Error if the sizes do not fit, or there are several sequences
  */
-export function groupQueryAttention({ q, k, v, positions, keys, values, cos, sin }: GroupQueryInputs): {
+export function groupQueryAttention({ q, k, v, positions, keys, values }: GroupQueryInputs): {
   readonly out: Value;
   readonly keys: Value;
   readonly values: Value;
@@ -36,9 +38,9 @@ export function groupQueryAttention({ q, k, v, positions, keys, values, cos, sin
   const { graph } = q;
   const [m, kvHeads, headDim] = [q.dim(1), keys.size(1), keys.size(3)];
   const heads = q.size(2) / headDim;
-  if (q.dim(0) !== 1 || k.size(2) !== kvHeads * headDim || heads % kvHeads !== 0) {
+  if (q.dim(0) !== 1 || k.size(2) !== kvHeads * headDim || heads % kvHeads !== 0 || !hasGroupQueryAttention(headDim)) {
     throw new Error(
-      `${graph.where()}groupQueryAttention: ${q} and ${k} do not fit a cache of ${keys}, or are not one sequence`,
+      `${graph.where()}groupQueryAttention: ${q} and ${k} do not fit a cache of ${keys}, are not one sequence, or the operator has no heads of this size`,
     );
   }
   const first = reshape(slice(positions, 1, 0, 1), [1]);
@@ -48,9 +50,9 @@ export function groupQueryAttention({ q, k, v, positions, keys, values, cos, sin
   const joined = [1, kvHeads, "joined", headDim];
   const [out, allKeys, allValues] = graph.node(
     "GroupQueryAttention",
-    [q, k, v, keys, values, place(last), place(total), cos, sin],
+    [q, k, v, keys, values, place(last), place(total)],
     [q.shape, joined, joined].map((shape) => ({ dtype: q.dtype, shape })),
-    { attributes: { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 }, domain: "com.microsoft" },
+    { attributes: { num_heads: heads, kv_num_heads: kvHeads }, domain: "com.microsoft" },
   ) as [Value, Value, Value];
   // The operator gives all positions, those of the cache in front.
   const added = (all: Value) =>

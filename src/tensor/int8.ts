@@ -23,8 +23,6 @@ export interface Int8Source {
   load(): Promise<Float32Array>;
   /** The matrix as it was rounded before. */
   rounded?(): Promise<Int8Columns>;
-  /** The same in tiles; needed where products are tiled. */
-  readonly tiles?: TileSource | undefined;
 }
 
 /**
@@ -41,17 +39,19 @@ export interface TileSource {
   readonly stored?: { readonly bytes?: StoredBytes | undefined; readonly scales?: StoredBytes | undefined };
 }
 
+/** A matrix in tiles. */
+export interface TiledMatrix {
+  readonly name: string;
+  readonly rows: number;
+  readonly tiles: TileSource;
+}
+
 /** Bits of the left operand: in 16 it is the sum of two in 8, which costs two products and keeps what outliers drown. */
 export type ActivationBits = 8 | 16;
 
 export interface Int8Options {
   /** In the product itself, 8 by default; the gradient always has 8. */
   readonly activations?: ActivationBits;
-  /**
-   * Tile by tile, as the source has it, which the engine does not pack in advance: for models that are mapped. There is no gradient, and
-   * `activations` are 8 bits.
-   */
-  readonly tiled?: boolean;
   /** The arithmetic of the gradient, which takes a second copy of the matrix: bytes, or float32. */
   readonly backward?: "int8" | "float32";
 }
@@ -88,14 +88,13 @@ const rowsAtOnce = 64;
 export function matmulInt8(
   x: Value,
   source: Int8Source,
-  { backward = "int8", activations = 8, tiled = false }: Int8Options = {},
+  { backward = "int8", activations = 8 }: Int8Options = {},
 ): Value {
-  const { name, rows, columns, tiles } = source;
+  const { name, rows, columns } = source;
   const { graph } = x;
   if (x.dim(-1) !== columns || x.dtype !== "float32") {
     throw new Error(`${graph.where()}8-bit product of ${x} with "${name}" [${rows}, ${columns}]: they do not fit`);
   }
-  if (tiled && tiles && largestHere() === 127) return tiledProduct(x, source, tiles);
   const inFloat32 = (g: Value) =>
     matmul(
       g,
@@ -142,18 +141,36 @@ function product(
   return single(graph.node("Mul", [scaled, scales], [type], gradient ? { gradient } : {}));
 }
 
-/** The same product with its operand in tiles: one for each of them, and their columns put side by side. */
-function tiledProduct(
+/** Whether bytes can be multiplied as they lie in tiles: not where their sums would overflow. */
+export function takesTiles(): boolean {
+  return largestHere() === 127;
+}
+
+/**
+ * Products with matrices in tiles, which the engine does not pack in advance: for models that are mapped. `combine` makes one of them,
+ * [tiles, ..., tile] each, whose columns are put side by side at last: x [..., columns] -> [..., rows]. There is no gradient.
+ *
+ * @param matrices of one number of rows and one tile
+ * @param combine works on each element by itself
+ */
+export function tiledProducts(
   x: Value,
-  { name, rows: outer, columns: inner }: Int8Source,
-  { tile, load, stored }: TileSource,
+  matrices: readonly TiledMatrix[],
+  combine: (products: readonly Value[]) => Value,
 ): Value {
-  const { graph } = x;
-  const count = outer / tile;
-  const scales = rowScales(x);
-  const zero = zeroOf(graph);
+  const [columns, outer] = [x.size(-1), matrices[0]?.rows ?? 0];
   const rows = x.shape.slice(0, -1).reduce((product, dim) => mulDims(product, dim), 1);
-  const quants = reshape(new RowQuantizer(scales, zero).quantize(x, scales), [rows, inner]);
+  const scales = rowScales(x);
+  const quants = reshape(new RowQuantizer(scales, zeroOf(x.graph)).quantize(x, scales), [rows, columns]);
+  const products = matrices.map((matrix) => productInTiles(quants, matrix).mul(reshape(scales, [rows, 1])));
+  return reshape(transpose(combine(products), [1, 0, 2]), [...x.shape.slice(0, -1), outer]);
+}
+
+/** Bytes [rows, inner] times a matrix -> [tiles, rows, tile], without the scales of the rows. */
+function productInTiles(quants: Value, { name, rows: outer, tiles: { tile, load, stored } }: TiledMatrix): Value {
+  const { graph } = quants;
+  const [rows, inner] = [quants.dim(0), quants.size(1)];
+  const count = outer / tile;
   const loaded = loadOnce(load, 2);
   const inputs = [
     quants,
@@ -172,11 +189,10 @@ function tiledProduct(
       async () => bytesOf((await loaded()).scales),
       stored?.scales,
     ),
-    zero,
+    zeroOf(graph),
   ];
-  const type = { dtype: x.dtype, shape: [count, rows, tile] };
-  const y = single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
-  return reshape(transpose(y, [1, 0, 2]), [...x.shape.slice(0, -1), outer]).mul(scales);
+  const type = { dtype: "float32", shape: [count, rows, tile] } as const;
+  return single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
 }
 
 /** What the bytes of each row are multiplied by, [..., 1]. */

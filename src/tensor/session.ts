@@ -99,7 +99,13 @@ export class Session<Output extends string = string> implements Runner<Output> {
     const shared = engineOptions(options);
     const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
     // More would take longer than it saves.
-    const own = { ...shared, graphOptimizationLevel: "basic" as const, extra: { ...shared.extra, session } };
+    const own = {
+      ...shared,
+      graphOptimizationLevel: "basic" as const,
+      // Memory that is freed at once is there for the next model; the engine's own store of memory would end with each.
+      enableCpuMemArena: false,
+      extra: { ...shared.extra, session },
+    };
     const engine = await InferenceSession.create(model, own);
     return new Session<Output>(engine, inputs, async () => {});
   }

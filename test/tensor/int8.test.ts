@@ -2,9 +2,10 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ndarray } from "../../src/tensor/array.ts";
 import { largestInt8Weight, thisCpu } from "../../src/tensor/cpu.ts";
+import { tanh } from "../../src/tensor/elementwise.ts";
 import { gradients } from "../../src/tensor/gradients.ts";
-import { Graph } from "../../src/tensor/graph.ts";
-import { type Int8Options, joinTiles, matmulInt8, quantizeRows } from "../../src/tensor/int8.ts";
+import { Graph, type Value } from "../../src/tensor/graph.ts";
+import { type Int8Options, joinTiles, matmulInt8, quantizeRows, tiledProducts } from "../../src/tensor/int8.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { reduceSum } from "../../src/tensor/reduce.ts";
 import { evaluate, Session } from "../../src/tensor/session.ts";
@@ -257,9 +258,16 @@ test.skipIf(largestInt8Weight(thisCpu()) < 127)(
         const graph = new Graph();
         const input = graph.input("x", "float32", ["batch", "sequence", columns]);
         const source = { rows, columns, load: async () => matrix };
+        const tiled = [
+          { name: "a", rows, tiles },
+          { name: "b", rows, tiles },
+        ];
+        const plain = matmulInt8(input, { ...source, name: "c" });
         const outputs = {
-          tiled: matmulInt8(input, { ...source, name: "a", tiles }, { tiled: true }),
-          plain: matmulInt8(input, { ...source, name: "b" }),
+          tiled: tiledProducts(input, tiled.slice(1), ([only]) => only as Value),
+          plain,
+          together: tiledProducts(input, tiled, ([a, b]) => tanh(a as Value).mul(b as Value)),
+          apart: tanh(plain).mul(plain),
         };
         const found = await evaluate(
           graph,
@@ -267,9 +275,14 @@ test.skipIf(largestInt8Weight(thisCpu()) < 127)(
           { x: ndarray("float32", [1, tokens, columns], x) },
           { device: "cpu" },
         );
-        expect(found.tiled.shape).toEqual([1, tokens, rows]);
-        for (const [i, value] of (found.plain.data as Float32Array).entries()) {
-          expect(found.tiled.data[i]).toBeCloseTo(value, 4);
+        for (const [inTiles, whole] of [
+          [found.tiled, found.plain],
+          [found.together, found.apart],
+        ] as const) {
+          expect(inTiles.shape).toEqual([1, tokens, rows]);
+          for (const [i, value] of (whole.data as Float32Array).entries()) {
+            expect(inTiles.data[i]).toBeCloseTo(value, 4);
+          }
         }
       }),
       { numRuns: 25 },
