@@ -10,8 +10,10 @@ export interface CacheShape {
   readonly headDim: number;
 }
 
-/** Capacity grows by this many positions. */
+/** Capacity grows by this many positions, as attention reads all of it. */
 const bucket = 64;
+/** How many times as long as they have to be arrays are. */
+const headroom = 2;
 
 /**
  * A cache of several sequences, each of its own length: keys and values lie as [sequences, heads, positions, headDim].
@@ -144,7 +146,8 @@ export class KVCache {
   private reserve(length: number, batch: number): void {
     const { capacity, room } = this.arrays;
     if (length <= capacity && batch <= room) return;
-    this.move(Math.max(capacity, bucketsFor(length)), batch > room ? Math.max(batch, 2 * room) : room);
+    const sizes = [Math.max(capacity, bucketsFor(length)), batch > room ? Math.max(batch, 2 * room) : room] as const;
+    if (!this.arrays.resize(...sizes, this.used)) this.move(...sizes);
   }
 
   private move(capacity: number, room: number): void {
@@ -160,11 +163,14 @@ function bucketsFor(length: number): number {
   return Math.max(1, Math.ceil(length / bucket)) * bucket;
 }
 
-/** Room for `room` sequences of `capacity` positions. */
+/**
+ * Room for `room` sequences of `capacity` positions. The arrays are longer than that, so that they can grow in place: memory that
+ * was never touched costs nothing, and new memory costs far more than moving what is held.
+ */
 class Arrays {
   readonly shape: CacheShape;
-  readonly room: number;
-  readonly capacity: number;
+  room: number;
+  capacity: number;
   /** Of each layer. */
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
@@ -173,7 +179,7 @@ class Arrays {
     this.shape = shape;
     this.room = room;
     this.capacity = capacity;
-    const allocate = () => Array.from({ length: shape.layers }, () => new Float32Array(room * this.rowSize));
+    const allocate = () => Array.from({ length: shape.layers }, () => new Float32Array(headroom * room * this.rowSize));
     this.keys = allocate();
     this.values = allocate();
   }
@@ -191,6 +197,26 @@ class Arrays {
     const { rowSize, capacity } = this;
     const of = (data: Float32Array | undefined) => (data as Float32Array).subarray(row * rowSize, (row + 1) * rowSize);
     return { keys: of(this.keys[layer]), values: of(this.values[layer]), capacity };
+  }
+
+  /**
+   * Makes capacity or room larger in place, where the arrays are long enough for it.
+   * @param lengths of the sequences that are there
+   */
+  resize(capacity: number, room: number, lengths: readonly number[]): boolean {
+    const { kvHeads, headDim } = this.shape;
+    const [before, after] = [this.capacity * headDim, capacity * headDim];
+    if (room * kvHeads * after > (this.keys[0]?.length ?? 0)) return false;
+    for (const data of [...this.keys, ...this.values]) {
+      // From the last head on: each moves to a later place, which the next one does not need any more.
+      for (let line = lengths.length * kvHeads - 1; line > 0 && after > before; line--) {
+        const length = lengths[Math.floor(line / kvHeads)] as number;
+        data.copyWithin(line * after, line * before, line * before + length * headDim);
+      }
+    }
+    this.capacity = capacity;
+    this.room = room;
+    return true;
   }
 }
 
