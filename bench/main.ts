@@ -7,7 +7,7 @@
  *
  * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
  */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,6 +16,7 @@ import { modelPath } from "../src/chat/minigpt4.ts";
 import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
 import { pull } from "../src/checkpoints/pull.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";
+import { withLargePages } from "../src/tensor/large-pages.ts";
 import { benchDataShare } from "./data-share.ts";
 import { benchDecoding, type DecodingTask } from "./decoding.ts";
 import { benchEncoder } from "./encoder.ts";
@@ -95,6 +96,12 @@ if (positionals.includes("perplexity")) {
 }
 
 if (positionals.includes("profile")) {
+  // As in an engine's process, which only its start can give it.
+  const own = withLargePages(process.env);
+  if (own !== process.env) {
+    const args = [...process.execArgv, ...process.argv.slice(1)];
+    process.exit(spawnSync(process.execPath, args, { env: own, stdio: "inherit" }).status ?? 1);
+  }
   const limits = await measureLimits(threads);
   const profiles = await benchProfile(modelPath(values.model), threads, Number.parseInt(values.positions, 10));
   if (values.json) console.log(JSON.stringify({ limits, profiles }));

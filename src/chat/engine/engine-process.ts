@@ -2,6 +2,7 @@
 import { answerPort } from "./answer-port.ts";
 import type { ModelCard } from "./engine.ts";
 import { type EngineOptions, loadEngine } from "./load-engine.ts";
+import type { LocalEngine } from "./local-engine.ts";
 import { type ErrorMessage, errorMessage, type FromEngine, type ToEngine } from "./messages.ts";
 
 export interface ProcessStart {
@@ -29,11 +30,11 @@ function post(message: FromProcess, onSent: () => void = () => {}): void {
   process.send?.(message, undefined, undefined, onSent);
 }
 
+let loading: Promise<LocalEngine> | undefined;
+
 async function start({ path, name, options }: ProcessStart): Promise<void> {
-  const engine = await loadEngine(path, name, options);
-  process.on("message", (message: ToProcess) => {
-    if (message.kind === "release") void engine.release().then(() => process.exit());
-  });
+  loading = loadEngine(path, name, options);
+  const engine = await loading;
   answerPort(engine, {
     post,
     listen: (onMessage) =>
@@ -41,17 +42,24 @@ async function start({ path, name, options }: ProcessStart): Promise<void> {
         if (message.kind !== "release" && message.kind !== "start") onMessage(message);
       }),
   });
-  const tellMemory = () => post({ kind: "memory", bytes: process.memoryUsage.rss() });
   post({ kind: "ready", model: engine.model });
+  const tellMemory = () => post({ kind: "memory", bytes: process.memoryUsage.rss() });
   tellMemory();
   setInterval(tellMemory, memoryEvery).unref();
 }
 
+/** Leaves nothing behind: what is being loaded has files until it is loaded. */
+async function end(): Promise<void> {
+  await loading?.then((engine) => engine.release()).catch(() => {});
+  process.exit();
+}
+
 // It ends with whoever started it, however that ends. A terminal, or what ends a service, sends its signals to both: what they
 // mean is for the other side to say, which may have an answer to finish.
-process.on("disconnect", () => process.exit());
+process.on("disconnect", end);
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => {});
-process.once("message", (message: ToProcess) => {
+process.on("message", (message: ToProcess) => {
+  if (message.kind === "release") void end();
   if (message.kind !== "start") return;
   start(message.start).catch((error) => post({ kind: "broken", error: errorMessage(error) }, () => process.exit(1)));
 });

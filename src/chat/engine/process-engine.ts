@@ -24,25 +24,27 @@ import type { EngineOptions } from "./load-engine.ts";
 import { errorFrom, type FromEngine } from "./messages.ts";
 import { PortEngine } from "./port-engine.ts";
 
-/** A process whose model is loaded. */
-interface Started {
+/** A process whose model is being loaded, or is. */
+interface EngineProcess {
   readonly child: ChildProcess;
-  readonly engine: PortEngine;
+  readonly engine: Promise<PortEngine>;
 }
 
 export class ProcessEngine implements Engine {
   readonly model: ModelCard;
   private readonly start: ProcessStart;
   /** The process, or the one that is being started in place of a broken one. */
-  private process: Promise<Started>;
+  private current: EngineProcess;
+  /** Whether its model is loaded. */
+  private isReady = true;
   private memory = 0;
   private released = false;
 
-  private constructor(start: ProcessStart, first: Started) {
+  private constructor(start: ProcessStart, first: EngineProcess, engine: PortEngine) {
     this.start = start;
-    this.model = first.engine.model;
-    this.process = Promise.resolve(first);
-    this.watch(first);
+    this.model = engine.model;
+    this.current = first;
+    this.watch(first.child, engine);
   }
 
   /**
@@ -57,7 +59,8 @@ export class ProcessEngine implements Engine {
   ): Promise<ProcessEngine> {
     await fetchLanguageModel(path, pull);
     const start = { path: resolve(path), name, options };
-    return new ProcessEngine(start, await startProcess(start));
+    const first = startProcess(start);
+    return new ProcessEngine(start, first, await first.engine);
   }
 
   /** Memory of the engine's process in bytes, as it last said, which it does every few seconds. */
@@ -68,12 +71,12 @@ export class ProcessEngine implements Engine {
   async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
     // One signal may end many questions; Node takes that for a leak.
     if (signal) setMaxListeners(0, signal);
-    const { engine } = await this.started();
+    const engine = await this.started();
     yield* engine.answer({ ...question, pictures: question.pictures.map(placed) }, signal);
   }
 
   async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {
-    const { engine } = await this.started();
+    const engine = await this.started();
     return engine.embed(
       inputs.map((input) => ("text" in input ? input : { picture: placed(input.picture) })),
       signal,
@@ -83,10 +86,15 @@ export class ProcessEngine implements Engine {
   async release(): Promise<void> {
     if (this.released) return;
     this.released = true;
-    const started = await this.process.catch(() => undefined);
-    if (!started) return;
-    const { child, engine } = started;
-    const gone = hasEnded(child) ? undefined : new Promise((resolve) => child.once("close", resolve));
+    const { child } = this.current;
+    // One that still starts ends by itself, when it has started.
+    if (!this.isReady) {
+      hold(child, false);
+      if (child.connected) child.disconnect();
+      return;
+    }
+    const engine = await this.current.engine;
+    const gone = new Promise((resolve) => child.once("close", resolve));
     engine.fail(released());
     // Nothing is asked any more, but its end is waited for.
     hold(child, true);
@@ -94,20 +102,21 @@ export class ProcessEngine implements Engine {
     await gone;
   }
 
-  private async started(): Promise<Started> {
+  private async started(): Promise<PortEngine> {
     if (this.released) throw released();
-    const { process } = this;
+    const { current } = this;
     try {
-      return await process;
+      return await current.engine;
     } catch (cause) {
       // The next question tries once more; of several that waited for this process, one begins that.
-      if (this.process === process && !this.released) this.restart();
+      if (this.current === current && !this.released) this.restart();
       throw new EngineLostError(`The engine cannot be started again: ${(cause as Error).message}`, { cause });
     }
   }
 
   /** Starts another process when this one is gone. */
-  private watch({ child, engine }: Started): void {
+  private watch(child: ChildProcess, engine: PortEngine): void {
+    this.isReady = true;
     child.on("message", (message: FromProcess) => {
       if (message.kind === "memory") this.memory = message.bytes;
     });
@@ -120,12 +129,15 @@ export class ProcessEngine implements Engine {
   }
 
   private restart(): void {
-    this.process = startProcess(this.start).then((started) => {
-      this.watch(started);
-      return started;
+    const { child, engine } = startProcess(this.start);
+    this.isReady = false;
+    const watched = engine.then((loaded) => {
+      this.watch(child, loaded);
+      return loaded;
     });
+    this.current = { child, engine: watched };
     // Whoever asks next is told.
-    this.process.catch(() => {});
+    watched.catch(() => {});
   }
 }
 
@@ -138,9 +150,13 @@ function placed(picture: Picture): Picture {
   return typeof picture === "string" ? resolve(picture) : picture;
 }
 
-/** @throws Error if the model cannot be loaded */
-async function startProcess(start: ProcessStart): Promise<Started> {
+function startProcess(start: ProcessStart): EngineProcess {
   const child = forkEngine();
+  return { child, engine: loadIn(child, start) };
+}
+
+/** @throws Error if the model cannot be loaded */
+async function loadIn(child: ChildProcess, start: ProcessStart): Promise<PortEngine> {
   const model = await new Promise<ModelCard>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code, signal) => reject(new Error(`While it was starting, ${ending(code, signal)}`)));
@@ -150,7 +166,7 @@ async function startProcess(start: ProcessStart): Promise<Started> {
     });
     post(child, { kind: "start", start });
   });
-  const engine = new PortEngine(
+  return new PortEngine(
     model,
     {
       post: (message) => post(child, message),
@@ -161,7 +177,6 @@ async function startProcess(start: ProcessStart): Promise<Started> {
     },
     (busy) => hold(child, busy),
   );
-  return { child, engine };
 }
 
 function isOfRequest(message: FromProcess): message is FromEngine {
@@ -190,10 +205,6 @@ function post(child: ChildProcess, message: ToProcess): void {
 /** Whether the calling process lives on for this one. */
 function hold(child: ChildProcess, held: boolean): void {
   for (const handle of [child, child.channel]) held ? handle?.ref() : handle?.unref();
-}
-
-function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
-  return exitCode !== null || signalCode !== null;
 }
 
 function ending(code: number | null, signal: NodeJS.Signals | null): string {

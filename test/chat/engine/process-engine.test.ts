@@ -29,8 +29,7 @@ async function said(from: Pick<ProcessEngine, "answer">, asked: Question, signal
 }
 
 /** The process as a system would find it that has no memory left. */
-const processOf = async (owner: ProcessEngine) =>
-  (await (owner as unknown as { process: Promise<{ child: ChildProcess }> }).process).child;
+const processOf = (owner: ProcessEngine) => (owner as unknown as { current: { child: ChildProcess } }).current.child;
 
 test("answers as an engine in this process does, with files and with bytes", async () => {
   const local = await loadEngine(folder, "tiny");
@@ -80,7 +79,7 @@ describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s
       answers.map((answer) => expect(answer).rejects.toThrow(`The engine broke down: its process was`)),
     );
     for await (const _ of engine.answer(question)) break;
-    (await processOf(engine)).kill(signal);
+    processOf(engine).kill(signal);
     await failed;
     await expect(answers[0]).rejects.toThrow(signal);
     await expect(answers[0]).rejects.toBeInstanceOf(EngineLostError);
@@ -94,7 +93,7 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
   const expected = await said(other, question);
   const config = join(own, "config.json");
   renameSync(config, `${config}.away`);
-  (await processOf(other)).kill("SIGKILL");
+  processOf(other).kill("SIGKILL");
   // The first to ask may still meet the process as it ends.
   await expect(said(other, long)).rejects.toBeInstanceOf(EngineLostError);
   const asked = await Promise.allSettled([said(other, question), said(other, question)]);
@@ -122,6 +121,19 @@ test("a picture's path is that of the calling process, wherever it has moved", a
 
 test("what memory the engine has is known", async () => {
   await vi.waitFor(() => expect(engine.residentBytes).toBeGreaterThan(2e7));
+});
+
+test("an engine that is released while it starts again keeps nobody waiting, and ends", async () => {
+  const other = await ProcessEngine.load(folder, "tiny");
+  const broken = processOf(other);
+  broken.kill("SIGKILL");
+  await once(broken, "close");
+  const starting = processOf(other);
+  expect(starting).not.toBe(broken);
+  await other.release();
+  expect(starting.exitCode).toBeNull();
+  await once(starting, "close");
+  await expect(said(other, question)).rejects.toThrow("The model was released");
 });
 
 test("a released engine answers no more; releasing twice does no harm", async () => {
