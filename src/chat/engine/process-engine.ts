@@ -28,6 +28,8 @@ import { PortEngine } from "./port-engine.ts";
 interface EngineProcess {
   readonly child: ChildProcess;
   readonly engine: Promise<PortEngine>;
+  /** What it last said. */
+  readonly memory: { bytes: number };
 }
 
 export class ProcessEngine implements Engine {
@@ -37,7 +39,6 @@ export class ProcessEngine implements Engine {
   private current: EngineProcess;
   /** Whether its model is loaded. */
   private isReady = true;
-  private memory = 0;
   private released = false;
 
   private constructor(start: ProcessStart, first: EngineProcess, engine: PortEngine) {
@@ -65,7 +66,7 @@ export class ProcessEngine implements Engine {
 
   /** Memory of the engine's process in bytes, as it last said, which it does every few seconds. */
   get residentBytes(): number {
-    return this.memory;
+    return this.current.memory.bytes;
   }
 
   async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
@@ -86,19 +87,13 @@ export class ProcessEngine implements Engine {
   async release(): Promise<void> {
     if (this.released) return;
     this.released = true;
-    const { child } = this.current;
-    // One that still starts ends by itself, when it has started.
-    if (!this.isReady) {
-      hold(child, false);
-      if (child.connected) child.disconnect();
-      return;
-    }
-    const engine = await this.current.engine;
-    const gone = new Promise((resolve) => child.once("close", resolve));
-    engine.fail(released());
-    // Nothing is asked any more, but its end is waited for.
-    hold(child, true);
+    const { child, engine } = this.current;
     post(child, { kind: "release" });
+    // One that still starts takes its time, and ends by itself; the end of another is waited for, though nothing is asked any more.
+    hold(child, this.isReady);
+    if (!this.isReady) return;
+    const gone = new Promise((resolve) => child.once("close", resolve));
+    (await engine).fail(released());
     await gone;
   }
 
@@ -108,6 +103,7 @@ export class ProcessEngine implements Engine {
     try {
       return await current.engine;
     } catch (cause) {
+      if (this.released) throw released();
       // The next question tries once more; of several that waited for this process, one begins that.
       if (this.current === current && !this.released) this.restart();
       throw new EngineLostError(`The engine cannot be started again: ${(cause as Error).message}`, { cause });
@@ -117,11 +113,8 @@ export class ProcessEngine implements Engine {
   /** Starts another process when this one is gone. */
   private watch(child: ChildProcess, engine: PortEngine): void {
     this.isReady = true;
-    child.on("message", (message: FromProcess) => {
-      if (message.kind === "memory") this.memory = message.bytes;
-    });
     child.once("close", (code, signal) => {
-      engine.fail(new EngineLostError(`The engine broke down: ${ending(code, signal)}`));
+      engine.fail(this.released ? released() : new EngineLostError(`The engine broke down: ${ending(code, signal)}`));
       if (!this.released) this.restart();
     });
     // Whoever listens to a process is kept alive by it; one that has nothing to do should not be.
@@ -129,15 +122,15 @@ export class ProcessEngine implements Engine {
   }
 
   private restart(): void {
-    const { child, engine } = startProcess(this.start);
+    const next = startProcess(this.start);
     this.isReady = false;
-    const watched = engine.then((loaded) => {
-      this.watch(child, loaded);
+    const engine = next.engine.then((loaded) => {
+      this.watch(next.child, loaded);
       return loaded;
     });
-    this.current = { child, engine: watched };
+    this.current = { ...next, engine };
     // Whoever asks next is told.
-    watched.catch(() => {});
+    engine.catch(() => {});
   }
 }
 
@@ -152,7 +145,11 @@ function placed(picture: Picture): Picture {
 
 function startProcess(start: ProcessStart): EngineProcess {
   const child = forkEngine();
-  return { child, engine: loadIn(child, start) };
+  const memory = { bytes: 0 };
+  child.on("message", (message: FromProcess) => {
+    if (message.kind === "memory") memory.bytes = message.bytes;
+  });
+  return { child, engine: loadIn(child, start), memory };
 }
 
 /** @throws Error if the model cannot be loaded */

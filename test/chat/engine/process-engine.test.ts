@@ -130,9 +130,11 @@ test("an engine that is released while it starts again keeps nobody waiting, and
   await once(broken, "close");
   const starting = processOf(other);
   expect(starting).not.toBe(broken);
+  const waiting = expect(said(other, question)).rejects.toThrow("The model was released");
   await other.release();
   expect(starting.exitCode).toBeNull();
   await once(starting, "close");
+  await waiting;
   await expect(said(other, question)).rejects.toThrow("The model was released");
 });
 
