@@ -205,17 +205,19 @@ class Arrays {
    */
   resize(capacity: number, room: number, lengths: readonly number[]): boolean {
     const { kvHeads, headDim } = this.shape;
-    const [before, after] = [this.capacity * headDim, capacity * headDim];
+    const before = this.capacity * headDim;
+    const after = capacity * headDim;
     if (room * kvHeads * after > (this.keys[0]?.length ?? 0)) return false;
-    for (const data of [...this.keys, ...this.values]) {
-      // From the last head on: each moves to a later place, which the next one does not need any more.
-      for (let line = lengths.length * kvHeads - 1; line > 0 && after > before; line--) {
-        const length = lengths[Math.floor(line / kvHeads)] as number;
-        data.copyWithin(line * after, line * before, line * before + length * headDim);
-      }
-    }
     this.capacity = capacity;
     this.room = room;
+    if (after === before) return true;
+    for (const data of [...this.keys, ...this.values]) {
+      // From the last head on: each moves to a later place, which nothing needs any more that is still to be moved.
+      for (let head = lengths.length * kvHeads - 1; head > 0; head--) {
+        const length = lengths[Math.floor(head / kvHeads)] as number;
+        data.copyWithin(head * after, head * before, head * before + length * headDim);
+      }
+    }
     return true;
   }
 }

@@ -32,13 +32,7 @@ export function combinedLinears(
 ): Value {
   const matrices = layers.map((layer) => ({ name: `${layer}.weight`, out }));
   if (!w.isOneProduct(matrices.map(({ name }) => name))) return w.combined(x, matrices, combine);
-  return combine(
-    split(
-      w.product(x, matrices),
-      -1,
-      layers.map(() => out),
-    ),
-  );
+  return combine(linears(w, x, Object.fromEntries(layers.map((layer) => [layer, out]))));
 }
 
 /** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */

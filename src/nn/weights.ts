@@ -145,7 +145,7 @@ export class Weights {
       return matmul(x, this.get(first.name, [first.out, columns]), { transB: true });
     }
     for (const { name, out } of matrices) this.check(this.prefix + name, [out, columns]);
-    const tiled = this.tiled(matrices);
+    const tiled = matrices.length === 1 ? this.tiled(matrices) : undefined;
     if (tiled) return tiledProducts(x, tiled, ([only]) => only as Value);
     const rows = matrices.reduce((sum, { out }) => sum + out, 0);
     const name = names.join(",");

@@ -28,7 +28,7 @@ export interface GroupQueryInputs {
  * keys in groups (Ainslie et al., arXiv 2305.13245).
  *
  * @returns `out` [1, m, heads * headDim]; `keys` and `values` of the new positions, [1, kvHeads, m, headDim]
- * @throws Error if the sizes do not fit, or there are several sequences
+ * @throws Error if the sizes do not fit, there are several sequences, or the engine has no such heads
  */
 export function groupQueryAttention({ q, k, v, positions, keys, values }: GroupQueryInputs): {
   readonly out: Value;
@@ -38,11 +38,10 @@ export function groupQueryAttention({ q, k, v, positions, keys, values }: GroupQ
   const { graph } = q;
   const [m, kvHeads, headDim] = [q.dim(1), keys.size(1), keys.size(3)];
   const heads = q.size(2) / headDim;
-  if (q.dim(0) !== 1 || k.size(2) !== kvHeads * headDim || heads % kvHeads !== 0 || !hasGroupQueryAttention(headDim)) {
-    throw new Error(
-      `${graph.where()}groupQueryAttention: ${q} and ${k} do not fit a cache of ${keys}, are not one sequence, or the operator has no heads of this size`,
-    );
-  }
+  const what = `${graph.where()}groupQueryAttention of ${q} and ${k} over a cache of ${keys}`;
+  if (q.dim(0) !== 1) throw new Error(`${what}: it is for one sequence`);
+  if (k.size(2) !== kvHeads * headDim || heads % kvHeads !== 0) throw new Error(`${what}: the heads do not fit`);
+  if (!hasGroupQueryAttention(headDim)) throw new Error(`${what}: heads have a size that is a multiple of 8`);
   const first = reshape(slice(positions, 1, 0, 1), [1]);
   const last = reshape(slice(positions, 1, subDims(m, 1)), [1]);
   const total = last.add(1);

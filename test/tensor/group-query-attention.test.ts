@@ -82,7 +82,9 @@ test("refuses several sequences, and heads that do not fit", () => {
   };
   expect(groupQueryAttention(inputs).out.shape).toEqual([1, "m", 32]);
   const refused = (other: Partial<typeof inputs>) => expect(() => groupQueryAttention({ ...inputs, ...other }));
-  refused({ q: of("two", 2, "m", 32) }).toThrow("are not one sequence");
-  refused({ k: of("wide", 1, "m", 24) }).toThrow("do not fit a cache");
-  refused({ q: of("odd", 1, "m", 24) }).toThrow("do not fit a cache");
+  refused({ q: of("two", 2, "m", 32) }).toThrow("it is for one sequence");
+  refused({ k: of("wide", 1, "m", 24) }).toThrow("the heads do not fit");
+  refused({ q: of("odd", 1, "m", 24) }).toThrow("the heads do not fit");
+  const small = { q: of("small", 1, "m", 12), k: of("smallKeys", 1, "m", 12), keys: of("smallPast", 1, 2, "past", 6) };
+  refused(small).toThrow("a multiple of 8");
 });
