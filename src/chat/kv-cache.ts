@@ -12,8 +12,8 @@ export interface CacheShape {
 
 /** Capacity grows by this many positions, as attention reads all of it. */
 const bucket = 64;
-/** How many times as long as they have to be arrays are. */
-const headroom = 2;
+/** How many times as long as they have to be arrays are made that have grown once, as they will grow again. */
+const headroom = 1.5;
 
 /**
  * A cache of several sequences, each of its own length: keys and values lie as [sequences, heads, positions, headDim].
@@ -151,7 +151,7 @@ export class KVCache {
   }
 
   private move(capacity: number, room: number): void {
-    const arrays = new Arrays(this.shape, room, capacity);
+    const arrays = new Arrays(this.shape, room, capacity, this.length > 0 ? headroom : 1);
     this.used.forEach((length, row) => {
       copySequence(this.arrays, row, arrays, row, length);
     });
@@ -164,8 +164,8 @@ function bucketsFor(length: number): number {
 }
 
 /**
- * Room for `room` sequences of `capacity` positions. The arrays are longer than that, so that they can grow in place: memory that
- * was never touched costs nothing, and new memory costs far more than moving what is held.
+ * Room for `room` sequences of `capacity` positions. Arrays may be longer than that, so that they can grow in place: new memory costs far
+ * more than moving what is held.
  */
 class Arrays {
   readonly shape: CacheShape;
@@ -175,11 +175,12 @@ class Arrays {
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
 
-  constructor(shape: CacheShape, room: number, capacity: number) {
+  constructor(shape: CacheShape, room: number, capacity: number, headroom = 1) {
     this.shape = shape;
     this.room = room;
     this.capacity = capacity;
-    const allocate = () => Array.from({ length: shape.layers }, () => new Float32Array(headroom * room * this.rowSize));
+    const allocate = () =>
+      Array.from({ length: shape.layers }, () => new Float32Array(Math.ceil(headroom * room * this.rowSize)));
     this.keys = allocate();
     this.values = allocate();
   }
