@@ -1,13 +1,15 @@
-/** The package as it is built: its threads are started from files whose names nothing but running them checks. */
+/** The package as it is built: its threads and processes are started from files whose names nothing but running them checks. */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
 import { startDecoder } from "../../src/data/decoding/decoder.ts";
 import { asItIs } from "../../src/data/views.ts";
 import { CLIP } from "../../src/images/normalise.ts";
 import { picture } from "../cli/command.ts";
+import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 // Inside of the project, where its dependencies are found.
@@ -34,4 +36,17 @@ test("pictures are decoded on threads, as from the sources", async () => {
     await decoder.close();
   }
   expect(pixels[1]).toEqual(pixels[0]);
+});
+
+test("a picture is described in the engine's process, as from the sources", async () => {
+  const built = await import(pathToFileURL(join(folder, "index.js")).href);
+  const path = tinyModel(temporaryFolder());
+  const descriptions: string[] = [];
+  for (const own of [MiniGPT4, built.MiniGPT4 as typeof MiniGPT4]) {
+    const model = await own.load(path);
+    descriptions.push(await model.describe(picture("cat.jpg"), { maxNewTokens: 12, temperature: 1, seed: 5 }));
+    await model.release();
+  }
+  expect(descriptions[0]).not.toBe("");
+  expect(descriptions[1]).toBe(descriptions[0]);
 });
