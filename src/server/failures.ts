@@ -31,6 +31,11 @@ export function toOpenAiError(error: unknown): OpenAiError {
   return openAiError(500, { message: "Something went wrong in the server; its log says what" });
 }
 
+/** Whether whoever runs the server should know of it: the model broke down, or something that nobody expected. */
+export function isForTheLog(error: unknown): boolean {
+  return error instanceof EngineLostError || toOpenAiError(error).status === 500;
+}
+
 /** What a schema found wrong first, with the place of it. */
 export function invalidRequest({ issues }: z.ZodError): OpenAiError {
   const issue = deepest(issues);

@@ -5,7 +5,7 @@ import { cors } from "hono/cors";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import type { Logger } from "pino";
 import { requireApiKey } from "./api-keys.ts";
-import { toOpenAiError } from "./failures.ts";
+import { isForTheLog, toOpenAiError } from "./failures.ts";
 import { guardHost } from "./host-guard.ts";
 import { openAiError } from "./openai-error.ts";
 import type { ServerEnv } from "./service.ts";
@@ -35,10 +35,9 @@ export function addGuards(app: Hono<ServerEnv>, options: GuardOptions): void {
 export function addEndings(app: Hono<ServerEnv>, log: Logger): void {
   app.notFound((c) => openAiError(404, { message: `There is no ${pathOf(c)}`, code: "not_found" }).getResponse());
   app.onError((error, c) => {
-    const told = toOpenAiError(error);
     // Of a client that went away nothing is left to tell, and nothing to repair.
-    if (told.status === 500 && !c.get("gone")?.aborted) log.error({ err: error }, "A request failed");
-    return told.getResponse();
+    if (isForTheLog(error) && !c.get("gone")?.aborted) log.error({ err: error }, "A request failed");
+    return toOpenAiError(error).getResponse();
   });
 }
 

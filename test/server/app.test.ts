@@ -129,22 +129,27 @@ test("failures of the engine: what a client did wrong, what may be tried again, 
     code: "context_length_exceeded",
     message: "Too long",
   });
-  const lost = await ask(new EngineLostError("The thread died"));
+  const lost = await ask(new EngineLostError("The process was killed"));
   expect(lost).toMatchObject({ status: 503, code: "engine_lost" });
   expect(Number(lost.headers.get("retry-after"))).toBeGreaterThan(0);
   const unexpected = await ask(new TypeError("secret of /home/somebody"));
   expect(unexpected).toMatchObject({ status: 500, type: "server_error" });
   expect(JSON.stringify(unexpected)).not.toContain("secret");
   expect(lines.join("")).toContain("secret of /home/somebody");
+  expect(lines.join("")).toContain("The process was killed");
+  expect(lines.join("")).not.toContain("Too long");
 });
 
 test("a failure in the middle of a stream is its last event, and the counts stay right", async () => {
-  const server = await serve(failing(new EngineLostError("The thread died"), 2));
+  const lines: string[] = [];
+  const log = pino({}, { write: (line: string) => lines.push(line) });
+  const server = await serve(failing(new EngineLostError("The process was killed"), 2), { log });
   const text = await (await post(`${server.url}/v1/chat/completions`, { ...question, stream: true })).text();
   const events = text.split("\n\n").filter((event) => event !== "");
   expect(JSON.parse(events.at(-1)?.slice("data: ".length) ?? "")).toMatchObject({ error: { code: "engine_lost" } });
   expect(text).toContain('"content":"word"');
   expect(text).not.toContain("[DONE]");
+  expect(lines.join("")).toContain("The process was killed");
   const read = async () => {
     const stream = await clientOf(server).chat.completions.create({
       model: "tiny",

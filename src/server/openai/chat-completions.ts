@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import type { AnswerEvent, EndReason } from "../../chat/engine/engine.ts";
 import { ask } from "../ask.ts";
-import { toOpenAiError } from "../failures.ts";
+import { isForTheLog, toOpenAiError } from "../failures.ts";
 import { checkPictureCount } from "../pictures/pictures.ts";
 import { RequestEnd } from "../request-end.ts";
 import type { ServerEnv, Service } from "../service.ts";
@@ -61,9 +61,8 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
         }
         yield eventText("[DONE]");
       } catch (error) {
-        const told = toOpenAiError(error);
-        if (told.status === 500 && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
-        yield eventText(told.body);
+        if (isForTheLog(error) && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
+        yield eventText(toOpenAiError(error).body);
       }
     };
     const body = eventStream(texts(), {
