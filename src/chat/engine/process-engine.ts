@@ -89,11 +89,15 @@ export class ProcessEngine implements Engine {
     this.released = true;
     const { child, engine } = this.current;
     post(child, { kind: "release" });
-    // One that still starts takes its time, and ends by itself; the end of another is waited for, though nothing is asked any more.
-    hold(child, this.isReady);
-    if (!this.isReady) return;
+    if (!this.isReady) {
+      // It takes its time to start, and then ends by itself.
+      hold(child, false);
+      return;
+    }
     const gone = new Promise((resolve) => child.once("close", resolve));
     (await engine).fail(released());
+    // With nothing asked any more it would not be waited for.
+    hold(child, true);
     await gone;
   }
 
