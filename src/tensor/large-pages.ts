@@ -1,6 +1,6 @@
 /**
  * Memory in pages of 2 MB. A language model that writes reads all of its weights for each token; in pages of 4 kB, looking up where they lie
- * takes the processor a seventh of the time. Linux gives large pages to memory that asks for them, and glibc asks if it was told to when its
+ * takes the processor up to a seventh of the time. Linux gives large pages to memory that asks for them, and glibc asks if it was told to when its
  * process began: so this is an environment to start a process with, which on other systems changes nothing.
  */
 

@@ -109,7 +109,7 @@ export class ProcessEngine implements Engine {
     } catch (cause) {
       if (this.released) throw released();
       // The next question tries once more; of several that waited for this process, one begins that.
-      if (this.current === current && !this.released) this.restart();
+      if (this.current === current) this.restart();
       throw new EngineLostError(`The engine cannot be started again: ${(cause as Error).message}`, { cause });
     }
   }
