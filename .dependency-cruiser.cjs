@@ -1,11 +1,17 @@
-// The rooms of docs/architecture.md, top to bottom: a room imports only from rooms above it.
-const rooms = [
+// The modules of docs/architecture.md, top to bottom: a module imports only from modules above it.
+const modules = [
   "tensor",
+  "runtime",
+  "files",
+  "formats",
+  "hub",
   "nn",
   "images",
-  "text",
-  "checkpoints",
+  "tokenizers",
   "models",
+  "generation",
+  "convert",
+  "engine",
   "chat",
   "data",
   "training",
@@ -25,12 +31,12 @@ module.exports = {
       from: { orphan: true, pathNot: ["^src/index\\.ts$", "^src/cli/main\\.ts$"] },
       to: {},
     },
-    ...rooms.slice(0, -1).map((room, i) => ({
-      name: `${room}-looks-only-up`,
-      comment: `src/${room} may import only from: ${rooms.slice(0, i + 1).join(", ")}`,
+    ...modules.slice(0, -1).map((name, i) => ({
+      name: `${name}-imports-only-from-above`,
+      comment: `src/${name} may import only from: ${modules.slice(0, i + 1).join(", ")}`,
       severity: "error",
-      from: { path: `^src/${room}/` },
-      to: { path: `^src/(${rooms.slice(i + 1).join("|")})/` },
+      from: { path: `^src/${name}/` },
+      to: { path: `^src/(${modules.slice(i + 1).join("|")})/` },
     })),
   ],
   options: {

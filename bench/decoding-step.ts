@@ -4,8 +4,8 @@
  */
 import { dirname } from "node:path";
 import { createInterface } from "node:readline";
-import { openLanguageModel } from "../src/chat/create.ts";
-import { openLlama } from "../src/models/open-llama.ts";
+import { openLanguageModel } from "../src/generation/load.ts";
+import { openLlama } from "../src/models/llama-folder.ts";
 import { type DecodingTask, promptOf, timed, writtenTokens } from "./decoding.ts";
 
 const { path, folder, precision, threads, context }: DecodingTask = JSON.parse(process.argv[2] as string);

@@ -1,10 +1,10 @@
 /** Tokens a second of a 4-bit language model, and how fast it reads, against llama.cpp on the same file or one of the same shapes. */
 
 import { join } from "node:path";
-import type { Precision } from "../src/chat/reading-graph.ts";
-import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
-import { openLlama } from "../src/models/open-llama.ts";
-import { withLargePages } from "../src/tensor/large-pages.ts";
+import type { Checkpoint } from "../src/formats/open.ts";
+import type { Precision } from "../src/generation/language-model.ts";
+import { openLlama } from "../src/models/llama-folder.ts";
+import { withLargePages } from "../src/runtime/environment.ts";
 import { LlamaCpp } from "./llama-cpp.ts";
 import { type Contest, paired } from "./paired.ts";
 import { StepProcess } from "./step-process.ts";

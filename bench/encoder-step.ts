@@ -3,10 +3,10 @@
  * `EncoderAnswer`. Argument: the JSON of an `EncoderTask`.
  */
 import { createInterface } from "node:readline";
-import { openSafetensors } from "../src/checkpoints/safetensors.ts";
-import { FrozenFeatures } from "../src/data/features/frozen-features.ts";
+import { FrozenFeatures } from "../src/data/frozen-features.ts";
+import { openSafetensors } from "../src/formats/safetensors.ts";
 import { encoderConfig, encoderSchema, qformerConfig, qformerSchema } from "../src/models/model-folder.ts";
-import { weightsInMemory } from "../src/nn/weights.ts";
+import { weightsInMemory } from "../src/tensor/weight-source.ts";
 import { openVision } from "../src/training/vision-parts.ts";
 import type { EncoderAnswer, EncoderTask } from "./encoder.ts";
 

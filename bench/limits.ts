@@ -1,11 +1,11 @@
 /** What the machine can do, as far as the engine's operators reach it: the bounds that `profile.ts` is compared with. */
 
+import { Session, type SessionOptions } from "../src/runtime/session.ts";
 import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
-import { matmulInt8 } from "../src/tensor/int8.ts";
-import { matmul } from "../src/tensor/matrix.ts";
-import { reduceSum } from "../src/tensor/reduce.ts";
-import { Session, type SessionOptions } from "../src/tensor/session.ts";
+import { matmul } from "../src/tensor/ops/matmul.ts";
+import { reduceSum } from "../src/tensor/ops/reduce.ts";
+import { matmulInt8 } from "../src/tensor/quant/int8.ts";
 
 export interface Limits {
   /** Bytes a second that are read from memory in order, by a sum over 1 GB. */

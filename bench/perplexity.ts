@@ -1,12 +1,13 @@
 /** What rounding costs a language model: the perplexity of a text with its matrices in each precision. */
-import { isMatrix } from "../src/chat/reading-graph.ts";
-import type { Checkpoint } from "../src/checkpoints/checkpoint.ts";
+
 import { type PerplexityReport, perplexity } from "../src/evaluation/perplexity.ts";
-import { type OpenLlama, openLlama } from "../src/models/open-llama.ts";
-import { type BlockSize, type BlockSource, roundToInt8Blocks } from "../src/tensor/blocks.ts";
-import { quantizeRows } from "../src/tensor/int8.ts";
-import { quantizeInt4 } from "../src/tensor/quantized.ts";
-import type { SessionOptions } from "../src/tensor/session.ts";
+import type { Checkpoint } from "../src/formats/open.ts";
+import { isMatrix } from "../src/generation/language-model.ts";
+import { type OpenLlama, openLlama } from "../src/models/llama-folder.ts";
+import type { SessionOptions } from "../src/runtime/session.ts";
+import { type BlockSize, type BlockSource, roundToInt8Blocks } from "../src/tensor/quant/blocks.ts";
+import { quantizeInt4 } from "../src/tensor/quant/int4.ts";
+import { quantizeRows } from "../src/tensor/quant/int8.ts";
 
 export interface RoundedPerplexity extends PerplexityReport {
   readonly name: string;

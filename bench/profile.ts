@@ -2,10 +2,10 @@
 import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openImageReader, openLanguageModel } from "../src/chat/create.ts";
-import { readPicture } from "../src/images/picture.ts";
+import { openImageReader, openLanguageModel } from "../src/generation/load.ts";
+import { readPicture } from "../src/images/decode.ts";
 import { openModelFolder } from "../src/models/model-folder.ts";
-import type { SessionOptions } from "../src/tensor/session.ts";
+import type { SessionOptions } from "../src/runtime/session.ts";
 
 export interface OperatorTime {
   readonly operator: string;

@@ -9,8 +9,8 @@
 import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { writeSafetensors } from "../src/checkpoints/safetensors.ts";
-import { writeTorch } from "../src/checkpoints/torch-write.ts";
+import { writeSafetensors } from "../src/formats/safetensors.ts";
+import { writeTorch } from "../src/formats/torch/write.ts";
 import { type DType, type NdArray, sizeOf } from "../src/tensor/array.ts";
 import { float32ToFloat16 } from "../src/tensor/float16.ts";
 import { Random } from "../src/tensor/random.ts";

@@ -1,7 +1,12 @@
 /** A LLaMA with random quantised weights as a GGUF file: speed does not depend on what weights say. */
 import { type FileHandle, open } from "node:fs/promises";
-import { type BlockLayout, type BlockType, blockLayouts, blocksToFloat32 } from "../src/checkpoints/ggml-blocks.ts";
-import { ggmlTypes } from "../src/checkpoints/ggml-types.ts";
+import {
+  type BlockLayout,
+  type BlockType,
+  blockLayouts,
+  blocksToFloat32,
+  ggmlTypes,
+} from "../src/formats/gguf/blocks.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";
 import { float32ToFloat16 } from "../src/tensor/float16.ts";
 import { Random } from "../src/tensor/random.ts";

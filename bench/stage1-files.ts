@@ -2,10 +2,10 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { cacheFolder } from "../src/checkpoints/cache-folder.ts";
-import { writeSafetensors } from "../src/checkpoints/safetensors.ts";
+import { cacheFolder } from "../src/files/cache-folder.ts";
+import { writeSafetensors } from "../src/formats/safetensors.ts";
 import { qformerConfig, qformerSchema } from "../src/models/model-folder.ts";
-import { initialProjection, initialQFormer } from "../src/models/qformer-initial.ts";
+import { initialProjection, initialQFormer } from "../src/models/qformer-init.ts";
 import { type NdArray, ndarray, sizeOf } from "../src/tensor/array.ts";
 import { Random } from "../src/tensor/random.ts";
 import { pictures, type Stage1Shapes } from "./stage1-shapes.ts";

@@ -4,16 +4,16 @@
  * Argument: the JSON of a `Stage1Task`.
  */
 import { createInterface } from "node:readline";
-import { openSafetensors } from "../src/checkpoints/safetensors.ts";
-import { FrozenFeatures } from "../src/data/features/frozen-features.ts";
+import { FrozenFeatures } from "../src/data/frozen-features.ts";
+import { openSafetensors } from "../src/formats/safetensors.ts";
 import { tokensPerImage } from "../src/models/minigpt4.ts";
 import { ndarray } from "../src/tensor/array.ts";
 import { openParts } from "../src/training/parts.ts";
 import { readMiniGPT4Recipe } from "../src/training/recipe.ts";
-import { optimizerOf, valuesOf } from "../src/training/stage-run.ts";
-import { batchSequences } from "../src/training/stages/batch.ts";
 import { captionStage } from "../src/training/stages/caption-stage.ts";
+import { batchSequences } from "../src/training/stages/sequences.ts";
 import { TrainingStep } from "../src/training/step.ts";
+import { optimizerOf, valuesOf } from "../src/training/trainer.ts";
 import { initialState } from "../src/training/training-state.ts";
 import type { Stage1Task, StepAnswer } from "./stage1.ts";
 

@@ -1,7 +1,7 @@
 /** A step of MiniGPT-4's first stage at a quarter of its size, against PyTorch computing what the original code does. */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pack } from "../src/training/stages/packing.ts";
+import { pack } from "../src/training/stages/sequences.ts";
 import { type Contest, paired } from "./paired.ts";
 import { stage1Files, stage1Recipe } from "./stage1-files.ts";
 import { captions as drawCaptions, operations, pictures, quarter, type Stage1Shapes } from "./stage1-shapes.ts";

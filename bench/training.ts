@@ -1,14 +1,15 @@
 /** A training step in float32 (small Q-Former and projection through a frozen SmolLM2-135M) against PyTorch. */
 import { join } from "node:path";
+import { openLlama } from "../src/models/llama-folder.ts";
 import { type MiniGPT4Config, tokensPerImage } from "../src/models/minigpt4.ts";
-import { openLlama } from "../src/models/open-llama.ts";
-import { initialProjection, initialQFormer } from "../src/models/qformer-initial.ts";
-import { Weights, weightsInMemory } from "../src/nn/weights.ts";
+import { initialProjection, initialQFormer } from "../src/models/qformer-init.ts";
+import { Weights } from "../src/nn/weights.ts";
 import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
 import { Random } from "../src/tensor/random.ts";
-import { batchSequences } from "../src/training/stages/batch.ts";
-import { captionLoss } from "../src/training/stages/loss.ts";
+import { weightsInMemory } from "../src/tensor/weight-source.ts";
+import { captionLoss } from "../src/training/stages/caption-loss.ts";
+import { batchSequences } from "../src/training/stages/sequences.ts";
 import { TrainingStep } from "../src/training/step.ts";
 import { initialState } from "../src/training/training-state.ts";
 import { type Contest, paired } from "./paired.ts";

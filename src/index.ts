@@ -4,25 +4,25 @@
  * @module minigpt4
  */
 export type { AnswerOptions, Conversation } from "./chat/conversation.ts";
+export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
+export type { Problem } from "./data/dataset.ts";
 export {
   type AnswerEvent,
   type Decoding,
   type EmbeddingInput,
-  type EndReason,
   type Engine,
   EngineLostError,
   type ModelCard,
   type Picture,
   type Question,
   QuestionError,
-} from "./chat/engine/engine.ts";
-export type { EngineOptions } from "./chat/engine/load-engine.ts";
-export type { SchedulerOptions } from "./chat/engine/scheduler.ts";
-export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
-export type { SamplingOptions } from "./chat/sampling.ts";
-export type { PullOptions, PullProgress } from "./checkpoints/pull.ts";
-export type { Problem } from "./data/dataset.ts";
-export type { PictureLimits } from "./images/picture.ts";
-export type { IndexOptions } from "./retrieval/picture-index.ts";
-export { type FindOptions, type FoundPicture, PictureSearch, type SearchOptions } from "./retrieval/picture-search.ts";
-export type { Turn } from "./text/prompts.ts";
+} from "./engine/engine.ts";
+export type { EngineOptions } from "./engine/load-engine.ts";
+export type { SchedulerOptions } from "./engine/scheduler.ts";
+export type { EndReason } from "./generation/generate.ts";
+export type { SamplingOptions } from "./generation/sampling.ts";
+export type { PullOptions, PullProgress } from "./hub/pull.ts";
+export type { PictureLimits } from "./images/decode.ts";
+export type { IndexOptions } from "./retrieval/image-index.ts";
+export { type FindOptions, type FoundPicture, PictureSearch, type SearchOptions } from "./retrieval/image-search.ts";
+export type { Turn } from "./tokenizers/prompts.ts";

@@ -4,9 +4,9 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../src/index.ts";
-import { outcome, picture } from "./cli/command.ts";
-import { temporaryFolder, tinyModel } from "./cli/tiny-model.ts";
-import { tinyBlip2 } from "./models/blip2-tiny.ts";
+import { tinyBlip2 } from "./helpers/blip2-tiny.ts";
+import { outcome, picture } from "./helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "./helpers/tiny-model.ts";
 
 const root = join(import.meta.dirname, "..");
 const folder = temporaryFolder();

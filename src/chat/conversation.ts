@@ -1,6 +1,7 @@
 /** A conversation about pictures: several turns, several pictures, answers as streams of text. */
-import type { Turn } from "../text/prompts.ts";
-import type { Decoding, Engine, Picture } from "./engine/engine.ts";
+
+import type { Decoding, Engine, Picture } from "../engine/engine.ts";
+import type { Turn } from "../tokenizers/prompts.ts";
 
 export interface AnswerOptions extends Decoding {
   readonly signal?: AbortSignal;

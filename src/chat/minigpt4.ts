@@ -1,13 +1,13 @@
 /** A MiniGPT-4 that is ready to use: describes pictures, and talks about them. */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import type { PullOptions } from "../checkpoints/pull.ts";
-import { pulledFolder, releasedModels } from "../models/import/released.ts";
+import { pulledFolder, releasedModels } from "../convert/released.ts";
+import type { Engine, Picture } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/load-engine.ts";
+import { ProcessEngine } from "../engine/process-engine.ts";
+import { cacheFolder } from "../files/cache-folder.ts";
+import type { PullOptions } from "../hub/pull.ts";
 import { type AnswerOptions, Conversation } from "./conversation.ts";
-import type { Engine, Picture } from "./engine/engine.ts";
-import type { EngineOptions } from "./engine/load-engine.ts";
-import { ProcessEngine } from "./engine/process-engine.ts";
 
 export interface LoadOptions extends EngineOptions {
   /** How missing files are fetched. */

@@ -1,8 +1,8 @@
 /** `minigpt4 cache`: what training has kept of pictures, and how to be rid of it. */
 import { join } from "node:path";
 import type { Command } from "commander";
-import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import { type CacheStatus, cacheStatus, removeStale } from "../data/features/feature-cache-folder.ts";
+import { type CacheStatus, cacheStatus, removeStale } from "../data/feature-cache.ts";
+import { cacheFolder } from "../files/cache-folder.ts";
 import { formatBytes, formatCount } from "./text.ts";
 
 interface CacheFlags {

@@ -3,10 +3,8 @@ import { createInterface, type Interface } from "node:readline";
 import type { Command } from "commander";
 import type { AnswerOptions, Conversation } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { readPicture } from "../images/picture.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { loadModel } from "./load.ts";
-import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
+import { readPicture } from "../images/decode.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel, untilInterrupted } from "./options.ts";
 import { explain, printable, readable } from "./text.ts";
 
 interface ChatFlags extends AnswerFlags {

@@ -1,8 +1,8 @@
 /** `minigpt4 delta apply`: a language model that is published as a difference, put together. */
 import type { Command } from "commander";
-import { applyDelta, type Merged } from "../models/delta.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { stepDisplay } from "./step-display.ts";
+import { applyDelta, type Merged } from "../convert/delta.ts";
+import { untilInterrupted } from "./options.ts";
+import { stepDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface DeltaFlags {

@@ -4,9 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { describeOne, oneLine } from "./describe.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { loadModel } from "./load.ts";
-import { addModelOptions, type ModelFlags } from "./options.ts";
+import { addModelOptions, loadModel, type ModelFlags, untilInterrupted } from "./options.ts";
 
 const pictureFolder = fileURLToPath(new URL("../../examples/pictures/", import.meta.url));
 

@@ -1,11 +1,9 @@
 /** `minigpt4 describe`: what pictures show. */
 import type { Command } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
-import { QuestionError } from "../chat/engine/engine.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { loadModel } from "./load.ts";
-import { type AnswerFlags, addAnswerOptions, answerOptions } from "./options.ts";
+import { QuestionError } from "../engine/engine.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel, untilInterrupted } from "./options.ts";
 import { explain, printable, readable } from "./text.ts";
 
 interface DescribeFlags extends AnswerFlags {

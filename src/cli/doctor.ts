@@ -2,11 +2,10 @@
 import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
+import { type Check, checks, type Finding } from "../evaluation/doctor/checks.ts";
 import { type Diagnosis, examine } from "../evaluation/doctor/doctor.ts";
-import { type Check, checks, type Finding } from "../evaluation/doctor/finding.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { downloadDisplay } from "./progress.ts";
-import { stepDisplay } from "./step-display.ts";
+import { untilInterrupted } from "./options.ts";
+import { downloadDisplay, stepDisplay } from "./progress.ts";
 import { printable } from "./text.ts";
 
 interface DoctorFlags {

@@ -1,10 +1,9 @@
 /** `minigpt4 encode`: fills the feature cache of a recipe before it is trained. */
 import { type Command, Option } from "commander";
-import { devices } from "../tensor/device.ts";
+import { devices } from "../runtime/environment.ts";
 import { type EncodeOptions, encodeRecipe } from "../training/encode.ts";
-import { countDisplay } from "./count-display.ts";
-import { Interrupted, untilInterrupted } from "./interrupt.ts";
-import { openRecipe, settingsOption } from "./recipe-options.ts";
+import { Interrupted, openRecipe, settingsOption, untilInterrupted } from "./options.ts";
+import { countDisplay } from "./progress.ts";
 import { formatCount } from "./text.ts";
 
 interface EncodeFlags {

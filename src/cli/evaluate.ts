@@ -3,23 +3,23 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import { type PullOptions, pull } from "../checkpoints/pull.ts";
-import { type ImageTextPair, listPairs } from "../data/dataset.ts";
-import { openCaptioned } from "../data/open-dataset.ts";
-import { holdOut } from "../data/split.ts";
-import { evaluateLikelihood } from "../evaluation/evaluate-likelihood.ts";
-import type { LikelihoodReport } from "../evaluation/likelihood.ts";
+import { holdOut, type ImageTextPair, listPairs } from "../data/dataset.ts";
+import { openCaptioned } from "../data/formats/open.ts";
+import { evaluateLikelihood, type LikelihoodReport } from "../evaluation/likelihood.ts";
 import { perplexity } from "../evaluation/perplexity.ts";
-import type { RankSummary } from "../evaluation/ranks.ts";
-import { evaluateRetrieval, type RetrievalReport } from "../evaluation/retrieval.ts";
-import type { RetrievalRanks, Shares } from "../evaluation/retrieval-ranks.ts";
+import {
+  evaluateRetrieval,
+  type RankSummary,
+  type RetrievalRanks,
+  type RetrievalReport,
+  type Shares,
+} from "../evaluation/retrieval.ts";
+import { type PullOptions, pull } from "../hub/pull.ts";
+import { openLlama } from "../models/llama-folder.ts";
 import { openModelFolder } from "../models/model-folder.ts";
-import { openLlama } from "../models/open-llama.ts";
 import { openFinder } from "../retrieval/open-finder.ts";
-import { type CountDisplay, countDisplay } from "./count-display.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
-import { downloadDisplay } from "./progress.ts";
+import { addModelOptions, integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
+import { type CountDisplay, countDisplay, downloadDisplay } from "./progress.ts";
 
 interface PerplexityFlags extends ModelFlags {
   readonly llm?: string;

@@ -1,11 +1,10 @@
 /** `minigpt4 export web`: a folder for any static host, with a page in which the model runs. */
 import { basename, join, resolve } from "node:path";
 import { type Command, Option } from "commander";
-import { exportWeb } from "../chat/export-web.ts";
 import { modelPath } from "../chat/minigpt4.ts";
-import { countDisplay } from "./count-display.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { downloadDisplay } from "./progress.ts";
+import { exportWeb } from "../convert/export-web.ts";
+import { untilInterrupted } from "./options.ts";
+import { countDisplay, downloadDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface ExportWebFlags {

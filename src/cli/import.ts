@@ -1,18 +1,16 @@
 /** `minigpt4 import`: the released files become a model folder. */
 import { type Command, Option } from "commander";
-import { blockSizes } from "../checkpoints/stored-blocks.ts";
-import { type Imported, importModel } from "../models/import/import.ts";
+import { type Imported, importModel } from "../convert/import.ts";
 import {
   type EncoderPrecision,
   encoderPrecisions,
   type ImportPrecision,
   importPrecisions,
-} from "../models/import/plan.ts";
-import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
-import { importProgress } from "./import-progress.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { integerBetween } from "./options.ts";
-import { stepDisplay } from "./step-display.ts";
+} from "../convert/import-plan.ts";
+import { blockSizes } from "../formats/quantized-safetensors.ts";
+import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
+import { integerBetween, untilInterrupted } from "./options.ts";
+import { importProgress, stepDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface ImportFlags {

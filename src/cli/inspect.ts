@@ -1,7 +1,7 @@
 /** `minigpt4 inspect`: what a weight file holds. */
 import type { Command } from "commander";
-import { type Checkpoint, openCheckpoint, type TensorInfo } from "../checkpoints/checkpoint.ts";
-import { useOfType } from "../checkpoints/ggml-products.ts";
+import { useOfType } from "../formats/gguf/blocks.ts";
+import { type Checkpoint, openCheckpoint, type TensorInfo } from "../formats/open.ts";
 import { formatBytes, printable } from "./text.ts";
 
 interface InspectFlags {

@@ -1,7 +1,7 @@
 /** What commands that serve something over HTTP have in common. */
 import { isIP } from "node:net";
 import { join } from "node:path";
-import { Interrupted, interruptedExitCode } from "./interrupt.ts";
+import { Interrupted, interruptedExitCode } from "./options.ts";
 
 /** Where the built page lies, beside the built program. */
 export const pageFolder = join(import.meta.dirname, "..", "..", "dist", "web");

@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-/** The command line. Each command registers itself; whatever fails in one ends here, as one line. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { registerCache } from "./cache.ts";
@@ -14,14 +13,16 @@ import { registerEvaluate } from "./evaluate.ts";
 import { registerExport } from "./export.ts";
 import { registerImport } from "./import.ts";
 import { registerInspect } from "./inspect.ts";
-import { Interrupted, interruptedExitCode } from "./interrupt.ts";
 import { registerMcp } from "./mcp.ts";
+import { Interrupted, interruptedExitCode } from "./options.ts";
 import { registerPlot } from "./plot.ts";
 import { registerPull } from "./pull.ts";
 import { registerSearch } from "./search.ts";
 import { registerServe } from "./serve.ts";
 import { explain, printable } from "./text.ts";
 import { registerTrain } from "./train.ts";
+
+/** The command line. Each command registers itself; whatever fails in one ends here, as one line. */
 
 const commands: readonly ((program: Command) => void)[] = [
   registerDescribe,

@@ -4,14 +4,12 @@ import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
 import { type Command, InvalidArgumentError } from "commander";
-import type { Engine } from "../chat/engine/engine.ts";
-import { ProcessEngine } from "../chat/engine/process-engine.ts";
 import { modelPath } from "../chat/minigpt4.ts";
-import { quote } from "../checkpoints/quote.ts";
-import { createMcpServer } from "../server/mcp/mcp-server.ts";
-import { WholeLines } from "../server/mcp/whole-lines.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { addModelOptions, type ModelFlags } from "./options.ts";
+import type { Engine } from "../engine/engine.ts";
+import { ProcessEngine } from "../engine/process-engine.ts";
+import { quote } from "../files/file.ts";
+import { createMcpServer, WholeLines } from "../server/mcp/mcp-server.ts";
+import { addModelOptions, type ModelFlags, untilInterrupted } from "./options.ts";
 import { downloadDisplay } from "./progress.ts";
 
 interface McpFlags extends ModelFlags {

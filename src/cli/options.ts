@@ -1,9 +1,12 @@
 /** Options that several commands share, and how their values are checked. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
-import type { LoadOptions } from "../chat/minigpt4.ts";
-import { precisions } from "../chat/reading-graph.ts";
-import { devices } from "../tensor/device.ts";
+import { type LoadOptions, MiniGPT4 } from "../chat/minigpt4.ts";
+import type { EngineOptions } from "../engine/load-engine.ts";
+import { precisions } from "../generation/language-model.ts";
+import { devices } from "../runtime/environment.ts";
+import { type Recipe, readRecipe } from "../training/recipe.ts";
+import { downloadDisplay } from "./progress.ts";
 
 /** What `addModelOptions` and `addAnswerOptions` leave in a command's options. */
 export interface ModelFlags {
@@ -81,4 +84,70 @@ export function answerOptions(flags: AnswerFlags): AnswerOptions {
     maxNewTokens: flags.maxNewTokens,
     seed: flags.seed,
   };
+}
+
+// What commands that take a recipe have in common.
+
+/** `--set`, which every command that takes a recipe has. */
+export function settingsOption(): Option {
+  return new Option("--set <key=value>", "replace a value of the recipe; can be given several times")
+    .argParser((value: string, before: readonly string[]) => [...before, value])
+    .default([]);
+}
+
+/** A recipe with its settings; says on standard error which keys were left aside. */
+export async function openRecipe(path: string, settings: readonly string[]): Promise<Recipe> {
+  const { recipe, ignored } = await readRecipe(path, settings);
+  if (ignored.length > 0) process.stderr.write(`Left aside, without meaning here: ${ignored.join(", ")}\n`);
+  return recipe;
+}
+
+// Loading a model for a command.
+
+/** The model that the options name; what has to be fetched for it is shown on standard error. */
+export async function loadModel(
+  { model, device, precision }: ModelFlags,
+  signal: AbortSignal,
+  options: EngineOptions = {},
+): Promise<MiniGPT4> {
+  const { onProgress, stop } = downloadDisplay();
+  try {
+    const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull: { onProgress, signal } });
+    // Left alone, the model's thread would hold up the end of the process.
+    if (signal.aborted) await loaded.release();
+    signal.throwIfAborted();
+    return loaded;
+  } finally {
+    stop();
+  }
+}
+
+// Ctrl-C.
+
+/** Thrown where work was stopped by Ctrl-C. */
+export class Interrupted extends Error {
+  override name = "Interrupted";
+}
+
+/** What a shell reports of a program that was ended by Ctrl-C. */
+export const interruptedExitCode = 130;
+
+/** A signal for the work of a command: the first Ctrl-C lets it stop and clean up, the second ends the process at once. */
+export function untilInterrupted(): AbortSignal {
+  const controller = new AbortController();
+  process.on("SIGINT", () => {
+    if (controller.signal.aborted) process.exit(interruptedExitCode);
+    controller.abort(new Interrupted("Interrupted"));
+  });
+  return controller.signal;
+}
+
+// `--project`, which every step has.
+
+export interface ProjectFlags {
+  readonly project: string;
+}
+
+export function projectOption(): Option {
+  return new Option("--project <file>", "the project").default("curation.db");
 }

@@ -3,17 +3,15 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import { pull } from "../checkpoints/pull.ts";
-import { registry } from "../checkpoints/registry.ts";
-import { type ImportPrecision, importPrecisions } from "../models/import/plan.ts";
-import { type Pulled, type PullPlan, pullReleased } from "../models/import/pull-released.ts";
-import { partKinds } from "../models/import/recognise.ts";
-import { type ReleasedModel, releasedModels } from "../models/import/released.ts";
-import { importProgress } from "./import-progress.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { downloadDisplay } from "./progress.ts";
-import { stepDisplay } from "./step-display.ts";
+import { type ImportPrecision, importPrecisions } from "../convert/import-plan.ts";
+import { partKinds } from "../convert/import-sources.ts";
+import { type Pulled, type PullPlan, pullReleased } from "../convert/pull-released.ts";
+import { type ReleasedModel, releasedModels } from "../convert/released.ts";
+import { cacheFolder } from "../files/cache-folder.ts";
+import { pull } from "../hub/pull.ts";
+import { registry } from "../hub/registry.ts";
+import { untilInterrupted } from "./options.ts";
+import { downloadDisplay, importProgress, stepDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 /** What only a released MiniGPT-4 takes. */

@@ -1,12 +1,10 @@
 /** `minigpt4 search`: pictures of a folder, by words or by another picture. */
 import { type Command, Option } from "commander";
-import { pictureEndings } from "../data/layouts/pictures.ts";
-import { type FoundPicture, PictureSearch } from "../retrieval/picture-search.ts";
-import { devices } from "../tensor/device.ts";
-import { countDisplay } from "./count-display.ts";
-import { untilInterrupted } from "./interrupt.ts";
-import { integerBetween, type ModelFlags } from "./options.ts";
-import { downloadDisplay } from "./progress.ts";
+import { pictureEndings } from "../data/formats/image-folder.ts";
+import { type FoundPicture, PictureSearch } from "../retrieval/image-search.ts";
+import { devices } from "../runtime/environment.ts";
+import { integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
+import { countDisplay, downloadDisplay } from "./progress.ts";
 import { printable } from "./text.ts";
 
 interface SearchFlags extends Pick<ModelFlags, "model" | "device"> {

@@ -1,13 +1,11 @@
 /** `minigpt4 serve`: an HTTP server that clients of OpenAI's API can ask, and a page. */
-import type { Command } from "commander";
-import { InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import { CurationStore } from "../curation/store.ts";
 import { readApiKeys } from "../server/api-keys.ts";
 import { startServer } from "../server/serve.ts";
 import { aborted, graceMs, hostsOf, pageFolder, untilStopped, warnIfOpen } from "./listening.ts";
-import { loadModel } from "./load.ts";
-import { addModelOptions, integerBetween, type ModelFlags, numberBetween } from "./options.ts";
+import { addModelOptions, integerBetween, loadModel, type ModelFlags, numberBetween } from "./options.ts";
 
 interface ServeFlags extends ModelFlags {
   readonly host: string;

@@ -1,13 +1,11 @@
 /** `minigpt4 train`: trains the part between a frozen image encoder and a frozen language model. */
 import { type Command, Option } from "commander";
-import { devices } from "../tensor/device.ts";
+import { devices } from "../runtime/environment.ts";
 import { type DryRun, dryRun } from "../training/dry-run.ts";
-import { runRecipe } from "../training/run.ts";
-import type { RunOptions } from "../training/run-options.ts";
-import { countDisplay } from "./count-display.ts";
+import { type RunOptions, runRecipe } from "../training/run.ts";
 import { oneLine } from "./describe.ts";
-import { Interrupted, untilInterrupted } from "./interrupt.ts";
-import { openRecipe, settingsOption } from "./recipe-options.ts";
+import { Interrupted, openRecipe, settingsOption, untilInterrupted } from "./options.ts";
+import { countDisplay } from "./progress.ts";
 import { formatBytes, formatCount, formatDuration, printable } from "./text.ts";
 
 interface TrainFlags {

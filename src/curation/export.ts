@@ -1,14 +1,54 @@
 /** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
+
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
-import { replaceFolder } from "../checkpoints/replace-folder.ts";
-import type { Entry } from "./entry.ts";
-import { pictureBytes, sha256Of } from "./picture-bytes.ts";
-import { provenanceOf } from "./provenance.ts";
-import { type Standing, standingOf } from "./standing.ts";
+import { replaceFolder } from "../files/atomic.ts";
+import { type Standing, standingOf } from "./decisions.ts";
+import type { Entry, Picture, Version } from "./entry.ts";
+import { pictureBytes, sha256Of, toJpeg } from "./images.ts";
 import type { CurationStore } from "./store.ts";
-import { toJpeg } from "./to-jpeg.ts";
+
+// Where a pair of an exported data set comes from: a line of `provenance.jsonl`.
+
+interface Origin extends Pick<Entry, "persons" | "rules"> {
+  readonly picture: Picture;
+  /** All versions of the text, oldest first; the last one is exported. */
+  readonly versions: readonly Version[];
+  /** SHA-256 of the exported file. */
+  readonly image: string;
+}
+
+/** Versions are counted from 1. Where the picture lay is left out: it says more of the machine than of the data. */
+function provenanceOf({ picture, versions, persons, rules, image }: Origin) {
+  const numberOf = new Map(versions.map(({ id }, i) => [id, i + 1]));
+  return {
+    image_id: String(picture.id),
+    name: picture.name,
+    sha256: picture.sha256,
+    image_sha256: image,
+    versions: versions.map(({ kind, author, prompt, text, details, madeAt }) => ({
+      kind,
+      author,
+      prompt,
+      text,
+      // An edit that its author took back: the text is that of before, and none of theirs.
+      undoes: details.undoes === undefined ? undefined : numberOf.get(details.undoes),
+      at: date(madeAt),
+    })),
+    rules: rules && { rules: rules.author, decision: rules.decision, reasons: rules.reasons, at: date(rules.madeAt) },
+    reviews: persons.map(({ author, decision, version, madeAt }) => ({
+      author,
+      decision,
+      version: numberOf.get(version),
+      at: date(madeAt),
+    })),
+  };
+}
+
+function date(milliseconds: number): string {
+  return new Date(milliseconds).toISOString();
+}
 
 export interface ExportOptions {
   /** Also what nobody has reviewed, and rules have nothing against. */

@@ -1,10 +1,10 @@
 /** Curation recipes: what is done with which pictures, by whom, from their descriptions to the finished data set. */
 import { z } from "zod";
-import { precisions } from "../chat/reading-graph.ts";
-import { layoutNames } from "../data/open-dataset.ts";
-import { devices } from "../tensor/device.ts";
+import { layoutNames } from "../data/formats/open.ts";
+import { precisions } from "../generation/language-model.ts";
+import { devices } from "../runtime/environment.ts";
 import { readRecipeFile } from "../training/recipe-file.ts";
-import { askings } from "./description.ts";
+import { askings } from "./describe.ts";
 
 const positive = z.number().int().positive();
 const count = z.number().int().min(0);

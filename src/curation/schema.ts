@@ -1,6 +1,30 @@
 /** The tables of a curation project, and how an older file becomes a newer one. */
 import type Database from "libsql";
-import { atomically } from "./atomically.ts";
+
+// Changes of a project that are made together or not at all.
+
+/**
+ * All that `work` writes, or nothing of it; another process that writes is waited for.
+ * @throws Error saying that the disk is full if it is, else what `work` throws
+ */
+export function atomically<T>(database: Database.Database, path: string, work: () => T): T {
+  try {
+    database.exec("BEGIN IMMEDIATE");
+    const result = work();
+    database.exec("COMMIT");
+    return result;
+  } catch (cause) {
+    // Where the disk is full SQLite has taken everything back already, and libsql's own transactions fail over that.
+    if (database.inTransaction) database.exec("ROLLBACK");
+    if ((cause as { code?: unknown }).code !== "SQLITE_FULL") throw cause;
+    throw new Error(
+      `${path}: the disk is full; what was being written is not in the project, everything before it is`,
+      {
+        cause,
+      },
+    );
+  }
+}
 
 /**
  * Each entry brings a file from the version of its place to the next; the file's own version is `PRAGMA user_version`. Entries are

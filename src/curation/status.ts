@@ -1,9 +1,9 @@
 /** Where a project stands: what went into each step and came out of it, who decided what, and what it cost. */
+
+import { agreementOf, group, type Standing, standingOf } from "./decisions.ts";
 import { describeStep } from "./describe.ts";
 import type { Entry, Version, VersionKind } from "./entry.ts";
-import { group } from "./group.ts";
 import { polishStep, requestStep } from "./polishing/plan.ts";
-import { agreementOf, type Standing, standingOf } from "./standing.ts";
 import type { CurationStore } from "./store.ts";
 
 /** Pictures that went into a step and came out of it. */

@@ -5,22 +5,25 @@
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "libsql";
-import { atomically } from "./atomically.ts";
+import { group, lastAction, type VerdictMade, type VersionMade } from "./decisions.ts";
 import {
   type Action,
   type Entry,
+  entryOf,
   type NewPicture,
   type NewVerdict,
   type NewVersion,
+  type PictureRow,
   StaleVersionError,
+  toVerdict,
+  toVersion,
   type Verdict,
+  type VerdictRow,
   type Version,
   type VersionKind,
+  type VersionRow,
 } from "./entry.ts";
-import { group } from "./group.ts";
-import { lastAction, type VerdictMade, type VersionMade } from "./last-action.ts";
-import { entryOf, type PictureRow, toVerdict, toVersion, type VerdictRow, type VersionRow } from "./rows.ts";
-import { migrate } from "./schema.ts";
+import { atomically, migrate } from "./schema.ts";
 
 /** How long a process waits for another that writes, in milliseconds. */
 const patience = 10_000;

@@ -2,13 +2,13 @@
  * A language model read one layer at a time, so that a large one takes little memory, and so that it is known in which
  * layer something breaks.
  */
-import { indices } from "../chat/reading-feeds.ts";
+import { indices } from "../generation/language-model.ts";
+import type { OpenLlama } from "../models/llama-folder.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
-import type { OpenLlama } from "../models/open-llama.ts";
 import { masked } from "../nn/attention.ts";
 import { asStored } from "../nn/weights.ts";
+import { evaluate, type SessionOptions } from "../runtime/session.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { evaluate, type SessionOptions } from "../tensor/session.ts";
 
 export interface LayerwiseOptions extends SessionOptions {
   readonly signal?: AbortSignal | undefined;

@@ -2,19 +2,26 @@
  * How much a caption depends on its picture: the loss of each caption given its own picture and given every other one.
  * A model that looks finds the own picture's loss the smallest.
  */
-import { KVCache } from "../chat/kv-cache.ts";
-import { indices, type Position, readingFeeds } from "../chat/reading-feeds.ts";
-import type { Precision } from "../chat/reading-graph.ts";
-import type { OpenLlama } from "../models/open-llama.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
-import { lossGraph } from "./loss-graph.ts";
-import { type RankSummary, summarizeRanks } from "./ranks.ts";
+
+import type { ImageTextPair } from "../data/dataset.ts";
+import { readSpan } from "../files/file.ts";
+import { positionsOf } from "../generation/generate.ts";
+import { KVCache } from "../generation/kv-cache.ts";
+import { indices, type Position, type Precision, readingFeeds } from "../generation/language-model.ts";
+import { openImageReader } from "../generation/load.ts";
+import { readPicture } from "../images/decode.ts";
+import type { OpenLlama } from "../models/llama-folder.ts";
+import type { ModelFolder } from "../models/model-folder.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
+import { cleanCaption, parsePrompt } from "../tokenizers/prompts.ts";
+import { lossGraph } from "./perplexity.ts";
+import { type RankSummary, summarizeRanks } from "./retrieval.ts";
 
 /** Pictures that are read side by side; more need more memory and are hardly faster. */
 const batch = 25;
 
 /** Gives the loss of texts after pictures. Each picture and the words before the text are read once. */
-export class LikelihoodScorer {
+class LikelihoodScorer {
   private readonly session: Session;
   private readonly llm: OpenLlama;
   private readonly caches: KVCache[];
@@ -118,8 +125,80 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
 }
 
 /** The arithmetic mean. */
-export function mean(values: ArrayLike<number>): number {
+function mean(values: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] as number;
   return sum / values.length;
+}
+
+// The likelihood benchmark over a folder of pictures with captions.
+
+export interface LikelihoodOptions extends SessionOptions {
+  /** Of the language model's matrices; by default as the model folder says. */
+  readonly precision?: Precision;
+  /** Captions of each picture that are scored; all by default. */
+  readonly captionsPerPicture?: number;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Scores every caption after every picture, in the form in which the model describes pictures. Captions are cleaned as in
+ * the first training stage, and the end symbol counts as a token, as in training; pictures are ranked by the mean loss.
+ */
+export async function evaluateLikelihood(
+  folder: ModelFolder,
+  pairs: readonly ImageTextPair[],
+  { captionsPerPicture = Number.POSITIVE_INFINITY, precision, onProgress, signal, ...session }: LikelihoodOptions = {},
+): Promise<LikelihoodReport> {
+  const { tokenizer } = folder.llm;
+  const end = tokenizer.encode(folder.describe.stop[0] ?? "");
+  const prompts = await readPrompts(folder, pairs, session);
+  const last = prompts[0]?.at(-1);
+  if (last === undefined) throw new Error("There are no pictures to evaluate");
+  const scorer = await LikelihoodScorer.create(
+    folder.llm,
+    prompts.map((prompt) => prompt.slice(0, -1)),
+    { ...session, precision: precision ?? folder.precision },
+  );
+  try {
+    const captions = pairs.flatMap(({ texts }, own) =>
+      texts
+        .slice(0, captionsPerPicture)
+        .map((text) => ({ own, ids: tokenizer.encode(` ${cleanCaption(text)}`) }))
+        .filter(({ ids }) => ids.length > 0),
+    );
+    const results: CaptionLosses[] = [];
+    for (const { own, ids } of captions) {
+      signal?.throwIfAborted();
+      const tokens = await scorer.score(last, [...ids, ...end]);
+      const withoutEnd = mean(tokens[own]?.subarray(0, ids.length) ?? []);
+      results.push({ own, losses: tokens.map(mean), withoutEnd });
+      onProgress?.(results.length, captions.length);
+    }
+    return summarize(results);
+  } finally {
+    await scorer.release();
+  }
+}
+
+/** For each picture all that stands before its caption; these end in the same words, so their last positions agree. */
+async function readPrompts(
+  folder: ModelFolder,
+  pairs: readonly ImageTextPair[],
+  session: SessionOptions,
+): Promise<Position[][]> {
+  const reader = await openImageReader(folder, session);
+  try {
+    const { prompt, beginsWith } = folder.describe;
+    const parsed = parsePrompt(prompt + beginsWith);
+    const prompts: Position[][] = [];
+    for (const { name, picture } of pairs) {
+      const image = await reader.read(await readPicture(await readSpan(picture), { name }));
+      prompts.push(positionsOf(parsed, [image], folder.llm.tokenizer));
+    }
+    return prompts;
+  } finally {
+    await reader.release();
+  }
 }

@@ -1,10 +1,37 @@
 /** How surprised a language model is by a text: what a precision costs shows here first. */
-import { KVCache } from "../chat/kv-cache.ts";
-import { indices, readingFeeds } from "../chat/reading-feeds.ts";
-import type { Precision } from "../chat/reading-graph.ts";
-import type { OpenLlama } from "../models/open-llama.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
-import { lossGraph } from "./loss-graph.ts";
+
+import { KVCache } from "../generation/kv-cache.ts";
+import {
+  indices,
+  type Precision,
+  type ReadingGraph,
+  readingFeeds,
+  readingGraph,
+} from "../generation/language-model.ts";
+import { logits } from "../models/llama.ts";
+import type { OpenLlama } from "../models/llama-folder.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
+import type { Value } from "../tensor/graph.ts";
+import { neg } from "../tensor/ops/elementwise.ts";
+import { gatherElements } from "../tensor/ops/gather.ts";
+import { reshape } from "../tensor/ops/layout.ts";
+import { logSoftmax } from "../tensor/ops/reduce.ts";
+
+// A language model that gives losses instead of scores.
+
+/**
+ * The graph of `readingGraph` with the output `losses` [wanted], the negative log-likelihood of the tokens `targets` int64 [wanted] at
+ * the places that `wanted` names. All scores are computed as in chat, whatever the precision.
+ */
+export function lossGraph(
+  { checkpoint, config }: OpenLlama,
+  precision?: Precision,
+): { readonly outputs: Record<string, Value> } & Pick<ReadingGraph, "weights"> {
+  const { weights, hidden, cache } = readingGraph(checkpoint, config, precision);
+  const targets = reshape(weights.graph.input("targets", "int64", ["wanted"]), ["wanted", 1]);
+  const scores = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
+  return { weights, outputs: { losses: neg(reshape(scores, ["wanted"])), ...cache } };
+}
 
 export interface PerplexityOptions extends SessionOptions {
   /** Of the language model's matrices; float32 by default. */

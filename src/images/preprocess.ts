@@ -1,10 +1,41 @@
 /** From a decoded picture to the input of an image encoder. */
 
-import type { NdArray } from "../tensor/array.ts";
-import { ndarray } from "../tensor/array.ts";
-import { type Normalisation, toTensor } from "./normalise.ts";
-import type { Pixels } from "./picture.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
+import type { Pixels } from "./decode.ts";
 import { resize } from "./resize.ts";
+
+// Bytes to the numbers an image encoder expects.
+
+/** Mean and standard deviation of red, green and blue, on a scale of 0 to 1. */
+export interface Normalisation {
+  readonly mean: readonly [number, number, number];
+  readonly std: readonly [number, number, number];
+}
+
+/** What EVA-CLIP, and with it BLIP-2 and MiniGPT-4, was trained with. */
+export const CLIP: Normalisation = {
+  mean: [0.48145466, 0.4578275, 0.40821073],
+  std: [0.26862954, 0.26130258, 0.27577711],
+};
+
+/** What EfficientNet-Lite was trained with: (x - 127) / 128 on bytes. */
+export const EFFICIENTNET: Normalisation = {
+  mean: [127 / 255, 127 / 255, 127 / 255],
+  std: [128 / 255, 128 / 255, 128 / 255],
+};
+
+/** (x / 255 - mean) / std, channel by channel: `[3, height, width]`, flat. */
+export function toTensor({ width, height, data }: Pixels, { mean, std }: Normalisation): Float32Array {
+  const area = width * height;
+  const out = new Float32Array(3 * area);
+  for (let channel = 0; channel < 3; channel++) {
+    const scale = 1 / (255 * (std[channel] ?? 1));
+    const shift = (mean[channel] ?? 0) / (std[channel] ?? 1);
+    const plane = out.subarray(channel * area, (channel + 1) * area);
+    for (let i = 0; i < area; i++) plane[i] = (data[i * 3 + channel] as number) * scale - shift;
+  }
+  return out;
+}
 
 /** What an image encoder expects: a square of `size` pixels, normalised. */
 export interface ImageSpec extends Normalisation {
@@ -15,4 +46,50 @@ export interface ImageSpec extends Normalisation {
 export function preprocess(pixels: Pixels, spec: ImageSpec): NdArray<"float32"> {
   const data = toTensor(resize(pixels, spec.size, spec.size), spec);
   return ndarray("float32", [3, spec.size, spec.size], data);
+}
+
+// Changed copies of a picture, for training. What to change is drawn by the caller, so that a run can be repeated.
+
+/** A rectangle in fractions of the picture: `left` and `top` from 0, `left + width` and `top + height` to 1. */
+export interface Box {
+  readonly left: number;
+  readonly top: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** The picture as a mirror shows it: left and right exchanged. */
+export function mirror({ width, height, data }: Pixels): Pixels {
+  const out = new Uint8Array(data.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const from = (y * width + x) * 3;
+      out.set(data.subarray(from, from + 3), (y * width + (width - 1 - x)) * 3);
+    }
+  }
+  return { width, height, data: out };
+}
+
+/**
+ * What lies inside the box, rounded to whole pixels, at least one in each direction.
+ * @throws RangeError if the box leaves the picture or is empty
+ */
+export function crop({ width, height, data }: Pixels, box: Box): Pixels {
+  const [left, right] = span(box.left, box.width, width);
+  const [top, bottom] = span(box.top, box.height, height);
+  const out = new Uint8Array((right - left) * (bottom - top) * 3);
+  for (let y = top; y < bottom; y++) {
+    out.set(data.subarray((y * width + left) * 3, (y * width + right) * 3), (y - top) * (right - left) * 3);
+  }
+  return { width: right - left, height: bottom - top, data: out };
+}
+
+/** First and last + 1 pixel of a fraction of `size`. */
+function span(start: number, length: number, size: number): [number, number] {
+  const slack = 1e-9;
+  if (!(start >= 0 && length > 0 && start + length <= 1 + slack)) {
+    throw new RangeError(`A crop from ${start} with length ${length} does not lie between 0 and 1`);
+  }
+  const first = Math.min(Math.round(start * size), size - 1);
+  return [first, Math.max(first + 1, Math.min(size, Math.round((start + length) * size)))];
 }

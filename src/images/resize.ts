@@ -3,8 +3,7 @@
  * trained behind: a kernel with a = -0.5 that widens with the reduction, integer weights, and a pass for each
  * direction, rounded to 8 bits after the first.
  */
-
-import type { Pixels } from "./picture.ts";
+import type { Pixels } from "./decode.ts";
 
 const A = -0.5;
 /** How far the kernel reaches to each side, in pixels of the smaller picture. */

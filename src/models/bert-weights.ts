@@ -2,12 +2,12 @@
  * A BERT as the beginning of a Q-Former, as BLIP-2 takes it (arXiv 2301.12597, section 3.1): its layers become those of the
  * text, and of the queries too. What a BERT has not (queries, cross-attention, heads) is to come from elsewhere.
  */
-import type { Checkpoint } from "../checkpoints/checkpoint.ts";
-import type { WeightSource } from "../nn/weights.ts";
-import { formatShape, sameShape } from "../tensor/dims.ts";
+import type { Checkpoint } from "../formats/open.ts";
 import type { Random } from "../tensor/random.ts";
+import { formatShape, sameShape } from "../tensor/shapes.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 import type { QFormerConfig } from "./qformer.ts";
-import { normalNumbers, qformerTensors } from "./qformer-initial.ts";
+import { normalNumbers, qformerTensors } from "./qformer-init.ts";
 
 interface Tensor {
   readonly shape: readonly number[];

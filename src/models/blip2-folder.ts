@@ -4,11 +4,17 @@
  */
 import { resolve } from "node:path";
 import { z } from "zod";
-import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
-import { loadWordPiece, type WordPieceTokenizer } from "../text/wordpiece.ts";
+import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
+import { loadWordPiece, type WordPieceTokenizer } from "../tokenizers/wordpiece.ts";
 import type { Blip2Config } from "./blip2.ts";
-import { folderJson, readFolderJson } from "./folder-json.ts";
-import { encoderConfig, encoderSchema, qformerDimensions, qformerSchema } from "./model-folder.ts";
+import {
+  encoderConfig,
+  encoderSchema,
+  folderJson,
+  qformerDimensions,
+  qformerSchema,
+  readFolderJson,
+} from "./model-folder.ts";
 
 const positive = z.number().int().positive();
 

@@ -3,16 +3,16 @@
  * two projections into one space, a head that tells whether a picture and a text belong together, and BERT's word scores.
  * Names of the weights are those of the released first-stage checkpoint.
  */
-import { linear } from "../nn/linear.ts";
-import { layerNorm, unitLength } from "../nn/norm.ts";
+import { layerNorm, linear, unitLength } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
-import { type Dim, mulDims } from "../tensor/dims.ts";
-import { gelu } from "../tensor/elementwise.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Value } from "../tensor/graph.ts";
-import { concat, expand, reshape, slice } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
-import { matmul } from "../tensor/matrix.ts";
-import { reduceMax, reduceMean } from "../tensor/reduce.ts";
+import { gelu } from "../tensor/ops/elementwise.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { concat, expand, reshape, slice } from "../tensor/ops/layout.ts";
+import { matmul } from "../tensor/ops/matmul.ts";
+import { reduceMax, reduceMean } from "../tensor/ops/reduce.ts";
+import { type Dim, mulDims } from "../tensor/shapes.ts";
 import type { EncoderConfig } from "./minigpt4.ts";
 import { type QFormerConfig, type QFormerText, type QueryPass, qformerTextAfter, type Regularizer } from "./qformer.ts";
 
@@ -84,4 +84,42 @@ function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerN
   const table = w.at("Qformer.bert.embeddings.word_embeddings").get("weight", [vocabSize, hiddenSize]);
   const normal = layerNorm(transform.at("LayerNorm"), hidden, layerNormEps);
   return matmul(normal, table, { transB: true }).add(predictions.get("bias", [vocabSize]));
+}
+
+// Texts of different lengths as the inputs of a Q-Former's text side.
+
+/** Feeds of `QFormerText`: token ids and mask, int64 [texts, length]; shorter texts are filled up with [PAD]. */
+export function textArrays(
+  texts: readonly (readonly number[])[],
+  padId: number,
+): Record<"textIds" | "textMask", NdArray<"int64">> {
+  const length = Math.max(...texts.map((ids) => ids.length));
+  const shape = [texts.length, length];
+  const ids = new BigInt64Array(texts.length * length).fill(BigInt(padId));
+  const mask = new BigInt64Array(ids.length);
+  texts.forEach((text, row) => {
+    text.forEach((id, i) => {
+      ids[row * length + i] = BigInt(id);
+      mask[row * length + i] = 1n;
+    });
+  });
+  return { textIds: ndarray("int64", shape, ids), textMask: ndarray("int64", shape, mask) };
+}
+
+/**
+ * What is foretold where texts are generated: each token but the first, from the place before it; texts in their order.
+ * Places are those of the flattened [texts * length]; both int64 [targets].
+ */
+export function generationTargets(
+  texts: readonly (readonly number[])[],
+  length: number,
+): { readonly targetPlaces: NdArray<"int64">; readonly targetIds: NdArray<"int64"> } {
+  const targets = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ place: row * length + i, id })));
+  const column = (value: (target: { readonly place: number; readonly id: number }) => number) =>
+    ndarray(
+      "int64",
+      [targets.length],
+      BigInt64Array.from(targets, (target) => BigInt(value(target))),
+    );
+  return { targetPlaces: column(({ place }) => place), targetIds: column(({ id }) => id) };
 }

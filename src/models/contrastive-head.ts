@@ -3,13 +3,13 @@
  * space of its own, but that of the language model's words. A picture is the mean of its image tokens; a text is the sum of
  * its words' frozen embeddings, each centred, brought to length 1, and weighted by how telling the word is.
  */
-import { unitLength } from "../nn/norm.ts";
+import { unitLength } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { relu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
-import { gather } from "../tensor/lookup.ts";
-import { reduceMean, reduceSum } from "../tensor/reduce.ts";
+import { relu } from "../tensor/ops/elementwise.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { reduceMean, reduceSum } from "../tensor/ops/reduce.ts";
 import { embedTokens, type LlamaConfig } from "./llama.ts";
 
 /** Names of the head's weights. */

@@ -2,14 +2,14 @@
  * EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variants have no squeeze-and-excitation and use ReLU6).
  * Weight names are those of `efficientnet-lite0-57934424.pth`.
  */
-import { linear } from "../nn/linear.ts";
+import { linear } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
-import { conv2d } from "../tensor/convolution.ts";
-import { clip } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
-import { reshape, transpose } from "../tensor/layout.ts";
-import { batchNorm } from "../tensor/normalization.ts";
-import { reduceMean } from "../tensor/reduce.ts";
+import { conv2d } from "../tensor/ops/convolution.ts";
+import { clip } from "../tensor/ops/elementwise.ts";
+import { reshape, transpose } from "../tensor/ops/layout.ts";
+import { batchNorm } from "../tensor/ops/normalization.ts";
+import { reduceMean } from "../tensor/ops/reduce.ts";
 
 /** Width of a cell's features. */
 export const efficientNetWidth = 1280;

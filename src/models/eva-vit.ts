@@ -3,14 +3,13 @@
  * Weight names are those of `eva_vit_g.pth`.
  */
 import { attention, joinHeads, splitHeads } from "../nn/attention.ts";
-import { linear } from "../nn/linear.ts";
-import { layerNorm } from "../nn/norm.ts";
+import { layerNorm, linear } from "../nn/layers.ts";
 import { resizePositions } from "../nn/positions.ts";
 import type { Weights } from "../nn/weights.ts";
-import { conv2d } from "../tensor/convolution.ts";
-import { gelu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
-import { concat, expand, reshape, split, transpose } from "../tensor/layout.ts";
+import { conv2d } from "../tensor/ops/convolution.ts";
+import { gelu } from "../tensor/ops/elementwise.ts";
+import { concat, expand, reshape, split, transpose } from "../tensor/ops/layout.ts";
 
 export interface EvaVitConfig {
   /** Height and width of the picture in pixels. */

@@ -1,14 +1,14 @@
 /** A LLaMA in pieces, each a graph of its own: for models that are too large to be one. */
-
 import { causalMask } from "../nn/attention.ts";
-import { rmsNorm } from "../nn/norm.ts";
-import { rotaryTables } from "../nn/rotary.ts";
-import { type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { type Dim, mulDims } from "../tensor/dims.ts";
+import { rmsNorm } from "../nn/layers.ts";
+import { rotaryTables } from "../nn/positions.ts";
+import { type WeightOptions, Weights } from "../nn/weights.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import { hasGroupQueryAttention } from "../tensor/group-query-attention.ts";
-import { reshape } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
+import { hasGroupQueryAttention } from "../tensor/ops/attention.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { reshape } from "../tensor/ops/layout.ts";
+import { type Dim, mulDims } from "../tensor/shapes.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 import { type LlamaConfig, llamaLayer, logits, negativeLogLikelihood } from "./llama.ts";
 
 /** A piece of a network between two values. */

@@ -3,18 +3,15 @@
  * Weight names are those of Hugging Face's `LlamaForCausalLM`.
  */
 import { attention, cachedAttention, causalMask, joinHeads, splitHeads } from "../nn/attention.ts";
-import { embedding, linear, linears } from "../nn/linear.ts";
-import { gatedMlp } from "../nn/mlp.ts";
-import { rmsNorm } from "../nn/norm.ts";
-import { rotaryTables } from "../nn/rotary.ts";
+import { embedding, gatedMlp, linear, linears, rmsNorm } from "../nn/layers.ts";
+import { rotaryTables } from "../nn/positions.ts";
 import type { Weights } from "../nn/weights.ts";
-import { mulDims } from "../tensor/dims.ts";
 import type { Value } from "../tensor/graph.ts";
-import { groupQueryAttention } from "../tensor/group-query-attention.ts";
-import { reshape } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
-import { logSumExp, reduceSum } from "../tensor/reduce.ts";
-import { rotaryEmbedding } from "../tensor/rotary.ts";
+import { groupQueryAttention, rotaryEmbedding } from "../tensor/ops/attention.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { reshape } from "../tensor/ops/layout.ts";
+import { logSumExp, reduceSum } from "../tensor/ops/reduce.ts";
+import { mulDims } from "../tensor/shapes.ts";
 
 /** Dimensions, by their names in `config.json`, in camel case. */
 export interface LlamaConfig {

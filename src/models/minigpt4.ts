@@ -2,15 +2,14 @@
  * MiniGPT-4 (Zhu et al., arXiv 2304.10592): a frozen image encoder, an optional Q-Former, one linear projection, and a
  * frozen LLaMA-family language model that reads the projected features as if they were words.
  */
-import { CLIP, EFFICIENTNET } from "../images/normalise.ts";
-import type { ImageSpec } from "../images/preprocess.ts";
-import { linear } from "../nn/linear.ts";
-import { layerNorm } from "../nn/norm.ts";
-import { asStored, type WeightOptions, type WeightSource, Weights } from "../nn/weights.ts";
-import { productOf } from "../tensor/dims.ts";
+import { CLIP, EFFICIENTNET, type ImageSpec } from "../images/preprocess.ts";
+import { layerNorm, linear } from "../nn/layers.ts";
+import { asStored, type WeightOptions, Weights } from "../nn/weights.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
-import { reshape, slice } from "../tensor/layout.ts";
-import { putRows } from "../tensor/lookup.ts";
+import { putRows } from "../tensor/ops/gather.ts";
+import { reshape, slice } from "../tensor/ops/layout.ts";
+import { productOf } from "../tensor/shapes.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 import { efficientNetCells, efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
 import { type EvaVitConfig, evaVit } from "./eva-vit.ts";
 import { embedTokens, type LlamaConfig } from "./llama.ts";

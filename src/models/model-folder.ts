@@ -1,16 +1,59 @@
 /** A MiniGPT-4 on disk: `config.json`, the weights of encoder, Q-Former and projection, and the name of its language model. */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
-import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
-import { type PullOptions, pull } from "../checkpoints/pull.ts";
+import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
+import { type PullOptions, pull } from "../hub/pull.ts";
 import type { Graph } from "../tensor/graph.ts";
-import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
-import { folderJson, readFolderJson } from "./folder-json.ts";
+import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { LlamaConfig } from "./llama.ts";
+import { type OpenLlama, openLlama, readJson } from "./llama-folder.ts";
 import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
-import { type OpenLlama, openLlama } from "./open-llama.ts";
 import type { QFormerConfig } from "./qformer.ts";
+
+// `config.json` of a folder with a model: which kind of model it says that it is.
+
+/** The kinds of folders that a run leaves: what they are, and who takes them, for messages. */
+const kinds = {
+  minigpt4: { is: "a MiniGPT-4", takenBy: "`minigpt4 describe`, `chat`, `serve` and the other commands" },
+  blip2_qformer: {
+    is: "a Q-Former as BLIP-2 pre-trains it, without a language model",
+    takenBy:
+      "`minigpt4 search` and `minigpt4 evaluate retrieval`, and recipes take its weights (model.encoder_ckpt, model.qformer_ckpt)",
+  },
+} as const;
+
+export type ModelType = keyof typeof kinds;
+
+/** Where a model folder is described. */
+export const folderJson = (path: string) => join(path, "config.json");
+
+/** The kind that a folder says it is; undefined where it says another one, or none. @throws Error if it has no `config.json` */
+export async function modelType(path: string): Promise<ModelType | undefined> {
+  return typeOf(await read(path));
+}
+
+/**
+ * The content of a folder's `config.json`, which has still to be checked.
+ * @throws Error if there is none, or if the folder is of the other kind
+ */
+export async function readFolderJson(path: string, wanted: ModelType): Promise<unknown> {
+  const json = await read(path);
+  const found = typeOf(json);
+  if (!found || found === wanted) return json;
+  throw new Error(`${path} is ${kinds[found].is}, not ${kinds[wanted].is}; it is for ${kinds[found].takenBy}`);
+}
+
+async function read(path: string): Promise<unknown> {
+  if (!existsSync(folderJson(path))) throw new Error(`${path} is no model folder: it has no config.json`);
+  return readJson(folderJson(path));
+}
+
+const typed = z.object({ model_type: z.enum(Object.keys(kinds) as [ModelType, ...ModelType[]]) });
+
+function typeOf(json: unknown): ModelType | undefined {
+  return typed.safeParse(json).data?.model_type;
+}
 
 const positive = z.number().int().positive();
 
@@ -194,4 +237,23 @@ export function qformerDimensions(json: z.infer<typeof qformerSchema>): QFormerC
     crossAttentionFrequency: json.cross_attention_frequency,
     layerNormEps: json.layer_norm_eps,
   };
+}
+
+// A projection that was made for another language model, told with both sides.
+
+/** @param projection what it projects from and to */
+export function misfit(
+  projection: { readonly path: string; readonly to: number; readonly from: number },
+  llm: { readonly path: string; readonly width: number },
+): string {
+  return (
+    `${projection.path} and ${llm.path} do not fit: llama_proj.weight is [${projection.to}, ${projection.from}], for a language ` +
+    `model of width ${sized(projection.to)}, but this one has width ${sized(llm.width)}`
+  );
+}
+
+/** A width, with the usual name of a LLaMA that has it. */
+function sized(width: number): string {
+  const names: Readonly<Record<number, string>> = { 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B" };
+  return names[width] ? `${width} (${names[width]})` : `${width}`;
 }

@@ -3,14 +3,13 @@
  * Weight names are those of the released checkpoints (`Qformer.bert...`, `query_tokens`).
  */
 import { attention, causalMask, joinHeads, masked, splitHeads } from "../nn/attention.ts";
-import { embedding, linear } from "../nn/linear.ts";
-import { layerNorm } from "../nn/norm.ts";
+import { embedding, layerNorm, linear } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
-import type { Dim } from "../tensor/dims.ts";
-import { cast, gelu } from "../tensor/elementwise.ts";
 import type { Value } from "../tensor/graph.ts";
-import { concat, expand, reshape, slice } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
+import { cast, gelu } from "../tensor/ops/elementwise.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { concat, expand, reshape, slice } from "../tensor/ops/layout.ts";
+import type { Dim } from "../tensor/shapes.ts";
 
 export interface QFormerConfig {
   readonly numQueryTokens: number;

@@ -1,7 +1,8 @@
 /** Which of a checkpoint's tensors a model asks for; building its graph checks that all are there, in the right shapes. */
-import { UsedWeights } from "../nn/used-weights.ts";
-import { type WeightSource, Weights } from "../nn/weights.ts";
+
+import { Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
+import { UsedWeights, type WeightSource } from "../tensor/weight-source.ts";
 import { embedTokens, type LlamaConfig, llama, logits } from "./llama.ts";
 import { type ImageSources, imageFeatures, imageTokens, imageWeights, type MiniGPT4Config } from "./minigpt4.ts";
 

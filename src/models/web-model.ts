@@ -1,7 +1,7 @@
 /** `model.json`: what a page knows of a model whose files lie beside it. */
 import { z } from "zod";
-import { packings } from "../checkpoints/packed-weights.ts";
-import { type PromptTemplate, promptTemplates } from "../text/prompts.ts";
+import { packings } from "../formats/packed.ts";
+import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { MiniGPT4Config } from "./minigpt4.ts";
 
 export const webModelFile = "model.json";

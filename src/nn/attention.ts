@@ -1,9 +1,10 @@
 /** Scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2), plain and over a cache. */
-import { mulDims } from "../tensor/dims.ts";
+
 import { type Graph, single, type Value } from "../tensor/graph.ts";
-import { concat, expand, reshape, split, transpose } from "../tensor/layout.ts";
-import { matmul } from "../tensor/matrix.ts";
-import { softmax } from "../tensor/reduce.ts";
+import { concat, expand, reshape, split, transpose } from "../tensor/ops/layout.ts";
+import { matmul } from "../tensor/ops/matmul.ts";
+import { softmax } from "../tensor/ops/reduce.ts";
+import { mulDims } from "../tensor/shapes.ts";
 
 /** What is added to the score of a position that must not be seen; exp of it is 0 in float32. */
 export const masked = -1e9;

@@ -1,8 +1,8 @@
 /** Learned positions of an image encoder, fitted to another number of patches. */
-import { ndarray } from "../tensor/array.ts";
-import type { Value } from "../tensor/graph.ts";
-import { concat, reshape, split } from "../tensor/layout.ts";
-import { matmul } from "../tensor/matrix.ts";
+import { type NdArray, ndarray } from "../tensor/array.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
+import { concat, reshape, split } from "../tensor/ops/layout.ts";
+import { matmul } from "../tensor/ops/matmul.ts";
 
 /** Of the cubic kernel, as PyTorch's `interpolate` has it. */
 const sharpness = -0.75;
@@ -43,4 +43,39 @@ function cubic(distance: number): number {
   if (distance < 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
   if (distance < 2) return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a;
   return 0;
+}
+
+// Tables of the rotary position embedding (Su et al., arXiv 2104.09864) as LLaMA uses it.
+
+/** Cosines and sines of every position's angles as constants of a graph, see `rotaryAngles`. */
+export function rotaryTables(
+  graph: Graph,
+  positions: number,
+  headSize: number,
+  base: number,
+): { cos: Value; sin: Value } {
+  const { cos, sin } = rotaryAngles(positions, headSize, base);
+  return { cos: graph.constant(cos, "rotary.cos"), sin: graph.constant(sin, "rotary.sin") };
+}
+
+/** Cosines and sines of every position's angles, [positions, headSize / 2]: angle = position / base^(2 i / headSize). */
+export function rotaryAngles(
+  positions: number,
+  headSize: number,
+  base: number,
+): { cos: NdArray<"float32">; sin: NdArray<"float32"> } {
+  const half = headSize / 2;
+  const cos = new Float32Array(positions * half);
+  const sin = new Float32Array(positions * half);
+  // Angles are rounded to float32 at each step, as the original computes them.
+  const frequencies = Float32Array.from({ length: half }, (_, i) => 1 / base ** ((2 * i) / headSize));
+  for (let position = 0; position < positions; position++) {
+    for (let i = 0; i < half; i++) {
+      const angle = Math.fround(position * (frequencies[i] as number));
+      cos[position * half + i] = Math.cos(angle);
+      sin[position * half + i] = Math.sin(angle);
+    }
+  }
+  const shape = [positions, half];
+  return { cos: ndarray("float32", shape, cos), sin: ndarray("float32", shape, sin) };
 }

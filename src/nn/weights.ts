@@ -1,5 +1,9 @@
 /** A network's weights while its graph is built: names under a prefix become constants, or inputs where they are trained. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
+import type { Graph, Value } from "../tensor/graph.ts";
+import { gather } from "../tensor/ops/gather.ts";
+import { concat } from "../tensor/ops/layout.ts";
+import { matmul } from "../tensor/ops/matmul.ts";
 import {
   type BlockSource,
   gatherBlocks,
@@ -7,9 +11,8 @@ import {
   sameFormat,
   stackBlocks,
   stackStored,
-} from "../tensor/blocks.ts";
-import { formatShape, sameShape } from "../tensor/dims.ts";
-import type { Graph, StoredBytes, Value } from "../tensor/graph.ts";
+} from "../tensor/quant/blocks.ts";
+import { matmulInt4, quantizeInt4 } from "../tensor/quant/int4.ts";
 import {
   type ActivationBits,
   joinColumns,
@@ -19,26 +22,9 @@ import {
   type TileSource,
   takesTiles,
   tiledProducts,
-} from "../tensor/int8.ts";
-import { concat } from "../tensor/layout.ts";
-import { gather } from "../tensor/lookup.ts";
-import { matmul } from "../tensor/matrix.ts";
-import { matmulInt4, quantizeInt4 } from "../tensor/quantized.ts";
-
-/** Named tensors: a weight file, or weights in memory. */
-export interface WeightSource {
-  /** Where the weights come from, for messages. */
-  readonly path: string;
-  /** `storedType` as the file calls it, where there is one. */
-  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly storedType?: string }>;
-  readFloat32(name: string): Promise<Float32Array>;
-  /** Where the bytes of a tensor lie in a file, of whatever type they are; undefined where they do not lie as they are. */
-  placeOf?(name: string): StoredBytes | undefined;
-  /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
-  blocks?(name: string): BlockSource | undefined;
-  /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it, in tiles; undefined if it is not stored so. */
-  int8Columns?(name: string): TileSource | undefined;
-}
+} from "../tensor/quant/int8.ts";
+import { formatShape, sameShape } from "../tensor/shapes.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 
 /** A matrix [out, in] by its name, where `in` is known. */
 interface MatrixShape {
@@ -274,21 +260,4 @@ export class Weights {
 function isVectorOf(shape: readonly number[], expected: readonly number[]): boolean {
   const squeeze = (dims: readonly number[]) => dims.filter((dim) => dim !== 1);
   return sizeOf(shape) === sizeOf(expected) && sameShape(squeeze(shape), squeeze(expected));
-}
-
-/** Weights in memory as a source for a graph. */
-export function weightsInMemory(
-  path: string,
-  arrays: Readonly<Record<string, { readonly shape: readonly number[]; readonly data: Float32Array }>>,
-): WeightSource {
-  const tensors = new Map(Object.entries(arrays));
-  return {
-    path,
-    tensors,
-    async readFloat32(name) {
-      const array = tensors.get(name);
-      if (!array) throw new Error(`${path} has no tensor "${name}"`);
-      return array.data;
-    },
-  };
 }

@@ -3,20 +3,21 @@
  * and a head that looks at a picture and a text together.
  */
 import { join } from "node:path";
-import { QuestionError } from "../chat/engine/engine.ts";
-import { indices } from "../chat/reading-feeds.ts";
-import { cacheFolder } from "../checkpoints/cache-folder.ts";
-import { FeatureCache } from "../data/features/feature-cache.ts";
+import { FeatureCache } from "../data/feature-cache.ts";
+import { QuestionError } from "../engine/engine.ts";
+import { cacheFolder } from "../files/cache-folder.ts";
+import { indices } from "../generation/language-model.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import {
   type Blip2Config,
   captionEmbedding,
   generationLogits,
+  generationTargets,
   matchLogits,
   pictureEmbeddings,
+  textArrays,
 } from "../models/blip2.ts";
 import type { Blip2Folder } from "../models/blip2-folder.ts";
-import { generationTargets, textArrays } from "../models/blip2-texts.ts";
 import { featureShape, imageFeatures, imageSpec } from "../models/minigpt4.ts";
 import {
   gatherImages,
@@ -28,18 +29,26 @@ import {
   qformerText,
   rememberImages,
 } from "../models/qformer.ts";
-import { crossEntropy } from "../nn/cross-entropy.ts";
+import { crossEntropy } from "../nn/layers.ts";
 import { Weights } from "../nn/weights.ts";
+import type { SessionOptions } from "../runtime/session.ts";
 import { joinFloats, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
-import { reshape } from "../tensor/layout.ts";
-import type { SessionOptions } from "../tensor/session.ts";
-import { cleanCaption } from "../text/captions.ts";
-import { stampFiles } from "./file-stamps.ts";
-import { type Finder, type KnownPicture, type Match, type Origin, type Pair, picturesAtOnce } from "./finder.ts";
-import { LazySession } from "./lazy-session.ts";
-import { pixelFeeds, pixelInput } from "./pixels.ts";
+import { reshape } from "../tensor/ops/layout.ts";
+import { cleanCaption } from "../tokenizers/prompts.ts";
+import {
+  type Finder,
+  type KnownPicture,
+  LazySession,
+  type Match,
+  type Origin,
+  type Pair,
+  picturesAtOnce,
+  pixelFeeds,
+  pixelInput,
+} from "./finder.ts";
+import { stampFiles } from "./index-file.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;

@@ -1,5 +1,9 @@
 /** What finds pictures: a model that puts pictures and texts into one space. */
 import type { ImageSpec } from "../images/preprocess.ts";
+import type { EncoderConfig } from "../models/minigpt4.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
+import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
 
 /** What a picture's vectors depend on, besides the picture. */
 export interface Origin {
@@ -60,3 +64,45 @@ export interface Finder {
 
 /** Pictures that go through an encoder side by side. */
 export const picturesAtOnce = 4;
+
+// A session that is made when it is first needed: a search in a ready index has no use for the image encoder.
+
+export class LazySession<Output extends string> {
+  private readonly outputs: (graph: Graph) => Readonly<Record<Output, Value>>;
+  private readonly options: SessionOptions;
+  private session: Promise<Session<Output>> | undefined;
+
+  /** @param outputs builds the graph */
+  constructor(outputs: (graph: Graph) => Readonly<Record<Output, Value>>, options: SessionOptions) {
+    this.outputs = outputs;
+    this.options = options;
+  }
+
+  async run(feeds: Readonly<Record<string, NdArray>>): Promise<Record<Output, NdArray>> {
+    this.session ??= this.create();
+    return (await this.session).run(feeds);
+  }
+
+  async release(): Promise<void> {
+    const session = await this.session?.catch(() => undefined);
+    await session?.release();
+  }
+
+  private async create(): Promise<Session<Output>> {
+    const graph = new Graph();
+    return Session.create(graph, this.outputs(graph), this.options);
+  }
+}
+
+// The input of an image encoder in a graph, and what it is fed with.
+
+/** Pictures [images, 3, size, size]. */
+export function pixelInput(graph: Graph, { imageSize }: EncoderConfig): Value {
+  return graph.input("pixels", "float32", ["images", 3, imageSize, imageSize]);
+}
+
+/** @param pictures [3, size, size] each */
+export function pixelFeeds(pictures: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
+  const shape = [pictures.length, 3, imageSize, imageSize];
+  return { pixels: ndarray("float32", shape, joinFloats(pictures)) };
+}

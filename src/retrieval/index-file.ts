@@ -2,12 +2,49 @@
  * The file of a picture index: a header of 20 bytes (magic and version 8, length of the head 4, CRC-32 of the head 4, CRC-32 of
  * the vectors 4), the head as JSON, and the vectors of its pictures as float16, in the order of the head.
  */
+import { stat } from "node:fs/promises";
+import { relative, resolve, sep } from "node:path";
 import { crc32 } from "node:zlib";
 import { z } from "zod";
-import { inFile, RandomAccessFile } from "../checkpoints/file.ts";
-import { writeWhole } from "../checkpoints/whole-file.ts";
+import type { Problem } from "../data/dataset.ts";
+import { pictureFiles } from "../data/formats/image-folder.ts";
+import { writeWhole } from "../files/atomic.ts";
+import { inFile, RandomAccessFile } from "../files/file.ts";
+import { sha256OfFile } from "../files/partial-file.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
-import { hashedFileSchema } from "./file-stamps.ts";
+
+// Files of weights, by which it is known again with what an index was made.
+
+/** How a file is known to be untouched without being read: packages give their files one date, but the system notes each change. */
+const fileStampSchema = z.object({ path: z.string(), bytes: z.number(), changedMs: z.number() });
+export type FileStamp = z.infer<typeof fileStampSchema>;
+
+const hashedFileSchema = fileStampSchema.extend({ sha256: z.string() });
+export type HashedFile = z.infer<typeof hashedFileSchema>;
+
+export async function stampFiles(paths: readonly string[]): Promise<FileStamp[]> {
+  return Promise.all(
+    paths.map(async (path) => {
+      const { size, ctimeMs } = await stat(path);
+      return { path: resolve(path), bytes: size, changedMs: ctimeMs };
+    }),
+  );
+}
+
+/** The files with their hashes, which are not computed again for those that are as they were. @param known from an earlier time */
+export async function hashFiles(
+  paths: readonly string[],
+  known: readonly HashedFile[] = [],
+  signal?: AbortSignal,
+): Promise<HashedFile[]> {
+  const hashed: HashedFile[] = [];
+  for (const stamp of await stampFiles(paths)) {
+    const { path, bytes, changedMs } = stamp;
+    const same = known.find((file) => file.path === path && file.bytes === bytes && file.changedMs === changedMs);
+    hashed.push(same ?? { ...stamp, sha256: await sha256OfFile(path, signal) });
+  }
+  return hashed;
+}
 
 const magic = Buffer.from("mg4find1", "latin1");
 const headerBytes = magic.length + 12;
@@ -145,4 +182,49 @@ function* pieces(rows: Iterable<Uint16Array>): Generator<Uint8Array> {
     }
   }
   if (filled > 0) yield piece.subarray(0, filled);
+}
+
+// The picture files of a folder and of those below it, as they are now.
+
+export interface FolderPicture {
+  readonly path: string;
+  /** Its path below the folder, with "/" between its parts. */
+  readonly name: string;
+  readonly bytes: number;
+  /** When it was changed last; null where it may change again without a later time, as file systems count in steps. */
+  readonly modifiedMs: number | null;
+}
+
+/** The coarsest steps of a file system in use (FAT), in milliseconds. */
+const coarsestTime = 2000;
+/** Files that are asked for side by side. */
+const atOnce = 256;
+
+/** The pictures by name, and what cannot be read. @throws Error if the folder itself cannot be read */
+export async function listFolder(folder: string): Promise<{ pictures: FolderPicture[]; problems: Problem[] }> {
+  if (!(await stat(folder)).isDirectory()) throw new Error(`${folder} is no folder`);
+  const paths: string[] = [];
+  const problems: Problem[] = [];
+  for await (const found of pictureFiles(folder)) {
+    if ("path" in found) paths.push(found.path);
+    else if (found.name === folder) throw new Error(`${folder} ${found.reason}`);
+    else problems.push(found);
+  }
+  const pictures: FolderPicture[] = [];
+  const now = Date.now();
+  for (let start = 0; start < paths.length; start += atOnce) {
+    const batch = paths.slice(start, start + atOnce);
+    const entries = await Promise.all(batch.map((path) => stat(path).catch((cause: Error) => cause)));
+    batch.forEach((path, i) => {
+      const name = relative(folder, path).replaceAll(sep, "/");
+      const entry = entries[i];
+      // A name that ends like a picture's may be anything: a link to a folder, a pipe that would never end.
+      if (entry instanceof Error) problems.push({ name, reason: `cannot be read: ${entry.message}` });
+      else if (entry?.isFile()) {
+        const isSettled = entry.mtimeMs < now - coarsestTime;
+        pictures.push({ path, name, bytes: entry.size, modifiedMs: isSettled ? entry.mtimeMs : null });
+      }
+    });
+  }
+  return { pictures, problems };
 }

@@ -1,5 +1,5 @@
 /** Who may ask the engine now, who waits, and who is sent away: few at once, a short queue, fair among clients. */
-import { openAiError } from "./openai-error.ts";
+import { openAiError } from "./errors.ts";
 
 export interface AdmissionOptions {
   /** Questions that the engine is given at once. */

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { MiddlewareHandler } from "hono";
-import { openAiError } from "./openai-error.ts";
+import { openAiError } from "./errors.ts";
 import type { ServerEnv } from "./service.ts";
 
 const variable = "MINIGPT4_API_KEYS";

@@ -1,16 +1,14 @@
 /** The HTTP server's routes and what stands before them, as one Hono app. */
 import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, Hono, MiddlewareHandler, Next } from "hono";
+import { type Context, Hono, type MiddlewareHandler, type Next } from "hono";
 import { type Logger, pino } from "pino";
-import type { Engine } from "../chat/engine/engine.ts";
-import { ReviewDesk } from "../curation/review-desk.ts";
+import { ReviewDesk } from "../curation/review.ts";
 import type { CurationStore } from "../curation/store.ts";
-import { account } from "./account.ts";
+import type { Engine } from "../engine/engine.ts";
 import { Admission, type AdmissionOptions } from "./admission.ts";
-import { invalidRequest } from "./failures.ts";
-import { addEndings, addGuards, type GuardOptions, limitBody } from "./frame.ts";
-import { holdBodies } from "./held-bodies.ts";
+import { invalidRequest } from "./errors.ts";
+import { addEndings, addGuards, type GuardOptions, holdBodies, limitBody } from "./guards.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { addChatCompletions } from "./openai/chat-completions.ts";
 import { addEmbeddings } from "./openai/embeddings.ts";
@@ -18,7 +16,7 @@ import { addModels } from "./openai/models.ts";
 import { addPage } from "./page.ts";
 import { reviewApi } from "./review/review.ts";
 import { runsApi } from "./runs/runs.ts";
-import type { ServerEnv, Service } from "./service.ts";
+import { account, type ServerEnv, type Service } from "./service.ts";
 
 export interface AppOptions extends Partial<AdmissionOptions>, GuardOptions {
   /** Longest time for an answer (default 300). */
@@ -123,4 +121,23 @@ function cutWhen(stopping: AbortSignal): MiddlewareHandler<ServerEnv> {
     outgoing.once("close", () => stopping.removeEventListener("abort", cut));
     await next();
   };
+}
+
+// The review of a curation project alone, without a model.
+
+export interface ReviewAppOptions extends GuardOptions {
+  /** Folder of the built page. */
+  readonly pageFolder?: string;
+  readonly log?: Logger;
+}
+
+export function createReviewApp(store: CurationStore, options: ReviewAppOptions = {}): Hono<ServerEnv> {
+  const app = new Hono<ServerEnv>();
+  addGuards(app, options);
+  // The page shows no chat where there is no model.
+  app.get("/health", (c) => c.json({ status: "ok", review: true }));
+  app.route("/api/review", reviewApi(new ReviewDesk(store)));
+  if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
+  addEndings(app, options.log ?? pino({ level: "silent" }));
+  return app;
 }

@@ -1,6 +1,6 @@
 /** What the server measures of itself, for Prometheus. */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { Engine } from "../chat/engine/engine.ts";
+import type { Engine } from "../engine/engine.ts";
 
 /** Seconds: from what a cached answer takes to what a long one does. */
 const seconds = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];

@@ -6,11 +6,10 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { getRequestListener } from "@hono/node-server";
 import type { Hono } from "hono";
-import type { Engine } from "../chat/engine/engine.ts";
 import type { CurationStore } from "../curation/store.ts";
-import { type AppOptions, createApp } from "./app.ts";
-import { openAiError } from "./openai-error.ts";
-import { createReviewApp, type ReviewAppOptions } from "./review/review-app.ts";
+import type { Engine } from "../engine/engine.ts";
+import { type AppOptions, createApp, createReviewApp, type ReviewAppOptions } from "./app.ts";
+import { openAiError } from "./errors.ts";
 import type { ServerEnv } from "./service.ts";
 
 /** Where a server listens. */

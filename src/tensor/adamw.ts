@@ -1,6 +1,7 @@
 /** AdamW (Loshchilov & Hutter, arXiv 1711.05101) as nodes of the graph: a training step is one session call. */
-import { sqrt } from "./elementwise.ts";
+
 import type { Value } from "./graph.ts";
+import { sqrt } from "./ops/elementwise.ts";
 
 export interface AdamWOptions {
   readonly beta1: number;

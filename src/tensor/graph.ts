@@ -4,7 +4,7 @@
  * A `Value` is a typed edge whose shape is known when the graph is built, up to named sizes ("batch", "sequence").
  */
 import { bytesOf, type DType, type NdArray, ndarray } from "./array.ts";
-import { broadcastShapes, type Dim, formatShape, isDimName, type Shape } from "./dims.ts";
+import { broadcastShapes, type Dim, formatShape, isDimName, type Shape } from "./shapes.ts";
 
 /** An attribute of a node: integers are plain numbers, floats are marked because ONNX tells them apart. */
 export type Attribute = number | string | readonly number[] | { readonly float: number };

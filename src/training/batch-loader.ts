@@ -1,11 +1,11 @@
 /** The batches of a run's steps, drawn and loaded while earlier steps are computed. */
+
+import { appendFile, readFile } from "node:fs/promises";
 import { basename } from "node:path";
-import type { ImageTextPair } from "../data/dataset.ts";
-import type { LoadedPicture, PictureLoader } from "../data/features/picture-loader.ts";
-import type { Draw, Mixture, MixtureState } from "../data/mixture.ts";
-import { Prefetcher } from "../data/prefetch.ts";
-import type { ProblemReport } from "../data/problems.ts";
-import { asItIs, type View, type ViewOptions, viewsOf } from "../data/views.ts";
+import type { ImageTextPair, Problem, ProblemReport } from "../data/dataset.ts";
+import { asItIs, type View, type ViewOptions, viewsOf } from "../data/decoder.ts";
+import type { LoadedPicture, PictureLoader } from "../data/frozen-features.ts";
+import { type Draw, type Mixture, type MixtureState, Prefetcher } from "../data/mixture.ts";
 import { type StageSample, stepRandom } from "./stages/stage.ts";
 
 export interface LoadedSample extends StageSample {
@@ -112,6 +112,38 @@ export async function loadOrReport(
     const { message } = error as Error;
     const reason = message.startsWith(`${pair.name} `) ? message.slice(pair.name.length + 1) : message;
     problems.add({ name: pair.name, reason });
+    return undefined;
+  }
+}
+
+// `broken.jsonl` in a run's folder: each broken sample once, however often the run is gone on with.
+
+/** Notes one more problem. What cannot be noted is only told: no run ends for it. */
+type Note = (problem: Problem) => void;
+
+/** @param onMessage is told if the file cannot be written */
+export async function openBrokenLog(path: string, onMessage: (message: string) => void = () => {}): Promise<Note> {
+  const text = await readFile(path, "utf8").catch(() => "");
+  const lines = text.split("\n");
+  const noted = new Set(lines.map(nameOf));
+  // Behind a line that a killed process left half-written.
+  let before = lines.at(-1) === "" ? "" : "\n";
+  let writing = Promise.resolve();
+  return (problem) => {
+    if (noted.has(problem.name)) return;
+    noted.add(problem.name);
+    const line = `${before}${JSON.stringify(problem)}\n`;
+    before = "";
+    writing = writing
+      .then(() => appendFile(path, line))
+      .catch((error: Error) => onMessage(`Broken samples cannot be noted: ${error.message}`));
+  };
+}
+
+function nameOf(line: string): unknown {
+  try {
+    return JSON.parse(line).name;
+  } catch {
     return undefined;
   }
 }

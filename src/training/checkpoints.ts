@@ -2,9 +2,9 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import type { Checkpoint } from "../checkpoints/checkpoint.ts";
-import { openSafetensors, writeSafetensors } from "../checkpoints/safetensors.ts";
 import type { MixtureState } from "../data/mixture.ts";
+import type { Checkpoint } from "../formats/open.ts";
+import { openSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { TrainingState } from "./training-state.ts";
 

@@ -1,19 +1,20 @@
 /** What the model in training says of pictures that it is not trained on. */
-import { createLanguageModel } from "../chat/create.ts";
-import { generate } from "../chat/generate.ts";
-import type { LanguageModel } from "../chat/language-model.ts";
-import { positionsOf } from "../chat/positions.ts";
+
+import { generate, positionsOf } from "../generation/generate.ts";
+import type { LanguageModel } from "../generation/language-model.ts";
+import { createLanguageModel } from "../generation/load.ts";
 import { frozenShape, imageTokens } from "../models/minigpt4.ts";
-import { type WeightSource, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
 import { Graph } from "../tensor/graph.ts";
 import { Random } from "../tensor/random.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
-import { parsePrompt } from "../text/prompts.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
+import { parsePrompt } from "../tokenizers/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
-import { loadHeldOut, type Pictures } from "./held-out.ts";
 import type { ModelParts } from "./parts.ts";
-import type { TrainingPrompt } from "./stages/prompts.ts";
+import { loadHeldOut, type Pictures } from "./prepare.ts";
 import type { StageSample } from "./stages/stage.ts";
+import type { TrainingPrompt } from "./stages/texts.ts";
 
 /** Longest description in tokens. */
 const maxNewTokens = 80;

@@ -1,24 +1,19 @@
 /** What a recipe would do: parts, data, and the time of real steps. It leaves nothing but features in the recipe's cache. */
 import { rmdir, stat } from "node:fs/promises";
 import { type Dataset, listPairs } from "../data/dataset.ts";
-import type { WeightSource } from "../nn/weights.ts";
+import type { SessionOptions } from "../runtime/session.ts";
 import { sizeOf } from "../tensor/array.ts";
-import type { SessionOptions } from "../tensor/session.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 import { BatchLoader } from "./batch-loader.ts";
-import { Exchanger } from "./exchanger.ts";
-import { openLayered } from "./layered/open-layered.ts";
-import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
-import { type PreparedData, prepare } from "./prepared.ts";
-import { prepareQFormer, stageOf } from "./pretraining/prepared.ts";
-import type { QFormerRecipe } from "./pretraining/recipe.ts";
-import { isPretraining, type Recipe } from "./recipe.ts";
-import { optimizerOf, valuesOf } from "./stage-run.ts";
+import { openLayered } from "./layered-loss.ts";
+import { type PreparedData, prepare, prepareQFormer, stageOf } from "./prepare.ts";
+import { isPretraining, type MiniGPT4Recipe, type QFormerRecipe, type Recipe, trainsHead } from "./recipe.ts";
 import { captionStage } from "./stages/caption-stage.ts";
 import { contrastiveStage } from "./stages/contrastive-stage.ts";
-import { answerTokens } from "./stages/prompts.ts";
 import type { Stage } from "./stages/stage.ts";
+import { answerTokens } from "./stages/texts.ts";
 import { TrainingStep } from "./step.ts";
-import { train } from "./trainer.ts";
+import { Exchanger, optimizerOf, train, valuesOf } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
 import { covers, type VisionParts } from "./vision-parts.ts";
 

@@ -1,13 +1,11 @@
 /** Fills the feature cache of a recipe before it is run. */
 import { basename } from "node:path";
-import type { ImageTextPair } from "../data/dataset.ts";
-import { listPairs } from "../data/dataset.ts";
-import { Prefetcher } from "../data/prefetch.ts";
-import { asItIs, type View, viewsOf } from "../data/views.ts";
-import type { SessionOptions } from "../tensor/session.ts";
+import { type ImageTextPair, listPairs } from "../data/dataset.ts";
+import { asItIs, type View, viewsOf } from "../data/decoder.ts";
+import { Prefetcher } from "../data/mixture.ts";
+import type { SessionOptions } from "../runtime/session.ts";
 import { loadOrReport } from "./batch-loader.ts";
-import { type PrepareOptions, prepare } from "./prepared.ts";
-import { prepareQFormer } from "./pretraining/prepared.ts";
+import { type PrepareOptions, prepare, prepareQFormer } from "./prepare.ts";
 import { isPretraining, type Recipe } from "./recipe.ts";
 
 /** Pictures that are encoded side by side. */

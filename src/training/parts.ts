@@ -1,15 +1,20 @@
 /** The parts that a MiniGPT-4 recipe joins: the way of a picture, and the frozen language model. */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { pull } from "../checkpoints/pull.ts";
+import { openCheckpoint } from "../formats/open.ts";
+import { pull } from "../hub/pull.ts";
+import { bertWeights } from "../models/bert-weights.ts";
+import type { Blip2Config } from "../models/blip2.ts";
+import { type OpenLlama, openLlama } from "../models/llama-folder.ts";
 import { featureShape, frozenShape, type MiniGPT4Config } from "../models/minigpt4.ts";
 import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
-import { type OpenLlama, openLlama } from "../models/open-llama.ts";
-import { initialLnVision, initialProjection, initialQFormer } from "../models/qformer-initial.ts";
-import { type WeightSource, weightsInMemory } from "../nn/weights.ts";
+import type { QFormerConfig } from "../models/qformer.ts";
+import { initialHeads, initialLnVision, initialProjection, initialQFormer } from "../models/qformer-init.ts";
 import { Random } from "../tensor/random.ts";
-import type { LayeredLlama } from "./layered/layered-llama.ts";
-import { type MiniGPT4Recipe, trainsHead } from "./minigpt4-recipe.ts";
+import { layeredWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
+import { loadWordPiece, type WordPieceTokenizer } from "../tokenizers/wordpiece.ts";
+import type { LayeredLlama } from "./layered-llama.ts";
+import { type MiniGPT4Recipe, type QFormerRecipe, trainsHead } from "./recipe.ts";
 import { openVision, qformerFile, startsLnVision, type VisionParts } from "./vision-parts.ts";
 
 export interface ModelParts extends VisionParts {
@@ -75,4 +80,48 @@ function initialWeights(config: MiniGPT4Config, trained: readonly string[], rand
     ...(startsLnVision(config, trained) && initialLnVision(cellWidth, random)),
   };
   return weightsInMemory("new weights", arrays);
+}
+
+// The parts that a pre-training recipe joins: the way of a picture, and the text side with its tokenizer.
+
+export interface QFormerParts extends VisionParts {
+  readonly config: Blip2Config;
+  readonly tokenizer: WordPieceTokenizer;
+  /** The BERT that the text side begins with; none where it begins at random. */
+  readonly bert: string | undefined;
+}
+
+/** Opens the files of a recipe. @throws Error naming the file and what does not fit */
+export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<QFormerParts> {
+  const tokenizer = await loadWordPiece(model.tokenizer ?? model.bert_ckpt ?? "");
+  const qformer: QFormerConfig = {
+    ...(qformerConfig(model.qformer).qformer as QFormerConfig),
+    vocabSize: tokenizer.size,
+    maxPositionEmbeddings: model.max_position_embeddings,
+  };
+  const config: Blip2Config = { encoder: encoderConfig(model.encoder), qformer, embedDim: model.embed_dim };
+  const random = new Random(run.seed);
+  const atRandom = weightsInMemory("new weights", {
+    ...initialQFormer(qformer, random),
+    ...initialHeads(qformer, model.embed_dim, random),
+    ...(startsLnVision(config, model.trained) && initialLnVision(qformer.encoderWidth, random)),
+  });
+  const bert = model.bert_ckpt === undefined ? undefined : await openCheckpoint(model.bert_ckpt);
+  try {
+    const vision = await openVision({
+      config,
+      files: [...(model.qformer_ckpt ? [qformerFile(model.qformer_ckpt)] : []), model.encoder_ckpt],
+      initial: bert ? layeredWeights([bertWeights(bert, qformer, random), atRandom]) : atRandom,
+      trained: model.trained,
+      encoderPrecision: model.encoder_precision,
+    });
+    const close = async () => {
+      await vision.close();
+      await bert?.close();
+    };
+    return { ...vision, config, tokenizer, bert: bert?.path, close };
+  } catch (error) {
+    await bert?.close();
+    throw error;
+  }
 }

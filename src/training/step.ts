@@ -1,11 +1,12 @@
 /** A training step: forward, backward to what is trained, AdamW. Over one batch it is one session call. */
+
+import { Session, type SessionOptions } from "../runtime/session.ts";
 import { adamw } from "../tensor/adamw.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
-import { clip, sqrt } from "../tensor/elementwise.ts";
-import { gradients } from "../tensor/gradients.ts";
+import { gradients } from "../tensor/grad/gradients.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import { reduceSum } from "../tensor/reduce.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
+import { clip, sqrt } from "../tensor/ops/elementwise.ts";
+import { reduceSum } from "../tensor/ops/reduce.ts";
 import { exchange, isMatrix, outputName, type TrainingState, zerosLike } from "./training-state.ts";
 
 export interface OptimizerOptions {

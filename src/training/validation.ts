@@ -1,20 +1,18 @@
 /** The loss of captions of pictures that are not trained on. */
 import { tokensPerImage } from "../models/minigpt4.ts";
-import type { WeightSource } from "../nn/weights.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
 import type { NdArray } from "../tensor/array.ts";
 import type { Value } from "../tensor/graph.ts";
-import { Session, type SessionOptions } from "../tensor/session.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
 import type { NamedArrays } from "./checkpoints.ts";
-import { type HeldOut, loadHeldOut, type Pictures } from "./held-out.ts";
-import { LayeredLoss } from "./layered/layered-loss.ts";
-import type { MiniGPT4Recipe } from "./minigpt4-recipe.ts";
+import { LayeredLoss } from "./layered-loss.ts";
 import type { ModelParts } from "./parts.ts";
-import { batchSequences } from "./stages/batch.ts";
-import { tokenLosses } from "./stages/loss.ts";
-import { answerTokens, type TrainingPrompt } from "./stages/prompts.ts";
-import type { StageSample } from "./stages/stage.ts";
-import type { TextsOf } from "./stages/texts.ts";
-import { trainingWeights } from "./stages/training-weights.ts";
+import { type HeldOut, loadHeldOut, type Pictures, type PreparedQFormer, stageOf } from "./prepare.ts";
+import type { MiniGPT4Recipe } from "./recipe.ts";
+import { tokenLosses, trainingWeights } from "./stages/caption-loss.ts";
+import { batchSequences } from "./stages/sequences.ts";
+import { type Stage, type StageSample, stepRandom } from "./stages/stage.ts";
+import { answerTokens, type TextsOf, type TrainingPrompt } from "./stages/texts.ts";
 
 /** Pictures that are read side by side. */
 const batch = 16;
@@ -111,6 +109,54 @@ class GraphLoss implements TokenLosses {
 
   async tokenLosses(feeds: Readonly<Record<string, NdArray>>): Promise<Float32Array> {
     return (await this.session.run(feeds)).losses.data as Float32Array;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}
+
+// The losses of pre-training on pictures that are not trained on.
+
+export class QFormerValidation implements HeldOut {
+  private readonly prepared: PreparedQFormer;
+  private readonly stage: Stage;
+  private readonly session: Session<"loss">;
+
+  private constructor(prepared: PreparedQFormer, stage: Stage, session: Session<"loss">) {
+    this.prepared = prepared;
+    this.stage = stage;
+    this.session = session;
+  }
+
+  static async create(prepared: PreparedQFormer, options: SessionOptions): Promise<QFormerValidation> {
+    const stage = stageOf(prepared, { isWatched: true });
+    return new QFormerValidation(prepared, stage, await Session.create(stage.graph, { loss: stage.loss }, options));
+  }
+
+  /** The mean over batches as large as those of the run, whose texts and negatives are the same at each measurement. */
+  async measure(weights: NamedArrays): Promise<number> {
+    const { recipe, validation, frozen } = this.prepared;
+    const { batch_size: size, seed } = recipe.run;
+    const random = stepRandom(seed, 0);
+    let [sum, count] = [0, 0];
+    for (let start = 0; start < validation.length; start += size) {
+      const part = await loadHeldOut(validation.slice(start, start + size), this.prepared);
+      if (part.length === 0) continue;
+      const composed = this.stage.compose(part, random);
+      if (composed.targets === 0) continue;
+      const features = await frozen.of(part.map(({ picture }) => picture));
+      const feeds = composed.feeds(features, { targets: composed.targets, samples: part.length });
+      const { loss } = await this.session.run({
+        ...feeds,
+        ...this.stage.exchange?.feeds(part.length, []),
+        ...weights,
+      });
+      sum += (loss.data[0] as number) * part.length;
+      count += part.length;
+    }
+    if (count === 0) throw new Error("None of the watched pictures can be read, or all their texts are empty");
+    return sum / count;
   }
 
   release(): Promise<void> {

@@ -3,13 +3,13 @@ import { createHash } from "node:crypto";
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { type Checkpoint, openCheckpoint } from "../checkpoints/checkpoint.ts";
-import type { FrozenPart } from "../data/features/frozen-features.ts";
+import type { FrozenPart } from "../data/frozen-features.ts";
+import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { int8Choice } from "../models/eva-vit.ts";
 import { type FrozenDepth, imageSpec, type VisionConfig } from "../models/minigpt4.ts";
-import { layeredWeights } from "../nn/layered-weights.ts";
-import { type WeightSource, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
+import { layeredWeights, type WeightSource } from "../tensor/weight-source.ts";
 
 /** Parts by the names of their weights; the contrastive head is none of a picture's way. */
 type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";

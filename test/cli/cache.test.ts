@@ -2,8 +2,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { FeatureCache, pictureId } from "../../src/data/features/feature-cache.ts";
-import { minigpt4 } from "./command.ts";
+import { FeatureCache, pictureId } from "../../src/data/feature-cache.ts";
+import { minigpt4 } from "../helpers/cli-command.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "minigpt4-cache-"));
 afterAll(() => rm(folder, { recursive: true }));

@@ -2,9 +2,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { goldenRoot } from "../reference/golden-set.ts";
-import { minigpt4, outcome, picture, start } from "./command.ts";
-import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+import { minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const model = tinyModel(folder);

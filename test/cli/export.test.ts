@@ -1,13 +1,13 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
-import { goldenRoot } from "../reference/golden-set.ts";
-import { minigpt4 } from "./command.ts";
-import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+import { minigpt4 } from "../helpers/cli-command.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const at = (name: string) => join(folder, name);
@@ -92,7 +92,7 @@ test("--only takes several beginnings of names, --dtype float16 rounds", async (
 });
 
 test("quantised blocks become the floating-point type that is asked for", async () => {
-  const gguf = join(import.meta.dirname, "..", "checkpoints", "fixtures", "blocks.gguf");
+  const gguf = join(import.meta.dirname, "..", "formats", "fixtures", "blocks.gguf");
   const args = ["export", gguf, "--only", "Q4_0", "--only", "Q8_0", "-o"];
   const { code, stderr } = await minigpt4([...args, at("blocks.safetensors")]);
   expect(code).toBe(1);

@@ -3,9 +3,9 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { golden } from "../models/import/golden-import.ts";
-import { minigpt4, outcome, start } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
+import { golden } from "../helpers/golden-import.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 

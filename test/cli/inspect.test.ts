@@ -1,9 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { goldenRoot } from "../reference/golden-set.ts";
-import { minigpt4 } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { minigpt4 } from "../helpers/cli-command.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const golden = (name: string) => join(goldenRoot, "mha", name);
@@ -76,7 +76,7 @@ test("what a file says is cut short, and never obeyed by the terminal", async ()
 });
 
 test("GGUF: numbers beyond 2^53 are exact; long lists are cut short", async () => {
-  const path = join(import.meta.dirname, "..", "checkpoints", "fixtures", "blocks.gguf");
+  const path = join(import.meta.dirname, "..", "formats", "fixtures", "blocks.gguf");
   const { stdout } = await minigpt4(["inspect", path]);
   expect(stdout).toMatch(/^ {2}big +1152921504606846976$/m);
   const { stdout: json } = await minigpt4(["inspect", path, "--json"]);
@@ -84,7 +84,7 @@ test("GGUF: numbers beyond 2^53 are exact; long lists are cut short", async () =
 });
 
 test("GGUF: what becomes of each type is said", async () => {
-  const path = join(import.meta.dirname, "..", "checkpoints", "fixtures", "quantised.gguf");
+  const path = join(import.meta.dirname, "..", "formats", "fixtures", "quantised.gguf");
   const { stdout } = await minigpt4(["inspect", path]);
   expect(stdout).toMatch(/^ {2}Q5_1 +144 B {2}used as they are, in 8-bit blocks of 32$/m);
   expect(stdout).toMatch(/^ {2}Q6_K +420 B {2}used as they are, in 8-bit blocks of 16$/m);

@@ -3,8 +3,8 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { getDefaultEnvironment, StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { commandLine, minigpt4, outcome, picture, start } from "./command.ts";
-import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+import { commandLine, minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const model = tinyModel(folder);

@@ -2,8 +2,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from "node:path";
 import sharp from "sharp";
 import { expect, test } from "vitest";
-import { minigpt4 } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { minigpt4 } from "../helpers/cli-command.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 

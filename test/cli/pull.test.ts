@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { planText } from "../../src/cli/pull.ts";
-import { pullReleased } from "../../src/models/import/pull-released.ts";
-import { releasedModels } from "../../src/models/import/released.ts";
-import { goldenImport } from "../models/import/golden-import.ts";
-import { minigpt4, picture } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { pullReleased } from "../../src/convert/pull-released.ts";
+import { releasedModels } from "../../src/convert/released.ts";
+import { minigpt4, picture } from "../helpers/cli-command.ts";
+import { goldenImport } from "../helpers/golden-import.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const name = "minigpt4-7b";
 const cache = temporaryFolder();

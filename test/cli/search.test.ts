@@ -1,10 +1,10 @@
 import { copyFileSync, existsSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { PictureSearch } from "../../src/retrieval/picture-search.ts";
-import { tinyBlip2 } from "../models/blip2-tiny.ts";
-import { minigpt4, outcome, picture, start } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { PictureSearch } from "../../src/retrieval/image-search.ts";
+import { tinyBlip2 } from "../helpers/blip2-tiny.ts";
+import { minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 const folder = join(root, "pictures");

@@ -1,9 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { serve as serveApp, tinyEngine } from "../server/running.ts";
-import { minigpt4, outcome, start } from "./command.ts";
-import { temporaryFolder, tinyModel } from "./tiny-model.ts";
+import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
+import { serve as serveApp, tinyEngine } from "../helpers/running-server.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const model = tinyModel(folder);

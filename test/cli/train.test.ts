@@ -1,9 +1,9 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { writeRecipe, writeWalls } from "../training/walls.ts";
-import { minigpt4, picture } from "./command.ts";
-import { temporaryFolder } from "./tiny-model.ts";
+import { minigpt4, picture } from "../helpers/cli-command.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
+import { writeRecipe, writeWalls } from "../helpers/walls.ts";
 
 const folder = temporaryFolder();
 let recipe: string;

@@ -15,12 +15,12 @@ import sharp from "sharp";
 import { beforeEach, describe, expect, test } from "vitest";
 import { exportPairs } from "../../src/curation/export.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
-import type { FileSpan } from "../../src/data/file-span.ts";
-import { openDataset } from "../../src/data/open-dataset.ts";
-import { readPicture } from "../../src/images/picture.ts";
-import { picture as example } from "../cli/command.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { openProject } from "./projects.ts";
+import { openDataset } from "../../src/data/formats/open.ts";
+import type { FileSpan } from "../../src/files/file.ts";
+import { readPicture } from "../../src/images/decode.ts";
+import { picture as example } from "../helpers/cli-command.ts";
+import { openProject } from "../helpers/curation-projects.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 const cat = readFileSync(example("cat.jpg"));

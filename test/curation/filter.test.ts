@@ -1,12 +1,12 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
+import { standingOf } from "../../src/curation/decisions.ts";
 import { applyRules } from "../../src/curation/filter.ts";
 import { type RuleSet, readRules } from "../../src/curation/rules/rule-set.ts";
-import { standingOf } from "../../src/curation/standing.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { described, openProject, somePictures } from "./projects.ts";
+import { described, openProject, somePictures } from "../helpers/curation-projects.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const good = "A black dog runs through the snow.";

@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readCurationRecipe } from "../../src/curation/recipe.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const paper = join(import.meta.dirname, "../../recipes/curate.yaml");

@@ -3,8 +3,8 @@ import { statusTable } from "../../src/cli/curate/status.ts";
 import type { NewVersion } from "../../src/curation/entry.ts";
 import { type ProjectStatus, statusOf } from "../../src/curation/status.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { openProject, somePictures } from "./projects.ts";
+import { openProject, somePictures } from "../helpers/curation-projects.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 

@@ -4,12 +4,12 @@ import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
 import { beforeEach, describe, expect, test } from "vitest";
+import { agreementOf, standingOf } from "../../src/curation/decisions.ts";
 import type { NewVerdict, VersionDetails } from "../../src/curation/entry.ts";
 import { StaleVersionError } from "../../src/curation/entry.ts";
-import { agreementOf, standingOf } from "../../src/curation/standing.ts";
 import { CurationStore } from "../../src/curation/store.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { described, openProject, somePictures } from "./projects.ts";
+import { described, openProject, somePictures } from "../helpers/curation-projects.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 let count = 0;
@@ -200,7 +200,7 @@ describe("the file", () => {
   test("several processes write at once, and nothing is lost", async () => {
     const store = openProject(folder, name);
     store.addPictures(somePictures(1));
-    const writer = join(import.meta.dirname, "writer.ts");
+    const writer = join(import.meta.dirname, "../helpers/curation-writer.ts");
     const processes = ["a", "b", "c"].map((author) =>
       spawn(process.execPath, ["--import", "tsx", writer, join(folder, name), author, "20"], { stdio: "inherit" }),
     );

@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Mixture, type MixtureState } from "../../src/data/mixture.ts";
-import { ShuffledStream } from "../../src/data/shuffled-stream.ts";
-import { datasetOf } from "./in-memory.ts";
+import { Mixture, type MixtureState, ShuffledStream } from "../../src/data/mixture.ts";
+import { datasetOf } from "../helpers/dataset-in-memory.ts";
 
 /** Data sets of different sizes in these proportions. */
 function mixtureOf(ratios: readonly number[], place?: MixtureState): Mixture {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Problem } from "../../src/data/dataset.ts";
-import { ProblemReport } from "../../src/data/problems.ts";
+import { ProblemReport } from "../../src/data/dataset.ts";
 
 function reportOf(broken: number, largestShare: number): ProblemReport {
   const report = new ProblemReport(largestShare);

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type Dataset, listPairs, type Problem } from "../../src/data/dataset.ts";
-import { ShuffledStream, type StreamState } from "../../src/data/shuffled-stream.ts";
-import { datasetOf, pairOf, partOf } from "./in-memory.ts";
+import { ShuffledStream, type StreamState } from "../../src/data/mixture.ts";
+import { datasetOf, pairOf, partOf } from "../helpers/dataset-in-memory.ts";
 
 const sizesOfParts = fc
   .array(fc.nat(6), { minLength: 1, maxLength: 7 })

@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { listPairs } from "../../src/data/dataset.ts";
-import { holdOut } from "../../src/data/split.ts";
-import { datasetOf, pairOf, partOf } from "./in-memory.ts";
+import { holdOut, listPairs } from "../../src/data/dataset.ts";
+import { datasetOf, pairOf, partOf } from "../helpers/dataset-in-memory.ts";
 
 const names = (pairs: readonly { readonly name: string }[]) => pairs.map(({ name }) => name);
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { asItIs, show, viewName, viewsOf } from "../../src/data/views.ts";
-import type { Pixels } from "../../src/images/picture.ts";
+import { asItIs, show, viewName, viewsOf } from "../../src/data/decoder.ts";
+import type { Pixels } from "../../src/images/decode.ts";
 
 const options = { count: 8, minSide: 0.6 };
 

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readLayerByLayer } from "../../src/evaluation/layer-by-layer.ts";
 import { perplexity } from "../../src/evaluation/perplexity.ts";
-import { openLlama } from "../../src/models/open-llama.ts";
-import { goldenRoot } from "../reference/golden-set.ts";
+import { openLlama } from "../../src/models/llama-folder.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
 
 const text = "the quick brown fox jumps over the lazy dog and runs away from the old house";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { summarizeRanks } from "../../src/evaluation/ranks.ts";
+import { summarizeRanks } from "../../src/evaluation/retrieval.ts";
 
 test("an odd number of ranks has one in the middle, an even number the mean of two", () => {
   expect(summarizeRanks([30, 1, 7]).medianRank).toBe(7);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { candidates, chance, rankTable, type ScoreTable } from "../../src/evaluation/retrieval-ranks.ts";
+import { candidates, chance, rankTable, type ScoreTable } from "../../src/evaluation/retrieval.ts";
 
 /** Two pictures; the first has two captions, the second one. */
 const table: ScoreTable = {

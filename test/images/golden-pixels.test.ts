@@ -1,10 +1,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { openSafetensors } from "../../src/checkpoints/safetensors.ts";
-import { CLIP } from "../../src/images/normalise.ts";
-import { readPicture } from "../../src/images/picture.ts";
-import { preprocess } from "../../src/images/preprocess.ts";
+import { openSafetensors } from "../../src/formats/safetensors.ts";
+import { readPicture } from "../../src/images/decode.ts";
+import { CLIP, preprocess } from "../../src/images/preprocess.ts";
 
 /** What decoders of different versions may differ by, in steps of 8 bits: the largest of a channel, and on average. */
 const LARGEST = 3;

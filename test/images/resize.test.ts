@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Pixels } from "../../src/images/picture.ts";
+import type { Pixels } from "../../src/images/decode.ts";
 import { resize } from "../../src/images/resize.ts";
 
 function picture(width: number, height: number, value: (x: number, y: number, channel: number) => number): Pixels {

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
-import { PictureError, readPicture } from "../../src/images/picture.ts";
+import { PictureError, readPicture } from "../../src/images/decode.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "minigpt4-svg-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -2,19 +2,19 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Checkpoint, openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
-import { writeTorch } from "../../src/checkpoints/torch-write.ts";
+import { type Checkpoint, openCheckpoint } from "../../src/formats/open.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { writeTorch } from "../../src/formats/torch/write.ts";
 import { bertWeights } from "../../src/models/bert-weights.ts";
 import { type QFormerConfig, qformerText } from "../../src/models/qformer.ts";
-import { initialQFormer } from "../../src/models/qformer-initial.ts";
-import { layeredWeights } from "../../src/nn/layered-weights.ts";
+import { initialQFormer } from "../../src/models/qformer-init.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { inMemory, normal } from "../nn/weights-in-memory.ts";
+import { layeredWeights } from "../../src/tensor/weight-source.ts";
+import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const [tokens, places, width, inner, layers, heads] = [11, 9, 12, 20, 3, 3];
 const config = {

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openBlip2Folder } from "../../src/models/blip2-folder.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
-import { tinyBlip2 } from "./blip2-tiny.ts";
+import { tinyBlip2 } from "../helpers/blip2-tiny.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 

@@ -8,11 +8,11 @@ import {
   textInputs,
 } from "../../src/models/contrastive-head.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { tinyConfig } from "../chat/tiny-llama.ts";
-import { inMemory, normal } from "../nn/weights-in-memory.ts";
+import { tinyConfig } from "../helpers/tiny-llama.ts";
+import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const config = tinyConfig(20);
 const width = config.hiddenSize;

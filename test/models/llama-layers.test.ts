@@ -3,13 +3,13 @@ import { describe, expect, test } from "vitest";
 import { llama, logits } from "../../src/models/llama.ts";
 import { cachedLayerPiece, scoresPiece } from "../../src/models/llama-layers.ts";
 import { masked } from "../../src/nn/attention.ts";
-import { rotaryAngles } from "../../src/nn/rotary.ts";
+import { rotaryAngles } from "../../src/nn/positions.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { randomLlama, tinyConfig } from "../chat/tiny-llama.ts";
-import { normal } from "../nn/weights-in-memory.ts";
+import { randomLlama, tinyConfig } from "../helpers/tiny-llama.ts";
+import { normal } from "../helpers/weights-in-memory.ts";
 
 /** Keys or values [1, heads, positions, size] with room for more, which is filled with what must not be seen. */
 function roomy({ shape, data }: NdArray, capacity: number): NdArray<"float32"> {

@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
 import { int8Choice, llama, logits } from "../../src/models/llama.ts";
-import { type WeightSource, Weights } from "../../src/nn/weights.ts";
+import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { randomLlama, tinyConfig } from "../chat/tiny-llama.ts";
-import { normal } from "../nn/weights-in-memory.ts";
+import type { WeightSource } from "../../src/tensor/weight-source.ts";
+import { randomLlama, tinyConfig } from "../helpers/tiny-llama.ts";
+import { normal } from "../helpers/weights-in-memory.ts";
 
 const config = tinyConfig(20);
 const source = randomLlama(config, 1);

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
 import { featureShape, imageTokens, type MiniGPT4Config, tokensPerImage } from "../../src/models/minigpt4.ts";
-import { initialProjection, initialQFormer } from "../../src/models/qformer-initial.ts";
+import { initialProjection, initialQFormer } from "../../src/models/qformer-init.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { tinyConfig } from "../chat/tiny-llama.ts";
-import { inMemory, normal } from "../nn/weights-in-memory.ts";
+import { tinyConfig } from "../helpers/tiny-llama.ts";
+import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const llm = tinyConfig(20);
 const qformer = {

@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { attention, cachedAttention, causalMask, joinHeads, masked, splitHeads } from "../../src/nn/attention.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { slice } from "../../src/tensor/layout.ts";
+import { slice } from "../../src/tensor/ops/layout.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { normal } from "./weights-in-memory.ts";
+import { normal } from "../helpers/weights-in-memory.ts";
 
 interface Sizes {
   readonly batch: number;

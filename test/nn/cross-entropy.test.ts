@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { crossEntropy } from "../../src/nn/cross-entropy.ts";
+import { crossEntropy } from "../../src/nn/layers.ts";
+import { Session } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
-import { gradients } from "../../src/tensor/gradients.ts";
+import { gradients } from "../../src/tensor/grad/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { reduceSum } from "../../src/tensor/reduce.ts";
-import { Session } from "../../src/tensor/session.ts";
+import { reduceSum } from "../../src/tensor/ops/reduce.ts";
 
 const classes = 5;
 const smoothing = 0.1;

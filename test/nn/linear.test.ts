@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { embedding, linear, linears } from "../../src/nn/linear.ts";
+import { embedding, linear, linears } from "../../src/nn/layers.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
-import { gradients } from "../../src/tensor/gradients.ts";
+import { gradients } from "../../src/tensor/grad/gradients.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { reduceSum } from "../../src/tensor/reduce.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { inMemory, normal } from "./weights-in-memory.ts";
+import { reduceSum } from "../../src/tensor/ops/reduce.ts";
+import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const x = normal([2, 3, 4], 1);
 const arrays = {

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { resizePositions } from "../../src/nn/positions.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
 
 /** What `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` of PyTorch 2.x gives for the grid below. */
 const expected = new Map([

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
-import { rotaryTables } from "../../src/nn/rotary.ts";
+import { rotaryTables } from "../../src/nn/positions.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { rotaryEmbedding } from "../../src/tensor/rotary.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { normal } from "./weights-in-memory.ts";
+import { rotaryEmbedding } from "../../src/tensor/ops/attention.ts";
+import { normal } from "../helpers/weights-in-memory.ts";
 
 test("element i and element i + half of each head turn by position / base^(2 i / headSize)", async () => {
   const [headSize, heads, base] = [6, 2, 100];

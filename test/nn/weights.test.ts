@@ -1,16 +1,16 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
-import { gradients } from "../../src/tensor/gradients.ts";
+import { gradients } from "../../src/tensor/grad/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { concat } from "../../src/tensor/layout.ts";
-import { reduceSum } from "../../src/tensor/reduce.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { inMemory, normal } from "./weights-in-memory.ts";
+import { concat } from "../../src/tensor/ops/layout.ts";
+import { reduceSum } from "../../src/tensor/ops/reduce.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
+import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const folder = temporaryFolder();
 

@@ -2,14 +2,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
 import { efficientNetFeatures, efficientNetLogits } from "../../src/models/efficientnet.ts";
 import { Weights } from "../../src/nn/weights.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { expectDeviation, largestDifference, noteSkipped, relativeDifference } from "./deviations.ts";
-import { goldenRoot } from "./golden-set.ts";
+import { expectDeviation, largestDifference, noteSkipped, relativeDifference } from "../helpers/deviations.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
 
 const goldens = join(goldenRoot, "efficientnet_lite0.safetensors");
 /** `MINIGPT4_EFFICIENTNET` may name the original .pth; the encoder that comes with the package is it, in float16. */

@@ -1,12 +1,12 @@
 /** Language models with 4-bit weights against the same weights dequantised: what is left is the 8-bit arithmetic. */
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { createLanguageModel } from "../../src/chat/create.ts";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import type { WeightSource } from "../../src/nn/weights.ts";
-import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quantized.ts";
-import { expectDeviation, relativeDifference } from "./deviations.ts";
-import { GoldenSet, goldenFolders } from "./golden-set.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
+import { createLanguageModel } from "../../src/generation/load.ts";
+import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quant/int4.ts";
+import type { WeightSource } from "../../src/tensor/weight-source.ts";
+import { expectDeviation, relativeDifference } from "../helpers/deviations.ts";
+import { GoldenSet, goldenFolders } from "../helpers/golden-set.ts";
 
 /** Activations are rounded to 8 bits in every product. */
 const tolerance = 8e-2;

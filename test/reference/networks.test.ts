@@ -2,19 +2,18 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { openCheckpoint } from "../../src/checkpoints/checkpoint.ts";
-import { CLIP } from "../../src/images/normalise.ts";
-import { readPicture } from "../../src/images/picture.ts";
-import { preprocess } from "../../src/images/preprocess.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
+import { readPicture } from "../../src/images/decode.ts";
+import { CLIP, preprocess } from "../../src/images/preprocess.ts";
 import { evaVit } from "../../src/models/eva-vit.ts";
 import { llama, logits } from "../../src/models/llama.ts";
 import { featureShape, imageFeatures, imageTokens, type MiniGPT4Config } from "../../src/models/minigpt4.ts";
 import { qformer } from "../../src/models/qformer.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { evaluate } from "../../src/tensor/session.ts";
-import { expectDeviation, largestDifference } from "./deviations.ts";
-import { GoldenSet, goldenFolders, type Layouts } from "./golden-set.ts";
+import { expectDeviation, largestDifference } from "../helpers/deviations.ts";
+import { GoldenSet, goldenFolders, type Layouts } from "../helpers/golden-set.ts";
 
 const tolerance = 1e-3;
 describe.each(goldenFolders())("%s", (folder) => {

@@ -1,15 +1,15 @@
 /** BLIP-2's first pre-training stage on given pairs and negatives: features, similarities, the three losses and gradients. */
 import { describe, expect, test } from "vitest";
-import { indices } from "../../src/chat/reading-feeds.ts";
+import { indices } from "../../src/generation/language-model.ts";
 import { masked } from "../../src/nn/attention.ts";
+import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
-import { gradients } from "../../src/tensor/gradients.ts";
+import { gradients } from "../../src/tensor/grad/gradients.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
-import { transpose } from "../../src/tensor/layout.ts";
-import { evaluate } from "../../src/tensor/session.ts";
+import { transpose } from "../../src/tensor/ops/layout.ts";
 import { embeddedNames, representation } from "../../src/training/stages/representation.ts";
-import { expectDeviation, largestDifference, relativeDifference } from "./deviations.ts";
-import { GoldenSet, type Goldens, goldenFolders } from "./golden-set.ts";
+import { expectDeviation, largestDifference, relativeDifference } from "../helpers/deviations.ts";
+import { GoldenSet, type Goldens, goldenFolders } from "../helpers/golden-set.ts";
 
 type PretrainingCase = Goldens["qformer_pretraining"];
 

@@ -2,12 +2,18 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createLanguageModel } from "../../src/chat/create.ts";
-import { argmax, mostLikely } from "../../src/chat/sampling.ts";
-import { pull } from "../../src/checkpoints/pull.ts";
-import { type OpenLlama, openLlama } from "../../src/models/open-llama.ts";
-import { expectDeviation, expectEqual, largestDifference, noteSkipped, relativeDifference } from "./deviations.ts";
-import { goldenRoot } from "./golden-set.ts";
+import { createLanguageModel } from "../../src/generation/load.ts";
+import { argmax, mostLikely } from "../../src/generation/sampling.ts";
+import { pull } from "../../src/hub/pull.ts";
+import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";
+import {
+  expectDeviation,
+  expectEqual,
+  largestDifference,
+  noteSkipped,
+  relativeDifference,
+} from "../helpers/deviations.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
 
 interface Case {
   readonly prompt: string;

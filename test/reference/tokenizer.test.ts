@@ -1,9 +1,9 @@
 /** Token ids and texts against the original's SentencePiece. */
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { loadTokenizer } from "../../src/text/tokenizer.ts";
-import { expectEqual } from "./deviations.ts";
-import { GoldenSet, goldenFolders } from "./golden-set.ts";
+import { loadTokenizer } from "../../src/tokenizers/load.ts";
+import { expectEqual } from "../helpers/deviations.ts";
+import { GoldenSet, goldenFolders } from "../helpers/golden-set.ts";
 
 describe.each(goldenFolders())("%s", (folder) => {
   test.each(["llama-safetensors", "llama-bin"])("tokenizer cases of %s", async (llm) => {

@@ -2,15 +2,15 @@ import { copyFileSync, mkdirSync, readFileSync, rmSync, utimesSync, writeFileSyn
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { listPairs } from "../../src/data/dataset.ts";
-import { openCaptioned } from "../../src/data/open-dataset.ts";
+import { openCaptioned } from "../../src/data/formats/open.ts";
 import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
-import { readPicture } from "../../src/images/picture.ts";
+import { readPicture } from "../../src/images/decode.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
+import { PictureSearch } from "../../src/retrieval/image-search.ts";
 import { openFinder } from "../../src/retrieval/open-finder.ts";
-import { PictureSearch } from "../../src/retrieval/picture-search.ts";
-import { picture } from "../cli/command.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
-import { tinyBlip2, writeQFormer } from "../models/blip2-tiny.ts";
+import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
+import { picture } from "../helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 const folder = join(root, "pictures");

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { largest, meanOfRows, Similarity } from "../../src/retrieval/similarity.ts";
+import { largest, meanOfRows, Similarity } from "../../src/retrieval/image-search.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
 import { Random } from "../../src/tensor/random.ts";
 

@@ -2,8 +2,8 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { ask, expectAsBefore, expectError, maxBodyBytes, question, server } from "./abused.ts";
-import { raw } from "./raw.ts";
+import { ask, expectAsBefore, expectError, maxBodyBytes, question, server } from "../helpers/abused-server.ts";
+import { raw } from "../helpers/raw-socket.ts";
 
 describe("a body", () => {
   const nested = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`;

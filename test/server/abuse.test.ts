@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/tensor/random.ts";
-import { ask, expectAsBefore, expectWell, metric, pictureQuestion, port, question } from "./abused.ts";
-import { post, raw } from "./raw.ts";
+import { ask, expectAsBefore, expectWell, metric, pictureQuestion, port, question } from "../helpers/abused-server.ts";
+import { post, raw } from "../helpers/raw-socket.ts";
 
 describe("a connection", () => {
   test("that is closed at any moment costs the others nothing", async () => {

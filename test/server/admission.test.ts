@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type Leave } from "../../src/server/admission.ts";
-import { OpenAiError } from "../../src/server/openai-error.ts";
+import { OpenAiError } from "../../src/server/errors.ts";
 
 const never = new AbortController().signal;
 

@@ -6,7 +6,7 @@ import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { readApiKeys, requireApiKey } from "../../src/server/api-keys.ts";
 import type { ServerEnv } from "../../src/server/service.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const keys = ["first-key-0123456789", "second-key-0123456789"];
 

@@ -1,8 +1,8 @@
 import { connect } from "node:net";
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { type Engine, EngineLostError, QuestionError } from "../../src/chat/engine/engine.ts";
-import { clientOf, metric, post, serve, shown, tinyEngine, until } from "./running.ts";
+import { type Engine, EngineLostError, QuestionError } from "../../src/engine/engine.ts";
+import { clientOf, metric, post, serve, shown, tinyEngine, until } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 const question = { max_tokens: 2, messages: [{ role: "user", content: "Hello" }] };

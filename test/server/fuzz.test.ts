@@ -3,8 +3,8 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
 import sharp from "sharp";
 import { expect, test } from "vitest";
-import { changed, fitting, type Schema } from "./json-arbitraries.ts";
-import { serve, tinyEngine, until } from "./running.ts";
+import { changed, fitting, type Schema } from "../helpers/json-arbitraries.ts";
+import { serve, tinyEngine, until } from "../helpers/running-server.ts";
 
 /** MINIGPT4_FUZZ=10000 asks more. */
 const requests = Number(process.env.MINIGPT4_FUZZ ?? 1500);

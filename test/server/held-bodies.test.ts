@@ -1,7 +1,7 @@
 /** Bodies of requests that are not answered yet are bounded together, and for each client. */
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";
-import { post, serve, tinyEngine, until, WatchedEngine } from "./running.ts";
+import { post, serve, tinyEngine, until, WatchedEngine } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 const [ada, bob, eve] = ["ada-0123456789abcdef", "bob-0123456789abcdef", "eve-0123456789abcdef"];

@@ -2,7 +2,7 @@
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
-import { guardHost } from "../../src/server/host-guard.ts";
+import { guardHost } from "../../src/server/guards.ts";
 
 async function status(
   headers: Record<string, string>,

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { createApp } from "../../src/server/app.ts";
-import { serve, tinyEngine } from "./running.ts";
+import { serve, tinyEngine } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 

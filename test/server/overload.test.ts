@@ -1,6 +1,6 @@
 import OpenAI from "openai";
 import { expect, test } from "vitest";
-import { clientOf, metric, serve, tinyEngine, until, WatchedEngine } from "./running.ts";
+import { clientOf, metric, serve, tinyEngine, until, WatchedEngine } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 const request = { model: "tiny", max_tokens: 3, messages: [{ role: "user" as const, content: "Hello" }] };

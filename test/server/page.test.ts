@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { serve, tinyEngine } from "./running.ts";
+import { serve, tinyEngine } from "../helpers/running-server.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const engine = await tinyEngine();
 const parent = temporaryFolder();

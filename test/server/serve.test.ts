@@ -4,8 +4,8 @@ import { join } from "node:path";
 import type OpenAI from "openai";
 import { expect, test } from "vitest";
 import { startServer } from "../../src/server/serve.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { clientOf, serve, tinyEngine, until, WatchedEngine } from "./running.ts";
+import { clientOf, serve, tinyEngine, until, WatchedEngine } from "../helpers/running-server.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const engine = await tinyEngine();
 const request = { model: "tiny", max_tokens: 30, messages: [{ role: "user" as const, content: "Tell a story" }] };

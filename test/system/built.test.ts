@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { startDecoder } from "../../src/data/decoding/decoder.ts";
-import { asItIs } from "../../src/data/views.ts";
-import { CLIP } from "../../src/images/normalise.ts";
-import { picture } from "../cli/command.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+import { asItIs, startDecoder } from "../../src/data/decoder.ts";
+import { CLIP } from "../../src/images/preprocess.ts";
+import { picture } from "../helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 // Inside of the project, where its dependencies are found.

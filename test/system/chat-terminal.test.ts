@@ -1,8 +1,8 @@
 /** The interactive conversation, at a pseudo terminal that `script` (util-linux) makes. */
 import { spawn, spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { commandLine, picture } from "../cli/command.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+import { commandLine, picture } from "../helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const model = tinyModel(temporaryFolder());
 const hasScript = spawnSync("script", ["--version"]).stdout?.includes("util-linux") ?? false;

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { picture } from "../cli/command.ts";
-import { expectAccessible } from "./browser.ts";
-import { answered, button, chooseFromMenu, describeExample, setStage, written } from "./page.ts";
+import { expectAccessible } from "../helpers/browser.ts";
+import { picture } from "../helpers/cli-command.ts";
+import { answered, button, chooseFromMenu, describeExample, setStage, written } from "../helpers/page.ts";
 
 const { folder, open, url } = setStage();
 

@@ -1,10 +1,10 @@
 /** The page before a server that is busy, wants a key, or dies. */
 import { readFileSync } from "node:fs";
 import { expect, onTestFinished, test } from "vitest";
-import { expectAccessible } from "./browser.ts";
-import { answered, answers, button, chooseFromMenu, field, setStage, slowAnswers, written } from "./page.ts";
-import { serve } from "./serve.ts";
-import { slowLine } from "./slow-line.ts";
+import { expectAccessible } from "../helpers/browser.ts";
+import { answered, answers, button, chooseFromMenu, field, setStage, slowAnswers, written } from "../helpers/page.ts";
+import { serve } from "../helpers/serve.ts";
+import { slowLine } from "../helpers/slow-line.ts";
 
 const { model, open } = setStage();
 

@@ -1,7 +1,7 @@
 /** The page on a phone, in the dark, in Chinese, and with the keyboard alone. */
 import { expect, test } from "vitest";
-import { expectAccessible } from "./browser.ts";
-import { answered, button, chooseFromMenu, describeExample, field, questions, setStage } from "./page.ts";
+import { expectAccessible } from "../helpers/browser.ts";
+import { answered, button, chooseFromMenu, describeExample, field, questions, setStage } from "../helpers/page.ts";
 
 const { open } = setStage();
 

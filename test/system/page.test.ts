@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import sharp from "sharp";
 import { expect, test } from "vitest";
-import { picture } from "../cli/command.ts";
-import { expectAccessible } from "./browser.ts";
+import { expectAccessible } from "../helpers/browser.ts";
+import { picture } from "../helpers/cli-command.ts";
 import {
   answered,
   answers,
@@ -15,7 +15,7 @@ import {
   setStage,
   slowAnswers,
   written,
-} from "./page.ts";
+} from "../helpers/page.ts";
 
 const { open } = setStage();
 

@@ -6,11 +6,11 @@ import { build } from "vite";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { pageFolder } from "../../src/cli/listening.ts";
 import { startReviewServer } from "../../src/server/serve.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
-import { type Reviewed, reviewedProject } from "../curation/reviewed.ts";
-import { expectAccessible, launchBrowser, openPage } from "./browser.ts";
-import { button } from "./page.ts";
-import { serve } from "./serve.ts";
+import { expectAccessible, launchBrowser, openPage } from "../helpers/browser.ts";
+import { button } from "../helpers/page.ts";
+import { type Reviewed, reviewedProject } from "../helpers/reviewed.ts";
+import { serve } from "../helpers/serve.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 let count = 0;

@@ -2,9 +2,9 @@
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { type Metric, MetricsLog } from "../../src/training/metrics/metrics.ts";
-import { expectAccessible } from "./browser.ts";
-import { setStage } from "./page.ts";
-import { serve } from "./serve.ts";
+import { expectAccessible } from "../helpers/browser.ts";
+import { setStage } from "../helpers/page.ts";
+import { serve } from "../helpers/serve.ts";
 
 const { folder, model, open } = setStage();
 

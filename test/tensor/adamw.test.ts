@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
+import { Session } from "../../src/runtime/session.ts";
 import { adamw } from "../../src/tensor/adamw.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { Session } from "../../src/tensor/session.ts";
 
 test.each([0, 0.1])("five steps equal those of a plain loop (weight decay %d)", async (weightDecay) => {
   const options = { beta1: 0.9, beta2: 0.99, eps: 1e-6, weightDecay };

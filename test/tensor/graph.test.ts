@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { conv2d } from "../../src/tensor/convolution.ts";
-import { where } from "../../src/tensor/elementwise.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { concat, expand, reshape, slice, split, transpose } from "../../src/tensor/layout.ts";
-import { gather, gatherElements, putRows } from "../../src/tensor/lookup.ts";
-import { matmul } from "../../src/tensor/matrix.ts";
-import { layerNorm, rmsNorm } from "../../src/tensor/normalization.ts";
-import { reduceSum } from "../../src/tensor/reduce.ts";
-import { rotaryEmbedding } from "../../src/tensor/rotary.ts";
+import { rotaryEmbedding } from "../../src/tensor/ops/attention.ts";
+import { conv2d } from "../../src/tensor/ops/convolution.ts";
+import { where } from "../../src/tensor/ops/elementwise.ts";
+import { gather, gatherElements, putRows } from "../../src/tensor/ops/gather.ts";
+import { concat, expand, reshape, slice, split, transpose } from "../../src/tensor/ops/layout.ts";
+import { matmul } from "../../src/tensor/ops/matmul.ts";
+import { layerNorm, rmsNorm } from "../../src/tensor/ops/normalization.ts";
+import { reduceSum } from "../../src/tensor/ops/reduce.ts";
 
 describe("what does not fit is refused when the graph is built, with both values and the layer", () => {
   const graph = new Graph();

@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { writeSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { Checkpoints, type NamedArrays, type RunState } from "../../src/training/checkpoints.ts";
-import { normal } from "../nn/weights-in-memory.ts";
+import { normal } from "../helpers/weights-in-memory.ts";
 
 const root = await mkdtemp(join(tmpdir(), "checkpoints-"));
 afterAll(() => rm(root, { recursive: true, force: true, maxRetries: 3 }));

@@ -5,12 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openSafetensors } from "../../src/checkpoints/safetensors.ts";
+import { openSafetensors } from "../../src/formats/safetensors.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { type Metric, readMetrics } from "../../src/training/metrics/metrics.ts";
-import { outcome, start } from "../cli/command.ts";
-import { readEvents } from "./metrics/event-reader.ts";
-import { writeRecipe, writeWalls } from "./walls.ts";
+import { outcome, start } from "../helpers/cli-command.ts";
+import { readEvents } from "../helpers/event-reader.ts";
+import { writeRecipe, writeWalls } from "../helpers/walls.ts";
 
 const saveEvery = 3;
 const stages = { contrastive: 10, captions: 30 } as const;

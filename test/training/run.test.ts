@@ -7,11 +7,11 @@ import { dryRun } from "../../src/training/dry-run.ts";
 import { encodeRecipe } from "../../src/training/encode.ts";
 import { readMetrics } from "../../src/training/metrics/metrics.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
+import type { RunOptions } from "../../src/training/run.ts";
 import { runRecipe } from "../../src/training/run.ts";
-import type { RunOptions } from "../../src/training/run-options.ts";
-import { goldenEncoder } from "../reference/golden-dimensions.ts";
-import { goldenRoot } from "../reference/golden-set.ts";
-import { writeRecipe, writeWalls } from "./walls.ts";
+import { goldenEncoder } from "../helpers/golden-dimensions.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
+import { writeRecipe, writeWalls } from "../helpers/walls.ts";
 
 let folder: string;
 let path: string;

@@ -5,7 +5,7 @@ import { afterAll, expect, test } from "vitest";
 import { openParts } from "../../src/training/parts.ts";
 import { readMiniGPT4Recipe } from "../../src/training/recipe.ts";
 import { saveModelFolder } from "../../src/training/save.ts";
-import { writeRecipe } from "./walls.ts";
+import { writeRecipe } from "../helpers/walls.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "minigpt4-save-"));
 afterAll(() => rm(folder, { recursive: true }));

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/tensor/random.ts";
-import { SpikeWatch } from "../../src/training/spike-watch.ts";
+import { SpikeWatch } from "../../src/training/schedule.ts";
 
 /** Steps at which something unusual was told. */
 function told(losses: readonly number[]): number[] {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/tensor/random.ts";
 import { NotFiniteError, type TrainingStep } from "../../src/training/step.ts";
-import { byHand, type Example, feedsOf, optimizer, start, stepOf } from "./regression.ts";
+import { byHand, type Example, feedsOf, optimizer, start, stepOf } from "../helpers/regression.ts";
 
 function examplesOf(count: number, seed: number): Example[] {
   const random = new Random(seed);

@@ -6,7 +6,7 @@ import { learningRate, type Schedule } from "../../src/training/schedule.ts";
 import type { Stage } from "../../src/training/stages/stage.ts";
 import type { TrainingStep } from "../../src/training/step.ts";
 import { type StepReport, type TrainOptions, train } from "../../src/training/trainer.ts";
-import { feedsOf, stepOf } from "./regression.ts";
+import { feedsOf, stepOf } from "../helpers/regression.ts";
 
 const schedule: Schedule = { initLr: 0.02, minLr: 0.001, warmupLr: 0, warmupSteps: 2, totalSteps: 10 };
 

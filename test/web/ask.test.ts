@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { beforeEach, expect, test } from "vitest";
 import { AskError, askServer } from "../../web/backend/ask.ts";
 import { eventsOf } from "../../web/backend/events.ts";
-import { listening } from "../server/loopback.ts";
+import { listening } from "../helpers/loopback.ts";
 
 let answer: (response: ServerResponse) => void;
 let asked: IncomingMessage;

@@ -7,9 +7,9 @@ import { ReviewApi } from "../../web/review/api.ts";
 import type { Kept } from "../../web/review/outbox.ts";
 import { ReviewSession } from "../../web/review/session.ts";
 import type { Notice } from "../../web/review/shown.ts";
-import { temporaryFolder } from "../cli/tiny-model.ts";
-import { reviewedProject } from "../curation/reviewed.ts";
-import { until } from "../server/running.ts";
+import { reviewedProject } from "../helpers/reviewed.ts";
+import { until } from "../helpers/running-server.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 let count = 0;

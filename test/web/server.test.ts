@@ -4,12 +4,12 @@ import { readFileSync } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { loadEngine } from "../../src/chat/engine/load-engine.ts";
-import type { LocalEngine } from "../../src/chat/engine/local-engine.ts";
+import { loadEngine } from "../../src/engine/load-engine.ts";
+import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { startServer } from "../../src/server/serve.ts";
 import type { AnswerEvent, AnswerRequest, BackendError } from "../../web/backend/backend.ts";
 import { ServerBackend } from "../../web/backend/server.ts";
-import { temporaryFolder, tinyModel } from "../cli/tiny-model.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const cat = new Blob([readFileSync(new URL("../../examples/pictures/cat.jpg", import.meta.url))], {
   type: "image/jpeg",

@@ -1,5 +1,6 @@
 /** What answers in the page's name: a server, or a model in the browser. The page knows only this. */
-import type { Decoding, EndReason } from "../../src/chat/engine/engine.ts";
+import type { Decoding } from "../../src/engine/engine.ts";
+import type { EndReason } from "../../src/generation/generate.ts";
 
 export type { Decoding, EndReason };
 

@@ -1,7 +1,7 @@
 /** A model that runs in this browser, in a worker of its own. */
-import { type Question, QuestionError } from "../../src/chat/engine/engine.ts";
-import type { FromEngine } from "../../src/chat/engine/messages.ts";
-import { PortEngine } from "../../src/chat/engine/port-engine.ts";
+import { type Question, QuestionError } from "../../src/engine/engine.ts";
+import type { FromEngine } from "../../src/engine/port.ts";
+import { PortEngine } from "../../src/engine/port.ts";
 import type { FromWorker, ToWorker } from "../engine/protocol.ts";
 import {
   type AnswerEvent,

@@ -1,5 +1,5 @@
 /** Where a model can run in this browser, and the build of ONNX Runtime that does it. */
-import type { Precision } from "../../src/chat/reading-graph.ts";
+import type { Precision } from "../../src/generation/language-model.ts";
 import type { Ort } from "./ort-runner.ts";
 import type { Device } from "./protocol.ts";
 

@@ -1,9 +1,9 @@
 /** Graphs on ONNX Runtime for the web. */
 import type { InferenceSession } from "onnxruntime-web";
+import { constantsInMemory, writeModel } from "../../src/runtime/onnx.ts";
+import { checkFeeds, type Runner } from "../../src/runtime/runner.ts";
 import type { ArrayOf, DType, NdArray } from "../../src/tensor/array.ts";
 import type { Graph, Value } from "../../src/tensor/graph.ts";
-import { constantsInMemory, writeModel } from "../../src/tensor/onnx.ts";
-import { checkFeeds, type Runner } from "../../src/tensor/runner.ts";
 
 /** The library, in one of its builds. */
 export type Ort = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">;

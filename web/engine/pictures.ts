@@ -1,7 +1,8 @@
 /** Pictures as a browser reads them. */
-import { QuestionError } from "../../src/chat/engine/engine.ts";
-import type { PictureSource } from "../../src/chat/engine/image-store.ts";
-import type { Pixels } from "../../src/images/picture.ts";
+
+import type { PictureSource } from "../../src/engine/caches.ts";
+import { QuestionError } from "../../src/engine/engine.ts";
+import type { Pixels } from "../../src/images/decode.ts";
 
 export function browserPictures(): PictureSource {
   let unnamed = 0;

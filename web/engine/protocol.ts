@@ -1,6 +1,6 @@
 /** What the page and the worker with the model say to each other, beside the messages of the engine's port. */
-import type { ModelCard } from "../../src/chat/engine/engine.ts";
-import type { FromEngine, ToEngine } from "../../src/chat/engine/messages.ts";
+import type { ModelCard } from "../../src/engine/engine.ts";
+import type { FromEngine, ToEngine } from "../../src/engine/port.ts";
 import type { LoadProgress } from "../backend/backend.ts";
 
 /** Where the model runs. */

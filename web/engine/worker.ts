@@ -1,8 +1,9 @@
 /** What the worker runs: it loads the model that lies beside the page, and then answers what comes over its port. */
-import { answerPort } from "../../src/chat/engine/answer-port.ts";
-import type { ToEngine } from "../../src/chat/engine/messages.ts";
-import { createPackedEngine } from "../../src/chat/engine/packed-engine.ts";
-import { packedTokenizer } from "../../src/text/packed-tokenizer.ts";
+
+import { createPackedEngine } from "../../src/engine/packed-engine.ts";
+import type { ToEngine } from "../../src/engine/port.ts";
+import { answerPort } from "../../src/engine/port.ts";
+import { packedTokenizer } from "../../src/tokenizers/packed.ts";
 import { choosePlace, type Place } from "./devices.ts";
 import { forgetOthers, loadFiles, loadModelJson } from "./files.ts";
 import { createOrtRunner } from "./ort-runner.ts";

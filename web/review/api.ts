@@ -1,5 +1,5 @@
 /** Asking the server's review. */
-import type { Selection } from "../../src/curation/selection.ts";
+import type { Selection } from "../../src/curation/review.ts";
 import type { Decided, ListedPair, Pair, ReviewState } from "../../src/server/review/review.ts";
 import { AskError, askServer, field, type ServerOptions } from "../backend/ask.ts";
 

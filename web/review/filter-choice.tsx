@@ -1,5 +1,5 @@
 /** Which pairs are looked at. */
-import { type Filter, filters, type Progress, type Selection } from "../../src/curation/selection.ts";
+import { type Filter, filters, type Progress, type Selection } from "../../src/curation/review.ts";
 import { useWords } from "../shell/language.ts";
 import { visible } from "./visible.ts";
 import { reviewWords } from "./words.ts";

@@ -1,5 +1,5 @@
 /** How far the review is, and how long it will take. */
-import type { Progress } from "../../src/curation/selection.ts";
+import type { Progress } from "../../src/curation/review.ts";
 import { useWords } from "../shell/language.ts";
 import { type ReviewWords, reviewWords } from "./words.ts";
 

@@ -1,5 +1,5 @@
 /** A reviewer's way through the pairs: which is shown, what comes next, and what becomes of their decisions. */
-import type { Progress, Selection } from "../../src/curation/selection.ts";
+import type { Progress, Selection } from "../../src/curation/review.ts";
 import { Store } from "../shell/store.ts";
 import { Ahead } from "./ahead.ts";
 import { type Decided, type Pair, type ReviewApi, ReviewError } from "./api.ts";

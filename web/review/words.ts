@@ -1,5 +1,5 @@
 /** The words of the review. */
-import type { Filter } from "../../src/curation/selection.ts";
+import type { Filter } from "../../src/curation/review.ts";
 import type { Dictionary } from "../shell/language.ts";
 import { chinese } from "./words-zh.ts";
 

@@ -1,26 +1,33 @@
 /** `minigpt4 curate describe`: begins a project with pictures, and has a model describe them. */
 import { type Command, Option } from "commander";
 import { modelPath } from "../../chat/minigpt4.ts";
-import { addPictures } from "../../curation/add-pictures.ts";
-import { choosePictures } from "../../curation/choose-pictures.ts";
 import {
+  type Asking,
+  askings,
   type DescribeOptions,
   type DescribeReport,
   describePictures,
   triesByDefault,
   undescribed,
 } from "../../curation/describe.ts";
-import { type Asking, askings } from "../../curation/description.ts";
+import { addPictures, choosePictures } from "../../curation/images.ts";
 import { CurationStore } from "../../curation/store.ts";
 import type { Problem } from "../../data/dataset.ts";
-import { layoutNames, type OpenOptions, openDataset } from "../../data/open-dataset.ts";
+import { layoutNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
 import { templateName } from "../../models/model-folder.ts";
-import { type CountDisplay, countDisplay } from "../count-display.ts";
-import { untilInterrupted } from "../interrupt.ts";
-import { loadModel } from "../load.ts";
-import { type AnswerFlags, addAnswerOptions, answerOptions, integerBetween, type ModelFlags } from "../options.ts";
+import {
+  type AnswerFlags,
+  addAnswerOptions,
+  answerOptions,
+  integerBetween,
+  loadModel,
+  type ModelFlags,
+  type ProjectFlags,
+  projectOption,
+  untilInterrupted,
+} from "../options.ts";
+import { type CountDisplay, countDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
 
 /** Which pictures a project is about. */
 interface BeginOptions extends ProjectFlags, Pick<OpenOptions, "layout" | "images"> {

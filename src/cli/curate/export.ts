@@ -2,10 +2,9 @@
 import type { Command } from "commander";
 import { type ExportOptions, type ExportReport, exportPairs } from "../../curation/export.ts";
 import { CurationStore } from "../../curation/store.ts";
-import { countDisplay } from "../count-display.ts";
-import { untilInterrupted } from "../interrupt.ts";
+import { type ProjectFlags, projectOption, untilInterrupted } from "../options.ts";
+import { countDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
 
 interface ExportFlags extends ProjectFlags {
   readonly unreviewed?: boolean;

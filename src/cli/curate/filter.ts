@@ -3,11 +3,10 @@ import type { Command } from "commander";
 import { applyRules, type DroppedText, type FilterOptions, type FilterReport } from "../../curation/filter.ts";
 import { defaultRules, type RuleSet, readRules } from "../../curation/rules/rule-set.ts";
 import { CurationStore } from "../../curation/store.ts";
-import { countDisplay } from "../count-display.ts";
 import { oneLine } from "../describe.ts";
-import { untilInterrupted } from "../interrupt.ts";
+import { type ProjectFlags, projectOption, untilInterrupted } from "../options.ts";
+import { countDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
 
 interface FilterFlags extends ProjectFlags {
   readonly rules?: string;

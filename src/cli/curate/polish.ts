@@ -1,15 +1,19 @@
 /** `minigpt4 curate polish`: a chat model rewrites the descriptions. */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { estimatePolish, type PolishEstimate, polish } from "../../curation/polish.ts";
-import { paragraphPlace } from "../../curation/polishing/prompt.ts";
-import { PolishError, type PolishOptions, type PolishReport } from "../../curation/polishing/report.ts";
+import { PolishError, type PolishOptions, type PolishReport, paragraphPlace } from "../../curation/polishing/plan.ts";
+import { estimatePolish, type PolishEstimate, polish } from "../../curation/polishing/polish.ts";
 import { CurationStore } from "../../curation/store.ts";
-import { type CountDisplay, countDisplay } from "../count-display.ts";
-import { Interrupted, untilInterrupted } from "../interrupt.ts";
-import { integerBetween, numberBetween } from "../options.ts";
+import {
+  Interrupted,
+  integerBetween,
+  numberBetween,
+  type ProjectFlags,
+  projectOption,
+  untilInterrupted,
+} from "../options.ts";
+import { type CountDisplay, countDisplay } from "../progress.ts";
 import { formatCount, formatDuration, printable } from "../text.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
 
 interface PolishFlags extends ProjectFlags {
   readonly baseUrl?: string;

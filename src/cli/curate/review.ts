@@ -5,8 +5,7 @@ import { CurationStore } from "../../curation/store.ts";
 import { readApiKeys } from "../../server/api-keys.ts";
 import { startReviewServer } from "../../server/serve.ts";
 import { aborted, graceMs, hostsOf, pageFolder, untilStopped, warnIfOpen } from "../listening.ts";
-import { integerBetween } from "../options.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
+import { integerBetween, type ProjectFlags, projectOption } from "../options.ts";
 
 interface ReviewFlags extends ProjectFlags {
   readonly host: string;

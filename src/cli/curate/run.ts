@@ -1,14 +1,12 @@
 /** `minigpt4 curate run`: all steps that need no person, as a recipe says. */
 import type { Command } from "commander";
 import { modelPath } from "../../chat/minigpt4.ts";
-import type { PolishOptions } from "../../curation/polishing/report.ts";
+import type { PolishOptions } from "../../curation/polishing/plan.ts";
 import { type CurationRecipe, readCurationRecipe } from "../../curation/recipe.ts";
 import { readRules } from "../../curation/rules/rule-set.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import type { CurationStore } from "../../curation/store.ts";
-import { Interrupted, untilInterrupted } from "../interrupt.ts";
-import { answerOptions } from "../options.ts";
-import { settingsOption } from "../recipe-options.ts";
+import { answerOptions, Interrupted, settingsOption, untilInterrupted } from "../options.ts";
 import { formatCount, printable } from "../text.ts";
 import { askingOf, beginProject, describeProject, describeText } from "./describe.ts";
 import { exportProject, exportText } from "./export.ts";

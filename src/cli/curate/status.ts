@@ -4,8 +4,8 @@ import { describeStep } from "../../curation/describe.ts";
 import { polishStep, requestStep } from "../../curation/polishing/plan.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import { CurationStore } from "../../curation/store.ts";
+import { type ProjectFlags, projectOption } from "../options.ts";
 import { formatCount, printable } from "../text.ts";
-import { type ProjectFlags, projectOption } from "./project-option.ts";
 
 export function registerStatus(curate: Command): void {
   curate

@@ -1,9 +1,18 @@
 /** A service with OpenAI's chat API, asked patiently: what passes by itself is waited for, and limits of rate are kept. */
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI, { APIConnectionError, APIError } from "openai";
-import { type ChatAnswer, readAnswer, readError, readModels } from "./chat-answer.ts";
 import { delayAfter, Pace, waitAsked, waitForLimit } from "./pace.ts";
-import { connectionError, detailOf, ServiceError, type ServiceName, statusError } from "./service-error.ts";
+import {
+  type ChatAnswer,
+  connectionError,
+  detailOf,
+  readAnswer,
+  readError,
+  readModels,
+  ServiceError,
+  type ServiceName,
+  statusError,
+} from "./service-error.ts";
 
 export interface ServiceOptions {
   /** For example `http://127.0.0.1:8000/v1`. */

@@ -1,5 +1,5 @@
 /** Whether an answer of the polishing model is a polished text, and what around it is certainly none of it. */
-import type { ChatAnswer } from "./chat-answer.ts";
+import type { ChatAnswer } from "./service-error.ts";
 
 export type Judgement =
   /** @property rules names of what was taken off */

@@ -1,6 +1,7 @@
 /** Which texts are polished, in which order. */
 import type { Entry, Version } from "../entry.ts";
 import type { CurationStore } from "../store.ts";
+import type { ServiceOptions } from "./chat-service.ts";
 
 /** The step's name where failures are noted: answers that were not taken. */
 export const polishStep = "polish";
@@ -88,4 +89,101 @@ function sourceOf(store: CurationStore, { picture, current }: Entry, again: bool
 function passOf({ author, prompt, details }: Version, setting: PolishSetting): number {
   const same = author === setting.model && prompt === setting.prompt && details.temperature === setting.temperature;
   return same && typeof details.again === "number" ? details.again : 0;
+}
+
+// What the polishing model is asked, and about how many tokens that takes.
+
+/** The paper's. */
+export const polishingPrompt =
+  "Fix the error in the given paragraph. Remove any repeating sentences, meaningless characters, not English sentences, and so on. Remove unnecessary repetition. Rewrite any incomplete sentences. Return directly the results without explanation. Return directly the input paragraph if it is already correct without explanation.";
+
+/** Where the paragraph stands in a prompt of one's own. */
+export const paragraphPlace = "{paragraph}";
+
+/**
+ * The user's message. The paper gives the instruction and says that the paragraph is given with it, not how they are joined: here the
+ * paragraph follows after an empty line, with nothing around it. A prompt that says where the paragraph stands has it there.
+ */
+export function polishingMessage(prompt: string, paragraph: string): string {
+  if (!prompt.includes(paragraphPlace)) return `${prompt}\n\n${paragraph}`;
+  return prompt.split(paragraphPlace).join(paragraph);
+}
+
+/** About how many tokens a text has: English has four bytes in each. */
+export function estimateTokens(text: string): number {
+  return Math.ceil(Buffer.byteLength(text) / 4);
+}
+
+/** Room for an answer, in tokens: a polished text is seldom longer than the text. */
+export function roomFor(text: string): number {
+  return Math.max(64, Math.ceil(1.5 * estimateTokens(text)));
+}
+
+// What polishing can be told, and what it tells.
+
+export interface PolishOptions extends ServiceOptions, PlanOptions {
+  /** Default: the only one that the service has. */
+  readonly model?: string;
+  /** Default: the paper's. */
+  readonly prompt?: string;
+  /** Default 0. */
+  readonly temperature?: number;
+  /** Longest answer in tokens; default one and a half times the text's length, and more where that was too little. */
+  readonly maxTokens?: number;
+  /** Requests at once; default 4. */
+  readonly parallel?: number;
+  /** Tokens that polishing may cost the project, with those that it has cost already. */
+  readonly budget?: number;
+  /** Of a million tokens, in any currency. */
+  readonly prices?: { readonly input: number; readonly output: number };
+  readonly onProgress?: (progress: PolishProgress) => void;
+}
+
+interface PolishProgress {
+  /** Texts that nothing is done for any more. */
+  readonly done: number;
+  readonly total: number;
+  readonly tokens: number;
+  readonly cost?: number;
+}
+
+export interface PolishReport {
+  readonly model: string;
+  /** Texts that there were to polish. */
+  readonly texts: number;
+  readonly polished: number;
+  /** Of the polished ones, those whose text stayed as it was. */
+  readonly unchanged: number;
+  /** Texts that are left as they are, because no answer could be taken. */
+  readonly notTaken: number;
+  /** Texts whose requests failed; the next run sends them again. */
+  readonly failed: number;
+  /** Answers that were dropped because somebody had changed the text meanwhile, and texts for which that was seen before they were sent. */
+  readonly changedMeanwhile: number;
+  /** Texts that an earlier run has left as they are. */
+  readonly givenUpBefore: number;
+  /** Why answers were not taken, and how often. */
+  readonly reasons: Readonly<Record<string, number>>;
+  readonly requests: number;
+  /** Of all answers, also of those that were not taken. */
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly cost?: number;
+  /** Tokens of all polished versions in the project. */
+  readonly projectTokens: number;
+  readonly seconds: number;
+  /** Why it ended before all was done. */
+  readonly stopped?: "interrupted" | "budget" | "service";
+}
+
+/** The service will answer no question, or the project cannot be written. */
+export class PolishError extends Error {
+  override name = "PolishError";
+  /** What was done before. */
+  readonly report: PolishReport;
+
+  constructor(message: string, report: PolishReport) {
+    super(message);
+    this.report = report;
+  }
 }

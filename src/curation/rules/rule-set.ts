@@ -1,20 +1,71 @@
 /** Rules as a YAML file gives them: which ones, and how strict. */
+
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import type { Reason } from "../entry.ts";
-import { meaninglessCharacters } from "./characters.ts";
-import { judgedText } from "./judged-text.ts";
-import { foreignLanguage, foreignScript } from "./language.ts";
-import { length } from "./length.ts";
-import { ownRule, ownRuleSchema } from "./own.ts";
-import { leftovers } from "./patterns.ts";
-import { phrases } from "./phrases.ts";
-import { repeatedRuns, repeatedSentences, stuttering } from "./repetition.ts";
-import type { Check, Rule } from "./rule.ts";
-import { unfinished } from "./unfinished.ts";
+import {
+  counted,
+  foreignLanguage,
+  foreignScript,
+  length,
+  meaninglessCharacters,
+  outOfBounds,
+  phrases,
+  repeatedRuns,
+  repeatedSentences,
+  stuttering,
+  unfinished,
+} from "./checks.ts";
+import { type Check, compilePattern, judgedText, leftovers, quoted, type Rule } from "./rule.ts";
+
+// Rules that somebody adds: what must be found in a text or must not, or how much of something it may have.
+
+const bound = z.number().int().min(0).max(1_000_000).optional();
+
+const ownRuleSchema = z
+  .strictObject({
+    name: z.string().min(1),
+    /** A regular expression; a text that has it more than `max` times (default: at all) or less than `min` times is dropped. */
+    pattern: z.string().min(1).optional(),
+    /** i: capitals do not matter; m: ^ and $ are those of lines; s: . is also a new line. */
+    flags: z
+      .string()
+      .regex(/^[ims]*$/, "can have the letters i, m and s")
+      .default(""),
+    /** Or what is counted. */
+    count: z.enum(counted).optional(),
+    min: bound,
+    max: bound,
+  })
+  .refine(
+    ({ pattern, count }) => (pattern === undefined) !== (count === undefined),
+    "needs either a pattern or a count",
+  )
+  .refine(({ count, min, max }) => count === undefined || min !== undefined || max !== undefined, "needs min or max")
+  .refine(({ min = 0, max = min }) => min <= max, "min is more than max");
+
+type OwnRule = z.infer<typeof ownRuleSchema>;
+
+/** @throws Error saying what is wrong with the expression */
+function ownRule({ pattern, flags, count, min, max }: OwnRule): Check {
+  if (count) return (text) => outOfBounds(text, count, min, max);
+  const expression = compilePattern(pattern ?? "", flags);
+  const least = min ?? 0;
+  const most = max ?? (min === undefined ? 0 : undefined);
+  const enough = most === undefined ? least : most + 1;
+  return ({ raw }) => {
+    const match = expression.matcher(raw);
+    let times = 0;
+    while (times < enough && match.find()) times++;
+    if (most !== undefined && times > most) {
+      return `has ${quoted(match.group() ?? "", 40)}${most > 0 ? `, more than ${most} times` : ""}`;
+    }
+    return times < least ? `has ${pattern} ${times} times; at least ${least} are wanted` : undefined;
+  };
+}
 
 /** The rules by the names that files of rules and verdicts give them, in the order in which they judge. */
 const builtIn = {

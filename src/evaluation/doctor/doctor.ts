@@ -1,25 +1,28 @@
 /** What is wrong with a model folder, and what to do about it; also with one that cannot be opened at all. */
-import type { Checkpoint } from "../../checkpoints/checkpoint.ts";
-import type { PullOptions } from "../../checkpoints/pull.ts";
-import { deltaMessage, isUnmergedDelta } from "../../models/delta-signs.ts";
+
+import { deltaMessage, isUnmergedDelta } from "../../convert/delta.ts";
+import type { Checkpoint } from "../../formats/open.ts";
+import type { PullOptions } from "../../hub/pull.ts";
 import type { ImageSources } from "../../models/minigpt4.ts";
-import { misfit } from "../../models/misfit.ts";
-import { modelConfig } from "../../models/model-folder.ts";
+import { misfit, modelConfig } from "../../models/model-folder.ts";
 import { usedByImages, usedByLlama } from "../../models/used-tensors.ts";
-import type { SessionOptions } from "../../tensor/session.ts";
-import { type Check, type Finding, Findings } from "./finding.ts";
-import { checkLanguage } from "./language.ts";
+import type { SessionOptions } from "../../runtime/session.ts";
 import {
+  type Check,
   checkDescription,
   checkFiles,
+  checkLanguage,
+  checkPictures,
+  checkTokenizer,
+  checkValues,
   type Description,
+  type Finding,
+  Findings,
   type LlmParts,
   openImageFiles,
   openLlmParts,
-} from "./parts.ts";
-import { checkPictures } from "./pictures.ts";
-import { checkTokenizer } from "./tokenizer.ts";
-import { checkValues, type UsedPart } from "./values.ts";
+  type UsedPart,
+} from "./checks.ts";
 
 export interface DoctorOptions extends SessionOptions {
   /** Checks that are left out. */

@@ -1,4 +1,6 @@
 /** A Model Context Protocol server: tools with which a client, often another language model, asks about pictures. */
+
+import { Transform, type TransformCallback } from "node:stream";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import type { RequestHandlerExtra } from "@modelcontextprotocol/sdk/shared/protocol.js";
 import type {
@@ -8,9 +10,9 @@ import type {
   ToolAnnotations,
 } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
-import type { Engine, Picture, Question } from "../../chat/engine/engine.ts";
-import type { Turn } from "../../text/prompts.ts";
-import { pictureOf, pictureSchema, rootFolders, workingFolders } from "./mcp-pictures.ts";
+import type { Engine, Picture, Question } from "../../engine/engine.ts";
+import type { Turn } from "../../tokenizers/prompts.ts";
+import { pictureOf, pictureSchema, rootFolders, workingFolders } from "./mcp-images.ts";
 
 export interface McpOptions {
   /** Of this package. */
@@ -168,4 +170,32 @@ async function answer(openEngine: () => Promise<Engine>, question: Question, cli
 /** Structured, and as text for clients that know no structure. */
 function result(text: string, structuredContent: Record<string, unknown>): CallToolResult {
   return { content: [{ type: "text", text }], structuredContent };
+}
+
+// A byte stream in whole lines: what reads messages line by line need not join and search their beginnings again and again.
+
+const newline = 0x0a;
+
+/** Holds bytes back until their line has ended. @throws (as the stream's error) Error if a line is longer than `maxBytes` */
+export class WholeLines extends Transform {
+  private readonly maxBytes: number;
+  private begun: Buffer[] = [];
+  private length = 0;
+
+  constructor(maxBytes: number) {
+    super();
+    this.maxBytes = maxBytes;
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    const end = chunk.lastIndexOf(newline) + 1;
+    if (end > 0) {
+      this.push(Buffer.concat([...this.begun, chunk.subarray(0, end)]));
+      this.begun = [];
+      this.length = 0;
+    }
+    this.begun.push(chunk.subarray(end));
+    this.length += chunk.length - end;
+    done(this.length > this.maxBytes ? new Error(`a message is longer than ${this.maxBytes} bytes`) : null);
+  }
 }

@@ -1,13 +1,12 @@
 /** `POST /v1/chat/completions`: an answer in one piece, or as a stream of events. */
 import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
-import type { AnswerEvent, EndReason } from "../../chat/engine/engine.ts";
-import { ask } from "../ask.ts";
-import { isForTheLog, toOpenAiError } from "../failures.ts";
-import { checkPictureCount } from "../pictures/pictures.ts";
-import { RequestEnd } from "../request-end.ts";
-import type { ServerEnv, Service } from "../service.ts";
-import { toQuestion } from "./chat-question.ts";
+import type { AnswerEvent } from "../../engine/engine.ts";
+import type { EndReason } from "../../generation/generate.ts";
+import { errorResponses, isForTheLog, toOpenAiError } from "../errors.ts";
+import { checkPictureCount } from "../images/request-images.ts";
+import { ask, RequestEnd, type ServerEnv, type Service } from "../service.ts";
+import { toQuestion } from "./chat-request.ts";
 import {
   type ChatChunk,
   chatChunk,
@@ -18,8 +17,22 @@ import {
 } from "./chat-schema.ts";
 import { eventStream, eventText } from "./event-stream.ts";
 import { checkModel } from "./models.ts";
-import { errorResponses } from "./responses.ts";
-import { TrimmedText } from "./trimmed-text.ts";
+
+// A stream of text without the white space around it, which models like to begin and end with.
+
+export class TrimmedText {
+  private begun = false;
+  private held = "";
+
+  /** The text that surely belongs to the answer; white space is held back until something follows it. */
+  push(text: string): string {
+    const all = this.held + (this.begun ? text : text.trimStart());
+    const sure = all.trimEnd();
+    this.begun ||= sure !== "";
+    this.held = this.begun ? all.slice(sure.length) : "";
+    return sure;
+  }
+}
 
 const route = createRoute({
   method: "post",

@@ -1,6 +1,6 @@
 /** What `POST /v1/chat/completions` takes and gives: the schemas that validate, and of which the OpenAPI document is made. */
 import { z } from "@hono/zod-openapi";
-import { openAiError } from "../openai-error.ts";
+import { openAiError } from "../errors.ts";
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
 

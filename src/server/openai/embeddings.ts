@@ -1,15 +1,12 @@
 /** `POST /v1/embeddings`: texts and pictures as vectors, in which a picture lies near the texts that fit it. */
 import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { toOpenAiError } from "../failures.ts";
-import { openAiError } from "../openai-error.ts";
-import { checkPictureCount, fetchPictures } from "../pictures/pictures.ts";
-import { RequestEnd } from "../request-end.ts";
-import type { ServerEnv, Service } from "../service.ts";
-import { checkLength } from "./chat-question.ts";
+import { errorResponses, openAiError, toOpenAiError } from "../errors.ts";
+import { checkPictureCount, fetchPictures } from "../images/request-images.ts";
+import { RequestEnd, type ServerEnv, type Service } from "../service.ts";
+import { checkLength } from "./chat-request.ts";
 import { imagePart, listOf } from "./chat-schema.ts";
 import { checkModel } from "./models.ts";
-import { errorResponses } from "./responses.ts";
 
 const text = z.string().min(1);
 const maxInputs = 256;

@@ -1,8 +1,7 @@
 /** `GET /v1/models`, `GET /v1/models/{model}` and `GET /health`: what the server has. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { openAiError } from "../openai-error.ts";
+import { errorResponses, openAiError } from "../errors.ts";
 import type { ServerEnv, Service } from "../service.ts";
-import { errorResponses } from "./responses.ts";
 
 const model = z
   .object({

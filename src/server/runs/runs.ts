@@ -4,7 +4,7 @@ import { isAbsolute, join, relative, sep } from "node:path";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import { followMetrics, lastMetrics, type MetricLine, readMetricsPiece } from "./metrics-tail.ts";
-import { openAiError } from "../openai-error.ts";
+import { openAiError } from "../errors.ts";
 
 export interface RunSummary {
   readonly name: string;

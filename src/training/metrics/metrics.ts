@@ -2,7 +2,7 @@
 import { type FileHandle, mkdir, open, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { quote } from "../../checkpoints/quote.ts";
+import { quote } from "../../files/file.ts";
 import { EventFile, markdownTable } from "./tensorboard.ts";
 
 /** JSON has no word for a number that is not finite: it is written as null, and is NaN when it is read. */

@@ -1,9 +1,20 @@
 /** Draws training runs as SVG: the loss above, the learning rate below, both over the step. */
 import { line } from "d3-shape";
-import { formatNumber, linearScale, logScale, type Scale, stepScale, stepTicks, ticksOf } from "./axes.ts";
+import {
+  element,
+  fitText,
+  formatNumber,
+  linearScale,
+  logScale,
+  type Scale,
+  stepScale,
+  stepTicks,
+  textAt,
+  textWidth,
+  ticksOf,
+} from "./axes.ts";
 import { best, type Curves, curvesOf, type Point, smooth, thin } from "./curves.ts";
 import type { Metric } from "./metrics.ts";
-import { element, fitText, textAt, textWidth } from "./svg.ts";
 
 export interface PlotOptions {
   /** A logarithmic axis for the loss; values of zero and below are left out. */

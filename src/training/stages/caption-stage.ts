@@ -1,19 +1,16 @@
 /** The stage that MiniGPT-4 is about: texts of pictures through the frozen language model. */
 import { tokensPerImage } from "../../models/minigpt4.ts";
-import type { WeightSource } from "../../nn/weights.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 import type { Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
-import { LayeredLoss } from "../layered/layered-loss.ts";
-import type { MiniGPT4Recipe } from "../minigpt4-recipe.ts";
+import type { WeightSource } from "../../tensor/weight-source.ts";
+import { LayeredLoss } from "../layered-loss.ts";
 import type { ModelParts } from "../parts.ts";
-import { batchSequences } from "./batch.ts";
-import { Dropout, dropFeatures } from "./dropout.ts";
-import { captionLoss, knownLoss, sequenceEmbeddings } from "./loss.ts";
-import { answerTokens, choosePrompt, type TrainingPrompt } from "./prompts.ts";
-import type { ComposedBatch, Stage, StageSample } from "./stage.ts";
-import type { TextsOf } from "./texts.ts";
-import { trainingWeights } from "./training-weights.ts";
+import type { MiniGPT4Recipe } from "../recipe.ts";
+import { captionLoss, knownLoss, sequenceEmbeddings, trainingWeights } from "./caption-loss.ts";
+import { batchSequences } from "./sequences.ts";
+import { type ComposedBatch, Dropout, dropFeatures, type Stage, type StageSample } from "./stage.ts";
+import { answerTokens, choosePrompt, type TextsOf, type TrainingPrompt } from "./texts.ts";
 
 /**
  * The stage of a recipe.

@@ -1,17 +1,16 @@
 /** BLIP-2's first pre-training stage: pictures with their texts become the batches that `representation` learns from. */
-import type { Blip2Config } from "../../models/blip2.ts";
-import { generationTargets, textArrays } from "../../models/blip2-texts.ts";
+import { type Blip2Config, generationTargets, textArrays } from "../../models/blip2.ts";
 import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
-import { type WeightSource, Weights } from "../../nn/weights.ts";
+import { Weights } from "../../nn/weights.ts";
 import { joinFloats, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
-import { reaches } from "../../tensor/gradients.ts";
+import { reaches } from "../../tensor/grad/gradients.ts";
 import { Graph, type Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
-import type { WordPieceTokenizer } from "../../text/wordpiece.ts";
-import { Dropout, dropFeatures } from "./dropout.ts";
+import type { WeightSource } from "../../tensor/weight-source.ts";
+import type { WordPieceTokenizer } from "../../tokenizers/wordpiece.ts";
 import { embedBatch, embeddedNames, type RepresentationLoss, representation } from "./representation.ts";
-import type { ComposedBatch, Exchange, Stage, StageSample } from "./stage.ts";
+import { type ComposedBatch, Dropout, dropFeatures, type Exchange, type Stage, type StageSample } from "./stage.ts";
 import type { TextsOf } from "./texts.ts";
 
 export interface RepresentationStageOptions {

@@ -22,14 +22,14 @@ import {
   type Regularizer,
   rememberImages,
 } from "../../models/qformer.ts";
-import { crossEntropy } from "../../nn/cross-entropy.ts";
+import { crossEntropy } from "../../nn/layers.ts";
 import type { Weights } from "../../nn/weights.ts";
-import { type Dim, mulDims } from "../../tensor/dims.ts";
-import { detach, log } from "../../tensor/elementwise.ts";
 import type { Graph, Value } from "../../tensor/graph.ts";
-import { concat, expand, reshape, transpose } from "../../tensor/layout.ts";
-import { gather } from "../../tensor/lookup.ts";
-import { argMax, reduceMean, reduceSum, softmax } from "../../tensor/reduce.ts";
+import { detach, log } from "../../tensor/ops/elementwise.ts";
+import { gather } from "../../tensor/ops/gather.ts";
+import { concat, expand, reshape, transpose } from "../../tensor/ops/layout.ts";
+import { argMax, reduceMean, reduceSum, softmax } from "../../tensor/ops/reduce.ts";
+import { type Dim, mulDims } from "../../tensor/shapes.ts";
 
 export const representationLosses = ["itc", "itm", "itg"] as const;
 export type RepresentationLoss = (typeof representationLosses)[number];

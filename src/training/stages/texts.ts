@@ -1,8 +1,70 @@
-/** What is learned of a picture's texts. */
+/** What stands before an answer in training, as a recipe says it. */
+import { readFile } from "node:fs/promises";
 import type { Dataset } from "../../data/dataset.ts";
-import { cleanCaption } from "../../text/captions.ts";
-import type { RecipeBase } from "../recipe-sections.ts";
+import type { Random } from "../../tensor/random.ts";
+import type { Tokenizer } from "../../tokenizers/load.ts";
+import { cleanCaption, parsePrompt, tokenizePrompt } from "../../tokenizers/prompts.ts";
+import type { MiniGPT4Recipe, RecipeBase } from "../recipe.ts";
+import type { Piece } from "./sequences.ts";
 import type { StageSample } from "./stage.ts";
+
+/** A prompt with `<ImageHere>` where the picture goes. */
+export interface TrainingPrompt {
+  readonly text: string;
+  /** The same in tokens; a beginning-of-sequence token stands before everything, where the tokenizer has one. */
+  readonly pieces: readonly Piece[];
+  /** Ends every answer, and is learned with it: a newline in the first stage, "###" in the second. */
+  readonly endSym: string;
+  readonly ratio: number;
+}
+
+type ListedPrompt = NonNullable<MiniGPT4Recipe["model"]["prompts"]>[number];
+
+/** The picture alone, as in the first stage. */
+const noWords: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
+
+/** The recipe's prompts, or the picture alone. @throws Error naming the prompt file if it holds none */
+export async function readPrompts({ model }: MiniGPT4Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
+  const fromFile = model.prompt_path ? await promptsOf(model.prompt_path) : [];
+  const listed = [...(model.prompts ?? []), ...fromFile];
+  return (listed.length > 0 ? listed : [noWords]).map(
+    ({ text, end_sym: endSym = model.end_sym, sample_ratio: ratio }) => {
+      const wrapped = model.prompt_template.replace("{}", () => text);
+      return { text: wrapped, pieces: promptPieces(wrapped, tokenizer), endSym, ratio };
+    },
+  );
+}
+
+async function promptsOf(path: string): Promise<ListedPrompt[]> {
+  const content = await readFile(path, "utf8").catch((cause: Error) => {
+    throw new Error(`model.prompt_path: ${path} cannot be read: ${cause.message}`, { cause });
+  });
+  const lines = content.split(/\r?\n/).filter((line) => line.includes("<ImageHere>"));
+  if (lines.length === 0) throw new Error(`model.prompt_path: no line of ${path} holds <ImageHere>`);
+  return lines.map((text) => ({ text, sample_ratio: 1 }));
+}
+
+/** The pieces of a prompt that has `<ImageHere>` where the picture goes. */
+function promptPieces(prompt: string, tokenizer: Tokenizer): Piece[] {
+  return tokenizePrompt(parsePrompt(prompt), tokenizer).map((piece) => ("ids" in piece ? piece : "image"));
+}
+
+/** One of the prompts, each as often as its ratio says. */
+export function choosePrompt(prompts: readonly TrainingPrompt[], random: Random): TrainingPrompt {
+  let rest = random.uniform() * prompts.reduce((sum, { ratio }) => sum + ratio, 0);
+  for (const prompt of prompts) {
+    rest -= prompt.ratio;
+    if (rest < 0) return prompt;
+  }
+  return prompts[0] as TrainingPrompt;
+}
+
+/** The tokens that are learned: the text and the end symbol, at most `maxLength`. */
+export function answerTokens(text: string, endSym: string, maxLength: number, tokenizer: Tokenizer): number[] {
+  return tokenizer.encode(text + endSym).slice(0, maxLength);
+}
+
+// What is learned of a picture's texts.
 
 /** The answers of a sample, in words; empty ones are left out. */
 export type TextsOf = (sample: StageSample) => readonly string[];

@@ -1,11 +1,10 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
-import { polish } from "../../../src/curation/polish.ts";
-import { requestStep } from "../../../src/curation/polishing/plan.ts";
-import { PolishError } from "../../../src/curation/polishing/report.ts";
-import { type Asked, ChatServer, polished, type Reply, said } from "../chat-server.ts";
-import { currentTexts, project, run, textOf } from "./described-project.ts";
+import { PolishError, requestStep } from "../../../src/curation/polishing/plan.ts";
+import { polish } from "../../../src/curation/polishing/polish.ts";
+import { type Asked, ChatServer, polished, type Reply, said } from "../../helpers/chat-server.ts";
+import { currentTexts, project, run, textOf } from "../../helpers/described-project.ts";
 
 describe("what passes is waited for", () => {
   const good = ({ text }: Asked) => said(polished(text));

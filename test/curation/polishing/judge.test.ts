@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { judge } from "../../../src/curation/polishing/judge.ts";
-import { polishingPrompt } from "../../../src/curation/polishing/prompt.ts";
+import { polishingPrompt } from "../../../src/curation/polishing/plan.ts";
 
 const source = "A  cat on a mat. A cat on a mat.";
 const clean = "A cat sits on a mat.";

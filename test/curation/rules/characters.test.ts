@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { broken, found } from "./judging.ts";
+import { broken, found } from "../../helpers/judging.ts";
 
 const caught = (text: string) => found("meaningless_characters", `A dog runs along the beach${text} in the sun.`);
 

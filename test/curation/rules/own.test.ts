@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { found, rulesFiles } from "./judging.ts";
+import { found, rulesFiles } from "../../helpers/judging.ts";
 
 const rulesOf = rulesFiles();
 

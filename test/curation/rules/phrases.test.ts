@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { broken, found } from "./judging.ts";
+import { broken, found } from "../../helpers/judging.ts";
 
 test.each([
   ["I'm sorry I made a mistake. The picture shows a cat.", "I'm sorry I made a mistake"],

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { broken, found, rulesFiles } from "./judging.ts";
+import { broken, found, rulesFiles } from "../../helpers/judging.ts";
 
 /** What the first stage's small model wrote of a climber and of a dog. */
 const climber = `The man is standing on a rock and is wearing a helmet. ${"He is wearing a leash and is climbing a rock. ".repeat(9)}`;

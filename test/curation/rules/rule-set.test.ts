@@ -4,8 +4,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { defaultRules, readRules } from "../../../src/curation/rules/rule-set.ts";
-import { temporaryFolder } from "../../cli/tiny-model.ts";
-import { broken, found, rulesFiles } from "./judging.ts";
+import { broken, found, rulesFiles } from "../../helpers/judging.ts";
+import { temporaryFolder } from "../../helpers/tiny-model.ts";
 
 const rulesOf = rulesFiles();
 const usual = await readRules();

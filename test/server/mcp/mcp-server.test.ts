@@ -6,12 +6,12 @@ import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
 import { CallToolResultSchema, ListRootsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Question } from "../../../src/chat/engine/engine.ts";
-import { loadEngine } from "../../../src/chat/engine/load-engine.ts";
-import type { LocalEngine } from "../../../src/chat/engine/local-engine.ts";
+import type { Question } from "../../../src/engine/engine.ts";
+import { loadEngine } from "../../../src/engine/load-engine.ts";
+import type { LocalEngine } from "../../../src/engine/local-engine.ts";
 import { createMcpServer, type McpOptions } from "../../../src/server/mcp/mcp-server.ts";
-import { picture } from "../../cli/command.ts";
-import { temporaryFolder, tinyModel } from "../../cli/tiny-model.ts";
+import { picture } from "../../helpers/cli-command.ts";
+import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
 const cat = picture("cat.jpg");
 const coffee = picture("coffee.jpg");

@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { WholeLines } from "../../../src/server/mcp/whole-lines.ts";
+import { WholeLines } from "../../../src/server/mcp/mcp-server.ts";
 
 test("bytes come through in whole lines, wherever they were cut; what is after the last line does not", async () => {
   const chunk = fc.array(fc.constantFrom(0x0a, 0x0d, 0x61, 0xc3), { maxLength: 6 }).map((bytes) => Buffer.from(bytes));

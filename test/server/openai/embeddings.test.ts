@@ -1,7 +1,7 @@
 import OpenAI from "openai";
 import { expect, test } from "vitest";
-import type { EmbeddingInput, Engine } from "../../../src/chat/engine/engine.ts";
-import { clientOf, dataUrl, post, serve, tinyEngine } from "../running.ts";
+import type { EmbeddingInput, Engine } from "../../../src/engine/engine.ts";
+import { clientOf, dataUrl, post, serve, tinyEngine } from "../../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 const url = dataUrl("cat.jpg");

@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { afterEach, expect, test } from "vitest";
 import { eventStream, eventText } from "../../../src/server/openai/event-stream.ts";
-import { until } from "../running.ts";
+import { until } from "../../helpers/running-server.ts";
 
 const cleanup: (() => void)[] = [];
 afterEach(() => {

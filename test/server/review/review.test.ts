@@ -7,9 +7,9 @@ import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { CurationStore } from "../../../src/curation/store.ts";
 import type { Decided, ListedPair, Pair, ReviewState } from "../../../src/server/review/review.ts";
 import { type ReviewServerOptions, startReviewServer } from "../../../src/server/serve.ts";
-import { temporaryFolder } from "../../cli/tiny-model.ts";
-import { type Reviewed, reviewedProject, sha256 } from "../../curation/reviewed.ts";
-import { post, serve, tinyEngine } from "../running.ts";
+import { type Reviewed, reviewedProject, sha256 } from "../../helpers/reviewed.ts";
+import { post, serve, tinyEngine } from "../../helpers/running-server.ts";
+import { temporaryFolder } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 let count = 0;

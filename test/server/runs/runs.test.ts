@@ -8,7 +8,7 @@ import { HTTPException } from "hono/http-exception";
 import { afterAll, describe, expect, test } from "vitest";
 import { runsApi } from "../../../src/server/runs/runs.ts";
 import { type Metric, MetricsLog } from "../../../src/training/metrics/metrics.ts";
-import { temporaryFolder } from "../../cli/tiny-model.ts";
+import { temporaryFolder } from "../../helpers/tiny-model.ts";
 
 const folder = join(temporaryFolder(), "runs");
 mkdirSync(folder);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Metric, MetricsLog, readMetrics } from "../../../src/training/metrics/metrics.ts";
-import { readEvents } from "./event-reader.ts";
+import { readEvents } from "../../helpers/event-reader.ts";
 
 let root: string;
 let count = 0;

@@ -5,7 +5,7 @@ import { BinaryReader } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { EventFile, markdownTable } from "../../../src/training/metrics/tensorboard.ts";
-import { readEvents } from "./event-reader.ts";
+import { readEvents } from "../../helpers/event-reader.ts";
 
 let root: string;
 beforeAll(async () => {

@@ -1,14 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { type MiniGPT4Config, tokensPerImage } from "../../../src/models/minigpt4.ts";
-import { initialProjection, initialQFormer } from "../../../src/models/qformer-initial.ts";
-import { Weights, weightsInMemory } from "../../../src/nn/weights.ts";
+import { initialProjection, initialQFormer } from "../../../src/models/qformer-init.ts";
+import { Weights } from "../../../src/nn/weights.ts";
+import { Session } from "../../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../../src/tensor/array.ts";
 import { Graph } from "../../../src/tensor/graph.ts";
 import { Random } from "../../../src/tensor/random.ts";
-import { Session } from "../../../src/tensor/session.ts";
-import { batchSequences } from "../../../src/training/stages/batch.ts";
-import { tokenLosses } from "../../../src/training/stages/loss.ts";
-import type { Sample } from "../../../src/training/stages/sequence.ts";
+import { weightsInMemory } from "../../../src/tensor/weight-source.ts";
+import { tokenLosses } from "../../../src/training/stages/caption-loss.ts";
+import type { Sample } from "../../../src/training/stages/sequences.ts";
+import { batchSequences } from "../../../src/training/stages/sequences.ts";
 
 const llm = {
   vocabSize: 30,

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { pack, type Slot } from "../../../src/training/stages/packing.ts";
+import { pack, type Slot } from "../../../src/training/stages/sequences.ts";
 
 const lengthsOf = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 40 });
 

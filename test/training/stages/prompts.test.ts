@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { Random } from "../../../src/tensor/random.ts";
-import { loadTokenizer } from "../../../src/text/tokenizer.ts";
-import type { MiniGPT4Recipe } from "../../../src/training/minigpt4-recipe.ts";
+import { loadTokenizer } from "../../../src/tokenizers/load.ts";
+import type { MiniGPT4Recipe } from "../../../src/training/recipe.ts";
 import { readMiniGPT4Recipe } from "../../../src/training/recipe.ts";
-import { answerTokens, choosePrompt, readPrompts, type TrainingPrompt } from "../../../src/training/stages/prompts.ts";
-import { goldenRoot } from "../../reference/golden-set.ts";
-import { writeRecipe } from "../walls.ts";
+import { answerTokens, choosePrompt, readPrompts, type TrainingPrompt } from "../../../src/training/stages/texts.ts";
+import { goldenRoot } from "../../helpers/golden-set.ts";
+import { writeRecipe } from "../../helpers/walls.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "prompts-"));
 afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));

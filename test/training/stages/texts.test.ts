@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { readRecipe } from "../../../src/training/recipe.ts";
 import { textsOfRecipe } from "../../../src/training/stages/texts.ts";
-import { writeRecipe } from "../walls.ts";
+import { writeRecipe } from "../../helpers/walls.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "texts-"));
 afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));

@@ -1,0 +1,92 @@
+/**
+ * In which precision an image encoder's matrices are stored: in bytes, which is fastest and smallest, if what it makes of real photos
+ * stays the same.
+ */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { readPicture } from "../images/decode.ts";
+import { CLIP, preprocess } from "../images/preprocess.ts";
+import { type EvaVitConfig, embedPatches, evaVitBlock, int8Choice } from "../models/eva-vit.ts";
+import { type WeightOptions, Weights } from "../nn/weights.ts";
+import { evaluate, type SessionOptions } from "../runtime/session.ts";
+import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
+
+/** Bytes are taken where the features of each photo have at least this cosine similarity to those in float32. */
+export const leastSimilarity = 0.999;
+
+/** The photos that come with the package. */
+const photos = join(import.meta.dirname, "..", "..", "..", "examples", "pictures");
+
+export interface SimilarityOptions extends SessionOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Blocks of the encoder that have been compared. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/**
+ * The smallest cosine similarity, over photos, of an encoder's output with its matrices in bytes to the one in float32, each token
+ * normalised as `ln_vision` would. Both are run side by side, one block at a time, so that little memory is needed.
+ */
+export async function int8Similarity(
+  source: WeightSource,
+  config: EvaVitConfig,
+  { signal, onProgress, ...session }: SimilarityOptions = {},
+): Promise<number> {
+  const { imageSize, numHiddenLayers, hiddenSize } = config;
+  const pictures = await shippedPhotos(config);
+  const pixels = ndarray("float32", [pictures.length, 3, imageSize, imageSize], joinFloats(pictures));
+  const run = async (x: NdArray, options: WeightOptions, write: (w: Weights, x: Value) => Value) => {
+    signal?.throwIfAborted();
+    const graph = new Graph();
+    const input = graph.input("x", "float32", ["images", ...x.shape.slice(1)]);
+    return (await evaluate(graph, { out: write(new Weights(graph, source, options), input) }, { x }, session)).out;
+  };
+  let exact = await run(pixels, {}, (w, x) => embedPatches(w, x, config));
+  let rounded = exact;
+  for (let i = 0; i < numHiddenLayers; i++) {
+    const block = (w: Weights, x: Value) => evaVitBlock(w.at("blocks").at(i), x, config);
+    exact = await run(exact, {}, block);
+    rounded = await run(rounded, { int8: int8Choice }, block);
+    onProgress?.(i + 1, numHiddenLayers);
+  }
+  const [a, b] = [exact, rounded].map(({ data }) => normalised(data as Float32Array, hiddenSize)) as [
+    Float32Array,
+    Float32Array,
+  ];
+  const length = a.length / pictures.length;
+  const similarities = pictures.map((_, i) =>
+    cosine(a.subarray(i * length, (i + 1) * length), b.subarray(i * length, (i + 1) * length)),
+  );
+  return Math.min(...similarities);
+}
+
+async function shippedPhotos({ imageSize }: EvaVitConfig): Promise<Float32Array[]> {
+  const names = (await readdir(photos)).filter((name) => name.endsWith(".jpg")).sort();
+  const spec = { ...CLIP, size: imageSize };
+  return Promise.all(names.map(async (name) => preprocess(await readPicture(join(photos, name)), spec).data));
+}
+
+/** Each row without its mean, and of length 1: large values that a layer norm takes away do not count. */
+function normalised(values: Float32Array, width: number): Float32Array {
+  const out = new Float32Array(values.length);
+  for (let start = 0; start < values.length; start += width) {
+    const row = values.subarray(start, start + width);
+    const mean = row.reduce((sum, value) => sum + value, 0) / width;
+    const length = Math.sqrt(row.reduce((sum, value) => sum + (value - mean) ** 2, 0)) || 1;
+    for (let i = 0; i < width; i++) out[start + i] = ((row[i] as number) - mean) / length;
+  }
+  return out;
+}
+
+function cosine(a: Float32Array, b: Float32Array): number {
+  let [dot, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i] as number, b[i] as number];
+    dot += x * y;
+    aa += x * x;
+    bb += y * y;
+  }
+  return dot / Math.sqrt(aa * bb);
+}

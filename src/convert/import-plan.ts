@@ -1,0 +1,199 @@
+/** What an import writes: which tensors go into which file, and how they are stored. */
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
+import type { TensorInfo } from "../formats/checkpoint.ts";
+import type { Checkpoint } from "../formats/open.ts";
+import { interleaved, intoShards, type TensorGroup } from "../formats/safetensors-writer.ts";
+import { int8Choice } from "../models/eva-vit.ts";
+import { smallFiles } from "../models/llama-folder.ts";
+import type { ModelFolderJson } from "../models/model-folder.ts";
+import { bytesOf } from "../tensor/array.ts";
+import { float32ToFloat16 } from "../tensor/float16.ts";
+import type { BlockSize } from "../tensor/quant/blocks.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
+import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
+import { convertedTensor, fittingBlock, plainType, type StoredPrecision } from "./convert-tensor.ts";
+import type { Sources } from "./import-sources.ts";
+
+/** Of the language model's matrices; "fp32" changes no value, so that what is stored in float16 stays so. */
+export const importPrecisions = ["int4", "int8", "fp16", "fp32"] as const;
+export type ImportPrecision = (typeof importPrecisions)[number];
+
+export const encoderPrecisions = ["int8", "fp16"] as const;
+export type EncoderPrecision = (typeof encoderPrecisions)[number];
+
+export interface ImportPlan {
+  /** Files of the image part, by name. */
+  readonly images: ReadonlyMap<string, readonly TensorGroup[]>;
+  /** The language model: shards of a folder with these small files, or one GGUF file as it is. */
+  readonly llm:
+    | {
+        readonly from: string;
+        readonly shards: ReadonlyMap<string, readonly TensorGroup[]>;
+        /** Shards of the copy of its layers that prompts are read with; none without one. */
+        readonly prefill: ReadonlyMap<string, readonly TensorGroup[]>;
+        readonly copies: readonly string[];
+      }
+    | { readonly gguf: string };
+  readonly json: ModelFolderJson;
+}
+
+export interface PlanOptions {
+  readonly precision: ImportPrecision;
+  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. */
+  readonly blockSize: BlockSize;
+  /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
+  readonly encoderPrecision: EncoderPrecision;
+  /** Whether the layers of a language model in 4 or 8 bits are written once more, in bytes, for reading prompts. */
+  readonly prefill: boolean;
+  /** By default Vicuna's with a Q-Former, and Llama 2's without. */
+  readonly template?: PromptTemplate["name"] | undefined;
+  /** Bytes of a shard. */
+  readonly largestShard?: number | undefined;
+}
+
+export function planImport(
+  sources: Sources,
+  llmPath: string,
+  { precision, blockSize, encoderPrecision, prefill, template, largestShard }: PlanOptions,
+): ImportPlan {
+  const { used, json, llm } = sources;
+  const images = imageFiles(sources, precision, encoderPrecision);
+  const isGguf = llm.checkpoint.format === "gguf";
+  const name = template ?? (json.qformer ? "vicuna-v0" : "llama-2");
+  const hasBlocks = isGguf || precision === "int4" || precision === "int8";
+  return {
+    images,
+    llm: isGguf
+      ? { gguf: llmPath }
+      : {
+          from: llmPath,
+          shards: intoShards(
+            joinProducts(
+              tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision, blockSize)),
+            ),
+            largestShard,
+          ),
+          prefill:
+            prefill && hasBlocks ? intoShards(prefillTensors(llm.checkpoint, used.llm), largestShard) : new Map(),
+          copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
+        },
+    json: {
+      model_type: "minigpt4",
+      ...json,
+      llm: isGguf ? basename(llmPath) : "llm",
+      ...(hasBlocks && { precision: "stored" }),
+      weights: {
+        encoder: "encoder.safetensors",
+        ...(sources.qformer && { qformer: "qformer.safetensors" }),
+        projection: "projection.safetensors",
+      },
+      prompt_template: name,
+      describe: describePrompts[name],
+    },
+  };
+}
+
+function imageFiles(
+  sources: Sources,
+  precision: ImportPrecision,
+  encoderPrecision: EncoderPrecision,
+): Map<string, TensorGroup[]> {
+  const { vit, qformer, projection, lnVision, used } = sources;
+  const part = (checkpoint: Checkpoint, names: ReadonlySet<string>) =>
+    tensors(checkpoint, names, (info) => storedFloat(checkpoint, info, precision));
+  const encoder = tensors(vit, used.encoder, (info) =>
+    encoderPrecision === "int8" && int8Choice(info.name) ? "int8-columns" : storedFloat(vit, info, precision),
+  );
+  const files = new Map([["encoder.safetensors", encoder]]);
+  // What is multiplied in float32 is mapped where it lies in float32.
+  if (qformer)
+    files.set(
+      "qformer.safetensors",
+      tensors(qformer, used.qformer, (info) => storedFloat(qformer, info, "fp32")),
+    );
+  else if (lnVision)
+    files.get("encoder.safetensors")?.push(...[...used.qformer].map((name) => smallTensor(lnVision, name)));
+  files.set("projection.safetensors", part(projection, used.projection));
+  return files;
+}
+
+function tensors(
+  checkpoint: Checkpoint,
+  names: ReadonlySet<string>,
+  precisionOf: (info: TensorInfo) => StoredPrecision,
+): TensorGroup[] {
+  return [...checkpoint.tensors.values()]
+    .filter(({ name }) => names.has(name))
+    .map((info) => convertedTensor(checkpoint, info, precisionOf(info)));
+}
+
+/** Matrices that are multiplied as one; see `linears`. */
+const products = [["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`), ["mlp.gate_proj", "mlp.up_proj"]];
+
+/** Lays the blocks of matrices that are multiplied as one side by side, so that the engine can map them as one. */
+function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
+  const byName = new Map(groups.map((group) => [group.tensors[0]?.name ?? "", group]));
+  const joined = new Set<TensorGroup>();
+  return groups.flatMap((group) => {
+    if (joined.has(group)) return [];
+    const name = group.tensors[0]?.name ?? "";
+    const [, layer, own, end] = /^(model\.layers\.\d+)\.(.+?)(\.weight\.int[48])$/.exec(name) ?? [];
+    const names = products.find((product) => own !== undefined && product.includes(own)) ?? [];
+    const parts = names.flatMap((part) => byName.get(`${layer}.${part}${end}`) ?? []);
+    const isAlike = parts.length === names.length && parts.every(({ tensors }) => sameBlocks(tensors, group.tensors));
+    if (parts.length === 0 || !isAlike) return [group];
+    for (const part of parts) joined.add(part);
+    return [interleaved(parts)];
+  });
+}
+
+/** The layers with their matrices in bytes, each by itself: so they are mapped and multiplied. */
+function prefillTensors(checkpoint: Checkpoint, used: ReadonlySet<string>): TensorGroup[] {
+  const layers = new Set([...used].filter((name) => name.startsWith("model.layers.")));
+  return tensors(checkpoint, layers, ({ shape }) => (shape.length === 2 ? "int8-columns" : "float16"));
+}
+
+function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boolean {
+  return a.length === b.length && `${a[0]?.shape.slice(1)}` === `${b[0]?.shape.slice(1)}`;
+}
+
+/** Matrices in blocks, all else in float16. The table of input embeddings is no larger in 8 bits than it need be. */
+function storedLlm(
+  checkpoint: Checkpoint,
+  info: TensorInfo,
+  precision: ImportPrecision,
+  largestBlock: BlockSize,
+): StoredPrecision {
+  const blockSize = fittingBlock(info.shape, largestBlock);
+  if (!blockSize || (precision !== "int4" && precision !== "int8")) return storedFloat(checkpoint, info, precision);
+  const isTable = info.name === "model.embed_tokens.weight";
+  return { bits: precision === "int4" && !isTable ? 4 : 8, blockSize };
+}
+
+function storedFloat(checkpoint: Checkpoint, info: TensorInfo, precision: ImportPrecision): StoredPrecision {
+  if (precision !== "fp32" || plainType(checkpoint, info) === "float16") return "float16";
+  return "float32";
+}
+
+function smallTensor(source: WeightSource, name: string): TensorGroup {
+  const shape = source.tensors.get(name)?.shape ?? [];
+  return {
+    tensors: [{ name, dtype: "float16", shape }],
+    async *load() {
+      yield bytesOf(float32ToFloat16(await source.readFloat32(name)));
+    },
+  };
+}
+
+/** How a description is asked for, as in the second training stage. */
+const question = "<Img><ImageHere></Img> Describe this image in detail.";
+const describePrompts: Readonly<Record<PromptTemplate["name"], ModelFolderJson["describe"]>> = {
+  "vicuna-v0": { prompt: `###Human: ${question} ###Assistant: `, stop: [...promptTemplates["vicuna-v0"].stop] },
+  "llama-2": { prompt: `[INST] ${question} [/INST] `, stop: [] },
+  chatml: {
+    prompt: `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`,
+    stop: [...promptTemplates.chatml.stop],
+  },
+  plain: { prompt: "<ImageHere>", stop: [...promptTemplates.plain.stop] },
+};

@@ -1,0 +1,246 @@
+/** The released files of a MiniGPT-4, opened and checked against each other before anything is written. */
+
+import { stat } from "node:fs/promises";
+import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
+import { type OpenLlama, openLlama } from "../models/llama-folder.ts";
+import type { ImageSources, MiniGPT4Config } from "../models/minigpt4.ts";
+import {
+  encoderConfig,
+  encoderSchema,
+  type ModelFolderJson,
+  misfit,
+  qformerConfig,
+  qformerSchema,
+} from "../models/model-folder.ts";
+import { usedByImages, usedByLlama } from "../models/used-tensors.ts";
+import { formatShape } from "../tensor/shapes.ts";
+import { layeredWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
+import { deltaMessage, isUnmergedDelta } from "./delta.ts";
+
+// The dimensions of the image parts, read from the shapes of their tensors.
+
+/** What shapes do not tell. */
+export interface Heads {
+  /** Of the image encoder; by default the width divided by 88, as in EVA-CLIP g. */
+  readonly vitHeads?: number | undefined;
+  /** Of the Q-Former; by default the width divided by 64, as in BERT. */
+  readonly qformerHeads?: number | undefined;
+  /** Blocks of the image encoder that are run; by default all, of EVA-CLIP g all but the last. */
+  readonly vitLayers?: number | undefined;
+}
+
+type EvaVitJson = Extract<ModelFolderJson["encoder"], { type: "eva_vit" }>;
+type QFormerJson = NonNullable<ModelFolderJson["qformer"]>;
+
+/** EVA-CLIP g: of its 40 blocks, BLIP-2 and MiniGPT-4 do not run the last one. */
+const evaClipG = { width: 1408, blocks: 40 };
+
+/** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
+function vitDimensions(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
+  const [width = 0, , patch = 0] = shapeOf(checkpoint, "patch_embed.proj.weight", 4);
+  const [, cells = 0] = shapeOf(checkpoint, "pos_embed", 3);
+  const side = Math.sqrt(cells - 1);
+  if (!Number.isInteger(side) || side < 1) {
+    throw new Error(
+      `${checkpoint.path}: pos_embed has ${cells} places, which are no square of patches and a class token`,
+    );
+  }
+  const stored = countOf(checkpoint, /^blocks\.(\d+)\./);
+  const usual = width === evaClipG.width && stored === evaClipG.blocks ? stored - 1 : stored;
+  const layers = vitLayers ?? usual;
+  if (layers > stored) throw new Error(`${checkpoint.path} has ${stored} blocks; --vit-layers ${layers} are not there`);
+  return {
+    type: "eva_vit",
+    image_size: side * patch,
+    patch_size: patch,
+    hidden_size: width,
+    num_hidden_layers: layers,
+    num_attention_heads: vitHeads ?? usualHeads(checkpoint, "--vit-heads", width, 88),
+    intermediate_size: shapeOf(checkpoint, "blocks.0.mlp.fc1.weight", 2)[0] ?? 0,
+  };
+}
+
+/** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
+function qformerDimensions(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
+  const [, queries = 0, width = 0] = shapeOf(checkpoint, "query_tokens", 3);
+  const layer = (i: number | string, name: string) => `Qformer.bert.encoder.layer.${i}.${name}`;
+  const layers = countOf(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
+  const looks = (i: number) => checkpoint.tensors.has(layer(i, "crossattention.self.key.weight"));
+  const second = Array.from({ length: layers }, (_, i) => i).find((i) => i > 0 && looks(i));
+  return {
+    num_query_tokens: queries,
+    hidden_size: width,
+    num_hidden_layers: layers,
+    num_attention_heads: qformerHeads ?? usualHeads(checkpoint, "--qformer-heads", width, 64),
+    intermediate_size: shapeOf(checkpoint, layer(0, "intermediate_query.dense.weight"), 2)[0] ?? 0,
+    encoder_width: shapeOf(checkpoint, layer(0, "crossattention.self.key.weight"), 2)[1] ?? 0,
+    cross_attention_frequency: second ?? Math.max(1, layers),
+  };
+}
+
+/** [width of the language model, width of what is projected]. */
+function projectionDimensions(checkpoint: Checkpoint): readonly [to: number, from: number] {
+  const [to = 0, from = 0] = shapeOf(checkpoint, "llama_proj.weight", 2);
+  return [to, from];
+}
+
+function usualHeads({ path }: Checkpoint, option: string, width: number, headSize: number): number {
+  if (width % headSize === 0) return width / headSize;
+  throw new Error(
+    `${path}: a width of ${width} is no multiple of ${headSize}; say with ${option} how many heads there are`,
+  );
+}
+
+function shapeOf({ path, tensors }: Checkpoint, name: string, rank: number): readonly number[] {
+  const shape = tensors.get(name)?.shape;
+  if (!shape) throw new Error(`${path} has no tensor "${name}", which its dimensions are read from`);
+  if (shape.length !== rank)
+    throw new Error(`${path}: "${name}" is ${formatShape(shape)}, expected ${rank} dimensions`);
+  return shape;
+}
+
+/** One more than the largest number at a place of the tensors' names. */
+function countOf({ tensors }: Checkpoint, pattern: RegExp): number {
+  const numbers = [...tensors.keys()].map((name) => Number(pattern.exec(name)?.[1] ?? -1));
+  return 1 + numbers.reduce((largest, n) => Math.max(largest, n), -1);
+}
+
+// What a weight file holds, known by the names of its tensors.
+
+/** The parts that MiniGPT-4 is made of. */
+export const partKinds = ["vit", "qformer", "projection", "llm"] as const;
+export type PartKind = (typeof partKinds)[number];
+
+const marks: readonly { readonly kind: PartKind; readonly tensors: readonly string[]; readonly what: string }[] = [
+  {
+    kind: "vit",
+    tensors: ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight"],
+    what: "the image encoder (EVA ViT)",
+  },
+  { kind: "qformer", tensors: ["query_tokens"], what: "the Q-Former" },
+  { kind: "projection", tensors: ["llama_proj.weight"], what: "MiniGPT-4's projection" },
+  { kind: "llm", tensors: ["model.embed_tokens.weight"], what: "a language model" },
+];
+
+/** Checks that a file holds a part. @throws Error saying what it holds instead, and which option that is for */
+export function expectPart({ path, tensors }: Checkpoint, kind: PartKind): void {
+  const found = marks.filter((mark) => mark.tensors.every((name) => tensors.has(name)));
+  if (found.some((mark) => mark.kind === kind)) return;
+  const wanted = marks.find((mark) => mark.kind === kind);
+  const needs = `--${kind} needs ${wanted?.what} (${wanted?.tensors.join(", ")})`;
+  const [other] = found;
+  if (other) throw new Error(`${path} holds ${other.what}, so it belongs to --${other.kind}; ${needs}`);
+  const some = [...tensors.keys()].slice(0, 3).join(", ");
+  throw new Error(`${path} holds nothing that is known here (${some || "it is empty"}); ${needs}`);
+}
+
+export interface SourcePaths {
+  readonly vit: string;
+  /** Without it, the form of the Llama 2 release: four neighbouring patches become one token. */
+  readonly qformer?: string | undefined;
+  /** A folder as Hugging Face has it, or a GGUF file. */
+  readonly llm: string;
+  readonly projection: string;
+}
+
+export interface Sources {
+  readonly vit: Checkpoint;
+  readonly qformer?: Checkpoint;
+  readonly projection: Checkpoint;
+  readonly llm: OpenLlama;
+  /** The norm behind the image encoder, of models without a Q-Former. */
+  readonly lnVision?: WeightSource;
+  readonly json: Pick<ModelFolderJson, "encoder" | "qformer">;
+  /** The tensors that are used, by part. */
+  readonly used: Readonly<Record<keyof ImageSources | "llm", ReadonlySet<string>>>;
+  close(): Promise<void>;
+}
+
+/** @throws Error naming files, tensors and shapes if a file is not what its option is for, or two do not fit each other */
+export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sources> {
+  const open: Checkpoint[] = [];
+  const close = async () => {
+    for (const checkpoint of open) await checkpoint.close();
+  };
+  const opened = async (path: string, kind: "vit" | "qformer" | "projection") => {
+    const checkpoint = await openCheckpoint(path);
+    open.push(checkpoint);
+    expectPart(checkpoint, kind);
+    return checkpoint;
+  };
+  try {
+    const vit = await opened(paths.vit, "vit");
+    const qformer = paths.qformer === undefined ? undefined : await opened(paths.qformer, "qformer");
+    const projection = await opened(paths.projection, "projection");
+    const llm = await openLlm(paths.llm, open);
+    const json = {
+      encoder: vitDimensions(vit, heads),
+      ...(qformer && { qformer: qformerDimensions(qformer, heads) }),
+    };
+    const config: MiniGPT4Config = {
+      encoder: encoderConfig(encoderSchema.parse(json.encoder)),
+      ...qformerConfig(json.qformer && qformerSchema.parse(json.qformer)),
+      llm: llm.config,
+    };
+    checkFit({ vit, qformer, projection, llm }, config);
+    const lnVision = qformer ? undefined : lnVisionOf(vit, projection, json.encoder.hidden_size ?? 0);
+    const images = usedByImages({ encoder: vit, qformer: qformer ?? lnVision ?? vit, projection }, config);
+    const used = { ...images, llm: usedByLlama(llm.checkpoint, llm.config) };
+    if (await isUnmergedDelta(llm.checkpoint)) throw new Error(deltaMessage(paths.llm));
+    return { vit, ...(qformer && { qformer }), projection, llm, ...(lnVision && { lnVision }), json, used, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function openLlm(path: string, open: Checkpoint[]): Promise<OpenLlama> {
+  if ((await stat(path)).isFile()) {
+    const file = await openCheckpoint(path);
+    open.push(file);
+    if (file.format !== "gguf") expectPart(file, "llm");
+  }
+  const llm = await openLlama(path);
+  open.push(llm.checkpoint);
+  return llm;
+}
+
+type Parts = Pick<Sources, "vit" | "projection" | "llm"> & { readonly qformer: Checkpoint | undefined };
+
+/** The mistakes that people make, told with both sides. */
+function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: q, llm: l }: MiniGPT4Config): void {
+  const [to, from] = projectionDimensions(projection);
+  const shape = `llama_proj.weight is [${to}, ${from}]`;
+  if (to !== l.hiddenSize) {
+    throw new Error(misfit({ path: projection.path, to, from }, { path: llm.checkpoint.path, width: l.hiddenSize }));
+  }
+  const width = encoder.type === "eva_vit" ? encoder.hiddenSize : 0;
+  if (q && q.encoderWidth !== width) {
+    throw new Error(
+      `${qformer?.path} and ${vit.path} do not fit: the Q-Former looks at features of width ${q.encoderWidth}, ` +
+        `but the image encoder's have ${width}`,
+    );
+  }
+  const joined = 4 * width;
+  const expected = q?.hiddenSize ?? joined;
+  if (from === expected) return;
+  if (q && from === joined) {
+    throw new Error(
+      `${projection.path}: ${shape}, of the form without a Q-Former; leave out --qformer ${qformer?.path}`,
+    );
+  }
+  const without = q ? "" : "; was it made with a Q-Former? Then give one with --qformer";
+  throw new Error(`${projection.path}: ${shape}, but what it gets is ${expected} wide${without}`);
+}
+
+/**
+ * Without a Q-Former's file, whose norm it usually is, the original leaves `ln_vision` as it is created: it scales by 1
+ * and adds 0. A projection's file that holds another one counts.
+ */
+function lnVisionOf(vit: Checkpoint, projection: Checkpoint, width: number): WeightSource {
+  const created = weightsInMemory("the norm as it is created", {
+    "ln_vision.weight": { shape: [width], data: new Float32Array(width).fill(1) },
+    "ln_vision.bias": { shape: [width], data: new Float32Array(width) },
+  });
+  return layeredWeights([projection, vit, created]);
+}

@@ -1,0 +1,171 @@
+/** The released files of a MiniGPT-4 become one model folder that needs nothing else. */
+import { copyFile, mkdir, stat } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { writeWhole } from "../files/atomic.ts";
+import { checkSpace, checkWritten, Journal } from "../files/journal.ts";
+import { copyWhole, groupBytes, streamSafetensors, writeShards } from "../formats/safetensors-writer.ts";
+import { prefillFolder } from "../models/llama-folder.ts";
+import { encoderConfig, encoderSchema } from "../models/model-folder.ts";
+import { MappedModel } from "../runtime/session.ts";
+import type { BlockSize } from "../tensor/quant/blocks.ts";
+import { originOf } from "./delta.ts";
+import { int8Similarity, leastSimilarity } from "./encoder-precision.ts";
+import {
+  type EncoderPrecision,
+  type ImportPlan,
+  type ImportPrecision,
+  type PlanOptions,
+  planImport,
+} from "./import-plan.ts";
+import { type Heads, openSources, type SourcePaths, type Sources } from "./import-sources.ts";
+
+export interface ImportOptions
+  extends SourcePaths,
+    Heads,
+    Omit<PlanOptions, "precision" | "blockSize" | "encoderPrecision" | "prefill"> {
+  /** The folder that is made. */
+  readonly out: string;
+  /** By default int4; not for GGUF files, which stay as they are. */
+  readonly precision?: ImportPrecision | undefined;
+  /** 128 by default. */
+  readonly blockSize?: BlockSize | undefined;
+  /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
+  readonly encoderPrecision?: EncoderPrecision | undefined;
+  /**
+   * Whether the layers are written once more, in bytes, with which long prompts are read some times as fast; see `chat/prefill.ts`. By
+   * default where this processor can use them.
+   */
+  readonly prefill?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Told in blocks of the image encoder, then in bytes. */
+  readonly onProgress?: ImportProgress | undefined;
+}
+
+type ImportProgress = (step: "Comparing" | "Writing" | "Checking", done: number, total: number) => void;
+
+export interface Imported {
+  readonly path: string;
+  /** Of all weight files. */
+  readonly bytes: number;
+  readonly template: string;
+  /** How the image encoder is stored, and how near 8 bits come to float32 on photos, where that was measured. */
+  readonly encoder: { readonly precision: EncoderPrecision; readonly similarity?: number };
+  /** Bytes that an earlier attempt had written. */
+  readonly resumed: number;
+}
+
+/** What an import leaves in its folder beside the model: what it was made of, and the SHA-256 of its files. */
+export const importJournal = "import.json";
+
+/**
+ * Writes a model folder. Progress is told in bytes; what was interrupted goes on where it was when it is started again with the same files and options.
+ * @throws Error before anything is written, if files are not what they should be or do not fit each other
+ */
+export async function importModel(options: ImportOptions): Promise<Imported> {
+  const { out, signal, onProgress, llm: llmPath } = options;
+  const sources = await openSources(options, options);
+  try {
+    const isGguf = sources.llm.checkpoint.format === "gguf";
+    if (isGguf && options.precision) {
+      throw new Error(`${llmPath}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+    }
+    const precision = options.precision ?? "int4";
+    const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
+    const { blockSize = 128, prefill = MappedModel.isPossible("cpu") } = options;
+    const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision, prefill };
+    const plan = planImport(sources, llmPath, chosen);
+    await mkdir(out, { recursive: true });
+    const journal = await Journal.open(out, importJournal, await describeWork(chosen, plan));
+    const sizes = await fileSizes(plan);
+    const total = sum(sizes.values());
+    let done = 0;
+    for (const [file, size] of sizes) if (await journal.has(file)) done += size;
+    const resumed = done;
+    await checkSpace(out, total - done);
+    const onBytes = (bytes: number) => {
+      done += bytes;
+      onProgress?.("Writing", done, total);
+    };
+    await writeFiles(plan, out, journal, { signal, onBytes });
+    await checkWritten(out, journal, { signal, onProgress });
+    await writeWhole(join(out, "config.json"), (file) => file.writeFile(`${JSON.stringify(plan.json, null, 2)}\n`));
+    await journal.finish();
+    const bytes = sum(Object.values(journal.files).map((file) => file.bytes));
+    return { path: resolve(out), bytes, template: plan.json.prompt_template, encoder, resumed };
+  } finally {
+    await sources.close();
+  }
+}
+
+/** What is asked for, or what photos say. */
+async function chooseEncoder(
+  { vit, json }: Sources,
+  precision: ImportPrecision,
+  { encoderPrecision, signal, onProgress }: ImportOptions,
+): Promise<Imported["encoder"]> {
+  if (encoderPrecision) return { precision: encoderPrecision };
+  const config = encoderConfig(encoderSchema.parse(json.encoder));
+  if (config.type !== "eva_vit" || precision === "fp16" || precision === "fp32") return { precision: "fp16" };
+  const compared = (done: number, total: number) => onProgress?.("Comparing", done, total);
+  const similarity = await int8Similarity(vit, config, { signal, onProgress: compared });
+  return { precision: similarity >= leastSimilarity ? "int8" : "fp16", similarity };
+}
+
+async function writeFiles(
+  { images, llm }: ImportPlan,
+  out: string,
+  journal: Journal,
+  options: { readonly signal: AbortSignal | undefined; onBytes(bytes: number): void },
+): Promise<void> {
+  for (const [name, groups] of images) {
+    if (await journal.has(name)) continue;
+    await journal.record(name, await streamSafetensors(join(out, name), groups, options));
+  }
+  if ("gguf" in llm) {
+    const name = basename(llm.gguf);
+    if (await journal.has(name)) return;
+    await journal.record(name, await copyWhole(llm.gguf, join(out, name), options));
+    return;
+  }
+  const folder = join(out, "llm");
+  await mkdir(folder, { recursive: true });
+  for (const name of llm.copies) await copyFile(join(llm.from, name), join(folder, name));
+  await writeShards(folder, llm.shards, journal, "llm/", options);
+  if (llm.prefill.size === 0) return;
+  const prefill = join(folder, prefillFolder);
+  await mkdir(prefill, { recursive: true });
+  await writeShards(prefill, llm.prefill, journal, `llm/${prefillFolder}/`, options);
+}
+
+/** Bytes of each file, nearly: headers are not counted. */
+async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, number>> {
+  const sizes = new Map([...images].map(([name, groups]) => [name, sum(groups.map(groupBytes))]));
+  if ("gguf" in llm) return sizes.set(basename(llm.gguf), (await stat(llm.gguf)).size);
+  for (const [name, groups] of llm.shards) sizes.set(`llm/${name}`, sum(groups.map(groupBytes)));
+  for (const [name, groups] of llm.prefill) sizes.set(`llm/${prefillFolder}/${name}`, sum(groups.map(groupBytes)));
+  return sizes;
+}
+
+/** What tells one import from another. */
+async function describeWork(
+  { vit, qformer, llm, projection, precision, blockSize, encoderPrecision, prefill }: SourcePaths & PlanOptions,
+  plan: ImportPlan,
+) {
+  return {
+    vit: await originOf(vit),
+    ...(qformer !== undefined && { qformer: await originOf(qformer) }),
+    llm: await originOf(llm),
+    projection: await originOf(projection),
+    precision: "gguf" in plan.llm ? "as stored" : precision,
+    blockSize,
+    encoderPrecision,
+    prefill,
+    config: plan.json,
+  };
+}
+
+function sum(values: Iterable<number>): number {
+  let total = 0;
+  for (const value of values) total += value;
+  return total;
+}

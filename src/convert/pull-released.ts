@@ -1,0 +1,280 @@
+/** A released MiniGPT-4 by its name: its files are fetched, a model folder is made of them, and they are removed. */
+import { existsSync } from "node:fs";
+import { mkdir, readdir, realpath, rm, rmdir, stat, utimes } from "node:fs/promises";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { cacheFolder } from "../files/cache-folder.ts";
+import { checkSpace, type JournalContents, readJournal } from "../files/journal.ts";
+import { openCheckpoint } from "../formats/open.ts";
+import { explainFailure } from "../hub/download.ts";
+import type { PullProgress } from "../hub/pull.ts";
+import { bytesLeft, fetchRemote } from "../hub/remote-file.ts";
+import { openLlama } from "../models/llama-folder.ts";
+import { MappedModel } from "../runtime/session.ts";
+import { originOf } from "./delta.ts";
+import { type ImportOptions, importJournal, importModel } from "./import.ts";
+import type { ImportPrecision } from "./import-plan.ts";
+import { expectPart, type Heads, type PartKind, partKinds, type SourcePaths } from "./import-sources.ts";
+import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
+import {
+  completeParts,
+  findPart,
+  placesOf,
+  type ReleasedFile,
+  type ReleasedOptions,
+  recordFiles,
+} from "./released-files.ts";
+
+// The model folder that an earlier pull made or began.
+
+interface PulledFolder {
+  /** Whether all of it is there. */
+  readonly isWhole: boolean;
+  /** Of the weight files that are done. */
+  readonly bytes: number;
+}
+
+/**
+ * Looks at the folder that a pull is to make.
+ * @param parts the files and folders that it is made of; `brought` are those that the user named
+ * @throws Error if it holds something else
+ */
+async function openPulled(
+  path: string,
+  kind: ReleasedKind,
+  parts: Readonly<Record<PartKind, string>>,
+  brought: Partial<Record<PartKind, string | undefined>>,
+): Promise<PulledFolder> {
+  const journal = await readJournal(join(path, importJournal));
+  if (!journal) {
+    if (existsSync(path) && (await readdir(path)).length > 0) {
+      throw new Error(`${path} is not empty; choose another folder with --out, or delete what is in it`);
+    }
+    return { isWhole: false, bytes: 0 };
+  }
+  const different = await difference(journal, kind, parts, brought);
+  if (different) {
+    throw new Error(`${path} was made with another ${different}; choose another folder with --out, or delete it`);
+  }
+  const bytes = Object.values(journal.files).reduce((sum, file) => sum + file.bytes, 0);
+  return { isWhole: await isWhole(path, journal), bytes };
+}
+
+/** The first thing in which the folder is not what would be made. Files that are fetched go by their names. */
+async function difference(
+  { work }: JournalContents,
+  kind: ReleasedKind,
+  parts: Readonly<Record<PartKind, string>>,
+  brought: Partial<Record<PartKind, string | undefined>>,
+): Promise<string | undefined> {
+  if (work.precision !== (kind === "gguf" ? "as stored" : kind)) return "precision";
+  for (const part of partKinds) {
+    const had = work[part] as { readonly name?: unknown } | undefined;
+    const isSame =
+      brought[part] === undefined
+        ? had?.name === basename(parts[part])
+        : JSON.stringify(had) === JSON.stringify(await originOf(parts[part]));
+    if (!isSame) return part;
+  }
+  return undefined;
+}
+
+async function isWhole(path: string, { finished, files }: JournalContents): Promise<boolean> {
+  if (!finished || !existsSync(join(path, "config.json"))) return false;
+  for (const [name, { bytes }] of Object.entries(files)) {
+    if ((await stat(join(path, name)).catch(() => undefined))?.size !== bytes) return false;
+  }
+  return true;
+}
+
+/** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
+export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
+  /** By default int4; not for GGUF files, which stay as they are. */
+  readonly precision?: ImportPrecision | undefined;
+  /** As of `importModel`. */
+  readonly prefill?: boolean | undefined;
+  /** The folder that is made; by default one in the cache, where the model is found by its name. */
+  readonly out?: string | undefined;
+  /** Leaves the released files in the cache when the folder is made. */
+  readonly keepFiles?: boolean | undefined;
+  /** `cacheFolder()` if not given. */
+  readonly cacheFolder?: string | undefined;
+  /** What is going to be done, told before it begins. */
+  readonly onPlan?: (plan: PullPlan) => void;
+  readonly onFetch?: (progress: PullProgress) => void;
+  /** Steps after a file was fetched, in bytes. */
+  readonly onStep?: (step: string, done: number, total: number) => void;
+}
+
+export interface PullPlan {
+  readonly out: string;
+  /** What is fetched, in this order. */
+  readonly files: readonly ReleasedFile[];
+  /** Bytes of these files that are not there yet. */
+  readonly missing: number;
+  /** Bytes that the model folder will have, about. */
+  readonly folder: number;
+}
+
+export interface Pulled {
+  readonly path: string;
+  /** Of all weight files. */
+  readonly bytes: number;
+  /** Bytes that were received; 0 where the model was there. */
+  readonly fetched: number;
+  /** The folder with the released files, where it is left. */
+  readonly files: string | undefined;
+}
+
+/** The model's folder is about so much of the language model's files, which have 16 bits a number. */
+const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.29, int8: 0.55, fp16: 1, fp32: 1, gguf: 1 };
+/** So much more with a second copy of the layers in bytes. */
+const prefillShare = 0.5;
+
+/**
+ * Fetches the files of a released model and imports them. What was interrupted goes on where it was when it is called again.
+ * @throws Error before anything is fetched, if a server does not let the user have a file, the disk has no room, what the user
+ *   brings is not what it should be, or the folder holds something else
+ */
+export async function pullReleased(model: ReleasedModel, options: PullReleasedOptions): Promise<Pulled> {
+  const { cacheFolder: cache = cacheFolder(), keepFiles } = options;
+  const kind: ReleasedKind =
+    options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (options.precision ?? "int4");
+  const out = resolve(options.out ?? releasedFolder(cache, model.name, kind));
+  const gathered = releasedFiles(cache, model.name);
+  const parts = placesOf(model.parts, gathered, options);
+
+  const earlier = await openPulled(out, kind, parts, options);
+  if (earlier.isWhole) {
+    return { path: out, bytes: earlier.bytes, fetched: 0, files: existsSync(gathered) ? gathered : undefined };
+  }
+  await checkBrought(options);
+
+  const files = await findFiles(model, gathered, options);
+  const target = ({ name }: ReleasedFile) => join(gathered, name);
+  let missing = 0;
+  for (const file of files) missing += await bytesLeft(file, target(file));
+  const folder = await folderBytes(files, options, kind);
+  options.onPlan?.({ out, files, missing, folder });
+  await checkRoom([cache, missing], [out, folder - earlier.bytes]);
+
+  if (files.length > 0) {
+    await mkdir(gathered, { recursive: true });
+    await recordFiles(gathered, files);
+  }
+  for (const file of files) await fetchFile(file, target(file), options);
+  const bytes = await importParts({ ...options, ...parts, out, onProgress: options.onStep });
+  if (!keepFiles) await removeAll(gathered, options);
+  return { path: out, bytes, fetched: missing, files: existsSync(gathered) ? gathered : undefined };
+}
+
+/** What has to be gathered: of the parts that are there already no server is asked. */
+async function findFiles(
+  model: ReleasedModel,
+  gathered: string,
+  options: PullReleasedOptions,
+): Promise<ReleasedFile[]> {
+  const complete = await completeParts(gathered);
+  const files: ReleasedFile[] = [];
+  for (const part of partKinds) {
+    if (options[part] !== undefined) continue;
+    files.push(...(complete.get(part) ?? (await findPart(part, model.parts[part], options))));
+  }
+  return files;
+}
+
+/** The bytes of the folder that is made. */
+async function importParts(options: ImportOptions): Promise<number> {
+  try {
+    return (await importModel(options)).bytes;
+  } catch (error) {
+    // A stream says only that it was stopped, not why.
+    options.signal?.throwIfAborted();
+    throw error;
+  }
+}
+
+/** Removes what was gathered, but nothing that the user named. */
+async function removeAll(gathered: string, options: PullReleasedOptions): Promise<void> {
+  const named = partKinds.flatMap((part) => options[part] ?? []);
+  const kept = await Promise.all(named.map((path) => realpath(path)));
+  for (const name of await readdir(gathered).catch(() => [])) {
+    const path = await realpath(join(gathered, name));
+    if (kept.some((other) => other === path || other.startsWith(path + sep))) continue;
+    await rm(join(gathered, name), { recursive: true, force: true, maxRetries: 3 });
+  }
+  await rmdir(gathered).catch(() => undefined);
+}
+
+/** Hashes of smaller files are compared in no time, without a word. */
+const checkedAloud = 2 ** 27;
+
+async function fetchFile(file: ReleasedFile, target: string, options: PullReleasedOptions): Promise<void> {
+  const { name, bytes, digest, part } = file;
+  try {
+    await fetchRemote(file, target, {
+      signal: options.signal,
+      onProgress: (received) => options.onFetch?.({ file: name, received, total: bytes }),
+      onChecked: (done) => bytes >= checkedAloud && options.onStep?.(`Checking ${name}`, done, bytes),
+    });
+    // An import knows its files again by name, size and time: the same content gets the same time, fetched when it may.
+    const time = digest && Number.parseInt(digest.hex.slice(0, 7), 16);
+    if (time !== undefined) await utimes(target, time, time);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    const advice = `To go on, run the same command again; with --${part} you can bring it yourself`;
+    throw new Error(`cannot fetch ${name}: ${explainFailure(error)}. ${advice}`, { cause: error });
+  }
+}
+
+/** @throws Error naming the file if something that the user brings is not what its option is for */
+async function checkBrought(options: PullReleasedOptions): Promise<void> {
+  for (const part of partKinds) {
+    const path = options[part];
+    if (path === undefined) continue;
+    const checkpoint = part === "llm" ? (await openLlama(path)).checkpoint : await openCheckpoint(path);
+    try {
+      expectPart(checkpoint, part);
+      if (checkpoint.format === "gguf" && options.precision) {
+        throw new Error(`${path}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+      }
+    } finally {
+      await checkpoint.close();
+    }
+  }
+}
+
+async function folderBytes(
+  files: readonly ReleasedFile[],
+  options: PullReleasedOptions,
+  kind: ReleasedKind,
+): Promise<number> {
+  const { prefill = MappedModel.isPossible("cpu") } = options;
+  const llmShare = shares[kind] + (prefill && (kind === "int4" || kind === "int8") ? prefillShare : 0);
+  let bytes = 0;
+  for (const file of files) bytes += file.bytes * (file.part === "llm" ? llmShare : 1);
+  for (const part of partKinds) {
+    const path = options[part];
+    if (path !== undefined) bytes += (await originOf(path)).bytes * (part === "llm" ? llmShare : 1);
+  }
+  return Math.round(bytes);
+}
+
+type Need = readonly [folder: string, bytes: number];
+
+/** @throws Error if there is no room for the files, or for the folder that is made of them while they are still there */
+async function checkRoom(files: Need, folder: Need): Promise<void> {
+  const [one, other] = [existing(files[0]), existing(folder[0])];
+  const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
+  await checkSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
+  if (!isOneDisk) await checkSpace(other, folder[1]);
+}
+
+/** A folder, or the nearest one above it that is there. */
+function existing(folder: string): string {
+  if (existsSync(folder) || dirname(folder) === folder) return folder;
+  return existing(dirname(folder));
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() === true;
+}

@@ -1,0 +1,100 @@
+/** The MiniGPT-4 models that can be had by name: where the files they were released as lie, and where `pull` puts them. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { importPrecisions } from "./import-plan.ts";
+import type { PartKind } from "./import-sources.ts";
+
+/** Where a part lies: a file on Google's storage, a file on the Hugging Face hub, or a whole repository there. */
+export type PartSource =
+  | { readonly kind: "storage"; readonly path: string }
+  | { readonly kind: "hub"; readonly repo: string; readonly path: string }
+  | { readonly kind: "hub-folder"; readonly repo: string };
+
+export interface ReleasedPart {
+  readonly source: PartSource;
+  readonly license: string;
+}
+
+export interface ReleasedModel {
+  readonly name: string;
+  readonly parts: Readonly<Record<PartKind, ReleasedPart>>;
+}
+
+const blip2 = "sfr-vision-language-research/LAVIS/models/BLIP2";
+const vit: ReleasedPart = {
+  source: { kind: "storage", path: `${blip2}/eva_vit_g.pth` },
+  license: "EVA, MIT",
+};
+const qformer: ReleasedPart = {
+  source: { kind: "storage", path: `${blip2}/blip2_pretrained_flant5xxl.pth` },
+  license: "BLIP-2, BSD-3-Clause",
+};
+const minigpt4 = "MiniGPT-4, BSD-3-Clause";
+const llama = "Vicuna v0, made of LLaMA: LLaMA's licence, which allows no commercial use";
+
+export const releasedModels: ReadonlyMap<string, ReleasedModel> = new Map([
+  [
+    "minigpt4-7b",
+    {
+      name: "minigpt4-7b",
+      parts: {
+        vit,
+        qformer,
+        // Its name is spelt so.
+        projection: {
+          source: { kind: "hub", repo: "spaces/Vision-CAIR/minigpt4", path: "prerained_minigpt4_7b.pth" },
+          license: minigpt4,
+        },
+        llm: { source: { kind: "hub-folder", repo: "Vision-CAIR/vicuna-7b" }, license: llama },
+      },
+    },
+  ],
+  [
+    "minigpt4-13b",
+    {
+      name: "minigpt4-13b",
+      parts: {
+        vit,
+        qformer,
+        projection: {
+          source: { kind: "hub", repo: "Vision-CAIR/MiniGPT-4", path: "pretrained_minigpt4.pth" },
+          license: minigpt4,
+        },
+        llm: { source: { kind: "hub-folder", repo: "Vision-CAIR/vicuna" }, license: llama },
+      },
+    },
+  ],
+]);
+
+/** How the language model of a model folder is stored; a GGUF file keeps what it has. The first is taken if none is named. */
+const kinds = [...importPrecisions, "gguf"] as const;
+export type ReleasedKind = (typeof kinds)[number];
+
+/** The folder that `pull` makes of a released model, unless another one was asked for. */
+export function releasedFolder(cache: string, name: string, kind: ReleasedKind): string {
+  return join(cache, "models", `${name}-${kind}`);
+}
+
+/** Where a released model's files lie until its folder is made. */
+export function releasedFiles(cache: string, name: string): string {
+  return join(cache, "released", name);
+}
+
+/**
+ * The folder of a released model that was pulled, by its name (`minigpt4-7b`) or that with a precision (`minigpt4-7b-int8`);
+ * undefined if this is no such name.
+ * @throws Error saying how to fetch it, if it is not there yet
+ */
+export function pulledFolder(nameOrKind: string, cache: string): string | undefined {
+  for (const name of releasedModels.keys()) {
+    const wanted = kinds.filter((kind) => nameOrKind === name || nameOrKind === `${name}-${kind}`);
+    const [first] = wanted;
+    if (!first) continue;
+    const folders = wanted.map((kind) => releasedFolder(cache, name, kind));
+    const found = folders.find((folder) => existsSync(join(folder, "config.json")));
+    if (found) return found;
+    const how = wanted.length > 1 ? "" : first === "gguf" ? " --llm FILE.gguf" : ` --precision ${first}`;
+    throw new Error(`${nameOrKind} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}${how}`);
+  }
+  return undefined;
+}

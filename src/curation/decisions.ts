@@ -1,0 +1,79 @@
+/** What a person did last and has not taken back. */
+import type { Entry, VersionDetails } from "./entry.ts";
+
+/** Of what one person did: a verdict, in the order of the table. */
+export interface VerdictMade {
+  readonly picture: number;
+  readonly version: number;
+  readonly decision: "keep" | "drop" | "withdrawn";
+  readonly madeAt: number;
+}
+
+/** A version that they made: an edit, or the undoing of one. */
+export interface VersionMade {
+  readonly picture: number;
+  readonly id: number;
+  readonly undoes: VersionDetails["undoes"];
+  readonly madeAt: number;
+}
+
+export type LastAction =
+  | { readonly kind: "keep" | "drop"; readonly picture: number }
+  | { readonly kind: "edit"; readonly picture: number; readonly version: number };
+
+/** Undoing goes backwards: each withdrawal and each undoing takes the last of its kind away. */
+export function lastAction(verdicts: readonly VerdictMade[], versions: readonly VersionMade[]): LastAction | undefined {
+  const done: LastAction[] = [];
+  const takeBack = (isIt: (action: LastAction) => boolean) => {
+    const at = done.findLastIndex(isIt);
+    if (at >= 0) done.splice(at, 1);
+  };
+  const edits = [...versions];
+  const editsBefore = (isBefore: (version: VersionMade) => boolean) => {
+    while (edits[0] && isBefore(edits[0])) {
+      const { picture, id, undoes } = edits.shift() as VersionMade;
+      if (undoes === undefined) done.push({ kind: "edit", picture, version: id });
+      else takeBack((action) => action.kind === "edit" && action.version === undoes);
+    }
+  };
+  for (const { picture, version, decision, madeAt } of verdicts) {
+    // Within a millisecond, who judged a version has made it before.
+    editsBefore((edit) => edit.madeAt < madeAt || (edit.madeAt === madeAt && edit.id <= version));
+    if (decision === "withdrawn") takeBack((action) => action.kind !== "edit" && action.picture === picture);
+    else done.push({ kind: decision, picture });
+  }
+  editsBefore(() => true);
+  return done.at(-1);
+}
+
+// What becomes of a picture and its text, by what rules and persons said of it.
+
+/** Nothing was written yet; nobody has decided; it is taken into the data set, or not. */
+export type Standing = "empty" | "open" | "kept" | "dropped";
+
+/** A person's word counts more than that of rules, and the later word of persons more than an earlier one. */
+export function standingOf({ current, rules, persons }: Entry): Standing {
+  if (!current) return "empty";
+  const person = persons.at(-1);
+  if (person) return person.decision === "keep" ? "kept" : "dropped";
+  return rules?.decision === "drop" ? "dropped" : "open";
+}
+
+/** Whether all persons who judged it decided alike; undefined if fewer than two did. */
+export function agreementOf({ persons }: Entry): boolean | undefined {
+  if (persons.length < 2) return undefined;
+  return persons.every(({ decision }) => decision === persons[0]?.decision);
+}
+
+// Values by what they have in common.
+
+/** Groups in the order of their first values. */
+export function group<T, Key>(values: readonly T[], key: (value: T) => Key): Map<Key, T[]> {
+  const groups = new Map<Key, T[]>();
+  for (const value of values) {
+    const found = groups.get(key(value));
+    if (found) found.push(value);
+    else groups.set(key(value), [value]);
+  }
+  return groups;
+}

@@ -1,0 +1,145 @@
+/** Adds a data set's pictures to a project. */
+import { createHash } from "node:crypto";
+import { resolve } from "node:path";
+import sharp from "sharp";
+import type { Dataset, ImageTextPair, Problem } from "../data/dataset.ts";
+import { readSpan } from "../files/file.ts";
+import { readPicture } from "../images/decode.ts";
+import { Random } from "../tensor/random.ts";
+import type { NewPicture, Picture } from "./entry.ts";
+import type { CurationStore } from "./store.ts";
+
+// A picture's bytes, as long as they are those that were added to the project.
+
+/** The picture's file is gone, cannot be read, or holds something else now. */
+export class PictureLostError extends Error {
+  override name = "PictureLostError";
+}
+
+/** @throws PictureLostError */
+export async function pictureBytes({ source, sha256 }: Picture): Promise<Uint8Array> {
+  const bytes = await readSpan(source).catch((cause: NodeJS.ErrnoException) => {
+    const what = cause.code === "ENOENT" ? "is not there any more" : `cannot be read: ${cause.message}`;
+    throw new PictureLostError(`${source.path} ${what}`, { cause });
+  });
+  if (sha256Of(bytes) === sha256) return bytes;
+  throw new PictureLostError(
+    `${source.path} has changed since it was added to the project (its SHA-256 is another one)`,
+  );
+}
+
+/** In hexadecimal. */
+export function sha256Of(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+export interface AddReport {
+  readonly added: number;
+  /** Were in the project before. */
+  readonly known: number;
+  /** Have the bytes of another one of those given; such a picture is taken once. */
+  readonly duplicates: number;
+  /** Their bytes cannot be read, so that they are not in the project. */
+  readonly unreadable: readonly Problem[];
+}
+
+export interface AddOptions {
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Adds the pictures all at once: when this is stopped before its end, none is in the project. */
+export async function addPictures(
+  store: CurationStore,
+  pairs: readonly ImageTextPair[],
+  { onProgress, signal }: AddOptions = {},
+): Promise<AddReport> {
+  const pictures = new Map<string, NewPicture>();
+  const unreadable: Problem[] = [];
+  for (const [i, { name, picture }] of pairs.entries()) {
+    signal?.throwIfAborted();
+    try {
+      const sha256 = sha256Of(await readSpan(picture));
+      // A project is worked on from any folder.
+      const source = { ...picture, path: resolve(picture.path) };
+      if (!pictures.has(sha256)) pictures.set(sha256, { name, source, sha256 });
+    } catch (error) {
+      unreadable.push({ name, reason: (error as Error).message });
+    }
+    onProgress?.(i + 1, pairs.length);
+  }
+  const added = store.addPictures([...pictures.values()]);
+  return {
+    added,
+    known: pictures.size - added,
+    duplicates: pairs.length - unreadable.length - pictures.size,
+    unreadable,
+  };
+}
+
+// A random choice of a data set's pictures.
+
+export interface ChoiceOptions {
+  /** All pictures are taken of a data set that has no more. */
+  readonly count: number;
+  readonly seed: number;
+  /** Told of what the data set lists but cannot be used, and of parts that cannot be read. */
+  readonly onProblem?: (problem: Problem) => void;
+  /** Parts of the data set that are listed. */
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * The first `count` pictures of the data set in a random order, which depends only on the seed and the data set: of a larger count
+ * the first ones are those of a smaller one. No more than some multiple of `count` is kept in memory.
+ *
+ * @throws Error if the data set lists no picture at all
+ */
+export async function choosePictures(
+  { parts }: Dataset,
+  { count, seed, onProblem, onProgress, signal }: ChoiceOptions,
+): Promise<ImageTextPair[]> {
+  const random = new Random(seed);
+  let failed: Error | undefined;
+  let chosen: { readonly place: number; readonly pair: ImageTextPair }[] = [];
+  for (const [i, part] of parts.entries()) {
+    signal?.throwIfAborted();
+    try {
+      const { pairs, problems } = await part.read();
+      for (const problem of problems) onProblem?.(problem);
+      // Every picture draws its place in the order, chosen or not; of equal places the one that is listed first is first.
+      chosen = [...chosen, ...pairs.map((pair) => ({ place: random.uniform(), pair }))]
+        .sort((a, b) => a.place - b.place)
+        .slice(0, count);
+    } catch (error) {
+      failed ??= error as Error;
+      onProblem?.({ name: part.path, reason: (error as Error).message });
+    }
+    onProgress?.(i + 1, parts.length);
+  }
+  if (chosen.length === 0) throw failed ?? new Error("The data set lists no pictures");
+  return chosen.map(({ pair }) => pair);
+}
+
+// Any picture as a JPEG that every program reads alike.
+
+/**
+ * An upright JPEG stays as it is, byte by byte. What is another format, or is turned by its EXIF orientation (which the original
+ * project does not look at), becomes a new one of the pixels that the model saw.
+ *
+ * @param name what messages call the picture
+ * @throws PictureError if it cannot be read
+ */
+export async function toJpeg(bytes: Uint8Array, name: string): Promise<{ bytes: Uint8Array; isCopy: boolean }> {
+  if (bytes[0] === 0xff && bytes[1] === 0xd8) {
+    const header = await sharp(bytes, { limitInputPixels: false })
+      .metadata()
+      .catch(() => undefined);
+    if (header?.format === "jpeg" && (header.orientation ?? 1) === 1) return { bytes, isCopy: true };
+  }
+  const { width, height, data } = await readPicture(bytes, { name });
+  // Without a profile it is sRGB.
+  const jpeg = sharp(data, { raw: { width, height, channels: 3 } }).jpeg({ quality: 95, chromaSubsampling: "4:4:4" });
+  return { bytes: await jpeg.toBuffer(), isCopy: false };
+}

@@ -1,0 +1,294 @@
+/** Characters that mean nothing in a description. */
+import { z } from "zod";
+import { type JudgedText, quoted, rule, wordsOf } from "./rule.ts";
+
+/** In the order in which they are looked for. */
+const neverWritten: readonly (readonly [what: string, pattern: RegExp])[] = [
+  ["a replacement character", /\ufffd/u],
+  ["a control character", /[^\P{Cc}\t\n\r]/u],
+  ["half a character", /\p{Cs}/u],
+  ["a character of private use", /\p{Co}/u],
+  ["an unassigned character", /\p{Cn}/u],
+  [
+    "an invisible character",
+    /[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]/u,
+  ],
+];
+
+/** Runs of signs, with or without spaces between them. */
+const signs = /[\p{P}\p{S}](?:\s?[\p{P}\p{S}])*/gu;
+
+export const meaninglessCharacters = rule(
+  z.strictObject({
+    /** Most signs in a row, and most of the same one. */
+    max_signs: z.number().int().positive(),
+    max_same_sign: z.number().int().positive(),
+    /** Largest share of signs among all that is no space. */
+    max_share: z.number().min(0).max(1),
+    /** Most times that a letter comes in a row, and most letters of a word. */
+    max_same_letter: z.number().int().min(2).max(1000),
+    max_word: z.number().int().min(2),
+  }),
+  (options) => {
+    const sameLetter = new RegExp(`(\\p{L})\\1{${options.max_same_letter}}`, "iu");
+    return ({ raw, words }) => {
+      for (const [what, pattern] of neverWritten) {
+        const found = pattern.exec(raw)?.[0];
+        if (found !== undefined) return `has ${what} (U+${codePoint(found)})`;
+      }
+      let count = 0;
+      for (const [run] of raw.matchAll(signs)) {
+        const characters = [...run.replace(/\s/g, "")];
+        count += characters.length;
+        if (characters.length > options.max_signs || longestRun(characters) > options.max_same_sign) {
+          return `has the signs ${quoted(run, 20)}`;
+        }
+      }
+      const share = count / Math.max(1, [...raw.replace(/\s/g, "")].length);
+      if (share > options.max_share) return `is ${Math.round(100 * share)}% signs`;
+      const letters = sameLetter.exec(raw)?.[0];
+      if (letters) return `has the letters ${quoted(letters, 20)}`;
+      const long = words.find((word) => word.split(/['-]/).some((part) => part.length > options.max_word));
+      return long && `has a word of ${long.length} characters, ${quoted(long, 20)}`;
+    };
+  },
+);
+
+function codePoint(character: string): string {
+  return (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+}
+
+function longestRun(characters: readonly string[]): number {
+  let longest = 0;
+  let run = 0;
+  characters.forEach((character, i) => {
+    run = character === characters[i - 1] ? run + 1 : 1;
+    longest = Math.max(longest, run);
+  });
+  return longest;
+}
+
+// Texts, or sentences of them, in another language.
+
+const share = z.number().min(0).max(1);
+const nameOf = new Intl.DisplayNames(["en"], { type: "language" });
+
+/** Scripts that are several of Unicode's. */
+const joined: Readonly<Record<string, readonly string[]>> = {
+  Hans: ["Han"],
+  Hant: ["Han"],
+  Jpan: ["Han", "Hira", "Kana"],
+  Kore: ["Hang", "Han"],
+};
+
+/** The share of letters that the language is not written with. */
+export const foreignScript = rule(z.strictObject({ max_share: share }), ({ max_share }, language) => {
+  const script = new Intl.Locale(language).maximize().script ?? "Latn";
+  const own = new RegExp(
+    `[${(joined[script] ?? [script]).map((name) => `\\p{scx=${name}}`).join("")}\\p{scx=Zyyy}]`,
+    "u",
+  );
+  return ({ raw }) => {
+    let letters = 0;
+    let foreign = "";
+    let count = 0;
+    for (const [letter] of raw.matchAll(/\p{L}/gu)) {
+      letters++;
+      if (own.test(letter)) continue;
+      count++;
+      if (foreign.length < 40) foreign += letter;
+    }
+    if (count <= max_share * letters) return undefined;
+    return `${count} of ${letters} letters are not ${nameOf.of(language)}: ${quoted(foreign, 20)}`;
+  };
+});
+
+/**
+ * Sentences that look more like another language by at least `margin`, as a detector of 60 languages sees it (letters in a row; 0 is
+ * nothing, 1 is certain). Short ones say too little.
+ */
+export const foreignLanguage = rule(
+  z.strictObject({ margin: share, min_words: z.number().int().positive() }),
+  async ({ margin, min_words }, language) => {
+    // Its table takes a while to load, and only this rule needs it.
+    const { eld } = await import("eld/small");
+    const known = Object.values(eld.info().Languages);
+    if (!known.includes(language)) {
+      throw new Error(`the language ${language} is not one that can be told from others (${known.join(", ")})`);
+    }
+    return ({ sentences }) => {
+      for (const sentence of sentences) {
+        if (wordsOf(sentence).length < min_words) continue;
+        const found = eld.detect(sentence);
+        if (found.language === "" || found.language === language) continue;
+        const scores = found.getScores();
+        if ((scores[found.language] ?? 0) - (scores[language] ?? 0) < margin) continue;
+        return `is ${nameOf.of(found.language)}: ${quoted(sentence)}`;
+      }
+      return undefined;
+    };
+  },
+);
+
+// Texts that are too short or too long.
+
+const bound = z.number().int().min(0).optional();
+
+export const length = rule(
+  z
+    .strictObject({ min_words: bound, max_words: bound, min_sentences: bound, max_sentences: bound })
+    .refine(({ min_words = 0, max_words = min_words }) => min_words <= max_words, "min_words is more than max_words")
+    .refine(
+      ({ min_sentences = 0, max_sentences = min_sentences }) => min_sentences <= max_sentences,
+      "min_sentences is more than max_sentences",
+    ),
+  (options) => (text) =>
+    outOfBounds(text, "words", options.min_words, options.max_words) ??
+    outOfBounds(text, "sentences", options.min_sentences, options.max_sentences),
+);
+
+export const counted = ["words", "sentences", "characters"] as const;
+
+/** What is wrong with how many there are of something. */
+export function outOfBounds(
+  { raw, words, sentences }: JudgedText,
+  what: (typeof counted)[number],
+  min = 0,
+  max = Number.POSITIVE_INFINITY,
+): string | undefined {
+  const count = { words: words.length, sentences: sentences.length, characters: raw.length }[what];
+  if (count < min) return `has ${count} ${what}; at least ${min} are wanted`;
+  if (count > max) return `has ${count} ${what}; at most ${max} are wanted`;
+  return undefined;
+}
+
+// Known phrases: of a model that apologises for itself, or that speaks of itself.
+
+/** Texts that contain one of the phrases; capitals, punctuation and the form of apostrophes do not matter. */
+export const phrases = rule(
+  z.strictObject({ phrases: z.array(z.string().regex(/\p{L}/u, "needs a word")) }),
+  (options) => {
+    const wanted = options.phrases.map((phrase) => ({ phrase, words: ` ${wordsOf(phrase).join(" ")} ` }));
+    return ({ words }) => {
+      const text = ` ${words.join(" ")} `;
+      const found = wanted.find((phrase) => text.includes(phrase.words));
+      return found && `says "${found.phrase}"`;
+    };
+  },
+);
+
+// What a model does that has lost its thread: it says the same again and again.
+
+/** The same sentence, whatever its capitals and punctuation. Sentences of one or two words may return. */
+export const repeatedSentences = rule(
+  z.strictObject({ max_times: z.number().int().positive() }),
+  ({ max_times }) =>
+    ({ sentences }) => {
+      const times = new Map<string, { count: number; first: string }>();
+      for (const sentence of sentences) {
+        const words = wordsOf(sentence);
+        if (words.length < 3) continue;
+        const key = words.join(" ");
+        const known = times.get(key);
+        if (known) known.count++;
+        else times.set(key, { count: 1, first: sentence });
+      }
+      let most = { count: 0, first: "" };
+      for (const sentence of times.values()) if (sentence.count > most.count) most = sentence;
+      return most.count > max_times ? `says ${most.count} times ${quoted(most.first)}` : undefined;
+    },
+);
+
+/** The share of the words that lie in runs of `words` words which occurred before. */
+export const repeatedRuns = rule(
+  z.strictObject({ words: z.number().int().min(2).max(50), max_share: z.number().min(0).max(1) }),
+  ({ words: length, max_share }) =>
+    ({ words }) => {
+      const seen = new Map<string, number>();
+      let repeated = 0;
+      /** The place after the last word that was counted, so that a word in two runs counts once. */
+      let counted = 0;
+      let most = { run: "", times: 1 };
+      for (let at = 0; at + length <= words.length; at++) {
+        const run = words.slice(at, at + length).join(" ");
+        const times = (seen.get(run) ?? 0) + 1;
+        seen.set(run, times);
+        if (times === 1) continue;
+        repeated += at + length - Math.max(at, counted);
+        counted = at + length;
+        if (times > most.times) most = { run, times };
+      }
+      const share = repeated / Math.max(1, words.length);
+      if (share <= max_share) return undefined;
+      return `${Math.round(100 * share)}% of it was said before, for example ${most.times} times ${quoted(most.run)}`;
+    },
+);
+
+/** The same word several times in a row. */
+export const stuttering = rule(
+  z.strictObject({ max_times: z.number().int().positive() }),
+  ({ max_times }) =>
+    ({ words }) => {
+      for (let start = 0, at = 1; at <= words.length; at++) {
+        if (words[at] === words[start]) continue;
+        if (at - start > max_times) return `${quoted(words[start] ?? "")} ${at - start} times in a row`;
+        start = at;
+      }
+      return undefined;
+    },
+);
+
+// Texts that stop in the middle.
+
+/** A full stop of any language, and what may close after it. A text that trails off in "..." is not finished. */
+const finished = /(?<!\.\s?\.)[.!?。！？؟।។။]\s?["'”’»)\]」』）]{0,3}$/u;
+
+const closing: Readonly<Record<string, string>> = { ")": "(", "]": "[", "}": "{", "」": "「", "』": "『", "）": "（" };
+const opening = new Set(Object.values(closing));
+
+export const unfinished = rule(
+  z.strictObject({
+    /** Whether a text must end in one. */
+    full_stop: z.boolean(),
+    /** No sentence ends in one of these words. */
+    never_last: z.array(z.string().min(1)),
+  }),
+  ({ full_stop, never_last }) => {
+    const neverLast = new Set(never_last);
+    return ({ raw, sentences }) => {
+      const text = raw.trimEnd();
+      const open = unbalanced(raw);
+      if (open) return open;
+      if (full_stop && text !== "" && !finished.test(text.slice(-20)))
+        return `ends without a full stop: ${quoted(lastPart(text))}`;
+      for (const sentence of sentences) {
+        const last = /(?<![\p{L}\p{N}'’-])\p{L}+(?=[^\p{L}\p{N}]{0,8}$)/u.exec(sentence.slice(-40))?.[0];
+        if (last !== undefined && neverLast.has(last))
+          return `a sentence ends in "${last}": ${quoted(lastPart(sentence))}`;
+      }
+      return undefined;
+    };
+  },
+);
+
+function lastPart(text: string): string {
+  return text.length <= 60 ? text : `...${text.slice(-60).replace(/^\S*\s/, "")}`;
+}
+
+/** Brackets and quotation marks that miss their other half. */
+function unbalanced(raw: string): string | undefined {
+  // Numbers of a list, "1)", open nothing, and neither do inches, 12".
+  const text = raw.replace(/(?<![\p{L}\p{N}])[\p{L}\p{N}]\)/gu, " ").replace(/(?<=\d)"/g, " ");
+  // Languages differ in which mark opens and which closes, but there are always two.
+  for (const marks of [/["“”„‟]/gu, /[«»]/gu]) {
+    const found = text.match(marks) ?? [];
+    if (found.length % 2 === 1) return `has a ${found.at(-1)} without its other half`;
+  }
+  const open: string[] = [];
+  for (const character of text) {
+    if (opening.has(character)) open.push(character);
+    const expected = closing[character];
+    if (expected && open.pop() !== expected) return `has a ${character} without its other half`;
+  }
+  return open.length > 0 ? `has a ${open.at(-1)} without its other half` : undefined;
+}

@@ -1,0 +1,130 @@
+/** Image tokens of the pictures that were seen lately, so that the next question about one does not look at it again. */
+
+import { createHash } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { ImageReader, ImageTokens } from "../generation/image-encoder.ts";
+import type { KVCache } from "../generation/kv-cache.ts";
+import type { LanguageModel, Position } from "../generation/language-model.ts";
+import { PictureError, type PictureLimits, type Pixels, readPicture } from "../images/decode.ts";
+import { type Picture, QuestionError } from "./engine.ts";
+
+/** How pictures are read, which differs between Node and a browser. */
+export interface PictureSource {
+  /** The same for the same picture, and for no other. */
+  key(picture: Picture): Promise<string>;
+  /** @throws QuestionError if it is no picture that can be read */
+  decode(picture: Picture): Promise<Pixels>;
+}
+
+/** Pictures that are remembered. */
+const capacity = 64;
+
+export class ImageStore {
+  private readonly reader: ImageReader;
+  private readonly source: PictureSource;
+  /** The one that was used last comes last. */
+  private readonly known = new Map<string, Promise<ImageTokens>>();
+
+  constructor(reader: ImageReader, source: PictureSource) {
+    this.reader = reader;
+    this.source = source;
+  }
+
+  /** The same arrays for the same picture: by them a language model's cache knows it again. */
+  async read(picture: Picture): Promise<ImageTokens> {
+    const key = await this.source.key(picture);
+    const tokens = this.known.get(key) ?? this.look(picture);
+    this.known.delete(key);
+    this.known.set(key, tokens);
+    for (const [oldest] of this.known) if (this.known.size > capacity) this.known.delete(oldest);
+    return tokens.catch((error) => {
+      this.known.delete(key);
+      throw error;
+    });
+  }
+
+  release(): Promise<void> {
+    return this.reader.release();
+  }
+
+  private async look(picture: Picture): Promise<ImageTokens> {
+    return this.reader.read(await this.source.decode(picture));
+  }
+}
+
+// What a language model has read lately, so that a text is read only from where it differs from an earlier one.
+
+interface Prefix {
+  readonly positions: readonly Position[];
+  /** Of one sequence, and as long as `positions`. */
+  readonly cache: KVCache;
+}
+
+/** The one that was used last is always kept; others go, the longest unused first, where all take more than `maxBytes`. */
+export class PrefixStore {
+  private readonly model: Pick<LanguageModel, "newCache">;
+  private readonly maxBytes: number;
+  /** The one that was used last comes last. */
+  private prefixes: Prefix[] = [];
+
+  constructor(model: Pick<LanguageModel, "newCache">, maxBytes: number) {
+    this.model = model;
+    this.maxBytes = maxBytes;
+  }
+
+  /**
+   * A cache of the longest known beginning of a sequence, its last position excepted, whose scores are wanted. It is the
+   * caller's own; what it held is put back when it has grown.
+   */
+  take(sequence: readonly Position[]): KVCache {
+    let [best, length]: [Prefix | undefined, number] = [undefined, 0];
+    for (const prefix of this.prefixes) {
+      const common = commonLength(prefix.positions, sequence, sequence.length - 1);
+      if (common > length) [best, length] = [prefix, common];
+    }
+    if (!best) return this.model.newCache();
+    // Another conversation may go on from where this one leaves the sequence.
+    if (length < best.positions.length) return best.cache.select([0], length);
+    this.prefixes = this.prefixes.filter((prefix) => prefix !== best);
+    return best.cache;
+  }
+
+  /** Keeps what a cache of one sequence holds; the cache must not be changed any more. */
+  put(positions: readonly Position[], cache: KVCache): void {
+    const isPart = (prefix: Prefix) =>
+      commonLength(prefix.positions, positions, positions.length) === prefix.positions.length;
+    this.prefixes = [...this.prefixes.filter((prefix) => !isPart(prefix)), { positions, cache }];
+    let bytes = this.prefixes.reduce((sum, prefix) => sum + prefix.cache.bytes, 0);
+    while (bytes > this.maxBytes && this.prefixes.length > 1) bytes -= this.prefixes.shift()?.cache.bytes ?? 0;
+  }
+}
+
+/** How many positions two sequences begin with alike, at most `limit`. */
+function commonLength(a: readonly Position[], b: readonly Position[], limit: number): number {
+  const most = Math.min(a.length, b.length, limit);
+  let common = 0;
+  while (common < most && a[common] === b[common]) common++;
+  return common;
+}
+
+// Pictures from files and from memory, as Node reads them.
+
+export function pictureFiles(limits: PictureLimits = {}): PictureSource {
+  return {
+    /** A file counts as the same while its size and the time of its last change are the same. */
+    async key(picture) {
+      if (typeof picture !== "string") return createHash("sha256").update(picture).digest("hex");
+      const info = await stat(picture).catch(() => undefined);
+      return JSON.stringify([resolve(picture), info?.size, info?.mtimeMs]);
+    },
+    async decode(picture) {
+      try {
+        return await readPicture(picture, limits);
+      } catch (cause) {
+        if (cause instanceof PictureError) throw new QuestionError("picture", cause.message, { cause });
+        throw cause;
+      }
+    },
+  };
+}

@@ -1,0 +1,51 @@
+/** The engine of a model that was packed for pages: the same graphs as everywhere, run by whatever runs them there. */
+import { packedWeights } from "../formats/packed.ts";
+import { imageOutputs, languageGraph } from "../generation/graphs.ts";
+import { ImageReader } from "../generation/image-encoder.ts";
+import { LanguageModel, type Precision } from "../generation/language-model.ts";
+import { imageWeights, tokensPerImage } from "../models/minigpt4.ts";
+import type { WebModel } from "../models/web-model.ts";
+import type { Runner } from "../runtime/runner.ts";
+import { Graph, type Value } from "../tensor/graph.ts";
+import { promptTemplates } from "../tokenizers/prompts.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { ImageStore, type PictureSource } from "./caches.ts";
+import { LocalEngine } from "./local-engine.ts";
+
+export interface PackedEngineParts {
+  readonly tokenizer: Tokenizer;
+  /** All weight files, one after the other. */
+  readonly weights: Uint8Array;
+  readonly precision: Precision;
+  readonly pictures: PictureSource;
+  /** Makes a graph ready to run. */
+  createRunner<Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>): Promise<Runner<Output>>;
+}
+
+/** One who visits a page asks for one answer at a time, seldom for two. */
+const schedule = { maxBatch: 2, prefixBytes: 2 ** 27 };
+
+/** @throws Error if something does not fit together */
+export async function createPackedEngine(
+  model: WebModel,
+  { tokenizer, weights, precision, pictures, createRunner }: PackedEngineParts,
+): Promise<LocalEngine> {
+  const { config, tensors } = model;
+  const source = (part: keyof typeof tensors) => packedWeights(`The ${part} of ${model.name}`, tensors[part], weights);
+  const graph = new Graph();
+  const parts = { encoder: source("encoder"), qformer: source("qformer"), projection: source("projection") };
+  const reader = await createRunner(graph, imageOutputs(graph, imageWeights(graph, parts), config));
+  const reading = languageGraph(source("llm"), config.llm, precision);
+  const llm = new LanguageModel(config.llm, await createRunner(reading.graph, reading.outputs));
+  return new LocalEngine(
+    {
+      model: { name: model.name, contextLength: model.contextLength, tokensPerImage: tokensPerImage(config) },
+      images: new ImageStore(new ImageReader(config, reader), pictures),
+      llm,
+      tokenizer,
+      template: promptTemplates[model.template],
+      describe: model.describe,
+    },
+    schedule,
+  );
+}

@@ -1,0 +1,155 @@
+/** What the readers of all weight formats have in common. */
+
+import { inFile, quote, RandomAccessFile } from "../files/file.ts";
+import { type ArrayOf, type DType, viewBytes } from "../tensor/array.ts";
+import { bfloat16ToFloat32, float16ToFloat32 } from "../tensor/float16.ts";
+import type { StoredBytes } from "../tensor/graph.ts";
+import type { BlockSource } from "../tensor/quant/blocks.ts";
+import type { TileSource } from "../tensor/quant/int8.ts";
+
+export interface TensorInfo {
+  readonly name: string;
+  /** The element type in the format's own word: "F16", "BF16", "Q4_1", "float16". */
+  readonly storedType: string;
+  /** Row-major, outermost dimension first, in every format. */
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
+/** An open weight file, or several that belong together. Tensors are read when asked for, one by one. */
+export interface Checkpoint {
+  readonly path: string;
+  readonly format: "safetensors" | "torch" | "gguf";
+  /** safetensors: `__metadata__`; GGUF: its keys and values; torch: what the file holds beside the tensors. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Values as float32, row-major. @throws Error naming file and tensor if it is missing or its type cannot be widened */
+  readFloat32(name: string): Promise<Float32Array>;
+  /** The stored bytes (quantised blocks as they are), little endian, contiguous and row-major. */
+  readBytes(name: string): Promise<Uint8Array>;
+  /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
+  blocks?(name: string): BlockSource | undefined;
+  /** A matrix in bytes with a scale for each row, transposed and in tiles; undefined if it is not stored so. */
+  int8Columns?(name: string): TileSource | undefined;
+  /** Where the bytes of a tensor lie in a file; undefined where they are compressed, or in parts. */
+  placeOf?(name: string): StoredBytes | undefined;
+  close(): Promise<void>;
+}
+
+/** One tensor of one file. */
+export interface StoredTensor {
+  readonly info: TensorInfo;
+  readBytes(): Promise<Uint8Array>;
+  /** Where its bytes begin, if they lie in the file as they are. */
+  readonly offset?: number;
+  /** @throws Error if values of this type cannot be widened */
+  toFloat32(bytes: Uint8Array): Float32Array;
+}
+
+/** What a format's parser finds in a file. */
+export interface Contents {
+  readonly format: Checkpoint["format"];
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tensors: Iterable<StoredTensor>;
+  /** Why a name that might be looked for is no tensor. */
+  readonly refused?: ReadonlyMap<string, string>;
+}
+
+/** Opens a file and parses it; all errors, also later ones of reading, name the file. */
+export async function openFile(
+  path: string,
+  parse: (file: RandomAccessFile) => Promise<Contents>,
+): Promise<Checkpoint> {
+  return inFile(path, async () => {
+    const file = await RandomAccessFile.open(path);
+    try {
+      return new FileCheckpoint(file, await parse(file));
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  });
+}
+
+class FileCheckpoint implements Checkpoint {
+  readonly path: string;
+  readonly format: Checkpoint["format"];
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  private readonly file: RandomAccessFile;
+  private readonly stored: ReadonlyMap<string, StoredTensor>;
+  private readonly refused: ReadonlyMap<string, string>;
+
+  constructor(file: RandomAccessFile, contents: Contents) {
+    this.file = file;
+    this.path = file.path;
+    this.format = contents.format;
+    this.metadata = contents.metadata;
+    const stored = new Map<string, StoredTensor>();
+    for (const tensor of contents.tensors) {
+      const { name } = tensor.info;
+      if (stored.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
+      stored.set(name, tensor);
+    }
+    this.stored = stored;
+    this.tensors = new Map([...stored].map(([name, { info }]) => [name, info]));
+    this.refused = contents.refused ?? new Map();
+  }
+
+  readFloat32(name: string): Promise<Float32Array> {
+    return this.inTensor(name, async (tensor) => tensor.toFloat32(await tensor.readBytes()));
+  }
+
+  readBytes(name: string): Promise<Uint8Array> {
+    return this.inTensor(name, (tensor) => tensor.readBytes());
+  }
+
+  placeOf(name: string): StoredBytes | undefined {
+    const { offset, info } = this.stored.get(name) ?? {};
+    return offset === undefined || !info ? undefined : { path: this.path, offset, length: info.byteLength };
+  }
+
+  close(): Promise<void> {
+    return this.file.close();
+  }
+
+  private inTensor<T>(name: string, work: (tensor: StoredTensor) => Promise<T>): Promise<T> {
+    return inFile(`${this.path}, tensor ${quote(name)}`, async () => {
+      const tensor = this.stored.get(name);
+      if (!tensor) throw new Error(this.refused.get(name) ?? "not in this file");
+      return work(tensor);
+    });
+  }
+}
+
+/** As many as torch allows. */
+export const mostDimensions = 64;
+
+/**
+ * The number of elements of a shape that a file claims.
+ *
+ * @throws Error if a dimension is no whole number from 0 on, or the product too large to count
+ */
+export function countElements(shape: readonly unknown[]): number {
+  if (shape.length > mostDimensions) throw new Error(`a shape has ${shape.length} dimensions`);
+  let count = 1;
+  for (const dim of shape) {
+    if (typeof dim !== "number" || !Number.isSafeInteger(dim) || dim < 0) {
+      throw new Error("a shape has an impossible dimension");
+    }
+    count *= dim;
+  }
+  if (!Number.isSafeInteger(count)) throw new Error(`shape [${shape.join(", ")}] has too many elements`);
+  return count;
+}
+
+// Stored values of plain (not quantised) types, as float32.
+
+/** float32 is used in place; float16 and bfloat16 are exact; wider types are rounded to the nearest float32. */
+export function widen(dtype: DType, bytes: Uint8Array): Float32Array {
+  const data: ArrayOf[DType] = viewBytes(dtype, bytes);
+  if (data instanceof Float32Array) return data;
+  if (dtype === "float16") return float16ToFloat32(data as Uint16Array);
+  if (dtype === "bfloat16") return bfloat16ToFloat32(data as Uint16Array);
+  return Float32Array.from(data as ArrayLike<number | bigint>, Number);
+}

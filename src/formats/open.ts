@@ -1,0 +1,188 @@
+/** Opens weights of any format: one file, several named by an index, or a Hugging Face folder. */
+
+import { access, stat } from "node:fs/promises";
+import { dirname, isAbsolute, join, normalize, sep } from "node:path";
+import { z } from "zod";
+import { inFile, quote, RandomAccessFile } from "../files/file.ts";
+import { parseJson } from "../files/json.ts";
+import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
+import { openGguf } from "./gguf/gguf.ts";
+import { withStoredMatrices } from "./quantized-safetensors.ts";
+import { openSafetensors } from "./safetensors.ts";
+import { openTorch } from "./torch/read.ts";
+
+// Opens one weight file, whatever its format and name.
+
+/** @throws Error naming the file if its format is none that we know, or it does not keep to it */
+async function openSingle(path: string): Promise<Checkpoint> {
+  const open = await inFile(path, () => recognise(path));
+  return open(path);
+}
+
+async function recognise(path: string): Promise<(path: string) => Promise<Checkpoint>> {
+  const file = await RandomAccessFile.open(path);
+  try {
+    const head = await file.read(0, Math.min(16, file.size));
+    const startsWith = (...bytes: number[]) => bytes.every((byte, i) => head[i] === byte);
+    if (startsWith(...asciiBytes("GGUF"))) return openGguf;
+    if (startsWith(...asciiBytes("PK"))) return openTorch;
+    // A JSON header follows the 8 bytes of its length, which may look like the beginning of a pickle.
+    if (head[8] === asciiBytes("{")[0]) return openSafetensors;
+    if (startsWith(0x80)) return openTorch;
+  } finally {
+    await file.close();
+  }
+  throw new Error("is no weight file; safetensors, PyTorch (.pth, .bin) and GGUF files can be read");
+}
+
+function asciiBytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+// Weights that Hugging Face spreads over several files, with an index that says which tensor is in which.
+
+const largestIndex = 100_000_000;
+const indexSchema = z.object({
+  metadata: z.record(z.string(), z.unknown()).default({}),
+  weight_map: z.record(z.string(), z.string()),
+});
+
+/** Opens `model.safetensors.index.json` or `pytorch_model.bin.index.json`. @throws Error naming a missing shard or tensor */
+function openSharded(path: string): Promise<Checkpoint> {
+  return inFile(path, async () => {
+    const index = await readIndex(path);
+    const shards = new Map<string, Checkpoint>();
+    try {
+      const homes = new Map<string, Checkpoint>();
+      for (const [tensor, name] of Object.entries(index.weight_map)) {
+        const shard = shards.get(name) ?? (await openShard(path, name));
+        shards.set(name, shard);
+        if (!shard.tensors.has(tensor))
+          throw new Error(`puts tensor ${quote(tensor)} into ${quote(name)}, but it is not there`);
+        homes.set(tensor, shard);
+      }
+      return new ShardedCheckpoint(path, index.metadata, homes);
+    } catch (error) {
+      await closeAll(shards.values());
+      throw error;
+    }
+  });
+}
+
+async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
+  const file = await RandomAccessFile.open(path);
+  try {
+    if (file.size > largestIndex)
+      throw new Error(`is an index of ${file.size} bytes; at most ${largestIndex} are read`);
+    const index = indexSchema.safeParse(parseJson(await file.read(0, file.size)));
+    if (!index.success) throw new Error(`is no index of shards: ${z.prettifyError(index.error)}`);
+    return index.data;
+  } finally {
+    await file.close();
+  }
+}
+
+async function openShard(indexPath: string, name: string): Promise<Checkpoint> {
+  const outside = isAbsolute(name) || normalize(name).split(sep).includes("..");
+  if (outside) throw new Error(`names the shard ${quote(name)}, which is outside of its folder`);
+  const path = join(dirname(indexPath), name);
+  try {
+    return await openSingle(path);
+  } catch (error) {
+    if (isMissing(error)) throw new Error(`the shard ${path} is missing; download it again`, { cause: error });
+    throw error;
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+async function closeAll(shards: Iterable<Checkpoint>): Promise<void> {
+  await Promise.all([...shards].map((shard) => shard.close()));
+}
+
+class ShardedCheckpoint implements Checkpoint {
+  readonly path: string;
+  readonly format: Checkpoint["format"];
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  private readonly homes: ReadonlyMap<string, Checkpoint>;
+
+  /** @param homes the shard of each tensor */
+  constructor(path: string, metadata: Record<string, unknown>, homes: ReadonlyMap<string, Checkpoint>) {
+    const [first] = homes.values();
+    if (!first) throw new Error("names no tensors");
+    this.path = path;
+    this.format = first.format;
+    this.metadata = Object.assign({ ...metadata }, ...[...homes.values()].map((shard) => shard.metadata));
+    this.tensors = new Map(
+      [...homes].flatMap(([name, { tensors }]) => {
+        const info = tensors.get(name);
+        return info ? [[name, info]] : [];
+      }),
+    );
+    this.homes = homes;
+  }
+
+  async readFloat32(name: string): Promise<Float32Array> {
+    return this.home(name).readFloat32(name);
+  }
+
+  async readBytes(name: string): Promise<Uint8Array> {
+    return this.home(name).readBytes(name);
+  }
+
+  placeOf(name: string): ReturnType<NonNullable<Checkpoint["placeOf"]>> {
+    return this.homes.get(name)?.placeOf?.(name);
+  }
+
+  close(): Promise<void> {
+    return closeAll(new Set(this.homes.values()));
+  }
+
+  private home(name: string): Checkpoint {
+    const home = this.homes.get(name);
+    if (!home) throw new Error(`${this.path}, tensor ${quote(name)}: not in this index`);
+    return home;
+  }
+}
+
+export type { Checkpoint, TensorInfo } from "./checkpoint.ts";
+
+/** Where Hugging Face folders keep their weights, best first. */
+const folderFiles = [
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+];
+
+/**
+ * Opens weights: a safetensors, torch or GGUF file (recognised by its content), an index of shards (`*.json`), or a
+ * folder as Hugging Face has it (safetensors preferred to `.bin`).
+ *
+ * @throws Error naming the file, and what in it is wrong
+ */
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  if ((await stat(path)).isDirectory()) return openCheckpoint(await weightsOf(path));
+  const checkpoint = await (path.endsWith(".json") ? openSharded(path) : openSingle(path));
+  try {
+    return withStoredMatrices(checkpoint);
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
+}
+
+async function weightsOf(folder: string): Promise<string> {
+  for (const name of folderFiles) {
+    const path = join(folder, name);
+    const exists = await access(path).then(
+      () => true,
+      () => false,
+    );
+    if (exists) return path;
+  }
+  throw new Error(`${folder}: holds no weights; looked for ${folderFiles.join(", ")}`);
+}

@@ -1,0 +1,107 @@
+/**
+ * Weights in one stretch of bytes with an index beside it, as small as they can be without losing anything that matters:
+ * what a page loads.
+ */
+
+import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
+import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
+import type { BlockSource } from "../tensor/quant/blocks.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
+import { type BlockType, blockLayouts, blockSource, blocksToFloat32, isBlockType, putTogether } from "./gguf/blocks.ts";
+
+/** How the elements of a tensor are packed: plainly, or in blocks as GGUF files have them. */
+export type Packing = "float32" | "float16" | BlockType;
+export const packings: readonly Packing[] = ["float32", "float16", ...(Object.keys(blockLayouts) as BlockType[])];
+
+export interface PackedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly packing: Packing;
+  /** Where its bytes begin. */
+  readonly offset: number;
+}
+
+/** What the rounding of a tensor is allowed to lose. */
+export type Rounding = "none" | "float16" | "blocks";
+
+/** Every tensor begins at a multiple of so many bytes. */
+export const alignment = 16;
+
+/** Bytes that a tensor takes. */
+export function packedBytes({ shape, packing }: Pick<PackedTensor, "shape" | "packing">): number {
+  const size = sizeOf(shape);
+  if (!isBlockType(packing)) return size * (packing === "float32" ? 4 : 2);
+  const layout = blockLayouts[packing];
+  return (size / layout.elements) * layout.bytes;
+}
+
+/** A tensor as it is packed. Blocks stay as the file has them, and so do values that float16 can express. */
+export async function packTensor(
+  source: WeightSource,
+  name: string,
+  rounding: Rounding,
+): Promise<{ readonly packing: Packing; readonly bytes: Uint8Array }> {
+  const shape = source.tensors.get(name)?.shape ?? [];
+  const packed = source.blocks?.(name)?.packed;
+  if (packed && isBlockType(packed.type)) return { packing: packed.type, bytes: await packed.read() };
+  const values = await source.readFloat32(name);
+  if (rounding === "blocks" && shape.length === 2 && Number(shape[1]) % blockLayouts.Q4_1.elements === 0) {
+    return { packing: "Q4_1", bytes: roundToBlocks(values) };
+  }
+  const halves = float32ToFloat16(values);
+  const back = float16ToFloat32(halves);
+  const isExact = back.every((value, i) => Object.is(value, values[i]));
+  const isRoundable = rounding !== "none" && shape.length > 1 && back.every(Number.isFinite);
+  if (isExact || isRoundable) return { packing: "float16", bytes: bytesOf(halves) };
+  return { packing: "float32", bytes: bytesOf(values) };
+}
+
+/** Packed weights as a source for a graph. @param path what messages call them @throws Error if the index does not fit the bytes */
+export function packedWeights(path: string, index: readonly PackedTensor[], bytes: Uint8Array): WeightSource {
+  const tensors = new Map(index.map((tensor) => [tensor.name, tensor]));
+  for (const { name, ...tensor } of index) {
+    if (!(tensor.offset + packedBytes(tensor) <= bytes.length)) {
+      throw new Error(`${path}: tensor "${name}" lies behind the end of the ${bytes.length} bytes; export it again`);
+    }
+  }
+  const find = (name: string) => {
+    const tensor = tensors.get(name);
+    if (!tensor) throw new Error(`${path} has no tensor "${name}"`);
+    return { ...tensor, bytes: bytes.subarray(tensor.offset, tensor.offset + packedBytes(tensor)) };
+  };
+  return {
+    path,
+    tensors,
+    async readFloat32(name) {
+      const { packing, bytes: own } = find(name);
+      if (isBlockType(packing)) return blocksToFloat32(blockLayouts[packing], own);
+      return packing === "float32" ? viewBytes("float32", own) : float16ToFloat32(viewBytes("float16", own));
+    },
+    blocks(name): BlockSource | undefined {
+      const { packing, bytes: own } = find(name);
+      return isBlockType(packing) ? blockSource(packing, async () => own) : undefined;
+    },
+  };
+}
+
+/** Rounds each block to the 16 steps of Q4_1 between its least and its largest element. */
+function roundToBlocks(values: Float32Array): Uint8Array {
+  const { elements } = blockLayouts.Q4_1;
+  const [scales, minima] = [new Float32Array(values.length / elements), new Float32Array(values.length / elements)];
+  for (let block = 0; block < scales.length; block++) {
+    const own = values.subarray(block * elements, (block + 1) * elements);
+    const least = Math.min(...own);
+    minima[block] = least;
+    scales[block] = (Math.max(...own) - least) / 15;
+  }
+  // Elements are rounded to the steps that will be there, whose scale and minimum have 16 bits themselves.
+  const inHalf = (exact: Float32Array) => float16ToFloat32(float32ToFloat16(exact));
+  const rounded = { scales: inHalf(scales), minima: inHalf(minima) };
+  const levels = new Uint8Array(values.length);
+  values.forEach((value, i) => {
+    const block = Math.floor(i / elements);
+    const steps = (value - (rounded.minima[block] as number)) / ((rounded.scales[block] as number) || 1);
+    levels[i] = Math.max(0, Math.min(15, Math.round(steps)));
+  });
+  return putTogether("Q4_1", { levels, ...rounded });
+}

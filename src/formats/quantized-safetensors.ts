@@ -1,0 +1,186 @@
+/** Matrices that a file stores in parts, and the parts themselves. */
+
+import { quote } from "../files/file.ts";
+import { viewBytes } from "../tensor/array.ts";
+import {
+  type BlockFormat,
+  type BlockSize,
+  type BlockSource,
+  type Blocks,
+  elementsOf,
+  unpackRows,
+} from "../tensor/quant/blocks.ts";
+import { joinTiles, type TileSource, valuesOfColumns } from "../tensor/quant/int8.ts";
+import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
+import { putTogether } from "./gguf/blocks.ts";
+
+/** A matrix as it is put together of its parts. */
+interface StoredMatrix {
+  readonly info: TensorInfo;
+  /** Its tensors in the file. */
+  readonly parts: readonly TensorInfo[];
+  readFloat32(): Promise<Float32Array>;
+  readonly blocks?: BlockSource;
+  readonly int8Columns?: TileSource;
+}
+
+/** A part of a matrix. @throws Error naming file and matrix if it is missing, or of another type or shape */
+function partOf(
+  { path, tensors }: Checkpoint,
+  matrix: { readonly name: string; readonly form: string },
+  part: string,
+  type: string,
+  shape: readonly number[],
+): TensorInfo {
+  const found = tensors.get(part);
+  if (found?.storedType === type && `${found.shape}` === `${shape}`) return found;
+  const there = found ? `is ${found.storedType} [${found.shape.join(", ")}]` : "is missing";
+  throw new Error(
+    `${path}, tensor ${quote(matrix.name)} in ${matrix.form}: its part ${quote(part)} ${there}, expected ${type} [${shape.join(", ")}]`,
+  );
+}
+
+// * Matrices that safetensors files store in the blocks that products take (`tensor/blocks.ts`): of `NAME`, the quants
+// `NAME.int4` or `NAME.int8`, uint8 [rows, blocks, bytes of a block], `NAME.scales`, float32 [rows, blocks], and in 4 bits
+// `NAME.zero_points`, uint8 [rows, bytes], two a byte.
+
+/** Elements of a block, the largest first. */
+export const blockSizes = [128, 64, 32] as const;
+
+/** The names of a matrix' parts. */
+export const partNames = (name: string, bits: 4 | 8) => ({
+  quants: `${name}.int${bits}`,
+  scales: `${name}.scales`,
+  zeroPoints: `${name}.zero_points`,
+});
+
+/** The matrix whose quants a tensor is; undefined if it is none's. */
+function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix | undefined {
+  const [, name, digits] = /^(.+)\.int([48])$/.exec(quants.name) ?? [];
+  if (name === undefined || quants.storedType !== "U8" || quants.shape.length !== 3) return undefined;
+  const bits = digits === "4" ? 4 : 8;
+  const [rows = 0, blocks = 0, bytes = 0] = quants.shape;
+  const names = partNames(name, bits);
+  const matrix = { name, form: `${bits}-bit blocks` };
+  const found = (bytes * 8) / bits;
+  const blockSize = blockSizes.find((size) => size === found);
+  // Told as the part that it is: of another shape than blocks are.
+  if (!blockSize) partOf(checkpoint, matrix, names.quants, "U8", [rows, blocks, (32 * bits) / 8]);
+  const size = blockSize ?? 32;
+  const format: BlockFormat = { bits, minima: false, zeroPoints: bits === 4, blockSize: size };
+  const scales = partOf(checkpoint, matrix, names.scales, "F32", [rows, blocks]);
+  const zeroPoints =
+    bits === 4 ? partOf(checkpoint, matrix, names.zeroPoints, "U8", [rows, Math.ceil(blocks / 2)]) : undefined;
+  const load = async (): Promise<Blocks> => ({
+    quants: await checkpoint.readBytes(quants.name),
+    scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
+    ...(zeroPoints && { zeroPoints: await checkpoint.readBytes(zeroPoints.name) }),
+  });
+  const columns = blocks * size;
+  const parts = [quants, scales, ...(zeroPoints ? [zeroPoints] : [])];
+  const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
+  const type = bits === 4 ? "Q4_1" : "Q8_0";
+  return {
+    info: { name, storedType: `INT${bits}`, shape: [rows, columns], byteLength },
+    parts,
+    readFloat32: async () => elementsOf(await load(), format, columns),
+    blocks: {
+      format,
+      load,
+      stored: {
+        quants: checkpoint.placeOf?.(quants.name),
+        scales: checkpoint.placeOf?.(scales.name),
+        zeroPoints: zeroPoints && checkpoint.placeOf?.(zeroPoints.name),
+      },
+      packed: { type, read: async () => toGgml(type, await load(), { ...format, columns }) },
+    },
+  };
+}
+
+/** Minima take the place of zero points: what is at level 0. A larger block becomes several with the same scale. */
+function toGgml(
+  type: "Q4_1" | "Q8_0",
+  { quants, scales, zeroPoints }: Blocks,
+  { bits, blockSize, columns }: { readonly bits: 4 | 8; readonly blockSize: BlockSize; readonly columns: number },
+): Uint8Array {
+  const levels = unpackRows(quants, columns, bits);
+  const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
+  const minima = zeros && scales.map((scale, block) => -(zeros[block] as number) * scale);
+  const each = (values: Float32Array) => repeated(values, blockSize / 32);
+  return putTogether(type, { levels, scales: each(scales), ...(minima && { minima: each(minima) }) });
+}
+
+function repeated(values: Float32Array, times: number): Float32Array {
+  return Float32Array.from({ length: values.length * times }, (_, i) => values[Math.floor(i / times)] as number);
+}
+
+// * Matrices [rows, columns] that safetensors files store in bytes with a scale for each row, as 8-bit products take them
+// (`tensor/int8.ts`): of `NAME`, the bytes `NAME.int8`, int8 [tiles, columns, rows of a tile], and `NAME.scales`, float32 [rows].
+
+/** The names of a matrix' parts. */
+export const columnParts = (name: string) => ({ bytes: `${name}.int8`, scales: `${name}.scales` });
+
+/** Rows of a tile, where they divide those of the matrix; else it is one tile. */
+const usualTile = 128;
+
+export function tileOf(rows: number): number {
+  return rows % usualTile === 0 ? usualTile : rows;
+}
+
+/** The matrix whose bytes a tensor is; undefined if it is none's. */
+function columnMatrix(checkpoint: Checkpoint, bytes: TensorInfo): StoredMatrix | undefined {
+  const [, name] = /^(.+)\.int8$/.exec(bytes.name) ?? [];
+  const [tiles = 0, columns = 0, tile = 0] = bytes.shape;
+  if (name === undefined || bytes.storedType !== "I8" || bytes.shape.length !== 3) return undefined;
+  const rows = tiles * tile;
+  const scales = partOf(checkpoint, { name, form: "bytes" }, columnParts(name).scales, "F32", [rows]);
+  const load = async () => ({
+    bytes: viewBytes("int8", await checkpoint.readBytes(bytes.name)),
+    scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
+  });
+  const byteLength = bytes.byteLength + scales.byteLength;
+  return {
+    info: { name, storedType: "INT8", shape: [rows, columns], byteLength },
+    parts: [bytes, scales],
+    readFloat32: async () => valuesOfColumns(joinTiles(await load(), columns, tile)),
+    int8Columns: {
+      tile,
+      load,
+      stored: { bytes: checkpoint.placeOf?.(bytes.name), scales: checkpoint.placeOf?.(scales.name) },
+    },
+  };
+}
+
+// A view of a checkpoint in which matrices that are stored in parts are tensors under their own names.
+
+/**
+ * The checkpoint itself if it has no such matrices.
+ * @throws Error naming file and matrix if a part of one is missing or of another size
+ */
+export function withStoredMatrices(checkpoint: Checkpoint): Checkpoint {
+  const matrices = new Map<string, StoredMatrix>();
+  for (const info of checkpoint.tensors.values()) {
+    const matrix = blockMatrix(checkpoint, info) ?? columnMatrix(checkpoint, info);
+    if (matrix) matrices.set(matrix.info.name, matrix);
+  }
+  if (matrices.size === 0) return checkpoint;
+  const hidden = new Set([...matrices.values()].flatMap(({ parts }) => parts.map(({ name }) => name)));
+  const plain = [...checkpoint.tensors].filter(([name]) => !hidden.has(name));
+  const { path, format, metadata } = checkpoint;
+  return {
+    path,
+    format,
+    metadata,
+    tensors: new Map([...plain, ...[...matrices].map(([name, { info }]) => [name, info] as const)]),
+    readFloat32: (name) => matrices.get(name)?.readFloat32() ?? checkpoint.readFloat32(name),
+    async readBytes(name) {
+      const parts = matrices.get(name)?.parts;
+      if (!parts) return checkpoint.readBytes(name);
+      return Buffer.concat(await Promise.all(parts.map((part) => checkpoint.readBytes(part.name))));
+    },
+    blocks: (name) => (matrices.get(name) ?? { blocks: checkpoint.blocks?.(name) }).blocks,
+    placeOf: (name) => checkpoint.placeOf?.(name),
+    int8Columns: (name) => matrices.get(name)?.int8Columns,
+    close: () => checkpoint.close(),
+  };
+}

@@ -1,0 +1,89 @@
+/** The graphs of a model's two halves, given to ONNX Runtime. */
+import { openCheckpoint } from "../formats/open.ts";
+import type { LlamaConfig } from "../models/llama.ts";
+import type { OpenLlama } from "../models/llama-folder.ts";
+import { imageWeights } from "../models/minigpt4.ts";
+import type { ModelFolder } from "../models/model-folder.ts";
+import type { Runner } from "../runtime/runner.ts";
+import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts";
+import { Graph } from "../tensor/graph.ts";
+import type { WeightSource } from "../tensor/weight-source.ts";
+import { imageOutputs, languageGraph } from "./graphs.ts";
+import { ImageReader } from "./image-encoder.ts";
+import { LanguageModel, type Precision } from "./language-model.ts";
+import { Prefill } from "./prefill.ts";
+
+export interface LanguageModelOptions extends SessionOptions {
+  readonly precision?: Precision;
+}
+
+/** A language model that reads new positions after a cache. */
+export async function createLanguageModel(
+  source: WeightSource,
+  config: LlamaConfig,
+  { precision, ...options }: LanguageModelOptions = {},
+): Promise<LanguageModel> {
+  const { graph, outputs } = languageGraph(source, config, precision);
+  return new LanguageModel(config, await Session.create<string>(graph, outputs, options));
+}
+
+/**
+ * A language model with the copy of its layers that reads prompts, where its folder has one that is of use here.
+ * @param folder a folder that all of its files lie in
+ */
+export async function openLanguageModel(
+  { checkpoint, config, prefillPath }: OpenLlama,
+  folder: string,
+  { precision, ...options }: LanguageModelOptions = {},
+): Promise<LanguageModel> {
+  const own = { ...options, weightsFolder: folder };
+  const { graph, outputs } = languageGraph(checkpoint, config, precision);
+  const runner = await Session.create<string>(graph, outputs, own);
+  if (precision !== "stored" || !prefillPath || !MappedModel.isPossible(options.device)) {
+    return new LanguageModel(config, runner);
+  }
+  const layers = await openCheckpoint(prefillPath);
+  try {
+    const prefill = await Prefill.create({ folder, llm: checkpoint, layers }, config, options);
+    return new LanguageModel(config, runner, prefill);
+  } catch (error) {
+    await runner.release();
+    throw error;
+  } finally {
+    await layers.close();
+  }
+}
+
+/** What a model folder's pictures are read with. */
+type PictureParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
+
+export async function openImageReader(parts: PictureParts, options: SessionOptions = {}): Promise<ImageReader> {
+  return new ImageReader(parts.config, await openImageRunner(parts, options));
+}
+
+/**
+ * `pixels` of a picture -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each picture: packing them in
+ * advance would take as long as reading some pictures, and their memory as well.
+ */
+export async function openImageRunner(
+  { path, config, imageSources }: PictureParts,
+  options: SessionOptions = {},
+): Promise<Runner<"tokens">> {
+  const own = { ...options, weightsFolder: path };
+  const { encoder } = imageSources;
+  const isInBytes = [...encoder.tensors.keys()].some((name) => encoder.int8Columns?.(name));
+  const graph = new Graph();
+  if (!isInBytes || !MappedModel.isPossible(options.device)) {
+    return Session.create(graph, imageOutputs(graph, imageWeights(graph, imageSources), config), own);
+  }
+  const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
+  return MappedModel.create(graph, outputs, path, options);
+}
+
+/** Positions of prompt and answer together, as in the original demo. */
+const maxContext = 2000;
+
+/** Positions of prompt and answer together that a conversation with a language model may have. */
+export function contextLengthOf({ maxPositionEmbeddings }: LlamaConfig): number {
+  return Math.min(maxContext, maxPositionEmbeddings);
+}

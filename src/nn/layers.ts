@@ -1,0 +1,91 @@
+/** Linear layers; weights are [out, in], as PyTorch keeps them. */
+import type { Value } from "../tensor/graph.ts";
+import { silu, sqrt } from "../tensor/ops/elementwise.ts";
+import { gatherElements } from "../tensor/ops/gather.ts";
+import { split } from "../tensor/ops/layout.ts";
+import * as ops from "../tensor/ops/normalization.ts";
+import { logSumExp, reduceMean, reduceSum } from "../tensor/ops/reduce.ts";
+import type { Weights } from "./weights.ts";
+
+/** x [..., in] -> [..., out]: `weight`, and `bias` where the file has one. */
+export function linear(w: Weights, x: Value, out: number): Value {
+  const y = w.product(x, [{ name: "weight", out }]);
+  return w.has("bias") ? y.add(w.get("bias", [out])) : y;
+}
+
+/**
+ * Several linear layers without bias over the same input, x [..., in] -> [..., out_i] each.
+ * Frozen ones are one product where they can be, which saves reading `x` again, and adding their gradients in training.
+ */
+export function linears(w: Weights, x: Value, outs: Readonly<Record<string, number>>): Value[] {
+  const matrices = Object.entries(outs).map(([layer, out]) => ({ name: `${layer}.weight`, out }));
+  if (!w.isOneProduct(matrices.map(({ name }) => name))) return matrices.map((matrix) => w.product(x, [matrix]));
+  return split(w.product(x, matrices), -1, Object.values(outs));
+}
+
+/**
+ * As `linears`, of layers with one size, which `combine` makes one of.
+ * @param combine works on each element by itself
+ */
+function combinedLinears(
+  w: Weights,
+  x: Value,
+  layers: readonly string[],
+  out: number,
+  combine: (parts: readonly Value[]) => Value,
+): Value {
+  const matrices = layers.map((layer) => ({ name: `${layer}.weight`, out }));
+  if (!w.isOneProduct(matrices.map(({ name }) => name))) return w.combined(x, matrices, combine);
+  return combine(linears(w, x, Object.fromEntries(layers.map((layer) => [layer, out]))));
+}
+
+/** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */
+export function embedding(w: Weights, ids: Value, count: number, size: number): Value {
+  return w.rows("weight", ids, [count, size]);
+}
+
+// The gated feed-forward block of LLaMA (SwiGLU, Shazeer, arXiv 2002.05202).
+
+/** down(silu(gate(x)) * up(x)): x [..., hidden] -> [..., hidden]. */
+export function gatedMlp(w: Weights, x: Value, intermediateSize: number): Value {
+  const inner = combinedLinears(w, x, ["gate_proj", "up_proj"], intermediateSize, ([gate, up]) =>
+    silu(gate as Value).mul(up as Value),
+  );
+  return linear(w.at("down_proj"), inner, x.size(-1));
+}
+
+// Normalisation layers with their learned parameters.
+
+function width(x: Value): number {
+  const size = x.dim(-1);
+  if (typeof size !== "number") throw new Error(`${x.graph.where()}norm of ${x}: its last axis has no known size`);
+  return size;
+}
+
+/** Layer norm with `weight` and `bias` over the last axis. */
+export function layerNorm(w: Weights, x: Value, eps: number): Value {
+  return ops.layerNorm(x, w.get("weight", [width(x)]), w.get("bias", [width(x)]), eps);
+}
+
+/** RMS norm with `weight` over the last axis. */
+export function rmsNorm(w: Weights, x: Value, eps: number): Value {
+  return ops.rmsNorm(x, w.get("weight", [width(x)]), eps);
+}
+
+/** Brings the rows along the last axis to length 1; rows of zeros stay zeros. */
+export function unitLength(x: Value): Value {
+  return x.div(sqrt(reduceSum(x.mul(x), [-1]).add(1e-12)));
+}
+
+// Cross-entropy with smoothed labels (Szegedy et al., arXiv 1512.00567, section 7), as PyTorch computes it.
+
+/**
+ * The loss of each row: logits [rows, classes], targets int64 [rows, 1] -> [rows, 1], in nats.
+ *
+ * @param smoothing share of the target that is spread evenly over all classes
+ */
+export function crossEntropy(logits: Value, targets: Value, smoothing = 0): Value {
+  const own = gatherElements(logits, targets);
+  const wanted = smoothing === 0 ? own : own.mul(1 - smoothing).add(reduceMean(logits, [1]).mul(smoothing));
+  return logSumExp(logits).sub(wanted);
+}

@@ -1,0 +1,303 @@
+/** Finds pictures in a folder, by words or by another picture. */
+
+import { createHash } from "node:crypto";
+import { mkdir, readFile, realpath } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { modelPath } from "../chat/minigpt4.ts";
+import type { Problem } from "../data/dataset.ts";
+import { asItIs, decodePicture } from "../data/decoder.ts";
+import { pictureId } from "../data/feature-cache.ts";
+import { type Picture, QuestionError } from "../engine/engine.ts";
+import { cacheFolder } from "../files/cache-folder.ts";
+import { PictureError, readPicture } from "../images/decode.ts";
+import { preprocess } from "../images/preprocess.ts";
+import { similarities } from "../models/blip2.ts";
+import type { SessionOptions } from "../runtime/session.ts";
+import { type ArrayOf, ndarray, sizeOf } from "../tensor/array.ts";
+import { float16ToFloat32 } from "../tensor/float16.ts";
+import { cast } from "../tensor/ops/elementwise.ts";
+import { type Finder, LazySession } from "./finder.ts";
+import { type IndexOptions, type PictureIndex, updateIndex } from "./image-index.ts";
+import { type FinderOptions, openFinder } from "./open-finder.ts";
+
+// How near pictures are to texts and to each other: cosine similarities of many vectors at once, in the engine.
+
+/** Values of so many pictures go through the engine at once as stay in the processor's cache on their way. */
+const valuesAtOnce = 2 ** 20;
+
+export class Similarity<T extends "float16" | "float32"> {
+  private readonly dtype: T;
+  private readonly shape: readonly [count: number, size: number];
+  private readonly session: LazySession<"scores">;
+
+  /** @param dtype of the pictures' vectors. @param shape vectors of one picture */
+  constructor(dtype: T, shape: readonly [count: number, size: number], options: SessionOptions = {}) {
+    this.dtype = dtype;
+    this.shape = shape;
+    this.session = new LazySession((graph) => {
+      const pictures = graph.input("pictures", dtype, ["pictures", ...shape]);
+      const queries = graph.input("queries", "float32", ["queries", shape[1]]);
+      return { scores: similarities(dtype === "float32" ? pictures : cast(pictures, "float32"), queries) };
+    }, options);
+  }
+
+  /**
+   * For each picture and query the largest of the cosine similarities of the picture's vectors.
+   * @param pictures [pictures, ...shape]. @param queries [queries, size] @returns [pictures, queries]
+   */
+  async of(pictures: ArrayOf[T], queries: Float32Array): Promise<Float32Array> {
+    const row = sizeOf(this.shape);
+    const [, size] = this.shape;
+    const count = queries.length / size;
+    const scores = new Float32Array((pictures.length / row) * count);
+    const atOnce = Math.max(1, Math.floor(valuesAtOnce / row));
+    const query = ndarray("float32", [count, size], queries);
+    for (let start = 0; start * row < pictures.length; start += atOnce) {
+      const part = pictures.subarray(start * row, (start + atOnce) * row) as ArrayOf[T];
+      const feeds = { pictures: ndarray(this.dtype, [part.length / row, ...this.shape], part), queries: query };
+      scores.set((await this.session.run(feeds)).scores.data as Float32Array, start * count);
+    }
+    return scores;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}
+
+/** The mean of each row of a table [rows, columns]. */
+export function meanOfRows(table: Float32Array, columns: number): Float32Array {
+  return Float32Array.from({ length: table.length / columns }, (_, row) => {
+    let sum = 0;
+    for (let i = 0; i < columns; i++) sum += table[row * columns + i] as number;
+    return sum / columns;
+  });
+}
+
+/** Places of the `count` largest scores, the largest first, and of equal ones the first first. */
+export function largest(scores: Float32Array, count: number): number[] {
+  const places = Uint32Array.from(scores, (_, i) => i);
+  places.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+  return [...places.subarray(0, count)];
+}
+
+export interface SearchOptions extends FinderOptions, Omit<IndexOptions, "ownsFile"> {
+  /** A MiniGPT-4 that has a contrastive head, or the folder of a pre-trained Q-Former; `"nano"` by default. */
+  readonly model?: string;
+  /** Where the index is kept; a file of its own for each folder and model in the user's cache by default. */
+  readonly index?: string;
+}
+
+export interface FindOptions {
+  /** Most pictures that are found; 10 by default. */
+  readonly top?: number;
+  /**
+   * So many of the nearest pictures are looked at together with the text, where the model has a head for that, and come first; 32
+   * by default, 0 for none. For pictures that were not looked at before, this needs the image encoder.
+   */
+  readonly rerank?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface FoundPicture {
+  readonly path: string;
+  /** Path below the folder, with "/" between its parts. */
+  readonly name: string;
+  /** `itc`, plus `itm` where there is one, as BLIP-2's evaluation adds them. */
+  readonly score: number;
+  /** Cosine similarity (image-text contrast). */
+  readonly itc: number;
+  /** Logit of the head for image-text matching, for pictures that were looked at together with the text. */
+  readonly itm?: number;
+  /** Probability that picture and text belong together, by the same head. */
+  readonly probability?: number;
+}
+
+const topByDefault = 10;
+const rerankByDefault = 32;
+
+/** What a search is made of. */
+interface Parts {
+  readonly folder: string;
+  readonly finder: Finder;
+  /** Reads the folder again. */
+  readonly update: (options: IndexOptions) => Promise<PictureIndex>;
+  readonly options: FinderOptions;
+}
+
+/** Pictures of one folder, found by one model, which runs on the calling thread: that is blocked while it computes. */
+export class PictureSearch {
+  private readonly parts: Parts;
+  private readonly similarity: Similarity<"float16">;
+  private index: PictureIndex;
+
+  private constructor(parts: Parts, index: PictureIndex) {
+    const { device, threads } = parts.options;
+    this.parts = parts;
+    this.index = index;
+    this.similarity = new Similarity("float16", parts.finder.shape, {
+      ...(device && { device }),
+      ...(threads && { threads }),
+    });
+  }
+
+  /**
+   * Opens a model and the index of a folder and the folders below it; what is new there is indexed.
+   * @throws Error naming what is missing or does not fit
+   */
+  static async open(folder: string, options: SearchOptions = {}): Promise<PictureSearch> {
+    const { model = "nano", index, rebuild, onProgress, onProblem, signal, ...finderOptions } = options;
+    // An index belongs to a place, whatever it is called.
+    const place = await realpath(folder);
+    const path = index ?? indexPath(place, model);
+    await mkdir(dirname(path), { recursive: true });
+    const finder = await openFinder(model, finderOptions);
+    try {
+      const { onMessage } = finderOptions;
+      const own = { ownsFile: index === undefined, ...(onMessage && { onMessage }) };
+      const update = (more: IndexOptions) => updateIndex(place, finder, path, { ...own, ...more });
+      const first = await update({
+        ...(rebuild && { rebuild }),
+        ...(onProgress && { onProgress }),
+        ...(onProblem && { onProblem }),
+        ...(signal && { signal }),
+      });
+      return new PictureSearch({ folder, finder, update, options: finderOptions }, first);
+    } catch (error) {
+      await finder.release();
+      throw error;
+    }
+  }
+
+  /** Pictures that can be found. */
+  get size(): number {
+    return this.index.names.length;
+  }
+
+  /** Pictures that cannot be found, because they are damaged or cannot be read. */
+  get problems(): readonly Problem[] {
+    return this.index.problems;
+  }
+
+  /** Takes in what was added, changed or removed in the folder. */
+  async update(options: Pick<IndexOptions, "onProgress" | "onProblem" | "signal"> = {}): Promise<void> {
+    this.index = await this.parts.update(options);
+  }
+
+  /** The pictures that a text fits best, the best first. @throws QuestionError if the text has no word that counts */
+  async search(
+    text: string,
+    { top = topByDefault, rerank = rerankByDefault, signal }: FindOptions = {},
+  ): Promise<FoundPicture[]> {
+    signal?.throwIfAborted();
+    const { finder } = this.parts;
+    const [query] = await finder.embedTexts([text]);
+    const scores = await this.similarity.of(this.index.vectors, query as Float32Array);
+    const looksTwice = finder.match !== undefined && rerank > 0;
+    const places = largest(scores, Math.max(top, looksTwice ? rerank : 0));
+    const found = places.map((place) => this.found(place, scores[place] as number));
+    if (!looksTwice) return found.slice(0, top);
+    const first = await this.matched(places.slice(0, rerank), found, text, signal);
+    return [...first.sort((a, b) => b.score - a.score), ...found.slice(rerank)].slice(0, top);
+  }
+
+  /**
+   * The pictures that are most like another one, which may be one of them. Compared are the vectors of both: for each of the given
+   * picture's the nearest of the other's, and of these similarities the mean (as Khattab and Zaharia compare texts, arXiv 2004.12832).
+   * @throws QuestionError if it cannot be read
+   */
+  async like(
+    picture: Picture,
+    { top = topByDefault, signal }: Omit<FindOptions, "rerank"> = {},
+  ): Promise<FoundPicture[]> {
+    signal?.throwIfAborted();
+    const [count] = this.parts.finder.shape;
+    const table = await this.similarity.of(this.index.vectors, await this.vectorsOf(picture));
+    const scores = meanOfRows(table, count);
+    return largest(scores, top).map((place) => this.found(place, scores[place] as number));
+  }
+
+  /** Frees the model's memory. */
+  async close(): Promise<void> {
+    await this.similarity.release();
+    await this.parts.finder.release();
+  }
+
+  private found(place: number, itc: number): FoundPicture {
+    const name = this.index.names[place] as string;
+    return { path: join(this.parts.folder, name), name, score: itc, itc };
+  }
+
+  /** The pictures at some places, looked at together with a text; without those that are not as they were indexed any more. */
+  private async matched(
+    places: readonly number[],
+    found: readonly FoundPicture[],
+    text: string,
+    signal: AbortSignal | undefined,
+  ): Promise<FoundPicture[]> {
+    const { finder } = this.parts;
+    const candidates = places.map((place, i) => ({
+      id: this.index.ids[place] as string,
+      picture: found[i] as FoundPicture,
+    }));
+    const gone = new Set<string>();
+    for (;;) {
+      const there = candidates.filter(({ picture }) => !gone.has(picture.name));
+      const pairs = there.map(({ id, picture }) => ({ text, picture: { id, pixels: () => this.pixels(picture, id) } }));
+      try {
+        const matches = (await finder.match?.(pairs, signal)) ?? [];
+        return there.flatMap(({ picture }, i) => {
+          const match = matches[i];
+          return match
+            ? [{ ...picture, score: picture.itc + match.logit, itm: match.logit, probability: match.probability }]
+            : [];
+        });
+      } catch (error) {
+        if (!(error instanceof GoneError)) throw error;
+        gone.add(error.picture);
+      }
+    }
+  }
+
+  /** The encoder's input of a picture that was indexed. @throws GoneError if it is another one now */
+  private async pixels({ path, name }: FoundPicture, id: string): Promise<Float32Array> {
+    const bytes = await readFile(path).catch(() => undefined);
+    if (!bytes || pictureId(bytes) !== id) throw new GoneError(name);
+    return decodePicture({ name: path, bytes, view: asItIs, spec: this.parts.finder.spec });
+  }
+
+  /** Vectors of any picture, from the index if it is there. */
+  private async vectorsOf(picture: Picture): Promise<Float32Array> {
+    const { finder } = this.parts;
+    try {
+      // First as a picture: its errors say more.
+      const pixels = await readPicture(picture);
+      const bytes = typeof picture === "string" ? await readFile(picture) : picture;
+      const place = this.index.ids.indexOf(pictureId(bytes));
+      const row = sizeOf(finder.shape);
+      if (place >= 0) return float16ToFloat32(this.index.vectors.subarray(place * row, (place + 1) * row));
+      return await finder.embedPictures([preprocess(pixels, finder.spec).data]);
+    } catch (cause) {
+      if (cause instanceof PictureError) throw new QuestionError("picture", cause.message, { cause });
+      throw cause;
+    }
+  }
+}
+
+/** A picture that is not what was indexed any more. */
+class GoneError extends Error {
+  readonly picture: string;
+
+  constructor(picture: string) {
+    super(`${picture} was changed or removed since the folder was indexed`);
+    this.picture = picture;
+  }
+}
+
+/** Where the index of a folder and a model lies. */
+function indexPath(folder: string, model: string): string {
+  const key = createHash("sha256")
+    .update(JSON.stringify([folder, resolve(modelPath(model))]))
+    .digest("hex");
+  return join(cacheFolder(), "indexes", `${key.slice(0, 32)}.pictures`);
+}

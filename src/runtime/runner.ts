@@ -1,0 +1,35 @@
+/** A graph that is ready to run, on whatever engine: arrays go in and come out. */
+import type { NdArray } from "../tensor/array.ts";
+import type { Value } from "../tensor/graph.ts";
+import { evaluateDim, formatShape } from "../tensor/shapes.ts";
+
+export interface Runner<Output extends string = string> {
+  /**
+   * Computes all outputs, one call at a time.
+   * @param feeds one array for each input of the graph
+   */
+  run(feeds: Readonly<Record<string, NdArray>>): Promise<Record<Output, NdArray>>;
+  /** Frees the engine's memory. */
+  release(): Promise<void>;
+}
+
+/** @throws Error naming the input that is missing, or whose type or shape is not the graph's */
+export function checkFeeds(inputs: readonly Value[], feeds: Readonly<Record<string, NdArray>>): void {
+  const sizes = new Map<string, number>();
+  for (const input of inputs) {
+    const array = feeds[input.name];
+    if (!array) throw new Error(`Input ${input} was not given; given: ${Object.keys(feeds).join(", ") || "nothing"}`);
+    const fail = () => {
+      const bound = [...sizes].map(([name, size]) => `${name} = ${size}`).join(", ");
+      throw new Error(
+        `Input ${input} was given ${array.dtype} ${formatShape(array.shape)}${bound && ` (with ${bound})`}`,
+      );
+    };
+    if (array.dtype !== input.dtype || array.shape.length !== input.rank) fail();
+    input.shape.forEach((dim, axis) => {
+      const size = array.shape[axis] as number;
+      if (typeof dim === "string" && !sizes.has(dim)) sizes.set(dim, size);
+      if (evaluateDim(dim, sizes) !== size) fail();
+    });
+  }
+}

@@ -1,0 +1,118 @@
+/** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given pictures and prompts. */
+import { int8Choice, llama, negativeLogLikelihood } from "../../models/llama.ts";
+import {
+  embedSequence,
+  type FrozenDepth,
+  frozenShape,
+  imageTokens,
+  type MiniGPT4Config,
+  type MiniGPT4Weights,
+} from "../../models/minigpt4.ts";
+import type { Regularizer } from "../../models/qformer.ts";
+import { Weights } from "../../nn/weights.ts";
+import { Graph, type Value } from "../../tensor/graph.ts";
+import { detach } from "../../tensor/ops/elementwise.ts";
+import { gather } from "../../tensor/ops/gather.ts";
+import { reshape } from "../../tensor/ops/layout.ts";
+import { reduceSum } from "../../tensor/ops/reduce.ts";
+import { mulDims } from "../../tensor/shapes.ts";
+import type { WeightSource } from "../../tensor/weight-source.ts";
+import type { ModelParts } from "../parts.ts";
+
+/** Inputs of the graph for one batch, beside its features; `batchSequences` makes their arrays. */
+interface BatchInputs {
+  /** int64 [batch, sequence]. */
+  readonly positions: Value;
+  /** float32 [batch, 1, sequence, sequence], added to the scores of attention: who sees whom. */
+  readonly mask: Value;
+  /** int64 [targets]: places of [batch * sequence] whose next token counts, and that token. */
+  readonly targetPlaces: Value;
+  readonly targetIds: Value;
+}
+
+function batchInputs(graph: Graph): BatchInputs {
+  return {
+    positions: indices(graph, "positions", "batch", "sequence"),
+    mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
+    targetPlaces: indices(graph, "targetPlaces", "targets"),
+    targetIds: indices(graph, "targetIds", "targets"),
+  };
+}
+
+function indices(graph: Graph, name: string, ...shape: string[]): Value {
+  return graph.input(name, "int64", shape);
+}
+
+export interface LossOptions {
+  /** Where the fed features come from. */
+  readonly depth?: FrozenDepth;
+  readonly regularize?: Regularizer;
+}
+
+/**
+ * What the language model reads, [batch, sequence, hiddenSize]: the words of a batch with its pictures among them.
+ *
+ * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places], which
+ * row of the image tokens [images * tokens] goes to which place of [batch * sequence].
+ */
+export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
+  const { graph } = w.llm;
+  const { hiddenSize } = config.llm;
+  const shape = ["images", ...frozenShape(config, options.depth ?? "encoder")];
+  const tokens = imageTokens(w, graph.input("features", "float32", shape), config, options);
+  const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
+  const ids = indices(graph, "ids", "batch", "sequence");
+  const imageRows = indices(graph, "imageRows", "places");
+  const imagePlaces = indices(graph, "imagePlaces", "places");
+  return embedSequence(w.llm, { ids, imagePlaces, imageTokens: gather(rows, imageRows) }, config.llm);
+}
+
+/** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
+export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
+  const embeddings = sequenceEmbeddings(w, config, options);
+  const { positions, mask, targetPlaces: wanted, targetIds } = batchInputs(w.llm.graph);
+  const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, wanted });
+  return negativeLogLikelihood(w.llm, predicting, targetIds, config.llm);
+}
+
+/**
+ * The mean over all target tokens of a step. A step may consist of several batches, whose losses add up: the input
+ * `targetShare` is 1 / targets of the whole step.
+ */
+export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
+  const losses = tokenLosses(w, config, options);
+  return reduceSum(losses, [0], { keep: false }).mul(w.llm.graph.input("targetShare", "float32", []));
+}
+
+/** Inputs of `knownLoss`. */
+export const knownNames = { loss: "knownLoss", gradient: "embeddingsGradient" } as const;
+
+/**
+ * A loss that was computed elsewhere, with the gradient with respect to `embeddings` that was found there: inputs
+ * float32 [] and of the embeddings' shape.
+ */
+export function knownLoss(embeddings: Value): Value {
+  const { graph } = embeddings;
+  const gradient = graph.input(knownNames.gradient, "float32", embeddings.shape);
+  const axes = embeddings.shape.map((_, axis) => axis);
+  // The value of this product means nothing; what it is for is its gradient.
+  const product = reduceSum(embeddings.mul(gradient), axes, { keep: false });
+  return graph.input(knownNames.loss, "float32", []).add(product.sub(detach(product)));
+}
+
+// The weights of a MiniGPT-4 in training: what is trained are inputs of the graph, the rest is constant.
+
+/**
+ * All weights in a new graph.
+ * @param source weights of encoder, Q-Former and projection; of the trained ones only the shapes count
+ */
+export function trainingWeights(
+  { llm, isTrained }: ModelParts,
+  source: WeightSource,
+  llmPrecision: "float32" | "int8",
+): MiniGPT4Weights {
+  const graph = new Graph();
+  const image = new Weights(graph, source, { trainable: isTrained });
+  const options = llmPrecision === "int8" ? { int8: int8Choice } : {};
+  return { encoder: image, qformer: image, projection: image, llm: new Weights(graph, llm.checkpoint, options) };
+}

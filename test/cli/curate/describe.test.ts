@@ -1,0 +1,87 @@
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { CurationStore } from "../../../src/curation/store.ts";
+import { minigpt4, outcome, start } from "../../helpers/cli-command.ts";
+import { paintPictures } from "../../helpers/curation-pictures.ts";
+import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
+
+const folder = temporaryFolder();
+const model = tinyModel(folder);
+const data = join(folder, "data");
+const project = (name: string) => join(folder, name);
+const describe = (name: string, ...more: readonly string[]) => [
+  ...["curate", "describe", "--project", project(name), "--model", model, "--max-new-tokens", "5"],
+  ...more,
+];
+
+beforeAll(async () => {
+  await paintPictures(data, 10);
+  writeFileSync(join(data, "garbage.jpg"), "no picture");
+});
+
+function texts(name: string): Record<string, string | undefined> {
+  const store = CurationStore.open(project(name));
+  const found = store.entries().map(({ picture, current }) => [picture.sha256, current?.text] as const);
+  store.close();
+  return Object.fromEntries(found);
+}
+
+test("begins a project, goes on without the data set, and takes more pictures later", async () => {
+  const first = await minigpt4(describe("a.db", data, "--count", "4", "--json"));
+  expect(first.code).toBe(0);
+  const report = JSON.parse(first.stdout);
+  expect(report).toMatchObject({ described: 4 - report.failed, givenUp: 0 });
+  const some = texts("a.db");
+  expect(Object.keys(some)).toHaveLength(4);
+  const more = await minigpt4(describe("a.db", data));
+  expect(more.stderr).toMatch(/7 of 11 pictures added to .*a\.db; 4 there before/);
+  expect(more.stderr).toContain("garbage.jpg is not a picture that can be read");
+  expect(more.stdout).toMatch(/pictures described; .* gone on with, .*; 1 failed, and are tried again/);
+  expect(texts("a.db")).toMatchObject(some);
+  // Tried once or twice so far, for the last time, and no more.
+  for (let again = 0; again < 2; again++) await minigpt4(describe("a.db"));
+  expect((await minigpt4(describe("a.db"))).stdout).toBe("0 pictures described; 1 failed too often\n");
+  const status = await minigpt4(["curate", "status", "--project", project("a.db"), "--json"]);
+  expect(JSON.parse(status.stdout)).toMatchObject({
+    pictures: 11,
+    steps: { describe: { in: 11, out: 10 } },
+    failures: { describe: 1 },
+  });
+  const table = await minigpt4(["curate", "status", "--project", project("a.db")]);
+  expect(table.stdout).toMatch(/^describe +11 +10 +1 failed$/m);
+});
+
+test("a model in Vicuna's form is asked with the paper's words, another one as it was trained", async () => {
+  const other = tinyModel(folder, "chatty", () => ({ prompt_template: "plain" }));
+  for (const [name, path, prompt] of [
+    ["b.db", model, "Describe this image in detail. Give as many details as possible. Say everything you see."],
+    ["c.db", other, "describe"],
+  ] as const) {
+    expect(await minigpt4(describe(name, data, "--count", "2", "--model", path))).toMatchObject({ code: 0 });
+    const store = CurationStore.open(project(name));
+    const prompts = store.entries().flatMap(({ current }) => (current ? [current.prompt] : []));
+    store.close();
+    expect(new Set(prompts)).toEqual(new Set([prompt]));
+  }
+});
+
+test("Ctrl-C ends with 130, and leaves what was done", async () => {
+  const child = start(describe("d.db", data, "--parallel", "1"));
+  child.stderr?.once("data", () => setTimeout(() => child.kill("SIGINT"), 500));
+  expect(await outcome(child)).toMatchObject({ code: 130 });
+  expect(await minigpt4(describe("d.db"))).toMatchObject({ code: 0 });
+  expect(Object.values(texts("d.db")).filter((text) => text !== undefined)).toHaveLength(10);
+});
+
+test.each([
+  [[], /^error: .*none\.db is not there; `minigpt4 curate describe DATA` begins a project\n$/],
+  [["nowhere"], /^error: nowhere is not there; expected one of:\n/],
+  [[join(folder, "tiny")], /^error: .*tiny is in no known layout; expected one of:\n/],
+  [[data, "--model", "enormous"], /^error: There is no model "enormous"/],
+])("what cannot be is said, and no project is begun: %j", async (more, message) => {
+  const { code, stdout, stderr } = await minigpt4(describe("none.db", ...more));
+  expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+  expect(stderr).toMatch(message);
+  expect(existsSync(project("none.db"))).toBe(false);
+});

@@ -1,0 +1,78 @@
+import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { expect, test } from "vitest";
+import { openCaptioned, openDataset } from "../../../src/data/formats/open.ts";
+import { minigpt4 } from "../../helpers/cli-command.ts";
+import { temporaryFolder } from "../../helpers/tiny-model.ts";
+
+const root = temporaryFolder();
+let count = 0;
+
+/** A new folder with these files, which are empty. */
+async function folderWith(...names: readonly string[]): Promise<string> {
+  const folder = join(root, `set-${count++}`);
+  await mkdir(folder);
+  for (const name of names) {
+    await mkdir(dirname(join(folder, name)), { recursive: true });
+    await writeFile(join(folder, name), "");
+  }
+  return folder;
+}
+
+async function picturesIn(folder: string): Promise<string[]> {
+  const { layout, parts } = await openDataset(folder);
+  expect(layout).toBe("pictures");
+  const [contents, ...more] = await Promise.all(parts.map((part) => part.read()));
+  expect(more).toEqual([]);
+  return (contents?.pairs ?? []).map(({ name, picture, texts }) => {
+    expect(picture).toEqual({ path: name });
+    expect(texts).toEqual([]);
+    return relative(folder, name).replaceAll("\\", "/");
+  });
+}
+
+test("all pictures, also in folders below, in the order of their names", async () => {
+  const folder = await folderWith(
+    "b.jpg",
+    "a.PNG",
+    "holiday/2024/x.webp",
+    "holiday/notes.txt",
+    "notes.md",
+    "drawing.svg",
+    ".thumbnails/b.jpg",
+    "._b.jpg",
+    "no-ending",
+  );
+  expect(await picturesIn(folder)).toEqual(["a.PNG", "b.jpg", "drawing.svg", "holiday/2024/x.webp"]);
+});
+
+test("pictures that lie only in folders below are found", async () => {
+  expect(await picturesIn(await folderWith("cats/1.jpg", "dogs/1.jpg"))).toEqual(["cats/1.jpg", "dogs/1.jpg"]);
+});
+
+test.skipIf(process.platform === "win32")("links to pictures are followed, circles of folders are not", async () => {
+  const folder = await folderWith("a.jpg", "below/b.jpg");
+  await symlink(join(folder, "a.jpg"), join(folder, "c.jpg"));
+  await symlink(folder, join(folder, "below", "again"));
+  expect(await picturesIn(folder)).toEqual(["a.jpg", "below/b.jpg", "c.jpg"]);
+});
+
+test("another layout goes before, and a folder without pictures is in none", async () => {
+  const captions = await folderWith("captions.txt", "Images/1.jpg", "2.jpg");
+  expect((await openDataset(captions)).layout).toBe("flickr8k");
+  expect((await openDataset(captions, { layout: "pictures" })).layout).toBe("pictures");
+  const none = await folderWith("notes.md", "below/more.md");
+  await expect(openDataset(none)).rejects.toThrow("is in no known layout");
+  const named = await openDataset(none, { layout: "pictures" });
+  await expect(named.parts[0]?.read()).rejects.toThrow(`${none} holds no pictures (.jpg`);
+});
+
+test("whoever needs texts is told that there are none, and what there could be", async () => {
+  const folder = await folderWith("a.jpg");
+  await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of pictures without texts`);
+  await expect(openCaptioned(folder, { layout: "pictures" })).rejects.toThrow("filter_cap.json");
+  expect((await openCaptioned(await folderWith("captions.txt"))).layout).toBe("flickr8k");
+  const { code, stderr } = await minigpt4(["evaluate", "retrieval", folder]);
+  expect(code).toBe(1);
+  expect(stderr).toContain("is a folder of pictures without texts");
+});

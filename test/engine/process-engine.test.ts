@@ -1,0 +1,185 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { renameSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { EngineLostError, type Question } from "../../src/engine/engine.ts";
+import { loadEngine } from "../../src/engine/load-engine.ts";
+import { ProcessEngine } from "../../src/engine/process-engine.ts";
+import { goldenRoot } from "../helpers/golden-set.ts";
+import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
+
+const picture = join(goldenRoot, "mha/images/rgb.png");
+const folder = tinyModel(temporaryFolder());
+const question: Question = { turns: "describe", pictures: [picture], maxNewTokens: 12, temperature: 1, seed: 5 };
+/** Its answer takes a second or two. */
+const long: Question = { turns: [{ role: "user", text: "Go on" }], pictures: [], maxNewTokens: 400, stop: [] };
+
+let engine: ProcessEngine;
+beforeAll(async () => {
+  engine = await ProcessEngine.load(folder, "tiny");
+});
+afterAll(() => engine.release());
+
+async function said(from: Pick<ProcessEngine, "answer">, asked: Question, signal?: AbortSignal): Promise<string> {
+  let text = "";
+  for await (const event of from.answer(asked, signal)) if (event.kind === "text") text += event.text;
+  return text;
+}
+
+/** The process as a system would find it that has no memory left. */
+const processOf = (owner: ProcessEngine) => (owner as unknown as { current: { child: ChildProcess } }).current.child;
+
+test("answers as an engine in this process does, with files and with bytes", async () => {
+  const local = await loadEngine(folder, "tiny");
+  const expected = await said(local, question);
+  expect(engine.model).toEqual(local.model);
+  await local.release();
+  expect(expected).not.toBe("");
+  expect(await said(engine, question)).toBe(expected);
+  const bytes = await readFile(picture);
+  expect(await said(engine, { ...question, pictures: [bytes] })).toBe(expected);
+});
+
+test("what is wrong with a question keeps its class and its code", async () => {
+  const refused = (asked: Question) => expect(said(engine, asked)).rejects;
+  await refused({ ...question, pictures: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "picture" });
+  await refused({ ...question, pictures: [new Uint8Array(9)] }).toMatchObject({ code: "picture" });
+  await refused({ ...question, pictures: [] }).toMatchObject({
+    code: "value",
+    message: "The question has 1 places for pictures, but 0 were given",
+  });
+  await refused({ ...long, turns: [{ role: "user", text: "x".repeat(9000) }], overflow: "refuse" }).toMatchObject({
+    code: "length",
+  });
+  await expect(engine.embed([{ text: "a dog" }])).rejects.toMatchObject({ code: "value" });
+});
+
+test("the calling process has next to nothing to do while the engine computes", async () => {
+  const before = performance.eventLoopUtilization();
+  await Promise.all([1, 2, 3, 4].map((seed) => said(engine, { ...long, temperature: 1, seed })));
+  expect(performance.eventLoopUtilization(before).utilization).toBeLessThan(0.5);
+});
+
+test("a question whose signal is aborted ends at once, and the engine goes on to the next", async () => {
+  const controller = new AbortController();
+  const begun = said(engine, long, controller.signal);
+  controller.abort(new Error("enough"));
+  await expect(begun).rejects.toThrow("enough");
+  for await (const event of engine.answer(long)) if (event.kind === "text") break;
+  expect(await said(engine, question)).not.toBe("");
+});
+
+describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s", (signal) => {
+  test("fails what it was answering, and another one answers what is asked next", async () => {
+    const expected = await said(engine, question);
+    const answers = [1, 2].map((seed) => said(engine, { ...long, temperature: 1, seed }));
+    const failed = Promise.all(
+      answers.map((answer) => expect(answer).rejects.toThrow(`The engine broke down: its process was`)),
+    );
+    for await (const _ of engine.answer(question)) break;
+    processOf(engine).kill(signal);
+    await failed;
+    await expect(answers[0]).rejects.toThrow(signal);
+    await expect(answers[0]).rejects.toBeInstanceOf(EngineLostError);
+    expect(await said(engine, question)).toBe(expected);
+  });
+});
+
+test("a model that cannot be loaded again is told to all who ask, and is tried again", async () => {
+  const own = tinyModel(temporaryFolder());
+  const other = await ProcessEngine.load(own, "tiny");
+  const expected = await said(other, question);
+  const config = join(own, "config.json");
+  renameSync(config, `${config}.away`);
+  processOf(other).kill("SIGKILL");
+  // The first to ask may still meet the process as it ends.
+  await expect(said(other, long)).rejects.toBeInstanceOf(EngineLostError);
+  const asked = await Promise.allSettled([said(other, question), said(other, question)]);
+  for (const result of asked) {
+    expect(result).toMatchObject({ status: "rejected", reason: { name: "EngineLostError" } });
+    expect(String(Object(result).reason)).toContain("cannot be started again");
+  }
+  renameSync(`${config}.away`, config);
+  // The process that was begun meanwhile may have looked before the file was back, or after.
+  expect(await said(other, question).catch(() => said(other, question))).toBe(expected);
+  await other.release();
+});
+
+test("a picture's path is that of the calling process, wherever it has moved", async () => {
+  const expected = await said(engine, question);
+  const before = process.cwd();
+  vi.spyOn(process, "cwd").mockReturnValue(dirname(picture));
+  try {
+    expect(process.cwd()).not.toBe(before);
+    expect(await said(engine, { ...question, pictures: [basename(picture)] })).toBe(expected);
+  } finally {
+    vi.restoreAllMocks();
+  }
+});
+
+test("what memory the engine has is known", async () => {
+  await vi.waitFor(() => expect(engine.residentBytes).toBeGreaterThan(2e7));
+});
+
+test("an engine that is released while it starts again keeps nobody waiting, and ends", async () => {
+  const other = await ProcessEngine.load(folder, "tiny");
+  const broken = processOf(other);
+  broken.kill("SIGKILL");
+  await once(broken, "close");
+  const starting = processOf(other);
+  expect(starting).not.toBe(broken);
+  const waiting = expect(said(other, question)).rejects.toThrow("The model was released");
+  await other.release();
+  expect(starting.exitCode).toBeNull();
+  await once(starting, "close");
+  await waiting;
+  await expect(said(other, question)).rejects.toThrow("The model was released");
+});
+
+test("a released engine answers no more; releasing twice does no harm", async () => {
+  const other = await ProcessEngine.load(folder, "tiny");
+  const answer = said(other, long);
+  const failed = expect(answer).rejects.toThrow("released");
+  for await (const _ of other.answer(question)) break;
+  await other.release();
+  await failed;
+  await other.release();
+  await expect(said(other, question)).rejects.toThrow("The model was released; load it again");
+});
+
+test.each([0, 3, 11])("a process can end in the midst of an answer, %d ms after it began", (milliseconds) => {
+  const script = join(import.meta.dirname, "../helpers/engine-exit.ts");
+  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${milliseconds}`], {
+    encoding: "utf8",
+  });
+  expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
+});
+
+test.skipIf(process.platform === "win32").each([
+  ["SIGKILL", "it alone gets"],
+  ["SIGINT", "a terminal sends to both,"],
+] as const)("the engine's process ends with the one that asks, also by %s, which %s", async (signal, which) => {
+  const script = join(import.meta.dirname, "../helpers/engine-exit.ts");
+  const args = ["--import", "tsx", script, folder, "60000"];
+  // In a group of its own, which is there as long as one of its processes is.
+  const asking = spawn(process.execPath, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
+  await once(asking.stdout, "data");
+  const group = -(asking.pid as number);
+  process.kill(which.includes("both") ? group : -group, signal);
+  expect(await once(asking, "exit")).toEqual([null, signal]);
+  await vi.waitFor(() => expect(() => process.kill(group, 0)).toThrow("ESRCH"), { timeout: 5000 });
+});
+
+test.each([0, 2])("an engine that was not released, after %d answers, keeps no process alive", (questions) => {
+  const script = join(import.meta.dirname, "../helpers/engine-forget.ts");
+  const { status, signal } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${questions}`], {
+    timeout: 50_000,
+  });
+  expect({ status, signal }).toEqual({ status: 0, signal: null });
+});
+
+test("a folder that is no model is refused with its reason", async () => {
+  await expect(ProcessEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
+});

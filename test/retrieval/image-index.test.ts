@@ -1,0 +1,242 @@
+import { copyFile, mkdir, readdir, readFile, rename, rm, utimes, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import fc from "fast-check";
+import sharp from "sharp";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { openBlip2Folder } from "../../src/models/blip2-folder.ts";
+import { Blip2Finder } from "../../src/retrieval/blip2-finder.ts";
+import type { Finder } from "../../src/retrieval/finder.ts";
+import { type IndexOptions, type PictureIndex, updateIndex } from "../../src/retrieval/image-index.ts";
+import { float16ToFloat32 } from "../../src/tensor/float16.ts";
+import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
+
+const root = temporaryFolder();
+let finder: Finder;
+let folder: string;
+let path: string;
+let count = 0;
+
+beforeAll(async () => {
+  finder = new Blip2Finder(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
+});
+afterAll(() => finder.release());
+beforeEach(async () => {
+  folder = join(root, `pictures-${++count}`);
+  path = join(root, `index-${count}`);
+  await mkdir(folder);
+});
+
+/** Long enough ago that a file system's clock tells changes apart; each call is a second later. */
+let time = Date.now() / 1000 - 100_000;
+
+/** Writes a picture of one colour, or something that is none. */
+async function paint(name: string, shade: number | "broken", age: "old" | "new" = "old"): Promise<void> {
+  const file = join(folder, name);
+  await mkdir(dirname(file), { recursive: true });
+  const background = { r: Number(shade) * 40, g: 255 - Number(shade) * 50, b: 90 };
+  const bytes =
+    shade === "broken"
+      ? Buffer.from("no picture")
+      : await sharp({ create: { width: 9, height: 7, channels: 3, background } })
+          .png()
+          .toBuffer();
+  await writeFile(file, bytes);
+  if (age === "old") await utimes(file, ++time, time);
+}
+
+/** An update, and what it told: pictures that were embedded, problems, messages. */
+async function update(options: IndexOptions = {}, at = path, by = finder) {
+  const told = { embedded: 0, problems: [] as string[], messages: [] as string[] };
+  const counting: Finder = Object.create(by, {
+    embedPictures: {
+      value: (pixels: readonly Float32Array[]) => {
+        told.embedded += pixels.length;
+        return by.embedPictures(pixels);
+      },
+    },
+  });
+  const index = await updateIndex(folder, counting, at, {
+    onProblem: ({ name, reason }) => told.problems.push(`${name} ${reason}`),
+    onMessage: (message) => told.messages.push(message),
+    ...options,
+  });
+  return { index, ...told };
+}
+
+/** Pictures that are embedded beside others are rounded differently. */
+function expectAlike(found: PictureIndex, expected: PictureIndex): void {
+  expect({ ...found, vectors: 0 }).toEqual({ ...expected, vectors: 0 });
+  const [a, b] = [found, expected].map(({ vectors }) => float16ToFloat32(vectors)) as [Float32Array, Float32Array];
+  expect(a).toHaveLength(b.length);
+  expect(a.every((value, i) => Math.abs(value - (b[i] as number)) < 2e-3)).toBe(true);
+}
+
+const fresh = async () => (await update({}, join(root, `fresh-${++count}`))).index;
+
+test("pictures below the folder, of any kind; what is none is told once", async () => {
+  await paint("b.png", 1);
+  await paint("deep/er/a.png", 2);
+  await paint("c.jpg", "broken");
+  await writeFile(join(folder, "notes.txt"), "no picture");
+  await writeFile(join(folder, "empty.webp"), "");
+  await utimes(join(folder, "empty.webp"), ++time, time);
+  const first = await update();
+  expect(first.index.names).toEqual(["b.png", "deep/er/a.png"]);
+  expect(first.index.vectors).toHaveLength(2 * 8 * 32);
+  expect(first.embedded).toBe(2);
+  expect(first.problems).toEqual([
+    expect.stringMatching(/^c\.jpg is not a picture that can be read: /),
+    "empty.webp is empty (0 bytes)",
+  ]);
+  const before = await readFile(path);
+  const second = await update();
+  expect(second).toEqual({ index: first.index, embedded: 0, problems: [], messages: [] });
+  expect(second.index.problems).toHaveLength(2);
+  expect(await readFile(path)).toEqual(before);
+  // A broken picture that was mended.
+  await paint("c.jpg", 3);
+  expect(await update()).toMatchObject({
+    embedded: 1,
+    problems: [],
+    index: { names: ["b.png", "c.jpg", "deep/er/a.png"] },
+  });
+});
+
+test("a content that is known is not embedded again: renamed, copied, touched, moved with its folder", async () => {
+  await paint("a.png", 1);
+  await paint("b.png", 2);
+  expect((await update()).embedded).toBe(2);
+  await rename(join(folder, "a.png"), join(folder, "z.png"));
+  await copyFile(join(folder, "b.png"), join(folder, "copy.png"));
+  await utimes(join(folder, "b.png"), ++time, time);
+  const changed = await update();
+  expect(changed).toMatchObject({ embedded: 0, index: { names: ["b.png", "copy.png", "z.png"] } });
+  expectAlike(changed.index, await fresh());
+  const elsewhere = `${folder}-elsewhere`;
+  await rename(folder, elsewhere);
+  folder = elsewhere;
+  expect(await update()).toMatchObject({ embedded: 0, index: { names: changed.index.names } });
+});
+
+test("another picture of the same size, written in the same moment", async () => {
+  await paint("a.png", 1, "new");
+  await update();
+  const before = await readFile(join(folder, "a.png"));
+  await paint("a.png", 2, "new");
+  expect((await readFile(join(folder, "a.png"))).length).toBe(before.length);
+  const { embedded, index } = await update();
+  expect(embedded).toBe(1);
+  expectAlike(index, await fresh());
+});
+
+const names = ["a.png", "b.png", "c/a.png", "d.jpg"];
+const name = fc.constantFrom(...names);
+const change = fc.oneof(
+  fc.record({
+    kind: fc.constant("paint" as const),
+    name,
+    shade: fc.constantFrom(1, 2, 3, "broken" as const),
+    age: fc.constantFrom("old" as const, "new" as const),
+  }),
+  fc.record({ kind: fc.constant("rename" as const), name, to: name }),
+  fc.record({ kind: fc.constant("copy" as const), name, to: name }),
+  fc.record({ kind: fc.constantFrom("remove" as const, "touch" as const, "update" as const), name }),
+);
+
+test("after any changes the index is one that is built anew", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 12 }), async (changes) => {
+      await rm(folder, { recursive: true });
+      await mkdir(join(folder, "c"), { recursive: true });
+      await rm(path, { force: true });
+      for (const one of changes) {
+        const file = join(folder, one.name);
+        const there = await readFile(file).catch(() => undefined);
+        if (one.kind === "paint") await paint(one.name, one.shade, one.age);
+        else if (one.kind === "update") await update();
+        else if (!there) continue;
+        else if (one.kind === "remove") await rm(file);
+        else if (one.kind === "touch") await utimes(file, ++time, time);
+        else if (one.kind === "rename") await rename(file, join(folder, one.to));
+        else if (one.kind === "copy" && one.to !== one.name) await copyFile(file, join(folder, one.to));
+      }
+      const { index } = await update();
+      expectAlike(index, await fresh());
+      // What is in the file is what was told.
+      expect(await update()).toMatchObject({ index: { names: index.names, ids: index.ids }, embedded: 0 });
+    }),
+    { numRuns: 15 },
+  );
+});
+
+test("a damaged file is made anew, with a word; a file of another kind is left alone", async () => {
+  for (const [i, one] of ["a.png", "b.png"].entries()) await paint(one, i + 1);
+  const { index } = await update();
+  const whole = await readFile(path);
+  await fc.assert(
+    fc.asyncProperty(fc.nat(whole.length - 1), fc.boolean(), async (at, isCut) => {
+      const damaged = Buffer.from(whole);
+      damaged[at] = (damaged[at] as number) ^ 0x5a;
+      await writeFile(path, isCut ? whole.subarray(0, at) : damaged);
+      const again = await update({ ownsFile: true });
+      expect(again.messages).toEqual([expect.stringMatching(/made anew$/)]);
+      expect(again.messages[0]).toContain(path);
+      expectAlike(again.index, index);
+      expect(await update()).toMatchObject({ embedded: 0, messages: [] });
+    }),
+    { numRuns: 15 },
+  );
+  const letter = Buffer.from("Dear reader, this is no index.");
+  await writeFile(path, letter);
+  await expect(update()).rejects.toThrow(`${path} is no picture index; it is left as it is`);
+  await expect(update({ rebuild: true })).rejects.toThrow(/is no picture index/);
+  expect(await readFile(path)).toEqual(letter);
+});
+
+test("what was computed before an abort stays; two updates at once both end well", async () => {
+  for (let i = 0; i < 18; i++) await paint(`${String(i).padStart(2, "0")}.png`, i / 4);
+  const stop = new AbortController();
+  const aborted = update({ signal: stop.signal, onProgress: (done) => done === 8 && stop.abort(new Error("stopped")) });
+  await expect(aborted).rejects.toThrow("stopped");
+  const [one, other] = await Promise.all([update(), update()]);
+  expect(one?.embedded).toBe(10);
+  expectAlike(one?.index as PictureIndex, await fresh());
+  expectAlike(other?.index as PictureIndex, one?.index as PictureIndex);
+  expect(await update()).toMatchObject({ embedded: 0, messages: [] });
+  // What a killed program left is removed when it is old.
+  const [young, old] = ["young", "old"].map((id) => `${path}.${id}.partial`) as [string, string];
+  for (const file of [young, old]) await writeFile(file, "half");
+  await utimes(old, time, time);
+  await paint("new.png", 5);
+  await update();
+  expect(
+    (await readdir(root)).filter((file) => file.startsWith(`index-${count}.`) || file.endsWith(".partial")),
+  ).toEqual([`${path}.young.partial`.slice(root.length + 1)]);
+  await rm(young);
+});
+
+test("an index of other weights, or of another model, is not used", async () => {
+  await paint("a.png", 1);
+  await paint("b.png", 2);
+  const { index } = await update();
+  await writeQFormer(join(root, "other.safetensors"), (weight, values) =>
+    weight === "vision_proj.bias" ? values.map((value) => value + 0.01) : undefined,
+  );
+  const other = tinyBlip2(root, "other", ({ weights }) => ({
+    weights: { ...weights, qformer: "../other.safetensors" },
+  }));
+  const otherFinder = new Blip2Finder(await openBlip2Folder(other), { features: join(root, "features") });
+  const rebuilt = await update({}, path, otherFinder);
+  expect(rebuilt).toMatchObject({ embedded: 2, messages: [expect.stringMatching(/other weights.*made anew/)] });
+  expect(rebuilt.index.ids).toEqual(index.ids);
+  expect(rebuilt.index.vectors).not.toEqual(index.vectors);
+  // The same weights in files that were copied.
+  const copied = tinyBlip2(root, "copied", ({ weights }) => ({ weights: { ...weights, qformer: "copy.safetensors" } }));
+  await copyFile(join(root, "other.safetensors"), join(copied, "copy.safetensors"));
+  const copiedFinder = new Blip2Finder(await openBlip2Folder(copied), { features: join(root, "features") });
+  expect(await update({}, path, copiedFinder)).toMatchObject({ embedded: 0, messages: [] });
+  expect(await update({ rebuild: true }, path, copiedFinder)).toMatchObject({ embedded: 2 });
+  await otherFinder.release();
+  await copiedFinder.release();
+});

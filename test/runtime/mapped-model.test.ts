@@ -1,0 +1,76 @@
+/** Models that are loaded for each run, with their constants where they lie in files. */
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { evaluate, MappedModel } from "../../src/runtime/session.ts";
+import { bytesOf, type NdArray, ndarray } from "../../src/tensor/array.ts";
+import { Graph, type StoredBytes } from "../../src/tensor/graph.ts";
+import { matmul } from "../../src/tensor/ops/matmul.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { largestDifference } from "../helpers/deviations.ts";
+import { temporaryFolder } from "../helpers/tiny-model.ts";
+
+const folder = temporaryFolder();
+const [rows, columns] = [64, 48];
+const random = new Random(5);
+const matrix = Float32Array.from({ length: rows * columns }, () => random.normal());
+
+function product(stored?: StoredBytes) {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", ["n", columns]);
+  let loads = 0;
+  const load = async () => {
+    loads++;
+    return bytesOf(matrix);
+  };
+  const w = graph.weight("w", "float32", [rows, columns], load, stored);
+  return { graph, outputs: { y: matmul(x, w, { transB: true }) }, loaded: () => loads };
+}
+
+const feeds = (n: number): Record<string, NdArray> => ({
+  x: ndarray(
+    "float32",
+    [n, columns],
+    Float32Array.from({ length: n * columns }, (_, i) => Math.sin(i)),
+  ),
+});
+
+/** Writes the matrix somewhere in the midst of a file. */
+function write(path: string): StoredBytes {
+  const before = Buffer.alloc(4096 + 64);
+  writeFileSync(path, Buffer.concat([before, Buffer.from(bytesOf(matrix))]));
+  return { path, offset: before.length, length: matrix.byteLength };
+}
+
+test("a constant in a file is read from there in each run, and never loaded", async () => {
+  const path = join(folder, "below", "weights.bin");
+  mkdirSync(join(folder, "below"));
+  const { graph, outputs, loaded } = product(write(path));
+  const model = await MappedModel.create(graph, outputs, folder, { threads: 1 });
+  for (const n of [1, 7, 3]) {
+    const { graph: plain, outputs: same } = product();
+    const { y } = await evaluate(plain, same, feeds(n));
+    const found = (await model.run(feeds(n))).y;
+    expect(found.shape).toEqual(y.shape);
+    expect(largestDifference(found.data as Float32Array, y.data as Float32Array)).toBeLessThan(1e-4);
+  }
+  expect(loaded()).toBe(0);
+  // Nothing of it is held in between: without the file there is nothing to multiply with.
+  rmSync(path);
+  await expect(model.run(feeds(1))).rejects.toThrow("weights.bin");
+  await model.release();
+});
+
+test("what lies elsewhere, or in no file, is kept in memory", async () => {
+  const inside = join(folder, "inside");
+  mkdirSync(inside);
+  for (const stored of [write(join(folder, "outside.bin")), undefined]) {
+    const { graph, outputs, loaded } = product(stored);
+    const model = await MappedModel.create(graph, outputs, inside, { threads: 1 });
+    const { graph: plain, outputs: same } = product();
+    const { y } = await evaluate(plain, same, feeds(2));
+    const found = (await model.run(feeds(2))).y.data as Float32Array;
+    expect(largestDifference(found, y.data as Float32Array)).toBeLessThan(1e-4);
+    expect(loaded()).toBe(1);
+  }
+});

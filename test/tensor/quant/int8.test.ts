@@ -1,0 +1,297 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { evaluate, Session } from "../../../src/runtime/session.ts";
+import { ndarray } from "../../../src/tensor/array.ts";
+import { gradients } from "../../../src/tensor/grad/gradients.ts";
+import { Graph, type Value } from "../../../src/tensor/graph.ts";
+import { tanh } from "../../../src/tensor/ops/elementwise.ts";
+import { reduceSum } from "../../../src/tensor/ops/reduce.ts";
+import { largestInt8Weight, thisCpu } from "../../../src/tensor/quant/cpu.ts";
+import {
+  type Int8Options,
+  joinTiles,
+  matmulInt8,
+  quantizeRows,
+  tiledProducts,
+} from "../../../src/tensor/quant/int8.ts";
+import { Random } from "../../../src/tensor/random.ts";
+
+interface Case {
+  readonly x: Float32Array;
+  /** [rows, columns]. */
+  readonly matrix: Float32Array;
+  /** What the product is weighted with in the loss, so that it is the product's gradient. */
+  readonly g: Float32Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+const normals = (count: number, random: Random) => Float32Array.from({ length: count }, () => random.normal());
+
+function example(tokens: number, rows: number, columns: number, seed: number): Case {
+  const random = new Random(seed);
+  return {
+    x: normals(tokens * columns, random),
+    matrix: normals(rows * columns, random),
+    g: normals(tokens * rows, random),
+    rows,
+    columns,
+  };
+}
+
+function build({ matrix, rows, columns }: Case, options: Int8Options = {}) {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", ["batch", "sequence", columns]);
+  const g = graph.input("g", "float32", ["batch", "sequence", rows]);
+  const y = matmulInt8(x, { name: "w", rows, columns, load: async () => matrix }, options);
+  const [dx] = gradients(reduceSum(y.mul(g), [0, 1, 2], { keep: false }), [x]);
+  if (!dx) throw new Error("no gradient");
+  return { graph, outputs: { y, dx } };
+}
+
+/** The product and its gradient with respect to x. */
+async function run(given: Case, options: Int8Options = {}) {
+  const { x, g, rows, columns } = given;
+  const { graph, outputs } = build(given, options);
+  const tokens = x.length / columns;
+  const feeds = { x: ndarray("float32", [1, tokens, columns], x), g: ndarray("float32", [1, tokens, rows], g) };
+  const found = await evaluate(graph, outputs, feeds, { device: "cpu", threads: 1 });
+  return { y: found.y.data as Float32Array, dx: found.dx.data as Float32Array };
+}
+
+/** a [n, inner] times b, of which `at(k, j)` is an element -> [n, outer]. */
+function exactProduct(a: Float32Array, inner: number, outer: number, at: (k: number, j: number) => number) {
+  return Float64Array.from({ length: (a.length / inner) * outer }, (_, i) => {
+    const row = Math.floor(i / outer) * inner;
+    let sum = 0;
+    for (let k = 0; k < inner; k++) sum += (a[row + k] as number) * at(k, i % outer);
+    return sum;
+  });
+}
+
+const exactForward = ({ x, matrix, rows, columns }: Case) =>
+  exactProduct(x, columns, rows, (k, j) => matrix[j * columns + k] as number);
+const exactBackward = ({ g, matrix, rows, columns }: Case) =>
+  exactProduct(g, rows, columns, (k, j) => matrix[k * columns + j] as number);
+
+const largest = (values: Iterable<number>) => {
+  let found = 0;
+  for (const value of values) found = Math.max(found, Math.abs(value));
+  return found;
+};
+
+/**
+ * Each element of a row is off by at most half a step of the row, each weight by half a step of its column: with the sums
+ * of magnitudes, a bound for every element of the product that no rounding to 8 bits may exceed.
+ */
+function bound(a: Float32Array, inner: number, outer: number, at: (k: number, j: number) => number) {
+  const weightSteps = Array.from({ length: outer }, (_, j) => {
+    return largest(Array.from({ length: inner }, (_, k) => at(k, j))) / largestInt8Weight(thisCpu());
+  });
+  return Float64Array.from({ length: (a.length / inner) * outer }, (_, i) => {
+    const j = i % outer;
+    const row = a.subarray(Math.floor(i / outer) * inner, (Math.floor(i / outer) + 1) * inner);
+    const [step, weightStep] = [largest(row) / 127, weightSteps[j] as number];
+    let sum = 0;
+    row.forEach((value, k) => {
+      sum += (Math.abs(at(k, j)) * step + Math.abs(value) * weightStep + (step * weightStep) / 2) / 2;
+    });
+    return sum * 1.001 + 1e-6;
+  });
+}
+
+function expectWithin(found: Float32Array, exact: Float64Array, bounds: Float64Array) {
+  const outside = [...found].findIndex(
+    (value, i) => !(Math.abs(value - (exact[i] as number)) <= (bounds[i] as number)),
+  );
+  expect(outside, `element ${outside}: ${found[outside]} instead of ${exact[outside]}`).toBe(-1);
+}
+
+function cosine(a: ArrayLike<number>, b: ArrayLike<number>) {
+  const dot = (x: ArrayLike<number>, y: ArrayLike<number>) =>
+    Array.from(x).reduce((sum, value, i) => sum + value * (y[i] as number), 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+const sizes = { tokens: fc.integer({ min: 1, max: 5 }), inner: fc.integer({ min: 1, max: 200 }), seed: fc.nat() };
+
+test("product and gradient are within what rounding both operands to 8 bits may cost", async () => {
+  await fc.assert(
+    fc.asyncProperty(sizes.tokens, sizes.inner, sizes.inner, sizes.seed, async (tokens, rows, columns, seed) => {
+      const given = example(tokens, rows, columns, seed);
+      const { x, g, matrix } = given;
+      const { y, dx } = await run(given);
+      expectWithin(
+        y,
+        exactForward(given),
+        bound(x, columns, rows, (k, j) => matrix[j * columns + k] as number),
+      );
+      expectWithin(
+        dx,
+        exactBackward(given),
+        bound(g, rows, columns, (k, j) => matrix[k * columns + j] as number),
+      );
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("with activations in 16 bits only the weights' rounding is left, also behind an outlier", async () => {
+  const given = example(6, 120, 90, 4);
+  // One activation of each token is a hundred times the others.
+  const x = given.x.map((value, i) => (i % 90 === 7 ? 300 : value));
+  const weights = given.matrix.slice();
+  const steps = largestInt8Weight(thisCpu());
+  for (let row = 0; row < 120; row++) {
+    const own = weights.subarray(row * 90, (row + 1) * 90);
+    const step = largest(own) / steps;
+    own.forEach((value, i) => {
+      own[i] = Math.round(value / step) * step;
+    });
+  }
+  const rounded = { ...given, x, matrix: weights };
+  const exact = exactForward(rounded);
+  const error = (y: Float32Array) => largest(y.map((value, i) => value - (exact[i] as number)));
+  const [coarse, fine] = [await run(rounded), await run(rounded, { activations: 16 })];
+  expect(error(fine.y)).toBeLessThan(error(coarse.y) / 100);
+  expect(fine.dx).toEqual(coarse.dx);
+});
+
+test("the direction of product and gradient is that of float32; with a gradient in float32 it is exact", async () => {
+  const given = example(8, 300, 400, 1);
+  const { y, dx } = await run(given);
+  expect(cosine(y, exactForward(given))).toBeGreaterThan(0.9995);
+  expect(cosine(dx, exactBackward(given))).toBeGreaterThan(0.9995);
+  const exact = await run(given, { backward: "float32" });
+  expect(exact.y).toEqual(y);
+  expect(cosine(exact.dx, exactBackward(given))).toBeGreaterThan(1 - 1e-9);
+  expect(cosine(dx, exactBackward(given))).toBeLessThan(1 - 1e-6);
+});
+
+test("tokens of very different magnitude do not disturb each other, nor do outputs", async () => {
+  const given = example(6, 120, 90, 2);
+  const alone = await run(given);
+  // Powers of two, so that only exponents differ.
+  const powers = [-40, -12, 0, 3, 20, 40].map((exponent) => 2 ** exponent);
+  const scaled = (values: Float32Array, width: number) =>
+    values.map((value, i) => value * (powers[Math.floor(i / width)] as number));
+  const { x, g, rows, columns, matrix } = given;
+  const together = await run({ ...given, x: scaled(x, columns), g: scaled(g, rows) });
+  expect(together.y).toEqual(scaled(alone.y, rows));
+  expect(together.dx).toEqual(scaled(alone.dx, columns));
+  const louder = await run({ ...given, matrix: matrix.map((value, i) => (i < columns ? value * 2 ** 10 : value)) });
+  expect(louder.y).toEqual(alone.y.map((value, i) => (i % rows === 0 ? value * 2 ** 10 : value)));
+});
+
+test("a token of zeros gives zeros, and a matrix of zeros too", async () => {
+  const given = example(3, 20, 30, 3);
+  const { y, dx } = await run({
+    ...given,
+    x: given.x.fill(0, 30, 60),
+    g: given.g.fill(0, 20, 40),
+  });
+  expect(y.subarray(20, 40)).toEqual(new Float32Array(20));
+  expect(dx.subarray(30, 60)).toEqual(new Float32Array(30));
+  expect([...y, ...dx].every(Number.isFinite)).toBe(true);
+  expect(y.subarray(0, 20)).not.toEqual(new Float32Array(20));
+  const nothing = await run({ ...given, matrix: new Float32Array(600) });
+  expect(largest([...nothing.y, ...nothing.dx])).toBe(0);
+});
+
+test("the sums do not overflow where every byte is the largest", async () => {
+  const [rows, columns] = [16, 256];
+  const ones = new Float32Array(columns).fill(1);
+  const given = {
+    x: ones,
+    matrix: new Float32Array(rows * columns).fill(1),
+    g: new Float32Array(rows).fill(1),
+    rows,
+    columns,
+  };
+  const { y, dx } = await run(given);
+  for (const value of y) expect(value).toBeCloseTo(columns, 2);
+  for (const value of dx) expect(value).toBeCloseTo(rows, 3);
+});
+
+test("the matrix is read once for the product and once for its gradient, and neither is kept in float32", async () => {
+  const given = example(2, 8, 16, 4);
+  let reads = 0;
+  const graph = new Graph();
+  const x = graph.input("x", "float32", ["n", 16]);
+  const load = async () => {
+    reads++;
+    return given.matrix;
+  };
+  const y = matmulInt8(x, { name: "w", rows: 8, columns: 16, load });
+  await (await Session.create(graph, { y }, { device: "cpu" })).release();
+  expect(reads).toBe(1);
+  const [dx] = gradients(reduceSum(y, [0, 1], { keep: false }), [x]);
+  await (await Session.create(graph, { y, dx: dx ?? y }, { device: "cpu" })).release();
+  expect(reads).toBe(3);
+  expect(
+    [...graph.initializers.values()].filter(({ value }) => value.rank === 2).map(({ value }) => value.dtype),
+  ).toEqual(["int8", "int8"]);
+});
+
+test("an operand that does not fit is named", () => {
+  const graph = new Graph();
+  const source = { name: "up", rows: 8, columns: 64, load: () => Promise.reject() };
+  expect(() => graph.scope("mlp", () => matmulInt8(graph.input("x", "float32", [2, 32]), source))).toThrow(
+    'in mlp: 8-bit product of "x" float32 [2, 32] with "up" [8, 64]: they do not fit',
+  );
+});
+
+test.skipIf(largestInt8Weight(thisCpu()) < 127)(
+  "a product tile by tile is the product, however many tiles there are",
+  async () => {
+    const size = fc.integer({ min: 1, max: 12 });
+    await fc.assert(
+      fc.asyncProperty(size, size, size, fc.integer({ min: 1, max: 40 }), async (tokens, count, tile, columns) => {
+        const { x, matrix } = example(tokens, count * tile, columns, 11);
+        const rows = count * tile;
+        const parts = Array.from({ length: count }, (_, i) =>
+          quantizeRows(matrix.subarray(i * tile * columns, (i + 1) * tile * columns), columns),
+        );
+        const tiles = {
+          tile,
+          load: async () => ({
+            bytes: Int8Array.from(parts.flatMap(({ bytes }) => [...bytes])),
+            scales: Float32Array.from(parts.flatMap(({ scales }) => [...scales])),
+          }),
+        };
+        const whole = quantizeRows(matrix, columns);
+        expect(joinTiles(await tiles.load(), columns, tile)).toEqual(whole);
+        const graph = new Graph();
+        const input = graph.input("x", "float32", ["batch", "sequence", columns]);
+        const source = { rows, columns, load: async () => matrix };
+        const tiled = [
+          { name: "a", rows, tiles },
+          { name: "b", rows, tiles },
+        ];
+        const plain = matmulInt8(input, { ...source, name: "c" });
+        const outputs = {
+          tiled: tiledProducts(input, tiled.slice(1), ([only]) => only as Value),
+          plain,
+          together: tiledProducts(input, tiled, ([a, b]) => tanh(a as Value).mul(b as Value)),
+          apart: tanh(plain).mul(plain),
+        };
+        const found = await evaluate(
+          graph,
+          outputs,
+          { x: ndarray("float32", [1, tokens, columns], x) },
+          { device: "cpu" },
+        );
+        for (const [inTiles, whole] of [
+          [found.tiled, found.plain],
+          [found.together, found.apart],
+        ] as const) {
+          expect(inTiles.shape).toEqual([1, tokens, rows]);
+          for (const [i, value] of (whole.data as Float32Array).entries()) {
+            expect(inTiles.data[i]).toBeCloseTo(value, 4);
+          }
+        }
+      }),
+      { numRuns: 25 },
+    );
+  },
+);
