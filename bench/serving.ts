@@ -68,8 +68,8 @@ async function load(url: string, chats: number, seconds: number): Promise<Servin
       const messages: OpenAI.ChatCompletionMessageParam[] = [];
       for (const [turn, text] of questions.entries()) {
         if (isOver()) return;
-        const image = { type: "image_url" as const, image_url: { url: picture } };
-        messages.push({ role: "user", content: turn === 0 ? [image, { type: "text", text }] : text });
+        const part = { type: "image_url" as const, image_url: { url: picture } };
+        messages.push({ role: "user", content: turn === 0 ? [part, { type: "text", text }] : text });
         try {
           const answer = await ask(client, model?.id ?? "", messages, number + round);
           messages.push({ role: "assistant", content: answer.text });

@@ -42,9 +42,9 @@ export class Conversation {
     }
     this.answering = true;
     try {
-      const pictures = [...this.pictures, ...images];
+      const allImages = [...this.pictures, ...images];
       const turns: Turn[] = [...this.turns, { role: "user", text: question, images: images.length }];
-      const asked = { ...options, turns, pictures, ...(this.system !== undefined && { system: this.system }) };
+      const asked = { ...options, turns, pictures: allImages, ...(this.system !== undefined && { system: this.system }) };
       let text = "";
       for await (const event of this.engine.answer(asked, signal)) {
         if (event.kind !== "text") continue;
@@ -52,7 +52,7 @@ export class Conversation {
         yield event.text;
       }
       this.turns = [...turns, { role: "assistant", text: text.trim() }];
-      this.pictures = pictures;
+      this.pictures = allImages;
     } finally {
       this.answering = false;
     }

@@ -17,7 +17,7 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 export const leastSimilarity = 0.999;
 
 /** The photos that come with the package. */
-const photos = join(import.meta.dirname, "..", "..", "..", "examples", "pictures");
+const photos = join(import.meta.dirname, "..", "..", "examples", "pictures");
 
 export interface SimilarityOptions extends SessionOptions {
   readonly signal?: AbortSignal | undefined;

@@ -15,18 +15,17 @@ interface Origin extends Pick<Entry, "persons" | "rules"> {
   readonly picture: Picture;
   /** All versions of the text, oldest first; the last one is exported. */
   readonly versions: readonly Version[];
-  /** SHA-256 of the exported file. */
-  readonly image: string;
+  readonly exportedSha256: string;
 }
 
 /** Versions are counted from 1. Where the picture lay is left out: it says more of the machine than of the data. */
-function provenanceOf({ picture, versions, persons, rules, image }: Origin) {
+function provenanceOf({ picture, versions, persons, rules, exportedSha256 }: Origin) {
   const numberOf = new Map(versions.map(({ id }, i) => [id, i + 1]));
   return {
     image_id: String(picture.id),
     name: picture.name,
     sha256: picture.sha256,
-    image_sha256: image,
+    image_sha256: exportedSha256,
     versions: versions.map(({ kind, author, prompt, text, details, madeAt }) => ({
       kind,
       author,
@@ -148,7 +147,7 @@ async function writePairs(
     if (jpeg.isCopy) copied++;
     annotations.push({ image_id: id, caption: current.text });
     const versions = store.versions(picture.id).filter((version) => version.id <= current.id);
-    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, image: sha256Of(jpeg.bytes) })));
+    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, exportedSha256: sha256Of(jpeg.bytes) })));
   }
   if (annotations.length === 0) {
     const [first] = refused;

@@ -194,8 +194,8 @@ async function readPrompts(
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
     for (const { name, picture } of pairs) {
-      const image = await reader.read(await readPicture(await readSpan(picture), { name }));
-      prompts.push(positionsOf(parsed, [image], folder.llm.tokenizer));
+      const tokens = await reader.read(await readPicture(await readSpan(picture), { name }));
+      prompts.push(positionsOf(parsed, [tokens], folder.llm.tokenizer));
     }
     return prompts;
   } finally {

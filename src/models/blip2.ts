@@ -40,9 +40,9 @@ export function captionEmbedding(w: Weights, words: Value, { embedDim }: Pick<Bl
  * pictures [images, numQueryTokens, embedDim], captions [texts, embedDim] -> [images, texts]
  */
 export function similarities(pictures: Value, captions: Value): Value {
-  const [images, queries, size] = pictures.shape as [Dim, Dim, Dim];
-  const rows = matmul(reshape(pictures, [mulDims(images, queries), size]), captions, { transB: true });
-  return reduceMax(reshape(rows, [images, queries, captions.dim(0)]), [1], { keep: false });
+  const [count, queries, size] = pictures.shape as [Dim, Dim, Dim];
+  const rows = matmul(reshape(pictures, [mulDims(count, queries), size]), captions, { transB: true });
+  return reduceMax(reshape(rows, [count, queries, captions.dim(0)]), [1], { keep: false });
 }
 
 /** Queries that saw a text, [pairs, numQueryTokens + length, hiddenSize] -> logits [pairs, 2]: apart, together. */

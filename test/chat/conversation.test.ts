@@ -87,8 +87,8 @@ test("several turns and pictures: every answer is as if the whole were read anew
   ];
   for (const { text, pictures } of questions) {
     const turns: Turn[] = [...conversation.history, { role: "user", text, images: pictures.length }];
-    const images = pictures.map((i) => picture(names[i] as string));
-    expect(await said(conversation, text, { images })).toBe(await fresh(turns, tokens));
+    const given = pictures.map((i) => picture(names[i] as string));
+    expect(await said(conversation, text, { images: given })).toBe(await fresh(turns, tokens));
     expect(conversation.history).toHaveLength(turns.length + 1);
     expect(conversation.history.slice(0, -1)).toEqual(turns);
   }

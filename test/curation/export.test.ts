@@ -37,7 +37,7 @@ beforeEach(() => {
 });
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
-const image = (id: number) => readFileSync(join(target, "image", `${id}.jpg`));
+const exported = (id: number) => readFileSync(join(target, "image", `${id}.jpg`));
 
 /** A picture file with a text of its own, kept by a person unless said otherwise; the picture's id. */
 function add(name: string, bytes: Uint8Array, { text = `It is ${name}.`, says = "keep" as "keep" | "drop" | "" } = {}) {
@@ -89,7 +89,7 @@ describe("what is kept", () => {
       [join(target, "image", `${first}.jpg`), ["It is cat.jpg."]],
       [join(target, "image", `${second}.jpg`), ['A "drawing".\nIt is – <b>small</b>. 犬']],
     ]);
-    expect(image(first).equals(cat)).toBe(true);
+    expect(exported(first).equals(cat)).toBe(true);
     const { annotations } = JSON.parse(readFileSync(join(target, "filter_cap.json"), "utf8"));
     expect(annotations[0]).toEqual({ image_id: String(first), caption: "It is cat.jpg." });
     expect(readdirSync(folder).filter((name) => /partial|replaced/.test(name))).toEqual([]);
@@ -112,7 +112,7 @@ describe("what is kept", () => {
     const source = { path: join(folder, "a.tar"), at: { offset: 512, length: bytes.length } };
     const id = addSpan("a.tar/1", source, bytes, "A drawing.", "keep");
     expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 1 });
-    expect(image(id).equals(bytes)).toBe(true);
+    expect(exported(id).equals(bytes)).toBe(true);
   });
 });
 
@@ -129,14 +129,14 @@ describe("a picture becomes an upright JPEG", () => {
     const bytes = await encode();
     const id = add("picture.jpg", bytes);
     expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 0, converted: 1 });
-    const { format, orientation, space, channels } = await sharp(image(id)).metadata();
+    const { format, orientation, space, channels } = await sharp(exported(id)).metadata();
     expect({ format, orientation, space, channels }).toEqual({
       format: "jpeg",
       orientation: undefined,
       space: "srgb",
       channels: 3,
     });
-    const [before, after] = [await readPicture(bytes), await readPicture(image(id))];
+    const [before, after] = [await readPicture(bytes), await readPicture(exported(id))];
     expect([after.width, after.height]).toEqual([before.width, before.height]);
     const differences = after.data.map((value, i) => Math.abs(value - (before.data[i] ?? 0)));
     expect(differences.reduce((sum, value) => sum + value, 0) / differences.length).toBeLessThan(6);
@@ -146,7 +146,7 @@ describe("a picture becomes an upright JPEG", () => {
     const cmyk = await drawing().toColourspace("cmyk").jpeg().toBuffer();
     const id = add("picture.png", cmyk);
     expect(await exportPairs(store, target)).toMatchObject({ copied: 1 });
-    expect(image(id).equals(cmyk)).toBe(true);
+    expect(exported(id).equals(cmyk)).toBe(true);
   });
 });
 
@@ -181,7 +181,7 @@ test("the origin of each pair stands beside it", async () => {
     image_id: String(picture),
     name: "drawing.png",
     sha256: sha256(png),
-    image_sha256: sha256(image(picture)),
+    image_sha256: sha256(exported(picture)),
     versions: [
       { kind: "described", author: "nano", prompt: "Describe it.", text: "a  drawing", at },
       { kind: "polished", author: "smollm2", text: "A drawing.", at },
@@ -262,7 +262,7 @@ describe("a folder that is there", () => {
     await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow(
       "holds pictures",
     );
-    expect(image(1).equals(cat)).toBe(true);
+    expect(exported(1).equals(cat)).toBe(true);
   });
 
   test("with a name like that of one that waits for its end is no remains of an export", async () => {

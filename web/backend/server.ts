@@ -90,10 +90,10 @@ async function bodyOf({ messages, system, decoding }: AnswerRequest): Promise<Re
 
 async function openAiMessage({ role, text, pictures }: Said) {
   if (pictures.length === 0) return { role, content: text };
-  const images = await Promise.all(
+  const parts = await Promise.all(
     pictures.map(async (picture) => ({ type: "image_url", image_url: { url: await dataUrl(picture) } })),
   );
-  return { role, content: text === "" ? images : [...images, { type: "text", text }] };
+  return { role, content: text === "" ? parts : [...parts, { type: "text", text }] };
 }
 
 /** The bytes of a picture as a data: address. */

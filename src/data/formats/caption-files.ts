@@ -41,18 +41,18 @@ export const ccSbuAlign: Layout = {
 
 async function read(folder: string): Promise<PartContents> {
   const file = join(folder, captionsFile);
-  const images = join(folder, "image");
+  const imageFolder = join(folder, "image");
   const { annotations } = await readJson(file, schema);
-  const names = await readdir(images).catch((cause: Error) => {
-    throw new Error(`${images} cannot be read: ${cause.message}`, { cause });
+  const names = await readdir(imageFolder).catch((cause: Error) => {
+    throw new Error(`${imageFolder} cannot be read: ${cause.message}`, { cause });
   });
-  const pictures = names.filter((name) => endings.includes(parse(name).ext.toLowerCase())).sort();
+  const files = names.filter((name) => endings.includes(parse(name).ext.toLowerCase())).sort();
   // The annotations leave the ending out.
-  const nameOf = new Map(pictures.toReversed().map((name) => [parse(name).name, name]));
-  const listing = new Listing({ file, root: folder, images });
+  const nameOf = new Map(files.toReversed().map((name) => [parse(name).name, name]));
+  const listing = new Listing({ file, root: folder, images: imageFolder });
   annotations.forEach(({ image_id: id, caption }, i) => {
     const name = nameOf.get(String(id));
-    if (name === undefined) listing.refuse(`annotation ${i + 1}`, `${join(images, `${id}.jpg`)} is not there`);
+    if (name === undefined) listing.refuse(`annotation ${i + 1}`, `${join(imageFolder, `${id}.jpg`)} is not there`);
     else listing.add(`annotation ${i + 1}`, name, [caption]);
   });
   return listing.contents();
