@@ -22,7 +22,7 @@ COPY --from=build /app/package.json /app/LICENSE ./
 COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/models models
 COPY --from=build /app/recipes recipes
-COPY --from=build /app/examples/pictures examples/pictures
+COPY --from=build /app/examples/images examples/images
 COPY --from=build /app/dist dist
 RUN chmod +x dist/cli/main.js && ln -s /app/dist/cli/main.js /usr/local/bin/minigpt4
 # A new volume takes its owner from here.

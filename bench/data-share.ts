@@ -1,4 +1,4 @@
-/** How much of a training step is spent waiting for pictures that come from web shards, are decoded and encoded once. */
+/** How much of a training step is spent waiting for images that come from web shards, are decoded and encoded once. */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,14 +13,14 @@ import { quarter } from "./stage1-shapes.ts";
 
 export interface DataShare {
   readonly name: string;
-  readonly pictures: number;
+  readonly images: number;
   /** Of the steps that count together, and the part of it that was spent waiting for data. */
   readonly seconds: number;
   readonly dataSeconds: number;
 }
 
 const shards = 2;
-const picturesOfShard = 128;
+const imagesOfShard = 128;
 /** The first steps, for which nothing could be loaded ahead, and those that count. */
 const [warmUp, counted] = [2, 20];
 const words = "a dog runs over the green grass while two children in red shirts watch it from behind fence".split(" ");
@@ -43,12 +43,12 @@ export async function benchDataShare(threads: number): Promise<DataShare[]> {
 }
 
 /** Takes some steps of a recipe with the shards for its data. */
-async function run(folder: string, recipePath: string, pictures: number, threads: number) {
+async function run(folder: string, recipePath: string, images: number, threads: number) {
   const recipe = await readMiniGPT4Recipe(recipePath, [
     `datasets=${JSON.stringify({ shards: { path: folder } })}`,
     "run.contrastive=null",
     "run.feature_cache=false",
-    `run.batch_size=${pictures}`,
+    `run.batch_size=${images}`,
     `run.iters_per_epoch=${warmUp + counted}`,
     `run.output_dir=${JSON.stringify(join(folder, "run"))}`,
   ]);
@@ -62,17 +62,17 @@ async function run(folder: string, recipePath: string, pictures: number, threads
       dataSeconds += report.dataSeconds;
     },
   });
-  return { pictures, seconds, dataSeconds };
+  return { images, seconds, dataSeconds };
 }
 
 async function shard(random: Random): Promise<Buffer> {
   const tar = pack();
   const bytes = buffer(tar);
-  for (let i = 0; i < picturesOfShard; i++) {
+  for (let i = 0; i < imagesOfShard; i++) {
     const key = `${i}`.padStart(9, "0");
     const length = 6 + random.below(10);
     const caption = Array.from({ length }, () => words[random.below(words.length)]).join(" ");
-    tar.entry({ name: `${key}.jpg` }, await picture(random));
+    tar.entry({ name: `${key}.jpg` }, await image(random));
     tar.entry({ name: `${key}.json` }, JSON.stringify({ caption }));
   }
   tar.finalize();
@@ -80,7 +80,7 @@ async function shard(random: Random): Promise<Buffer> {
 }
 
 /** Shapes under noise, of about 400 x 300: as many bytes as a photograph of that size. */
-async function picture(random: Random): Promise<Buffer> {
+async function image(random: Random): Promise<Buffer> {
   const [width, height] = [380 + random.below(41), 280 + random.below(41)];
   const shapes = Array.from({ length: 12 }, () => {
     const [x, y, radius, hue] = [random.below(width), random.below(height), 10 + random.below(90), random.below(360)];

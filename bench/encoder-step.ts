@@ -1,5 +1,5 @@
 /**
- * Our side of the benchmark of encoding pictures, in a process of its own: a line is a number of pictures, the answer an
+ * Our side of the benchmark of encoding images, in a process of its own: a line is a number of images, the answer an
  * `EncoderAnswer`. Argument: the JSON of an `EncoderTask`.
  */
 import { createInterface } from "node:readline";
@@ -31,12 +31,12 @@ const size = shape.reduce((product, dim) => product * dim, 1);
 
 console.log("ready");
 for await (const line of createInterface({ input: process.stdin })) {
-  const pictures = Array.from({ length: Number(line) }, (_, i) => ({
+  const images = Array.from({ length: Number(line) }, (_, i) => ({
     id: "",
     pixels: all.subarray(i * size, (i + 1) * size),
   }));
   const started = performance.now();
-  const { data, shape: found } = await features.of(pictures);
+  const { data, shape: found } = await features.of(images);
   const milliseconds = performance.now() - started;
   const first = [...data.subarray(0, data.length / (found[0] ?? 1))];
   const answer: EncoderAnswer = { milliseconds, first, peakBytes: process.resourceUsage().maxRSS * 1024 };

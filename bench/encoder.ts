@@ -1,4 +1,4 @@
-/** Encoding pictures with EVA-CLIP g and the Q-Former at full size (random weights), against PyTorch in float32. */
+/** Encoding images with EVA-CLIP g and the Q-Former at full size (random weights), against PyTorch in float32. */
 import { join } from "node:path";
 import { type Contest, paired } from "./paired.ts";
 import { stage1Files } from "./stage1-files.ts";
@@ -17,21 +17,21 @@ export interface EncoderAnswer {
   readonly milliseconds: number;
   /** Largest resident memory of the process so far. */
   readonly peakBytes: number;
-  /** The Q-Former's output for the first picture. */
+  /** The Q-Former's output for the first image. */
   readonly first: readonly number[];
 }
 
 export interface EncoderResult {
   readonly precision: EncoderTask["precision"];
-  readonly pictures: number;
-  /** Milliseconds for all pictures. */
+  readonly images: number;
+  /** Milliseconds for all images. */
   readonly time: Contest;
   /** Cosine similarity of both sides' outputs. */
   readonly similarity: number;
   readonly peakBytes: { readonly ours: number; readonly theirs: number };
 }
 
-/** Both sides in turns, each in a process of its own, with one picture and with eight. */
+/** Both sides in turns, each in a process of its own, with one image and with eight. */
 export async function benchEncoder(threads: number, rounds: number): Promise<EncoderResult[]> {
   const folder = await stage1Files("encoder", original, { llm: false });
   const results: EncoderResult[] = [];
@@ -40,10 +40,10 @@ export async function benchEncoder(threads: number, rounds: number): Promise<Enc
     const theirs = await StepProcess.python(join(import.meta.dirname, "encoder_step.py"), [JSON.stringify(task)]);
     const ours = await StepProcess.node(join(import.meta.dirname, "encoder-step.ts"), [JSON.stringify(task)]);
     try {
-      for (const pictures of [1, 8]) {
+      for (const images of [1, 8]) {
         const last: Record<"ours" | "theirs", EncoderAnswer | undefined> = { ours: undefined, theirs: undefined };
         const run = async (side: "ours" | "theirs", process: StepProcess) => {
-          const answer = (await process.ask(`${pictures}`)) as EncoderAnswer;
+          const answer = (await process.ask(`${images}`)) as EncoderAnswer;
           last[side] = answer;
           return answer.milliseconds;
         };
@@ -55,7 +55,7 @@ export async function benchEncoder(threads: number, rounds: number): Promise<Enc
         if (!last.ours || !last.theirs) throw new Error("A side gave no answer");
         results.push({
           precision,
-          pictures,
+          images,
           time,
           similarity: cosine(last.ours.first, last.theirs.first),
           peakBytes: { ours: last.ours.peakBytes, theirs: last.theirs.peakBytes },

@@ -71,10 +71,10 @@ if (positionals.includes("7b")) {
 }
 
 if (positionals.includes("encoder")) {
-  for (const { precision, pictures, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
+  for (const { precision, images, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
     const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
     report(
-      `ViT-g and Q-Former in ${precision}, ${pictures} at once`,
+      `ViT-g and Q-Former in ${precision}, ${images} at once`,
       time,
       `${time.ours.toFixed(0)} ms against ${time.theirs.toFixed(0)} ms of PyTorch in float32; cosine similarity ${similarity.toFixed(5)}; ` +
         `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`,
@@ -145,10 +145,10 @@ if (chosen("stage1")) {
 }
 
 if (chosen("data")) {
-  for (const { name, pictures, seconds, dataSeconds } of await benchDataShare(threads)) {
+  for (const { name, images, seconds, dataSeconds } of await benchDataShare(threads)) {
     const share = dataSeconds / seconds;
-    const what = `waiting for pictures from web shards, without a cache, ${name}`;
-    const explanation = `${dataSeconds.toFixed(2)} s of ${seconds.toFixed(1)} s, ${pictures} pictures a step`;
+    const what = `waiting for images from web shards, without a cache, ${name}`;
+    const explanation = `${dataSeconds.toFixed(2)} s of ${seconds.toFixed(1)} s, ${images} images a step`;
     if (values.json) console.log(JSON.stringify({ name: what, share, explanation }));
     else console.log(`${what}: ${(100 * share).toFixed(1)}% of a step (${explanation})`);
   }

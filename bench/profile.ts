@@ -3,7 +3,7 @@ import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openImageReader, openLanguageModel } from "../src/generation/load.ts";
-import { readPicture } from "../src/images/decode.ts";
+import { readImage } from "../src/images/decode.ts";
 import { openModelFolder } from "../src/models/model-folder.ts";
 import type { SessionOptions } from "../src/runtime/session.ts";
 
@@ -27,7 +27,7 @@ export interface Profile {
 const written = 16;
 
 /**
- * Reads a picture, a prompt of `context` tokens, and tokens behind it one by one. Profiling itself costs time where operators are
+ * Reads an image, a prompt of `context` tokens, and tokens behind it one by one. Profiling itself costs time where operators are
  * small.
  */
 export async function benchProfile(path: string, threads: number, context = 256): Promise<Profile[]> {
@@ -36,11 +36,11 @@ export async function benchProfile(path: string, threads: number, context = 256)
   const { config } = folder.llm;
   const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % (config.vocabSize - 300)));
   try {
-    const pictures = await profiled(async (profile, timed) => {
+    const images = await profiled(async (profile, timed) => {
       const reader = await openImageReader(folder, { ...options, profile });
-      const pixels = await readPicture(join(import.meta.dirname, "..", "examples", "pictures", "cat.jpg"));
+      const pixels = await readImage(join(import.meta.dirname, "..", "examples", "images", "cat.jpg"));
       await reader.read(pixels);
-      await timed("a picture", 1, () => reader.read(pixels));
+      await timed("an image", 1, () => reader.read(pixels));
       await reader.release();
     });
     const texts = await profiled(async (profile, timed) => {
@@ -53,7 +53,7 @@ export async function benchProfile(path: string, threads: number, context = 256)
       });
       await llm.release();
     });
-    return [...pictures, ...texts];
+    return [...images, ...texts];
   } finally {
     await folder.close();
   }

@@ -1,11 +1,11 @@
-/** The server under load on loopback: several chats at once, each of three questions about a picture, again and again. */
+/** The server under load on loopback: several chats at once, each of three questions about an image, again and again. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import OpenAI from "openai";
 
 const root = join(import.meta.dirname, "..");
-const questions = ["What is in the picture?", "What else can be seen?", "Tell a short story about it."];
+const questions = ["What is in the image?", "What else can be seen?", "Tell a short story about it."];
 const maxTokens = 64;
 /** How often `/health` is asked, and memory is looked at, in milliseconds. */
 const [healthEvery, memoryEvery] = [100, 5000];
@@ -55,7 +55,7 @@ export async function benchServing(
 async function load(url: string, chats: number, seconds: number): Promise<Serving> {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
   const [model] = (await client.models.list()).data;
-  const pictures = examplePictures();
+  const images = exampleImages();
   const [firstTurn, laterTurns, health, memory]: [number[], number[], number[], number[]] = [[], [], [], []];
   let [tokens, answers] = [0, 0];
   const failures: string[] = [];
@@ -64,11 +64,11 @@ async function load(url: string, chats: number, seconds: number): Promise<Servin
 
   async function chat(number: number): Promise<void> {
     for (let round = 0; !isOver(); round++) {
-      const picture = newPicture(pictures[(number + round) % pictures.length] as Buffer);
+      const image = newImage(images[(number + round) % images.length] as Buffer);
       const messages: OpenAI.ChatCompletionMessageParam[] = [];
       for (const [turn, text] of questions.entries()) {
         if (isOver()) return;
-        const part = { type: "image_url" as const, image_url: { url: picture } };
+        const part = { type: "image_url" as const, image_url: { url: image } };
         messages.push({ role: "user", content: turn === 0 ? [part, { type: "text", text }] : text });
         try {
           const answer = await ask(client, model?.id ?? "", messages, number + round);
@@ -137,17 +137,17 @@ async function ask(client: OpenAI, model: string, messages: OpenAI.ChatCompletio
   return { text, tokens, firstMs: firstMs || performance.now() - asked };
 }
 
-function examplePictures(): Buffer[] {
-  const folder = join(root, "examples", "pictures");
+function exampleImages(): Buffer[] {
+  const folder = join(root, "examples", "images");
   const names = readdirSync(folder).filter((name) => name.endsWith(".jpg"));
   return names.map((name) => readFileSync(join(folder, name)));
 }
 
 let made = 0;
 
-/** As a data URL. What follows the end of a JPEG is no part of the picture, but makes it one that the server has not seen. */
-function newPicture(picture: Buffer): string {
-  return `data:image/jpeg;base64,${Buffer.concat([picture, Buffer.from(`${Date.now()}-${made++}`)]).toString("base64")}`;
+/** As a data URL. What follows the end of a JPEG is no part of the image, but makes it one that the server has not seen. */
+function newImage(image: Buffer): string {
+  return `data:image/jpeg;base64,${Buffer.concat([image, Buffer.from(`${Date.now()}-${made++}`)]).toString("base64")}`;
 }
 
 function spread(values: readonly number[]): Spread {

@@ -8,7 +8,7 @@ import { qformerConfig, qformerSchema } from "../src/models/model-folder.ts";
 import { initialProjection, initialQFormer } from "../src/models/qformer-init.ts";
 import { type NdArray, ndarray, sizeOf } from "../src/tensor/array.ts";
 import { Random } from "../src/tensor/random.ts";
-import { pictures, type Stage1Shapes } from "./stage1-shapes.ts";
+import { images, type Stage1Shapes } from "./stage1-shapes.ts";
 
 type Arrays = Record<string, NdArray<"float32">>;
 
@@ -30,7 +30,7 @@ export async function stage1Files(
   await writeSafetensors(join(partial, "image.safetensors"), imageWeights(shapes, random));
   if (llm) await writeLlm(join(partial, "llm"), shapes, random);
   const size = shapes.encoder.image_size;
-  const pixels = normal([pictures, 3, size, size], 1, random);
+  const pixels = normal([images, 3, size, size], 1, random);
   await writeSafetensors(join(partial, "pixels.safetensors"), { pixels });
   await rename(partial, folder);
   return folder;
@@ -44,7 +44,7 @@ async function writeLlm(folder: string, { llm }: Stage1Shapes, random: Random): 
   await copyFile(tokenizer, join(folder, "tokenizer.model"));
 }
 
-/** The first stage of MiniGPT-4 with these files: the projection is trained, after the picture comes the caption. */
+/** The first stage of MiniGPT-4 with these files: the projection is trained, after the image comes the caption. */
 export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "float32" | "int8" = "float32") {
   const weights = join(folder, "image.safetensors");
   return {
@@ -66,7 +66,7 @@ export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "f
       min_lr: 1e-4,
       max_epoch: 1,
       iters_per_epoch: 1,
-      batch_size: pictures,
+      batch_size: images,
       feature_cache: false,
       output_dir: join(folder, "run"),
     },

@@ -85,8 +85,8 @@ export const original: Stage1Shapes = {
   },
 };
 
-/** Pictures of one step on one device, as MiniGPT-4's first stage has them. */
-export const pictures = 64;
+/** Images of one step on one device, as MiniGPT-4's first stage has them. */
+export const images = 64;
 
 /**
  * How many of 4,250 Flickr8k captions, cleaned as the first stage does it, have 0, 1, 2, ... tokens of SmolLM2's
@@ -98,7 +98,7 @@ const captionLengths = [
 ];
 
 /** Captions of random tokens, as long as real ones. */
-export function captions(vocabSize: number, count = pictures, seed = 1): number[][] {
+export function captions(vocabSize: number, count = images, seed = 1): number[][] {
   const random = new Random(seed);
   const lengths = captionLengths.flatMap((of, length) => new Array<number>(of).fill(length));
   return Array.from({ length: count }, () => {
@@ -154,7 +154,7 @@ export function proportions(): string {
   const millions = (count: number) => (count < 1e9 ? `${(count / 1e6).toFixed(0)}M` : `${(count / 1e9).toFixed(1)}B`);
   const describe = (name: string, shapes: Stage1Shapes) => {
     const { encoder, queries, looked, llm, head } = matrixWeights(shapes);
-    // A caption of 13 tokens behind a beginning of sequence and a picture, of which the last predicts nothing.
+    // A caption of 13 tokens behind a beginning of sequence and an image, of which the last predicts nothing.
     const length = shapes.qformer.num_query_tokens + 13;
     const work = operations(shapes, 1, { places: length, length, scored: 13 });
     const share = (part: number) => `${((100 * part) / work.llm).toFixed(1)}%`;

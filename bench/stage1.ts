@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { pack } from "../src/training/stages/sequences.ts";
 import { type Contest, paired } from "./paired.ts";
 import { stage1Files, stage1Recipe } from "./stage1-files.ts";
-import { captions as drawCaptions, operations, pictures, quarter, type Stage1Shapes } from "./stage1-shapes.ts";
+import { captions as drawCaptions, images, operations, quarter, type Stage1Shapes } from "./stage1-shapes.ts";
 import { StepProcess } from "./step-process.ts";
 
 /** What both sides are given. */
@@ -38,9 +38,9 @@ export interface Stage1Result {
 type Precision = "float32" | "int8";
 
 const variants: readonly { readonly name: string; readonly precision: Precision; readonly cached: boolean }[] = [
-  { name: "float32, pictures encoded in each step", precision: "float32", cached: false },
+  { name: "float32, images encoded in each step", precision: "float32", cached: false },
   { name: "float32, features from the cache", precision: "float32", cached: true },
-  { name: "int8, pictures encoded in each step", precision: "int8", cached: false },
+  { name: "int8, images encoded in each step", precision: "int8", cached: false },
   { name: "int8, features from the cache", precision: "int8", cached: true },
 ];
 
@@ -108,11 +108,11 @@ function workOf(captions: readonly (readonly number[])[]) {
   const { rows, length } = pack(lengths.map((tokens) => tokens - 1));
   const longest = Math.max(...lengths);
   const total = (parts: Readonly<Record<string, number>>) => Object.values(parts).reduce((sum, part) => sum + part);
-  const packed = operations(quarter, pictures, { places: rows * length, length, scored: targets });
-  const padded = operations(quarter, pictures, {
-    places: pictures * longest,
+  const packed = operations(quarter, images, { places: rows * length, length, scored: targets });
+  const padded = operations(quarter, images, {
+    places: images * longest,
     length: longest,
-    scored: pictures * longest,
+    scored: images * longest,
   });
   return { ours: total(packed), cached: packed.projection + packed.llm, theirs: total(padded) };
 }

@@ -1,7 +1,7 @@
 /** Stops an answer after its first sentence, or on Ctrl-C: `npx tsx examples/cancel.ts cat.jpg` */
 import { MiniGPT4 } from "minigpt4";
 
-const [picture = "examples/pictures/cat.jpg", name = "nano"] = process.argv.slice(2);
+const [image = "examples/images/cat.jpg", name = "nano"] = process.argv.slice(2);
 
 const model = await MiniGPT4.load(name);
 const chat = model.chat();
@@ -10,7 +10,7 @@ process.once("SIGINT", () => stopping.abort());
 
 let answer = "";
 try {
-  for await (const text of chat.ask("What do you see?", { images: [picture], signal: stopping.signal })) {
+  for await (const text of chat.ask("What do you see?", { images: [image], signal: stopping.signal })) {
     process.stdout.write(text);
     answer += text;
     // To stop listening is to stop the model.

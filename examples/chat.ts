@@ -1,7 +1,7 @@
 /** A conversation, in which each question is understood with all that was said before: `npx tsx examples/chat.ts cat.jpg` */
 import { MiniGPT4 } from "minigpt4";
 
-const [picture = "examples/pictures/cat.jpg", name = "nano"] = process.argv.slice(2);
+const [image = "examples/images/cat.jpg", name = "nano"] = process.argv.slice(2);
 
 const model = await MiniGPT4.load(name);
 const chat = model.chat();
@@ -11,7 +11,7 @@ async function ask(question: string, images: string[] = []): Promise<void> {
   for await (const text of chat.ask(question, { images })) process.stdout.write(text);
 }
 
-await ask("What is in the picture?", [picture]);
+await ask("What is in the image?", [image]);
 await ask("What colour is it?");
 await ask("Tell a story about it in two sentences.");
 

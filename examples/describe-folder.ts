@@ -1,9 +1,9 @@
-/** Describes the pictures of a folder, one JSON object a line: `npx tsx examples/describe-folder.ts FOLDER > pictures.jsonl` */
+/** Describes the images of a folder, one JSON object a line: `npx tsx examples/describe-folder.ts FOLDER > images.jsonl` */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { MiniGPT4, QuestionError } from "minigpt4";
 
-const [folder = "examples/pictures", name = "nano"] = process.argv.slice(2);
+const [folder = "examples/images", name = "nano"] = process.argv.slice(2);
 
 const model = await MiniGPT4.load(name);
 for (const file of (await readdir(folder)).sort()) {
@@ -11,7 +11,7 @@ for (const file of (await readdir(folder)).sort()) {
   try {
     console.log(JSON.stringify({ file, description: await model.describe(join(folder, file)) }));
   } catch (error) {
-    // A damaged picture should not end the whole run.
+    // A damaged image should not end the whole run.
     if (!(error instanceof QuestionError)) throw error;
     console.error(error.message);
   }

@@ -1,5 +1,5 @@
 /**
- * An endpoint that describes the picture in a request's body: `npx tsx examples/http-endpoint.ts 8000`, then
+ * An endpoint that describes the image in a request's body: `npx tsx examples/http-endpoint.ts 8000`, then
  * `curl --data-binary @cat.jpg http://127.0.0.1:8000`. `minigpt4 serve` is the server to put before others.
  */
 import { createServer } from "node:http";
@@ -20,13 +20,13 @@ const server = createServer(async (request, response) => {
     let size = 0;
     for await (const chunk of request) {
       size += chunk.length;
-      if (size > mostBytes) return reply(413, { error: `A picture may have ${mostBytes} bytes` });
+      if (size > mostBytes) return reply(413, { error: `An image may have ${mostBytes} bytes` });
       chunks.push(chunk);
     }
     reply(200, { description: await model.describe(Buffer.concat(chunks), { signal: gone.signal }) });
   } catch (error) {
     if (error instanceof QuestionError) reply(422, { error: error.message });
-    else if (!gone.signal.aborted) reply(500, { error: "The picture could not be described" });
+    else if (!gone.signal.aborted) reply(500, { error: "The image could not be described" });
   }
 });
 server.listen(Number(port), "127.0.0.1", () => console.log("Listening on", server.address()));

@@ -1,5 +1,5 @@
 /**
- * MiniGPT-4 in a Node process: {@link MiniGPT4.load} a model, have pictures described, talk about them.
+ * MiniGPT-4 in a Node process: {@link MiniGPT4.load} a model, have images described, talk about them.
  *
  * @module minigpt4
  */
@@ -12,8 +12,8 @@ export {
   type EmbeddingInput,
   type Engine,
   EngineLostError,
+  type ImageInput,
   type ModelCard,
-  type Picture,
   type Question,
   QuestionError,
 } from "./engine/engine.ts";
@@ -22,7 +22,7 @@ export type { SchedulerOptions } from "./engine/scheduler.ts";
 export type { EndReason } from "./generation/generate.ts";
 export type { SamplingOptions } from "./generation/sampling.ts";
 export type { PullOptions, PullProgress } from "./hub/pull.ts";
-export type { PictureLimits } from "./images/decode.ts";
+export type { ImageLimits } from "./images/decode.ts";
 export type { IndexOptions } from "./retrieval/image-index.ts";
-export { type FindOptions, type FoundPicture, PictureSearch, type SearchOptions } from "./retrieval/image-search.ts";
+export { type FindOptions, type FoundImage, ImageSearch, type SearchOptions } from "./retrieval/image-search.ts";
 export type { Turn } from "./tokenizers/prompts.ts";

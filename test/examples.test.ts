@@ -5,13 +5,13 @@ import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../src/index.ts";
 import { tinyBlip2 } from "./helpers/blip2-tiny.ts";
-import { outcome, picture } from "./helpers/cli-command.ts";
+import { image, outcome } from "./helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "./helpers/tiny-model.ts";
 
 const root = join(import.meta.dirname, "..");
 const folder = temporaryFolder();
 const model = tinyModel(folder);
-const cat = picture("cat.jpg");
+const cat = image("cat.jpg");
 
 function start(name: string, ...args: readonly string[]) {
   return spawn(process.execPath, ["--import", "tsx", join("examples", `${name}.ts`), ...args, model], { cwd: root });
@@ -28,14 +28,14 @@ async function described(options = {}): Promise<string> {
   }
 }
 
-test("describe-folder: a line for each picture; a damaged one is told apart", async () => {
-  const pictures = join(folder, "pictures");
-  mkdirSync(pictures);
-  writeFileSync(join(pictures, "cat.jpg"), readFileSync(cat));
-  writeFileSync(join(pictures, "damaged.png"), "no picture");
-  writeFileSync(join(pictures, "notes.txt"), "no picture either");
-  const { code, stdout, stderr } = await run("describe-folder", pictures);
-  expect(stderr).toMatch(/^.*damaged\.png is not a picture.*\n$/);
+test("describe-folder: a line for each image; a damaged one is told apart", async () => {
+  const images = join(folder, "images");
+  mkdirSync(images);
+  writeFileSync(join(images, "cat.jpg"), readFileSync(cat));
+  writeFileSync(join(images, "damaged.png"), "no image");
+  writeFileSync(join(images, "notes.txt"), "no image either");
+  const { code, stdout, stderr } = await run("describe-folder", images);
+  expect(stderr).toMatch(/^.*damaged\.png is not an image.*\n$/);
   const lines = stdout.trimEnd().split("\n");
   expect(lines.map((line) => JSON.parse(line))).toEqual([{ file: "cat.jpg", description: await described() }]);
   expect(code).toBe(0);
@@ -66,14 +66,14 @@ test("sampling: a seed draws the same description, another one another", async (
   expect(stdout).toContain(`likeliest words: ${await described({ maxNewTokens: 60 })}`);
 });
 
-test("several-pictures: from a file and from memory", async () => {
-  const { code, stdout, stderr } = await run("several-pictures", cat, picture("coffee.jpg"));
+test("several-images: from a file and from memory", async () => {
+  const { code, stdout, stderr } = await run("several-images", cat, image("coffee.jpg"));
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   expect(stdout.trim()).not.toBe("");
 });
 
-test("find-pictures: by words, and then by the best picture", async () => {
-  const args = [join("examples", "find-pictures.ts"), dirname(cat), "a cat", tinyBlip2(folder)];
+test("find-images: by words, and then by the best image", async () => {
+  const args = [join("examples", "find-images.ts"), dirname(cat), "a cat", tinyBlip2(folder)];
   const env = { ...process.env, MINIGPT4_CACHE: join(folder, "cache") };
   const { code, stdout, stderr } = await outcome(
     spawn(process.execPath, ["--import", "tsx", ...args], { cwd: root, env }),
@@ -86,7 +86,7 @@ test("find-pictures: by words, and then by the best picture", async () => {
   expect(lines[7]?.split(" ")[1]).toBe(best);
 });
 
-test("http-endpoint: describes a body, refuses what is no picture, ends on Ctrl-C", async () => {
+test("http-endpoint: describes a body, refuses what is no image, ends on Ctrl-C", async () => {
   const child = start("http-endpoint", "0");
   const ended = outcome(child);
   const said = await new Promise<string>((resolve) => child.stdout.once("data", (text) => resolve(`${text}`)));
@@ -96,7 +96,7 @@ test("http-endpoint: describes a body, refuses what is no picture, ends on Ctrl-
     return [response.status, await response.json()];
   };
   expect(await post(new Uint8Array(readFileSync(cat)))).toEqual([200, { description: await described() }]);
-  expect(await post("no picture")).toEqual([422, { error: expect.stringContaining("is not a picture") }]);
+  expect(await post("no image")).toEqual([422, { error: expect.stringContaining("is not an image") }]);
   expect(await post("a".repeat(10_000_001))).toEqual([413, { error: expect.any(String) }]);
   child.kill("SIGINT");
   expect(await ended).toMatchObject({ code: 0, stderr: "" });

@@ -12,7 +12,7 @@ export default defineConfig({
   build: {
     outDir: "../dist/web",
     emptyOutDir: true,
-    // Everything is a file of its own: the server's content policy allows no data: addresses but for pictures.
+    // Everything is a file of its own: the server's content policy allows no data: addresses but for images.
     assetsInlineLimit: 0,
     target: "es2022",
   },

@@ -1,6 +1,6 @@
-/** A conversation about pictures: several turns, several pictures, answers as streams of text. */
+/** A conversation about images: several turns, several images, answers as streams of text. */
 
-import type { Decoding, Engine, Picture } from "../engine/engine.ts";
+import type { Decoding, Engine, ImageInput } from "../engine/engine.ts";
 import type { Turn } from "../tokenizers/prompts.ts";
 
 export interface AnswerOptions extends Decoding {
@@ -10,7 +10,7 @@ export interface AnswerOptions extends Decoding {
 export class Conversation {
   private readonly engine: Engine;
   private readonly system: string | undefined;
-  private pictures: readonly Picture[] = [];
+  private images: readonly ImageInput[] = [];
   private turns: readonly Turn[] = [];
   private answering = false;
 
@@ -25,26 +25,26 @@ export class Conversation {
   }
 
   /**
-   * Asks about the pictures so far and those given now. If the answer is broken off or fails, the conversation is as
+   * Asks about the images so far and those given now. If the answer is broken off or fails, the conversation is as
    * before the question.
    *
-   * @throws Error if the question is empty and there is no picture, or another question is still being answered;
-   *   QuestionError if a picture cannot be read or an option is out of its bounds
+   * @throws Error if the question is empty and there is no image, or another question is still being answered;
+   *   QuestionError if an image cannot be read or an option is out of its bounds
    */
   async *ask(
     question: string,
-    { images = [], signal, ...options }: AnswerOptions & { readonly images?: readonly Picture[] } = {},
+    { images = [], signal, ...options }: AnswerOptions & { readonly images?: readonly ImageInput[] } = {},
   ): AsyncGenerator<string, void> {
     if (question.trim() === "" && images.length === 0)
-      throw new Error("The question is empty; ask something, or give a picture");
+      throw new Error("The question is empty; ask something, or give an image");
     if (this.answering) {
       throw new Error("The previous question is still being answered; wait for its end, or cancel it");
     }
     this.answering = true;
     try {
-      const allImages = [...this.pictures, ...images];
+      const allImages = [...this.images, ...images];
       const turns: Turn[] = [...this.turns, { role: "user", text: question, images: images.length }];
-      const asked = { ...options, turns, pictures: allImages, ...(this.system !== undefined && { system: this.system }) };
+      const asked = { ...options, turns, images: allImages, ...(this.system !== undefined && { system: this.system }) };
       let text = "";
       for await (const event of this.engine.answer(asked, signal)) {
         if (event.kind !== "text") continue;
@@ -52,7 +52,7 @@ export class Conversation {
         yield event.text;
       }
       this.turns = [...turns, { role: "assistant", text: text.trim() }];
-      this.pictures = allImages;
+      this.images = allImages;
     } finally {
       this.answering = false;
     }

@@ -1,8 +1,8 @@
-/** A MiniGPT-4 that is ready to use: describes pictures, and talks about them. */
+/** A MiniGPT-4 that is ready to use: describes images, and talks about them. */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { pulledFolder, releasedModels } from "../convert/released.ts";
-import type { Engine, Picture } from "../engine/engine.ts";
+import type { Engine, ImageInput } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/load-engine.ts";
 import { ProcessEngine } from "../engine/process-engine.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
@@ -33,10 +33,10 @@ export class MiniGPT4 {
     return new MiniGPT4(await ProcessEngine.load(path, basename(resolve(path)), options));
   }
 
-  /** What a picture shows, in the form that the model was trained to describe with. */
-  async describe(picture: Picture, { signal, ...options }: AnswerOptions = {}): Promise<string> {
+  /** What an image shows, in the form that the model was trained to describe with. */
+  async describe(image: ImageInput, { signal, ...options }: AnswerOptions = {}): Promise<string> {
     let text = "";
-    for await (const event of this.engine.answer({ ...options, turns: "describe", pictures: [picture] }, signal)) {
+    for await (const event of this.engine.answer({ ...options, turns: "describe", images: [image] }, signal)) {
       if (event.kind === "text") text += event.text;
     }
     return text.trim();

@@ -1,4 +1,4 @@
-/** `minigpt4 cache`: what training has kept of pictures, and how to be rid of it. */
+/** `minigpt4 cache`: what training has kept of images, and how to be rid of it. */
 import { join } from "node:path";
 import type { Command } from "commander";
 import { type CacheStatus, cacheStatus, removeStale } from "../data/feature-cache.ts";

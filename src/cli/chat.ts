@@ -1,9 +1,9 @@
-/** `minigpt4 chat`: a conversation about pictures, typed or piped in. */
+/** `minigpt4 chat`: a conversation about images, typed or piped in. */
 import { createInterface, type Interface } from "node:readline";
 import type { Command } from "commander";
 import type { AnswerOptions, Conversation } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { readPicture } from "../images/decode.ts";
+import { readImage } from "../images/decode.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel, untilInterrupted } from "./options.ts";
 import { explain, printable, readable } from "./text.ts";
 
@@ -12,8 +12,8 @@ interface ChatFlags extends AnswerFlags {
 }
 
 const help = `Type a question and Enter, or:
-  /image PATH   add a picture to the next question
-  /new          begin a new conversation, without pictures
+  /image PATH   add an image to the next question
+  /new          begin a new conversation, without images
   /help         this text
   /quit         leave (also Ctrl-D)
 Ctrl-C stops an answer; at the prompt it leaves.`;
@@ -21,11 +21,11 @@ Ctrl-C stops an answer; at the prompt it leaves.`;
 export function registerChat(program: Command): void {
   const command = program
     .command("chat")
-    .summary("talk about pictures")
+    .summary("talk about images")
     .description(
-      "A conversation about pictures. Where standard input is no terminal, each line of it is answered as a question.",
+      "A conversation about images. Where standard input is no terminal, each line of it is answered as a question.",
     )
-    .argument("[picture]", "a picture to begin with")
+    .argument("[image]", "an image to begin with")
     .option("--system <text>", "what the model is told before the conversation");
   addAnswerOptions(command)
     .addHelpText(
@@ -40,8 +40,8 @@ Examples:
     .action(chat);
 }
 
-async function chat(picture: string | undefined, flags: ChatFlags): Promise<void> {
-  if (picture !== undefined) await readPicture(picture);
+async function chat(image: string | undefined, flags: ChatFlags): Promise<void> {
+  if (image !== undefined) await readImage(image);
   const signal = untilInterrupted();
   const model = await loadModel(flags, signal);
   const interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
@@ -52,7 +52,7 @@ async function chat(picture: string | undefined, flags: ChatFlags): Promise<void
     prompt: "> ",
   });
   try {
-    const session = new ChatSession(model, flags, picture === undefined ? [] : [picture]);
+    const session = new ChatSession(model, flags, image === undefined ? [] : [image]);
     await (interactive ? talk(session, lines, flags.model) : answerAll(session, lines, signal));
   } finally {
     lines.close();
@@ -64,7 +64,7 @@ async function chat(picture: string | undefined, flags: ChatFlags): Promise<void
 async function talk(session: ChatSession, lines: Interface, model: string): Promise<void> {
   let answering: AbortController | undefined;
   lines.on("SIGINT", () => (answering ? answering.abort() : lines.close()));
-  console.log(`Chat about pictures with ${model}. /help shows what you can type.`);
+  console.log(`Chat about images with ${model}. /help shows what you can type.`);
   lines.prompt();
   for await (const line of lines) {
     answering = new AbortController();
@@ -92,19 +92,19 @@ async function answerAll(session: ChatSession, lines: Interface, signal: AbortSi
   }
 }
 
-/** A conversation, and the pictures that the next question will bring into it. */
+/** A conversation, and the images that the next question will bring into it. */
 class ChatSession {
   private readonly model: MiniGPT4;
   private readonly system: string | undefined;
   private readonly options: AnswerOptions;
   private conversation: Conversation;
-  private pictures: readonly string[];
+  private images: readonly string[];
 
-  constructor(model: MiniGPT4, flags: ChatFlags, pictures: readonly string[]) {
+  constructor(model: MiniGPT4, flags: ChatFlags, images: readonly string[]) {
     this.model = model;
     this.system = flags.system;
     this.options = answerOptions(flags);
-    this.pictures = pictures;
+    this.images = images;
     this.conversation = this.begin();
   }
 
@@ -115,11 +115,11 @@ class ChatSession {
       case undefined:
         return this.ask(line.trim(), signal);
       case "image":
-        return this.addPicture(unquote(rest));
+        return this.addImage(unquote(rest));
       case "new":
         this.conversation = this.begin();
-        this.pictures = [];
-        console.error("A new conversation. /image PATH gives it a picture.");
+        this.images = [];
+        console.error("A new conversation. /image PATH gives it an image.");
         return;
       case "help":
         console.error(help);
@@ -138,24 +138,24 @@ class ChatSession {
 
   private async ask(question: string, signal: AbortSignal): Promise<undefined> {
     if (question === "") {
-      console.error("Type a question, for example: What is in the picture?");
+      console.error("Type a question, for example: What is in the image?");
       return;
     }
     let begun = false;
-    const pieces = this.conversation.ask(question, { ...this.options, images: this.pictures, signal });
+    const pieces = this.conversation.ask(question, { ...this.options, images: this.images, signal });
     for await (const piece of pieces) {
       // Models like to begin with a space or an empty line.
       process.stdout.write(readable(begun ? piece : piece.trimStart()));
       begun ||= piece.trim() !== "";
     }
     process.stdout.write("\n");
-    this.pictures = [];
+    this.images = [];
   }
 
-  private async addPicture(path: string): Promise<undefined> {
-    if (path === "") throw new Error("/image needs the path of a picture");
-    await readPicture(path);
-    this.pictures = [...this.pictures, path];
+  private async addImage(path: string): Promise<undefined> {
+    if (path === "") throw new Error("/image needs the path of an image");
+    await readImage(path);
+    this.images = [...this.images, path];
     console.error(`${printable(path)} will be shown with your next question.`);
   }
 }

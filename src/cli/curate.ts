@@ -22,9 +22,9 @@ const steps: readonly ((curate: Command) => void)[] = [
 export function registerCurate(program: Command): void {
   const curate = program
     .command("curate")
-    .summary("make a data set of pictures and their descriptions")
+    .summary("make a data set of images and their descriptions")
     .description(
-      "Makes a small, clean data set for the second stage of training: a model describes pictures, another one polishes the texts, " +
+      "Makes a small, clean data set for the second stage of training: a model describes images, another one polishes the texts, " +
         "rules and a person sort them out. A project is one file; each step can be stopped and goes on where it was.",
     );
   for (const register of steps) register(curate);

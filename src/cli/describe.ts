@@ -1,4 +1,4 @@
-/** `minigpt4 describe`: what pictures show. */
+/** `minigpt4 describe`: what images show. */
 import type { Command } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
@@ -13,12 +13,12 @@ interface DescribeFlags extends AnswerFlags {
 export function registerDescribe(program: Command): void {
   const command = program
     .command("describe")
-    .summary("say what pictures show")
+    .summary("say what images show")
     .description(
-      "Says what pictures show, one line each. A picture that cannot be read is reported, and the others are still described.",
+      "Says what images show, one line each. An image that cannot be read is reported, and the others are still described.",
     )
-    .argument("<picture...>", "picture files (JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG)")
-    .option("--json", 'one JSON object a line: {"picture", "description", "seconds"} or {"picture", "error"}');
+    .argument("<image...>", "image files (JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG)")
+    .option("--json", 'one JSON object a line: {"image", "description", "seconds"} or {"image", "error"}');
   addAnswerOptions(command)
     .addHelpText(
       "after",
@@ -31,12 +31,12 @@ Examples:
     .action(describe);
 }
 
-async function describe(pictures: readonly string[], flags: DescribeFlags): Promise<void> {
+async function describe(images: readonly string[], flags: DescribeFlags): Promise<void> {
   const signal = untilInterrupted();
   const model = await loadModel(flags, signal);
   try {
-    for (const picture of pictures) {
-      const result = await describeOne(model, picture, { ...answerOptions(flags), signal });
+    for (const image of images) {
+      const result = await describeOne(model, image, { ...answerOptions(flags), signal });
       if ("error" in result) {
         process.exitCode = 1;
         console.error(`error: ${printable(result.error)}`);
@@ -44,7 +44,7 @@ async function describe(pictures: readonly string[], flags: DescribeFlags): Prom
       if (flags.json) console.log(JSON.stringify(result));
       else if ("description" in result) {
         const line = oneLine(result.description);
-        console.log(pictures.length > 1 ? `${printable(picture)}: ${line}` : line);
+        console.log(images.length > 1 ? `${printable(image)}: ${line}` : line);
       }
     }
   } finally {
@@ -53,21 +53,20 @@ async function describe(pictures: readonly string[], flags: DescribeFlags): Prom
 }
 
 type Described =
-  | { readonly picture: string; readonly description: string; readonly seconds: number }
-  | { readonly picture: string; readonly error: string };
+  | { readonly image: string; readonly description: string; readonly seconds: number }
+  | { readonly image: string; readonly error: string };
 
 /** The description, or what went wrong. @throws the signal's reason when it is aborted */
-export async function describeOne(model: MiniGPT4, picture: string, options: AnswerOptions): Promise<Described> {
+export async function describeOne(model: MiniGPT4, image: string, options: AnswerOptions): Promise<Described> {
   const started = performance.now();
   try {
-    const description = await model.describe(picture, options);
-    return { picture, description, seconds: Math.round(performance.now() - started) / 1000 };
+    const description = await model.describe(image, options);
+    return { image, description, seconds: Math.round(performance.now() - started) / 1000 };
   } catch (error) {
     options.signal?.throwIfAborted();
     return {
-      picture,
-      error:
-        error instanceof QuestionError && error.code === "picture" ? error.message : `${picture}: ${explain(error)}`,
+      image,
+      error: error instanceof QuestionError && error.code === "image" ? error.message : `${image}: ${explain(error)}`,
     };
   }
 }

@@ -30,7 +30,7 @@ export function registerDoctor(program: Command): void {
     .option("--json", 'print {"path", "healthy", "checked", "findings", "perplexity"}')
     .addHelpText(
       "after",
-      "\nExamples:\n  minigpt4 doctor minigpt4-7b\n  minigpt4 doctor minigpt4-7b --skip language pictures",
+      "\nExamples:\n  minigpt4 doctor minigpt4-7b\n  minigpt4 doctor minigpt4-7b --skip language images",
     )
     .action(doctor);
 }
@@ -66,7 +66,7 @@ const steps: Readonly<Record<Check, string>> = {
   delta: "Reading weights",
   tokenizer: "Trying the tokenizer",
   language: "Reading English",
-  pictures: "Looking at pictures",
+  images: "Looking at images",
 };
 
 function toText({ path, healthy, checked, findings, perplexity }: Diagnosis): string {

@@ -15,9 +15,9 @@ interface EncodeFlags {
 export function registerEncode(program: Command): void {
   program
     .command("encode")
-    .summary("compute the features of a recipe's pictures before training")
+    .summary("compute the features of a recipe's images before training")
     .description(
-      "Runs the frozen image encoder (and the Q-Former, where it is frozen) over all pictures of a recipe and keeps what comes " +
+      "Runs the frozen image encoder (and the Q-Former, where it is frozen) over all images of a recipe and keeps what comes " +
         "out in the recipe's feature cache, so that no training step waits for it. What is there already is not computed again; " +
         "after Ctrl-C, what was computed stays.",
     )
@@ -35,7 +35,7 @@ export function registerEncode(program: Command): void {
 async function encode(path: string, { set, json, device }: EncodeFlags): Promise<void> {
   const recipe = await openRecipe(path, set);
   const signal = untilInterrupted();
-  const display = countDisplay("pictures encoded");
+  const display = countDisplay("images encoded");
   try {
     const report = await encodeRecipe(recipe, {
       device,

@@ -39,16 +39,16 @@ export function registerEvaluate(program: Command): void {
   const evaluate = program.command("evaluate").summary("measure a model").description("Measures a model.");
   const ofLikelihood = evaluate
     .command("likelihood")
-    .summary("how well captions tell pictures apart")
+    .summary("how well captions tell images apart")
     .description(
-      "For each caption, the loss given its own picture and given every other one. A model that looks finds the own picture likeliest.",
+      "For each caption, the loss given its own image and given every other one. A model that looks finds the own image likeliest.",
     );
   addOptions(ofLikelihood, "likelihood").action(likelihood);
   const ofRetrieval = evaluate
     .command("retrieval")
-    .summary("how well embeddings find a caption's picture, and a picture's caption")
+    .summary("how well embeddings find a caption's image, and an image's caption")
     .description(
-      "Embeds all pictures and captions. For each caption, where its own picture stands among all; for each picture, where the best of its captions does. " +
+      "Embeds all images and captions. For each caption, where its own image stands among all; for each image, where the best of its captions does. " +
         "The model is one with a contrastive head, as nano, or a Q-Former as BLIP-2 pre-trains it, whose matching head ranks the nearest once more.",
     );
   addOptions(ofRetrieval, "retrieval")
@@ -58,10 +58,7 @@ export function registerEvaluate(program: Command): void {
       integerBetween(0, 10_000),
       16,
     )
-    .option(
-      "--generation",
-      "with a Q-Former, rank also by how likely it is to generate a caption from a picture (slow)",
-    )
+    .option("--generation", "with a Q-Former, rank also by how likely it is to generate a caption from an image (slow)")
     .action(retrieval);
   registerPerplexity(evaluate);
 }
@@ -125,8 +122,8 @@ async function openLanguageModel({ llm: path, model }: PerplexityFlags, options:
 function addOptions(command: Command, name: string): Command {
   return addModelOptions(command)
     .argument("<folder>", "as Flickr8k has it: Images/ and captions.txt (image,caption); or a CSV file beside Images/")
-    .option("--limit <n>", "only the last n pictures by name (recipes hold these out)", integerBetween(2, 1_000_000))
-    .option("--captions <n>", "only the first n captions of each picture", integerBetween(1, 1000))
+    .option("--limit <n>", "only the last n images by name (recipes hold these out)", integerBetween(2, 1_000_000))
+    .option("--captions <n>", "only the first n captions of each image", integerBetween(1, 1000))
     .option("--json", "print the numbers as JSON")
     .addHelpText("after", `\nExample:\n  minigpt4 evaluate ${name} /data/flickr8k --limit 100`);
 }
@@ -170,7 +167,7 @@ async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
 
 interface MeasureOptions extends Pick<EvaluateFlags, "device"> {
   readonly signal: AbortSignal;
-  readonly captionsPerPicture?: number;
+  readonly captionsPerImage?: number;
 }
 
 /** Opens a model; what has to be fetched for it is shown. */
@@ -183,7 +180,7 @@ async function opened<T>(signal: AbortSignal, open: (options: PullOptions) => Pr
   }
 }
 
-/** Lists the pictures, measures, and prints the report. */
+/** Lists the images, measures, and prints the report. */
 async function evaluate(
   folder: string,
   flags: EvaluateFlags,
@@ -198,14 +195,14 @@ async function evaluate(
   const { report, text } = await measure(pairs, {
     device: flags.device,
     signal,
-    ...(flags.captions && { captionsPerPicture: flags.captions }),
+    ...(flags.captions && { captionsPerImage: flags.captions }),
   });
   console.log(flags.json ? JSON.stringify(report) : text);
 }
 
 const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
-function retrievalTable({ pictures, captions, chance, reranked, generated, ...nearest }: RetrievalReport): string {
+function retrievalTable({ images, captions, chance, reranked, generated, ...nearest }: RetrievalReport): string {
   const again = reranked ? `the ${reranked.candidates} nearest matched` : "";
   const rows = (what: keyof RetrievalRanks, title: string, of: number) => [
     rankRow(title, nearest[what], of),
@@ -214,10 +211,10 @@ function retrievalTable({ pictures, captions, chance, reranked, generated, ...ne
     shareRow("  by chance", chance[what]),
   ];
   return [
-    `pictures, captions        ${pictures}, ${captions}`,
+    `images, captions        ${images}, ${captions}`,
     `                             first among 5      10  median rank`,
-    ...rows("picturesByCaption", "picture of a caption", pictures),
-    ...rows("captionsByPicture", "caption of a picture", captions),
+    ...rows("imagesByCaption", "image of a caption", images),
+    ...rows("captionsByImage", "caption of an image", captions),
   ].join("\n");
 }
 
@@ -231,12 +228,12 @@ function shareRow(title: string, { first, firstFive, firstTen }: Shares): string
 
 function likelihoodTable(report: LikelihoodReport): string {
   return [
-    `pictures, captions        ${report.pictures}, ${report.captions}`,
-    `loss, right picture       ${report.right.toFixed(3)}`,
+    `images, captions        ${report.images}, ${report.captions}`,
+    `loss, right image       ${report.right.toFixed(3)}`,
     `  without the end symbol  ${report.rightWithoutEnd.toFixed(3)}`,
-    `loss, wrong picture       ${report.wrong.toFixed(3)}`,
-    `median rank               ${report.medianRank} of ${report.pictures}`,
-    `own picture first         ${percent(report.first)}`,
+    `loss, wrong image       ${report.wrong.toFixed(3)}`,
+    `median rank               ${report.medianRank} of ${report.images}`,
+    `own image first         ${percent(report.first)}`,
     `among the first 5         ${percent(report.firstFive)}`,
     `among the first 10        ${percent(report.firstTen)}`,
   ].join("\n");

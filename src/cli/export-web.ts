@@ -23,7 +23,7 @@ export function registerExportWeb(program: Command): void {
     .summary("make a folder for a static host, in which the model runs in the visitor's browser")
     .description(
       "Makes a folder with the page and the model, which any static host can serve: the model runs in the visitor's " +
-        "browser, on WebGPU where there is one, else on WebAssembly. Pictures never leave the browser.",
+        "browser, on WebGPU where there is one, else on WebAssembly. Images never leave the browser.",
     )
     .argument("<folder>", "where to write")
     .option("--model <name>", "a model that comes with the package or was pulled, or a model folder", "nano")

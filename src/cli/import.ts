@@ -120,5 +120,5 @@ function toText({ path, bytes, template, encoder, resumed }: Imported): string {
       : `\nThe image encoder is stored in ${encoder.precision}: photos in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
   const earlier = resumed > 0 ? `, of which ${formatBytes(resumed)} were there already` : "";
   return `${path}: ${formatBytes(bytes)}${earlier}; conversations are written as ${template}.${similar}
-To try it: minigpt4 chat --model ${JSON.stringify(path)} PICTURE`;
+To try it: minigpt4 chat --model ${JSON.stringify(path)} IMAGE`;
 }

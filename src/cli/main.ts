@@ -54,7 +54,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 });
 
 const program = new Command("minigpt4")
-  .description("MiniGPT-4: chat about pictures, and train such a model yourself.")
+  .description("MiniGPT-4: chat about images, and train such a model yourself.")
   .version(packageVersion(), "-V, --version", "print the version")
   .option("--verbose", "show where in the code an error comes from (also MINIGPT4_DEBUG=1)")
   .showHelpAfterError("(--help shows what is possible)")

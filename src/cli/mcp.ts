@@ -16,7 +16,7 @@ interface McpFlags extends ModelFlags {
   readonly allowFolder?: readonly string[];
 }
 
-/** Of one message; a picture in base64 has to fit. */
+/** Of one message; an image in base64 has to fit. */
 const maxMessageBytes = 64 * 1024 * 1024;
 
 export function registerMcp(program: Command): void {
@@ -24,12 +24,12 @@ export function registerMcp(program: Command): void {
     .command("mcp")
     .summary("offer the model to MCP clients, such as assistants and editors")
     .description(
-      "A Model Context Protocol server on standard input and output, with the tools describe_picture and ask_about_picture. " +
+      "A Model Context Protocol server on standard input and output, with the tools describe_image and ask_about_image. " +
         "The model is loaded when a tool is first called.",
     )
     .option(
       "--allow-folder <folder>",
-      "read picture files from this folder only (repeatable); default: the working directory and the client's roots",
+      "read image files from this folder only (repeatable); default: the working directory and the client's roots",
       (folder: string, before: readonly string[] = []) => [...before, existingFolder(folder)],
     );
   addModelOptions(command)
@@ -41,7 +41,7 @@ What most clients need in their configuration:
     "mcpServers": {
       "minigpt4": {
         "command": "npx",
-        "args": ["-y", "minigpt4", "mcp", "--allow-folder", "/home/me/Pictures"]
+        "args": ["-y", "minigpt4", "mcp", "--allow-folder", "/home/me/Images"]
       }
     }
   }`,
@@ -70,7 +70,7 @@ async function serve({ allowFolder, ...flags }: McpFlags, version: string): Prom
     // What was asked right before the end is given a turn to be answered.
     .once("end", () => setImmediate(() => server.close()))
     .once("error", (error) => {
-      failure = new Error(`${error.message}; give a large picture as the path of a file`);
+      failure = new Error(`${error.message}; give a large image as the path of a file`);
       void server.close();
     });
   // The limit is that of the lines; the SDK's own would close the connection without a word.

@@ -1,4 +1,4 @@
-/** `minigpt4 plot`: a picture of how training runs went. */
+/** `minigpt4 plot`: an image of how training runs went. */
 import { mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, resolve } from "node:path";
 import { type Command, Option } from "commander";
@@ -21,7 +21,7 @@ export function registerPlot(program: Command): void {
     .summary("draw the loss of training runs")
     .description(
       "Draws loss, validation loss and learning rate of a training run over its steps, also while it runs; several runs in one " +
-        "picture, to compare them. Prints the picture's path.",
+        "image, to compare them. Prints the image's path.",
     )
     .argument("<run...>", "a run's output folder, or a metrics.jsonl")
     .addOption(
@@ -43,7 +43,7 @@ Examples:
 
 async function plot(paths: readonly string[], { output, log, smooth, json }: PlotFlags): Promise<void> {
   if (!json && !output && paths.length > 1) {
-    throw new Error("Several runs in one picture need a place for it: add -o FILE.svg");
+    throw new Error("Several runs in one image need a place for it: add -o FILE.svg");
   }
   if (output) checkEnding(output);
   const files = await Promise.all(paths.map(metricsFile));
@@ -58,7 +58,7 @@ async function plot(paths: readonly string[], { output, log, smooth, json }: Plo
   }
   const [first = ""] = files;
   const path = output ?? join(dirname(first), `${parse(first).name.replace(/^metrics\b/, "plot")}.svg`);
-  await writePicture(path, plotRuns(runs, { log, smooth }));
+  await writeImage(path, plotRuns(runs, { log, smooth }));
   console.log(path);
 }
 
@@ -107,7 +107,7 @@ function ends(points: readonly Point[]) {
 }
 
 /** PNG has twice the SVG's pixels in each direction, so that it is sharp on today's screens. */
-async function writePicture(path: string, svg: string): Promise<void> {
+async function writeImage(path: string, svg: string): Promise<void> {
   const isPng = extname(path).toLowerCase() === ".png";
   const data = isPng ? await sharp(Buffer.from(svg), { density: 144 }).png().toBuffer() : svg;
   await mkdir(dirname(path), { recursive: true });

@@ -169,7 +169,7 @@ function madeText(name: string, cache: string, { path, fetched, files }: Pulled)
       ? ["The released files have been removed from the cache (--keep-files leaves them there)."]
       : [];
   const model = isFoundBy(name, cache, path) ? name : JSON.stringify(path);
-  return [...rest, `To try it: minigpt4 chat --model ${model} PICTURE`].join("\n");
+  return [...rest, `To try it: minigpt4 chat --model ${model} IMAGE`].join("\n");
 }
 
 /** Whether the commands find a folder under a model's name. */

@@ -1,7 +1,7 @@
-/** `minigpt4 search`: pictures of a folder, by words or by another picture. */
+/** `minigpt4 search`: images of a folder, by words or by another image. */
 import { type Command, Option } from "commander";
-import { pictureEndings } from "../data/formats/image-folder.ts";
-import { type FoundPicture, PictureSearch } from "../retrieval/image-search.ts";
+import { imageEndings } from "../data/formats/image-folder.ts";
+import { type FoundImage, ImageSearch } from "../retrieval/image-search.ts";
 import { devices } from "../runtime/environment.ts";
 import { integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
 import { countDisplay, downloadDisplay } from "./progress.ts";
@@ -19,17 +19,17 @@ interface SearchFlags extends Pick<ModelFlags, "model" | "device"> {
 export function registerSearch(program: Command): void {
   program
     .command("search")
-    .summary("find pictures by words, or by another picture")
+    .summary("find images by words, or by another image")
     .description(
-      "Finds the pictures of a folder, and of the folders below it, that fit a text or are like a picture, the best first. Each picture is read " +
+      "Finds the images of a folder, and of the folders below it, that fit a text or are like an image, the best first. Each image is read " +
         "once: the first search takes a while, later ones only read what was added or changed. After Ctrl-C, what was read stays.\n\n" +
-        "The score is the cosine similarity. A Q-Former as BLIP-2 pre-trains it also looks at the best pictures together with the text " +
+        "The score is the cosine similarity. A Q-Former as BLIP-2 pre-trains it also looks at the best images together with the text " +
         "(--rerank); to their scores the logit of that is added.",
     )
-    .argument("<folder>", `a folder with pictures (${pictureEndings.join(", ")})`)
-    .argument("[text]", "what the pictures should show")
-    .option("--like <picture>", "find pictures that are like this one, instead of a text")
-    .option("-n, --top <n>", "most pictures that are found", integerBetween(1, 1_000_000), 10)
+    .argument("<folder>", `a folder with images (${imageEndings.join(", ")})`)
+    .argument("[text]", "what the images should show")
+    .option("--like <image>", "find images that are like this one, instead of a text")
+    .option("-n, --top <n>", "most images that are found", integerBetween(1, 1_000_000), 10)
     .option(
       "--model <name>",
       "nano, a model folder with a contrastive head, or the folder of a pre-trained Q-Former",
@@ -42,17 +42,17 @@ export function registerSearch(program: Command): void {
       integerBetween(0, 10_000),
       32,
     )
-    .option("--index <file>", "keep what was read of the pictures here, instead of in the user's cache")
-    .option("--rebuild", "read all pictures anew")
+    .option("--index <file>", "keep what was read of the images here, instead of in the user's cache")
+    .option("--rebuild", "read all images anew")
     .option("--json", 'one JSON object a line: {"rank", "path", "name", "score", "itc", "itm", "probability"}')
     .addHelpText(
       "after",
       `
 Examples:
-  minigpt4 search ~/Pictures "a dog in the snow"
-  minigpt4 search ~/Pictures --like cat.jpg -n 20
-  minigpt4 search ~/Pictures "two children at the sea" --model runs/qformer --rerank 64
-  minigpt4 search ~/Pictures "a red car" --json | head -1`,
+  minigpt4 search ~/Images "a dog in the snow"
+  minigpt4 search ~/Images --like cat.jpg -n 20
+  minigpt4 search ~/Images "two children at the sea" --model runs/qformer --rerank 64
+  minigpt4 search ~/Images "a red car" --json | head -1`,
     )
     .action(search);
 }
@@ -60,14 +60,14 @@ Examples:
 async function search(folder: string, text: string | undefined, flags: SearchFlags, command: Command): Promise<void> {
   const { like, model, device, index, rebuild, top, rerank, json } = flags;
   if ((text === undefined) === (like === undefined)) {
-    command.error("error: say what to find: either a text, or a picture with --like");
+    command.error("error: say what to find: either a text, or an image with --like");
   }
   const signal = untilInterrupted();
   const download = downloadDisplay();
-  const display = countDisplay("pictures indexed");
-  let pictures: PictureSearch;
+  const display = countDisplay("images indexed");
+  let images: ImageSearch;
   try {
-    pictures = await PictureSearch.open(folder, {
+    images = await ImageSearch.open(folder, {
       model,
       device,
       ...(index !== undefined && { index }),
@@ -83,21 +83,20 @@ async function search(folder: string, text: string | undefined, flags: SearchFla
     display.stop();
   }
   try {
-    if (pictures.size === 0)
-      throw new Error(`${folder} holds no pictures that can be read (${pictureEndings.join(", ")})`);
+    if (images.size === 0) throw new Error(`${folder} holds no images that can be read (${imageEndings.join(", ")})`);
     const found =
-      like === undefined ? pictures.search(text ?? "", { top, rerank, signal }) : pictures.like(like, { top, signal });
-    for (const [i, picture] of (await found).entries())
-      console.log(json ? asJson(picture, i + 1) : asLine(picture, i + 1, top));
+      like === undefined ? images.search(text ?? "", { top, rerank, signal }) : images.like(like, { top, signal });
+    for (const [i, image] of (await found).entries())
+      console.log(json ? asJson(image, i + 1) : asLine(image, i + 1, top));
   } finally {
-    await pictures.close();
+    await images.close();
   }
 }
 
-function asJson(picture: FoundPicture, rank: number): string {
-  return JSON.stringify({ rank, ...picture });
+function asJson(image: FoundImage, rank: number): string {
+  return JSON.stringify({ rank, ...image });
 }
 
-function asLine({ score, path }: FoundPicture, rank: number, top: number): string {
+function asLine({ score, path }: FoundImage, rank: number, top: number): string {
   return `${String(rank).padStart(String(top).length)}  ${score.toFixed(3).padStart(7)}  ${printable(path)}`;
 }

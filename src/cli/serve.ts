@@ -15,8 +15,8 @@ interface ServeFlags extends ModelFlags {
   readonly timeout: number;
   readonly maxBody: number;
   readonly maxPixels: number;
-  readonly maxPictures: number;
-  readonly allowRemotePictures?: boolean;
+  readonly maxImages: number;
+  readonly allowRemoteImages?: boolean;
   readonly allowHost?: readonly string[];
   readonly cors?: readonly string[];
   readonly runs: string;
@@ -39,15 +39,15 @@ export function registerServe(program: Command): void {
     .option("--max-concurrent <n>", "questions that are answered at once", integerBetween(1, 256), 8)
     .option("--max-queue <n>", "questions that wait; more get status 429", integerBetween(0, 100_000), 64)
     .option("--timeout <seconds>", "longest time for an answer", numberBetween(1, 86_400), 300)
-    .option("--max-body <MB>", "largest request, pictures included", numberBetween(0.001, 256), 32)
+    .option("--max-body <MB>", "largest request, images included", numberBetween(0.001, 256), 32)
     .option(
       "--max-pixels <n>",
-      "most pixels of all pictures of a request together",
+      "most pixels of all images of a request together",
       integerBetween(1, 1_000_000_000),
       50_000_000,
     )
-    .option("--max-pictures <n>", "most pictures of a request", integerBetween(1, 1000), 16)
-    .option("--allow-remote-pictures", "fetch pictures that are given by http and https addresses")
+    .option("--max-images <n>", "most images of a request", integerBetween(1, 1000), 16)
+    .option("--allow-remote-images", "fetch images that are given by http and https addresses")
     .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")
     .option("--cors <origin...>", "pages of these origins may ask, for example https://example.org", origin)
     .option("--runs <folder>", "the folder that training runs lie in, whose curves the page shows", "runs")
@@ -79,7 +79,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   const review = flags.review === undefined ? undefined : CurationStore.open(flags.review);
   const { engine } = await loadModel(flags, stop, {
     maxBatch: flags.maxConcurrent,
-    pictures: { maxPixels: flags.maxPixels },
+    images: { maxPixels: flags.maxPixels },
   });
   try {
     const server = await startServer({
@@ -94,8 +94,8 @@ async function serve(flags: ServeFlags): Promise<void> {
       timeoutSeconds: flags.timeout,
       maxBodyBytes: Math.round(flags.maxBody * 1e6),
       maxPixels: flags.maxPixels,
-      maxPictures: flags.maxPictures,
-      allowRemotePictures: flags.allowRemotePictures,
+      maxImages: flags.maxImages,
+      allowRemoteImages: flags.allowRemoteImages,
       runsFolder: flags.runs,
       review,
       pageFolder,

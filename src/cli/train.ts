@@ -22,7 +22,7 @@ export function registerTrain(program: Command): void {
     .command("train")
     .summary("train the part between image encoder and language model")
     .description(
-      "Trains what a recipe says, on the pictures it names, and writes a model folder that describe and chat take with --model. " +
+      "Trains what a recipe says, on the images it names, and writes a model folder that describe and chat take with --model. " +
         "Ctrl-C saves the state; --resume goes on from there, as it does after a crash.",
     )
     .argument("<recipe>", "a YAML file, for example recipes/nano.yaml; recipes of the original project are understood")
@@ -116,7 +116,7 @@ function stepDisplay() {
     onValidation: (step, held, isBest) =>
       say(`step ${step}: held-out loss ${held.toFixed(3)}${isBest ? ", the best" : ""}`),
     onSamples: (_, samples) =>
-      say(samples.map(({ picture, text }) => `  ${printable(picture)}: ${oneLine(text)}`).join("\n")),
+      say(samples.map(({ image, text }) => `  ${printable(image)}: ${oneLine(text)}`).join("\n")),
     onMessage: say,
   };
   return { events, stop: () => display.stop() };
@@ -136,25 +136,25 @@ function describePlan(plan: DryRun): string {
     const about = set.isEstimate ? "about " : "";
     const broken = set.broken > 0 ? `, ${set.broken} broken` : "";
     return (
-      `  ${set.name.padEnd(15)} ${about}${formatCount(set.pictures)} pictures, ${formatCount(set.texts)} texts of ` +
+      `  ${set.name.padEnd(15)} ${about}${formatCount(set.images)} images, ${formatCount(set.texts)} texts of ` +
       `${set.tokensPerText.toFixed(1)} tokens, ${formatBytes(set.bytes)}${broken}  (${set.layout}, ${set.path})`
     );
   });
   const cache =
     plan.cacheBytes === undefined
       ? "none: features are computed in each step"
-      : `${formatBytes(plan.cacheBytes)} when all pictures are in it; ${formatCount(plan.cachedRows)} rows are there`;
+      : `${formatBytes(plan.cacheBytes)} when all images are in it; ${formatCount(plan.cachedRows)} rows are there`;
   return [
     "Parts",
     ...parts,
     "",
     "Data",
     ...datasets,
-    `  watched         ${formatCount(plan.watched)} pictures, not trained on`,
+    `  watched         ${formatCount(plan.watched)} images, not trained on`,
     "",
     "Run",
     `  parameters      ${formatCount(plan.trainedParameters)} trained`,
-    `  steps           ${formatCount(plan.steps)} of ${formatCount(plan.picturesPerStep)} pictures`,
+    `  steps           ${formatCount(plan.steps)} of ${formatCount(plan.imagesPerStep)} images`,
     `  padding         ${(100 * plan.padding).toFixed(0)}% of the places`,
     `  feature cache   ${cache}`,
     `  time            ${plan.secondsPerStep.toFixed(2)} s a step, measured on three; ${formatDuration(plan.seconds)} for all of them`,

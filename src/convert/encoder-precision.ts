@@ -4,7 +4,7 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { readPicture } from "../images/decode.ts";
+import { readImage } from "../images/decode.ts";
 import { CLIP, preprocess } from "../images/preprocess.ts";
 import { type EvaVitConfig, embedPatches, evaVitBlock, int8Choice } from "../models/eva-vit.ts";
 import { type WeightOptions, Weights } from "../nn/weights.ts";
@@ -17,7 +17,7 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 export const leastSimilarity = 0.999;
 
 /** The photos that come with the package. */
-const photos = join(import.meta.dirname, "..", "..", "examples", "pictures");
+const photos = join(import.meta.dirname, "..", "..", "examples", "images");
 
 export interface SimilarityOptions extends SessionOptions {
   readonly signal?: AbortSignal | undefined;
@@ -35,8 +35,8 @@ export async function int8Similarity(
   { signal, onProgress, ...session }: SimilarityOptions = {},
 ): Promise<number> {
   const { imageSize, numHiddenLayers, hiddenSize } = config;
-  const pictures = await shippedPhotos(config);
-  const pixels = ndarray("float32", [pictures.length, 3, imageSize, imageSize], joinFloats(pictures));
+  const images = await shippedPhotos(config);
+  const pixels = ndarray("float32", [images.length, 3, imageSize, imageSize], joinFloats(images));
   const run = async (x: NdArray, options: WeightOptions, write: (w: Weights, x: Value) => Value) => {
     signal?.throwIfAborted();
     const graph = new Graph();
@@ -55,8 +55,8 @@ export async function int8Similarity(
     Float32Array,
     Float32Array,
   ];
-  const length = a.length / pictures.length;
-  const similarities = pictures.map((_, i) =>
+  const length = a.length / images.length;
+  const similarities = images.map((_, i) =>
     cosine(a.subarray(i * length, (i + 1) * length), b.subarray(i * length, (i + 1) * length)),
   );
   return Math.min(...similarities);
@@ -65,7 +65,7 @@ export async function int8Similarity(
 async function shippedPhotos({ imageSize }: EvaVitConfig): Promise<Float32Array[]> {
   const names = (await readdir(photos)).filter((name) => name.endsWith(".jpg")).sort();
   const spec = { ...CLIP, size: imageSize };
-  return Promise.all(names.map(async (name) => preprocess(await readPicture(join(photos, name)), spec).data));
+  return Promise.all(names.map(async (name) => preprocess(await readImage(join(photos, name)), spec).data));
 }
 
 /** Each row without its mean, and of length 1: large values that a layer norm takes away do not count. */

@@ -3,7 +3,7 @@ import type { Entry, VersionDetails } from "./entry.ts";
 
 /** Of what one person did: a verdict, in the order of the table. */
 export interface VerdictMade {
-  readonly picture: number;
+  readonly image: number;
   readonly version: number;
   readonly decision: "keep" | "drop" | "withdrawn";
   readonly madeAt: number;
@@ -11,15 +11,15 @@ export interface VerdictMade {
 
 /** A version that they made: an edit, or the undoing of one. */
 export interface VersionMade {
-  readonly picture: number;
+  readonly image: number;
   readonly id: number;
   readonly undoes: VersionDetails["undoes"];
   readonly madeAt: number;
 }
 
 export type LastAction =
-  | { readonly kind: "keep" | "drop"; readonly picture: number }
-  | { readonly kind: "edit"; readonly picture: number; readonly version: number };
+  | { readonly kind: "keep" | "drop"; readonly image: number }
+  | { readonly kind: "edit"; readonly image: number; readonly version: number };
 
 /** Undoing goes backwards: each withdrawal and each undoing takes the last of its kind away. */
 export function lastAction(verdicts: readonly VerdictMade[], versions: readonly VersionMade[]): LastAction | undefined {
@@ -31,22 +31,22 @@ export function lastAction(verdicts: readonly VerdictMade[], versions: readonly 
   const edits = [...versions];
   const editsBefore = (isBefore: (version: VersionMade) => boolean) => {
     while (edits[0] && isBefore(edits[0])) {
-      const { picture, id, undoes } = edits.shift() as VersionMade;
-      if (undoes === undefined) done.push({ kind: "edit", picture, version: id });
+      const { image, id, undoes } = edits.shift() as VersionMade;
+      if (undoes === undefined) done.push({ kind: "edit", image, version: id });
       else takeBack((action) => action.kind === "edit" && action.version === undoes);
     }
   };
-  for (const { picture, version, decision, madeAt } of verdicts) {
+  for (const { image, version, decision, madeAt } of verdicts) {
     // Within a millisecond, who judged a version has made it before.
     editsBefore((edit) => edit.madeAt < madeAt || (edit.madeAt === madeAt && edit.id <= version));
-    if (decision === "withdrawn") takeBack((action) => action.kind !== "edit" && action.picture === picture);
-    else done.push({ kind: decision, picture });
+    if (decision === "withdrawn") takeBack((action) => action.kind !== "edit" && action.image === image);
+    else done.push({ kind: decision, image });
   }
   editsBefore(() => true);
   return done.at(-1);
 }
 
-// What becomes of a picture and its text, by what rules and persons said of it.
+// What becomes of an image and its text, by what rules and persons said of it.
 
 /** Nothing was written yet; nobody has decided; it is taken into the data set, or not. */
 export type Standing = "empty" | "open" | "kept" | "dropped";

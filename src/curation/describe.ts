@@ -1,16 +1,16 @@
-/** The first step of a project: the first stage's model describes every picture that has no text yet. */
+/** The first step of a project: the first stage's model describes every image that has no text yet. */
 import { createHash } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { type Decoding, type Engine, EngineLostError, type Question, QuestionError } from "../engine/engine.ts";
 import type { EndReason } from "../generation/generate.ts";
-import { pictureInMemory } from "../images/decode.ts";
-import { type Picture, StaleVersionError, type VersionDetails } from "./entry.ts";
-import { PictureLostError, pictureBytes } from "./images.ts";
+import { imageInMemory } from "../images/decode.ts";
+import { type ProjectImage, StaleVersionError, type VersionDetails } from "./entry.ts";
+import { ImageLostError, imageBytes } from "./images.ts";
 import type { CurationStore } from "./store.ts";
 
-// One picture's description, asked for as the paper does: a description, and more of it where it is short.
+// One image's description, asked for as the paper does: a description, and more of it where it is short.
 
-/** What the paper asks the first stage's model; its template puts the picture before it. */
+/** What the paper asks the first stage's model; its template puts the image before it. */
 const instruction = "Describe this image in detail. Give as many details as possible. Say everything you see.";
 /** What the paper says after a short answer. */
 const goOn = "Continue";
@@ -25,7 +25,7 @@ interface DescriptionOptions {
   readonly asking: Asking;
   /** How often the model is asked to go on while its text is short; by default once where it is asked as in the paper. */
   readonly continues?: number;
-  /** The seed is mixed with the picture's bytes: each picture draws its own text, the same one in every run. */
+  /** The seed is mixed with the image's bytes: each image draws its own text, the same one in every run. */
   readonly decoding?: Decoding;
   /** Longest text, in tokens, after which the model is asked to go on; 80 by default. */
   readonly shortAnswer?: number;
@@ -53,10 +53,10 @@ interface Answer {
   readonly end: EndReason;
 }
 
-/** @param sha256 of the picture. @throws as `Engine.answer` */
-async function describePicture(
+/** @param sha256 of the image. @throws as `Engine.answer` */
+async function describeImage(
   engine: Engine,
-  picture: Uint8Array,
+  image: Uint8Array,
   sha256: string,
   {
     asking,
@@ -69,8 +69,8 @@ async function describePicture(
   const started = performance.now();
   const ask = (turns: Question["turns"], round: number) => {
     const seed = seedOf(decoding.seed ?? 0, sha256, round);
-    // The paper's prompt has nothing before the picture.
-    return answerOf(engine, { ...decoding, seed, system: "", turns, pictures: [picture] }, signal);
+    // The paper's prompt has nothing before the image.
+    return answerOf(engine, { ...decoding, seed, system: "", turns, images: [image] }, signal);
   };
   const asked = asking === "paper" ? instruction : "";
   const first = { role: "user", text: asked, images: 1 } as const;
@@ -127,25 +127,25 @@ async function answerOf(engine: Engine, question: Question, signal?: AbortSignal
   return { text: text.replaceAll("\0", "").trim(), promptTokens, tokens, end };
 }
 
-/** The same seed for the same picture, whatever was described before it. */
+/** The same seed for the same image, whatever was described before it. */
 function seedOf(seed: number, sha256: string, round: number): number {
   return createHash("sha256").update(`${seed} ${sha256} ${round}`).digest().readUInt32LE();
 }
 
 /** What failures of this step are noted as. */
 export const describeStep = "describe";
-/** Pictures that are described at once, which the engine batches as far as its memory allows. */
+/** Images that are described at once, which the engine batches as far as its memory allows. */
 const parallelByDefault = 16;
-/** So often a picture is tried. */
+/** So often an image is tried. */
 export const triesByDefault = 3;
 
 export interface DescribeOptions extends DescriptionOptions {
   readonly parallel?: number;
-  /** Pictures that failed so often are not tried again. */
+  /** Images that failed so often are not tried again. */
   readonly tries?: number;
-  /** Pictures of the project that have a text or were tried now, of all. */
+  /** Images of the project that have a text or were tried now, of all. */
   readonly onProgress?: (done: number, total: number) => void;
-  readonly onFailure?: (picture: Picture, message: string) => void;
+  readonly onFailure?: (image: ProjectImage, message: string) => void;
 }
 
 export interface DescribeReport {
@@ -161,55 +161,55 @@ export interface DescribeReport {
   readonly completionTokens: number;
 }
 
-/** Pictures that wait for a description. */
+/** Images that wait for a description. */
 export function undescribed(
   store: CurationStore,
   tries = triesByDefault,
-): { readonly pictures: readonly Picture[]; readonly givenUp: number; readonly total: number } {
+): { readonly images: readonly ProjectImage[]; readonly givenUp: number; readonly total: number } {
   const failures = store.failures(describeStep);
   const entries = store.entries();
-  const empty = entries.filter(({ current }) => !current).map(({ picture }) => picture);
-  const pictures = empty.filter(({ id }) => (failures.get(id)?.times ?? 0) < tries);
-  return { pictures, givenUp: empty.length - pictures.length, total: entries.length };
+  const empty = entries.filter(({ current }) => !current).map(({ image }) => image);
+  const images = empty.filter(({ id }) => (failures.get(id)?.times ?? 0) < tries);
+  return { images, givenUp: empty.length - images.length, total: entries.length };
 }
 
 /**
- * Describes what has no text yet, several pictures at a time. Each text is in the project as soon as it is there: whenever this is
+ * Describes what has no text yet, several images at a time. Each text is in the project as soon as it is there: whenever this is
  * stopped, the next call goes on with the rest.
  *
  * @throws the signal's reason; Error if the engine cannot go on
  */
-export async function describePictures(
+export async function describeImages(
   store: CurationStore,
   engine: Engine,
   options: DescribeOptions,
   signal?: AbortSignal,
 ): Promise<DescribeReport> {
   const { parallel = parallelByDefault, tries, onProgress, onFailure } = options;
-  const { pictures, givenUp, total } = undescribed(store, tries);
+  const { images, givenUp, total } = undescribed(store, tries);
   const report = { described: 0, continued: 0, longer: 0, failed: 0, givenUp, promptTokens: 0, completionTokens: 0 };
-  let done = total - pictures.length;
-  // What goes wrong with one of those that are under way, and is not that picture's fault, ends all of them.
+  let done = total - images.length;
+  // What goes wrong with one of those that are under way, and is not that image's fault, ends all of them.
   const failing = new AbortController();
   const stop = AbortSignal.any([failing.signal, ...(signal ? [signal] : [])]);
-  // Each picture listens to it, which is no leak.
+  // Each image listens to it, which is no leak.
   setMaxListeners(parallel + 1, stop);
 
-  async function describe(picture: Picture): Promise<void> {
+  async function describe(image: ProjectImage): Promise<void> {
     let described: Description;
     try {
-      described = await describeRetrying(engine, picture, options, stop);
+      described = await describeRetrying(engine, image, options, stop);
     } catch (error) {
-      const message = stop.aborted ? undefined : faultOf(picture, error);
+      const message = stop.aborted ? undefined : faultOf(image, error);
       if (message === undefined) throw error;
-      store.addFailure(picture.id, describeStep, message);
-      // An engine that breaks down again and again would do so for all pictures.
+      store.addFailure(image.id, describeStep, message);
+      // An engine that breaks down again and again would do so for all images.
       if (error instanceof EngineLostError) throw error;
       report.failed++;
-      onFailure?.(picture, message);
+      onFailure?.(image, message);
       return;
     }
-    if (!add(store, picture, engine.model.name, described)) return;
+    if (!add(store, image, engine.model.name, described)) return;
     const { promptTokens, completionTokens, continuations } = described.details;
     report.described++;
     report.promptTokens += promptTokens;
@@ -218,11 +218,11 @@ export async function describePictures(
     if (continuations.includes("added")) report.longer++;
   }
 
-  const queue = pictures.values();
+  const queue = images.values();
   async function work(): Promise<void> {
-    for (const picture of queue) {
+    for (const image of queue) {
       stop.throwIfAborted();
-      await describe(picture);
+      await describe(image);
       onProgress?.(++done, total);
     }
   }
@@ -238,32 +238,37 @@ export async function describePictures(
   return report;
 }
 
-/** Tries once more where the engine broke down, which another picture may have been the reason for. */
+/** Tries once more where the engine broke down, which another image may have been the reason for. */
 async function describeRetrying(
   engine: Engine,
-  picture: Picture,
+  image: ProjectImage,
   options: DescriptionOptions,
   signal: AbortSignal,
 ): Promise<Description> {
-  const bytes = await pictureBytes(picture);
-  const describe = () => describePicture(engine, bytes, picture.sha256, options, signal);
+  const bytes = await imageBytes(image);
+  const describe = () => describeImage(engine, bytes, image.sha256, options, signal);
   return describe().catch((error) => {
     if (error instanceof EngineLostError && !signal.aborted) return describe();
     throw error;
   });
 }
 
-/** What may be wrong with the picture; undefined if something else certainly is. */
-function faultOf({ name }: Picture, error: unknown): string | undefined {
-  if (error instanceof PictureLostError || error instanceof EngineLostError) return error.message;
-  if (!(error instanceof QuestionError) || error.code !== "picture") return undefined;
-  return error.message.replace(pictureInMemory, () => name);
+/** What may be wrong with the image; undefined if something else certainly is. */
+function faultOf({ name }: ProjectImage, error: unknown): string | undefined {
+  if (error instanceof ImageLostError || error instanceof EngineLostError) return error.message;
+  if (!(error instanceof QuestionError) || error.code !== "image") return undefined;
+  return error.message.replace(imageInMemory, () => name);
 }
 
-/** Whether it was added; another process may have described the picture meanwhile. */
-function add(store: CurationStore, { id }: Picture, author: string, { text, prompt, details }: Description): boolean {
+/** Whether it was added; another process may have described the image meanwhile. */
+function add(
+  store: CurationStore,
+  { id }: ProjectImage,
+  author: string,
+  { text, prompt, details }: Description,
+): boolean {
   try {
-    store.addVersion({ picture: id, kind: "described", text, author, prompt, details });
+    store.addVersion({ image: id, kind: "described", text, author, prompt, details });
     return true;
   } catch (error) {
     if (error instanceof StaleVersionError) return false;

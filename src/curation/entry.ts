@@ -1,15 +1,15 @@
-/** Pictures, the versions of their texts, and what was thought of them. */
+/** Images, the versions of their texts, and what was thought of them. */
 import type { FileSpan } from "../files/file.ts";
 
-export interface NewPicture {
+export interface NewImage {
   /** For people: what the data set calls it. */
   readonly name: string;
   readonly source: FileSpan;
-  /** Of the picture's bytes, in hexadecimal; the same picture is in a project once. */
+  /** Of the image's bytes, in hexadecimal; the same image is in a project once. */
   readonly sha256: string;
 }
 
-export interface Picture extends NewPicture {
+export interface ProjectImage extends NewImage {
   readonly id: number;
 }
 
@@ -28,7 +28,7 @@ export interface VersionDetails {
 }
 
 export interface NewVersion {
-  readonly picture: number;
+  readonly image: number;
   /** The version that it was made of, which must still be the current one; undefined for the first. */
   readonly parent?: number;
   readonly kind: VersionKind;
@@ -56,7 +56,7 @@ export interface Reason {
 
 export interface NewVerdict {
   readonly version: number;
-  /** Who withdraws takes back their last verdict on the picture: what they said before it stands again. */
+  /** Who withdraws takes back their last verdict on the image: what they said before it stands again. */
   readonly decision: "keep" | "drop" | "withdrawn";
   readonly judge: "rules" | "person";
   /** The person; of rules, what tells one set of rules from another. */
@@ -70,9 +70,9 @@ export interface Verdict extends NewVerdict {
   readonly madeAt: number;
 }
 
-/** A picture with all that counts now. */
+/** An image with all that counts now. */
 export interface Entry {
-  readonly picture: Picture;
+  readonly image: ProjectImage;
   /** The latest version of its text; undefined before it was described. */
   readonly current: Version | undefined;
   /** How many versions there are. */
@@ -83,9 +83,9 @@ export interface Entry {
   readonly persons: readonly Verdict[];
 }
 
-/** What a person did to a picture's text. */
+/** What a person did to an image's text. */
 export interface Action {
-  readonly picture: number;
+  readonly image: number;
   readonly kind: "keep" | "drop" | "edit";
 }
 
@@ -103,7 +103,7 @@ export class StaleVersionError extends Error {
 
 // From rows of the tables to what they say.
 
-export interface PictureRow {
+export interface ImageRow {
   readonly id: number;
   readonly path: string;
   readonly offset: number | null;
@@ -114,7 +114,7 @@ export interface PictureRow {
 
 export interface VersionRow {
   readonly id: number;
-  readonly picture: number;
+  readonly image: number;
   readonly parent: number | null;
   readonly kind: VersionKind;
   readonly text: string;
@@ -134,8 +134,8 @@ export interface VerdictRow {
   readonly made_at: number;
 }
 
-/** @param versions and @param verdicts of the picture, oldest first */
-export function entryOf(row: PictureRow, versions: readonly VersionRow[], verdicts: readonly VerdictRow[]): Entry {
+/** @param versions and @param verdicts of the image, oldest first */
+export function entryOf(row: ImageRow, versions: readonly VersionRow[], verdicts: readonly VerdictRow[]): Entry {
   const last = versions.at(-1);
   const rules = verdicts.findLast(({ judge, version }) => judge === "rules" && version === last?.id);
   const given = new Map<string, VerdictRow[]>();
@@ -148,7 +148,7 @@ export function entryOf(row: PictureRow, versions: readonly VersionRow[], verdic
   }
   const persons = [...given.values()].flatMap((own) => own.at(-1) ?? []).sort((a, b) => a.id - b.id);
   return {
-    picture: toPicture(row),
+    image: toImage(row),
     current: last && toVersion(last),
     versions: versions.length,
     rules: rules && toVerdict(rules),
@@ -156,14 +156,14 @@ export function entryOf(row: PictureRow, versions: readonly VersionRow[], verdic
   };
 }
 
-function toPicture({ id, path, offset, length, name, sha256 }: PictureRow): Picture {
+function toImage({ id, path, offset, length, name, sha256 }: ImageRow): ProjectImage {
   const at = offset === null || length === null ? undefined : { offset, length };
   return { id, name, sha256, source: { path, ...(at && { at }) } };
 }
 
 export function toVersion({
   id,
-  picture,
+  image,
   parent,
   kind,
   text,
@@ -174,7 +174,7 @@ export function toVersion({
 }: VersionRow): Version {
   return {
     id,
-    picture,
+    image,
     ...(parent !== null && { parent }),
     kind,
     text,

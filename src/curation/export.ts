@@ -5,26 +5,26 @@ import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/p
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { replaceFolder } from "../files/atomic.ts";
 import { type Standing, standingOf } from "./decisions.ts";
-import type { Entry, Picture, Version } from "./entry.ts";
-import { pictureBytes, sha256Of, toJpeg } from "./images.ts";
+import type { Entry, ProjectImage, Version } from "./entry.ts";
+import { imageBytes, sha256Of, toJpeg } from "./images.ts";
 import type { CurationStore } from "./store.ts";
 
 // Where a pair of an exported data set comes from: a line of `provenance.jsonl`.
 
 interface Origin extends Pick<Entry, "persons" | "rules"> {
-  readonly picture: Picture;
+  readonly image: ProjectImage;
   /** All versions of the text, oldest first; the last one is exported. */
   readonly versions: readonly Version[];
   readonly exportedSha256: string;
 }
 
-/** Versions are counted from 1. Where the picture lay is left out: it says more of the machine than of the data. */
-function provenanceOf({ picture, versions, persons, rules, exportedSha256 }: Origin) {
+/** Versions are counted from 1. Where the image lay is left out: it says more of the machine than of the data. */
+function provenanceOf({ image, versions, persons, rules, exportedSha256 }: Origin) {
   const numberOf = new Map(versions.map(({ id }, i) => [id, i + 1]));
   return {
-    image_id: String(picture.id),
-    name: picture.name,
-    sha256: picture.sha256,
+    image_id: String(image.id),
+    name: image.name,
+    sha256: image.sha256,
     image_sha256: exportedSha256,
     versions: versions.map(({ kind, author, prompt, text, details, madeAt }) => ({
       kind,
@@ -58,9 +58,9 @@ export interface ExportOptions {
   onProgress?(done: number, total: number): void;
 }
 
-interface RefusedPicture {
-  /** Id and name of the picture. */
-  readonly picture: number;
+interface RefusedImage {
+  /** Id and name of the image. */
+  readonly image: number;
   readonly name: string;
   readonly reason: string;
 }
@@ -68,12 +68,12 @@ interface RefusedPicture {
 export interface ExportReport {
   readonly folder: string;
   readonly pairs: number;
-  /** Pictures that were copied byte by byte, and those that were made JPEGs or turned upright. */
+  /** Images that were copied byte by byte, and those that were made JPEGs or turned upright. */
   readonly copied: number;
   readonly converted: number;
-  /** Pictures that should be in the data set, but cannot be. */
-  readonly refused: readonly RefusedPicture[];
-  /** How many pictures of the project were not asked for, by their standing. */
+  /** Images that should be in the data set, but cannot be. */
+  readonly refused: readonly RefusedImage[];
+  /** How many images of the project were not asked for, by their standing. */
   readonly left: Readonly<Partial<Record<Standing, number>>>;
 }
 
@@ -125,33 +125,35 @@ async function writePairs(
   await mkdir(join(folder, files.images), { recursive: true });
   const annotations: { image_id: string; caption: string }[] = [];
   const origins: string[] = [];
-  const refused: RefusedPicture[] = [];
+  const refused: RefusedImage[] = [];
   let copied = 0;
-  for (const [i, { picture, current, persons, rules }] of chosen.entries()) {
+  for (const [i, { image, current, persons, rules }] of chosen.entries()) {
     onProgress?.(i, chosen.length);
     signal?.throwIfAborted();
-    const refuse = (reason: string) => refused.push({ picture: picture.id, name: picture.name, reason });
+    const refuse = (reason: string) => refused.push({ image: image.id, name: image.name, reason });
     if (!current?.text.trim()) {
       refuse("its text is empty");
       continue;
     }
     let jpeg: { bytes: Uint8Array; isCopy: boolean };
     try {
-      jpeg = await toJpeg(await pictureBytes(picture), picture.name);
+      jpeg = await toJpeg(await imageBytes(image), image.name);
     } catch (cause) {
       refuse((cause as Error).message);
       continue;
     }
-    const id = String(picture.id);
+    const id = String(image.id);
     await writeDurably(join(folder, files.images, `${id}.jpg`), jpeg.bytes);
     if (jpeg.isCopy) copied++;
     annotations.push({ image_id: id, caption: current.text });
-    const versions = store.versions(picture.id).filter((version) => version.id <= current.id);
-    origins.push(JSON.stringify(provenanceOf({ picture, versions, persons, rules, exportedSha256: sha256Of(jpeg.bytes) })));
+    const versions = store.versions(image.id).filter((version) => version.id <= current.id);
+    origins.push(
+      JSON.stringify(provenanceOf({ image, versions, persons, rules, exportedSha256: sha256Of(jpeg.bytes) })),
+    );
   }
   if (annotations.length === 0) {
     const [first] = refused;
-    throw new Error(`None of ${chosen.length} pictures can be exported; the first, ${first?.name}: ${first?.reason}`);
+    throw new Error(`None of ${chosen.length} images can be exported; the first, ${first?.name}: ${first?.reason}`);
   }
   signal?.throwIfAborted();
   await writeDurably(join(folder, files.captions), `${JSON.stringify({ annotations }, null, 1)}\n`);
@@ -180,9 +182,9 @@ async function refuseUnlessFree(target: string, overwrite: boolean, entries: rea
   }
   if (!overwrite) throw new Error(`${target} holds a data set already; --overwrite replaces it`);
   const folder = await realpath(target);
-  for (const { picture } of entries) {
-    if (await isInside(picture.source.path, folder)) {
-      throw new Error(`${target} holds pictures of the project (${picture.name}); export to another folder`);
+  for (const { image } of entries) {
+    if (await isInside(image.source.path, folder)) {
+      throw new Error(`${target} holds images of the project (${image.name}); export to another folder`);
     }
   }
 }
@@ -244,5 +246,5 @@ function countStandings(entries: readonly Entry[]): Partial<Record<Standing, num
 
 function nothingToExport({ open = 0, dropped = 0, empty = 0 }: ExportReport["left"]): string {
   const hint = open > 0 ? "; review them first, or take those that nobody has reviewed with --unreviewed" : "";
-  return `There is nothing to export: of ${open + dropped + empty} pictures ${open} wait for review, ${dropped} are dropped and ${empty} have no text${hint}`;
+  return `There is nothing to export: of ${open + dropped + empty} images ${open} wait for review, ${dropped} are dropped and ${empty} have no text${hint}`;
 }

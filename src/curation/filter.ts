@@ -15,8 +15,8 @@ export interface FilterOptions {
 }
 
 export interface DroppedText {
-  /** Id and name of the picture. */
-  readonly picture: number;
+  /** Id and name of the image. */
+  readonly image: number;
   readonly name: string;
   readonly text: string;
   readonly reasons: readonly Reason[];
@@ -29,7 +29,7 @@ export interface FilterReport {
   /** Texts that were judged in this run, and those that these rules had judged already. */
   readonly judged: number;
   readonly known: number;
-  /** Pictures that have no text yet. */
+  /** Images that have no text yet. */
   readonly empty: number;
   readonly kept: number;
   readonly dropped: readonly DroppedText[];
@@ -38,7 +38,7 @@ export interface FilterReport {
 }
 
 /**
- * Judges the current text of every picture, and leaves the words of persons as they are. Each verdict is written by itself; a run that
+ * Judges the current text of every image, and leaves the words of persons as they are. Each verdict is written by itself; a run that
  * was stopped goes on where it was, since rules do not judge the same text twice.
  *
  * @throws the signal's reason when it is aborted
@@ -53,7 +53,7 @@ export async function applyRules(
   const dropped: DroppedText[] = [];
   const broken = new Map<string, number>();
   let [judged, known, kept] = [0, 0, 0];
-  for (const [i, { picture, current, rules: verdict }] of entries.entries()) {
+  for (const [i, { image, current, rules: verdict }] of entries.entries()) {
     if (i % pauseEvery === 0) {
       // Lets Ctrl-C be heard.
       await setImmediate();
@@ -70,7 +70,7 @@ export async function applyRules(
       store.addVerdict({ version: current.id, decision, judge: "rules", author: rules.digest, reasons });
     }
     if (reasons.length === 0) kept++;
-    else dropped.push({ picture: picture.id, name: picture.name, text: current.text, reasons });
+    else dropped.push({ image: image.id, name: image.name, text: current.text, reasons });
     for (const { rule } of reasons) broken.set(rule, (broken.get(rule) ?? 0) + 1);
   }
   onProgress?.(entries.length, entries.length);

@@ -1,31 +1,29 @@
-/** Adds a data set's pictures to a project. */
+/** Adds a data set's images to a project. */
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import type { Dataset, ImageTextPair, Problem } from "../data/dataset.ts";
 import { readSpan } from "../files/file.ts";
-import { readPicture } from "../images/decode.ts";
+import { readImage } from "../images/decode.ts";
 import { Random } from "../tensor/random.ts";
-import type { NewPicture, Picture } from "./entry.ts";
+import type { NewImage, ProjectImage } from "./entry.ts";
 import type { CurationStore } from "./store.ts";
 
-// A picture's bytes, as long as they are those that were added to the project.
+// An image's bytes, as long as they are those that were added to the project.
 
-/** The picture's file is gone, cannot be read, or holds something else now. */
-export class PictureLostError extends Error {
-  override name = "PictureLostError";
+/** The image's file is gone, cannot be read, or holds something else now. */
+export class ImageLostError extends Error {
+  override name = "ImageLostError";
 }
 
-/** @throws PictureLostError */
-export async function pictureBytes({ source, sha256 }: Picture): Promise<Uint8Array> {
+/** @throws ImageLostError */
+export async function imageBytes({ source, sha256 }: ProjectImage): Promise<Uint8Array> {
   const bytes = await readSpan(source).catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "is not there any more" : `cannot be read: ${cause.message}`;
-    throw new PictureLostError(`${source.path} ${what}`, { cause });
+    throw new ImageLostError(`${source.path} ${what}`, { cause });
   });
   if (sha256Of(bytes) === sha256) return bytes;
-  throw new PictureLostError(
-    `${source.path} has changed since it was added to the project (its SHA-256 is another one)`,
-  );
+  throw new ImageLostError(`${source.path} has changed since it was added to the project (its SHA-256 is another one)`);
 }
 
 /** In hexadecimal. */
@@ -37,7 +35,7 @@ export interface AddReport {
   readonly added: number;
   /** Were in the project before. */
   readonly known: number;
-  /** Have the bytes of another one of those given; such a picture is taken once. */
+  /** Have the bytes of another one of those given; such an image is taken once. */
   readonly duplicates: number;
   /** Their bytes cannot be read, so that they are not in the project. */
   readonly unreadable: readonly Problem[];
@@ -48,39 +46,39 @@ export interface AddOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Adds the pictures all at once: when this is stopped before its end, none is in the project. */
-export async function addPictures(
+/** Adds the images all at once: when this is stopped before its end, none is in the project. */
+export async function addImages(
   store: CurationStore,
   pairs: readonly ImageTextPair[],
   { onProgress, signal }: AddOptions = {},
 ): Promise<AddReport> {
-  const pictures = new Map<string, NewPicture>();
+  const images = new Map<string, NewImage>();
   const unreadable: Problem[] = [];
-  for (const [i, { name, picture }] of pairs.entries()) {
+  for (const [i, { name, image }] of pairs.entries()) {
     signal?.throwIfAborted();
     try {
-      const sha256 = sha256Of(await readSpan(picture));
+      const sha256 = sha256Of(await readSpan(image));
       // A project is worked on from any folder.
-      const source = { ...picture, path: resolve(picture.path) };
-      if (!pictures.has(sha256)) pictures.set(sha256, { name, source, sha256 });
+      const source = { ...image, path: resolve(image.path) };
+      if (!images.has(sha256)) images.set(sha256, { name, source, sha256 });
     } catch (error) {
       unreadable.push({ name, reason: (error as Error).message });
     }
     onProgress?.(i + 1, pairs.length);
   }
-  const added = store.addPictures([...pictures.values()]);
+  const added = store.addImages([...images.values()]);
   return {
     added,
-    known: pictures.size - added,
-    duplicates: pairs.length - unreadable.length - pictures.size,
+    known: images.size - added,
+    duplicates: pairs.length - unreadable.length - images.size,
     unreadable,
   };
 }
 
-// A random choice of a data set's pictures.
+// A random choice of a data set's images.
 
 export interface ChoiceOptions {
-  /** All pictures are taken of a data set that has no more. */
+  /** All images are taken of a data set that has no more. */
   readonly count: number;
   readonly seed: number;
   /** Told of what the data set lists but cannot be used, and of parts that cannot be read. */
@@ -91,12 +89,12 @@ export interface ChoiceOptions {
 }
 
 /**
- * The first `count` pictures of the data set in a random order, which depends only on the seed and the data set: of a larger count
+ * The first `count` images of the data set in a random order, which depends only on the seed and the data set: of a larger count
  * the first ones are those of a smaller one. No more than some multiple of `count` is kept in memory.
  *
- * @throws Error if the data set lists no picture at all
+ * @throws Error if the data set lists no image at all
  */
-export async function choosePictures(
+export async function chooseImages(
   { parts }: Dataset,
   { count, seed, onProblem, onProgress, signal }: ChoiceOptions,
 ): Promise<ImageTextPair[]> {
@@ -108,7 +106,7 @@ export async function choosePictures(
     try {
       const { pairs, problems } = await part.read();
       for (const problem of problems) onProblem?.(problem);
-      // Every picture draws its place in the order, chosen or not; of equal places the one that is listed first is first.
+      // Every image draws its place in the order, chosen or not; of equal places the one that is listed first is first.
       chosen = [...chosen, ...pairs.map((pair) => ({ place: random.uniform(), pair }))]
         .sort((a, b) => a.place - b.place)
         .slice(0, count);
@@ -118,18 +116,18 @@ export async function choosePictures(
     }
     onProgress?.(i + 1, parts.length);
   }
-  if (chosen.length === 0) throw failed ?? new Error("The data set lists no pictures");
+  if (chosen.length === 0) throw failed ?? new Error("The data set lists no images");
   return chosen.map(({ pair }) => pair);
 }
 
-// Any picture as a JPEG that every program reads alike.
+// Any image as a JPEG that every program reads alike.
 
 /**
  * An upright JPEG stays as it is, byte by byte. What is another format, or is turned by its EXIF orientation (which the original
  * project does not look at), becomes a new one of the pixels that the model saw.
  *
- * @param name what messages call the picture
- * @throws PictureError if it cannot be read
+ * @param name what messages call the image
+ * @throws ImageError if it cannot be read
  */
 export async function toJpeg(bytes: Uint8Array, name: string): Promise<{ bytes: Uint8Array; isCopy: boolean }> {
   if (bytes[0] === 0xff && bytes[1] === 0xd8) {
@@ -138,7 +136,7 @@ export async function toJpeg(bytes: Uint8Array, name: string): Promise<{ bytes: 
       .catch(() => undefined);
     if (header?.format === "jpeg" && (header.orientation ?? 1) === 1) return { bytes, isCopy: true };
   }
-  const { width, height, data } = await readPicture(bytes, { name });
+  const { width, height, data } = await readImage(bytes, { name });
   // Without a profile it is sRGB.
   const jpeg = sharp(data, { raw: { width, height, channels: 3 } }).jpeg({ quality: 95, chromaSubsampling: "4:4:4" });
   return { bytes: await jpeg.toBuffer(), isCopy: false };

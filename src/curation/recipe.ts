@@ -1,4 +1,4 @@
-/** Curation recipes: what is done with which pictures, by whom, from their descriptions to the finished data set. */
+/** Curation recipes: what is done with which images, by whom, from their descriptions to the finished data set. */
 import { z } from "zod";
 import { layoutNames } from "../data/formats/open.ts";
 import { precisions } from "../generation/language-model.ts";
@@ -9,11 +9,11 @@ import { askings } from "./describe.ts";
 const positive = z.number().int().positive();
 const count = z.number().int().min(0);
 
-const picturesSchema = z.strictObject({
+const imagesSchema = z.strictObject({
   /** Any data set; see `openDataset`. */
   path: z.string().min(1),
   layout: z.enum(layoutNames).optional(),
-  /** Folder of the pictures, where the layout does not say. */
+  /** Folder of the images, where the layout does not say. */
   images: z.string().min(1).optional(),
   /** So many, chosen at random. */
   count: positive.default(5000),
@@ -31,9 +31,9 @@ const describeSchema = z.strictObject({
   continues: count.max(10).optional(),
   /** Descriptions of so many tokens or fewer are gone on with. */
   short_answer: count.optional(),
-  /** Pictures at a time. */
+  /** Images at a time. */
   parallel: positive.optional(),
-  /** So often a picture is tried that cannot be read. */
+  /** So often an image is tried that cannot be read. */
   tries: positive.optional(),
   /** Without the first three, always the likeliest token is taken. */
   temperature: z.number().min(0).max(10).optional(),
@@ -67,7 +67,7 @@ const polishSchema = z.strictObject({
 const recipeSchema = z.strictObject({
   /** The project's file. */
   project: z.string().min(1).default("curation.db"),
-  pictures: picturesSchema,
+  images: imagesSchema,
   describe: describeSchema,
   /** Left out, texts stay as they were described. */
   polish: polishSchema.optional(),

@@ -49,7 +49,7 @@ const matches: Readonly<Record<Filter, (entry: Entry) => boolean>> = {
   all: ({ current }) => current !== undefined,
 };
 
-/** The pairs of a selection: the longest or shortest texts first, or as the pictures were added. */
+/** The pairs of a selection: the longest or shortest texts first, or as the images were added. */
 export function select(entries: readonly Entry[], { filter, rule }: Selection): Entry[] {
   const found = entries.filter((entry) => matches[filter](entry) && (rule === undefined || broke(entry, rule)));
   const sign = { longest: -1, shortest: 1 }[filter as string];
@@ -133,12 +133,12 @@ export class ReviewDesk {
     this.now = now;
   }
 
-  /** All pictures, those without a text included. They are read anew only when another process has changed something. */
+  /** All images, those without a text included. They are read anew only when another process has changed something. */
   entries(): Entry[] {
     const changes = this.store.changesOfOthers();
     if (changes !== this.seen) {
       this.pairs.clear();
-      for (const entry of this.store.entries()) this.pairs.set(entry.picture.id, entry);
+      for (const entry of this.store.entries()) this.pairs.set(entry.image.id, entry);
       this.seen = changes;
     }
     return [...this.pairs.values()];
@@ -156,60 +156,60 @@ export class ReviewDesk {
     const entries = select(this.entries(), selection);
     const ordered = backwards ? entries.reverse() : entries;
     const round = emptied.has(selection.filter) ? [...after(ordered, from), ...ordered] : after(ordered, from);
-    const wanted = round.filter(({ picture: { id } }) => id !== from && !skip.has(id));
-    const free = wanted.find(({ picture: { id } }) => !this.isTaken(id, reviewer)) ?? wanted[0];
-    if (free) this.claim(free.picture.id, reviewer);
+    const wanted = round.filter(({ image: { id } }) => id !== from && !skip.has(id));
+    const free = wanted.find(({ image: { id } }) => !this.isTaken(id, reviewer)) ?? wanted[0];
+    if (free) this.claim(free.image.id, reviewer);
     return free;
 
     /** What comes after a pair, which need not be in the selection any more. */
     function after(list: readonly Entry[], id: number | undefined): readonly Entry[] {
       if (id === undefined) return list;
-      const at = list.findIndex(({ picture }) => picture.id === id);
+      const at = list.findIndex(({ image }) => image.id === id);
       if (at >= 0) return list.slice(at + 1);
-      const next = list.findIndex(({ picture }) => (backwards ? picture.id < id : picture.id > id));
+      const next = list.findIndex(({ image }) => (backwards ? image.id < id : image.id > id));
       return next < 0 ? [] : list.slice(next);
     }
   }
 
   /** Notes that a reviewer looks at a pair. */
-  claim(picture: number, reviewer: string): void {
+  claim(image: number, reviewer: string): void {
     const now = this.now();
     for (const [id, { until }] of this.claims) if (until <= now) this.claims.delete(id);
-    if (!this.isTaken(picture, reviewer)) this.claims.set(picture, { reviewer, until: now + claimMilliseconds });
+    if (!this.isTaken(image, reviewer)) this.claims.set(image, { reviewer, until: now + claimMilliseconds });
   }
 
   /** @throws StaleVersionError if the version is no longer the current one */
-  judge(picture: number, version: number, decision: "keep" | "drop", author: string): void {
-    const own = this.store.entry(picture)?.persons.find((verdict) => verdict.author === author);
+  judge(image: number, version: number, decision: "keep" | "drop", author: string): void {
+    const own = this.store.entry(image)?.persons.find((verdict) => verdict.author === author);
     // It was sent twice: an answer was lost on its way.
     if (own?.version === version && own.decision === decision) return;
     this.store.addVerdict({ version, decision, judge: "person", author });
-    this.reread(picture);
+    this.reread(image);
   }
 
   /** @throws StaleVersionError if the version is no longer the current one */
-  edit(picture: number, version: number, text: string, author: string): void {
-    const current = this.store.entry(picture)?.current;
+  edit(image: number, version: number, text: string, author: string): void {
+    const current = this.store.entry(image)?.current;
     if (current?.parent === version && current.text === text && current.author === author) return;
     if (current?.id === version && current.text === text) return;
-    this.store.addVersion({ picture, parent: version, kind: "edited", text, author });
-    this.reread(picture);
+    this.store.addVersion({ image, parent: version, kind: "edited", text, author });
+    this.reread(image);
   }
 
   /** Takes back what a reviewer did last. @throws StaleVersionError if somebody has changed the text since */
   undo(author: string, only?: Action): number | undefined {
-    const picture = this.store.undo(author, only);
-    if (picture !== undefined) this.reread(picture);
-    return picture;
+    const image = this.store.undo(author, only);
+    if (image !== undefined) this.reread(image);
+    return image;
   }
 
-  private isTaken(picture: number, reviewer: string): boolean {
-    const claim = this.claims.get(picture);
+  private isTaken(image: number, reviewer: string): boolean {
+    const claim = this.claims.get(image);
     return claim !== undefined && claim.reviewer !== reviewer && claim.until > this.now();
   }
 
-  private reread(picture: number): void {
-    const entry = this.store.entry(picture);
-    if (entry && this.seen !== undefined) this.pairs.set(picture, entry);
+  private reread(image: number): void {
+    const entry = this.store.entry(image);
+    if (entry && this.seen !== undefined) this.pairs.set(image, entry);
   }
 }

@@ -86,6 +86,10 @@ const migrations: readonly string[] = [
    CREATE TRIGGER versions_remain BEFORE DELETE ON versions BEGIN SELECT raise(ABORT, 'versions are never removed'); END;
    CREATE TRIGGER verdicts_stay BEFORE UPDATE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never changed'); END;
    CREATE TRIGGER verdicts_remain BEFORE DELETE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never removed'); END;`,
+  // Files of before 0.2 call images pictures.
+  `ALTER TABLE pictures RENAME TO images;
+   ALTER TABLE versions RENAME COLUMN picture TO image;
+   ALTER TABLE failures RENAME COLUMN picture TO image;`,
 ];
 
 /** The version that this program writes. */

@@ -6,7 +6,7 @@ import type { Entry, Version, VersionKind } from "./entry.ts";
 import { polishStep, requestStep } from "./polishing/plan.ts";
 import type { CurationStore } from "./store.ts";
 
-/** Pictures that went into a step and came out of it. */
+/** Images that went into a step and came out of it. */
 interface StepCounts {
   readonly in: number;
   readonly out: number;
@@ -30,7 +30,7 @@ interface PersonCounts {
 }
 
 export interface ProjectStatus {
-  readonly pictures: number;
+  readonly images: number;
   readonly steps: {
     readonly describe: StepCounts;
     /** Short descriptions, and those that became longer. */
@@ -41,15 +41,15 @@ export interface ProjectStatus {
     /** Texts that no rule drops or a person judged, and those that a person judged. */
     readonly review: StepCounts;
   };
-  /** Pictures whose text breaks a rule; a text may break several. */
+  /** Images whose text breaks a rule; a text may break several. */
   readonly rules: Readonly<Record<string, number>>;
   readonly persons: readonly PersonCounts[];
-  /** Pictures that several persons judged, and on which they do not agree. */
+  /** Images that several persons judged, and on which they do not agree. */
   readonly judgedBySeveral: number;
   readonly disagreements: number;
-  /** Pictures whose text is as a person changed it. */
+  /** Images whose text is as a person changed it. */
   readonly edited: number;
-  /** Pictures with which a step failed since their text last changed. */
+  /** Images with which a step failed since their text last changed. */
   readonly failures: Readonly<Record<string, number>>;
   readonly standing: Readonly<Record<Standing, number>>;
   readonly authors: readonly AuthorCounts[];
@@ -60,7 +60,7 @@ const failingSteps = [describeStep, polishStep, requestStep];
 
 export function statusOf(store: CurationStore): ProjectStatus {
   const entries = store.entries();
-  const versions = entries.map(({ picture }) => store.versions(picture.id));
+  const versions = entries.map(({ image }) => store.versions(image.id));
   const count = <T>(items: readonly T[], holds: (item: T) => boolean) => items.filter(holds).length;
   const having = (holds: (version: Version) => boolean) => count(versions, (those) => those.some(holds));
   const described = having(({ kind }) => kind === "described");
@@ -70,7 +70,7 @@ export function statusOf(store: CurationStore): ProjectStatus {
   const standing = (wanted: Standing) => count(standings, (found) => found === wanted);
   const failures = failingSteps.map((step) => [step, store.failures(step).size] as const);
   return {
-    pictures: entries.length,
+    images: entries.length,
     steps: {
       describe: { in: entries.length, out: described },
       continue: {
@@ -89,7 +89,7 @@ export function statusOf(store: CurationStore): ProjectStatus {
     judgedBySeveral: agreements.length,
     disagreements: count(agreements, (agree) => !agree),
     edited: count(entries, ({ current }) => current?.kind === "edited"),
-    failures: Object.fromEntries(failures.filter(([, pictures]) => pictures > 0)),
+    failures: Object.fromEntries(failures.filter(([, images]) => images > 0)),
     standing: {
       empty: standing("empty"),
       open: standing("open"),

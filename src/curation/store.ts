@@ -1,5 +1,5 @@
 /**
- * A curation project: one SQLite file with every picture, every version of its text, and what rules and persons thought of each.
+ * A curation project: one SQLite file with every image, every version of its text, and what rules and persons thought of each.
  * Several processes may have it open at once. Nothing is ever overwritten: what is current is what came last.
  */
 import { existsSync } from "node:fs";
@@ -10,10 +10,10 @@ import {
   type Action,
   type Entry,
   entryOf,
-  type NewPicture,
+  type ImageRow,
+  type NewImage,
   type NewVerdict,
   type NewVersion,
-  type PictureRow,
   StaleVersionError,
   toVerdict,
   toVersion,
@@ -62,14 +62,14 @@ export class CurationStore {
   }
 
   /** Adds those that are not there yet. @returns how many were added */
-  addPictures(pictures: readonly NewPicture[]): number {
+  addImages(images: readonly NewImage[]): number {
     const insert = this.database.prepare(
-      `INSERT INTO pictures (path, offset, length, name, sha256, added_at) VALUES (?, ?, ?, ?, ?, ?)
+      `INSERT INTO images (path, offset, length, name, sha256, added_at) VALUES (?, ?, ?, ?, ?, ?)
        ON CONFLICT (sha256) DO NOTHING`,
     );
     return this.atomically(() => {
       let added = 0;
-      for (const { name, source, sha256 } of pictures) {
+      for (const { name, source, sha256 } of images) {
         const { path, at } = source;
         added += insert.run(path, at?.offset ?? null, at?.length ?? null, name, sha256, Date.now()).changes;
       }
@@ -81,20 +81,20 @@ export class CurationStore {
    * Adds a version, which is then the current one.
    * @throws StaleVersionError if the current version is not its parent
    */
-  addVersion({ picture, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
+  addVersion({ image, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
     return this.atomically(() => {
-      const current = this.currentOf(picture);
+      const current = this.currentOf(image);
       if (current?.id !== parent) throw new StaleVersionError(current);
-      return this.insertVersion({ picture, parent, kind, text, author, prompt, details });
+      return this.insertVersion({ image, parent, kind, text, author, prompt, details });
     });
   }
 
   /** Adds a verdict. @throws StaleVersionError if a person judges a version that is no longer the current one */
   addVerdict({ version, decision, judge, author, reasons = [] }: NewVerdict): void {
     this.atomically(() => {
-      const judged = this.database.prepare("SELECT picture FROM versions WHERE id = ?").get(version);
+      const judged = this.database.prepare("SELECT image FROM versions WHERE id = ?").get(version);
       if (!judged) throw new Error(`There is no version ${version}`);
-      const current = this.currentOf((judged as { picture: number }).picture);
+      const current = this.currentOf((judged as { image: number }).image);
       if (judge === "person" && current?.id !== version) throw new StaleVersionError(current);
       this.insertVerdict({ version, decision, judge, author, reasons });
     });
@@ -103,64 +103,64 @@ export class CurationStore {
   /**
    * Takes back what a person did last: withdraws the verdict, or puts the text before the edit back as a new version.
    * @param only it is taken back only if it is this
-   * @returns the picture; undefined if there is nothing to take back
+   * @returns the image; undefined if there is nothing to take back
    * @throws StaleVersionError if somebody has changed the edited text since
    */
   undo(author: string, only?: Action): number | undefined {
     return this.atomically(() => {
       const action = lastAction(
         this.rows<VerdictMade>(
-          `SELECT picture, version, decision, verdicts.made_at AS madeAt FROM verdicts JOIN versions ON versions.id = version
+          `SELECT image, version, decision, verdicts.made_at AS madeAt FROM verdicts JOIN versions ON versions.id = version
            WHERE judge = 'person' AND verdicts.author = ? ORDER BY verdicts.id`,
           author,
         ),
         this.rows<VersionMade & { undoes: number | null }>(
-          `SELECT picture, id, details ->> '$.undoes' AS undoes, made_at AS madeAt FROM versions
+          `SELECT image, id, details ->> '$.undoes' AS undoes, made_at AS madeAt FROM versions
            WHERE author = ? AND (kind = 'edited' OR undoes IS NOT NULL) ORDER BY id`,
           author,
         ).map(({ undoes, ...made }) => ({ ...made, undoes: undoes ?? undefined })),
       );
-      if (!action || (only && (only.picture !== action.picture || only.kind !== action.kind))) return undefined;
-      const { picture } = action;
-      const current = this.currentOf(picture);
+      if (!action || (only && (only.image !== action.image || only.kind !== action.kind))) return undefined;
+      const { image } = action;
+      const current = this.currentOf(image);
       if (action.kind !== "edit") {
         this.insertVerdict({ version: current?.id ?? 0, decision: "withdrawn", judge: "person", author });
-        return picture;
+        return image;
       }
       if (current?.id !== action.version) throw new StaleVersionError(current);
-      const before = this.versions(picture).find(({ id }) => id === current.parent);
+      const before = this.versions(image).find(({ id }) => id === current.parent);
       if (!before) return undefined;
       const { kind, text } = before;
       const details = { undoes: current.id };
-      const back = this.insertVersion({ picture, parent: current.id, kind, text, author, details });
+      const back = this.insertVersion({ image, parent: current.id, kind, text, author, details });
       // What rules said of this text is as true as before.
-      const rules = this.verdicts(picture).findLast(({ judge, version }) => judge === "rules" && version === before.id);
+      const rules = this.verdicts(image).findLast(({ judge, version }) => judge === "rules" && version === before.id);
       if (rules) this.insertVerdict({ ...rules, version: back.id });
-      return picture;
+      return image;
     });
   }
 
-  /** Notes that a step failed for a picture. */
-  addFailure(picture: number, step: string, message: string): void {
+  /** Notes that a step failed for an image. */
+  addFailure(image: number, step: string, message: string): void {
     this.atomically(() =>
       this.database
-        .prepare("INSERT INTO failures (picture, step, message, made_at) VALUES (?, ?, ?, ?)")
-        .run(picture, step, message, Date.now()),
+        .prepare("INSERT INTO failures (image, step, message, made_at) VALUES (?, ?, ?, ?)")
+        .run(image, step, message, Date.now()),
     );
   }
 
-  /** How often a step failed for each picture since its text last changed, and the last message. */
+  /** How often a step failed for each image since its text last changed, and the last message. */
   failures(step: string): Map<number, { readonly times: number; readonly message: string }> {
     const rows = this.database
       .prepare(
         // Beside max(id), SQLite takes the other columns of that row.
-        `SELECT picture, count(*) AS times, max(id), message
+        `SELECT image, count(*) AS times, max(id), message
          FROM failures
-         WHERE step = ? AND made_at >= coalesce((SELECT max(made_at) FROM versions WHERE versions.picture = failures.picture), 0)
-         GROUP BY picture`,
+         WHERE step = ? AND made_at >= coalesce((SELECT max(made_at) FROM versions WHERE versions.image = failures.image), 0)
+         GROUP BY image`,
       )
-      .all(step) as { picture: number; times: number; message: string }[];
-    return new Map(rows.map(({ picture, times, message }) => [picture, { times, message }]));
+      .all(step) as { image: number; times: number; message: string }[];
+    return new Map(rows.map(({ image, times, message }) => [image, { times, message }]));
   }
 
   /** Tokens that all versions of a kind have cost, prompts and answers together, where their details say so. */
@@ -175,46 +175,46 @@ export class CurationStore {
     return row?.tokens ?? 0;
   }
 
-  /** All pictures with what counts now, in the order in which they were added. */
+  /** All images with what counts now, in the order in which they were added. */
   entries(): Entry[] {
-    const versions = group(this.rows<VersionRow>("SELECT * FROM versions ORDER BY id"), ({ picture }) => picture);
+    const versions = group(this.rows<VersionRow>("SELECT * FROM versions ORDER BY id"), ({ image }) => image);
     const verdicts = group(
-      this.rows<VerdictRow & { picture: number }>(
-        `SELECT verdicts.*, versions.picture FROM verdicts JOIN versions ON versions.id = verdicts.version ORDER BY verdicts.id`,
+      this.rows<VerdictRow & { image: number }>(
+        `SELECT verdicts.*, versions.image FROM verdicts JOIN versions ON versions.id = verdicts.version ORDER BY verdicts.id`,
       ),
-      ({ picture }) => picture,
+      ({ image }) => image,
     );
-    return this.rows<PictureRow>("SELECT * FROM pictures ORDER BY id").map((row) =>
+    return this.rows<ImageRow>("SELECT * FROM images ORDER BY id").map((row) =>
       entryOf(row, versions.get(row.id) ?? [], verdicts.get(row.id) ?? []),
     );
   }
 
-  /** One picture with what counts now; undefined if there is none with this id. */
-  entry(picture: number): Entry | undefined {
-    const [row] = this.rows<PictureRow>("SELECT * FROM pictures WHERE id = ?", picture);
+  /** One image with what counts now; undefined if there is none with this id. */
+  entry(image: number): Entry | undefined {
+    const [row] = this.rows<ImageRow>("SELECT * FROM images WHERE id = ?", image);
     if (!row) return undefined;
     return entryOf(
       row,
-      this.rows<VersionRow>("SELECT * FROM versions WHERE picture = ? ORDER BY id", picture),
+      this.rows<VersionRow>("SELECT * FROM versions WHERE image = ? ORDER BY id", image),
       this.rows<VerdictRow>(
         `SELECT verdicts.* FROM verdicts JOIN versions ON versions.id = verdicts.version
-         WHERE versions.picture = ? ORDER BY verdicts.id`,
-        picture,
+         WHERE versions.image = ? ORDER BY verdicts.id`,
+        image,
       ),
     );
   }
 
-  /** Every version of a picture's text, oldest first. */
-  versions(picture: number): Version[] {
-    return this.rows<VersionRow>("SELECT * FROM versions WHERE picture = ? ORDER BY id", picture).map(toVersion);
+  /** Every version of an image's text, oldest first. */
+  versions(image: number): Version[] {
+    return this.rows<VersionRow>("SELECT * FROM versions WHERE image = ? ORDER BY id", image).map(toVersion);
   }
 
-  /** Every verdict on any version of a picture's text, oldest first. */
-  verdicts(picture: number): Verdict[] {
+  /** Every verdict on any version of an image's text, oldest first. */
+  verdicts(image: number): Verdict[] {
     return this.rows<VerdictRow>(
       `SELECT verdicts.* FROM verdicts JOIN versions ON versions.id = verdicts.version
-       WHERE versions.picture = ? ORDER BY verdicts.id`,
-      picture,
+       WHERE versions.image = ? ORDER BY verdicts.id`,
+      image,
     ).map(toVerdict);
   }
 
@@ -227,15 +227,15 @@ export class CurationStore {
     this.database.close();
   }
 
-  private insertVersion({ picture, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
+  private insertVersion({ image, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
     this.database
       .prepare(
-        `INSERT INTO versions (picture, parent, kind, text, author, prompt, details, made_at)
+        `INSERT INTO versions (image, parent, kind, text, author, prompt, details, made_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       )
       // At a null character a text would be cut off where it is read.
       .run(
-        picture,
+        image,
         parent ?? null,
         kind,
         text.replaceAll("\0", "\ufffd"),
@@ -244,7 +244,7 @@ export class CurationStore {
         JSON.stringify(details),
         Date.now(),
       );
-    return this.currentOf(picture) as Version;
+    return this.currentOf(image) as Version;
   }
 
   private insertVerdict({ version, decision, judge, author, reasons = [] }: NewVerdict): void {
@@ -253,8 +253,8 @@ export class CurationStore {
       .run(version, decision, judge, author, JSON.stringify(reasons), Date.now());
   }
 
-  private currentOf(picture: number): Version | undefined {
-    const [row] = this.rows<VersionRow>("SELECT * FROM versions WHERE picture = ? ORDER BY id DESC LIMIT 1", picture);
+  private currentOf(image: number): Version | undefined {
+    const [row] = this.rows<VersionRow>("SELECT * FROM versions WHERE image = ? ORDER BY id DESC LIMIT 1", image);
     return row && toVersion(row);
   }
 

@@ -1,12 +1,12 @@
-/** A data set of pictures and words, in parts that are listed one at a time: a tar of web shards, or a whole folder. */
+/** A data set of images and words, in parts that are listed one at a time: a tar of web shards, or a whole folder. */
 import type { FileSpan } from "../files/file.ts";
 
-/** One picture and what is said of it. */
+/** One image and what is said of it. */
 export interface ImageTextPair {
-  /** For messages, and to tell pairs apart: the picture's path, or `SHARD.tar/key`. */
+  /** For messages, and to tell pairs apart: the image's path, or `SHARD.tar/key`. */
   readonly name: string;
-  readonly picture: FileSpan;
-  /** None in a folder of pictures alone. */
+  readonly image: FileSpan;
+  /** None in a folder of images alone. */
   readonly texts: readonly string[];
 }
 
@@ -25,7 +25,7 @@ export interface PartContents {
 export interface Part {
   /** Path of the file that lists the pairs. */
   readonly path: string;
-  /** Lists the pairs; pictures are not read. @throws Error naming the file if nothing of it can be used */
+  /** Lists the pairs; images are not read. @throws Error naming the file if nothing of it can be used */
   read(): Promise<PartContents>;
 }
 
@@ -41,7 +41,7 @@ export async function listPairs({ parts }: Dataset): Promise<ImageTextPair[]> {
   return pairs;
 }
 
-// Pictures that are kept out of training.
+// Images that are kept out of training.
 
 export interface Split {
   readonly train: Dataset;
@@ -57,7 +57,7 @@ export async function holdOut(dataset: Dataset, count: number): Promise<Split> {
   if (count === 0 || !last) return { train: dataset, heldOut: [] };
   const { pairs } = await last.read();
   if (pairs.length <= count) {
-    throw new Error(`${last.path} lists ${pairs.length} pictures, so ${count} cannot be held out of it`);
+    throw new Error(`${last.path} lists ${pairs.length} images, so ${count} cannot be held out of it`);
   }
   const heldOut = byName(pairs).slice(-count);
   const names = new Set(heldOut.map(({ name }) => name));

@@ -1,28 +1,28 @@
-/** Worker threads that decode pictures while the engine computes, which blocks the thread that it runs on. */
+/** Worker threads that decode images while the engine computes, which blocks the thread that it runs on. */
 
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
-import { type Pixels, readPicture } from "../images/decode.ts";
+import { type Pixels, readImage } from "../images/decode.ts";
 import { type Box, crop, type ImageSpec, mirror, preprocess } from "../images/preprocess.ts";
 import { Random } from "../tensor/random.ts";
 
-// Ways of looking at one picture in training: as it is, mirrored, and cropped, the same ones in every run.
+// Ways of looking at one image in training: as it is, mirrored, and cropped, the same ones in every run.
 
 export interface View {
   readonly mirrored: boolean;
   readonly box?: Box;
 }
 
-/** The picture as it is. */
+/** The image as it is. */
 export const asItIs: View = { mirrored: false };
 
 export interface ViewOptions {
   readonly count: number;
-  /** Smallest side of a crop as a share of the picture's side. */
+  /** Smallest side of a crop as a share of the image's side. */
   readonly minSide: number;
 }
 
-/** `count` views of the picture of this name: itself, its mirror image, and crops, every second one mirrored. */
+/** `count` views of the image of this name: itself, its mirror image, and crops, every second one mirrored. */
 export function viewsOf(name: string, { count, minSide }: ViewOptions): View[] {
   const random = new Random(seedOf(name));
   return Array.from({ length: count }, (_, i) => ({
@@ -37,7 +37,7 @@ export function viewName({ mirrored, box }: View): string {
   return mirrored ? `mirrored ${corners}` : corners;
 }
 
-/** The picture as a view shows it. */
+/** The image as a view shows it. */
 export function show(pixels: Pixels, { mirrored, box }: View): Pixels {
   const seen = box ? crop(pixels, box) : pixels;
   return mirrored ? mirror(seen) : seen;
@@ -56,24 +56,24 @@ function seedOf(name: string): number {
   return hash >>> 0;
 }
 
-// An encoded picture becomes the image encoder's input.
+// An encoded image becomes the image encoder's input.
 
 export interface DecodeTask {
   /** For messages. */
   readonly name: string;
-  /** The encoded picture. */
+  /** The encoded image. */
   readonly bytes: Uint8Array;
   readonly view: View;
   readonly spec: ImageSpec;
 }
 
-/** @returns the values of [3, size, size]. @throws PictureError if it is no picture that can be read */
-export async function decodePicture({ name, bytes, view, spec }: DecodeTask): Promise<Float32Array> {
-  return preprocess(show(await readPicture(bytes, { name }), view), spec).data;
+/** @returns the values of [3, size, size]. @throws ImageError if it is no image that can be read */
+export async function decodeImage({ name, bytes, view, spec }: DecodeTask): Promise<Float32Array> {
+  return preprocess(show(await readImage(bytes, { name }), view), spec).data;
 }
 
 export interface Decoder {
-  /** @returns the values of [3, size, size]. @throws Error if it is no picture that can be read */
+  /** @returns the values of [3, size, size]. @throws Error if it is no image that can be read */
   decode(task: DecodeTask): Promise<Float32Array>;
   close(): Promise<void>;
 }
@@ -83,9 +83,9 @@ export function defaultWorkers(): number {
   return Math.max(1, Math.min(4, availableParallelism() - 1));
 }
 
-/** @param workers threads; with 0, pictures are decoded on this thread */
+/** @param workers threads; with 0, images are decoded on this thread */
 export function startDecoder(workers: number): Decoder {
-  if (workers === 0) return { decode: decodePicture, close: async () => {} };
+  if (workers === 0) return { decode: decodeImage, close: async () => {} };
   const fromSource = import.meta.url.endsWith(".ts");
   const pool = new Piscina<DecodeTask, Float32Array>({
     filename: new URL(`./decode-worker.${fromSource ? "ts" : "js"}`, import.meta.url).href,

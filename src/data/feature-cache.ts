@@ -1,5 +1,5 @@
 /**
- * Features of pictures, kept from run to run: what is frozen before the first trained layer is computed once per picture.
+ * Features of images, kept from run to run: what is frozen before the first trained layer is computed once per image.
  *
  * Below the cache's folder each key has a folder with a readable `cache.json` and segments (`row-segment.ts`). A segment
  * belongs to the process that made it, so that processes never disturb each other; a row that two of them computed is there
@@ -107,7 +107,7 @@ async function readDescription(path: string): Promise<CacheDescription | undefin
 
 export interface CacheRequest {
   readonly folder: string;
-  /** Everything rows depend on besides the picture: encoder weights' hash, config, preprocessing. */
+  /** Everything rows depend on besides the image: encoder weights' hash, config, preprocessing. */
   readonly key: string;
   /** One row, e.g. [cells, width]. */
   readonly shape: readonly number[];
@@ -157,19 +157,19 @@ export class FeatureCache {
     const text = describeCache(description);
     if ((await readFile(file, "utf8").catch(() => "")) !== text) await writeWhole(file, (to) => to.writeFile(text));
     const cache = new FeatureCache(folder, request.shape, format, onProblem);
-    // By age: of two records of the same picture the younger one counts.
+    // By age: of two records of the same image the younger one counts.
     for (const name of (await readdir(folder)).sort()) {
       if (name.endsWith(segmentEnding)) await cache.index(join(folder, name));
     }
     return cache;
   }
 
-  /** Pictures whose row is kept. */
+  /** Images whose row is kept. */
   get size(): number {
     return this.rows.size;
   }
 
-  /** @param id see `pictureId` */
+  /** @param id see `imageId` */
   has(id: string): boolean {
     return this.rows.has(id);
   }
@@ -190,7 +190,7 @@ export class FeatureCache {
     }
     // Unless it has been written anew meanwhile.
     if (this.rows.get(id) === place) this.rows.delete(id);
-    this.onProblem(`${segment.path}: record ${record} is damaged; the features of picture ${id} are computed again`);
+    this.onProblem(`${segment.path}: record ${record} is damaged; the features of image ${id} are computed again`);
     return false;
   }
 
@@ -201,7 +201,7 @@ export class FeatureCache {
     const bits = float32ToFloat16(row);
     const unfit = bits.findIndex((value) => (value & infinity) === infinity);
     if (unfit >= 0) {
-      throw new Error(`Features of picture ${id}: value ${unfit} is ${row[unfit]}, which float16 cannot keep`);
+      throw new Error(`Features of image ${id}: value ${unfit} is ${row[unfit]}, which float16 cannot keep`);
     }
     const writing = this.lastWrite.then(async () => {
       const segment = await this.ownSegment();
@@ -243,7 +243,7 @@ export class FeatureCache {
   private checkLength(row: Float32Array, id: string): void {
     const values = this.format.rowBytes / 2;
     if (row.length !== values) {
-      throw new RangeError(`Features of picture ${id}: ${row.length} values, but a row has ${values}`);
+      throw new RangeError(`Features of image ${id}: ${row.length} values, but a row has ${values}`);
     }
   }
 }
@@ -268,10 +268,10 @@ function placeOf({ folder, key, shape }: CacheRequest): {
 }
 
 /**
- * The id of a picture in a cache: the SHA-256 of its encoded bytes in hexadecimal, or, for a view of it (a flip, a crop),
+ * The id of an image in a cache: the SHA-256 of its encoded bytes in hexadecimal, or, for a view of it (a flip, a crop),
  * that of this hash and the view's name.
  */
-export function pictureId(bytes: Uint8Array, view?: string): string {
+export function imageId(bytes: Uint8Array, view?: string): string {
   const hash = createHash("sha256").update(bytes).digest();
   return (view === undefined ? hash : createHash("sha256").update(hash).update(view).digest()).toString("hex");
 }

@@ -15,20 +15,20 @@ import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { ImageTextPair } from "./dataset.ts";
 import { type Decoder, type View, viewName } from "./decoder.ts";
-import { type FeatureCache, pictureId } from "./feature-cache.ts";
+import { type FeatureCache, imageId } from "./feature-cache.ts";
 
-// Pictures on their way to the frozen encoder: from the feature cache where it has them, else decoded.
+// Images on their way to the frozen encoder: from the feature cache where it has them, else decoded.
 
-/** A picture in one of its views: kept features, or the encoder's input. */
-export type LoadedPicture =
+/** An image in one of its views: kept features, or the encoder's input. */
+export type LoadedImage =
   | { readonly features: Float32Array }
   /** `pixels` [3, size, size], and the id under which the cache keeps what comes of them. */
   | { readonly pixels: Float32Array; readonly id: string };
 
-/** Pictures whose content is remembered by name, so that their files need not be read again to find their features. */
+/** Images whose content is remembered by name, so that their files need not be read again to find their features. */
 const remembered = 200_000;
 
-export class PictureLoader {
+export class ImageLoader {
   private readonly spec: ImageSpec;
   private readonly decoder: Decoder;
   private readonly cache: FeatureCache | undefined;
@@ -40,28 +40,28 @@ export class PictureLoader {
     this.cache = cache;
   }
 
-  /** @throws Error naming the picture if it cannot be read */
-  async load({ name, picture }: ImageTextPair, view: View): Promise<LoadedPicture> {
+  /** @throws Error naming the image if it cannot be read */
+  async load({ name, image }: ImageTextPair, view: View): Promise<LoadedImage> {
     const key = `${name} ${viewName(view)}`;
     const known = this.ids.get(key);
     const kept = known === undefined ? undefined : await this.kept(known);
     if (kept) return kept;
-    const bytes = await readSpan(picture);
-    const id = pictureId(bytes, viewName(view));
+    const bytes = await readSpan(image);
+    const id = imageId(bytes, viewName(view));
     if (this.cache && this.ids.size < remembered) this.ids.set(key, id);
     const features = await this.kept(id);
     if (features) return features;
     return { id, pixels: await this.decoder.decode({ name, bytes, view, spec: this.spec }) };
   }
 
-  private async kept(id: string): Promise<LoadedPicture | undefined> {
+  private async kept(id: string): Promise<LoadedImage | undefined> {
     if (!this.cache?.has(id)) return undefined;
     const features = new Float32Array(sizeOf(this.cache.shape));
     return (await this.cache.read(id, features)) ? { features } : undefined;
   }
 }
 
-/** Pictures that go through the encoder side by side; what there is between its layers of more leaves the processor's cache. */
+/** Images that go through the encoder side by side; what there is between its layers of more leaves the processor's cache. */
 const batch = 4;
 
 export interface FrozenPart {
@@ -72,12 +72,12 @@ export interface FrozenPart {
 }
 
 export class FrozenFeatures {
-  /** Of one picture. */
+  /** Of one image. */
   readonly shape: readonly number[];
   private readonly part: FrozenPart;
   private readonly cache: FeatureCache | undefined;
   private readonly options: SessionOptions;
-  /** Made when the first picture comes that is not in the cache. */
+  /** Made when the first image comes that is not in the cache. */
   private session: Promise<Session<"features">> | undefined;
 
   constructor(part: FrozenPart, cache: FeatureCache | undefined, options: SessionOptions) {
@@ -87,14 +87,14 @@ export class FrozenFeatures {
     this.options = options;
   }
 
-  /** Features of several pictures, [pictures, ...shape]; what had to be computed is kept. */
-  async of(pictures: readonly LoadedPicture[]): Promise<NdArray<"float32">> {
+  /** Features of several images, [images, ...shape]; what had to be computed is kept. */
+  async of(images: readonly LoadedImage[]): Promise<NdArray<"float32">> {
     const row = sizeOf(this.shape);
-    const data = new Float32Array(pictures.length * row);
+    const data = new Float32Array(images.length * row);
     const missing: { readonly pixels: Float32Array; readonly id: string; readonly at: number }[] = [];
-    pictures.forEach((picture, i) => {
-      if ("features" in picture) data.set(picture.features, i * row);
-      else missing.push({ ...picture, at: i * row });
+    images.forEach((image, i) => {
+      if ("features" in image) data.set(image.features, i * row);
+      else missing.push({ ...image, at: i * row });
     });
     for (let start = 0; start < missing.length; start += batch) {
       const part = missing.slice(start, start + batch);
@@ -106,18 +106,18 @@ export class FrozenFeatures {
         data.set(this.cache ? float16ToFloat32(float32ToFloat16(values)) : values, at);
       }
     }
-    return ndarray("float32", [pictures.length, ...this.shape], data);
+    return ndarray("float32", [images.length, ...this.shape], data);
   }
 
   async release(): Promise<void> {
     await (await this.session)?.release();
   }
 
-  private async encode(pictures: readonly Float32Array[]): Promise<Float32Array> {
+  private async encode(images: readonly Float32Array[]): Promise<Float32Array> {
     this.session ??= this.open();
     const session = await this.session;
     const size = this.part.config.encoder.imageSize;
-    const pixels = ndarray("float32", [pictures.length, 3, size, size], joinFloats(pictures));
+    const pixels = ndarray("float32", [images.length, 3, size, size], joinFloats(images));
     return (await session.run({ pixels })).features.data as Float32Array;
   }
 

@@ -70,7 +70,7 @@ export class ShuffledStream {
     }
     if (!this.isFruitful) {
       const [first] = parts;
-      throw new Error(`${first?.path ?? "The data set"} and its other parts (${parts.length}) list no usable picture`);
+      throw new Error(`${first?.path ?? "The data set"} and its other parts (${parts.length}) list no usable image`);
     }
     this.state = { epoch: this.state.epoch + 1, part: 0, position: 0 };
     this.isFruitful = false;

@@ -108,7 +108,7 @@ function headerOf({ keyHash, rowBytes }: RowFormat): Buffer {
   return Buffer.concat([Buffer.from(magic, "latin1"), keyHash, size]);
 }
 
-/** Id and checksum. The checksum is of both id and row, so that no row passes for another picture's. */
+/** Id and checksum. The checksum is of both id and row, so that no row passes for another image's. */
 function headOf(id: string, row: Uint8Array): Buffer {
   const bytes = Buffer.from(id, "hex");
   const checksum = createHash("sha256").update(bytes).update(row).digest();

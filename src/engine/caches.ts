@@ -1,4 +1,4 @@
-/** Image tokens of the pictures that were seen lately, so that the next question about one does not look at it again. */
+/** Image tokens of the images that were seen lately, so that the next question about one does not look at it again. */
 
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
@@ -6,35 +6,35 @@ import { resolve } from "node:path";
 import type { ImageReader, ImageTokens } from "../generation/image-encoder.ts";
 import type { KVCache } from "../generation/kv-cache.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
-import { PictureError, type PictureLimits, type Pixels, readPicture } from "../images/decode.ts";
-import { type Picture, QuestionError } from "./engine.ts";
+import { ImageError, type ImageLimits, type Pixels, readImage } from "../images/decode.ts";
+import { type ImageInput, QuestionError } from "./engine.ts";
 
-/** How pictures are read, which differs between Node and a browser. */
-export interface PictureSource {
-  /** The same for the same picture, and for no other. */
-  key(picture: Picture): Promise<string>;
-  /** @throws QuestionError if it is no picture that can be read */
-  decode(picture: Picture): Promise<Pixels>;
+/** How images are read, which differs between Node and a browser. */
+export interface ImageSource {
+  /** The same for the same image, and for no other. */
+  key(image: ImageInput): Promise<string>;
+  /** @throws QuestionError if it is no image that can be read */
+  decode(image: ImageInput): Promise<Pixels>;
 }
 
-/** Pictures that are remembered. */
+/** Images that are remembered. */
 const capacity = 64;
 
 export class ImageStore {
   private readonly reader: ImageReader;
-  private readonly source: PictureSource;
+  private readonly source: ImageSource;
   /** The one that was used last comes last. */
   private readonly known = new Map<string, Promise<ImageTokens>>();
 
-  constructor(reader: ImageReader, source: PictureSource) {
+  constructor(reader: ImageReader, source: ImageSource) {
     this.reader = reader;
     this.source = source;
   }
 
-  /** The same arrays for the same picture: by them a language model's cache knows it again. */
-  async read(picture: Picture): Promise<ImageTokens> {
-    const key = await this.source.key(picture);
-    const tokens = this.known.get(key) ?? this.look(picture);
+  /** The same arrays for the same image: by them a language model's cache knows it again. */
+  async read(image: ImageInput): Promise<ImageTokens> {
+    const key = await this.source.key(image);
+    const tokens = this.known.get(key) ?? this.look(image);
     this.known.delete(key);
     this.known.set(key, tokens);
     for (const [oldest] of this.known) if (this.known.size > capacity) this.known.delete(oldest);
@@ -48,8 +48,8 @@ export class ImageStore {
     return this.reader.release();
   }
 
-  private async look(picture: Picture): Promise<ImageTokens> {
-    return this.reader.read(await this.source.decode(picture));
+  private async look(image: ImageInput): Promise<ImageTokens> {
+    return this.reader.read(await this.source.decode(image));
   }
 }
 
@@ -108,21 +108,21 @@ function commonLength(a: readonly Position[], b: readonly Position[], limit: num
   return common;
 }
 
-// Pictures from files and from memory, as Node reads them.
+// Images from files and from memory, as Node reads them.
 
-export function pictureFiles(limits: PictureLimits = {}): PictureSource {
+export function imageFiles(limits: ImageLimits = {}): ImageSource {
   return {
     /** A file counts as the same while its size and the time of its last change are the same. */
-    async key(picture) {
-      if (typeof picture !== "string") return createHash("sha256").update(picture).digest("hex");
-      const info = await stat(picture).catch(() => undefined);
-      return JSON.stringify([resolve(picture), info?.size, info?.mtimeMs]);
+    async key(image) {
+      if (typeof image !== "string") return createHash("sha256").update(image).digest("hex");
+      const info = await stat(image).catch(() => undefined);
+      return JSON.stringify([resolve(image), info?.size, info?.mtimeMs]);
     },
-    async decode(picture) {
+    async decode(image) {
       try {
-        return await readPicture(picture, limits);
+        return await readImage(image, limits);
       } catch (cause) {
-        if (cause instanceof PictureError) throw new QuestionError("picture", cause.message, { cause });
+        if (cause instanceof ImageError) throw new QuestionError("image", cause.message, { cause });
         throw cause;
       }
     },

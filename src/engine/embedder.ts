@@ -1,7 +1,7 @@
-/** Embeddings of pictures and texts: vectors of length 1, in which a picture lies near the texts that fit it. */
+/** Embeddings of images and texts: vectors of length 1, in which an image lies near the texts that fit it. */
 import { quote } from "../files/file.ts";
 import type { ImageTokens } from "../generation/image-encoder.ts";
-import { pictureEmbedding, textArrays, textEmbedding, textInputs } from "../models/contrastive-head.ts";
+import { imageEmbedding, textArrays, textEmbedding, textInputs } from "../models/contrastive-head.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
@@ -21,8 +21,8 @@ const longestText = 2000;
 export interface Embedder {
   /** Numbers in an embedding. */
   readonly size: number;
-  /** @param tokens what `ImageReader` gives for the picture */
-  embedPicture(tokens: ImageTokens): Promise<Float32Array>;
+  /** @param tokens what `ImageReader` gives for the image */
+  embedImage(tokens: ImageTokens): Promise<Float32Array>;
   /**
    * Texts are read as captions are in training: lower-cased, without punctuation, fifty words at most.
    * @throws QuestionError if a text is empty, or has no word that counts
@@ -60,13 +60,13 @@ interface HeadParts {
 export class WordSpaceEmbedder implements Embedder {
   readonly size: number;
   private readonly tokenizer: Tokenizer;
-  private readonly pictures: Session<"embeddings">;
+  private readonly images: Session<"embeddings">;
   private readonly texts: Session<"embeddings">;
 
-  private constructor(size: number, tokenizer: Tokenizer, pictures: Session, texts: Session) {
+  private constructor(size: number, tokenizer: Tokenizer, images: Session, texts: Session) {
     this.size = size;
     this.tokenizer = tokenizer;
-    this.pictures = pictures;
+    this.images = images;
     this.texts = texts;
   }
 
@@ -74,27 +74,27 @@ export class WordSpaceEmbedder implements Embedder {
   static async create(
     { head, llm, tokenizer }: HeadParts,
     config: LlamaConfig,
-    tokensPerPicture: number,
+    tokensPerImage: number,
     options: SessionOptions = {},
   ): Promise<WordSpaceEmbedder> {
     const { hiddenSize } = config;
-    const graphs = { pictures: new Graph(), texts: new Graph() };
-    const tokens = graphs.pictures.input("tokens", "float32", [1, tokensPerPicture, hiddenSize]);
-    const ofPictures = pictureEmbedding(new Weights(graphs.pictures, head), tokens);
+    const graphs = { images: new Graph(), texts: new Graph() };
+    const tokens = graphs.images.input("tokens", "float32", [1, tokensPerImage, hiddenSize]);
+    const ofImages = imageEmbedding(new Weights(graphs.images, head), tokens);
     const weights = new Weights(graphs.texts, head);
     const ofTexts = textEmbedding(weights, new Weights(graphs.texts, llm), textInputs(weights, "texts"), config);
-    const pictures = await Session.create(graphs.pictures, { embeddings: ofPictures }, options);
+    const images = await Session.create(graphs.images, { embeddings: ofImages }, options);
     try {
       const texts = await Session.create(graphs.texts, { embeddings: ofTexts }, options);
-      return new WordSpaceEmbedder(hiddenSize, tokenizer, pictures, texts);
+      return new WordSpaceEmbedder(hiddenSize, tokenizer, images, texts);
     } catch (error) {
-      await pictures.release();
+      await images.release();
       throw error;
     }
   }
 
-  async embedPicture(tokens: ImageTokens): Promise<Float32Array> {
-    const { embeddings } = await this.pictures.run({
+  async embedImage(tokens: ImageTokens): Promise<Float32Array> {
+    const { embeddings } = await this.images.run({
       tokens: ndarray("float32", [1, tokens.length, this.size], joinFloats(tokens)),
     });
     return embeddings.data as Float32Array;
@@ -108,7 +108,7 @@ export class WordSpaceEmbedder implements Embedder {
   }
 
   async release(): Promise<void> {
-    await this.pictures.release();
+    await this.images.release();
     await this.texts.release();
   }
 
@@ -120,7 +120,7 @@ export class WordSpaceEmbedder implements Embedder {
     if (embedding.every((value) => value === 0)) {
       throw new QuestionError(
         "value",
-        `No word of ${quote(caption)} says anything of a picture, so it has no embedding`,
+        `No word of ${quote(caption)} says anything of an image, so it has no embedding`,
       );
     }
     return embedding;

@@ -4,8 +4,8 @@ import type { EndReason } from "../generation/generate.ts";
 import type { SamplingOptions } from "../generation/sampling.ts";
 import type { Turn } from "../tokenizers/prompts.ts";
 
-/** A picture: a path, or the bytes of an encoded one. */
-export type Picture = string | Uint8Array;
+/** An image: a path, or the bytes of an encoded one. */
+export type ImageInput = string | Uint8Array;
 
 /** How an answer is searched for. */
 export interface Decoding extends SamplingOptions {
@@ -19,12 +19,12 @@ export interface Decoding extends SamplingOptions {
 }
 
 export interface Question extends Decoding {
-  /** What was said so far and is asked now; or "describe", the prompt with which the model was trained to describe one picture. */
+  /** What was said so far and is asked now; or "describe", the prompt with which the model was trained to describe one image. */
   readonly turns: readonly Turn[] | "describe";
   /** What the model is told before the conversation, in place of the template's own words. */
   readonly system?: string;
-  /** The pictures of all turns, in their order. */
-  readonly pictures: readonly Picture[];
+  /** The images of all turns, in their order. */
+  readonly images: readonly ImageInput[];
   /** Further texts at which an answer ends; they are not part of it. */
   readonly stop?: readonly string[];
   /** How many answers are drawn (default 1), with the seeds seed, seed + 1, and so on. */
@@ -37,7 +37,7 @@ export interface Question extends Decoding {
 export type AnswerEvent =
   | {
       readonly kind: "begin";
-      /** Positions of the prompt, those of pictures included. */
+      /** Positions of the prompt, those of images included. */
       readonly promptTokens: number;
       /** How many of them were known from an earlier question and not read anew. */
       readonly cachedTokens: number;
@@ -46,7 +46,7 @@ export type AnswerEvent =
   | { readonly kind: "end"; readonly choice: number; readonly reason: EndReason; readonly tokens: number };
 
 /** What an embedding is made of. */
-export type EmbeddingInput = { readonly text: string } | { readonly picture: Picture };
+export type EmbeddingInput = { readonly text: string } | { readonly image: ImageInput };
 
 /** What is known of a model without asking it. */
 export interface ModelCard {
@@ -70,7 +70,7 @@ export interface Engine {
    */
   answer(question: Question, signal?: AbortSignal): AsyncIterable<AnswerEvent>;
   /**
-   * Embeddings of length 1, [embeddingSize] each, in which a picture lies near the texts that fit it.
+   * Embeddings of length 1, [embeddingSize] each, in which an image lies near the texts that fit it.
    * @throws QuestionError as above, and if the model has no contrastive head
    */
   embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]>;
@@ -81,8 +81,8 @@ export interface Engine {
 /** Something about a question is wrong; the message says what, and asking again will not help. */
 export class QuestionError extends Error {
   override name = "QuestionError";
-  /** A picture cannot be read, the text does not fit the context, or a value is out of its bounds. */
-  readonly code: "picture" | "length" | "value";
+  /** An image cannot be read, the text does not fit the context, or a value is out of its bounds. */
+  readonly code: "image" | "length" | "value";
 
   constructor(code: QuestionError["code"], message: string, options?: ErrorOptions) {
     super(message, options);

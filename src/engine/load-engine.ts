@@ -2,12 +2,12 @@
 
 import { contextLengthOf, type LanguageModelOptions, openImageReader, openLanguageModel } from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
-import type { PictureLimits } from "../images/decode.ts";
+import type { ImageLimits } from "../images/decode.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { openModelFolder } from "../models/model-folder.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { ImageStore, pictureFiles } from "./caches.ts";
+import { ImageStore, imageFiles } from "./caches.ts";
 import { openEmbedder } from "./embedder.ts";
 import { LocalEngine } from "./local-engine.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
@@ -17,8 +17,8 @@ export interface EngineOptions
   extends SessionOptions,
     Pick<LanguageModelOptions, "precision">,
     Partial<SchedulerOptions> {
-  /** What a picture may cost. */
-  readonly pictures?: PictureLimits;
+  /** What an image may cost. */
+  readonly images?: ImageLimits;
 }
 
 /** Memory for the caches of all answers that are written at once, if all were as long as the context, in bytes. */
@@ -34,7 +34,7 @@ const maxBatch = 16;
 export async function loadEngine(
   path: string,
   name: string,
-  { precision, pictures, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
+  { precision, images, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
 ): Promise<LocalEngine> {
   const folder = await openModelFolder(path, pull);
   const options = { weightsFolder: path, ...given };
@@ -53,7 +53,7 @@ export async function loadEngine(
           ...(embedder && { embeddingSize: embedder.size }),
         },
         embedder,
-        images: new ImageStore(reader, pictureFiles(pictures)),
+        images: new ImageStore(reader, imageFiles(images)),
         llm,
         tokenizer,
         template: folder.template,

@@ -68,7 +68,7 @@ export class LocalEngine implements Engine {
     for (const input of inputs) {
       signal?.throwIfAborted();
       if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
-      else all.push(await embedder.embedPicture(await images.read(input.picture)));
+      else all.push(await embedder.embedImage(await images.read(input.image)));
       // Many texts in a row must not hold up answers.
       await eventTurn();
     }
@@ -93,13 +93,13 @@ export class LocalEngine implements Engine {
       ? parsePrompt(describe.prompt + describe.beginsWith)
       : template.render(turns, system === undefined ? {} : { system });
     const places = prompt.segments.filter(({ kind }) => kind === "image").length;
-    if (places !== question.pictures.length) {
+    if (places !== question.images.length) {
       throw new QuestionError(
         "value",
-        `The question has ${places} places for pictures, but ${question.pictures.length} were given`,
+        `The question has ${places} places for images, but ${question.images.length} were given`,
       );
     }
-    const images = await Promise.all(question.pictures.map((picture) => this.parts.images.read(picture)));
+    const images = await Promise.all(question.images.map((image) => this.parts.images.read(image)));
     return {
       ...question,
       ...this.fit(positionsOf(prompt, images, tokenizer), question),

@@ -9,7 +9,7 @@ import type { Runner } from "../runtime/runner.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { promptTemplates } from "../tokenizers/prompts.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { ImageStore, type PictureSource } from "./caches.ts";
+import { type ImageSource, ImageStore } from "./caches.ts";
 import { LocalEngine } from "./local-engine.ts";
 
 export interface PackedEngineParts {
@@ -17,7 +17,7 @@ export interface PackedEngineParts {
   /** All weight files, one after the other. */
   readonly weights: Uint8Array;
   readonly precision: Precision;
-  readonly pictures: PictureSource;
+  readonly images: ImageSource;
   /** Makes a graph ready to run. */
   createRunner<Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>): Promise<Runner<Output>>;
 }
@@ -28,7 +28,7 @@ const schedule = { maxBatch: 2, prefixBytes: 2 ** 27 };
 /** @throws Error if something does not fit together */
 export async function createPackedEngine(
   model: WebModel,
-  { tokenizer, weights, precision, pictures, createRunner }: PackedEngineParts,
+  { tokenizer, weights, precision, images, createRunner }: PackedEngineParts,
 ): Promise<LocalEngine> {
   const { config, tensors } = model;
   const source = (part: keyof typeof tensors) => packedWeights(`The ${part} of ${model.name}`, tensors[part], weights);
@@ -40,7 +40,7 @@ export async function createPackedEngine(
   return new LocalEngine(
     {
       model: { name: model.name, contextLength: model.contextLength, tokensPerImage: tokensPerImage(config) },
-      images: new ImageStore(new ImageReader(config, reader), pictures),
+      images: new ImageStore(new ImageReader(config, reader), images),
       llm,
       tokenizer,
       template: promptTemplates[model.template],

@@ -15,8 +15,8 @@ import {
   type EmbeddingInput,
   type Engine,
   EngineLostError,
+  type ImageInput,
   type ModelCard,
-  type Picture,
   type Question,
 } from "./engine.ts";
 import type { FromProcess, ProcessStart, ToProcess } from "./engine-process.ts";
@@ -72,13 +72,13 @@ export class ProcessEngine implements Engine {
     // One signal may end many questions; Node takes that for a leak.
     if (signal) setMaxListeners(0, signal);
     const engine = await this.started();
-    yield* engine.answer({ ...question, pictures: question.pictures.map(placed) }, signal);
+    yield* engine.answer({ ...question, images: question.images.map(placed) }, signal);
   }
 
   async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {
     const engine = await this.started();
     return engine.embed(
-      inputs.map((input) => ("text" in input ? input : { picture: placed(input.picture) })),
+      inputs.map((input) => ("text" in input ? input : { image: placed(input.image) })),
       signal,
     );
   }
@@ -141,9 +141,9 @@ function released(): Error {
   return new Error("The model was released; load it again");
 }
 
-/** A picture as the other process finds it, which keeps the working directory that it was started in. */
-function placed(picture: Picture): Picture {
-  return typeof picture === "string" ? resolve(picture) : picture;
+/** An image as the other process finds it, which keeps the working directory that it was started in. */
+function placed(image: ImageInput): ImageInput {
+  return typeof image === "string" ? resolve(image) : image;
 }
 
 function startProcess(start: ProcessStart): EngineProcess {

@@ -1,6 +1,6 @@
 /**
- * How much a caption depends on its picture: the loss of each caption given its own picture and given every other one.
- * A model that looks finds the own picture's loss the smallest.
+ * How much a caption depends on its image: the loss of each caption given its own image and given every other one.
+ * A model that looks finds the own image's loss the smallest.
  */
 
 import type { ImageTextPair } from "../data/dataset.ts";
@@ -9,7 +9,7 @@ import { positionsOf } from "../generation/generate.ts";
 import { KVCache } from "../generation/kv-cache.ts";
 import { indices, type Position, type Precision, readingFeeds } from "../generation/language-model.ts";
 import { openImageReader } from "../generation/load.ts";
-import { readPicture } from "../images/decode.ts";
+import { readImage } from "../images/decode.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
@@ -17,10 +17,10 @@ import { cleanCaption, parsePrompt } from "../tokenizers/prompts.ts";
 import { lossGraph } from "./perplexity.ts";
 import { type RankSummary, summarizeRanks } from "./retrieval.ts";
 
-/** Pictures that are read side by side; more need more memory and are hardly faster. */
+/** Images that are read side by side; more need more memory and are hardly faster. */
 const batch = 25;
 
-/** Gives the loss of texts after pictures. Each picture and the words before the text are read once. */
+/** Gives the loss of texts after images. Each image and the words before the text are read once. */
 class LikelihoodScorer {
   private readonly session: Session;
   private readonly llm: OpenLlama;
@@ -33,7 +33,7 @@ class LikelihoodScorer {
   }
 
   /**
-   * @param prompts for each picture, all positions before the text whose loss is wanted but the last one, of equal length
+   * @param prompts for each image, all positions before the text whose loss is wanted but the last one, of equal length
    */
   static async create(
     llm: OpenLlama,
@@ -56,7 +56,7 @@ class LikelihoodScorer {
   }
 
   /**
-   * The loss of each of a text's tokens after each picture, [pictures][tokens].
+   * The loss of each of a text's tokens after each image, [images][tokens].
    *
    * @param first the position before the text, which predicts its first token
    * @param text at least one token
@@ -88,19 +88,19 @@ class LikelihoodScorer {
   }
 }
 
-/** What `likelihood` finds, over all captions; ranks are the places of the own picture among all, the most likely first. */
+/** What `likelihood` finds, over all captions; ranks are the places of the own image among all, the most likely first. */
 export interface LikelihoodReport extends RankSummary {
-  readonly pictures: number;
+  readonly images: number;
   readonly captions: number;
-  /** Mean loss of a caption's tokens given its own picture, the end symbol counted as a token. */
+  /** Mean loss of a caption's tokens given its own image, the end symbol counted as a token. */
   readonly right: number;
   /** The same for the words alone, without the end symbol. */
   readonly rightWithoutEnd: number;
-  /** The same, given another picture; the mean over all others. */
+  /** The same, given another image; the mean over all others. */
   readonly wrong: number;
 }
 
-/** One caption: the mean losses given each picture, which of them is its own, and that one's without the end symbol. */
+/** One caption: the mean losses given each image, which of them is its own, and that one's without the end symbol. */
 export interface CaptionLosses {
   readonly own: number;
   readonly losses: readonly number[];
@@ -115,7 +115,7 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
   const wrongLosses = captions.flatMap(({ own, losses }) => losses.filter((_, i) => i !== own));
   const ranks = captions.map(({ own, losses }) => 1 + losses.filter((loss) => loss < (losses[own] as number)).length);
   return {
-    pictures: any.losses.length,
+    images: any.losses.length,
     captions: captions.length,
     right: mean(rightLosses),
     rightWithoutEnd: mean(captions.map(({ withoutEnd }) => withoutEnd)),
@@ -131,31 +131,31 @@ function mean(values: ArrayLike<number>): number {
   return sum / values.length;
 }
 
-// The likelihood benchmark over a folder of pictures with captions.
+// The likelihood benchmark over a folder of images with captions.
 
 export interface LikelihoodOptions extends SessionOptions {
   /** Of the language model's matrices; by default as the model folder says. */
   readonly precision?: Precision;
-  /** Captions of each picture that are scored; all by default. */
-  readonly captionsPerPicture?: number;
+  /** Captions of each image that are scored; all by default. */
+  readonly captionsPerImage?: number;
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 
 /**
- * Scores every caption after every picture, in the form in which the model describes pictures. Captions are cleaned as in
- * the first training stage, and the end symbol counts as a token, as in training; pictures are ranked by the mean loss.
+ * Scores every caption after every image, in the form in which the model describes images. Captions are cleaned as in
+ * the first training stage, and the end symbol counts as a token, as in training; images are ranked by the mean loss.
  */
 export async function evaluateLikelihood(
   folder: ModelFolder,
   pairs: readonly ImageTextPair[],
-  { captionsPerPicture = Number.POSITIVE_INFINITY, precision, onProgress, signal, ...session }: LikelihoodOptions = {},
+  { captionsPerImage = Number.POSITIVE_INFINITY, precision, onProgress, signal, ...session }: LikelihoodOptions = {},
 ): Promise<LikelihoodReport> {
   const { tokenizer } = folder.llm;
   const end = tokenizer.encode(folder.describe.stop[0] ?? "");
   const prompts = await readPrompts(folder, pairs, session);
   const last = prompts[0]?.at(-1);
-  if (last === undefined) throw new Error("There are no pictures to evaluate");
+  if (last === undefined) throw new Error("There are no images to evaluate");
   const scorer = await LikelihoodScorer.create(
     folder.llm,
     prompts.map((prompt) => prompt.slice(0, -1)),
@@ -164,7 +164,7 @@ export async function evaluateLikelihood(
   try {
     const captions = pairs.flatMap(({ texts }, own) =>
       texts
-        .slice(0, captionsPerPicture)
+        .slice(0, captionsPerImage)
         .map((text) => ({ own, ids: tokenizer.encode(` ${cleanCaption(text)}`) }))
         .filter(({ ids }) => ids.length > 0),
     );
@@ -182,7 +182,7 @@ export async function evaluateLikelihood(
   }
 }
 
-/** For each picture all that stands before its caption; these end in the same words, so their last positions agree. */
+/** For each image all that stands before its caption; these end in the same words, so their last positions agree. */
 async function readPrompts(
   folder: ModelFolder,
   pairs: readonly ImageTextPair[],
@@ -193,8 +193,8 @@ async function readPrompts(
     const { prompt, beginsWith } = folder.describe;
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
-    for (const { name, picture } of pairs) {
-      const tokens = await reader.read(await readPicture(await readSpan(picture), { name }));
+    for (const { name, image } of pairs) {
+      const tokens = await reader.read(await readImage(await readSpan(image), { name }));
       prompts.push(positionsOf(parsed, [tokens], folder.llm.tokenizer));
     }
     return prompts;

@@ -1,10 +1,10 @@
-/** How well a model finds the pictures of captions, and the captions of pictures. */
+/** How well a model finds the images of captions, and the captions of images. */
 
 import type { ImageTextPair } from "../data/dataset.ts";
-import { asItIs, decodePicture } from "../data/decoder.ts";
-import { pictureId } from "../data/feature-cache.ts";
+import { asItIs, decodeImage } from "../data/decoder.ts";
+import { imageId } from "../data/feature-cache.ts";
 import { readSpan } from "../files/file.ts";
-import { type Finder, type KnownPicture, picturesAtOnce } from "../retrieval/finder.ts";
+import { type Finder, imagesAtOnce, type KnownImage } from "../retrieval/finder.ts";
 import { largest, Similarity } from "../retrieval/image-search.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { joinFloats, sizeOf } from "../tensor/array.ts";
@@ -35,42 +35,42 @@ function median(values: readonly number[]): number {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
-// Where the picture of each caption stands among all, and where the captions of each picture do.
+// Where the image of each caption stands among all, and where the captions of each image do.
 
 /** Places of what belongs together. */
 export interface RetrievalRanks<T = RankSummary> {
-  /** Where the own picture stands among all, for each caption. */
-  readonly picturesByCaption: T;
-  /** Where the best of the own captions stands among all, for each picture. */
-  readonly captionsByPicture: T;
+  /** Where the own image stands among all, for each caption. */
+  readonly imagesByCaption: T;
+  /** Where the best of the own captions stands among all, for each image. */
+  readonly captionsByImage: T;
 }
 
-/** What is ranked: a score for each picture and caption. */
+/** What is ranked: a score for each image and caption. */
 export interface ScoreTable {
-  readonly pictures: number;
-  /** The place of its picture, for each caption. */
+  readonly images: number;
+  /** The place of its image, for each caption. */
   readonly owners: readonly number[];
-  /** [pictures, captions] */
+  /** [images, captions] */
   readonly scores: Float32Array;
 }
 
 /** A better score for some pairs; they are ranked before the others. */
-export type SecondScore = (picture: number, caption: number) => number;
+export type SecondScore = (image: number, caption: number) => number;
 
-/** The pairs that are among the best `count` of a caption or of a picture: for each picture, captions. */
+/** The pairs that are among the best `count` of a caption or of an image: for each image, captions. */
 export function candidates(table: ScoreTable, count: number): ReadonlySet<number>[] {
-  const chosen = Array.from({ length: table.pictures }, () => new Set<number>());
+  const chosen = Array.from({ length: table.images }, () => new Set<number>());
   table.owners.forEach((_, caption) => {
-    for (const picture of largest(column(table, caption), count)) chosen[picture]?.add(caption);
+    for (const image of largest(column(table, caption), count)) chosen[image]?.add(caption);
   });
-  chosen.forEach((captions, picture) => {
-    for (const caption of largest(row(table, picture), count)) captions.add(caption);
+  chosen.forEach((captions, image) => {
+    for (const caption of largest(row(table, image), count)) captions.add(caption);
   });
   return chosen;
 }
 
 /**
- * Ranks each caption's picture and each picture's captions. @param again the best so many are ranked once more, by another score
+ * Ranks each caption's image and each image's captions. @param again the best so many are ranked once more, by another score
  * @throws Error if there are no captions
  */
 export function rankTable(
@@ -81,18 +81,18 @@ export function rankTable(
   if (owners.length === 0) throw new Error("There is no caption to evaluate");
   const ofCaptions = owners.map((own, caption) => {
     const scores = column(table, caption);
-    return bestRank(scores, [own], again && { ...again, score: (picture: number) => again.score(picture, caption) });
+    return bestRank(scores, [own], again && { ...again, score: (image: number) => again.score(image, caption) });
   });
-  const ofPictures = ownCaptions(table).flatMap((own, picture) => {
+  const ofImages = ownCaptions(table).flatMap((own, image) => {
     if (own.length === 0) return [];
-    const scores = row(table, picture);
-    return [bestRank(scores, own, again && { ...again, score: (caption: number) => again.score(picture, caption) })];
+    const scores = row(table, image);
+    return [bestRank(scores, own, again && { ...again, score: (caption: number) => again.score(image, caption) })];
   });
-  return { picturesByCaption: summarizeRanks(ofCaptions), captionsByPicture: summarizeRanks(ofPictures) };
+  return { imagesByCaption: summarizeRanks(ofCaptions), captionsByImage: summarizeRanks(ofImages) };
 }
 
 /** What drawing lots would reach. */
-export function chance({ pictures, owners }: Pick<ScoreTable, "pictures" | "owners">): RetrievalRanks<Shares> {
+export function chance({ images, owners }: Pick<ScoreTable, "images" | "owners">): RetrievalRanks<Shares> {
   const counts = owners.reduce((all, own) => all.set(own, (all.get(own) ?? 0) + 1), new Map<number, number>());
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const shares = (among: (first: number) => number): Shares => ({
@@ -101,8 +101,8 @@ export function chance({ pictures, owners }: Pick<ScoreTable, "pictures" | "owne
     firstTen: among(10),
   });
   return {
-    picturesByCaption: shares((first) => anyAmong(first, 1, pictures)),
-    captionsByPicture: shares((first) => mean([...counts.values()].map((own) => anyAmong(first, own, owners.length)))),
+    imagesByCaption: shares((first) => anyAmong(first, 1, images)),
+    captionsByImage: shares((first) => mean([...counts.values()].map((own) => anyAmong(first, own, owners.length)))),
   };
 }
 
@@ -132,68 +132,68 @@ function bestRank(
   return 1 + [...second.values()].filter((score) => score > bestAgain).length;
 }
 
-function ownCaptions({ pictures, owners }: ScoreTable): number[][] {
-  const own: number[][] = Array.from({ length: pictures }, () => []);
-  owners.forEach((picture, caption) => {
-    own[picture]?.push(caption);
+function ownCaptions({ images, owners }: ScoreTable): number[][] {
+  const own: number[][] = Array.from({ length: images }, () => []);
+  owners.forEach((image, caption) => {
+    own[image]?.push(caption);
   });
   return own;
 }
 
-function row({ scores, owners }: ScoreTable, picture: number): Float32Array {
-  return scores.subarray(picture * owners.length, (picture + 1) * owners.length);
+function row({ scores, owners }: ScoreTable, image: number): Float32Array {
+  return scores.subarray(image * owners.length, (image + 1) * owners.length);
 }
 
-function column({ scores, owners, pictures }: ScoreTable, caption: number): Float32Array {
-  return Float32Array.from({ length: pictures }, (_, picture) => scores[picture * owners.length + caption] as number);
+function column({ scores, owners, images }: ScoreTable, caption: number): Float32Array {
+  return Float32Array.from({ length: images }, (_, image) => scores[image * owners.length + caption] as number);
 }
 
 export interface RetrievalReport extends RetrievalRanks {
-  readonly pictures: number;
+  readonly images: number;
   readonly captions: number;
   /** What drawing lots would reach. */
   readonly chance: RetrievalRanks<Shares>;
   /** After the nearest were looked at beside the text, where the model has a head for that. */
   readonly reranked?: RetrievalRanks & { readonly candidates: number };
-  /** By how likely the model is to generate a caption from a picture. */
+  /** By how likely the model is to generate a caption from an image. */
   readonly generated?: RetrievalRanks;
 }
 
 export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
-  /** Captions of each picture that are looked for; all by default. */
-  readonly captionsPerPicture?: number;
+  /** Captions of each image that are looked for; all by default. */
+  readonly captionsPerImage?: number;
   /** So many of the nearest are ranked again by the model's matching head, in both directions; 0 for none. */
   readonly rerank?: number;
-  /** Whether pictures and captions are also ranked by how likely the one is to be generated from the other; each pair is looked at. */
+  /** Whether images and captions are also ranked by how likely the one is to be generated from the other; each pair is looked at. */
   readonly generation?: boolean;
   readonly onProgress?: (
-    what: "pictures embedded" | "pictures matched" | "pictures told",
+    what: "images embedded" | "images matched" | "images told",
     done: number,
     total: number,
   ) => void;
   readonly signal?: AbortSignal;
 }
 
-/** Embeds all pictures and captions, and ranks each against all. @throws Error naming a picture that cannot be read */
+/** Embeds all images and captions, and ranks each against all. @throws Error naming an image that cannot be read */
 export async function evaluateRetrieval(
   finder: Finder,
   pairs: readonly ImageTextPair[],
-  { captionsPerPicture, rerank = 16, generation = false, onProgress, signal, device }: RetrievalOptions = {},
+  { captionsPerImage, rerank = 16, generation = false, onProgress, signal, device }: RetrievalOptions = {},
 ): Promise<RetrievalReport> {
   const count = finder.match ? rerank : 0;
-  const texts = pairs.map((pair) => pair.texts.slice(0, captionsPerPicture));
-  const owners = texts.flatMap((own, picture) => own.map(() => picture));
+  const texts = pairs.map((pair) => pair.texts.slice(0, captionsPerImage));
+  const owners = texts.flatMap((own, image) => own.map(() => image));
   const captions = texts.flat();
   const ids: string[] = [];
   const vectors = new Float32Array(pairs.length * sizeOf(finder.shape));
-  for (let start = 0; start < pairs.length; start += picturesAtOnce) {
+  for (let start = 0; start < pairs.length; start += imagesAtOnce) {
     signal?.throwIfAborted();
-    const batch = await Promise.all(pairs.slice(start, start + picturesAtOnce).map((pair) => load(pair, finder)));
+    const batch = await Promise.all(pairs.slice(start, start + imagesAtOnce).map((pair) => load(pair, finder)));
     ids.push(...batch.map(({ id }) => id));
-    const pixels = batch.map((picture) => picture.pixels);
-    const embedded = await finder.embedPictures(pixels, count > 0 ? ids.slice(start) : undefined);
+    const pixels = batch.map((image) => image.pixels);
+    const embedded = await finder.embedImages(pixels, count > 0 ? ids.slice(start) : undefined);
     vectors.set(embedded, start * sizeOf(finder.shape));
-    onProgress?.("pictures embedded", ids.length, pairs.length);
+    onProgress?.("images embedded", ids.length, pairs.length);
   }
   const queries: Float32Array[] = [];
   for (const own of texts) {
@@ -203,14 +203,14 @@ export async function evaluateRetrieval(
   const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
   const scores = await similarity.of(vectors, joinFloats(queries));
   await similarity.release();
-  const table: ScoreTable = { pictures: pairs.length, owners, scores };
-  const known = (picture: number): KnownPicture => ({
-    id: ids[picture] as string,
-    pixels: async () => (await load(pairs[picture] as ImageTextPair, finder)).pixels,
+  const table: ScoreTable = { images: pairs.length, owners, scores };
+  const known = (image: number): KnownImage => ({
+    id: ids[image] as string,
+    pixels: async () => (await load(pairs[image] as ImageTextPair, finder)).pixels,
   });
   const told = generation ? await generated(finder, table, captions, known, { onProgress, signal }) : undefined;
   const report = {
-    pictures: pairs.length,
+    images: pairs.length,
     captions: captions.length,
     ...rankTable(table),
     chance: chance(table),
@@ -219,39 +219,39 @@ export async function evaluateRetrieval(
   if (count === 0) return report;
 
   const logits: ReadonlyMap<number, number>[] = [];
-  for (const [picture, chosen] of candidates(table, count).entries()) {
-    const asked = [...chosen].map((caption) => ({ picture: known(picture), text: captions[caption] as string }));
+  for (const [image, chosen] of candidates(table, count).entries()) {
+    const asked = [...chosen].map((caption) => ({ image: known(image), text: captions[caption] as string }));
     const matches = (await finder.match?.(asked, signal)) ?? [];
     logits.push(new Map([...chosen].map((caption, i) => [caption, matches[i]?.logit ?? Number.NaN])));
-    onProgress?.("pictures matched", logits.length, pairs.length);
+    onProgress?.("images matched", logits.length, pairs.length);
   }
-  const score = (picture: number, caption: number) =>
-    (scores[picture * captions.length + caption] as number) + (logits[picture]?.get(caption) ?? Number.NaN);
+  const score = (image: number, caption: number) =>
+    (scores[image * captions.length + caption] as number) + (logits[image]?.get(caption) ?? Number.NaN);
   return { ...report, reranked: { candidates: count, ...rankTable(table, { count, score }) } };
 }
 
-/** Ranks by likelihoods. A caption that is likely of any picture is no sign of one: its mean over all pictures is taken off. */
+/** Ranks by likelihoods. A caption that is likely of any image is no sign of one: its mean over all images is taken off. */
 async function generated(
   finder: Finder,
   table: ScoreTable,
   captions: readonly string[],
-  known: (picture: number) => KnownPicture,
+  known: (image: number) => KnownImage,
   { onProgress, signal }: Pick<RetrievalOptions, "onProgress" | "signal">,
 ): Promise<RetrievalRanks> {
   if (!finder.likelihoods) throw new Error("This model generates no captions by itself; leave --generation out");
-  const scores = new Float32Array(table.pictures * captions.length);
-  for (let picture = 0; picture < table.pictures; picture++) {
-    const pairs = captions.map((text) => ({ picture: known(picture), text }));
-    scores.set(await finder.likelihoods(pairs, signal), picture * captions.length);
-    onProgress?.("pictures told", picture + 1, table.pictures);
+  const scores = new Float32Array(table.images * captions.length);
+  for (let image = 0; image < table.images; image++) {
+    const pairs = captions.map((text) => ({ image: known(image), text }));
+    scores.set(await finder.likelihoods(pairs, signal), image * captions.length);
+    onProgress?.("images told", image + 1, table.images);
   }
   captions.forEach((_, caption) => {
     let mean = 0;
-    for (let picture = 0; picture < table.pictures; picture++) {
-      mean += (scores[picture * captions.length + caption] as number) / table.pictures;
+    for (let image = 0; image < table.images; image++) {
+      mean += (scores[image * captions.length + caption] as number) / table.images;
     }
-    for (let picture = 0; picture < table.pictures; picture++) {
-      const at = picture * captions.length + caption;
+    for (let image = 0; image < table.images; image++) {
+      const at = image * captions.length + caption;
       scores[at] = (scores[at] as number) - mean;
     }
   });
@@ -259,9 +259,9 @@ async function generated(
 }
 
 async function load(
-  { name, picture }: ImageTextPair,
+  { name, image }: ImageTextPair,
   { spec }: Finder,
 ): Promise<{ readonly id: string; readonly pixels: Float32Array }> {
-  const bytes = await readSpan(picture);
-  return { id: pictureId(bytes), pixels: await decodePicture({ name, bytes, view: asItIs, spec }) };
+  const bytes = await readSpan(image);
+  return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: asItIs, spec }) };
 }

@@ -62,7 +62,7 @@ export function quote(text: string): string {
   return JSON.stringify(text.length > longest ? `${text.slice(0, longest)}...` : text);
 }
 
-// Bytes in a file: all of it, or a stretch of it, as a picture inside a tar is.
+// Bytes in a file: all of it, or a stretch of it, as an image inside a tar is.
 
 export interface FileSpan {
   readonly path: string;

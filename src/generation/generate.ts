@@ -157,7 +157,7 @@ export async function* generate(
 
 // A prompt as a language model reads it: a sequence of positions.
 
-/** Token ids, and the image tokens of each picture at its place. */
+/** Token ids, and the image tokens of each image at its place. */
 export function positionsOf(prompt: Prompt, images: readonly ImageTokens[], tokenizer: Tokenizer): Position[] {
   return tokenizePrompt(prompt, tokenizer).flatMap((piece): readonly Position[] => {
     if ("ids" in piece) return piece.ids;

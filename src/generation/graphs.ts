@@ -15,7 +15,7 @@ export function languageGraph(
   return { graph: weights.graph, outputs: { logits: logits(weights, hidden, config), ...cache } };
 }
 
-/** `pixels` -> `tokens` of one picture, as `ImageReader` runs it: the engine plans its memory faster where all sizes are known. */
+/** `pixels` -> `tokens` of one image, as `ImageReader` runs it: the engine plans its memory faster where all sizes are known. */
 export function imageOutputs(graph: Graph, weights: ImageWeights, config: MiniGPT4Config): { tokens: Value } {
   const { imageSize } = config.encoder;
   const pixels = graph.input("pixels", "float32", [1, 3, imageSize, imageSize]);

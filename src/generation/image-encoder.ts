@@ -1,11 +1,11 @@
-/** Pictures as a language model reads them: one session, and the pixels that it is fed with. */
+/** Images as a language model reads them: one session, and the pixels that it is fed with. */
 import type { Pixels } from "../images/decode.ts";
 import { preprocess } from "../images/preprocess.ts";
 import { imageSpec, type MiniGPT4Config } from "../models/minigpt4.ts";
 import type { Runner } from "../runtime/runner.ts";
 import { ndarray } from "../tensor/array.ts";
 
-/** Image tokens of one picture: one embedding [hiddenSize] for each position in the language model's sequence. */
+/** Image tokens of one image: one embedding [hiddenSize] for each position in the language model's sequence. */
 export type ImageTokens = readonly Float32Array[];
 
 export class ImageReader {
@@ -18,8 +18,8 @@ export class ImageReader {
     this.runner = runner;
   }
 
-  async read(picture: Pixels): Promise<ImageTokens> {
-    const { shape, data } = preprocess(picture, imageSpec(this.config.encoder));
+  async read(image: Pixels): Promise<ImageTokens> {
+    const { shape, data } = preprocess(image, imageSpec(this.config.encoder));
     const { tokens } = await this.runner.run({ pixels: ndarray("float32", [1, ...shape], data) });
     const rows = tokens.data as Float32Array;
     const { hiddenSize } = this.config.llm;

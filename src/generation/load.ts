@@ -54,19 +54,19 @@ export async function openLanguageModel(
   }
 }
 
-/** What a model folder's pictures are read with. */
-type PictureParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
+/** What a model folder's images are read with. */
+type ImageParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
 
-export async function openImageReader(parts: PictureParts, options: SessionOptions = {}): Promise<ImageReader> {
+export async function openImageReader(parts: ImageParts, options: SessionOptions = {}): Promise<ImageReader> {
   return new ImageReader(parts.config, await openImageRunner(parts, options));
 }
 
 /**
- * `pixels` of a picture -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each picture: packing them in
- * advance would take as long as reading some pictures, and their memory as well.
+ * `pixels` of an image -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each image: packing them in
+ * advance would take as long as reading some images, and their memory as well.
  */
 export async function openImageRunner(
-  { path, config, imageSources }: PictureParts,
+  { path, config, imageSources }: ImageParts,
   options: SessionOptions = {},
 ): Promise<Runner<"tokens">> {
   const own = { ...options, weightsFolder: path };

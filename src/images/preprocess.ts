@@ -1,4 +1,4 @@
-/** From a decoded picture to the input of an image encoder. */
+/** From a decoded image to the input of an image encoder. */
 
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Pixels } from "./decode.ts";
@@ -48,9 +48,9 @@ export function preprocess(pixels: Pixels, spec: ImageSpec): NdArray<"float32"> 
   return ndarray("float32", [3, spec.size, spec.size], data);
 }
 
-// Changed copies of a picture, for training. What to change is drawn by the caller, so that a run can be repeated.
+// Changed copies of an image, for training. What to change is drawn by the caller, so that a run can be repeated.
 
-/** A rectangle in fractions of the picture: `left` and `top` from 0, `left + width` and `top + height` to 1. */
+/** A rectangle in fractions of the image: `left` and `top` from 0, `left + width` and `top + height` to 1. */
 export interface Box {
   readonly left: number;
   readonly top: number;
@@ -58,7 +58,7 @@ export interface Box {
   readonly height: number;
 }
 
-/** The picture as a mirror shows it: left and right exchanged. */
+/** The image as a mirror shows it: left and right exchanged. */
 export function mirror({ width, height, data }: Pixels): Pixels {
   const out = new Uint8Array(data.length);
   for (let y = 0; y < height; y++) {
@@ -72,7 +72,7 @@ export function mirror({ width, height, data }: Pixels): Pixels {
 
 /**
  * What lies inside the box, rounded to whole pixels, at least one in each direction.
- * @throws RangeError if the box leaves the picture or is empty
+ * @throws RangeError if the box leaves the image or is empty
  */
 export function crop({ width, height, data }: Pixels, box: Box): Pixels {
   const [left, right] = span(box.left, box.width, width);

@@ -6,7 +6,7 @@
 import type { Pixels } from "./decode.ts";
 
 const A = -0.5;
-/** How far the kernel reaches to each side, in pixels of the smaller picture. */
+/** How far the kernel reaches to each side, in pixels of the smaller image. */
 const SUPPORT = 2;
 /** Weights are integers of this many fractional bits: 8 bits of a channel and 2 for overshoot fit in 32. */
 const PRECISION = 22;
@@ -19,7 +19,7 @@ interface Taps {
   readonly weights: Int32Array;
 }
 
-/** The picture at another size (pixels); the aspect ratio is not kept. A pass that changes nothing is skipped. */
+/** The image at another size (pixels); the aspect ratio is not kept. A pass that changes nothing is skipped. */
 export function resize(pixels: Pixels, width: number, height: number): Pixels {
   // Rounding between the passes makes their order visible; this is Pillow's choice, the rows first where in doubt.
   const removedRows = pixels.height - height;

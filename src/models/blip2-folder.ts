@@ -26,7 +26,7 @@ const schema = z.strictObject({
     vocab_size: positive.default(30523),
     max_position_embeddings: positive.default(512),
   }),
-  /** Size of the space in which pictures and texts are compared. */
+  /** Size of the space in which images and texts are compared. */
   embed_dim: positive.default(256),
   /** Tokens of a text that are read, [CLS] and [SEP] included. */
   max_txt_len: positive.default(32),

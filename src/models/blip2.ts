@@ -1,6 +1,6 @@
 /**
- * What BLIP-2 (Li et al., arXiv 2301.12597, section 3.1) puts on its Q-Former to learn what pictures and texts have in common:
- * two projections into one space, a head that tells whether a picture and a text belong together, and BERT's word scores.
+ * What BLIP-2 (Li et al., arXiv 2301.12597, section 3.1) puts on its Q-Former to learn what images and texts have in common:
+ * two projections into one space, a head that tells whether an image and a text belong together, and BERT's word scores.
  * Names of the weights are those of the released first-stage checkpoint.
  */
 import { layerNorm, linear, unitLength } from "../nn/layers.ts";
@@ -20,12 +20,12 @@ export interface Blip2Config {
   readonly encoder: EncoderConfig;
   /** With a text side: `vocabSize` and `maxPositionEmbeddings` are given. */
   readonly qformer: QFormerConfig;
-  /** Size of the space in which pictures and texts are compared. */
+  /** Size of the space in which images and texts are compared. */
   readonly embedDim: number;
 }
 
 /** The queries' output [images, numQueryTokens, hiddenSize] -> [images, numQueryTokens, embedDim], of length 1 each. */
-export function pictureEmbeddings(w: Weights, queries: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
+export function imageEmbeddings(w: Weights, queries: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
   return unitLength(linear(w.at("vision_proj"), queries, embedDim));
 }
 
@@ -36,12 +36,12 @@ export function captionEmbedding(w: Weights, words: Value, { embedDim }: Pick<Bl
 }
 
 /**
- * How near pictures are to texts: the largest of the queries' cosine similarities.
- * pictures [images, numQueryTokens, embedDim], captions [texts, embedDim] -> [images, texts]
+ * How near images are to texts: the largest of the queries' cosine similarities.
+ * images [images, numQueryTokens, embedDim], captions [texts, embedDim] -> [images, texts]
  */
-export function similarities(pictures: Value, captions: Value): Value {
-  const [count, queries, size] = pictures.shape as [Dim, Dim, Dim];
-  const rows = matmul(reshape(pictures, [mulDims(count, queries), size]), captions, { transB: true });
+export function similarities(images: Value, captions: Value): Value {
+  const [count, queries, size] = images.shape as [Dim, Dim, Dim];
+  const rows = matmul(reshape(images, [mulDims(count, queries), size]), captions, { transB: true });
   return reduceMax(reshape(rows, [count, queries, captions.dim(0)]), [1], { keep: false });
 }
 
@@ -51,7 +51,7 @@ export function matchLogits(w: Weights, joint: Value, { numQueryTokens }: QForme
   return reduceMean(scores, [1], { keep: false });
 }
 
-/** Text that is generated from the queries, which have looked at its picture. */
+/** Text that is generated from the queries, which have looked at its image. */
 export interface GeneratedText extends QFormerText {
   /** The token that takes the place of [CLS] and begins the text. */
   readonly decId: number;

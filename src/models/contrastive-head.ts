@@ -1,6 +1,6 @@
 /**
- * A contrastive head: pictures and texts as vectors of length 1, in which a picture lies near the texts that fit it. It has no
- * space of its own, but that of the language model's words. A picture is the mean of its image tokens; a text is the sum of
+ * A contrastive head: images and texts as vectors of length 1, in which an image lies near the texts that fit it. It has no
+ * space of its own, but that of the language model's words. An image is the mean of its image tokens; a text is the sum of
  * its words' frozen embeddings, each centred, brought to length 1, and weighted by how telling the word is.
  */
 import { unitLength } from "../nn/layers.ts";
@@ -18,15 +18,15 @@ export const headNames = {
   wordWeight: "word_weight.weight",
   /** The mean of all word embeddings, [hiddenSize]. */
   wordMean: "word_mean",
-  /** What all pictures have in common, [hiddenSize]; it is taken out of each. A head that is not kept has none. */
-  pictureShift: "picture_shift",
+  /** What all images have in common, [hiddenSize]; it is taken out of each. A head that is not kept has none. */
+  imageShift: "image_shift",
 } as const;
 
 /** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], of length 1. */
-export function pictureEmbedding(head: Weights, tokens: Value): Value {
+export function imageEmbedding(head: Weights, tokens: Value): Value {
   const direction = unitLength(reduceMean(tokens, [1], { keep: false }));
-  if (!head.has(headNames.pictureShift)) return direction;
-  return unitLength(direction.sub(head.get(headNames.pictureShift, [tokens.size(-1)])));
+  if (!head.has(headNames.imageShift)) return direction;
+  return unitLength(direction.sub(head.get(headNames.imageShift, [tokens.size(-1)])));
 }
 
 /** Token ids of the texts, as `textInputs` gives them -> [texts, hiddenSize], of length 1; zeros where no word counts. */

@@ -17,7 +17,7 @@ export const efficientNetWidth = 1280;
 export const efficientNetClasses = 1000;
 const batchNormEps = 1e-3;
 
-/** Cells of a square picture: one for each 32 x 32 pixels, rounded up. */
+/** Cells of a square image: one for each 32 x 32 pixels, rounded up. */
 export function efficientNetCells(imageSize: number): number {
   return Math.ceil(imageSize / 32) ** 2;
 }

@@ -12,7 +12,7 @@ import { gelu } from "../tensor/ops/elementwise.ts";
 import { concat, expand, reshape, split, transpose } from "../tensor/ops/layout.ts";
 
 export interface EvaVitConfig {
-  /** Height and width of the picture in pixels. */
+  /** Height and width of the image in pixels. */
   readonly imageSize: number;
   readonly patchSize: number;
   readonly hiddenSize: number;
@@ -49,7 +49,7 @@ export function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, 
   return concat([classToken, sequence], 1).add(positions(w, side, hiddenSize));
 }
 
-/** [1, 1 + side * side, hiddenSize], interpolated where the file's positions are those of another picture size. */
+/** [1, 1 + side * side, hiddenSize], interpolated where the file's positions are those of another image size. */
 function positions(w: Weights, side: number, hiddenSize: number): Value {
   const stored = Math.sqrt((w.shapeOf("pos_embed")?.[1] ?? 0) - 1);
   const from = Number.isInteger(stored) && stored > 0 ? stored : side;

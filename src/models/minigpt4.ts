@@ -19,7 +19,7 @@ export type EncoderConfig =
   | ({ readonly type: "eva_vit" } & EvaVitConfig)
   | { readonly type: "efficientnet_lite0"; readonly imageSize: number };
 
-/** The way of a picture up to the Q-Former's output. */
+/** The way of an image up to the Q-Former's output. */
 export interface VisionConfig {
   readonly encoder: EncoderConfig;
   /** Without a Q-Former, the class token is dropped and four neighbouring patches become one token (the Llama 2 form). */
@@ -30,7 +30,7 @@ export interface MiniGPT4Config extends VisionConfig {
   readonly llm: LlamaConfig;
 }
 
-/** Weights of what turns a picture into image tokens; parts may come from files of their own. */
+/** Weights of what turns an image into image tokens; parts may come from files of their own. */
 export interface ImageWeights {
   readonly encoder: Weights;
   /** `ln_vision`, `query_tokens` and `Qformer`. */
@@ -66,7 +66,7 @@ export function imageSpec({ type, imageSize }: EncoderConfig): ImageSpec {
   return { ...(type === "eva_vit" ? CLIP : EFFICIENTNET), size: imageSize };
 }
 
-/** Cells and width of one picture's features, as the encoder gives them. */
+/** Cells and width of one image's features, as the encoder gives them. */
 export function featureShape(encoder: EncoderConfig): readonly [cells: number, width: number] {
   if (encoder.type === "efficientnet_lite0") return [efficientNetCells(encoder.imageSize), efficientNetWidth];
   return [1 + patches(encoder), encoder.hiddenSize];
@@ -76,7 +76,7 @@ function patches({ imageSize, patchSize }: EvaVitConfig): number {
   return Math.floor(imageSize / patchSize) ** 2;
 }
 
-/** Tokens that one picture takes in the language model's sequence. */
+/** Tokens that one image takes in the language model's sequence. */
 export function tokensPerImage({ encoder, qformer }: VisionConfig): number {
   if (qformer) return qformer.numQueryTokens;
   if (encoder.type !== "eva_vit") throw new Error("A model without a Q-Former needs a ViT, whose patches it joins");
@@ -84,13 +84,13 @@ export function tokensPerImage({ encoder, qformer }: VisionConfig): number {
 }
 
 /**
- * How far a picture goes through the network before the first trained layer: through the encoder ("vit") without `ln_vision`,
+ * How far an image goes through the network before the first trained layer: through the encoder ("vit") without `ln_vision`,
  * with it, or also through the Q-Former (or, without one, the joining of patches). What comes out there is the same in
  * each epoch.
  */
 export type FrozenDepth = "vit" | "encoder" | "qformer";
 
-/** Shape of one picture's frozen features. */
+/** Shape of one image's frozen features. */
 export function frozenShape(config: VisionConfig, depth: FrozenDepth): readonly [tokens: number, width: number] {
   const [cells, width] = featureShape(config.encoder);
   if (depth !== "qformer") return [cells, width];

@@ -21,7 +21,7 @@ export function initialQFormer(config: QFormerConfig, random: Random): NamedArra
 }
 
 /**
- * The heads of BLIP-2's first stage: `vision_proj` and `text_proj` into the `embedDim` dimensions in which pictures and texts
+ * The heads of BLIP-2's first stage: `vision_proj` and `text_proj` into the `embedDim` dimensions in which images and texts
  * are compared, `itm_head` (no match, match), and the temperature `temp`.
  */
 export function initialHeads({ hiddenSize }: QFormerConfig, embedDim: number, random: Random): NamedArrays {

@@ -28,7 +28,7 @@ export interface QFormerConfig {
   readonly maxPositionEmbeddings?: number;
 }
 
-/** Whether only texts use a weight: it means nothing for what the queries see of a picture. */
+/** Whether only texts use a weight: it means nothing for what the queries see of an image. */
 export function isTextSide(name: string): boolean {
   return /^Qformer\.(cls\.|bert\.embeddings\.\w+_embeddings\.|bert\.encoder\.layer\.\d+\.(intermediate|output)\.)/.test(
     name,

@@ -1,6 +1,6 @@
 /**
- * A Q-Former that was pre-trained as in BLIP-2 (arXiv 2301.12597, section 3.1) finds pictures: a vector for each of its queries,
- * and a head that looks at a picture and a text together.
+ * A Q-Former that was pre-trained as in BLIP-2 (arXiv 2301.12597, section 3.1) finds images: a vector for each of its queries,
+ * and a head that looks at an image and a text together.
  */
 import { join } from "node:path";
 import { FeatureCache } from "../data/feature-cache.ts";
@@ -13,8 +13,8 @@ import {
   captionEmbedding,
   generationLogits,
   generationTargets,
+  imageEmbeddings,
   matchLogits,
-  pictureEmbeddings,
   textArrays,
 } from "../models/blip2.ts";
 import type { Blip2Folder } from "../models/blip2-folder.ts";
@@ -39,12 +39,12 @@ import { reshape } from "../tensor/ops/layout.ts";
 import { cleanCaption } from "../tokenizers/prompts.ts";
 import {
   type Finder,
-  type KnownPicture,
+  imagesAtOnce,
+  type KnownImage,
   LazySession,
   type Match,
   type Origin,
   type Pair,
-  picturesAtOnce,
   pixelFeeds,
   pixelInput,
 } from "./finder.ts";
@@ -57,7 +57,7 @@ const textsAtOnce = 16;
 const pairsAtOnce = 8;
 
 export interface Blip2FinderOptions extends SessionOptions {
-  /** Where features of pictures are kept that were looked at beside a text; the user's cache by default. */
+  /** Where features of images are kept that were looked at beside a text; the user's cache by default. */
   readonly features?: string;
   readonly onMessage?: (message: string) => void;
 }
@@ -68,12 +68,12 @@ export class Blip2Finder implements Finder {
   readonly origin: Origin;
   private readonly folder: Blip2Folder;
   private readonly options: Blip2FinderOptions;
-  private readonly pictures: LazySession<"features" | "embeddings">;
+  private readonly images: LazySession<"features" | "embeddings">;
   private readonly texts: LazySession<"embeddings">;
   private readonly pairs: LazySession<"logits">;
   private readonly generation: LazySession<"losses">;
   private cache: Promise<FeatureCache> | undefined;
-  /** Features of the pictures that were looked at last, by their ids. */
+  /** Features of the images that were looked at last, by their ids. */
   private recent = new Map<string, Float32Array>();
 
   /** @param folder is closed with the finder */
@@ -92,10 +92,10 @@ export class Blip2Finder implements Finder {
       encoder: new Weights(graph, sources.encoder),
       qformer: new Weights(graph, sources.qformer),
     });
-    this.pictures = new LazySession((graph) => {
+    this.images = new LazySession((graph) => {
       const w = weights(graph);
       const seen = imageFeatures(w, pixelInput(graph, config.encoder), config);
-      const embeddings = pictureEmbeddings(w.qformer, qformer(w.qformer, seen, config.qformer), config);
+      const embeddings = imageEmbeddings(w.qformer, qformer(w.qformer, seen, config.qformer), config);
       return { features: seen, embeddings };
     }, session);
     this.texts = new LazySession((graph) => {
@@ -120,8 +120,8 @@ export class Blip2Finder implements Finder {
     }, session);
   }
 
-  async embedPictures(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array> {
-    const { features, embeddings } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+  async embedImages(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array> {
+    const { features, embeddings } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
     if (ids) await this.keep(ids, features.data as Float32Array);
     return embeddings.data as Float32Array;
   }
@@ -146,7 +146,7 @@ export class Blip2Finder implements Finder {
   }
 
   async release(): Promise<void> {
-    for (const session of [this.pictures, this.texts, this.pairs, this.generation]) await session.release();
+    for (const session of [this.images, this.texts, this.pairs, this.generation]) await session.release();
     const cache = await this.cache?.catch(() => undefined);
     await cache?.close();
     await this.folder.close();
@@ -163,19 +163,19 @@ export class Blip2Finder implements Finder {
     });
   }
 
-  /** Inputs of pictures and texts that are looked at together; a picture that occurs several times is there once. */
+  /** Inputs of images and texts that are looked at together; an image that occurs several times is there once. */
   private async pairFeeds(pairs: readonly Pair[]) {
-    const pictures = [...new Map(pairs.map(({ picture }) => [picture.id, picture])).values()];
-    const features = await this.featuresOf(pictures);
-    const places = new Map(pictures.map(({ id }, i) => [id, i]));
+    const images = [...new Map(pairs.map(({ image }) => [image.id, image])).values()];
+    const features = await this.featuresOf(images);
+    const places = new Map(images.map(({ id }, i) => [id, i]));
     const shape = featureShape(this.folder.config.encoder);
     const texts = this.encode(pairs.map(({ text }) => text));
     const words = this.textFeeds(texts);
     const feeds = {
-      features: ndarray("float32", [pictures.length, ...shape], joinFloats(features)),
-      pictureOf: indices(
+      features: ndarray("float32", [images.length, ...shape], joinFloats(features)),
+      imageOf: indices(
         [pairs.length],
-        pairs.map(({ picture }) => places.get(picture.id) as number),
+        pairs.map(({ image }) => places.get(image.id) as number),
       ),
       ...words,
     };
@@ -192,28 +192,28 @@ export class Blip2Finder implements Finder {
   }
 
   /** Features as the feature cache rounds them, from there if it has them. */
-  private async featuresOf(pictures: readonly KnownPicture[]): Promise<Float32Array[]> {
+  private async featuresOf(images: readonly KnownImage[]): Promise<Float32Array[]> {
     const cache = await this.kept();
     const found = new Map<string, Float32Array>();
-    for (const { id } of pictures) {
+    for (const { id } of images) {
       const row = this.recent.get(id) ?? new Float32Array(sizeOf(cache.shape));
       if (this.recent.has(id) || (await cache.read(id, row))) found.set(id, row);
     }
-    const missing = pictures.filter(({ id }) => !found.has(id));
-    for (let start = 0; start < missing.length; start += picturesAtOnce) {
-      const batch = missing.slice(start, start + picturesAtOnce);
-      const pixels = await Promise.all(batch.map((picture) => picture.pixels()));
-      const { features } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+    const missing = images.filter(({ id }) => !found.has(id));
+    for (let start = 0; start < missing.length; start += imagesAtOnce) {
+      const batch = missing.slice(start, start + imagesAtOnce);
+      const pixels = await Promise.all(batch.map((image) => image.pixels()));
+      const { features } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
       const ids = batch.map(({ id }) => id);
       for (const [i, row] of (await this.keep(ids, features.data as Float32Array)).entries()) {
         found.set(ids[i] as string, float16ToFloat32(float32ToFloat16(row)));
       }
     }
     this.recent = found;
-    return pictures.map(({ id }) => found.get(id) as Float32Array);
+    return images.map(({ id }) => found.get(id) as Float32Array);
   }
 
-  /** Writes features of some pictures into the cache; those of each. */
+  /** Writes features of some images into the cache; those of each. */
   private async keep(ids: readonly string[], features: Float32Array): Promise<Float32Array[]> {
     const cache = await this.kept();
     const size = sizeOf(cache.shape);
@@ -258,10 +258,10 @@ function textInput(graph: Graph): QFormerText {
   return { ids: input("textIds"), attentionMask: input("textMask") };
 }
 
-/** Pictures [pictures, cells, width], one of them for each text. */
+/** Images [images, cells, width], one of them for each text. */
 function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): ImageMemory {
-  const seen = w.graph.input("features", "float32", ["pictures", ...featureShape(encoder)]);
-  return gatherImages(rememberImages(w, seen, qformer), w.graph.input("pictureOf", "int64", ["texts"]));
+  const seen = w.graph.input("features", "float32", ["images", ...featureShape(encoder)]);
+  return gatherImages(rememberImages(w, seen, qformer), w.graph.input("imageOf", "int64", ["texts"]));
 }
 
 async function inBatches<T>(

@@ -1,11 +1,11 @@
-/** What finds pictures: a model that puts pictures and texts into one space. */
+/** What finds images: a model that puts images and texts into one space. */
 import type { ImageSpec } from "../images/preprocess.ts";
 import type { EncoderConfig } from "../models/minigpt4.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
-/** What a picture's vectors depend on, besides the picture. */
+/** What an image's vectors depend on, besides the image. */
 export interface Origin {
   /** Everything but the weights: dimensions, preprocessing, how vectors are made. */
   readonly settings: string;
@@ -13,20 +13,20 @@ export interface Origin {
   readonly files: readonly string[];
 }
 
-/** A picture that is looked at once more, beside a text. */
-export interface KnownPicture {
-  /** See `pictureId`. */
+/** An image that is looked at once more, beside a text. */
+export interface KnownImage {
+  /** See `imageId`. */
   readonly id: string;
-  /** The encoder's input, [3, size, size]; asked for where nothing is kept of the picture. */
+  /** The encoder's input, [3, size, size]; asked for where nothing is kept of the image. */
   pixels(): Promise<Float32Array>;
 }
 
 export interface Pair {
-  readonly picture: KnownPicture;
+  readonly image: KnownImage;
   readonly text: string;
 }
 
-/** What a matching head says of a picture and a text. */
+/** What a matching head says of an image and a text. */
 export interface Match {
   /** The score of "together". */
   readonly logit: number;
@@ -35,26 +35,26 @@ export interface Match {
 }
 
 export interface Finder {
-  /** How pictures are decoded for it. */
+  /** How images are decoded for it. */
   readonly spec: ImageSpec;
-  /** Vectors of one picture, [count, size], each of length 1. */
+  /** Vectors of one image, [count, size], each of length 1. */
   readonly shape: readonly [count: number, size: number];
   readonly origin: Origin;
   /**
-   * Vectors of some pictures, one after the other: [pictures, ...shape].
+   * Vectors of some images, one after the other: [images, ...shape].
    * @param pixels the encoder's inputs, [3, size, size] each
-   * @param ids under which it is kept what `match` needs of the pictures; left out, nothing is
+   * @param ids under which it is kept what `match` needs of the images; left out, nothing is
    */
-  embedPictures(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array>;
+  embedImages(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array>;
   /**
    * The vectors of texts, [size] each, of length 1. Texts are read as captions are in training: lower-cased, without punctuation,
    * fifty words at most. @throws QuestionError if one has no word, or none that counts
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
-  /** Looks at pictures and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
+  /** Looks at images and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
   match?(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]>;
   /**
-   * How likely the texts are to be generated from the pictures, where the model generates: the mean log-likelihood of a text's
+   * How likely the texts are to be generated from the images, where the model generates: the mean log-likelihood of a text's
    * tokens. @throws QuestionError as `embedTexts`
    */
   likelihoods?(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]>;
@@ -62,8 +62,8 @@ export interface Finder {
   release(): Promise<void>;
 }
 
-/** Pictures that go through an encoder side by side. */
-export const picturesAtOnce = 4;
+/** Images that go through an encoder side by side. */
+export const imagesAtOnce = 4;
 
 // A session that is made when it is first needed: a search in a ready index has no use for the image encoder.
 
@@ -96,13 +96,13 @@ export class LazySession<Output extends string> {
 
 // The input of an image encoder in a graph, and what it is fed with.
 
-/** Pictures [images, 3, size, size]. */
+/** Images [images, 3, size, size]. */
 export function pixelInput(graph: Graph, { imageSize }: EncoderConfig): Value {
   return graph.input("pixels", "float32", ["images", 3, imageSize, imageSize]);
 }
 
-/** @param pictures [3, size, size] each */
-export function pixelFeeds(pictures: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
-  const shape = [pictures.length, 3, imageSize, imageSize];
-  return { pixels: ndarray("float32", shape, joinFloats(pictures)) };
+/** @param images [3, size, size] each */
+export function pixelFeeds(images: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
+  const shape = [images.length, 3, imageSize, imageSize];
+  return { pixels: ndarray("float32", shape, joinFloats(images)) };
 }

@@ -1,29 +1,29 @@
-/** The vectors of all pictures in a folder, kept in a file, and brought up to date with what is in the folder. */
+/** The vectors of all images in a folder, kept in a file, and brought up to date with what is in the folder. */
 import { readFile } from "node:fs/promises";
 import type { Problem } from "../data/dataset.ts";
 import { asItIs, type Decoder, defaultWorkers, startDecoder } from "../data/decoder.ts";
-import { pictureId } from "../data/feature-cache.ts";
+import { imageId } from "../data/feature-cache.ts";
 import { Prefetcher } from "../data/mixture.ts";
 import { removeAbandoned } from "../files/atomic.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { sizeOf } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
-import { type Finder, picturesAtOnce } from "./finder.ts";
+import { type Finder, imagesAtOnce } from "./finder.ts";
 import {
-  type FolderPicture,
+  type FolderImage,
   ForeignFileError,
   type HashedFile,
   hashFiles,
-  type IndexedPicture,
+  type IndexedImage,
   type IndexHead,
   listFolder,
   readIndex,
   writeIndex,
 } from "./index-file.ts";
 
-// Picture files become vectors, some at a time; what fails is told of each by itself.
+// Image files become vectors, some at a time; what fails is told of each by itself.
 
-type EmbeddedFile = { readonly picture: FolderPicture } & (
+type EmbeddedFile = { readonly image: FolderImage } & (
   | {
       readonly id: string;
       /** Its vectors as float16, or why it has none. */
@@ -33,32 +33,32 @@ type EmbeddedFile = { readonly picture: FolderPicture } & (
   | { readonly unreadable: string }
 );
 
-/** For fewer pictures, threads that decode are not worth their start. */
-const fewPictures = 16;
+/** For fewer images, threads that decode are not worth their start. */
+const fewImages = 16;
 
 /**
  * @param known what is known of a content already
  * @throws the signal's reason when it is aborted
  */
 async function* embedFiles(
-  pictures: readonly FolderPicture[],
+  images: readonly FolderImage[],
   finder: Finder,
   known: (id: string) => Uint16Array | string | undefined,
   signal?: AbortSignal,
 ): AsyncGenerator<EmbeddedFile> {
-  if (pictures.length === 0) return;
-  const decoder = startDecoder(pictures.length < fewPictures ? 0 : defaultWorkers());
+  if (images.length === 0) return;
+  const decoder = startDecoder(images.length < fewImages ? 0 : defaultWorkers());
   let next = 0;
   const batches = new Prefetcher(
     async () => {
-      next += picturesAtOnce;
-      return pictures.slice(next - picturesAtOnce, next);
+      next += imagesAtOnce;
+      return images.slice(next - imagesAtOnce, next);
     },
-    (batch) => Promise.all(batch.map((picture) => load(picture, decoder, finder.spec, known))),
+    (batch) => Promise.all(batch.map((image) => load(image, decoder, finder.spec, known))),
     2,
   );
   try {
-    for (let start = 0; start < pictures.length; start += picturesAtOnce) {
+    for (let start = 0; start < images.length; start += imagesAtOnce) {
       signal?.throwIfAborted();
       yield* await embed(await batches.next(), finder);
     }
@@ -68,55 +68,53 @@ async function* embedFiles(
   }
 }
 
-type LoadedFile =
-  | EmbeddedFile
-  | { readonly picture: FolderPicture; readonly id: string; readonly pixels: Float32Array };
+type LoadedFile = EmbeddedFile | { readonly image: FolderImage; readonly id: string; readonly pixels: Float32Array };
 
 async function load(
-  picture: FolderPicture,
+  image: FolderImage,
   decoder: Decoder,
   spec: ImageSpec,
   known: (id: string) => Uint16Array | string | undefined,
 ): Promise<LoadedFile> {
-  const bytes = await readFile(picture.path).catch((cause: Error) => cause);
-  if (bytes instanceof Error) return { picture, unreadable: `cannot be read: ${bytes.message}` };
-  const id = pictureId(bytes);
+  const bytes = await readFile(image.path).catch((cause: Error) => cause);
+  if (bytes instanceof Error) return { image, unreadable: `cannot be read: ${bytes.message}` };
+  const id = imageId(bytes);
   const content = known(id);
-  if (content !== undefined) return { picture, id, content };
+  if (content !== undefined) return { image, id, content };
   try {
     // The message is kept with the content, which may get another name.
-    return { picture, id, pixels: await decoder.decode({ name: "", bytes, view: asItIs, spec }) };
+    return { image, id, pixels: await decoder.decode({ name: "", bytes, view: asItIs, spec }) };
   } catch (error) {
-    // What has a code is not the picture's fault: memory, or a thread that broke down.
+    // What has a code is not the image's fault: memory, or a thread that broke down.
     if (!(error instanceof Error) || "code" in error) throw error;
-    return { picture, id, content: error.message.trim() };
+    return { image, id, content: error.message.trim() };
   }
 }
 
 async function embed(loaded: readonly LoadedFile[], finder: Finder): Promise<EmbeddedFile[]> {
   const pixels = loaded.flatMap((file) => ("pixels" in file ? [file.pixels] : []));
-  const vectors = pixels.length > 0 ? float32ToFloat16(await finder.embedPictures(pixels)) : new Uint16Array(0);
+  const vectors = pixels.length > 0 ? float32ToFloat16(await finder.embedImages(pixels)) : new Uint16Array(0);
   const size = sizeOf(finder.shape);
   let row = 0;
   return loaded.map((file) => {
     if (!("pixels" in file)) return file;
     const content = vectors.slice(row++ * size, row * size);
     const usable = content.every((bits) => (bits & infinity) !== infinity);
-    return { picture: file.picture, id: file.id, content: usable ? content : "has vectors that are not finite" };
+    return { image: file.image, id: file.id, content: usable ? content : "has vectors that are not finite" };
   });
 }
 
 /** The exponent of float16's infinity and NaN. */
 const infinity = 0x7c00;
 
-export interface PictureIndex {
+export interface ImageIndex {
   /** Paths below the folder, with "/" between their parts, in the order of the vectors. */
   readonly names: readonly string[];
-  /** Of each picture's bytes, see `pictureId`. */
+  /** Of each image's bytes, see `imageId`. */
   readonly ids: readonly string[];
-  /** float16 [pictures, ...shape of the finder]. */
+  /** float16 [images, ...shape of the finder]. */
   readonly vectors: Uint16Array;
-  /** Pictures that cannot be found, because they are damaged or cannot be read. */
+  /** Images that cannot be found, because they are damaged or cannot be read. */
   readonly problems: readonly Problem[];
 }
 
@@ -126,7 +124,7 @@ export interface IndexOptions {
   /** Everything is computed anew. */
   readonly rebuild?: boolean;
   readonly onProgress?: (done: number, total: number) => void;
-  /** Told of each picture that turns out to be unusable; not again at a later time, unless it changes. */
+  /** Told of each image that turns out to be unusable; not again at a later time, unless it changes. */
   readonly onProblem?: (problem: Problem) => void;
   readonly onMessage?: (message: string) => void;
   readonly signal?: AbortSignal;
@@ -138,7 +136,7 @@ const keepEvery = 30_000;
 const keepShare = 0.05;
 
 /**
- * The index of a folder's pictures, also in the folders below it. What is in the file at `path` is not computed again, unless the
+ * The index of a folder's images, also in the folders below it. What is in the file at `path` is not computed again, unless the
  * weights are others; what was changed, renamed or copied is told by its content. An abort, or being killed, loses at most
  * what was computed since the file was last written.
  *
@@ -149,7 +147,7 @@ export async function updateIndex(
   finder: Finder,
   path: string,
   options: IndexOptions = {},
-): Promise<PictureIndex> {
+): Promise<ImageIndex> {
   const { onProblem, onMessage, signal } = options;
   const kept = await readKept(path, options);
   const files = await hashFiles(finder.origin.files, kept?.head.files, signal);
@@ -173,17 +171,17 @@ export async function updateIndex(
     lastKept = performance.now();
     keepTime = lastKept - started;
   };
-  const changed = found.pictures.filter((picture) => !state.takeUnchanged(picture));
+  const changed = found.images.filter((image) => !state.takeUnchanged(image));
   try {
     const results = embedFiles(changed, finder, (id) => state.contentOf(id), signal);
     let done = 0;
-    for await (const { picture, ...result } of results) {
+    for await (const { image, ...result } of results) {
       if ("unreadable" in result) {
-        unread.push({ name: picture.name, reason: result.unreadable });
-        onProblem?.({ name: picture.name, reason: result.unreadable });
+        unread.push({ name: image.name, reason: result.unreadable });
+        onProblem?.({ name: image.name, reason: result.unreadable });
       } else {
-        if (typeof result.content === "string") onProblem?.({ name: picture.name, reason: result.content });
-        state.add(picture, result.id, result.content);
+        if (typeof result.content === "string") onProblem?.({ name: image.name, reason: result.content });
+        state.add(image, result.id, result.content);
       }
       options.onProgress?.(++done, changed.length);
       if (performance.now() - lastKept > Math.max(keepEvery, keepTime / keepShare)) await keep();
@@ -223,31 +221,31 @@ function madeAlike(
   return settings === origin.settings && sums(files) === sums(now) && shape.join() === own.join();
 }
 
-/** Vectors of a picture's content as float16, or why it has none. */
+/** Vectors of an image's content as float16, or why it has none. */
 type Content = Uint16Array | string;
 
 /** What is known while an index is brought up to date. */
 class IndexState {
   /** Whether there is something that the file does not have. */
   hasNew: boolean;
-  private readonly head: Omit<IndexHead, "pictures">;
+  private readonly head: Omit<IndexHead, "images">;
   private readonly kept: Kept | undefined;
   private readonly contents = new Map<string, Content>();
-  /** What the file says of pictures whose turn has not come. */
-  private readonly old: Map<string, IndexedPicture>;
+  /** What the file says of images whose turn has not come. */
+  private readonly old: Map<string, IndexedImage>;
   private readonly isSameFolder: boolean;
-  private readonly done = new Map<string, IndexedPicture>();
+  private readonly done = new Map<string, IndexedImage>();
 
-  constructor(head: Omit<IndexHead, "pictures">, kept: Kept | undefined) {
+  constructor(head: Omit<IndexHead, "images">, kept: Kept | undefined) {
     this.head = head;
     this.kept = kept;
     this.hasNew = kept === undefined;
     this.isSameFolder = kept?.head.folder === head.folder;
-    this.old = new Map(kept?.head.pictures.map((picture) => [picture.name, picture]));
+    this.old = new Map(kept?.head.images.map((image) => [image.name, image]));
     const size = sizeOf(head.shape);
     if (!kept) return;
     let row = 0;
-    for (const { id, problem } of kept.head.pictures) {
+    for (const { id, problem } of kept.head.images) {
       this.contents.set(id, problem ?? kept.vectors.subarray(row++ * size, row * size));
     }
   }
@@ -256,8 +254,8 @@ class IndexState {
     return this.contents.get(id);
   }
 
-  /** Whether a picture is as it was, by size and time; then it is done. */
-  takeUnchanged({ name, bytes, modifiedMs }: FolderPicture): boolean {
+  /** Whether an image is as it was, by size and time; then it is done. */
+  takeUnchanged({ name, bytes, modifiedMs }: FolderImage): boolean {
     const old = this.old.get(name);
     const same = this.isSameFolder && old?.bytes === bytes && modifiedMs !== null && old.modifiedMs === modifiedMs;
     if (!old || !same) return false;
@@ -266,9 +264,9 @@ class IndexState {
     return true;
   }
 
-  add({ name, bytes, modifiedMs }: FolderPicture, id: string, content: Content): void {
+  add({ name, bytes, modifiedMs }: FolderImage, id: string, content: Content): void {
     const problem = typeof content === "string" ? { problem: content } : {};
-    const now: IndexedPicture = { name, bytes, modifiedMs, id, ...problem };
+    const now: IndexedImage = { name, bytes, modifiedMs, id, ...problem };
     const old = this.old.get(name);
     if (!(this.isSameFolder && old?.id === id && old.bytes === bytes && old.modifiedMs === modifiedMs))
       this.hasNew = true;
@@ -284,12 +282,12 @@ class IndexState {
   }
 
   write(path: string): Promise<void> {
-    const pictures = this.pictures();
-    return writeIndex(path, { ...this.head, pictures }, this.rowsOf(pictures));
+    const images = this.images();
+    return writeIndex(path, { ...this.head, images }, this.rowsOf(images));
   }
 
-  index(unread: readonly Problem[]): PictureIndex {
-    const all = this.pictures();
+  index(unread: readonly Problem[]): ImageIndex {
+    const all = this.images();
     const usable = all.filter(({ problem }) => problem === undefined);
     const broken = all.flatMap(({ name, problem }) => (problem === undefined ? [] : [{ name, reason: problem }]));
     return {
@@ -302,11 +300,11 @@ class IndexState {
   }
 
   /** By name. */
-  private pictures(): IndexedPicture[] {
+  private images(): IndexedImage[] {
     return [...this.done.values(), ...this.old.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  private joined(usable: readonly IndexedPicture[]): Uint16Array {
+  private joined(usable: readonly IndexedImage[]): Uint16Array {
     const size = sizeOf(this.head.shape);
     const vectors = new Uint16Array(usable.length * size);
     let at = 0;
@@ -317,8 +315,8 @@ class IndexState {
     return vectors;
   }
 
-  private *rowsOf(pictures: readonly IndexedPicture[]): Generator<Uint16Array> {
-    for (const { id } of pictures) {
+  private *rowsOf(images: readonly IndexedImage[]): Generator<Uint16Array> {
+    for (const { id } of images) {
       const content = this.contents.get(id);
       if (content instanceof Uint16Array) yield content;
     }

@@ -1,15 +1,15 @@
-/** Finds pictures in a folder, by words or by another picture. */
+/** Finds images in a folder, by words or by another image. */
 
 import { createHash } from "node:crypto";
 import { mkdir, readFile, realpath } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { modelPath } from "../chat/minigpt4.ts";
 import type { Problem } from "../data/dataset.ts";
-import { asItIs, decodePicture } from "../data/decoder.ts";
-import { pictureId } from "../data/feature-cache.ts";
-import { type Picture, QuestionError } from "../engine/engine.ts";
+import { asItIs, decodeImage } from "../data/decoder.ts";
+import { imageId } from "../data/feature-cache.ts";
+import { type ImageInput, QuestionError } from "../engine/engine.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
-import { PictureError, readPicture } from "../images/decode.ts";
+import { ImageError, readImage } from "../images/decode.ts";
 import { preprocess } from "../images/preprocess.ts";
 import { similarities } from "../models/blip2.ts";
 import type { SessionOptions } from "../runtime/session.ts";
@@ -17,12 +17,12 @@ import { type ArrayOf, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32 } from "../tensor/float16.ts";
 import { cast } from "../tensor/ops/elementwise.ts";
 import { type Finder, LazySession } from "./finder.ts";
-import { type IndexOptions, type PictureIndex, updateIndex } from "./image-index.ts";
+import { type ImageIndex, type IndexOptions, updateIndex } from "./image-index.ts";
 import { type FinderOptions, openFinder } from "./open-finder.ts";
 
-// How near pictures are to texts and to each other: cosine similarities of many vectors at once, in the engine.
+// How near images are to texts and to each other: cosine similarities of many vectors at once, in the engine.
 
-/** Values of so many pictures go through the engine at once as stay in the processor's cache on their way. */
+/** Values of so many images go through the engine at once as stay in the processor's cache on their way. */
 const valuesAtOnce = 2 ** 20;
 
 export class Similarity<T extends "float16" | "float32"> {
@@ -30,31 +30,31 @@ export class Similarity<T extends "float16" | "float32"> {
   private readonly shape: readonly [count: number, size: number];
   private readonly session: LazySession<"scores">;
 
-  /** @param dtype of the pictures' vectors. @param shape vectors of one picture */
+  /** @param dtype of the images' vectors. @param shape vectors of one image */
   constructor(dtype: T, shape: readonly [count: number, size: number], options: SessionOptions = {}) {
     this.dtype = dtype;
     this.shape = shape;
     this.session = new LazySession((graph) => {
-      const pictures = graph.input("pictures", dtype, ["pictures", ...shape]);
+      const images = graph.input("images", dtype, ["images", ...shape]);
       const queries = graph.input("queries", "float32", ["queries", shape[1]]);
-      return { scores: similarities(dtype === "float32" ? pictures : cast(pictures, "float32"), queries) };
+      return { scores: similarities(dtype === "float32" ? images : cast(images, "float32"), queries) };
     }, options);
   }
 
   /**
-   * For each picture and query the largest of the cosine similarities of the picture's vectors.
-   * @param pictures [pictures, ...shape]. @param queries [queries, size] @returns [pictures, queries]
+   * For each image and query the largest of the cosine similarities of the image's vectors.
+   * @param images [images, ...shape]. @param queries [queries, size] @returns [images, queries]
    */
-  async of(pictures: ArrayOf[T], queries: Float32Array): Promise<Float32Array> {
+  async of(images: ArrayOf[T], queries: Float32Array): Promise<Float32Array> {
     const row = sizeOf(this.shape);
     const [, size] = this.shape;
     const count = queries.length / size;
-    const scores = new Float32Array((pictures.length / row) * count);
+    const scores = new Float32Array((images.length / row) * count);
     const atOnce = Math.max(1, Math.floor(valuesAtOnce / row));
     const query = ndarray("float32", [count, size], queries);
-    for (let start = 0; start * row < pictures.length; start += atOnce) {
-      const part = pictures.subarray(start * row, (start + atOnce) * row) as ArrayOf[T];
-      const feeds = { pictures: ndarray(this.dtype, [part.length / row, ...this.shape], part), queries: query };
+    for (let start = 0; start * row < images.length; start += atOnce) {
+      const part = images.subarray(start * row, (start + atOnce) * row) as ArrayOf[T];
+      const feeds = { images: ndarray(this.dtype, [part.length / row, ...this.shape], part), queries: query };
       scores.set((await this.session.run(feeds)).scores.data as Float32Array, start * count);
     }
     return scores;
@@ -89,17 +89,17 @@ export interface SearchOptions extends FinderOptions, Omit<IndexOptions, "ownsFi
 }
 
 export interface FindOptions {
-  /** Most pictures that are found; 10 by default. */
+  /** Most images that are found; 10 by default. */
   readonly top?: number;
   /**
-   * So many of the nearest pictures are looked at together with the text, where the model has a head for that, and come first; 32
-   * by default, 0 for none. For pictures that were not looked at before, this needs the image encoder.
+   * So many of the nearest images are looked at together with the text, where the model has a head for that, and come first; 32
+   * by default, 0 for none. For images that were not looked at before, this needs the image encoder.
    */
   readonly rerank?: number;
   readonly signal?: AbortSignal;
 }
 
-export interface FoundPicture {
+export interface FoundImage {
   readonly path: string;
   /** Path below the folder, with "/" between its parts. */
   readonly name: string;
@@ -107,9 +107,9 @@ export interface FoundPicture {
   readonly score: number;
   /** Cosine similarity (image-text contrast). */
   readonly itc: number;
-  /** Logit of the head for image-text matching, for pictures that were looked at together with the text. */
+  /** Logit of the head for image-text matching, for images that were looked at together with the text. */
   readonly itm?: number;
-  /** Probability that picture and text belong together, by the same head. */
+  /** Probability that image and text belong together, by the same head. */
   readonly probability?: number;
 }
 
@@ -121,17 +121,17 @@ interface Parts {
   readonly folder: string;
   readonly finder: Finder;
   /** Reads the folder again. */
-  readonly update: (options: IndexOptions) => Promise<PictureIndex>;
+  readonly update: (options: IndexOptions) => Promise<ImageIndex>;
   readonly options: FinderOptions;
 }
 
-/** Pictures of one folder, found by one model, which runs on the calling thread: that is blocked while it computes. */
-export class PictureSearch {
+/** Images of one folder, found by one model, which runs on the calling thread: that is blocked while it computes. */
+export class ImageSearch {
   private readonly parts: Parts;
   private readonly similarity: Similarity<"float16">;
-  private index: PictureIndex;
+  private index: ImageIndex;
 
-  private constructor(parts: Parts, index: PictureIndex) {
+  private constructor(parts: Parts, index: ImageIndex) {
     const { device, threads } = parts.options;
     this.parts = parts;
     this.index = index;
@@ -145,7 +145,7 @@ export class PictureSearch {
    * Opens a model and the index of a folder and the folders below it; what is new there is indexed.
    * @throws Error naming what is missing or does not fit
    */
-  static async open(folder: string, options: SearchOptions = {}): Promise<PictureSearch> {
+  static async open(folder: string, options: SearchOptions = {}): Promise<ImageSearch> {
     const { model = "nano", index, rebuild, onProgress, onProblem, signal, ...finderOptions } = options;
     // An index belongs to a place, whatever it is called.
     const place = await realpath(folder);
@@ -162,19 +162,19 @@ export class PictureSearch {
         ...(onProblem && { onProblem }),
         ...(signal && { signal }),
       });
-      return new PictureSearch({ folder, finder, update, options: finderOptions }, first);
+      return new ImageSearch({ folder, finder, update, options: finderOptions }, first);
     } catch (error) {
       await finder.release();
       throw error;
     }
   }
 
-  /** Pictures that can be found. */
+  /** Images that can be found. */
   get size(): number {
     return this.index.names.length;
   }
 
-  /** Pictures that cannot be found, because they are damaged or cannot be read. */
+  /** Images that cannot be found, because they are damaged or cannot be read. */
   get problems(): readonly Problem[] {
     return this.index.problems;
   }
@@ -184,11 +184,11 @@ export class PictureSearch {
     this.index = await this.parts.update(options);
   }
 
-  /** The pictures that a text fits best, the best first. @throws QuestionError if the text has no word that counts */
+  /** The images that a text fits best, the best first. @throws QuestionError if the text has no word that counts */
   async search(
     text: string,
     { top = topByDefault, rerank = rerankByDefault, signal }: FindOptions = {},
-  ): Promise<FoundPicture[]> {
+  ): Promise<FoundImage[]> {
     signal?.throwIfAborted();
     const { finder } = this.parts;
     const [query] = await finder.embedTexts([text]);
@@ -202,17 +202,17 @@ export class PictureSearch {
   }
 
   /**
-   * The pictures that are most like another one, which may be one of them. Compared are the vectors of both: for each of the given
-   * picture's the nearest of the other's, and of these similarities the mean (as Khattab and Zaharia compare texts, arXiv 2004.12832).
+   * The images that are most like another one, which may be one of them. Compared are the vectors of both: for each of the given
+   * image's the nearest of the other's, and of these similarities the mean (as Khattab and Zaharia compare texts, arXiv 2004.12832).
    * @throws QuestionError if it cannot be read
    */
   async like(
-    picture: Picture,
+    image: ImageInput,
     { top = topByDefault, signal }: Omit<FindOptions, "rerank"> = {},
-  ): Promise<FoundPicture[]> {
+  ): Promise<FoundImage[]> {
     signal?.throwIfAborted();
     const [count] = this.parts.finder.shape;
-    const table = await this.similarity.of(this.index.vectors, await this.vectorsOf(picture));
+    const table = await this.similarity.of(this.index.vectors, await this.vectorsOf(image));
     const scores = meanOfRows(table, count);
     return largest(scores, top).map((place) => this.found(place, scores[place] as number));
   }
@@ -223,74 +223,74 @@ export class PictureSearch {
     await this.parts.finder.release();
   }
 
-  private found(place: number, itc: number): FoundPicture {
+  private found(place: number, itc: number): FoundImage {
     const name = this.index.names[place] as string;
     return { path: join(this.parts.folder, name), name, score: itc, itc };
   }
 
-  /** The pictures at some places, looked at together with a text; without those that are not as they were indexed any more. */
+  /** The images at some places, looked at together with a text; without those that are not as they were indexed any more. */
   private async matched(
     places: readonly number[],
-    found: readonly FoundPicture[],
+    found: readonly FoundImage[],
     text: string,
     signal: AbortSignal | undefined,
-  ): Promise<FoundPicture[]> {
+  ): Promise<FoundImage[]> {
     const { finder } = this.parts;
     const candidates = places.map((place, i) => ({
       id: this.index.ids[place] as string,
-      picture: found[i] as FoundPicture,
+      image: found[i] as FoundImage,
     }));
     const gone = new Set<string>();
     for (;;) {
-      const there = candidates.filter(({ picture }) => !gone.has(picture.name));
-      const pairs = there.map(({ id, picture }) => ({ text, picture: { id, pixels: () => this.pixels(picture, id) } }));
+      const there = candidates.filter(({ image }) => !gone.has(image.name));
+      const pairs = there.map(({ id, image }) => ({ text, image: { id, pixels: () => this.pixels(image, id) } }));
       try {
         const matches = (await finder.match?.(pairs, signal)) ?? [];
-        return there.flatMap(({ picture }, i) => {
+        return there.flatMap(({ image }, i) => {
           const match = matches[i];
           return match
-            ? [{ ...picture, score: picture.itc + match.logit, itm: match.logit, probability: match.probability }]
+            ? [{ ...image, score: image.itc + match.logit, itm: match.logit, probability: match.probability }]
             : [];
         });
       } catch (error) {
         if (!(error instanceof GoneError)) throw error;
-        gone.add(error.picture);
+        gone.add(error.image);
       }
     }
   }
 
-  /** The encoder's input of a picture that was indexed. @throws GoneError if it is another one now */
-  private async pixels({ path, name }: FoundPicture, id: string): Promise<Float32Array> {
+  /** The encoder's input of an image that was indexed. @throws GoneError if it is another one now */
+  private async pixels({ path, name }: FoundImage, id: string): Promise<Float32Array> {
     const bytes = await readFile(path).catch(() => undefined);
-    if (!bytes || pictureId(bytes) !== id) throw new GoneError(name);
-    return decodePicture({ name: path, bytes, view: asItIs, spec: this.parts.finder.spec });
+    if (!bytes || imageId(bytes) !== id) throw new GoneError(name);
+    return decodeImage({ name: path, bytes, view: asItIs, spec: this.parts.finder.spec });
   }
 
-  /** Vectors of any picture, from the index if it is there. */
-  private async vectorsOf(picture: Picture): Promise<Float32Array> {
+  /** Vectors of any image, from the index if it is there. */
+  private async vectorsOf(image: ImageInput): Promise<Float32Array> {
     const { finder } = this.parts;
     try {
-      // First as a picture: its errors say more.
-      const pixels = await readPicture(picture);
-      const bytes = typeof picture === "string" ? await readFile(picture) : picture;
-      const place = this.index.ids.indexOf(pictureId(bytes));
+      // First as an image: its errors say more.
+      const pixels = await readImage(image);
+      const bytes = typeof image === "string" ? await readFile(image) : image;
+      const place = this.index.ids.indexOf(imageId(bytes));
       const row = sizeOf(finder.shape);
       if (place >= 0) return float16ToFloat32(this.index.vectors.subarray(place * row, (place + 1) * row));
-      return await finder.embedPictures([preprocess(pixels, finder.spec).data]);
+      return await finder.embedImages([preprocess(pixels, finder.spec).data]);
     } catch (cause) {
-      if (cause instanceof PictureError) throw new QuestionError("picture", cause.message, { cause });
+      if (cause instanceof ImageError) throw new QuestionError("image", cause.message, { cause });
       throw cause;
     }
   }
 }
 
-/** A picture that is not what was indexed any more. */
+/** An image that is not what was indexed any more. */
 class GoneError extends Error {
-  readonly picture: string;
+  readonly image: string;
 
-  constructor(picture: string) {
-    super(`${picture} was changed or removed since the folder was indexed`);
-    this.picture = picture;
+  constructor(image: string) {
+    super(`${image} was changed or removed since the folder was indexed`);
+    this.image = image;
   }
 }
 
@@ -299,5 +299,5 @@ function indexPath(folder: string, model: string): string {
   const key = createHash("sha256")
     .update(JSON.stringify([folder, resolve(modelPath(model))]))
     .digest("hex");
-  return join(cacheFolder(), "indexes", `${key.slice(0, 32)}.pictures`);
+  return join(cacheFolder(), "indexes", `${key.slice(0, 32)}.images`);
 }

@@ -1,13 +1,13 @@
 /**
- * The file of a picture index: a header of 20 bytes (magic and version 8, length of the head 4, CRC-32 of the head 4, CRC-32 of
- * the vectors 4), the head as JSON, and the vectors of its pictures as float16, in the order of the head.
+ * The file of an image index: a header of 20 bytes (magic and version 8, length of the head 4, CRC-32 of the head 4, CRC-32 of
+ * the vectors 4), the head as JSON, and the vectors of its images as float16, in the order of the head.
  */
 import { stat } from "node:fs/promises";
 import { relative, resolve, sep } from "node:path";
 import { crc32 } from "node:zlib";
 import { z } from "zod";
 import type { Problem } from "../data/dataset.ts";
-import { pictureFiles } from "../data/formats/image-folder.ts";
+import { imageFiles } from "../data/formats/image-folder.ts";
 import { writeWhole } from "../files/atomic.ts";
 import { inFile, RandomAccessFile } from "../files/file.ts";
 import { sha256OfFile } from "../files/partial-file.ts";
@@ -52,20 +52,20 @@ const headerBytes = magic.length + 12;
 const pieceBytes = 2 ** 24;
 
 const schema = z.strictObject({
-  /** The folder of the pictures. */
+  /** The folder of the images. */
   folder: z.string(),
-  /** What the vectors depend on besides the pictures, see `Origin`. */
+  /** What the vectors depend on besides the images, see `Origin`. */
   settings: z.string(),
   files: z.array(hashedFileSchema),
   shape: z.tuple([z.int().positive(), z.int().positive()]),
-  pictures: z.array(
+  images: z.array(
     z.object({
       /** Its path below the folder, with "/" between its parts. */
       name: z.string(),
       bytes: z.int().nonnegative(),
       /** When it was changed last; null where it may be changed again without a later time. */
       modifiedMs: z.number().nullable(),
-      /** See `pictureId`. */
+      /** See `imageId`. */
       id: z.string().regex(/^[0-9a-f]{64}$/),
       /** Why it has no vectors. */
       problem: z.string().optional(),
@@ -74,20 +74,20 @@ const schema = z.strictObject({
 });
 
 export type IndexHead = z.infer<typeof schema>;
-export type IndexedPicture = IndexHead["pictures"][number];
+export type IndexedImage = IndexHead["images"][number];
 
 /** A file that is something else, which must not be written over. */
 export class ForeignFileError extends Error {
   override name = "ForeignFileError";
 }
 
-/** @returns the head, and the vectors of its pictures without a problem. @throws Error naming the file if it is damaged */
+/** @returns the head, and the vectors of its images without a problem. @throws Error naming the file if it is damaged */
 export async function readIndex(path: string): Promise<{ head: IndexHead; vectors: Uint16Array }> {
   const file = await RandomAccessFile.open(path);
   try {
     return await inFile(path, async () => {
       const header = await file.read(0, Math.min(headerBytes, file.size));
-      if (!magic.equals(header.subarray(0, magic.length))) throw new ForeignFileError(`${path} is no picture index`);
+      if (!magic.equals(header.subarray(0, magic.length))) throw new ForeignFileError(`${path} is no image index`);
       if (header.length < headerBytes) throw new Error("is cut off");
       const fields = new DataView(header.buffer, header.byteOffset + magic.length);
       const [headBytes, headSum, vectorSum] = [0, 4, 8].map((at) => fields.getUint32(at, true)) as [
@@ -111,7 +111,7 @@ export async function readIndex(path: string): Promise<{ head: IndexHead; vector
   }
 }
 
-/** Writes an index beside `path`, and puts it there. @param rows vectors of the pictures without a problem, in any pieces */
+/** Writes an index beside `path`, and puts it there. @param rows vectors of the images without a problem, in any pieces */
 export async function writeIndex(path: string, head: IndexHead, rows: Iterable<Uint16Array>): Promise<void> {
   const text = Buffer.from(JSON.stringify(head), "utf8");
   await writeWhole(path, async (file) => {
@@ -139,8 +139,8 @@ export async function writeIndex(path: string, head: IndexHead, rows: Iterable<U
   });
 }
 
-function vectorBytes({ pictures, shape }: IndexHead): number {
-  return 2 * sizeOf(shape) * pictures.filter(({ problem }) => problem === undefined).length;
+function vectorBytes({ images, shape }: IndexHead): number {
+  return 2 * sizeOf(shape) * images.filter(({ problem }) => problem === undefined).length;
 }
 
 /** Bytes with their checksum: while one piece is summed up, the next one is read. */
@@ -184,9 +184,9 @@ function* pieces(rows: Iterable<Uint16Array>): Generator<Uint8Array> {
   if (filled > 0) yield piece.subarray(0, filled);
 }
 
-// The picture files of a folder and of those below it, as they are now.
+// The image files of a folder and of those below it, as they are now.
 
-export interface FolderPicture {
+export interface FolderImage {
   readonly path: string;
   /** Its path below the folder, with "/" between its parts. */
   readonly name: string;
@@ -200,17 +200,17 @@ const coarsestTime = 2000;
 /** Files that are asked for side by side. */
 const atOnce = 256;
 
-/** The pictures by name, and what cannot be read. @throws Error if the folder itself cannot be read */
-export async function listFolder(folder: string): Promise<{ pictures: FolderPicture[]; problems: Problem[] }> {
+/** The images by name, and what cannot be read. @throws Error if the folder itself cannot be read */
+export async function listFolder(folder: string): Promise<{ images: FolderImage[]; problems: Problem[] }> {
   if (!(await stat(folder)).isDirectory()) throw new Error(`${folder} is no folder`);
   const paths: string[] = [];
   const problems: Problem[] = [];
-  for await (const found of pictureFiles(folder)) {
+  for await (const found of imageFiles(folder)) {
     if ("path" in found) paths.push(found.path);
     else if (found.name === folder) throw new Error(`${folder} ${found.reason}`);
     else problems.push(found);
   }
-  const pictures: FolderPicture[] = [];
+  const images: FolderImage[] = [];
   const now = Date.now();
   for (let start = 0; start < paths.length; start += atOnce) {
     const batch = paths.slice(start, start + atOnce);
@@ -218,13 +218,13 @@ export async function listFolder(folder: string): Promise<{ pictures: FolderPict
     batch.forEach((path, i) => {
       const name = relative(folder, path).replaceAll(sep, "/");
       const entry = entries[i];
-      // A name that ends like a picture's may be anything: a link to a folder, a pipe that would never end.
+      // A name that ends like an image's may be anything: a link to a folder, a pipe that would never end.
       if (entry instanceof Error) problems.push({ name, reason: `cannot be read: ${entry.message}` });
       else if (entry?.isFile()) {
         const isSettled = entry.mtimeMs < now - coarsestTime;
-        pictures.push({ path, name, bytes: entry.size, modifiedMs: isSettled ? entry.mtimeMs : null });
+        images.push({ path, name, bytes: entry.size, modifiedMs: isSettled ? entry.mtimeMs : null });
       }
     });
   }
-  return { pictures, problems };
+  return { images, problems };
 }

@@ -1,11 +1,11 @@
-/** Opens what finds pictures, whatever kind of model it is. */
+/** Opens what finds images, whatever kind of model it is. */
 
 import { modelPath } from "../chat/minigpt4.ts";
 import { type Embedder, openEmbedder } from "../engine/embedder.ts";
 import type { PullOptions } from "../hub/pull.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { openBlip2Folder } from "../models/blip2-folder.ts";
-import { pictureEmbedding } from "../models/contrastive-head.ts";
+import { imageEmbedding } from "../models/contrastive-head.ts";
 import { imageFeatures, imageSpec, imageTokens } from "../models/minigpt4.ts";
 import { type ModelFolder, modelType, openModelFolder } from "../models/model-folder.ts";
 import { Weights } from "../nn/weights.ts";
@@ -13,7 +13,7 @@ import type { SessionOptions } from "../runtime/session.ts";
 import { Blip2Finder, type Blip2FinderOptions } from "./blip2-finder.ts";
 import { type Finder, LazySession, type Origin, pixelFeeds, pixelInput } from "./finder.ts";
 
-// A MiniGPT-4 that has a contrastive head finds pictures: one vector a picture, in the space of the language model's words.
+// A MiniGPT-4 that has a contrastive head finds images: one vector an image, in the space of the language model's words.
 
 export class MiniGPT4Finder implements Finder {
   readonly spec: ImageSpec;
@@ -21,7 +21,7 @@ export class MiniGPT4Finder implements Finder {
   readonly origin: Origin;
   private readonly folder: ModelFolder;
   private readonly options: SessionOptions;
-  private readonly pictures: LazySession<"embeddings">;
+  private readonly images: LazySession<"embeddings">;
   private embedder: Promise<Embedder | undefined> | undefined;
 
   /** @param folder is closed with the finder. @throws Error if it has no contrastive head */
@@ -38,15 +38,15 @@ export class MiniGPT4Finder implements Finder {
       settings: JSON.stringify({ head: "word space", encoder, qformer, spec: this.spec, width: llm.hiddenSize }),
       files: [...new Set([...Object.values(imageSources), contrastive].map(({ path }) => path))],
     };
-    this.pictures = new LazySession((graph) => {
+    this.images = new LazySession((graph) => {
       const weights = folder.imageWeights(graph);
       const tokens = imageTokens(weights, imageFeatures(weights, pixelInput(graph, encoder), config), config);
-      return { embeddings: pictureEmbedding(new Weights(graph, contrastive), tokens) };
+      return { embeddings: imageEmbedding(new Weights(graph, contrastive), tokens) };
     }, options);
   }
 
-  async embedPictures(pixels: readonly Float32Array[]): Promise<Float32Array> {
-    const { embeddings } = await this.pictures.run(pixelFeeds(pixels, this.folder.config.encoder));
+  async embedImages(pixels: readonly Float32Array[]): Promise<Float32Array> {
+    const { embeddings } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
     return embeddings.data as Float32Array;
   }
 
@@ -58,7 +58,7 @@ export class MiniGPT4Finder implements Finder {
   async release(): Promise<void> {
     const embedder = await this.embedder?.catch(() => undefined);
     await embedder?.release();
-    await this.pictures.release();
+    await this.images.release();
     await this.folder.close();
   }
 }

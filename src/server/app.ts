@@ -23,14 +23,14 @@ export interface AppOptions extends Partial<AdmissionOptions>, GuardOptions {
   readonly timeoutSeconds?: number;
   /** How long a client may leave a stream unread (default 30). */
   readonly writeTimeoutSeconds?: number;
-  /** Largest body of a request, pictures included (default 32 MB). */
+  /** Largest body of a request, images included (default 32 MB). */
   readonly maxBodyBytes?: number;
-  /** Most pixels of all pictures of a request together (default 50 million). */
+  /** Most pixels of all images of a request together (default 50 million). */
   readonly maxPixels?: number;
-  /** Most pictures of a request (default 16). */
-  readonly maxPictures?: number;
-  /** Whether pictures are fetched from http and https addresses (default false). */
-  readonly allowRemotePictures?: boolean;
+  /** Most images of a request (default 16). */
+  readonly maxImages?: number;
+  /** Whether images are fetched from http and https addresses (default false). */
+  readonly allowRemoteImages?: boolean;
   /** Folder of training runs, whose curves the page shows. */
   readonly runsFolder?: string;
   /** A curation project that the page reviews. */
@@ -91,11 +91,11 @@ function createService(engine: Engine, options: AppOptions): Service {
     admission,
     metrics: new ServerMetrics(() => admission, engine),
     log: options.log ?? pino({ level: "silent" }),
-    pictures: {
-      allowRemote: options.allowRemotePictures ?? false,
+    images: {
+      allowRemote: options.allowRemoteImages ?? false,
       maxBytes: maxBodyBytes,
       maxPixels: options.maxPixels ?? 50_000_000,
-      maxPictures: options.maxPictures ?? 16,
+      maxImages: options.maxImages ?? 16,
     },
     created: Math.floor(Date.now() / 1000),
     timeoutSeconds: options.timeoutSeconds ?? 300,

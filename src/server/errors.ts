@@ -54,7 +54,7 @@ function typeOf(status: number): string {
   return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
-// Why the server does not take a picture, in words that are fit for whoever sent it.
+// Why the server does not take an image, in words that are fit for whoever sent it.
 
 /** Codes as OpenAI has them: of the URL itself, of what it holds, and of fetching it. */
 export type ImageRefusal =
@@ -64,7 +64,7 @@ export type ImageRefusal =
   | "invalid_image"
   | "failed_to_download_image";
 
-/** A picture is refused. The message says nothing of this machine or of its networks. */
+/** An image is refused. The message says nothing of this machine or of its networks. */
 export class ImageRefusedError extends Error {
   override name = "ImageRefusedError";
   readonly code: ImageRefusal;
@@ -82,7 +82,7 @@ export function tooManyBytes(maxBytes: number): ImageRefusedError {
 const secondsToRestart = 5;
 
 const questionCodes: Readonly<Record<QuestionError["code"], string>> = {
-  picture: "invalid_image",
+  image: "invalid_image",
   length: "context_length_exceeded",
   value: "invalid_value",
 };

@@ -93,7 +93,7 @@ export function addEndings(app: Hono<ServerEnv>, log: Logger): void {
  */
 export function limitBody(maxSize: number): MiddlewareHandler {
   const tooLarge = () => {
-    const message = `The body has more than ${maxSize} bytes; send fewer or smaller pictures`;
+    const message = `The body has more than ${maxSize} bytes; send fewer or smaller images`;
     return openAiError(413, { message, code: "request_too_large" });
   };
   const limitUndeclared = bodyLimit({

@@ -12,7 +12,7 @@ export interface Load {
 }
 
 export interface AnswerBegun {
-  /** Positions of the prompt, those of pictures included. */
+  /** Positions of the prompt, those of images included. */
   readonly promptTokens: number;
   /** How many of them were not read anew. */
   readonly cachedTokens: number;

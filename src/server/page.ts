@@ -9,7 +9,7 @@ import type { ServerEnv } from "./service.ts";
 /** Files whose name holds a hash of what is in them, as Vite names them: `assets/index-BxT3_k9a.js`. */
 const hashed = /[\\/]assets[\\/][^\\/]+-[\w-]{8,}\.\w+$/;
 
-/** Nothing but the server's own files; pictures that a visitor chose are blobs or data, and the engine of the browser is WebAssembly. */
+/** Nothing but the server's own files; images that a visitor chose are blobs or data, and the engine of the browser is WebAssembly. */
 const headers = secureHeaders({
   contentSecurityPolicy: {
     defaultSrc: ["'self'"],

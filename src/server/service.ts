@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { AnswerEvent, Engine } from "../engine/engine.ts";
 import type { Admission } from "./admission.ts";
 import { openAiError } from "./errors.ts";
-import { fetchPictures, type PictureLimits } from "./images/request-images.ts";
+import { fetchImages, type ImageLimits } from "./images/request-images.ts";
 import type { ServerMetrics } from "./metrics.ts";
 import type { AddressedQuestion } from "./openai/chat-request.ts";
 
@@ -15,7 +15,7 @@ export interface Service {
   readonly admission: Admission;
   readonly metrics: ServerMetrics;
   readonly log: Logger;
-  readonly pictures: PictureLimits;
+  readonly images: ImageLimits;
   /** When the server began, in seconds since 1970: models have a date in OpenAI's API. */
   readonly created: number;
   /** Longest time from a request to the end of its answer. */
@@ -86,12 +86,12 @@ function timeOver(seconds: number) {
   return openAiError(504, { message, type: "timeout", code: "timeout" }, { "x-should-retry": "false" });
 }
 
-// A question's way to the engine and back: waiting for a place, its pictures, the answer, and what is counted of it.
+// A question's way to the engine and back: waiting for a place, its images, the answer, and what is counted of it.
 
 /**
  * The answer's events. The place is given back when they end, or nobody takes them any more.
  *
- * @throws OpenAiError if there is no place, the time is over or the server stops; whatever fetching pictures and the engine throw
+ * @throws OpenAiError if there is no place, the time is over or the server stops; whatever fetching images and the engine throw
  */
 export async function* ask(
   service: Service,
@@ -108,8 +108,8 @@ export async function* ask(
   try {
     const leave = await service.admission.enter(client, signal);
     try {
-      const pictures = await fetchPictures(question.pictures, service.pictures, signal);
-      for await (const event of service.engine.answer({ ...question, pictures }, signal)) {
+      const images = await fetchImages(question.images, service.images, signal);
+      for await (const event of service.engine.answer({ ...question, images }, signal)) {
         if (event.kind === "begin") begun = event;
         if (event.kind === "text" && begun && firstText) {
           firstText = false;

@@ -4,12 +4,12 @@ import { appendFile, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import type { ImageTextPair, Problem, ProblemReport } from "../data/dataset.ts";
 import { asItIs, type View, type ViewOptions, viewsOf } from "../data/decoder.ts";
-import type { LoadedPicture, PictureLoader } from "../data/frozen-features.ts";
+import type { ImageLoader, LoadedImage } from "../data/frozen-features.ts";
 import { type Draw, type Mixture, type MixtureState, Prefetcher } from "../data/mixture.ts";
 import { type StageSample, stepRandom } from "./stages/stage.ts";
 
 export interface LoadedSample extends StageSample {
-  readonly picture: LoadedPicture;
+  readonly image: LoadedImage;
 }
 
 export interface LoadedBatch {
@@ -19,7 +19,7 @@ export interface LoadedBatch {
 }
 
 export interface BatchOptions {
-  /** Pictures of one step. */
+  /** Images of one step. */
   readonly batchSize: number;
   readonly views: ViewOptions;
   readonly seed: number;
@@ -43,14 +43,14 @@ interface Plan {
 
 export class BatchLoader {
   private readonly source: DrawSource;
-  private readonly loader: Pick<PictureLoader, "load">;
+  private readonly loader: Pick<ImageLoader, "load">;
   private readonly problems: ProblemReport;
   private readonly options: BatchOptions;
   private readonly prefetcher: Prefetcher<Plan, LoadedBatch>;
   private planned: number;
   private seen = 0;
 
-  constructor(source: DrawSource, loader: Pick<PictureLoader, "load">, problems: ProblemReport, options: BatchOptions) {
+  constructor(source: DrawSource, loader: Pick<ImageLoader, "load">, problems: ProblemReport, options: BatchOptions) {
     this.source = source;
     this.loader = loader;
     this.problems = problems;
@@ -69,7 +69,7 @@ export class BatchLoader {
     this.seen += this.options.batchSize;
     this.problems.check(this.seen);
     if (batch.samples.length === 0)
-      throw new Error(`No picture of a whole batch (${this.options.batchSize}) can be read`);
+      throw new Error(`No image of a whole batch (${this.options.batchSize}) can be read`);
     return batch;
   }
 
@@ -91,21 +91,21 @@ export class BatchLoader {
   private async load({ draws, place }: Plan): Promise<LoadedBatch> {
     const loaded = await Promise.all(
       draws.map(async ({ pair, dataset, view }): Promise<LoadedSample[]> => {
-        const picture = await loadOrReport(this.loader, pair, view, this.problems);
-        return picture ? [{ pair, dataset, picture }] : [];
+        const image = await loadOrReport(this.loader, pair, view, this.problems);
+        return image ? [{ pair, dataset, image }] : [];
       }),
     );
     return { samples: loaded.flat(), place };
   }
 }
 
-/** A broken picture is reported, and there is none. */
+/** A broken image is reported, and there is none. */
 export async function loadOrReport(
-  loader: Pick<PictureLoader, "load">,
+  loader: Pick<ImageLoader, "load">,
   pair: ImageTextPair,
   view: View,
   problems: ProblemReport,
-): Promise<LoadedPicture | undefined> {
+): Promise<LoadedImage | undefined> {
   try {
     return await loader.load(pair, view);
   } catch (error) {

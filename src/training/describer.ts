@@ -1,4 +1,4 @@
-/** What the model in training says of pictures that it is not trained on. */
+/** What the model in training says of images that it is not trained on. */
 
 import { generate, positionsOf } from "../generation/generate.ts";
 import type { LanguageModel } from "../generation/language-model.ts";
@@ -12,7 +12,7 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 import { parsePrompt } from "../tokenizers/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
-import { loadHeldOut, type Pictures } from "./prepare.ts";
+import { type Images, loadHeldOut } from "./prepare.ts";
 import type { StageSample } from "./stages/stage.ts";
 import type { TrainingPrompt } from "./stages/texts.ts";
 
@@ -20,7 +20,7 @@ import type { TrainingPrompt } from "./stages/texts.ts";
 const maxNewTokens = 80;
 
 export interface Description {
-  readonly picture: string;
+  readonly image: string;
   readonly text: string;
 }
 
@@ -30,7 +30,7 @@ export class Describer {
   private readonly llm: LanguageModel;
   private readonly prompt: TrainingPrompt;
   private readonly samples: readonly StageSample[];
-  private readonly pictures: Pictures;
+  private readonly images: Images;
 
   private constructor(
     parts: ModelParts,
@@ -38,14 +38,14 @@ export class Describer {
     llm: LanguageModel,
     prompt: TrainingPrompt,
     samples: readonly StageSample[],
-    pictures: Pictures,
+    images: Images,
   ) {
     this.parts = parts;
     this.session = session;
     this.llm = llm;
     this.prompt = prompt;
     this.samples = samples;
-    this.pictures = pictures;
+    this.images = images;
   }
 
   /** The language model is used in 4 bits: it is there beside the one that is trained through, and should be small. */
@@ -54,7 +54,7 @@ export class Describer {
     source: WeightSource,
     prompt: TrainingPrompt,
     samples: readonly StageSample[],
-    pictures: Pictures,
+    images: Images,
     options: SessionOptions,
   ): Promise<Describer> {
     const { config, llm, frozen, isTrained } = parts;
@@ -65,14 +65,14 @@ export class Describer {
     const tokens = imageTokens(weights, features, config, { depth: frozen.depth });
     const session = await Session.create(graph, { tokens }, options);
     const model = await createLanguageModel(llm.checkpoint, llm.config, { ...options, precision: "int4" });
-    return new Describer(parts, session, model, prompt, samples, pictures);
+    return new Describer(parts, session, model, prompt, samples, images);
   }
 
-  /** The likeliest text after each picture under `weights`. */
+  /** The likeliest text after each image under `weights`. */
   async describe(weights: NamedArrays): Promise<Description[]> {
-    const loaded = await loadHeldOut(this.samples, this.pictures);
+    const loaded = await loadHeldOut(this.samples, this.images);
     if (loaded.length === 0) return [];
-    const features = await this.pictures.frozen.of(loaded.map(({ picture }) => picture));
+    const features = await this.images.frozen.of(loaded.map(({ image }) => image));
     const { tokens } = await this.session.run({ features, ...weights });
     const { hiddenSize } = this.parts.llm.config;
     const rows = tokens.data as Float32Array;
@@ -83,7 +83,7 @@ export class Describer {
         const start = (i * perImage + token) * hiddenSize;
         return rows.subarray(start, start + hiddenSize);
       });
-      descriptions.push({ picture: pair.name, text: await this.continue(image) });
+      descriptions.push({ image: pair.name, text: await this.continue(image) });
     }
     return descriptions;
   }

@@ -19,7 +19,7 @@ import { covers, type VisionParts } from "./vision-parts.ts";
 
 /** Parts of a data set that are listed; the others are taken to be alike. */
 const listedParts = 4;
-/** Texts of a data set that are tokenised, and pictures whose size is looked up. */
+/** Texts of a data set that are tokenised, and images whose size is looked up. */
 const sampled = 500;
 /** Real steps that are taken; the first one also warms up, and is not counted. */
 const steps = 3;
@@ -30,12 +30,12 @@ interface DatasetPlan {
   readonly path: string;
   /** Files that list pairs. */
   readonly parts: number;
-  /** Whether pictures, texts and bytes are estimates from some of the parts. */
+  /** Whether images, texts and bytes are estimates from some of the parts. */
   readonly isEstimate: boolean;
-  readonly pictures: number;
+  readonly images: number;
   readonly texts: number;
   readonly tokensPerText: number;
-  /** Of the encoded pictures. */
+  /** Of the encoded images. */
   readonly bytes: number;
   readonly broken: number;
 }
@@ -47,10 +47,10 @@ export interface DryRun {
   readonly datasets: readonly DatasetPlan[];
   readonly watched: number;
   readonly steps: number;
-  readonly picturesPerStep: number;
+  readonly imagesPerStep: number;
   /** Share of the places of a step that is padding. */
   readonly padding: number;
-  /** Bytes that the features of all pictures take in the cache; undefined without one. */
+  /** Bytes that the features of all images take in the cache; undefined without one. */
   readonly cacheBytes: number | undefined;
   readonly cachedRows: number;
   readonly secondsPerStep: number;
@@ -65,7 +65,7 @@ interface Planned {
   /** The values that the trained weights begin with. */
   readonly source: WeightSource;
   readonly trained: readonly string[];
-  /** Parts of the model beside those of a picture's way. */
+  /** Parts of the model beside those of an image's way. */
   readonly others: DryRun["parts"];
   tokensOf(text: string): number;
 }
@@ -83,8 +83,8 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
     }
     const measured = await realSteps(planned, session);
     const { totalSteps: total } = prepared;
-    const pictures = datasets.reduce((sum, dataset) => sum + dataset.pictures, 0);
-    const rows = pictures * run.views + prepared.validation.length;
+    const images = datasets.reduce((sum, dataset) => sum + dataset.images, 0);
+    const rows = images * run.views + prepared.validation.length;
     return {
       parts: [
         ...Object.entries(parts.origins).map(([name, origin]) => ({
@@ -98,7 +98,7 @@ export async function dryRun(recipe: Recipe, session: SessionOptions = {}): Prom
       datasets,
       watched: prepared.validation.length,
       steps: total,
-      picturesPerStep: run.batch_size * run.accum_grad_iters,
+      imagesPerStep: run.batch_size * run.accum_grad_iters,
       padding: measured.padding,
       cacheBytes: cache && rows * sizeOf(frozen.shape) * 2,
       cachedRows: cache?.size ?? 0,
@@ -181,7 +181,7 @@ async function look(
   const lengths = some.flatMap((pair) => textsOf({ pair, dataset: index }).map(tokensOf));
   const sizes = await Promise.all(
     some.map(
-      async ({ picture: { path, at } }) =>
+      async ({ image: { path, at } }) =>
         at?.length ??
         (await stat(path).then(
           ({ size }) => size,
@@ -193,7 +193,7 @@ async function look(
     layout: dataset.layout,
     parts: dataset.parts.length,
     isEstimate: dataset.parts.length > read.length,
-    pictures: Math.round(pairs.length * factor),
+    images: Math.round(pairs.length * factor),
     texts: Math.round(texts * factor),
     tokensPerText: mean(lengths),
     bytes: Math.round(mean(sizes) * pairs.length * factor),

@@ -8,7 +8,7 @@ import { loadOrReport } from "./batch-loader.ts";
 import { type PrepareOptions, prepare, prepareQFormer } from "./prepare.ts";
 import { isPretraining, type Recipe } from "./recipe.ts";
 
-/** Pictures that are encoded side by side. */
+/** Images that are encoded side by side. */
 const batch = 16;
 
 export interface EncodeOptions extends SessionOptions, Pick<PrepareOptions, "onMessage"> {
@@ -18,7 +18,7 @@ export interface EncodeOptions extends SessionOptions, Pick<PrepareOptions, "onM
 }
 
 export interface EncodeReport {
-  /** Pictures times views. */
+  /** Images times views. */
   readonly total: number;
   /** Those that were not in the cache before. */
   readonly computed: number;
@@ -59,7 +59,7 @@ export async function encodeRecipe(
       2,
     );
     for (let done = 0; done < wanted.length && !signal?.aborted; done += batch) {
-      await frozen.of((await batches.next()).filter((picture) => picture !== undefined));
+      await frozen.of((await batches.next()).filter((image) => image !== undefined));
       problems.check(done + batch);
       onProgress?.(Math.min(done + batch, wanted.length), wanted.length);
     }

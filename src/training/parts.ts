@@ -1,4 +1,4 @@
-/** The parts that a MiniGPT-4 recipe joins: the way of a picture, and the frozen language model. */
+/** The parts that a MiniGPT-4 recipe joins: the way of an image, and the frozen language model. */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { openCheckpoint } from "../formats/open.ts";
@@ -82,7 +82,7 @@ function initialWeights(config: MiniGPT4Config, trained: readonly string[], rand
   return weightsInMemory("new weights", arrays);
 }
 
-// The parts that a pre-training recipe joins: the way of a picture, and the text side with its tokenizer.
+// The parts that a pre-training recipe joins: the way of an image, and the text side with its tokenizer.
 
 export interface QFormerParts extends VisionParts {
   readonly config: Blip2Config;

@@ -1,11 +1,11 @@
-/** What a run has ready before its first step: the model's parts, the pictures with their texts, and where features come from. */
+/** What a run has ready before its first step: the model's parts, the images with their texts, and where features come from. */
 
 import { join } from "node:path";
 import { type Dataset, holdOut, listPairs, type Problem, ProblemReport } from "../data/dataset.ts";
 import { asItIs, defaultWorkers, startDecoder } from "../data/decoder.ts";
 import { FeatureCache } from "../data/feature-cache.ts";
 import { openCaptioned } from "../data/formats/open.ts";
-import { FrozenFeatures, PictureLoader } from "../data/frozen-features.ts";
+import { FrozenFeatures, ImageLoader } from "../data/frozen-features.ts";
 import { Mixture, type MixtureState, ShuffledStream } from "../data/mixture.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { frozenShape, imageSpec } from "../models/minigpt4.ts";
@@ -19,38 +19,38 @@ import type { Stage, StageSample } from "./stages/stage.ts";
 import { readPrompts, type TextsOf, type TrainingPrompt, textsOfRecipe } from "./stages/texts.ts";
 import type { VisionParts } from "./vision-parts.ts";
 
-// Pictures that are watched during a run, and never trained on.
+// Images that are watched during a run, and never trained on.
 
-/** What is measured of weights on watched pictures. */
+/** What is measured of weights on watched images. */
 export interface HeldOut {
-  /** The loss under `weights`: the smaller, the better. @throws Error if none of the pictures can be read */
+  /** The loss under `weights`: the smaller, the better. @throws Error if none of the images can be read */
   measure(weights: NamedArrays): Promise<number>;
   release(): Promise<void>;
 }
 
-/** Where pictures and their features come from. */
-export interface Pictures {
-  readonly loader: PictureLoader;
+/** Where images and their features come from. */
+export interface Images {
+  readonly loader: ImageLoader;
   readonly frozen: FrozenFeatures;
   readonly problems: ProblemReport;
 }
 
-/** Loads held-out pictures as they are; broken ones are left out. */
+/** Loads held-out images as they are; broken ones are left out. */
 export async function loadHeldOut(
   samples: readonly StageSample[],
-  { loader, problems }: Pictures,
+  { loader, problems }: Images,
 ): Promise<LoadedSample[]> {
   const loaded = await Promise.all(
     samples.map(async (sample): Promise<LoadedSample[]> => {
-      const picture = await loadOrReport(loader, sample.pair, asItIs, problems);
-      return picture ? [{ ...sample, picture }] : [];
+      const image = await loadOrReport(loader, sample.pair, asItIs, problems);
+      return image ? [{ ...sample, image }] : [];
     }),
   );
   return loaded.flat();
 }
 
-/** Pictures with their texts, whatever is learned of them. */
-export interface PreparedData extends Pictures {
+/** Images with their texts, whatever is learned of them. */
+export interface PreparedData extends Images {
   readonly recipe: RecipeBase;
   /** What is trained on, for each data set of the recipe. */
   readonly datasets: readonly Dataset[];
@@ -128,7 +128,7 @@ async function prepareData(
       cache,
       frozen,
       totalSteps: run.max_epoch * (run.iters_per_epoch ?? (await stepsThrough(datasets, recipe))),
-      loader: new PictureLoader(imageSpec(parts.config.encoder), decoder, cache),
+      loader: new ImageLoader(imageSpec(parts.config.encoder), decoder, cache),
       textsOf: textsOfRecipe(recipe, datasets),
       mixture(place) {
         const streams = datasets.map((dataset, i) => {
@@ -168,11 +168,11 @@ async function openDatasets(recipe: RecipeBase): Promise<{ datasets: Dataset[]; 
   return { datasets, validation };
 }
 
-/** Steps that show each picture once. */
+/** Steps that show each image once. */
 async function stepsThrough(datasets: readonly Dataset[], { run }: RecipeBase): Promise<number> {
-  let pictures = 0;
-  for (const dataset of datasets) pictures += (await listPairs(dataset)).length;
-  return Math.max(1, Math.ceil(pictures / (run.batch_size * run.accum_grad_iters)));
+  let images = 0;
+  for (const dataset of datasets) images += (await listPairs(dataset)).length;
+  return Math.max(1, Math.ceil(images / (run.batch_size * run.accum_grad_iters)));
 }
 
 /** Where a recipe keeps features; undefined if it does not. */

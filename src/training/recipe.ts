@@ -23,15 +23,15 @@ const datasetSchema = z.strictObject({
   /** Where the data set lies; see `openDataset`. */
   path: z.string().min(1),
   layout: z.enum(layoutNames).optional(),
-  /** Folder of the pictures, where the layout does not say. */
+  /** Folder of the images, where the layout does not say. */
   images: z.string().optional(),
   /** Which samples of web shards are taken, by columns of the parquet files beside them. */
   filter: z.record(z.string(), conditionSchema).optional(),
   /** How often this data set is drawn from, relative to the others. */
   sample_ratio: z.number().positive().default(1),
-  /** The last so many pictures, by name, are never trained on. */
+  /** The last so many images, by name, are never trained on. */
   hold_out: count.default(0),
-  /** So many pictures before those are watched during the run, and not trained on either. */
+  /** So many images before those are watched during the run, and not trained on either. */
   validate: count.default(0),
   /** `blip_caption` cleans a text as the first stage does; `none` takes it as it is, which is what `cc_sbu_align` is for. */
   text_processor: z.enum(["blip_caption", "none"]).optional(),
@@ -51,7 +51,7 @@ const runSchema = z.strictObject({
   warmup_steps: count.default(0),
   weight_decay: z.number().min(0).default(0.05),
   max_epoch: positive,
-  /** Steps of an epoch; left out, as many as show each picture once. */
+  /** Steps of an epoch; left out, as many as show each image once. */
   iters_per_epoch: positive.optional(),
   batch_size: positive,
   /** Batches whose gradients are added up before a step. */
@@ -60,7 +60,7 @@ const runSchema = z.strictObject({
   max_grad_norm: z.number().positive().optional(),
   /** Larger ones would run into the numbers of the steps; see `stepRandom`. */
   seed: count.max(1_000_000).default(42),
-  /** Threads that decode pictures; by default as many as leave the engine a core. */
+  /** Threads that decode images; by default as many as leave the engine a core. */
   num_workers: count.optional(),
   /** Pairs of a data set that are shuffled together, at least. */
   shuffle_buffer: positive.default(10_000),
@@ -72,7 +72,7 @@ const runSchema = z.strictObject({
   feature_dropout: share.default(0),
   /** Share of the Q-Former's activations that are set to zero in training. */
   qformer_dropout: share.default(0),
-  /** Ways of looking at each picture (itself, mirrored, cropped), and the smallest side of a crop. */
+  /** Ways of looking at each image (itself, mirrored, cropped), and the smallest side of a crop. */
   views: positive.default(1),
   crop_min_side: z.number().gt(0).max(1).default(1),
   /** Decay of the running average of the weights, which is what is saved; 0 saves the last step's. */
@@ -80,7 +80,7 @@ const runSchema = z.strictObject({
   /** Steps between two checkpoints, and how many of them are kept. */
   save_every: positive.default(200),
   keep_last: positive.default(2),
-  /** Steps between two measurements of the loss on the pictures that are watched; the best weights are kept. */
+  /** Steps between two measurements of the loss on the images that are watched; the best weights are kept. */
   validate_every: positive.default(50),
   output_dir: z.string().min(1),
 });
@@ -146,8 +146,8 @@ const captionRunSchema = z.strictObject({
    * activations computed a second time. Left out, it is where its weights would take more than half of the memory.
    */
   gradient_checkpointing: z.boolean().optional(),
-  /** Different answers of one picture that are learned in one step. */
-  answers_per_picture: positive.default(1),
+  /** Different answers of one image that are learned in one step. */
+  answers_per_image: positive.default(1),
   /** Image-text contrastive learning before the stage itself; left out, there is none. */
   contrastive: z
     .strictObject({
@@ -155,11 +155,11 @@ const captionRunSchema = z.strictObject({
       batch_size: positive,
       init_lr: z.number().positive(),
       warmup_steps: count.default(0),
-      /** A data set whose texts name the classes of the encoder's classifier, one picture a class: the classifier teaches too. */
+      /** A data set whose texts name the classes of the encoder's classifier, one image a class: the classifier teaches too. */
       class_names: z.string().optional(),
     })
     .optional(),
-  /** Watched pictures that are described then. */
+  /** Watched images that are described then. */
   describe: count.default(0),
 });
 
@@ -189,7 +189,7 @@ export function trainsHead({ trained }: { readonly trained: readonly string[] })
   return trained.includes("contrastive_head");
 }
 
-// Recipes that pre-train a Q-Former on pictures and texts alone: BLIP-2's first stage (arXiv 2301.12597, section 3.1).
+// Recipes that pre-train a Q-Former on images and texts alone: BLIP-2's first stage (arXiv 2301.12597, section 3.1).
 
 const qformerArch = "blip2_qformer";
 
@@ -208,7 +208,7 @@ const modelSchemaRecipe = z
     tokenizer: z.string().min(1).optional(),
     /** Rows of the position table, at least `max_txt_len`. */
     max_position_embeddings: positive.default(512),
-    /** Size of the space in which pictures and texts are compared. */
+    /** Size of the space in which images and texts are compared. */
     embed_dim: positive.default(256),
     /** What is learned: image-text contrast, image-text matching, image-grounded text generation. */
     losses: z

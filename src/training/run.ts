@@ -223,7 +223,7 @@ async function captionWeights(
   }
 }
 
-// A run that pre-trains a Q-Former on pictures and texts.
+// A run that pre-trains a Q-Former on images and texts.
 
 const qformerStages = ["representation"] as const;
 

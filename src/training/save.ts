@@ -105,7 +105,7 @@ async function qformerFile(
 
 /**
  * The words that a prompt puts into the mouth of the assistant are said again before a description: "A photo of" two dogs.
- * They come after the mark of an answer or, where there is none, after the picture.
+ * They come after the mark of an answer or, where there is none, after the image.
  */
 function describePrompt(prompt: string, endSym: string, { answerMark }: PromptTemplate): ModelFolderJson["describe"] {
   const image = "<ImageHere>";

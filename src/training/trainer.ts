@@ -77,7 +77,7 @@ export interface TrainOptions {
   readonly schedule: Schedule;
   readonly batches: Pick<BatchLoader, "next">;
   readonly frozen: Pick<FrozenFeatures, "of">;
-  /** Pictures that go through the step side by side; a step of more accumulates. */
+  /** Images that go through the step side by side; a step of more accumulates. */
   readonly batchSize: number;
   readonly seed: number;
   /** A running average to update; it begins where `step.state` stands. */
@@ -147,7 +147,7 @@ function compose(samples: readonly LoadedSample[], step: number, options: TrainO
   const used = parts.filter(({ composed }) => composed.targets > 0);
   if (used.length === 0) {
     throw new Error(
-      `The batch of step ${step + 1} has nothing to learn: all its texts are empty, or too few of its pictures can be read. ${blame(samples)}`,
+      `The batch of step ${step + 1} has nothing to learn: all its texts are empty, or too few of its images can be read. ${blame(samples)}`,
     );
   }
   const sum = (count: (part: (typeof parts)[number]) => number) => used.reduce((total, part) => total + count(part), 0);
@@ -155,7 +155,7 @@ function compose(samples: readonly LoadedSample[], step: number, options: TrainO
   const feeds = used.map(
     ({ samples: part, composed }): BatchFeeds => ({
       samples: part.length,
-      make: async () => composed.feeds(await frozen.of(part.map(({ picture }) => picture)), totals),
+      make: async () => composed.feeds(await frozen.of(part.map(({ image }) => image)), totals),
     }),
   );
   return { feeds, tokens: sum(({ composed }) => composed.tokens), places: sum(({ composed }) => composed.places) };
@@ -217,7 +217,7 @@ export interface RunEvents {
 
 export interface StageRun extends RunEvents {
   readonly schedule: Schedule;
-  /** Pictures of a batch, and batches of a step. */
+  /** Images of a batch, and batches of a step. */
   readonly batchSize: number;
   readonly accumulate: number;
   readonly saveEvery: number;

@@ -1,4 +1,4 @@
-/** The loss of captions of pictures that are not trained on. */
+/** The loss of captions of images that are not trained on. */
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import type { NdArray } from "../tensor/array.ts";
@@ -7,14 +7,14 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import { LayeredLoss } from "./layered-loss.ts";
 import type { ModelParts } from "./parts.ts";
-import { type HeldOut, loadHeldOut, type Pictures, type PreparedQFormer, stageOf } from "./prepare.ts";
+import { type HeldOut, type Images, loadHeldOut, type PreparedQFormer, stageOf } from "./prepare.ts";
 import type { MiniGPT4Recipe } from "./recipe.ts";
 import { tokenLosses, trainingWeights } from "./stages/caption-loss.ts";
 import { batchSequences } from "./stages/sequences.ts";
 import { type Stage, type StageSample, stepRandom } from "./stages/stage.ts";
 import { answerTokens, type TextsOf, type TrainingPrompt } from "./stages/texts.ts";
 
-/** Pictures that are read side by side. */
+/** Images that are read side by side. */
 const batch = 16;
 
 /** Reads sequences: the loss of each of their targets. */
@@ -26,18 +26,18 @@ interface TokenLosses {
 export class Validation implements HeldOut {
   private readonly reader: TokenLosses;
   private readonly samples: readonly StageSample[];
-  private readonly pictures: Pictures;
+  private readonly images: Images;
   private readonly sequencesOf: (samples: readonly StageSample[]) => ReturnType<typeof batchSequences>;
 
   private constructor(
     reader: TokenLosses,
     samples: readonly StageSample[],
-    pictures: Pictures,
+    images: Images,
     sequencesOf: Validation["sequencesOf"],
   ) {
     this.reader = reader;
     this.samples = samples;
-    this.pictures = pictures;
+    this.images = images;
     this.sequencesOf = sequencesOf;
   }
 
@@ -53,7 +53,7 @@ export class Validation implements HeldOut {
     samples: readonly StageSample[],
     prompt: TrainingPrompt,
     textsOf: TextsOf,
-    pictures: Pictures,
+    images: Images,
     options: SessionOptions,
   ): Promise<Validation> {
     const { config, llm, frozen, layered } = parts;
@@ -71,7 +71,7 @@ export class Validation implements HeldOut {
         })),
         tokensPerImage(config),
       );
-    return new Validation(reader, samples, pictures, sequencesOf);
+    return new Validation(reader, samples, images, sequencesOf);
   }
 
   /** The mean loss of all tokens of all texts under `weights`. */
@@ -79,14 +79,14 @@ export class Validation implements HeldOut {
     let sum = 0;
     let count = 0;
     for (let start = 0; start < this.samples.length; start += batch) {
-      const part = await loadHeldOut(this.samples.slice(start, start + batch), this.pictures);
+      const part = await loadHeldOut(this.samples.slice(start, start + batch), this.images);
       const { feeds, targets } = this.sequencesOf(part);
       if (targets === 0) continue;
-      const features = await this.pictures.frozen.of(part.map(({ picture }) => picture));
+      const features = await this.images.frozen.of(part.map(({ image }) => image));
       for (const loss of await this.reader.tokenLosses({ ...feeds, features, ...weights })) sum += loss;
       count += targets;
     }
-    if (count === 0) throw new Error("None of the watched pictures can be read, or all their texts are empty");
+    if (count === 0) throw new Error("None of the watched images can be read, or all their texts are empty");
     return sum / count;
   }
 
@@ -116,7 +116,7 @@ class GraphLoss implements TokenLosses {
   }
 }
 
-// The losses of pre-training on pictures that are not trained on.
+// The losses of pre-training on images that are not trained on.
 
 export class QFormerValidation implements HeldOut {
   private readonly prepared: PreparedQFormer;
@@ -145,7 +145,7 @@ export class QFormerValidation implements HeldOut {
       if (part.length === 0) continue;
       const composed = this.stage.compose(part, random);
       if (composed.targets === 0) continue;
-      const features = await frozen.of(part.map(({ picture }) => picture));
+      const features = await frozen.of(part.map(({ image }) => image));
       const feeds = composed.feeds(features, { targets: composed.targets, samples: part.length });
       const { loss } = await this.session.run({
         ...feeds,
@@ -155,7 +155,7 @@ export class QFormerValidation implements HeldOut {
       sum += (loss.data[0] as number) * part.length;
       count += part.length;
     }
-    if (count === 0) throw new Error("None of the watched pictures can be read, or all their texts are empty");
+    if (count === 0) throw new Error("None of the watched images can be read, or all their texts are empty");
     return sum / count;
   }
 

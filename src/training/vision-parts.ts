@@ -1,4 +1,4 @@
-/** The way of a picture in training: the files its weights come from, what is frozen, and what is trained. */
+/** The way of an image in training: the files its weights come from, what is frozen, and what is trained. */
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { layeredWeights, type WeightSource } from "../tensor/weight-source.ts";
 
-/** Parts by the names of their weights; the contrastive head is none of a picture's way. */
+/** Parts by the names of their weights; the contrastive head is none of an image's way. */
 type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
 
 export interface VisionParts {
@@ -20,7 +20,7 @@ export interface VisionParts {
   readonly image: WeightSource;
   /** What is frozen before the first trained layer. */
   readonly frozen: FrozenPart;
-  /** Everything that the frozen part's output depends on besides the picture, in one short name. */
+  /** Everything that the frozen part's output depends on besides the image, in one short name. */
   readonly frozenKey: string;
   isTrained(name: string): boolean;
   /** The file that each part's weights come from; none where they begin at random. */

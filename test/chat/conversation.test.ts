@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnswerOptions, Conversation } from "../../src/chat/conversation.ts";
-import { ImageStore, pictureFiles } from "../../src/engine/caches.ts";
+import { ImageStore, imageFiles } from "../../src/engine/caches.ts";
 import { QuestionError } from "../../src/engine/engine.ts";
 import { type EngineParts, LocalEngine } from "../../src/engine/local-engine.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
@@ -20,7 +20,7 @@ import { type Turn, vicunaV0 } from "../../src/tokenizers/prompts.ts";
 import { GoldenSet } from "../helpers/golden-set.ts";
 
 const folder = join(import.meta.dirname, "../reference/golden/gqa");
-const picture = (name: string) => join(folder, "images", name);
+const image = (name: string) => join(folder, "images", name);
 const short = { maxNewTokens: 12 };
 
 let parts: EngineParts;
@@ -37,7 +37,7 @@ beforeAll(async () => {
   );
   parts = {
     model: { name: "golden", contextLength: config.llm.maxPositionEmbeddings, tokensPerImage: 5 },
-    images: new ImageStore(reader, pictureFiles()),
+    images: new ImageStore(reader, imageFiles()),
     llm: await createLanguageModel(checkpoint, config.llm),
     tokenizer: await loadTokenizer(join(folder, "llama-safetensors")),
     template: vicunaV0,
@@ -75,40 +75,40 @@ async function fresh(turns: readonly Turn[], images: readonly ImageTokens[]): Pr
   return text;
 }
 
-test("several turns and pictures: every answer is as if the whole were read anew", async () => {
+test("several turns and images: every answer is as if the whole were read anew", async () => {
   const conversation = chat();
   const names = ["rgb.png", "large.jpg", "gray.png"];
   const tokens: ImageTokens[] = [];
-  for (const name of names) tokens.push(await parts.images.read(picture(name)));
+  for (const name of names) tokens.push(await parts.images.read(image(name)));
   const questions = [
-    { text: "What is this?", pictures: [0] },
-    { text: "And now?", pictures: [] },
-    { text: "", pictures: [1, 2] },
+    { text: "What is this?", images: [0] },
+    { text: "And now?", images: [] },
+    { text: "", images: [1, 2] },
   ];
-  for (const { text, pictures } of questions) {
-    const turns: Turn[] = [...conversation.history, { role: "user", text, images: pictures.length }];
-    const given = pictures.map((i) => picture(names[i] as string));
+  for (const { text, images } of questions) {
+    const turns: Turn[] = [...conversation.history, { role: "user", text, images: images.length }];
+    const given = images.map((i) => image(names[i] as string));
     expect(await said(conversation, text, { images: given })).toBe(await fresh(turns, tokens));
     expect(conversation.history).toHaveLength(turns.length + 1);
     expect(conversation.history.slice(0, -1)).toEqual(turns);
   }
 });
 
-test("another picture gives another answer; the same picture from memory gives the same", async () => {
+test("another image gives another answer; the same image from memory gives the same", async () => {
   const ask = (image: string | Uint8Array) => said(chat(), "What is this?", { images: [image] });
-  const answer = await ask(picture("rgb.png"));
-  expect(await ask(picture("large.jpg"))).not.toBe(answer);
-  expect(await ask(await readFile(picture("rgb.png")))).toBe(answer);
+  const answer = await ask(image("rgb.png"));
+  expect(await ask(image("large.jpg"))).not.toBe(answer);
+  expect(await ask(await readFile(image("rgb.png")))).toBe(answer);
 });
 
 describe("a question that is not answered leaves the conversation as it was", () => {
   async function expectUnchanged(disturb: (conversation: Conversation) => Promise<void>) {
     const [disturbed, quiet] = [chat(), chat()];
-    const first = { images: [picture("rgb.png")] };
+    const first = { images: [image("rgb.png")] };
     expect(await said(disturbed, "What is this?", first)).toBe(await said(quiet, "What is this?", first));
     await disturb(disturbed);
     expect(disturbed.history).toEqual(quiet.history);
-    const second = { images: [picture("large.jpg")] };
+    const second = { images: [image("large.jpg")] };
     expect(await said(disturbed, "And this?", second)).toBe(await said(quiet, "And this?", second));
     expect(disturbed.history).toEqual(quiet.history);
   }
@@ -117,7 +117,7 @@ describe("a question that is not answered leaves the conversation as it was", ()
     await expectUnchanged(async (conversation) => {
       const controller = new AbortController();
       const run = async () => {
-        const options = { ...short, signal: controller.signal, images: [picture("gray.png")] };
+        const options = { ...short, signal: controller.signal, images: [image("gray.png")] };
         for await (const _ of conversation.ask("Tell me more", options)) controller.abort();
       };
       await expect(run()).rejects.toThrow(/abort/i);
@@ -134,15 +134,15 @@ describe("a question that is not answered leaves the conversation as it was", ()
 
   test("no longer listened to", async () => {
     await expectUnchanged(async (conversation) => {
-      for await (const _ of conversation.ask("Tell me more", { ...short, images: [picture("gray.png")] })) break;
+      for await (const _ of conversation.ask("Tell me more", { ...short, images: [image("gray.png")] })) break;
     });
   });
 
-  test("with a picture that cannot be read", async () => {
+  test("with an image that cannot be read", async () => {
     await expectUnchanged(async (conversation) => {
       const broken = join(scratch, "broken.png");
-      await writeFile(broken, "no picture");
-      const images = [picture("gray.png"), broken];
+      await writeFile(broken, "no image");
+      const images = [image("gray.png"), broken];
       await expect(said(conversation, "And these?", { images })).rejects.toThrow(/broken\.png/);
     });
   });
@@ -158,9 +158,7 @@ describe("a question that is not answered leaves the conversation as it was", ()
 
   test("empty", async () => {
     await expectUnchanged(async (conversation) => {
-      await expect(said(conversation, " \n")).rejects.toThrow(
-        "The question is empty; ask something, or give a picture",
-      );
+      await expect(said(conversation, " \n")).rejects.toThrow("The question is empty; ask something, or give an image");
     });
   });
 });

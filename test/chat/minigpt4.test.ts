@@ -6,7 +6,7 @@ import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
 import type { ModelFolderJson } from "../../src/models/model-folder.ts";
 
 const golden = join(import.meta.dirname, "../reference/golden");
-const picture = join(golden, "gqa/images/rgb.png");
+const image = join(golden, "gqa/images/rgb.png");
 let folder = "";
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "model-"));
@@ -49,15 +49,15 @@ async function load(change: object = {}): Promise<MiniGPT4> {
 
 const short = { maxNewTokens: 8 };
 
-test("describes pictures and talks about them, greedily the same each time", async () => {
+test("describes images and talks about them, greedily the same each time", async () => {
   const model = await load();
-  const described = await model.describe(picture, short);
+  const described = await model.describe(image, short);
   expect(described).not.toBe("");
-  expect(await model.describe(picture, short)).toBe(described);
+  expect(await model.describe(image, short)).toBe(described);
   expect(await model.describe(join(golden, "gqa/images/large.jpg"), short)).not.toBe(described);
   const chat = model.chat();
   let answer = "";
-  for await (const piece of chat.ask("What is this?", { ...short, images: [picture] })) answer += piece;
+  for await (const piece of chat.ask("What is this?", { ...short, images: [image] })) answer += piece;
   expect(chat.history.map(({ role, text }) => [role, text])).toEqual([
     ["user", "What is this?"],
     ["assistant", answer.trim()],
@@ -68,18 +68,18 @@ test("describes pictures and talks about them, greedily the same each time", asy
 test("the words that a description begins with are part of it and are read by the model", async () => {
   const begins_with = "A photo of";
   const model = await load({ describe: { ...config.describe, begins_with } });
-  const described = await model.describe(picture, short);
+  const described = await model.describe(image, short);
   expect(described.startsWith(begins_with)).toBe(true);
   await model.release();
   const prompted = await load({ describe: { ...config.describe, prompt: config.describe.prompt + begins_with } });
-  expect(described).toBe((begins_with + (await prompted.describe(picture, short))).trim());
+  expect(described).toBe((begins_with + (await prompted.describe(image, short))).trim());
   await prompted.release();
 });
 
 describe("a model that cannot be used is refused with the file and the reason", () => {
   test.each([
     ["other keys", { colour: "red" }, /config\.json is no description of a MiniGPT-4:\s.*colour/],
-    ["no place for the picture", { describe: { prompt: "Describe." } }, /ImageHere/],
+    ["no place for the image", { describe: { prompt: "Describe." } }, /ImageHere/],
     ["no weights", { weights: { ...config.weights, projection: "gone.pth" } }, /gone\.pth/],
     ["no language model", { llm: "no-such-model" }, /no-such-model/],
     [

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { FeatureCache, pictureId } from "../../src/data/feature-cache.ts";
+import { FeatureCache, imageId } from "../../src/data/feature-cache.ts";
 import { minigpt4 } from "../helpers/cli-command.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "minigpt4-cache-"));
@@ -10,7 +10,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 test("lists what is kept, and clears it", async () => {
   const cache = await FeatureCache.open({ folder, key: "an encoder", shape: [2, 3] });
-  await cache.write(pictureId(Uint8Array.of(1, 2, 3)), new Float32Array(6).fill(0.5));
+  await cache.write(imageId(Uint8Array.of(1, 2, 3)), new Float32Array(6).fill(0.5));
   await cache.close();
   const listed = await minigpt4(["cache", "--folder", folder, "--json"]);
   expect(JSON.parse(listed.stdout)).toMatchObject([{ key: "an encoder", rows: 1 }]);

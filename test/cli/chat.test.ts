@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { image, minigpt4, outcome, start } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -22,8 +22,8 @@ async function answers(turns: [question: string, images: string[]][], system?: s
   return all;
 }
 
-test("each line is a question of one conversation; pictures join it", async () => {
-  const [cat, coffee] = [picture("cat.jpg"), picture("coffee.jpg")];
+test("each line is a question of one conversation; images join it", async () => {
+  const [cat, coffee] = [image("cat.jpg"), image("coffee.jpg")];
   const lines = `What is this?\n/image "${coffee}"\nAnd this?\r\nWhich is larger?`;
   const { code, stdout, stderr } = await minigpt4(["chat", cat, ...short], lines);
   expect({ code, stderr }).toEqual({ code: 0, stderr: `${coffee} will be shown with your next question.\n` });
@@ -49,15 +49,15 @@ test("an empty question gets a hint; what fails is said, and the next line is an
   const { code, stdout, stderr } = await minigpt4(["chat", ...short], lines);
   expect({ code, stdout }).toEqual({ code: 1, stdout: await answers([["Hello", []]]) });
   expect(stderr.split("\n").slice(0, 4)).toEqual([
-    "Type a question, for example: What is in the picture?",
+    "Type a question, for example: What is in the image?",
     `error: ${join(folder, "missing.jpg")} cannot be read: there is no such file`,
-    "error: /image needs the path of a picture",
+    "error: /image needs the path of an image",
     "error: there is no command /dance; /help shows those that there are",
   ]);
   expect(stderr).toContain("/quit");
 });
 
-test("a picture that cannot be read is told before the model is loaded", async () => {
+test("an image that cannot be read is told before the model is loaded", async () => {
   const { code, stderr } = await minigpt4(["chat", join(folder, "none.png"), "--model", "not needed"]);
   expect(code).toBe(1);
   expect(stderr).toBe(`error: ${join(folder, "none.png")} cannot be read: there is no such file\n`);

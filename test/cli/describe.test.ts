@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { image, minigpt4, outcome, start } from "../helpers/cli-command.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -13,7 +13,7 @@ const short = ["--model", model, "--max-new-tokens", "8"];
 /** A PNG of a hundred bytes whose header says 60000 x 60000. */
 const pngOf60000Pixels = "iVBORw0KGgoAAAANSUhEUgAA6mAAAOpgCAIAAAAPsOIVAAAADElEQVR4nGNgoD0AAABkAAGGZDw1AAAAAElFTkSuQmCC";
 
-/** What is expected of a picture, from the library. */
+/** What is expected of an image, from the library. */
 async function described(path: string, options = {}): Promise<string> {
   const loaded = await MiniGPT4.load(model);
   try {
@@ -33,23 +33,23 @@ function write(name: string, content: string | Uint8Array): string {
   return path;
 }
 
-test("one picture: its description alone", async () => {
-  const cat = picture("cat.jpg");
+test("one image: its description alone", async () => {
+  const cat = image("cat.jpg");
   const { code, stdout, stderr } = await minigpt4(["describe", cat, ...short]);
   expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: `${inOneLine(await described(cat))}\n`, stderr: "" });
 });
 
-test("bad pictures are reported one by one, and the good ones described", async () => {
+test("bad images are reported one by one, and the good ones described", async () => {
   const bomb = Buffer.from(pngOf60000Pixels, "base64");
   const names = {
     missing: join(folder, "missing.jpg"),
     folder,
-    garbage: write("garbage.jpg", "this is no picture at all"),
+    garbage: write("garbage.jpg", "this is no image at all"),
     empty: write("empty.png", ""),
-    truncated: write("truncated.jpg", readFileSync(picture("cat.jpg")).subarray(0, 5000)),
+    truncated: write("truncated.jpg", readFileSync(image("cat.jpg")).subarray(0, 5000)),
     bomb: write("bomb.png", bomb),
   };
-  const good = [picture("cat.jpg"), picture("coffee.jpg")] as const;
+  const good = [image("cat.jpg"), image("coffee.jpg")] as const;
   const { code, stdout, stderr } = await minigpt4(["describe", good[0], ...Object.values(names), good[1], ...short]);
   expect(code).toBe(1);
   const lines = stdout.trimEnd().split("\n");
@@ -57,16 +57,16 @@ test("bad pictures are reported one by one, and the good ones described", async 
   const errors = stderr.trimEnd().split("\n");
   expect(errors).toEqual([
     `error: ${names.missing} cannot be read: there is no such file`,
-    `error: ${names.folder} is a folder, not a picture`,
-    expect.stringContaining(`error: ${names.garbage} is not a picture`),
+    `error: ${names.folder} is a folder, not an image`,
+    expect.stringContaining(`error: ${names.garbage} is not an image`),
     `error: ${names.empty} is empty (0 bytes)`,
     expect.stringContaining(`error: ${names.truncated} is damaged or cut off`),
     expect.stringContaining(`error: ${names.bomb} is too large: 60000 x 60000 pixels`),
   ]);
 });
 
-test("--json: an object for each picture, also for one that fails", async () => {
-  const [cat, missing] = [picture("cat.jpg"), join(folder, "missing.jpg")];
+test("--json: an object for each image, also for one that fails", async () => {
+  const [cat, missing] = [image("cat.jpg"), join(folder, "missing.jpg")];
   const { code, stdout } = await minigpt4(["describe", cat, missing, "--json", ...short]);
   expect(code).toBe(1);
   const objects = stdout
@@ -74,14 +74,14 @@ test("--json: an object for each picture, also for one that fails", async () => 
     .split("\n")
     .map((line) => JSON.parse(line));
   expect(objects).toEqual([
-    { picture: cat, description: await described(cat), seconds: expect.any(Number) },
-    { picture: missing, error: `${missing} cannot be read: there is no such file` },
+    { image: cat, description: await described(cat), seconds: expect.any(Number) },
+    { image: missing, error: `${missing} cannot be read: there is no such file` },
   ]);
   expect(objects[0].seconds).toBeGreaterThan(0);
 });
 
 test("sampling follows the options and the seed; beams search", async () => {
-  const cat = picture("cat.jpg");
+  const cat = image("cat.jpg");
   const drawn = await minigpt4(["describe", cat, "--top-p", "0.9", "--top-k", "50", "--seed", "7", ...short]);
   const expected = await described(cat, { temperature: 1, topP: 0.9, topK: 50, seed: 7 });
   expect(drawn.stdout).toBe(`${inOneLine(expected)}\n`);
@@ -94,7 +94,7 @@ test("a projection for another language model: file, tensor and both shapes are 
   const other = tinyModel(folder, "mismatched", (own) => ({
     weights: { ...own.weights, projection: own.weights.projection.replace("mha", "gqa") },
   }));
-  const { code, stdout, stderr } = await minigpt4(["describe", picture("cat.jpg"), "--model", other]);
+  const { code, stdout, stderr } = await minigpt4(["describe", image("cat.jpg"), "--model", other]);
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   expect(stderr.trimEnd().split("\n")).toHaveLength(1);
   expect(stderr).toContain(join(goldenRoot, "gqa", "minigpt4.pth"));
@@ -102,7 +102,7 @@ test("a projection for another language model: file, tensor and both shapes are 
 });
 
 test("a model that is not there", async () => {
-  const { code, stderr } = await minigpt4(["describe", picture("cat.jpg"), "--model", "enormous"]);
+  const { code, stderr } = await minigpt4(["describe", image("cat.jpg"), "--model", "enormous"]);
   expect(code).toBe(1);
   expect(stderr).toMatch(
     /^error: There is no model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/,
@@ -110,7 +110,7 @@ test("a model that is not there", async () => {
 });
 
 test("Ctrl-C ends with 130 between tokens", async () => {
-  const cat = picture("cat.jpg");
+  const cat = image("cat.jpg");
   const child = start(["describe", ...Array(200).fill(cat), "--model", model]);
   child.stdout?.once("data", () => child.kill("SIGINT"));
   const { code, stdout, stderr } = await outcome(child);
@@ -119,7 +119,7 @@ test("Ctrl-C ends with 130 between tokens", async () => {
 });
 
 test("a reader that leaves is no failure", async () => {
-  const child = start(["describe", ...Array(50).fill(picture("cat.jpg")), ...short]);
+  const child = start(["describe", ...Array(50).fill(image("cat.jpg")), ...short]);
   child.stdout?.once("data", () => child.stdout?.destroy());
   const { code, stderr } = await outcome(child);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -18,7 +18,7 @@ test("--help lists every command", async () => {
 
 test.each([
   ["descibe x", "Did you mean describe?"],
-  ["describe", "missing required argument 'picture'"],
+  ["describe", "missing required argument 'image'"],
   ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. It should be a number between 0 and 1"],
 ])("wrong use ends with 2 before anything is loaded: %s", async (line, message) => {
   const { code, stdout, stderr } = await minigpt4(line.split(" "));

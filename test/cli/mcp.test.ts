@@ -3,12 +3,12 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { getDefaultEnvironment, StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { commandLine, minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { commandLine, image, minigpt4, outcome, start } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const model = tinyModel(folder);
-const cat = picture("cat.jpg");
+const cat = image("cat.jpg");
 const flags = ["mcp", "--model", model, "--allow-folder", join(cat, "..")];
 const client = new Client({ name: "test", version: "1" });
 let stderr = "";
@@ -40,33 +40,33 @@ const initialize = {
 };
 
 function toolCall(id: number, args: Record<string, unknown>) {
-  return { jsonrpc: "2.0", id, method: "tools/call", params: { name: "describe_picture", arguments: args } };
+  return { jsonrpc: "2.0", id, method: "tools/call", params: { name: "describe_image", arguments: args } };
 }
 
-test("the official client lists the tools, has a picture described, and asks about it", async () => {
+test("the official client lists the tools, has an image described, and asks about it", async () => {
   const { tools } = await client.listTools();
-  expect(tools.map(({ name }) => name)).toEqual(["describe_picture", "ask_about_picture"]);
+  expect(tools.map(({ name }) => name)).toEqual(["describe_image", "ask_about_image"]);
   const described = await minigpt4(["describe", cat, "--model", model, "--max-new-tokens", "8", "--json"]);
   const { description } = JSON.parse(described.stdout);
-  expect(await call("describe_picture", { picture: cat, max_new_tokens: 8 })).toMatchObject({
+  expect(await call("describe_image", { image: cat, max_new_tokens: 8 })).toMatchObject({
     content: [{ type: "text", text: description }],
     structuredContent: { description, finish_reason: "length" },
   });
-  const { structuredContent } = await call("ask_about_picture", {
+  const { structuredContent } = await call("ask_about_image", {
     question: "What is it?",
-    pictures: [cat, picture("coffee.jpg")],
+    images: [cat, image("coffee.jpg")],
     max_new_tokens: 8,
   });
   expect(structuredContent).toEqual({ answer: expect.stringMatching(/./), finish_reason: "length" });
 });
 
 test("a wrong path and a path outside are the tool's errors", async () => {
-  const missing = await call("describe_picture", { picture: join(cat, "..", "dog.jpg") });
+  const missing = await call("describe_image", { image: join(cat, "..", "dog.jpg") });
   expect(missing).toMatchObject({
     isError: true,
     content: [{ text: expect.stringContaining("there is no such file") }],
   });
-  const outside = await call("describe_picture", { picture: join(model, "config.json") });
+  const outside = await call("describe_image", { image: join(model, "config.json") });
   expect(outside).toMatchObject({
     isError: true,
     content: [{ text: expect.stringContaining("outside of the allowed") }],
@@ -76,27 +76,20 @@ test("a wrong path and a path outside are the tool's errors", async () => {
 
 test("a cancelled answer ends, and the next question is answered", async () => {
   const cancelling = new AbortController();
-  const params = { name: "describe_picture", arguments: { picture: cat, max_new_tokens: 400 } };
+  const params = { name: "describe_image", arguments: { image: cat, max_new_tokens: 400 } };
   const cancelled = client.callTool(params, CallToolResultSchema, {
     signal: cancelling.signal,
     onprogress: ({ progress }) => progress === 3 && cancelling.abort("enough"),
   });
   await expect(cancelled).rejects.toThrow("enough");
-  expect(await call("describe_picture", { picture: cat, max_new_tokens: 2 })).toHaveProperty("structuredContent");
+  expect(await call("describe_image", { image: cat, max_new_tokens: 2 })).toHaveProperty("structuredContent");
 });
 
 test("garbage on standard input is reported on standard error; nothing but answers goes to standard output", async () => {
   const child = start(flags);
   const ended = outcome(child);
   child.stdin?.write(
-    lines(
-      "garbage",
-      '{"jsonrpc": "2.0"}',
-      "[]",
-      "\u0000",
-      initialize,
-      toolCall(2, { picture: cat, max_new_tokens: 2 }),
-    ),
+    lines("garbage", '{"jsonrpc": "2.0"}', "[]", "\u0000", initialize, toolCall(2, { image: cat, max_new_tokens: 2 })),
   );
   let answers = 0;
   child.stdout?.on("data", (text: string) => {
@@ -113,7 +106,7 @@ test("garbage on standard input is reported on standard error; nothing but answe
 test("the end of standard input ends the server, also in the middle of an answer", async () => {
   const child = start(flags);
   const ended = outcome(child);
-  const long = { ...toolCall(2, { picture: cat, max_new_tokens: 400 }) };
+  const long = { ...toolCall(2, { image: cat, max_new_tokens: 400 }) };
   child.stdin?.write(lines(initialize, { ...long, params: { ...long.params, _meta: { progressToken: "p" } } }));
   child.stdout?.on("data", (text: string) => text.includes('"progress":3') && child.stdin?.end());
   const { code, stdout, stderr } = await ended;
@@ -158,5 +151,5 @@ test("a message too long for the server ends it with a reason", async () => {
   for (let i = 0; i < 66; i++) child.stdin?.write(chunk);
   const { code, stderr } = await ended;
   expect(code).toBe(1);
-  expect(stderr).toContain("give a large picture as the path of a file");
+  expect(stderr).toContain("give a large image as the path of a file");
 });

@@ -7,7 +7,7 @@ import { registerPull } from "../../src/cli/pull.ts";
 function parse(line: string): AnswerFlags | string {
   let said = "";
   const program = new Command().exitOverride().configureOutput({ writeErr: (text) => (said += text) });
-  const command = addAnswerOptions(program.command("describe").argument("<picture...>")).action(() => {});
+  const command = addAnswerOptions(program.command("describe").argument("<image...>")).action(() => {});
   registerPull(program);
   try {
     program.parse(line.split(" "), { from: "user" });

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { planText } from "../../src/cli/pull.ts";
 import { pullReleased } from "../../src/convert/pull-released.ts";
 import { releasedModels } from "../../src/convert/released.ts";
-import { minigpt4, picture } from "../helpers/cli-command.ts";
+import { image, minigpt4 } from "../helpers/cli-command.ts";
 import { goldenImport } from "../helpers/golden-import.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
@@ -21,7 +21,7 @@ function fail(): never {
 }
 
 test("a model that was not pulled: what to do", async () => {
-  const { code, stderr } = await minigpt4(["describe", "--model", name, picture("cat.jpg")], "", env);
+  const { code, stderr } = await minigpt4(["describe", "--model", name, image("cat.jpg")], "", env);
   expect([code, stderr]).toEqual([
     1,
     `error: ${name} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}\n`,
@@ -34,9 +34,9 @@ test("a model that was pulled is there at once, and describes by its name", asyn
   expect(pulled).toEqual({
     code: 0,
     stdout: `${path}\n`,
-    stderr: `To try it: minigpt4 chat --model ${name} PICTURE\n`,
+    stderr: `To try it: minigpt4 chat --model ${name} IMAGE\n`,
   });
-  const described = await minigpt4(["describe", "--model", name, "--max-new-tokens", "4", picture("cat.jpg")], "", env);
+  const described = await minigpt4(["describe", "--model", name, "--max-new-tokens", "4", image("cat.jpg")], "", env);
   expect([described.code, described.stderr]).toEqual([0, ""]);
   expect(described.stdout.trim()).not.toBe("");
 });
@@ -46,7 +46,7 @@ test("a folder elsewhere is told by its path", async () => {
   const { path, bytes } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache, out });
   const { stdout, stderr } = await minigpt4(["pull", name, ...flags, "--out", out, "--json"], "", env);
   expect(JSON.parse(stdout)).toEqual({ name, path: out, bytes });
-  expect([path, stderr]).toEqual([out, `To try it: minigpt4 chat --model ${JSON.stringify(out)} PICTURE\n`]);
+  expect([path, stderr]).toEqual([out, `To try it: minigpt4 chat --model ${JSON.stringify(out)} IMAGE\n`]);
 });
 
 test("options that a language model does not take, and names that nobody knows", async () => {

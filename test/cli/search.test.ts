@@ -1,34 +1,34 @@
 import { copyFileSync, existsSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { PictureSearch } from "../../src/retrieval/image-search.ts";
+import { ImageSearch } from "../../src/retrieval/image-search.ts";
 import { tinyBlip2 } from "../helpers/blip2-tiny.ts";
-import { minigpt4, outcome, picture, start } from "../helpers/cli-command.ts";
+import { image, minigpt4, outcome, start } from "../helpers/cli-command.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
-const folder = join(root, "pictures");
+const folder = join(root, "images");
 const model = tinyBlip2(root);
 const env = { MINIGPT4_CACHE: join(root, "cache") };
 
 beforeAll(() => {
   mkdirSync(join(folder, "below"), { recursive: true });
   mkdirSync(join(root, "empty"));
-  copyFileSync(picture("cat.jpg"), join(folder, "cat.jpg"));
-  copyFileSync(picture("rocket.jpg"), join(folder, "below", "rocket.jpg"));
-  writeFileSync(join(folder, "broken.png"), "no picture");
+  copyFileSync(image("cat.jpg"), join(folder, "cat.jpg"));
+  copyFileSync(image("rocket.jpg"), join(folder, "below", "rocket.jpg"));
+  writeFileSync(join(folder, "broken.png"), "no image");
   for (const name of ["cat.jpg", "below/rocket.jpg", "broken.png"]) utimesSync(join(folder, name), 1e9, 1e9);
 });
 
 const search = (...args: readonly string[]) => minigpt4(["search", folder, ...args, "--model", model], "", env);
 
-test("rank, score and path; broken pictures are told once, and what was read is kept", async () => {
+test("rank, score and path; broken images are told once, and what was read is kept", async () => {
   const first = await search("a cat");
   expect(first.code).toBe(0);
-  expect(first.stderr).toMatch(/^broken\.png is not a picture that can be read: .*\npictures indexed 3 of 3 .*\n$/);
-  const found = await PictureSearch.open(folder, {
+  expect(first.stderr).toMatch(/^broken\.png is not an image that can be read: .*\nimages indexed 3 of 3 .*\n$/);
+  const found = await ImageSearch.open(folder, {
     model,
-    index: join(root, "own.pictures"),
+    index: join(root, "own.images"),
     features: join(root, "features"),
   });
   const expected = await found.search("a cat");
@@ -40,7 +40,7 @@ test("rank, score and path; broken pictures are told once, and what was read is 
   expect(await search("a cat", "-n", "1")).toEqual({ code: 0, stdout: best.slice(1), stderr: "" });
 });
 
-test("--json: an object a line, with both scores; --like: by another picture", async () => {
+test("--json: an object a line, with both scores; --like: by another image", async () => {
   const { stdout } = await search("a cat", "--json");
   const objects = stdout
     .trimEnd()
@@ -58,7 +58,7 @@ test("--json: an object a line, with both scores; --like: by another picture", a
     })),
   );
   for (const { score, itc, itm } of objects) expect(score).toBeCloseTo(itc + itm, 10);
-  const like = await search("--like", picture("rocket.jpg"), "--json", "--top", "1");
+  const like = await search("--like", image("rocket.jpg"), "--json", "--top", "1");
   expect(JSON.parse(like.stdout)).toEqual({
     rank: 1,
     path: join(folder, "below", "rocket.jpg"),
@@ -69,11 +69,11 @@ test("--json: an object a line, with both scores; --like: by another picture", a
 });
 
 test.each([
-  [[folder], 2, /^error: say what to find: either a text, or a picture with --like\n/],
+  [[folder], 2, /^error: say what to find: either a text, or an image with --like\n/],
   [[folder, "..."], 1, /^error: A text without any word has no embedding\n$/],
-  [[folder, "a cat", "--index", picture("cat.jpg")], 1, /cat\.jpg is no picture index; it is left as it is/],
+  [[folder, "a cat", "--index", image("cat.jpg")], 1, /cat\.jpg is no image index; it is left as it is/],
   [["nowhere", "a cat"], 1, /^error: nowhere: there is no such file or folder\n$/],
-  [[join(root, "empty"), "a cat"], 1, /empty holds no pictures that can be read \(\.jpg, /],
+  [[join(root, "empty"), "a cat"], 1, /empty holds no images that can be read \(\.jpg, /],
 ] as const)("wrong use: %s", async (args, code, message) => {
   const result = await minigpt4(["search", ...args, "--model", model], "", env);
   expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: "" });
@@ -85,7 +85,7 @@ test.each(["SIGINT", "SIGKILL"] as const)(
   async (signal) => {
     const many = join(root, `many-${signal}`);
     mkdirSync(many);
-    writeFileSync(join(many, "0-broken.png"), "no picture");
+    writeFileSync(join(many, "0-broken.png"), "no image");
     for (let i = 0; i < 40; i++) {
       writeFileSync(
         join(many, `${i}.svg`),
@@ -93,10 +93,10 @@ test.each(["SIGINT", "SIGKILL"] as const)(
       );
       utimesSync(join(many, `${i}.svg`), 1e9, 1e9);
     }
-    const index = join(root, `${signal}.pictures`);
+    const index = join(root, `${signal}.images`);
     const args = ["search", many, "a circle", "--model", model, "--index", index, "--rerank", "0"];
     const child = start(args, env);
-    // The first picture is told of, and the others are still to come.
+    // The first image is told of, and the others are still to come.
     child.stderr?.once("data", () => child.kill(signal));
     expect((await outcome(child)).code).toBe(signal === "SIGINT" ? 130 : null);
     expect(existsSync(index)).toBe(signal === "SIGINT");

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { minigpt4, picture } from "../helpers/cli-command.ts";
+import { image, minigpt4 } from "../helpers/cli-command.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 import { writeRecipe, writeWalls } from "../helpers/walls.ts";
 
@@ -29,10 +29,10 @@ test("a dry run prints the plan and leaves nothing", async () => {
     /^ {2}encoder +frozen +.*encoder\.safetensors$/m,
     /^ {2}qformer +trained +new, random$/m,
     /^ {2}language model +frozen +.*llama-safetensors/m,
-    /^ {2}walls +4 pictures, 8 texts of \d\.\d tokens, \d+ B {2}\(flickr8k, .*data\)$/m,
-    /^ {2}watched +2 pictures, not trained on$/m,
+    /^ {2}walls +4 images, 8 texts of \d\.\d tokens, \d+ B {2}\(flickr8k, .*data\)$/m,
+    /^ {2}watched +2 images, not trained on$/m,
     /^ {2}parameters +44,960 trained$/m,
-    /^ {2}steps +3 of 4 pictures$/m,
+    /^ {2}steps +3 of 4 images$/m,
     /^ {2}padding +\d+% of the places$/m,
     /^ {2}feature cache +none: features are computed in each step$/m,
     /^ {2}time +\d+\.\d+ s a step, measured on three; .* for all of them$/m,
@@ -47,13 +47,13 @@ test("a dry run as JSON", async () => {
   expect(code).toBe(0);
   expect(stdout.trimEnd().split("\n")).toHaveLength(1);
   expect(JSON.parse(stdout)).toMatchObject({
-    datasets: [{ name: "walls", layout: "flickr8k", pictures: 4, texts: 8, broken: 0, isEstimate: false }],
+    datasets: [{ name: "walls", layout: "flickr8k", images: 4, texts: 8, broken: 0, isEstimate: false }],
     watched: 2,
     steps: 3,
-    picturesPerStep: 4,
+    imagesPerStep: 4,
     trainedParameters: 44_960,
     secondsPerStep: expect.any(Number),
-    // Four pictures in two views and two as they are, of 4 cells of 1280 float16 each.
+    // Four images in two views and two as they are, of 4 cells of 1280 float16 each.
     cacheBytes: (4 * 2 + 2) * 4 * 1280 * 2,
   });
 });
@@ -91,7 +91,7 @@ test("a run prints its folder, which describe takes; it is not begun anew by mis
   expect(stderr.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
   for (const line of stderr.trimEnd().split("\n")) expect(line).toMatch(/^(step \d|captions: step| {2}\S+\.png: )/);
 
-  const described = await minigpt4(["describe", picture("cat.jpg"), "--model", out("model"), "--max-new-tokens", "3"]);
+  const described = await minigpt4(["describe", image("cat.jpg"), "--model", out("model"), "--max-new-tokens", "3"]);
   expect(described).toMatchObject({ code: 0, stderr: "" });
 
   const weights = join(out("model"), "projection.safetensors");

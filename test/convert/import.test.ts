@@ -115,9 +115,9 @@ describe("the golden files", () => {
     await importModel(goldenImport(out, { precision: "int8", encoderPrecision: "int8" }));
     const { llm, config, imageSources, close } = await openModelFolder(out);
     const { graph, outputs } = languageGraph(llm.checkpoint, llm.config, "stored");
-    const pictures = new Graph();
-    imageOutputs(pictures, imageWeights(pictures, imageSources, { mapped: true }), config);
-    const byName = new Map([...graph.initializers, ...pictures.initializers]);
+    const images = new Graph();
+    imageOutputs(images, imageWeights(images, imageSources, { mapped: true }), config);
+    const byName = new Map([...graph.initializers, ...images.initializers]);
     const products = ["q_proj", "k_proj", "v_proj"].map((name) => `model.layers.1.self_attn.${name}.weight`);
     for (const name of [
       `${products.join(",")}.int8`,
@@ -348,11 +348,11 @@ async function joinFiles(
   await writeSafetensors(path, arrays);
 }
 
-/** Image tokens of the first golden picture, from the goldens' own pixels. */
+/** Image tokens of the first golden image, from the goldens' own pixels. */
 async function imageTokens(model: ModelFolder, set: GoldenSet): Promise<Float32Array> {
   const graph = new Graph();
   const outputs = imageOutputs(graph, model.imageWeights(graph), model.config);
-  return (await evaluate(graph, outputs, await firstPicture(model, set))).tokens.data as Float32Array;
+  return (await evaluate(graph, outputs, await firstImage(model, set))).tokens.data as Float32Array;
 }
 
 /** As `imageTokens`, with the weights mapped. */
@@ -361,19 +361,19 @@ async function mappedTokens(path: string, set: GoldenSet): Promise<Float32Array>
   const graph = new Graph();
   const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
   const { tokens } = await (await MappedModel.create(graph, outputs, path)).run(
-    await firstPicture({ ...model, config }, set),
+    await firstImage({ ...model, config }, set),
   );
   await close();
   return tokens.data as Float32Array;
 }
 
-async function firstPicture({ config }: Pick<ModelFolder, "config">, set: GoldenSet) {
+async function firstImage({ config }: Pick<ModelFolder, "config">, set: GoldenSet) {
   const { imageSize } = config.encoder;
   const pixels = (await set.tensors.readFloat32("pixels")).subarray(0, 3 * imageSize * imageSize);
   return { pixels: ndarray("float32", [1, 3, imageSize, imageSize], pixels) };
 }
 
-/** Scores of the dialogue's first question about the first picture. */
+/** Scores of the dialogue's first question about the first image. */
 async function dialogueScores(
   model: ModelFolder,
   set: GoldenSet,

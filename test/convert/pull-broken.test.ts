@@ -74,8 +74,8 @@ describe("what is interrupted goes on", () => {
     };
     const root = join(import.meta.dirname, "..", "..");
     const program = `
-      const { pullReleased } = await import(${JSON.stringify(join(root, "src/models/import/pull-released.ts"))});
-      const { releasedModels } = await import(${JSON.stringify(join(root, "src/models/import/released.ts"))});
+      const { pullReleased } = await import(${JSON.stringify(join(root, "src/convert/pull-released.ts"))});
+      const { releasedModels } = await import(${JSON.stringify(join(root, "src/convert/released.ts"))});
       await pullReleased(releasedModels.get("${name}"), ${JSON.stringify({ ...server.options, cacheFolder: cache.cacheFolder })});`;
     const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "--eval", program], { cwd: root });
     const ended = once(child, "exit");

@@ -12,7 +12,7 @@ import { golden, goldenImport } from "../helpers/golden-import.ts";
 import { allFiles, areWeights, fresh, heads, model, name, pulling } from "../helpers/pulling.ts";
 import { releasedServer } from "../helpers/released-server.ts";
 
-const picture = join(import.meta.dirname, "..", "..", "examples", "pictures", "cat.jpg");
+const image = join(import.meta.dirname, "..", "..", "examples", "images", "cat.jpg");
 
 describe("a pull", () => {
   test("makes the folder that import makes of the same files, removes them, and the model answers by its name", async () => {
@@ -50,10 +50,10 @@ describe("a pull", () => {
 
     const loaded = await MiniGPT4.load(name, { pull: { cacheFolder: cache.cacheFolder } });
     const options = { maxNewTokens: 5 };
-    const answer = await loaded.describe(picture, options);
+    const answer = await loaded.describe(image, options);
     await loaded.release();
     const reference = await MiniGPT4.load(direct);
-    expect(answer).toBe(await reference.describe(picture, options));
+    expect(answer).toBe(await reference.describe(image, options));
     await reference.release();
     expect(answer.length).toBeGreaterThan(0);
   });
@@ -128,7 +128,7 @@ describe("parts that the user brings", () => {
     expect(readFileSync(join(path, "vicuna.Q4_0.gguf")).equals(readFileSync(llm))).toBe(true);
     expect(server.asked.filter((line) => line.includes("vicuna"))).toEqual([]);
     const loaded = await MiniGPT4.load(`${name}-gguf`, { pull: { cacheFolder: cache.cacheFolder } });
-    expect(typeof (await loaded.describe(picture, { maxNewTokens: 3 }))).toBe("string");
+    expect(typeof (await loaded.describe(image, { maxNewTokens: 3 }))).toBe("string");
     await loaded.release();
   });
 

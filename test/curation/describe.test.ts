@@ -2,8 +2,8 @@ import { appendFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { type DescribeOptions, describePictures, join as joined } from "../../src/curation/describe.ts";
-import { addPictures } from "../../src/curation/images.ts";
+import { type DescribeOptions, describeImages, join as joined } from "../../src/curation/describe.ts";
+import { addImages } from "../../src/curation/images.ts";
 import { CurationStore } from "../../src/curation/store.ts";
 import { listPairs } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
@@ -11,7 +11,7 @@ import { type Engine, EngineLostError, type Question } from "../../src/engine/en
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { promptText, vicunaV0 } from "../../src/tokenizers/prompts.ts";
 import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
-import { paintPictures } from "../helpers/curation-pictures.ts";
+import { paintImages } from "../helpers/curation-images.ts";
 import { openProject } from "../helpers/curation-projects.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -23,15 +23,15 @@ let engine: Engine;
 let projects = 0;
 
 beforeAll(async () => {
-  await paintPictures(data, count);
+  await paintImages(data, count);
   engine = await loadEngine(model, "tiny", { maxBatch: 8 });
 });
 afterAll(() => engine.release());
 
-/** A new project with all pictures of a folder. */
-async function project(pictures = data): Promise<CurationStore> {
+/** A new project with all images of a folder. */
+async function project(images = data): Promise<CurationStore> {
   const store = openProject(folder, `${projects++}.db`);
-  await addPictures(store, await listPairs(await openDataset(pictures)));
+  await addImages(store, await listPairs(await openDataset(images)));
   return store;
 }
 
@@ -60,17 +60,17 @@ async function answerTo(question: Question): Promise<string> {
 }
 
 const textsBySha256 = (store: CurationStore) =>
-  Object.fromEntries(store.entries().map(({ picture, current }) => [picture.sha256, current?.text]));
+  Object.fromEntries(store.entries().map(({ image, current }) => [image.sha256, current?.text]));
 
 test("asks with the paper's words, and goes on once with what is short", async () => {
   const store = await project();
   const { engine: heard, asked } = listening();
-  const report = await describePictures(store, heard, drawing);
+  const report = await describeImages(store, heard, drawing);
   expect(report).toMatchObject({ described: count, continued: count, failed: 0, givenUp: 0 });
   expect(asked).toHaveLength(2 * count);
   const [entry] = store.entries();
   if (!entry?.current) throw new Error("nothing is described");
-  const [first, second] = asked.filter(({ pictures: [picture] }) => picture === asked[0]?.pictures[0]);
+  const [first, second] = asked.filter(({ images: [image] }) => image === asked[0]?.images[0]);
   if (!first || !second || first.turns === "describe" || second.turns === "describe") throw new Error("no turns");
   const { system } = first;
   expect(promptText(vicunaV0.render(first.turns, { system: system ?? "other" }))).toBe(
@@ -96,7 +96,7 @@ test("asks with the paper's words, and goes on once with what is short", async (
 
 test("a long description is left as it is; a short one is gone on with as often as is wanted", async () => {
   const long = await project();
-  expect(await describePictures(long, engine, { ...drawing, shortAnswer: 1 })).toMatchObject({
+  expect(await describeImages(long, engine, { ...drawing, shortAnswer: 1 })).toMatchObject({
     described: count,
     continued: expect.any(Number),
   });
@@ -105,7 +105,7 @@ test("a long description is left as it is; a short one is gone on with as often 
     if (completionTokens > 3) expect(continuations).toEqual([]);
   }
   const short = await project();
-  await describePictures(short, engine, { ...drawing, continues: 3 });
+  await describeImages(short, engine, { ...drawing, continues: 3 });
   const lengths = short.entries().map(({ current }) => [current?.details.continuations].flat().length);
   expect(Math.max(...lengths)).toBe(3);
 });
@@ -113,7 +113,7 @@ test("a long description is left as it is; a short one is gone on with as often 
 test("the prompt that the model was trained to describe with; not gone on with unless that is wanted", async () => {
   const store = await project();
   const { engine: heard, asked } = listening();
-  await describePictures(store, heard, { ...drawing, asking: "describe" });
+  await describeImages(store, heard, { ...drawing, asking: "describe" });
   expect(asked.every(({ turns }) => turns === "describe")).toBe(true);
   expect(asked).toHaveLength(count);
   expect(store.entries()[0]?.current).toMatchObject({ prompt: "describe", details: { continuations: [] } });
@@ -134,41 +134,41 @@ test.each([
 
 test("what is described is not described again; the texts do not depend on how many are described at once", async () => {
   const [together, single] = [await project(), await project()];
-  await describePictures(together, engine, drawing);
-  await describePictures(single, engine, { ...drawing, parallel: 1 });
+  await describeImages(together, engine, drawing);
+  await describeImages(single, engine, { ...drawing, parallel: 1 });
   expect(textsBySha256(single)).toEqual(textsBySha256(together));
   const { engine: heard, asked } = listening();
-  expect(await describePictures(together, heard, drawing)).toMatchObject({ described: 0, completionTokens: 0 });
+  expect(await describeImages(together, heard, drawing)).toMatchObject({ described: 0, completionTokens: 0 });
   expect(asked).toEqual([]);
 });
 
 describe("what fails", () => {
   test("is noted, does not hold up the others, and is tried three times", async () => {
     const broken = join(folder, "broken");
-    await paintPictures(broken, 4);
-    writeFileSync(join(broken, "garbage.png"), "no picture");
+    await paintImages(broken, 4);
+    writeFileSync(join(broken, "garbage.png"), "no image");
     const store = await project(broken);
     rmSync(join(broken, "000.png"));
     appendFileSync(join(broken, "001.png"), "more");
     const failures: string[] = [];
     const onFailure = (_: unknown, message: string) => failures.push(message);
     const options = { ...drawing, onFailure };
-    expect(await describePictures(store, engine, options)).toMatchObject({ described: 2, failed: 3, givenUp: 0 });
+    expect(await describeImages(store, engine, options)).toMatchObject({ described: 2, failed: 3, givenUp: 0 });
     expect(failures.sort()).toEqual([
       expect.stringMatching(/000\.png is not there any more/),
       expect.stringMatching(/001\.png has changed since it was added to the project/),
-      expect.stringMatching(/garbage\.png is not a picture that can be read/),
+      expect.stringMatching(/garbage\.png is not an image that can be read/),
     ]);
-    expect(await describePictures(store, engine, options)).toMatchObject({ described: 0, failed: 3, givenUp: 0 });
-    expect(await describePictures(store, engine, options)).toMatchObject({ failed: 3 });
-    expect(await describePictures(store, engine, options)).toMatchObject({ failed: 0, givenUp: 3 });
-    expect(await describePictures(store, engine, { ...options, tries: 4 })).toMatchObject({ failed: 3 });
+    expect(await describeImages(store, engine, options)).toMatchObject({ described: 0, failed: 3, givenUp: 0 });
+    expect(await describeImages(store, engine, options)).toMatchObject({ failed: 3 });
+    expect(await describeImages(store, engine, options)).toMatchObject({ failed: 0, givenUp: 3 });
+    expect(await describeImages(store, engine, { ...options, tries: 4 })).toMatchObject({ failed: 3 });
   });
 
-  test("an option that no picture can be described with ends the step, and is no picture's failure", async () => {
+  test("an option that no image can be described with ends the step, and is no image's failure", async () => {
     const store = await project();
     const options = { ...drawing, decoding: { maxNewTokens: 100_000 } };
-    await expect(describePictures(store, engine, options)).rejects.toThrow("maxNewTokens is 100000");
+    await expect(describeImages(store, engine, options)).rejects.toThrow("maxNewTokens is 100000");
     expect(store.failures("describe").size).toBe(0);
   });
 
@@ -181,9 +181,9 @@ describe("what fails", () => {
       },
     });
     const store = await project();
-    await expect(describePictures(store, lost(99), { ...drawing, parallel: 2 })).rejects.toThrow(EngineLostError);
+    await expect(describeImages(store, lost(99), { ...drawing, parallel: 2 })).rejects.toThrow(EngineLostError);
     expect(store.failures("describe").size).toBe(1);
-    expect(await describePictures(store, lost(1), { ...drawing, parallel: 1 })).toMatchObject({ described: count });
+    expect(await describeImages(store, lost(1), { ...drawing, parallel: 1 })).toMatchObject({ described: count });
   });
 });
 
@@ -192,19 +192,16 @@ test("stopped by its signal: what is done stays, what is not is done later", asy
   const controller = new AbortController();
   const onProgress = (done: number) => done === 5 && controller.abort(new Error("stopped"));
   const options = { ...drawing, parallel: 2, onProgress };
-  await expect(describePictures(store, engine, options, controller.signal)).rejects.toThrow("stopped");
+  await expect(describeImages(store, engine, options, controller.signal)).rejects.toThrow("stopped");
   const done = store.entries().filter(({ current }) => current).length;
   expect(done).toBeGreaterThanOrEqual(5);
   expect(done).toBeLessThan(count);
-  expect(await describePictures(store, engine, drawing)).toMatchObject({ described: count - done });
+  expect(await describeImages(store, engine, drawing)).toMatchObject({ described: count - done });
 });
 
-test("two who describe the same project at once describe each picture once", async () => {
+test("two who describe the same project at once describe each image once", async () => {
   const store = await project();
-  const reports = await Promise.all([
-    describePictures(store, engine, drawing),
-    describePictures(store, engine, drawing),
-  ]);
+  const reports = await Promise.all([describeImages(store, engine, drawing), describeImages(store, engine, drawing)]);
   expect(reports.reduce((sum, { described }) => sum + described, 0)).toBe(count);
   expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
 });
@@ -222,7 +219,7 @@ test("killed at random moments and gone on with: the same texts, none twice, non
   };
   const kills = 4;
   for (let attempt = 0; attempt < kills; attempt++) {
-    // The data set is needed until its pictures are in the project.
+    // The data set is needed until its images are in the project.
     const given = attempt < 2 ? [data] : [];
     const child = start(["curate", "describe", ...given, "--project", path, "--parallel", "2", ...options]);
     const ended = outcome(child);
@@ -238,7 +235,7 @@ test("killed at random moments and gone on with: the same texts, none twice, non
   expect(described()).toBeLessThan(count);
   expect(await minigpt4(["curate", "describe", "--project", path, ...options])).toMatchObject({ code: 0 });
   const undisturbed = await project();
-  await describePictures(undisturbed, engine, {
+  await describeImages(undisturbed, engine, {
     ...drawing,
     decoding: { temperature: 1, maxNewTokens: 6, seed: 3 },
   });

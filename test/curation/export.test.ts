@@ -17,8 +17,8 @@ import { exportPairs } from "../../src/curation/export.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
 import type { FileSpan } from "../../src/files/file.ts";
-import { readPicture } from "../../src/images/decode.ts";
-import { picture as example } from "../helpers/cli-command.ts";
+import { readImage } from "../../src/images/decode.ts";
+import { image as example } from "../helpers/cli-command.ts";
 import { openProject } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
@@ -39,21 +39,21 @@ beforeEach(() => {
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const exported = (id: number) => readFileSync(join(target, "image", `${id}.jpg`));
 
-/** A picture file with a text of its own, kept by a person unless said otherwise; the picture's id. */
+/** An image file with a text of its own, kept by a person unless said otherwise; the image's id. */
 function add(name: string, bytes: Uint8Array, { text = `It is ${name}.`, says = "keep" as "keep" | "drop" | "" } = {}) {
   writeFileSync(join(folder, name), bytes);
   return addSpan(name, { path: join(folder, name) }, bytes, text, says);
 }
 
 function addSpan(name: string, source: FileSpan, bytes: Uint8Array, text: string, says: "keep" | "drop" | ""): number {
-  store.addPictures([{ name, source, sha256: sha256(bytes) }]);
-  const picture = store.entries().at(-1)?.picture.id ?? 0;
-  const { id } = store.addVersion({ picture, kind: "described", text, author: "nano", prompt: "Describe it." });
+  store.addImages([{ name, source, sha256: sha256(bytes) }]);
+  const image = store.entries().at(-1)?.image.id ?? 0;
+  const { id } = store.addVersion({ image, kind: "described", text, author: "nano", prompt: "Describe it." });
   if (says) store.addVerdict({ version: id, decision: says, judge: "person", author: "ada" });
-  return picture;
+  return image;
 }
 
-/** A small picture, grey to the left, of colours to the right. */
+/** A small image, grey to the left, of colours to the right. */
 function drawing() {
   const data = Buffer.from(Array.from({ length: 32 * 16 * 3 }, (_, i) => (i % 96 < 48 ? 90 : (i * 7) % 256)));
   return sharp(data, { raw: { width: 32, height: 16, channels: 3 } });
@@ -65,7 +65,7 @@ async function pairsOf(path: string): Promise<(readonly [string, readonly string
   expect(layout).toBe("cc_sbu_align");
   const contents = await Promise.all(parts.map((part) => part.read()));
   expect(contents.flatMap(({ problems }) => problems)).toEqual([]);
-  return contents.flatMap(({ pairs }) => pairs.map(({ picture, texts }) => [picture.path, texts] as const));
+  return contents.flatMap(({ pairs }) => pairs.map(({ image, texts }) => [image.path, texts] as const));
 }
 
 describe("what is kept", () => {
@@ -75,7 +75,7 @@ describe("what is kept", () => {
     const png = await drawing().png().toBuffer();
     const second = add("drawing.png", png, { text: 'A "drawing".\nIt is – <b>small</b>. 犬' });
     add("open.jpg", await drawing().jpeg({ quality: 50 }).toBuffer(), { says: "" });
-    store.addPictures([{ name: "empty.jpg", source: { path: "empty.jpg" }, sha256: "e" }]);
+    store.addImages([{ name: "empty.jpg", source: { path: "empty.jpg" }, sha256: "e" }]);
 
     expect(await exportPairs(store, target)).toEqual({
       folder: target,
@@ -99,7 +99,7 @@ describe("what is kept", () => {
     add("a.jpg", cat, { says: "drop" });
     const open = add("b.jpg", await drawing().jpeg().toBuffer(), { says: "" });
     await expect(exportPairs(store, target)).rejects.toThrow(
-      "There is nothing to export: of 2 pictures 1 wait for review, 1 are dropped and 0 have no text; review them first, or",
+      "There is nothing to export: of 2 images 1 wait for review, 1 are dropped and 0 have no text; review them first, or",
     );
     expect(existsSync(target)).toBe(false);
     expect(await exportPairs(store, target, { unreviewed: true })).toMatchObject({ pairs: 1, left: { dropped: 1 } });
@@ -116,7 +116,7 @@ describe("what is kept", () => {
   });
 });
 
-describe("a picture becomes an upright JPEG", () => {
+describe("an image becomes an upright JPEG", () => {
   test.each([
     ["PNG with transparency", () => drawing().ensureAlpha(0.5).png().toBuffer()],
     ["grey PNG of 16 bits", () => drawing().toColourspace("grey16").png().toBuffer()],
@@ -127,7 +127,7 @@ describe("a picture becomes an upright JPEG", () => {
     ["PNG named .jpg", () => drawing().png().toBuffer()],
   ])("%s", async (_, encode) => {
     const bytes = await encode();
-    const id = add("picture.jpg", bytes);
+    const id = add("image.jpg", bytes);
     expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 0, converted: 1 });
     const { format, orientation, space, channels } = await sharp(exported(id)).metadata();
     expect({ format, orientation, space, channels }).toEqual({
@@ -136,7 +136,7 @@ describe("a picture becomes an upright JPEG", () => {
       space: "srgb",
       channels: 3,
     });
-    const [before, after] = [await readPicture(bytes), await readPicture(exported(id))];
+    const [before, after] = [await readImage(bytes), await readImage(exported(id))];
     expect([after.width, after.height]).toEqual([before.width, before.height]);
     const differences = after.data.map((value, i) => Math.abs(value - (before.data[i] ?? 0)));
     expect(differences.reduce((sum, value) => sum + value, 0) / differences.length).toBeLessThan(6);
@@ -144,7 +144,7 @@ describe("a picture becomes an upright JPEG", () => {
 
   test("not if it is one, whatever its name and colours", async () => {
     const cmyk = await drawing().toColourspace("cmyk").jpeg().toBuffer();
-    const id = add("picture.png", cmyk);
+    const id = add("image.png", cmyk);
     expect(await exportPairs(store, target)).toMatchObject({ copied: 1 });
     expect(exported(id).equals(cmyk)).toBe(true);
   });
@@ -152,10 +152,10 @@ describe("a picture becomes an upright JPEG", () => {
 
 test("the origin of each pair stands beside it", async () => {
   const png = await drawing().png().toBuffer();
-  const picture = add("drawing.png", png, { text: "a  drawing", says: "" });
-  const described = store.entry(picture)?.current?.id;
+  const image = add("drawing.png", png, { text: "a  drawing", says: "" });
+  const described = store.entry(image)?.current?.id;
   const polished = store.addVersion({
-    picture,
+    image,
     parent: described,
     kind: "polished",
     text: "A drawing.",
@@ -163,13 +163,13 @@ test("the origin of each pair stands beside it", async () => {
   });
   store.addVerdict({ version: polished.id, decision: "keep", judge: "rules", author: "0123456789ab" });
   const edited = store.addVersion({
-    picture,
+    image,
     parent: polished.id,
     kind: "edited",
     text: "A small drawing.",
     author: "ada",
   });
-  const worse = store.addVersion({ picture, parent: edited.id, kind: "edited", text: "drwaing", author: "bob" });
+  const worse = store.addVersion({ image, parent: edited.id, kind: "edited", text: "drwaing", author: "bob" });
   store.undo("bob");
   store.addVerdict({ version: worse.id + 1, decision: "keep", judge: "person", author: "ada" });
   add("cat.jpg", cat);
@@ -178,10 +178,10 @@ test("the origin of each pair stands beside it", async () => {
   expect(lines).toHaveLength(2);
   const at = expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   expect(JSON.parse(lines[0] ?? "")).toEqual({
-    image_id: String(picture),
+    image_id: String(image),
     name: "drawing.png",
     sha256: sha256(png),
-    image_sha256: sha256(exported(picture)),
+    image_sha256: sha256(exported(image)),
     versions: [
       { kind: "described", author: "nano", prompt: "Describe it.", text: "a  drawing", at },
       { kind: "polished", author: "smollm2", text: "A drawing.", at },
@@ -193,7 +193,7 @@ test("the origin of each pair stands beside it", async () => {
   });
 });
 
-describe("pictures that are not what was described", () => {
+describe("images that are not what was described", () => {
   test("are refused by name, and the others are written", async () => {
     const good = add("good.jpg", cat);
     add("changed.jpg", await drawing().jpeg().toBuffer());
@@ -217,7 +217,7 @@ describe("pictures that are not what was described", () => {
     add("gone.jpg", cat);
     renameSync(join(folder, "gone.jpg"), join(folder, "elsewhere.jpg"));
     await expect(exportPairs(store, target)).rejects.toThrow(
-      /^None of 1 pictures can be exported; the first, gone\.jpg: /,
+      /^None of 1 images can be exported; the first, gone\.jpg: /,
     );
     expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual([]);
   });
@@ -237,7 +237,7 @@ describe("a folder that is there", () => {
     expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set"]);
   });
 
-  test("is never replaced if it holds something else, or pictures of the project", async () => {
+  test("is never replaced if it holds something else, or images of the project", async () => {
     const bytes = await drawing().jpeg().toBuffer();
     mkdirSync(join(target, "image"), { recursive: true });
     writeFileSync(join(target, "diary.txt"), "dear diary");
@@ -247,21 +247,19 @@ describe("a folder that is there", () => {
     renameSync(join(target, "diary.txt"), join(target, "filter_cap.json"));
     add(join("set", "image", "1.jpg"), bytes);
     await expect(again()).rejects.toThrow(
-      /set holds pictures of the project \(set.image.1\.jpg\); export to another folder/,
+      /set holds images of the project \(set.image.1\.jpg\); export to another folder/,
     );
     expect(readFileSync(join(target, "image", "1.jpg")).equals(bytes)).toBe(true);
     await expect(exportPairs(store, join(folder, "cat.jpg"))).rejects.toThrow("cat.jpg is a file; name a folder");
   });
 
-  test("is not replaced either if it holds pictures of the project by another way", async () => {
+  test("is not replaced either if it holds images of the project by another way", async () => {
     mkdirSync(join(target, "image"), { recursive: true });
     writeFileSync(join(target, "filter_cap.json"), "{}");
     symlinkSync(folder, join(folder, "link"), "junction");
     add(join("link", "set", "image", "1.jpg"), cat);
-    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow("holds pictures of the project");
-    await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow(
-      "holds pictures",
-    );
+    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow("holds images of the project");
+    await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow("holds images");
     expect(exported(1).equals(cat)).toBe(true);
   });
 

@@ -5,7 +5,7 @@ import { standingOf } from "../../src/curation/decisions.ts";
 import { applyRules } from "../../src/curation/filter.ts";
 import { type RuleSet, readRules } from "../../src/curation/rules/rule-set.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
-import { described, openProject, somePictures } from "../helpers/curation-projects.ts";
+import { described, openProject, someImages } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -28,7 +28,7 @@ function rulesFrom(name: string, yaml: string): Promise<RuleSet> {
 test("judges every text, and says why", async () => {
   described(store, good, 0);
   described(store, bad, 1);
-  store.addPictures(somePictures(3));
+  store.addImages(someImages(3));
   const report = await applyRules(store, rules);
   const reasons = [
     { rule: "apologies", message: `says "I'm sorry I made a mistake"` },
@@ -40,7 +40,7 @@ test("judges every text, and says why", async () => {
     known: 0,
     empty: 1,
     kept: 1,
-    dropped: [{ picture: 2, name: "1.jpg", text: bad, reasons }],
+    dropped: [{ image: 2, name: "1.jpg", text: bad, reasons }],
     broken: { apologies: 1, unfinished: 1 },
   });
   const entries = store.entries();
@@ -51,13 +51,13 @@ test("judges every text, and says why", async () => {
 
 describe("the same rules", () => {
   test("judge a text once, and a new version of it again", async () => {
-    const { picture, version } = described(store, bad);
+    const { image, version } = described(store, bad);
     const first = await applyRules(store, rules);
-    const verdict = store.entry(picture)?.rules;
+    const verdict = store.entry(image)?.rules;
     const second = await applyRules(store, rules);
     expect(second).toEqual({ ...first, judged: 0, known: 1 });
-    expect(store.entry(picture)?.rules).toEqual(verdict);
-    store.addVersion({ picture, parent: version, kind: "polished", text: good, author: "smollm2" });
+    expect(store.entry(image)?.rules).toEqual(verdict);
+    store.addVersion({ image, parent: version, kind: "polished", text: good, author: "smollm2" });
     expect(await applyRules(store, rules)).toMatchObject({ judged: 1, known: 0, kept: 1, dropped: [] });
   });
 
@@ -74,12 +74,12 @@ describe("the same rules", () => {
 });
 
 test("changed rules judge again, and what they say counts", async () => {
-  const { picture } = described(store, bad);
+  const { image } = described(store, bad);
   await applyRules(store, rules);
   expect(await applyRules(store, lenient)).toMatchObject({ rules: lenient.digest, judged: 1, known: 0, kept: 1 });
-  const entry = store.entry(picture);
+  const entry = store.entry(image);
   expect(entry && standingOf(entry)).toBe("open");
-  expect(await applyRules(store, rules)).toMatchObject({ judged: 1, dropped: [{ picture }] });
+  expect(await applyRules(store, rules)).toMatchObject({ judged: 1, dropped: [{ image }] });
 });
 
 test("a dry run says the same, and writes nothing", async () => {

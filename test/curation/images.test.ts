@@ -1,9 +1,9 @@
-/** A data set whose parts have so many pictures; a part of -1 cannot be read. */
+/** A data set whose parts have so many images; a part of -1 cannot be read. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { isAbsolute, join, relative } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { addPictures, choosePictures } from "../../src/curation/images.ts";
+import { addImages, chooseImages } from "../../src/curation/images.ts";
 import { type Dataset, type ImageTextPair, listPairs, type Problem } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
 import { openProject } from "../helpers/curation-projects.ts";
@@ -22,7 +22,7 @@ function dataset(...sizes: readonly number[]): Dataset {
 }
 
 function pair(name: string): ImageTextPair {
-  return { name, picture: { path: name }, texts: [] };
+  return { name, image: { path: name }, texts: [] };
 }
 
 const names = (pairs: readonly ImageTextPair[]) => pairs.map(({ name }) => name);
@@ -36,8 +36,8 @@ test("a choice is without repetition, and of a larger one the first are a smalle
       fc.nat(2 ** 32 - 1),
       async (sizes, count, more, seed) => {
         const set = dataset(...sizes);
-        const small = names(await choosePictures(set, { count, seed }));
-        const large = names(await choosePictures(set, { count: count + more, seed }));
+        const small = names(await chooseImages(set, { count, seed }));
+        const large = names(await chooseImages(set, { count: count + more, seed }));
         const all = names(await listPairs(set));
         expect(small).toHaveLength(Math.min(count, all.length));
         expect(new Set(small).size).toBe(small.length);
@@ -48,11 +48,11 @@ test("a choice is without repetition, and of a larger one the first are a smalle
     { numRuns: 50 },
   ));
 
-test("every picture is as likely as any other, wherever it lies", async () => {
+test("every image is as likely as any other, wherever it lies", async () => {
   const set = dataset(5, 20, 15);
   const chosen = new Map<string, number>();
   for (let seed = 0; seed < 2000; seed++) {
-    for (const name of names(await choosePictures(set, { count: 10, seed }))) {
+    for (const name of names(await chooseImages(set, { count: 10, seed }))) {
       chosen.set(name, (chosen.get(name) ?? 0) + 1);
     }
   }
@@ -64,13 +64,13 @@ test("every picture is as likely as any other, wherever it lies", async () => {
 test("parts that cannot be read are told, unless none can", async () => {
   const problems: Problem[] = [];
   const options = { count: 99, seed: 0, onProblem: (problem: Problem) => problems.push(problem) };
-  expect(await choosePictures(dataset(2, -1, 3), options)).toHaveLength(5);
+  expect(await chooseImages(dataset(2, -1, 3), options)).toHaveLength(5);
   expect(problems).toEqual([{ name: "1.tar", reason: "1.tar is damaged" }]);
-  await expect(choosePictures(dataset(-1, -1), options)).rejects.toThrow("0.tar is damaged");
-  await expect(choosePictures(dataset(0), options)).rejects.toThrow("lists no pictures");
+  await expect(chooseImages(dataset(-1, -1), options)).rejects.toThrow("0.tar is damaged");
+  await expect(chooseImages(dataset(0), options)).rejects.toThrow("lists no images");
 });
 
-test("pictures are added once, with where they are and what they are; unreadable ones are named", async () => {
+test("images are added once, with where they are and what they are; unreadable ones are named", async () => {
   const folder = temporaryFolder();
   const data = join(folder, "data");
   mkdirSync(data);
@@ -79,23 +79,23 @@ test("pictures are added once, with where they are and what they are; unreadable
   const pairs = await listPairs(await openDataset(here));
   rmSync(join(data, "b.jpg"));
   const store = openProject(folder);
-  const report = await addPictures(store, pairs);
+  const report = await addImages(store, pairs);
   expect(report).toMatchObject({ added: 1, known: 0, duplicates: 1 });
   expect(report.unreadable.map(({ name }) => name)).toEqual([join(here, "b.jpg")]);
   const [entry] = store.entries();
-  expect(entry?.picture.sha256).toBe("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
-  expect(entry?.picture.name).toBe(join(here, "a.jpg"));
-  expect(isAbsolute(entry?.picture.source.path ?? "")).toBe(true);
+  expect(entry?.image.sha256).toBe("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
+  expect(entry?.image.name).toBe(join(here, "a.jpg"));
+  expect(isAbsolute(entry?.image.source.path ?? "")).toBe(true);
   writeFileSync(join(data, "b.jpg"), "b");
-  expect(await addPictures(store, pairs)).toEqual({ added: 1, known: 1, duplicates: 1, unreadable: [] });
+  expect(await addImages(store, pairs)).toEqual({ added: 1, known: 1, duplicates: 1, unreadable: [] });
 });
 
-test("what is stopped while pictures are read has added none of them", async () => {
+test("what is stopped while images are read has added none of them", async () => {
   const folder = temporaryFolder();
   for (const name of ["a.jpg", "b.jpg"]) writeFileSync(join(folder, name), name);
   const store = openProject(folder);
   const controller = new AbortController();
-  const adding = addPictures(store, await listPairs(await openDataset(folder)), {
+  const adding = addImages(store, await listPairs(await openDataset(folder)), {
     onProgress: () => controller.abort(new Error("stopped")),
     signal: controller.signal,
   });

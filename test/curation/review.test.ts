@@ -19,7 +19,7 @@ test("a pair that somebody looks at is offered to others again after a while", (
   let now = 0;
   const { store } = reviewedProject(join(temporaryFolder(), "claims"), ["a", "b"]);
   const desk = new ReviewDesk(store, () => now);
-  const turn = (reviewer: string) => desk.turn({ filter: "unreviewed" }, { reviewer })?.picture.id;
+  const turn = (reviewer: string) => desk.turn({ filter: "unreviewed" }, { reviewer })?.image.id;
   expect([turn("Ada"), turn("Ben"), turn("Ada")]).toEqual([1, 2, 1]);
   // Somebody else's claim is not taken over by looking, too.
   desk.claim(1, "Cleo");

@@ -3,7 +3,7 @@ import { statusTable } from "../../src/cli/curate/status.ts";
 import type { NewVersion } from "../../src/curation/entry.ts";
 import { type ProjectStatus, statusOf } from "../../src/curation/status.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
-import { openProject, somePictures } from "../helpers/curation-projects.ts";
+import { openProject, someImages } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -11,14 +11,14 @@ const folder = temporaryFolder();
 /** A project in which everything has happened. */
 function eventful(): CurationStore {
   const store = openProject(folder, "eventful.db");
-  store.addPictures(somePictures(8));
-  const version = (picture: number, more: Partial<NewVersion> = {}) => {
-    const parent = store.entry(picture)?.current?.id;
-    const made = { picture, parent, kind: "described", text: `text ${picture}`, author: "nano", ...more } as const;
+  store.addImages(someImages(8));
+  const version = (image: number, more: Partial<NewVersion> = {}) => {
+    const parent = store.entry(image)?.current?.id;
+    const made = { image, parent, kind: "described", text: `text ${image}`, author: "nano", ...more } as const;
     return store.addVersion(made).id;
   };
   const cost = { promptTokens: 100, completionTokens: 10, duration: 1500 };
-  for (const [picture, continuations] of [
+  for (const [image, continuations] of [
     [1, ["added"]],
     [2, ["empty"]],
     [3, []],
@@ -26,12 +26,12 @@ function eventful(): CurationStore {
     [5, []],
     [6, []],
   ] as const) {
-    version(picture, { details: { ...cost, continuations } });
+    version(image, { details: { ...cost, continuations } });
   }
-  store.addFailure(7, "describe", "no picture");
-  store.addFailure(7, "describe", "no picture");
-  const polished = [1, 2, 3, 4].map((picture) =>
-    version(picture, { kind: "polished", author: "smollm2", details: { promptTokens: 7, completionTokens: 5 } }),
+  store.addFailure(7, "describe", "no image");
+  store.addFailure(7, "describe", "no image");
+  const polished = [1, 2, 3, 4].map((image) =>
+    version(image, { kind: "polished", author: "smollm2", details: { promptTokens: 7, completionTokens: 5 } }),
   );
   store.addFailure(5, "polish", "429");
   const rules = { judge: "rules", author: "rules 1" } as const;
@@ -54,7 +54,7 @@ function eventful(): CurationStore {
 }
 
 const expected: ProjectStatus = {
-  pictures: 8,
+  images: 8,
   steps: {
     describe: { in: 8, out: 6 },
     continue: { in: 2, out: 1 },
@@ -94,7 +94,7 @@ test("the counts as a table", () => {
     filter            3        2   apology 1, short 1
     review            5        3   a: 2 kept and 0 dropped, b: 1 kept and 1 dropped, 1 edited, several judged 1, on 1 they disagree
 
-    8 pictures: 2 kept, 2 dropped, 2 open, 2 without a text
+    8 images: 2 kept, 2 dropped, 2 open, 2 without a text
 
         texts  tokens read    and said    seconds
             6          600           60          9   described by nano
@@ -103,7 +103,7 @@ test("the counts as a table", () => {
 });
 
 test("an empty project has nothing of anything", () => {
-  const { pictures, rules, persons, authors, standing } = statusOf(openProject(folder, "empty.db"));
-  expect({ pictures, rules, persons, authors }).toEqual({ pictures: 0, rules: {}, persons: [], authors: [] });
+  const { images, rules, persons, authors, standing } = statusOf(openProject(folder, "empty.db"));
+  expect({ images, rules, persons, authors }).toEqual({ images: 0, rules: {}, persons: [], authors: [] });
   expect(standing).toEqual({ empty: 0, open: 0, kept: 0, dropped: 0 });
 });

@@ -8,7 +8,7 @@ import { agreementOf, standingOf } from "../../src/curation/decisions.ts";
 import type { NewVerdict, VersionDetails } from "../../src/curation/entry.ts";
 import { StaleVersionError } from "../../src/curation/entry.ts";
 import { CurationStore } from "../../src/curation/store.ts";
-import { described, openProject, somePictures } from "../helpers/curation-projects.ts";
+import { described, openProject, someImages } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -18,27 +18,27 @@ beforeEach(() => {
   name = `${count++}.db`;
 });
 
-test("a picture is in a project once, however often it is added", () => {
+test("an image is in a project once, however often it is added", () => {
   const store = openProject(folder, name);
-  expect(store.addPictures(somePictures(3))).toBe(3);
-  expect(store.addPictures(somePictures(5))).toBe(2);
+  expect(store.addImages(someImages(3))).toBe(3);
+  expect(store.addImages(someImages(5))).toBe(2);
   const tarred = {
     name: "a.tar/1",
     source: { path: "a.tar", at: { offset: 512, length: 99 } },
     sha256: "f".repeat(64),
   };
-  expect(store.addPictures([tarred])).toBe(1);
+  expect(store.addImages([tarred])).toBe(1);
   const entries = store.entries();
-  expect(entries.map(({ picture }) => picture.name)).toEqual(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "a.tar/1"]);
-  expect(entries.at(-1)?.picture).toEqual({ id: 6, ...tarred });
+  expect(entries.map(({ image }) => image.name)).toEqual(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "a.tar/1"]);
+  expect(entries.at(-1)?.image).toEqual({ id: 6, ...tarred });
   expect(entries.every(({ current, versions }) => current === undefined && versions === 0)).toBe(true);
 });
 
 test("versions follow each other; the last is current, and all stay", () => {
   const store = openProject(folder, name);
-  const { picture, version } = described(store, "a  cat .");
+  const { image, version } = described(store, "a  cat .");
   const polished = store.addVersion({
-    picture,
+    image,
     parent: version,
     kind: "polished",
     text: "A cat.",
@@ -46,24 +46,24 @@ test("versions follow each other; the last is current, and all stay", () => {
     prompt: "Fix it.",
     details: { promptTokens: 40, completionTokens: 3, cost: 0.1 },
   });
-  const entry = store.entry(picture);
+  const entry = store.entry(image);
   expect(entry?.current).toEqual(polished);
   expect(polished).toMatchObject({ parent: version, prompt: "Fix it.", details: { cost: 0.1 } });
-  expect(store.versions(picture).map(({ text }) => text)).toEqual(["a  cat .", "A cat."]);
+  expect(store.versions(image).map(({ text }) => text)).toEqual(["a  cat .", "A cat."]);
   expect(entry?.versions).toBe(2);
   expect(store.entry(99)).toBeUndefined();
 });
 
 test("a null character, at which SQLite would cut the text off, is replaced", () => {
   const store = openProject(folder, name);
-  const { picture } = described(store, "a cat\0 and a dog");
-  expect(store.entry(picture)?.current?.text).toBe("a cat\ufffd and a dog");
+  const { image } = described(store, "a cat\0 and a dog");
+  expect(store.entry(image)?.current?.text).toBe("a cat\ufffd and a dog");
 });
 
 test("of two who change the same text, the second is told, and nothing of the first is lost", () => {
   const [one, two] = [openProject(folder, name), openProject(folder, name)];
-  const { picture, version } = described(one, "a cat");
-  const edit = { picture, parent: version, kind: "edited" as const };
+  const { image, version } = described(one, "a cat");
+  const edit = { image, parent: version, kind: "edited" as const };
   const first = one.addVersion({ ...edit, text: "a grey cat", author: "one" });
   const second = () => two.addVersion({ ...edit, text: "a tabby cat", author: "two" });
   expect(second).toThrow(StaleVersionError);
@@ -72,7 +72,7 @@ test("of two who change the same text, the second is told, and nothing of the fi
     StaleVersionError,
   );
   expect(two.addVersion({ ...edit, parent: first.id, text: "a tabby cat", author: "two" }).parent).toBe(first.id);
-  expect(one.versions(picture).map(({ text }) => text)).toEqual(["a cat", "a grey cat", "a tabby cat"]);
+  expect(one.versions(image).map(({ text }) => text)).toEqual(["a cat", "a grey cat", "a tabby cat"]);
 });
 
 describe("what becomes of a text", () => {
@@ -94,9 +94,9 @@ describe("what becomes of a text", () => {
     ["the first says it again", [person("a", "keep"), person("b", "drop"), person("a", "keep")], "kept", false],
   ] as const)("%s", (_, verdicts, standing, agreement) => {
     const store = openProject(folder, name);
-    const { picture, version } = described(store, "a cat");
+    const { image, version } = described(store, "a cat");
     for (const verdict of verdicts) store.addVerdict({ ...verdict, version });
-    const entry = store.entry(picture);
+    const entry = store.entry(image);
     if (!entry) throw new Error("no entry");
     expect(standingOf(entry)).toBe(standing);
     expect(agreementOf(entry)).toBe(agreement);
@@ -105,19 +105,19 @@ describe("what becomes of a text", () => {
 
   test("rules that dropped an earlier text say nothing of the new one; a person's word stays", () => {
     const store = openProject(folder, name);
-    const { picture, version } = described(store, "I'm sorry");
+    const { image, version } = described(store, "I'm sorry");
     store.addVerdict({ ...rules("drop"), version, reasons: [{ rule: "apology", message: "I'm sorry" }] });
-    expect(store.entry(picture)?.rules?.reasons).toEqual([{ rule: "apology", message: "I'm sorry" }]);
-    const edited = store.addVersion({ picture, parent: version, kind: "edited", text: "a cat", author: "a" });
-    expect(store.entry(picture)?.rules).toBeUndefined();
+    expect(store.entry(image)?.rules?.reasons).toEqual([{ rule: "apology", message: "I'm sorry" }]);
+    const edited = store.addVersion({ image, parent: version, kind: "edited", text: "a cat", author: "a" });
+    expect(store.entry(image)?.rules).toBeUndefined();
     store.addVerdict({ ...person("a", "keep"), version: edited.id });
-    store.addVersion({ picture, parent: edited.id, kind: "edited", text: "a cat.", author: "b" });
-    expect(store.entry(picture)?.persons.map(({ author }) => author)).toEqual(["a"]);
+    store.addVersion({ image, parent: edited.id, kind: "edited", text: "a cat.", author: "b" });
+    expect(store.entry(image)?.persons.map(({ author }) => author)).toEqual(["a"]);
   });
 
   test("no text is empty", () => {
     const store = openProject(folder, name);
-    store.addPictures(somePictures(1));
+    store.addImages(someImages(1));
     expect(store.entries().map(standingOf)).toEqual(["empty"]);
     expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("There is no version 5");
   });
@@ -126,9 +126,9 @@ describe("what becomes of a text", () => {
 test("tokens are counted of all versions of a kind, where they are known", () => {
   const store = openProject(folder, name);
   expect(store.tokensOf("polished")).toBe(0);
-  const { picture, version } = described(store, "a cat");
+  const { image, version } = described(store, "a cat");
   const add = (parent: number, details: VersionDetails) =>
-    store.addVersion({ picture, parent, kind: "polished", text: "A cat.", author: "m", details }).id;
+    store.addVersion({ image, parent, kind: "polished", text: "A cat.", author: "m", details }).id;
   add(add(add(version, { promptTokens: 40, completionTokens: 3 }), { completionTokens: 5 }), {});
   expect(store.tokensOf("polished")).toBe(48);
   expect(store.tokensOf("described")).toBe(0);
@@ -136,11 +136,11 @@ test("tokens are counted of all versions of a kind, where they are known", () =>
 
 test("failures count until the text changes", () => {
   const store = openProject(folder, name);
-  store.addPictures(somePictures(1));
+  store.addImages(someImages(1));
   store.addFailure(1, "describe", "out of memory");
-  store.addFailure(1, "describe", "no picture");
+  store.addFailure(1, "describe", "no image");
   store.addFailure(1, "polish", "429");
-  expect(store.failures("describe").get(1)).toEqual({ times: 2, message: "no picture" });
+  expect(store.failures("describe").get(1)).toEqual({ times: 2, message: "no image" });
   expect(store.failures("export").size).toBe(0);
 });
 
@@ -148,15 +148,15 @@ test("whatever is written is read again, also text that looks like a program", (
   const store = openProject(folder, name);
   fc.assert(
     fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "grapheme" }), (text, author) => {
-      const { picture } = store.entries().at(-1) ?? {};
+      const { image } = store.entries().at(-1) ?? {};
       const entry = store.entries().at(-1);
-      if (!picture || !entry?.current) described(store, "'; DROP TABLE versions; --");
+      if (!image || !entry?.current) described(store, "'; DROP TABLE versions; --");
       const current = store.entries().at(-1)?.current;
       if (!current) throw new Error("no version");
       const { isWellFormed } = String.prototype as unknown as { isWellFormed?: () => boolean };
       fc.pre(isWellFormed?.call(text) ?? !/[\ud800-\udfff]/.test(text));
       fc.pre(!text.includes("\0") && !author.includes("\0"));
-      const next = store.addVersion({ picture: current.picture, parent: current.id, kind: "edited", text, author });
+      const next = store.addVersion({ image: current.image, parent: current.id, kind: "edited", text, author });
       expect(next).toMatchObject({ text, author });
     }),
   );
@@ -199,7 +199,7 @@ describe("the file", () => {
 
   test("several processes write at once, and nothing is lost", async () => {
     const store = openProject(folder, name);
-    store.addPictures(somePictures(1));
+    store.addImages(someImages(1));
     const writer = join(import.meta.dirname, "../helpers/curation-writer.ts");
     const processes = ["a", "b", "c"].map((author) =>
       spawn(process.execPath, ["--import", "tsx", writer, join(folder, name), author, "20"], { stdio: "inherit" }),

@@ -5,17 +5,17 @@ import {
   asItIs,
   type Decoder,
   type DecodeTask,
-  decodePicture,
+  decodeImage,
   defaultWorkers,
   startDecoder,
 } from "../../src/data/decoder.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 
 const spec = { size: 64, mean: [0.5, 0.4, 0.3], std: [0.2, 0.2, 0.2] } as const;
 const cropped = { mirrored: true, box: { left: 0.2, top: 0.1, width: 0.5, height: 0.7 } };
 
 function task(name: string, view = asItIs): DecodeTask {
-  return { name, bytes: readFileSync(picture(name)), view, spec };
+  return { name, bytes: readFileSync(image(name)), view, spec };
 }
 
 let decoder: Decoder;
@@ -30,7 +30,7 @@ test("workers decode as this thread does, in any number at once", async () => {
   const tasks = ["cat.jpg", "coffee.jpg"].flatMap((name) => [task(name), task(name, cropped)]);
   const many = Array.from({ length: 5 }, () => tasks).flat();
   const decoded = await Promise.all(many.map((one) => decoder.decode(one)));
-  const here = await Promise.all(tasks.map(decodePicture));
+  const here = await Promise.all(tasks.map(decodeImage));
   decoded.forEach((pixels, i) => {
     expect(pixels).toBeInstanceOf(Float32Array);
     expect(pixels).toEqual(here[i % tasks.length]);
@@ -42,21 +42,21 @@ test("workers decode as this thread does, in any number at once", async () => {
   await none.close();
 });
 
-test("the encoded picture is still there afterwards", async () => {
+test("the encoded image is still there afterwards", async () => {
   const one = task("cat.jpg");
   await decoder.decode(one);
-  expect(Buffer.from(one.bytes)).toEqual(readFileSync(picture("cat.jpg")));
+  expect(Buffer.from(one.bytes)).toEqual(readFileSync(image("cat.jpg")));
 });
 
-test("a broken picture is an error with its name, and the workers go on", async () => {
-  const bytes = readFileSync(picture("cat.jpg")).subarray(0, 5000);
+test("a broken image is an error with its name, and the workers go on", async () => {
+  const bytes = readFileSync(image("cat.jpg")).subarray(0, 5000);
   const broken = { ...task("cat.jpg"), name: "holiday/cat.jpg", bytes };
   await expect(decoder.decode(broken)).rejects.toThrow(/^holiday\/cat\.jpg is damaged or cut off/);
   await expect(decoder.decode({ ...broken, bytes: new Uint8Array(0) })).rejects.toThrow("holiday/cat.jpg is empty");
   expect(await decoder.decode(task("cat.jpg"))).toHaveLength(3 * 64 * 64);
 });
 
-test("pictures are decoded while this thread is busy", async () => {
+test("images are decoded while this thread is busy", async () => {
   const create = { width: 2000, height: 1500, channels: 3 as const, background: "red" };
   const bytes = await sharp({ create }).jpeg().toBuffer();
   const large = (i: number): DecodeTask => ({ name: `${i}.jpg`, bytes, view: asItIs, spec });

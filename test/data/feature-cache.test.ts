@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { cacheStatus, FeatureCache, pictureId, removeStale } from "../../src/data/feature-cache.ts";
+import { cacheStatus, FeatureCache, imageId, removeStale } from "../../src/data/feature-cache.ts";
 
 const root = mkdtempSync(join(tmpdir(), "feature-cache-"));
 afterAll(() => rmSync(root, { recursive: true, force: true, maxRetries: 3 }));
@@ -16,7 +16,7 @@ const headerBytes = 48;
 const recordBytes = 32 + 8 + 12;
 const newFolder = () => mkdtempSync(join(root, "c"));
 const request = (folder: string, key = "encoder") => ({ folder, key, shape });
-const id = (i: number) => pictureId(Uint8Array.of(i));
+const id = (i: number) => imageId(Uint8Array.of(i));
 const row = (i: number) => Float32Array.from({ length: 6 }, (_, j) => i + j / 8);
 
 /** Path of the only segment below `folder`. */
@@ -146,7 +146,7 @@ test("a row with any bit flipped is not read; written again, it is", async () =>
       const problems: string[] = [];
       const cache = await FeatureCache.open(request(folder), (message) => problems.push(message));
       expect(await read(cache, id(1))).toBe(undefined);
-      // A damaged id is simply another picture's; a damaged row is told.
+      // A damaged id is simply another image's; a damaged row is told.
       expect(problems).toEqual(byte < 32 ? [] : [expect.stringContaining(id(1))]);
       expect([cache.has(id(1)), await read(cache, id(0)), await read(cache, id(2))]).toEqual([
         false,
@@ -188,10 +188,10 @@ test("a process killed while it writes leaves all rows that it completed", async
   const folder = newFolder();
   const big = { folder, key: "killed", shape: [100_000] };
   const program = `
-    import { FeatureCache, pictureId } from ${JSON.stringify(new URL("../../src/data/feature-cache.ts", import.meta.url).href)};
+    import { FeatureCache, imageId } from ${JSON.stringify(new URL("../../src/data/feature-cache.ts", import.meta.url).href)};
     const cache = await FeatureCache.open(${JSON.stringify(big)});
     for (let i = 0; i < 200; i++) {
-      await cache.write(pictureId(Uint8Array.of(i)), new Float32Array(100_000).fill(i));
+      await cache.write(imageId(Uint8Array.of(i)), new Float32Array(100_000).fill(i));
       console.log(i);
     }`;
   const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
@@ -215,17 +215,17 @@ test("a process killed while it writes leaves all rows that it completed", async
   await cache.close();
 }, 30_000);
 
-test("values that float16 cannot keep are refused, with the picture's id; so are rows of another length", async () => {
+test("values that float16 cannot keep are refused, with the image's id; so are rows of another length", async () => {
   const folder = newFolder();
   const cache = await FeatureCache.open(request(folder));
   for (const value of [Number.NaN, Number.POSITIVE_INFINITY, -1e6]) {
     const bad = row(1);
     bad[4] = value;
-    await expect(cache.write(id(1), bad)).rejects.toThrow(`picture ${id(1)}: value 4 is ${value}`);
+    await expect(cache.write(id(1), bad)).rejects.toThrow(`image ${id(1)}: value 4 is ${value}`);
   }
   await expect(cache.write(id(1), new Float32Array(5))).rejects.toThrow("5 values, but a row has 6");
   await expect(cache.read(id(1), new Float32Array(5))).rejects.toThrow("5 values, but a row has 6");
-  await expect(cache.write("picture", row(1))).rejects.toThrow('"picture" is no SHA-256');
+  await expect(cache.write("image", row(1))).rejects.toThrow('"image" is no SHA-256');
   await cache.write(id(2), row(2));
   expect([cache.size, cache.has(id(1)), await read(cache, id(2))]).toEqual([1, false, [...row(2)]]);
   await cache.close();
@@ -258,11 +258,11 @@ test("status names keys, rows and bytes; stale keys are removed, and nothing els
   expect(await cacheStatus(join(folder, "missing"))).toEqual([]);
 });
 
-test("the id of a picture is the SHA-256 of its bytes; each view has its own", () => {
+test("the id of an image is the SHA-256 of its bytes; each view has its own", () => {
   const bytes = Uint8Array.of(1, 2, 3);
-  expect(pictureId(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
-  const ids = [pictureId(bytes), pictureId(bytes, "flip"), pictureId(bytes, "crop"), pictureId(bytes, "")];
+  expect(imageId(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
+  const ids = [imageId(bytes), imageId(bytes, "flip"), imageId(bytes, "crop"), imageId(bytes, "")];
   expect(new Set(ids).size).toBe(4);
-  expect(pictureId(bytes, "flip")).toBe(pictureId(Uint8Array.of(1, 2, 3), "flip"));
-  expect(pictureId(Uint8Array.of(1, 2), "flip")).not.toBe(pictureId(bytes, "flip"));
+  expect(imageId(bytes, "flip")).toBe(imageId(Uint8Array.of(1, 2, 3), "flip"));
+  expect(imageId(Uint8Array.of(1, 2), "flip")).not.toBe(imageId(bytes, "flip"));
 });

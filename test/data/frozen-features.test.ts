@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { FeatureCache, pictureId } from "../../src/data/feature-cache.ts";
-import { FrozenFeatures, type FrozenPart, type LoadedPicture } from "../../src/data/frozen-features.ts";
+import { FeatureCache, imageId } from "../../src/data/feature-cache.ts";
+import { FrozenFeatures, type FrozenPart, type LoadedImage } from "../../src/data/frozen-features.ts";
 import { sizeOf } from "../../src/tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
 import { Random } from "../../src/tensor/random.ts";
@@ -23,23 +23,23 @@ afterAll(async () => {
   rmSync(root, { recursive: true, force: true, maxRetries: 3 });
 });
 
-/** Noise instead of a picture. */
+/** Noise instead of an image. */
 function noise(i: number): { pixels: Float32Array; id: string } {
   const random = new Random(i);
   const { imageSize } = parts.config.encoder;
   const pixels = Float32Array.from({ length: 3 * imageSize * imageSize }, () => random.normal());
-  return { pixels, id: pictureId(Uint8Array.of(i)) };
+  return { pixels, id: imageId(Uint8Array.of(i)) };
 }
 
 const openCache = async (features: { readonly shape: readonly number[] }, name: string) =>
   FeatureCache.open({ folder: join(root, name), key: name, shape: features.shape });
 
-/** Rows of the result, one a picture. */
-async function rowsOf(features: FrozenFeatures, pictures: readonly LoadedPicture[]): Promise<Float32Array[]> {
-  const { shape, data } = await features.of(pictures);
-  expect(shape).toEqual([pictures.length, ...features.shape]);
+/** Rows of the result, one an image. */
+async function rowsOf(features: FrozenFeatures, images: readonly LoadedImage[]): Promise<Float32Array[]> {
+  const { shape, data } = await features.of(images);
+  expect(shape).toEqual([images.length, ...features.shape]);
   const row = sizeOf(features.shape);
-  return pictures.map((_, i) => data.slice(i * row, (i + 1) * row));
+  return images.map((_, i) => data.slice(i * row, (i + 1) * row));
 }
 
 /** Counts how often the encoder is compiled. */
@@ -59,18 +59,18 @@ test("what was computed is kept, and comes from the cache with every bit the sam
   const bare = new FrozenFeatures(parts.frozen, undefined, {});
   const cache = await openCache(bare, "kept");
   const features = new FrozenFeatures(parts.frozen, cache, {});
-  const pictures = [1, 2, 3].map(noise);
-  const computed = await rowsOf(features, pictures);
+  const images = [1, 2, 3].map(noise);
+  const computed = await rowsOf(features, images);
   expect(cache.size).toBe(3);
   await cache.close();
   const later = await openCache(bare, "kept");
-  for (const [i, { id }] of pictures.entries()) {
+  for (const [i, { id }] of images.entries()) {
     const row = new Float32Array(sizeOf(features.shape));
     expect(await later.read(id, row)).toBe(true);
     expect(row).toEqual(computed[i]);
   }
   // Rounded once as the cache keeps them; without one they are not.
-  const exact = await rowsOf(bare, pictures);
+  const exact = await rowsOf(bare, images);
   for (const [i, row] of exact.entries()) {
     expect(float16ToFloat32(float32ToFloat16(row))).toEqual(computed[i]);
     expect(row).not.toEqual(computed[i]);
@@ -81,11 +81,11 @@ test("what was computed is kept, and comes from the cache with every bit the sam
   await bare.release();
 });
 
-test("only what is missing is computed; each picture keeps its place", async () => {
+test("only what is missing is computed; each image keeps its place", async () => {
   const part = watched();
   const features = new FrozenFeatures(part, undefined, {});
   const row = sizeOf(features.shape);
-  const known = (i: number): LoadedPicture => ({ features: new Float32Array(row).fill(i) });
+  const known = (i: number): LoadedImage => ({ features: new Float32Array(row).fill(i) });
   expect(await rowsOf(features, [known(1), known(2)])).toEqual([1, 2].map((i) => new Float32Array(row).fill(i)));
   expect(part.compiled).toBe(0);
   const [one, two] = await rowsOf(features, [noise(1), noise(2)]);
@@ -100,12 +100,12 @@ test("only what is missing is computed; each picture keeps its place", async () 
   await features.release();
 });
 
-test("features do not depend on what else is computed with them, nor on the number of pictures", async () => {
+test("features do not depend on what else is computed with them, nor on the number of images", async () => {
   const features = new FrozenFeatures(parts.frozen, undefined, {});
-  const pictures = Array.from({ length: 35 }, (_, i) => noise(i));
-  const together = await rowsOf(features, pictures);
+  const images = Array.from({ length: 35 }, (_, i) => noise(i));
+  const together = await rowsOf(features, images);
   for (const i of [0, 15, 16, 31, 32, 34]) {
-    const [alone] = await rowsOf(features, [pictures[i] as LoadedPicture]);
+    const [alone] = await rowsOf(features, [images[i] as LoadedImage]);
     expect(alone).toEqual(together[i]);
   }
   expect(await rowsOf(features, [])).toEqual([]);

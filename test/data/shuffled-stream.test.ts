@@ -124,11 +124,11 @@ test("what a part had to leave out, and a part that cannot be read, are told and
 
 test("a data set without a single pair is an error that names it, also after a full epoch", async () => {
   const empty = new ShuffledStream(datasetOf([0, 0]), { seed: 1, shuffleBuffer: 5 });
-  await expect(empty.next()).rejects.toThrow("part0 and its other parts (2) list no usable picture");
+  await expect(empty.next()).rejects.toThrow("part0 and its other parts (2) list no usable image");
   let isThere = true;
   const vanishing = { path: "vanishing", read: async () => ({ pairs: isThere ? [pairOf("one")] : [], problems: [] }) };
   const stream = new ShuffledStream({ layout: "memory", parts: [vanishing] }, { seed: 1, shuffleBuffer: 5 });
   expect(await take(stream, 1)).toEqual(["one"]);
   isThere = false;
-  await expect(stream.next()).rejects.toThrow(/vanishing.*no usable picture/);
+  await expect(stream.next()).rejects.toThrow(/vanishing.*no usable image/);
 });

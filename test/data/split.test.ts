@@ -38,5 +38,5 @@ test("nothing can be held out of nothing; a part cannot be held out as a whole",
   expect(await holdOut(datasetOf([]), 3)).toMatchObject({ heldOut: [] });
   const dataset = datasetOf([5, 3]);
   expect(await holdOut(dataset, 0)).toEqual({ train: dataset, heldOut: [] });
-  await expect(holdOut(dataset, 3)).rejects.toThrow("part1 lists 3 pictures, so 3 cannot be held out of it");
+  await expect(holdOut(dataset, 3)).rejects.toThrow("part1 lists 3 images, so 3 cannot be held out of it");
 });

@@ -5,14 +5,14 @@ import type { Pixels } from "../../src/images/decode.ts";
 
 const options = { count: 8, minSide: 0.6 };
 
-/** A picture whose pixels say where they are. */
+/** An image whose pixels say where they are. */
 function plane(width: number, height: number): Pixels {
   const data = new Uint8Array(width * height * 3);
   for (let i = 0; i < width * height; i++) data.set([i % width, Math.floor(i / width), 7], i * 3);
   return { width, height, data };
 }
 
-test("the first view is the picture itself, the second its mirror image, every second crop is mirrored", () => {
+test("the first view is the image itself, the second its mirror image, every second crop is mirrored", () => {
   const views = viewsOf("cat.jpg", options);
   expect(views[0]).toEqual(asItIs);
   expect(views[1]).toEqual({ mirrored: true });
@@ -20,7 +20,7 @@ test("the first view is the picture itself, the second its mirror image, every s
   expect(views.slice(2).every(({ box }) => box)).toBe(true);
 });
 
-test("crops lie in the picture and are as large as wanted", () => {
+test("crops lie in the image and are as large as wanted", () => {
   fc.assert(
     fc.property(fc.string(), fc.double({ min: 0.05, max: 1, noNaN: true }), (name, minSide) => {
       for (const { box } of viewsOf(name, { count: 6, minSide }).slice(2)) {
@@ -33,7 +33,7 @@ test("crops lie in the picture and are as large as wanted", () => {
   );
 });
 
-test("a picture has the same views in every run, another picture others; fewer are the first of more", () => {
+test("an image has the same views in every run, another image others; fewer are the first of more", () => {
   expect(viewsOf("cat.jpg", options)).toEqual(viewsOf("cat.jpg", options));
   expect(viewsOf("cat.jpg", options)[2]).not.toEqual(viewsOf("dog.jpg", options)[2]);
   expect(viewsOf("cat.jpg", { ...options, count: 3 })).toEqual(viewsOf("cat.jpg", options).slice(0, 3));

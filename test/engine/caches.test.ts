@@ -5,12 +5,12 @@ import type { Position } from "../../src/generation/language-model.ts";
 import { byteTokenizer, tinyLanguageModel } from "../helpers/tiny-llama.ts";
 
 const plenty = 2 ** 30;
-const [picture, other] = [new Float32Array(16).fill(0.5), new Float32Array(16).fill(0.5)];
+const [image, other] = [new Float32Array(16).fill(0.5), new Float32Array(16).fill(0.5)];
 
 test("what is left to read, read over the cache, gives the scores of the whole", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
   const store = new PrefixStore(model, plenty);
-  const position = fc.constantFrom<Position>(1, 2, picture, other);
+  const position = fc.constantFrom<Position>(1, 2, image, other);
   await fc.assert(
     fc.asyncProperty(fc.array(position, { minLength: 1, maxLength: 6 }), async (sequence) => {
       const cache = store.take(sequence);
@@ -37,13 +37,13 @@ test("only what differs is read; two that go on from the same beginning do not t
     store.put(sequence, cache);
     return known;
   };
-  expect(await learn([1, 2, picture, 3])).toBe(0);
-  expect(await learn([1, 2, picture, 4, 5])).toBe(3);
-  expect(await learn([1, 2, picture, 3, 6])).toBe(4);
-  expect(await learn([1, 2, picture, 4, 5, 7])).toBe(5);
+  expect(await learn([1, 2, image, 3])).toBe(0);
+  expect(await learn([1, 2, image, 4, 5])).toBe(3);
+  expect(await learn([1, 2, image, 3, 6])).toBe(4);
+  expect(await learn([1, 2, image, 4, 5, 7])).toBe(5);
   // The last position is always read, because its scores are wanted.
-  expect(await learn([1, 2, picture, 4, 5, 7])).toBe(5);
-  // Equal numbers are not the same picture.
+  expect(await learn([1, 2, image, 4, 5, 7])).toBe(5);
+  // Equal numbers are not the same image.
   expect(await learn([1, 2, other, 3])).toBe(2);
   await model.release();
 });

@@ -9,7 +9,7 @@ import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { openImageReader } from "../../src/generation/load.ts";
-import { readPicture } from "../../src/images/decode.ts";
+import { readImage } from "../../src/images/decode.ts";
 import { headNames } from "../../src/models/contrastive-head.ts";
 import type { MiniGPT4Config } from "../../src/models/minigpt4.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
@@ -18,14 +18,14 @@ import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { captionArrays, contrastiveLoss, initialContrastive } from "../../src/training/stages/contrastive-stage.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 import { byteTokenizer, randomLlama, tinyConfig } from "../helpers/tiny-llama.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const folder = temporaryFolder();
-const cat = picture("cat.jpg");
+const cat = image("cat.jpg");
 const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
 
 describe("a tiny model with a head", () => {
@@ -63,22 +63,22 @@ describe("a tiny model with a head", () => {
     return loadEngine(path, "tiny");
   }
 
-  test("the engine embeds pictures and texts in the order in which they come", async () => {
+  test("the engine embeds images and texts in the order in which they come", async () => {
     expect(engine.model.embeddingSize).toBe(size);
     const inputs: EmbeddingInput[] = [
       { text: "A cat" },
-      { picture: cat },
+      { image: cat },
       { text: "a dog." },
-      { picture: new Uint8Array(readFileSync(cat)) },
+      { image: new Uint8Array(readFileSync(cat)) },
       { text: "a cat!" },
-      { picture: picture("rocket.jpg") },
+      { image: image("rocket.jpg") },
     ];
     const [text, first, dog, second, same, rocket] = await engine.embed(inputs);
     for (const embedding of [text, first, dog, rocket]) {
       expect(embedding).toHaveLength(size);
       expect(Math.hypot(...(embedding ?? []))).toBeCloseTo(1, 5);
     }
-    // A path and its bytes are one picture; texts are cleaned as captions are.
+    // A path and its bytes are one image; texts are cleaned as captions are.
     expect(second).toEqual(first);
     expect(same).toEqual(text);
     expect(dog).not.toEqual(text);
@@ -91,8 +91,8 @@ describe("a tiny model with a head", () => {
     for (const [input, code, message] of [
       [{ text: "" }, "value", /without any word/],
       [{ text: " . !\n" }, "value", /without any word/],
-      [{ picture: new Uint8Array([1, 2, 3]) }, "picture", /./],
-      [{ picture: join(folder, "missing.png") }, "picture", /missing\.png/],
+      [{ image: new Uint8Array([1, 2, 3]) }, "image", /./],
+      [{ image: join(folder, "missing.png") }, "image", /missing\.png/],
     ] as const) {
       await expect(engine.embed([{ text: "a cat" }, input])).rejects.toMatchObject({
         name: "QuestionError",
@@ -110,7 +110,7 @@ describe("a tiny model with a head", () => {
     const silent = await load("silent");
     await expect(silent.embed([{ text: 'the "\u001b[31m' }])).rejects.toMatchObject({
       code: "value",
-      message: String.raw`No word of "the \u001b[31m" says anything of a picture, so it has no embedding`,
+      message: String.raw`No word of "the \u001b[31m" says anything of an image, so it has no embedding`,
     });
     await silent.release();
   });
@@ -141,7 +141,7 @@ test("similarities are those that training sees", async () => {
   const head = inMemory({
     ...initial,
     [headNames.wordWeight]: normal([258, 1], 2),
-    [headNames.pictureShift]: normal([width], 3),
+    [headNames.imageShift]: normal([width], 3),
   });
   // With a projection that changes nothing, the features are the image tokens.
   const identity = Float32Array.from({ length: width * width }, (_, i) => Number(i % (width + 1) === 0));
@@ -160,9 +160,9 @@ test("similarities are those that training sees", async () => {
   const embedder = await WordSpaceEmbedder.create({ head, llm: words, tokenizer: byteTokenizer }, llm, 4);
   const ofTexts = await embedder.embedTexts(texts);
   const rows = Array.from({ length: 12 }, (_, i) => tokens.data.subarray(i * width, (i + 1) * width));
-  const pictures = await Promise.all([0, 4, 8].map((start) => embedder.embedPicture(rows.slice(start, start + 4))));
+  const images = await Promise.all([0, 4, 8].map((start) => embedder.embedImage(rows.slice(start, start + 4))));
   await embedder.release();
-  const scores = pictures.map((one) => ofTexts.map((text) => dot(one, text) / 0.07));
+  const scores = images.map((one) => ofTexts.map((text) => dot(one, text) / 0.07));
   const columns = scores.map((_, i) => scores.map((row) => row[i] as number));
   const cost = (table: number[][]) =>
     table.reduce((sum, row, i) => {
@@ -173,7 +173,7 @@ test("similarities are those that training sees", async () => {
   expect(trained.data[0]).toBeCloseTo((cost(scores) + cost(columns)) / 2, 3);
 });
 
-test("nano finds the texts of four example pictures; of the raccoon nothing is expected", async (context) => {
+test("nano finds the texts of four example images; of the raccoon nothing is expected", async (context) => {
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
   if (model instanceof Error) return context.skip(`nano cannot be opened: ${model.message}`);
   const reader = await openImageReader(model);
@@ -192,7 +192,7 @@ test("nano finds the texts of four example pictures; of the raccoon nothing is e
   const embeddings = await embedder.embedTexts(texts);
   const found: Record<string, string | undefined> = {};
   for (const name of Object.keys(own)) {
-    const embedding = await embedder.embedPicture(await reader.read(await readPicture(picture(name))));
+    const embedding = await embedder.embedImage(await reader.read(await readImage(image(name))));
     const scores = embeddings.map((text) => dot(embedding, text));
     found[name] = texts[scores.indexOf(Math.max(...scores))];
   }

@@ -10,11 +10,11 @@ import { ProcessEngine } from "../../src/engine/process-engine.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
-const picture = join(goldenRoot, "mha/images/rgb.png");
+const image = join(goldenRoot, "mha/images/rgb.png");
 const folder = tinyModel(temporaryFolder());
-const question: Question = { turns: "describe", pictures: [picture], maxNewTokens: 12, temperature: 1, seed: 5 };
+const question: Question = { turns: "describe", images: [image], maxNewTokens: 12, temperature: 1, seed: 5 };
 /** Its answer takes a second or two. */
-const long: Question = { turns: [{ role: "user", text: "Go on" }], pictures: [], maxNewTokens: 400, stop: [] };
+const long: Question = { turns: [{ role: "user", text: "Go on" }], images: [], maxNewTokens: 400, stop: [] };
 
 let engine: ProcessEngine;
 beforeAll(async () => {
@@ -38,17 +38,17 @@ test("answers as an engine in this process does, with files and with bytes", asy
   await local.release();
   expect(expected).not.toBe("");
   expect(await said(engine, question)).toBe(expected);
-  const bytes = await readFile(picture);
-  expect(await said(engine, { ...question, pictures: [bytes] })).toBe(expected);
+  const bytes = await readFile(image);
+  expect(await said(engine, { ...question, images: [bytes] })).toBe(expected);
 });
 
 test("what is wrong with a question keeps its class and its code", async () => {
   const refused = (asked: Question) => expect(said(engine, asked)).rejects;
-  await refused({ ...question, pictures: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "picture" });
-  await refused({ ...question, pictures: [new Uint8Array(9)] }).toMatchObject({ code: "picture" });
-  await refused({ ...question, pictures: [] }).toMatchObject({
+  await refused({ ...question, images: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "image" });
+  await refused({ ...question, images: [new Uint8Array(9)] }).toMatchObject({ code: "image" });
+  await refused({ ...question, images: [] }).toMatchObject({
     code: "value",
-    message: "The question has 1 places for pictures, but 0 were given",
+    message: "The question has 1 places for images, but 0 were given",
   });
   await refused({ ...long, turns: [{ role: "user", text: "x".repeat(9000) }], overflow: "refuse" }).toMatchObject({
     code: "length",
@@ -107,13 +107,13 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
   await other.release();
 });
 
-test("a picture's path is that of the calling process, wherever it has moved", async () => {
+test("an image's path is that of the calling process, wherever it has moved", async () => {
   const expected = await said(engine, question);
   const before = process.cwd();
-  vi.spyOn(process, "cwd").mockReturnValue(dirname(picture));
+  vi.spyOn(process, "cwd").mockReturnValue(dirname(image));
   try {
     expect(process.cwd()).not.toBe(before);
-    expect(await said(engine, { ...question, pictures: [basename(picture)] })).toBe(expected);
+    expect(await said(engine, { ...question, images: [basename(image)] })).toBe(expected);
   } finally {
     vi.restoreAllMocks();
   }

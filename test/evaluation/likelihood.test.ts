@@ -7,7 +7,7 @@ test("ranks, means and shares", () => {
     { own: 1, losses: [1, 4, 3], withoutEnd: 3.5 },
   ]);
   expect(report).toEqual({
-    pictures: 3,
+    images: 3,
     captions: 2,
     right: 2.5,
     rightWithoutEnd: 2,

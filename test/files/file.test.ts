@@ -23,7 +23,7 @@ test("a whole file, and any stretch of it", async () => {
   );
 });
 
-test("a stretch beyond the end is an error that names file and bytes, not a shorter picture", async () => {
+test("a stretch beyond the end is an error that names file and bytes, not a shorter image", async () => {
   await expect(readSpan({ path, at: { offset: 990, length: 11 } })).rejects.toThrow(
     `${path} ends at byte 1000, but 11 bytes are expected from 990`,
   );

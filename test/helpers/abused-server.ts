@@ -31,11 +31,10 @@ export function question(content: unknown = "What is this?", more: Record<string
   return { messages: [{ role: "user", content }], max_tokens: 3, temperature: 0, ...more };
 }
 
-export function pictureQuestion(...pictures: (Uint8Array | string)[]) {
+export function imageQuestion(...images: (Uint8Array | string)[]) {
   return question(
-    pictures.map((picture) => {
-      const url =
-        typeof picture === "string" ? picture : `data:image/png;base64,${Buffer.from(picture).toString("base64")}`;
+    images.map((image) => {
+      const url = typeof image === "string" ? image : `data:image/png;base64,${Buffer.from(image).toString("base64")}`;
       return { type: "image_url", image_url: { url } };
     }),
   );

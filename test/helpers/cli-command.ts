@@ -42,6 +42,6 @@ export function minigpt4(args: readonly string[], stdin = "", env: NodeJS.Proces
   return outcome(child);
 }
 
-export function picture(name: string): string {
-  return join(root, "examples", "pictures", name);
+export function image(name: string): string {
+  return join(root, "examples", "images", name);
 }

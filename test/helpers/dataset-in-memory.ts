@@ -2,7 +2,7 @@
 import type { Dataset, ImageTextPair, Part } from "../../src/data/dataset.ts";
 
 export function pairOf(name: string): ImageTextPair {
-  return { name, picture: { path: name }, texts: [`This is ${name}.`] };
+  return { name, image: { path: name }, texts: [`This is ${name}.`] };
 }
 
 /** A part of `size` pairs, named `PATH/0` and so on. */

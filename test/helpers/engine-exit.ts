@@ -3,7 +3,7 @@ import { ProcessEngine } from "../../src/engine/process-engine.ts";
 
 const [model = "", milliseconds = "0"] = process.argv.slice(2);
 const engine = await ProcessEngine.load(model, "tiny");
-const question = { turns: [{ role: "user", text: "Go on" }], pictures: [], maxNewTokens: 400, temperature: 1 } as const;
+const question = { turns: [{ role: "user", text: "Go on" }], images: [], maxNewTokens: 400, temperature: 1 } as const;
 for (let seed = 0; ; seed++) {
   for await (const event of engine.answer({ ...question, seed })) {
     if (event.kind !== "text" || seed > 0) continue;

@@ -105,8 +105,8 @@ export async function bring(
   }`);
 }
 
-/** The pictures of the next question that is sent, as the server gets them. */
-export function sentPictures(page: Page): Promise<Buffer[]> {
+/** The images of the next question that is sent, as the server gets them. */
+export function sentImages(page: Page): Promise<Buffer[]> {
   return page.waitForRequest("**/v1/chat/completions").then((request) => {
     const urls = [...(request.postData() ?? "").matchAll(/data:image\/\w+;base64,([\w+/=]+)/g)];
     return urls.map(([, base64 = ""]) => Buffer.from(base64, "base64"));

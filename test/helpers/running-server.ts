@@ -6,7 +6,7 @@ import type { AnswerEvent, Engine, Question } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { type RunningServer, type ServerOptions, startServer } from "../../src/server/serve.ts";
-import { picture } from "./cli-command.ts";
+import { image } from "./cli-command.ts";
 import { temporaryFolder, tinyModel } from "./tiny-model.ts";
 
 /** The engine of a test file, which is released after its tests. */
@@ -38,12 +38,12 @@ export function post(url: string, body: unknown, headers: Readonly<Record<string
   return fetch(url, { method: "POST", body: text, headers: { "content-type": "application/json", ...headers } });
 }
 
-/** An example picture as a data URL. */
+/** An example image as a data URL. */
 export function dataUrl(name: string): string {
-  return `data:image/jpeg;base64,${readFileSync(picture(name)).toString("base64")}`;
+  return `data:image/jpeg;base64,${readFileSync(image(name)).toString("base64")}`;
 }
 
-/** The content of a user's message with a picture. */
+/** The content of a user's message with an image. */
 export function shown(name: string, text?: string): OpenAI.ChatCompletionContentPart[] {
   return [
     { type: "image_url", image_url: { url: dataUrl(name) } },

@@ -6,14 +6,14 @@ import sharp from "sharp";
 const root = join(import.meta.dirname, "../..");
 const colours = ["red", "green", "blue", "white", "black", "yellow"];
 
-/** A folder as Flickr8k has it, with two sentences a picture. */
+/** A folder as Flickr8k has it, with two sentences an image. */
 export async function writeWalls(folder: string): Promise<void> {
   const images = join(folder, "Images");
   await mkdir(images, { recursive: true });
   const rows = ["image,caption"];
   for (const background of colours) {
-    const picture = sharp({ create: { width: 64, height: 48, channels: 3, background } });
-    await picture.png().toFile(join(images, `${background}.png`));
+    const image = sharp({ create: { width: 64, height: 48, channels: 3, background } });
+    await image.png().toFile(join(images, `${background}.png`));
     rows.push(`${background}.png,A ${background} wall .`, `${background}.png,Nothing but ${background} .`);
   }
   await writeFile(join(folder, "captions.txt"), `${rows.join("\n")}\n`);
@@ -51,7 +51,7 @@ run:
   max_epoch: 1
   iters_per_epoch: 12
   batch_size: 4
-  answers_per_picture: 2
+  answers_per_image: 2
   views: 2
   crop_min_side: 0.8
   feature_dropout: 0.1

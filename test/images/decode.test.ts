@@ -4,11 +4,11 @@ import { join } from "node:path";
 import fc from "fast-check";
 import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { PictureError, readPicture } from "../../src/images/decode.ts";
+import { ImageError, readImage } from "../../src/images/decode.ts";
 
 let folder = "";
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "picture-"));
+  folder = await mkdtemp(join(tmpdir(), "image-"));
 });
 afterAll(() => rm(folder, { recursive: true }));
 
@@ -20,8 +20,8 @@ function raw(values: readonly number[], width: number, height: number) {
   return sharp(Uint8Array.from(values), { raw: { width, height, channels } });
 }
 
-async function read(picture: Sharp) {
-  const { width, height, data } = await readPicture(await picture.toBuffer());
+async function read(image: Sharp) {
+  const { width, height, data } = await readImage(await image.toBuffer());
   return { width, height, data: [...data] };
 }
 
@@ -43,14 +43,14 @@ function crc32(bytes: Uint8Array): number {
   return (crc ^ -1) >>> 0;
 }
 
-describe("kinds of pictures", () => {
+describe("kinds of images", () => {
   test("RGB, from bytes and from a file", async () => {
     const png = await raw(colours, 3, 2).png().toBuffer();
     const path = join(folder, "colours.png");
     await writeFile(path, png);
     const expected = { width: 3, height: 2, data: Uint8Array.from(colours) };
-    expect(await readPicture(path)).toEqual(expected);
-    expect(await readPicture(png)).toEqual(expected);
+    expect(await readImage(path)).toEqual(expected);
+    expect(await readImage(png)).toEqual(expected);
   });
 
   test.each([
@@ -75,7 +75,7 @@ describe("kinds of pictures", () => {
     const rgb16 = sharp(Uint16Array.of(65535, 32768, 0, 257, 514, 771), { raw: { width: 2, height: 1, channels: 3 } });
     const png = await rgb16.toColourspace("rgb16").png().toBuffer();
     expect((await sharp(png).metadata()).depth).toBe("ushort");
-    expect([...(await readPicture(png)).data]).toEqual([255, 128, 0, 1, 2, 3]);
+    expect([...(await readImage(png)).data]).toEqual([255, 128, 0, 1, 2, 3]);
     const grey16 = sharp(Uint16Array.of(65535, 32768), { raw: { width: 2, height: 1, channels: 1 } });
     expect((await read(grey16.toColourspace("grey16").png())).data).toEqual([255, 255, 255, 128, 128, 128]);
   });
@@ -88,7 +88,7 @@ describe("kinds of pictures", () => {
   test("CMYK is converted by arithmetic", async () => {
     const cmyk = await raw(colours, 3, 2).toColourspace("cmyk").tiff({ compression: "none" }).toBuffer();
     const ink = await sharp(cmyk).pipelineColourspace("cmyk").toColourspace("cmyk").raw().toBuffer();
-    const { data } = await readPicture(cmyk);
+    const { data } = await readImage(cmyk);
     const expected = Array.from(data, (_, i) => {
       const pixel = Math.floor(i / 3) * 4;
       return ((255 - (ink[pixel + (i % 3)] ?? 0)) * (255 - (ink[pixel + 3] ?? 0))) / 255;
@@ -107,7 +107,7 @@ describe("kinds of pictures", () => {
     const webp = await sharp(gif, { animated: true }).webp({ lossless: true }).toBuffer();
     expect((await sharp(webp).metadata()).pages).toBe(2);
     for (const animation of [gif, webp]) {
-      const { width, height, data } = await readPicture(animation);
+      const { width, height, data } = await readImage(animation);
       expect([width, height, ...data.subarray(0, 3)]).toEqual([4, 3, 255, 0, 0]);
     }
   });
@@ -116,42 +116,40 @@ describe("kinds of pictures", () => {
 describe("bad input", () => {
   test("a decompression bomb is refused by its header", async () => {
     const bomb = await pngClaiming(60_000, 60_000);
-    await expect(readPicture(bomb)).rejects.toThrow("too large: 60000 x 60000 pixels; at most 100000000");
-    await expect(readPicture(await pngClaiming(3, 2), { maxPixels: 5 })).rejects.toThrow("3 x 2 pixels; at most 5");
+    await expect(readImage(bomb)).rejects.toThrow("too large: 60000 x 60000 pixels; at most 100000000");
+    await expect(readImage(await pngClaiming(3, 2), { maxPixels: 5 })).rejects.toThrow("3 x 2 pixels; at most 5");
     const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="100000" height="100000"/>';
-    await expect(readPicture(Buffer.from(svg))).rejects.toThrow("100000 x 100000 pixels");
+    await expect(readImage(Buffer.from(svg))).rejects.toThrow("100000 x 100000 pixels");
   });
 
   test("too many bytes are not read", async () => {
     const png = await raw(colours, 3, 2).png().toBuffer();
-    await expect(readPicture(png, { maxBytes: 10 })).rejects.toThrow(`has ${png.length} bytes; at most 10`);
+    await expect(readImage(png, { maxBytes: 10 })).rejects.toThrow(`has ${png.length} bytes; at most 10`);
   });
 
-  test("a picture that is cut off", async () => {
+  test("an image that is cut off", async () => {
     const noise = raw(
       Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7919) % 256),
       64,
       64,
     );
-    for (const picture of [await noise.clone().jpeg().toBuffer(), await noise.clone().png().toBuffer()]) {
+    for (const image of [await noise.clone().jpeg().toBuffer(), await noise.clone().png().toBuffer()]) {
       const path = join(folder, "cut");
-      await writeFile(path, picture.subarray(0, picture.length / 2));
-      await expect(readPicture(path)).rejects.toThrow(`${path} is damaged or cut off`);
+      await writeFile(path, image.subarray(0, image.length / 2));
+      await expect(readImage(path)).rejects.toThrow(`${path} is damaged or cut off`);
     }
   });
 
-  test("what is no picture is named", async () => {
+  test("what is no image is named", async () => {
     const text = join(folder, "notes.txt");
-    await writeFile(text, "no picture");
-    await expect(readPicture(text)).rejects.toThrow(`${text} is not a picture that can be read`);
-    await expect(readPicture(folder)).rejects.toThrow(`${folder} is a folder, not a picture`);
-    await expect(readPicture(join(folder, "none.png"))).rejects.toThrow(
-      "none.png cannot be read: there is no such file",
-    );
-    await expect(readPicture(new Uint8Array(0))).rejects.toThrow("is empty (0 bytes)");
+    await writeFile(text, "no image");
+    await expect(readImage(text)).rejects.toThrow(`${text} is not an image that can be read`);
+    await expect(readImage(folder)).rejects.toThrow(`${folder} is a folder, not an image`);
+    await expect(readImage(join(folder, "none.png"))).rejects.toThrow("none.png cannot be read: there is no such file");
+    await expect(readImage(new Uint8Array(0))).rejects.toThrow("is empty (0 bytes)");
   });
 
-  test("damaged bytes are a PictureError or a picture of the stated size", async () => {
+  test("damaged bytes are an ImageError or an image of the stated size", async () => {
     const formats = await Promise.all(
       (["png", "jpeg", "webp", "gif", "tiff"] as const).map((format) => raw(colours, 3, 2).toFormat(format).toBuffer()),
     );
@@ -167,10 +165,10 @@ describe("bad input", () => {
     );
     await fc.assert(
       fc.asyncProperty(damaged, async (bytes) => {
-        const result = await readPicture(bytes, { maxPixels: 1_000_000 }).catch((error: unknown) => error);
-        if (result instanceof Error) expect(result).toBeInstanceOf(PictureError);
+        const result = await readImage(bytes, { maxPixels: 1_000_000 }).catch((error: unknown) => error);
+        if (result instanceof Error) expect(result).toBeInstanceOf(ImageError);
         else {
-          const { width, height, data } = result as Awaited<ReturnType<typeof readPicture>>;
+          const { width, height, data } = result as Awaited<ReturnType<typeof readImage>>;
           expect(data.length).toBe(width * height * 3);
         }
       }),

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
-import { readPicture } from "../../src/images/decode.ts";
+import { readImage } from "../../src/images/decode.ts";
 import { CLIP, preprocess } from "../../src/images/preprocess.ts";
 
 /** What decoders of different versions may differ by, in steps of 8 bits: the largest of a channel, and on average. */
@@ -11,7 +11,7 @@ const MEAN = 0.5;
 
 const golden = join(import.meta.dirname, "../reference/golden");
 
-describe.each(["mha", "gqa"])("pictures of %s", async (set) => {
+describe.each(["mha", "gqa"])("images of %s", async (set) => {
   const { images } = JSON.parse(readFileSync(join(golden, set, "goldens.json"), "utf8")) as { images: string[] };
   const tensors = await openSafetensors(join(golden, set, "goldens.safetensors"));
   afterAll(() => tensors.close());
@@ -19,7 +19,7 @@ describe.each(["mha", "gqa"])("pictures of %s", async (set) => {
   for (const key of ["pixels", "pixels_224"].filter((name) => tensors.tensors.has(name))) {
     const size = tensors.tensors.get(key)?.shape[3] ?? 0;
     test.each(images.map((name, index) => ({ name, index })))(`$name at ${size} pixels`, async ({ name, index }) => {
-      const { shape, data } = preprocess(await readPicture(join(golden, set, "images", name)), { size, ...CLIP });
+      const { shape, data } = preprocess(await readImage(join(golden, set, "images", name)), { size, ...CLIP });
       expect(shape).toEqual([3, size, size]);
       const expected = (await tensors.readFloat32(key)).subarray(index * data.length, (index + 1) * data.length);
       const steps = data.map((value, i) => {

@@ -31,6 +31,6 @@ test("a tensor holds channel after channel, normalised", () => {
   expect(toTensor(pixels, CLIP)[2]).toBeCloseTo((1 - 0.4578275) / 0.26130258, 5);
 });
 
-test("preprocessing gives a square picture whatever the shape", () => {
+test("preprocessing gives a square image whatever the shape", () => {
   expect(preprocess(numbered, { size: 4, ...CLIP }).shape).toEqual([3, 4, 4]);
 });

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { Pixels } from "../../src/images/decode.ts";
 import { resize } from "../../src/images/resize.ts";
 
-function picture(width: number, height: number, value: (x: number, y: number, channel: number) => number): Pixels {
+function image(width: number, height: number, value: (x: number, y: number, channel: number) => number): Pixels {
   const data = Uint8Array.from({ length: width * height * 3 }, (_, i) =>
     value(Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3),
   );
@@ -19,7 +19,7 @@ test.each([
   [7, 5, [57, 131, 126, 162, 155, 148, 148, 139, 103, 127, 143, 130]],
   [5, 11, [96, 129, 151, 126, 123, 118, 149, 164, 131, 159, 134, 93]],
 ])("%i x %i pixels resized to 4 x 3 as by Pillow", (width, height, expected) => {
-  const pixels = picture(width, height, (x, y) => (x * 37 + y * 91 + x * y * 13) % 256);
+  const pixels = image(width, height, (x, y) => (x * 37 + y * 91 + x * y * 13) % 256);
   expect(red(resize(pixels, 4, 3))).toEqual(expected);
 });
 
@@ -28,24 +28,24 @@ test("one colour stays that colour", () => {
   fc.assert(
     fc.property(side, side, side, side, fc.nat({ max: 255 }), (width, height, toWidth, toHeight, value) => {
       const resized = resize(
-        picture(width, height, (_x, _y, channel) => (value + channel) % 256),
+        image(width, height, (_x, _y, channel) => (value + channel) % 256),
         toWidth,
         toHeight,
       );
-      expect(resized).toEqual(picture(toWidth, toHeight, (_x, _y, channel) => (value + channel) % 256));
+      expect(resized).toEqual(image(toWidth, toHeight, (_x, _y, channel) => (value + channel) % 256));
     }),
   );
 });
 
 test("overshoot at an edge is clipped, not wrapped", () => {
-  const edge = picture(2, 1, (x) => (x === 0 ? 0 : 255));
+  const edge = image(2, 1, (x) => (x === 0 ? 0 : 255));
   const values = red(resize(edge, 16, 1));
   expect(values[0]).toBe(0);
   expect(values[15]).toBe(255);
   expect(values.every((value, i) => i === 0 || value >= (values[i - 1] ?? 0))).toBe(true);
 });
 
-test("the same size is the same picture", () => {
-  const pixels = picture(5, 4, (x, y, channel) => x * 40 + y * 10 + channel);
+test("the same size is the same image", () => {
+  const pixels = image(5, 4, (x, y, channel) => x * 40 + y * 10 + channel);
   expect(resize(pixels, 5, 4)).toEqual(pixels);
 });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
-import { PictureError, readPicture } from "../../src/images/decode.ts";
+import { ImageError, readImage } from "../../src/images/decode.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "minigpt4-svg-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -40,7 +40,7 @@ const svg = (content: string, before = "") =>
     `<?xml version="1.0"?>${before}<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:xi="http://www.w3.org/2001/XInclude" width="8" height="8"><rect width="8" height="8" fill="white"/>${content}</svg>`,
   );
 const isRed = async (bytes: Uint8Array) => {
-  const { data } = await readPicture(bytes);
+  const { data } = await readImage(bytes);
   return data.some((value, i) => i % 3 === 1 && value < 128);
 };
 
@@ -70,7 +70,7 @@ test.each([
   ["another document", `<foreignObject width="8" height="8"><iframe src="${web}/page"/></foreignObject>`],
   ["a program", `<script>fetch("${web}/script")</script>`],
 ])("%s that an SVG refers to is not fetched", async (_, content) => {
-  expect(await isRed(svg(content)).catch((error) => error instanceof PictureError && "refused")).not.toBe(true);
+  expect(await isRed(svg(content)).catch((error) => error instanceof ImageError && "refused")).not.toBe(true);
 });
 
 test.each([
@@ -79,15 +79,15 @@ test.each([
   ["a file of declarations", `<!DOCTYPE svg SYSTEM "${web}/svg.dtd" [<!ENTITY % d SYSTEM "${web}/d.dtd"> %d;]>`],
   ["a style sheet", `<?xml-stylesheet href="${web}/style.css"?><?xml-stylesheet href="${file("red.css")}"?>`],
 ])("%s that stands before an SVG is not fetched", async (_, before) => {
-  const picture = svg("&a;", before);
-  expect(await isRed(picture).catch((error) => error instanceof PictureError && "refused")).not.toBe(true);
+  const image = svg("&a;", before);
+  expect(await isRed(image).catch((error) => error instanceof ImageError && "refused")).not.toBe(true);
 });
 
 test("a text that stands for ten others that stand for ten others is refused soon", async () => {
   const laughs = Array.from({ length: 10 }, (_, i) => `<!ENTITY a${i + 1} "${`&a${i};`.repeat(10)}">`).join("");
   const begin = performance.now();
-  await expect(readPicture(svg("<text>&a10;</text>", `<!DOCTYPE svg [<!ENTITY a0 "ha">${laughs}]>`))).rejects.toThrow(
-    PictureError,
+  await expect(readImage(svg("<text>&a10;</text>", `<!DOCTYPE svg [<!ENTITY a0 "ha">${laughs}]>`))).rejects.toThrow(
+    ImageError,
   );
   expect(performance.now() - begin).toBeLessThan(5000);
 });

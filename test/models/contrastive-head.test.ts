@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import {
   headNames,
+  imageEmbedding,
   meanRow,
-  pictureEmbedding,
   textArrays,
   textEmbedding,
   textInputs,
@@ -30,40 +30,40 @@ const texts = [[3, 4, 4], [5, 6, 7, 8, 9], [silent]];
 
 async function embed(withShift: boolean) {
   const graph = new Graph();
-  const w = new Weights(graph, inMemory(withShift ? { ...head, [headNames.pictureShift]: shift } : head));
+  const w = new Weights(graph, inMemory(withShift ? { ...head, [headNames.imageShift]: shift } : head));
   const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
   const outputs = {
-    pictures: pictureEmbedding(w, graph.input("tokens", "float32", ["images", 5, width])),
+    images: imageEmbedding(w, graph.input("tokens", "float32", ["images", 5, width])),
     texts: textEmbedding(w, llm, textInputs(w, "texts"), config),
   };
-  expect([outputs.pictures.shape, outputs.texts.shape]).toEqual([
+  expect([outputs.images.shape, outputs.texts.shape]).toEqual([
     ["images", width],
     ["texts", width],
   ]);
   return evaluate(graph, outputs, { tokens, ...textArrays(texts) });
 }
 
-test.each([true, false])("embeddings are those of plain arithmetic (pictures shifted: %s)", async (isShifted) => {
-  const { pictures, texts: found } = await embed(isShifted);
+test.each([true, false])("embeddings are those of plain arithmetic (images shifted: %s)", async (isShifted) => {
+  const { images, texts: found } = await embed(isShifted);
   const means = columns((c) => mean(columnOf(table.data, c)));
   const word = (id: number) => unit(columns((c) => (table.data[id * width + c] as number) - (means[c] as number)));
   const ofText = (ids: readonly number[]) =>
     unit(columns((c) => sum(ids.map((id) => Math.max(0, weights.data[id] as number) * (word(id)[c] as number)))));
   expectClose(found.data as Float32Array, texts.flatMap(ofText));
 
-  const ofPicture = (image: number) => {
+  const ofImage = (image: number) => {
     const rows = tokens.data.subarray(image * 5 * width, (image + 1) * 5 * width);
     const direction = unit(columns((c) => mean(columnOf(rows, c))));
     return isShifted ? unit(columns((c) => (direction[c] as number) - (shift.data[c] as number))) : direction;
   };
-  expectClose(pictures.data as Float32Array, [0, 1].flatMap(ofPicture));
+  expectClose(images.data as Float32Array, [0, 1].flatMap(ofImage));
 });
 
 test("lengths are 1, and 0 where no word counts", async () => {
-  const { pictures, texts: found } = await embed(true);
+  const { images, texts: found } = await embed(true);
   const lengths = (data: Float32Array) =>
     Array.from({ length: data.length / width }, (_, i) => Math.hypot(...data.subarray(i * width, (i + 1) * width)));
-  for (const length of lengths(pictures.data as Float32Array)) expect(length).toBeCloseTo(1, 5);
+  for (const length of lengths(images.data as Float32Array)) expect(length).toBeCloseTo(1, 5);
   const [first, second, none] = lengths(found.data as Float32Array);
   expect(first).toBeCloseTo(1, 5);
   expect(second).toBeCloseTo(1, 5);

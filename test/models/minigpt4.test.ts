@@ -49,7 +49,7 @@ function tokens(projectionWidth: number, projectionOut: number) {
   return { graph, y: imageTokens(w, features, config) };
 }
 
-test("a new Q-Former and projection have all that the network needs, and look at the picture", async () => {
+test("a new Q-Former and projection have all that the network needs, and look at the image", async () => {
   const { graph, y } = tokens(12, llm.hiddenSize);
   expect(y.shape).toEqual(["images", 5, 16]);
   const found = (await evaluate(graph, { y }, { features: normal([2, 49, 1280], 3) })).y.data as Float32Array;

@@ -24,8 +24,8 @@ const tolerance = 1e-3;
 const maxNewTokens = 24;
 /** No golden answer ends early, so every length penalty leads to the same tokens; beam-search.test.ts tells them apart. */
 const lengthPenalties = [-1, 2];
-/** The picture that the dialogues are about, in the order of `images`. */
-const picture = 0;
+/** The image that the dialogues are about, in the order of `images`. */
+const image = 0;
 const llms: NonNullable<Layouts["llm"]>[] = ["llama-safetensors", "llama-bin"];
 
 describe.each(goldenFolders())("%s", (folder) => {
@@ -157,12 +157,12 @@ function segmentIds(prompt: Prompt, tokenizer: Tokenizer): (readonly number[])[]
   return tokenizePrompt(prompt, tokenizer).flatMap((piece) => ("ids" in piece ? [piece.ids] : []));
 }
 
-/** The picture's rows of `projected` [images, tokens, hiddenSize]. */
+/** The image's rows of `projected` [images, tokens, hiddenSize]. */
 async function imageTokensOf(tensors: Checkpoint): Promise<ImageTokens> {
   const [, count = 0, width = 0] = tensors.tensors.get("projected")?.shape ?? [];
   const rows = await tensors.readFloat32("projected");
   return Array.from({ length: count }, (_, i) => {
-    const start = (picture * count + i) * width;
+    const start = (image * count + i) * width;
     return rows.subarray(start, start + width);
   });
 }

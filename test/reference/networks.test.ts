@@ -1,9 +1,9 @@
-/** The networks against what the original code computes from the same weights and pictures. */
+/** The networks against what the original code computes from the same weights and images. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
 import { openCheckpoint } from "../../src/formats/open.ts";
-import { readPicture } from "../../src/images/decode.ts";
+import { readImage } from "../../src/images/decode.ts";
 import { CLIP, preprocess } from "../../src/images/preprocess.ts";
 import { evaVit } from "../../src/models/eva-vit.ts";
 import { llama, logits } from "../../src/models/llama.ts";
@@ -31,16 +31,16 @@ describe.each(goldenFolders())("%s", (folder) => {
     const expected = await set.tensors.readFloat32(tensor);
     let largestMean = 0;
     for (const [i, path] of set.imagePaths.entries()) {
-      const { data } = preprocess(await readPicture(path), { ...CLIP, size });
-      const picture = expected.subarray(i * data.length, (i + 1) * data.length);
+      const { data } = preprocess(await readImage(path), { ...CLIP, size });
+      const image = expected.subarray(i * data.length, (i + 1) * data.length);
       let sum = 0;
       for (let j = 0; j < data.length; j++) {
         const channel = Math.floor(j / (size * size));
-        sum += Math.abs((data[j] as number) - (picture[j] as number)) * 255 * (CLIP.std[channel] as number);
+        sum += Math.abs((data[j] as number) - (image[j] as number)) * 255 * (CLIP.std[channel] as number);
       }
       largestMean = Math.max(largestMean, sum / data.length);
     }
-    expectDeviation(`${name}: ${tensor}, mean of the worst picture (of 255)`, largestMean, 0.5);
+    expectDeviation(`${name}: ${tensor}, mean of the worst image (of 255)`, largestMean, 0.5);
   }
 
   test("image encoder, layer norm, Q-Former, projection", async () => {

@@ -42,7 +42,7 @@ describe.each(goldenFolders())("%s", (folder) => {
     const inputs = trained.map((name) => w.trained.get(name) as Value);
     const wanted = gradients(loss, inputs);
     const outputs = {
-      image_feats: contrast.pictures,
+      image_feats: contrast.images,
       text_feats: contrast.captions,
       sim_i2t: contrast.similarity,
       sim_t2i: transpose(contrast.similarity, [1, 0]),
@@ -97,10 +97,10 @@ function feedsOf(texts: PretrainingCase, [queries, size]: readonly [number, numb
       ids.map((_, i) => i),
     ),
     otherPlaces: indices([0, 1], []),
-    [embeddedNames.pictures]: float([0, queries, size]),
+    [embeddedNames.images]: float([0, queries, size]),
     [embeddedNames.captions]: float([0, size]),
     captionNoise: noise(texts.negative_image_of_text),
-    pictureNoise: noise(texts.negative_text_of_image),
+    imageNoise: noise(texts.negative_text_of_image),
     targetPlaces: indices(
       [targets.length],
       targets.map(({ place }) => place),
@@ -119,7 +119,7 @@ async function readAll(set: GoldenSet, wanted: (key: string) => boolean): Promis
   return new Map(await Promise.all(keys.map(async (key) => [key, await set.tensors.readFloat32(key)] as const)));
 }
 
-/** The first `count` pictures of `ln_vision`. */
+/** The first `count` images of `ln_vision`. */
 async function firstImages(set: GoldenSet, count: number) {
   const [, cells = 0, width = 0] = set.tensors.tensors.get("ln_vision")?.shape ?? [];
   const all = await set.tensors.readFloat32("ln_vision");

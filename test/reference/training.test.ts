@@ -89,7 +89,7 @@ describe.each(goldenFolders())("%s", (folder) => {
   });
 });
 
-/** Trains the projection on given pictures in each step, numbered as the goldens list them. */
+/** Trains the projection on given images in each step, numbered as the goldens list them. */
 async function trainGoldens(
   set: GoldenSet,
   stage: "stage1" | "stage2",
@@ -115,7 +115,7 @@ async function trainGoldens(
   const order = set.goldens.images.map((image) => pairs.find(({ name }) => name.endsWith(image)) as ImageTextPair);
   const left = [...steps];
   const source = {
-    draw: async () => (left.shift() ?? []).map((picture) => ({ pair: order[picture] as ImageTextPair, dataset: 0 })),
+    draw: async () => (left.shift() ?? []).map((image) => ({ pair: order[image] as ImageTextPair, dataset: 0 })),
     save: () => ({ streams: [], behind: [] }),
   };
   const reports: StepReport[] = [];

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { openBlip2Folder } from "../../src/models/blip2-folder.ts";
 import { Blip2Finder } from "../../src/retrieval/blip2-finder.ts";
 import type { Finder } from "../../src/retrieval/finder.ts";
-import { type IndexOptions, type PictureIndex, updateIndex } from "../../src/retrieval/image-index.ts";
+import { type ImageIndex, type IndexOptions, updateIndex } from "../../src/retrieval/image-index.ts";
 import { float16ToFloat32 } from "../../src/tensor/float16.ts";
 import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => finder.release());
 beforeEach(async () => {
-  folder = join(root, `pictures-${++count}`);
+  folder = join(root, `images-${++count}`);
   path = join(root, `index-${count}`);
   await mkdir(folder);
 });
@@ -30,14 +30,14 @@ beforeEach(async () => {
 /** Long enough ago that a file system's clock tells changes apart; each call is a second later. */
 let time = Date.now() / 1000 - 100_000;
 
-/** Writes a picture of one colour, or something that is none. */
+/** Writes an image of one colour, or something that is none. */
 async function paint(name: string, shade: number | "broken", age: "old" | "new" = "old"): Promise<void> {
   const file = join(folder, name);
   await mkdir(dirname(file), { recursive: true });
   const background = { r: Number(shade) * 40, g: 255 - Number(shade) * 50, b: 90 };
   const bytes =
     shade === "broken"
-      ? Buffer.from("no picture")
+      ? Buffer.from("no image")
       : await sharp({ create: { width: 9, height: 7, channels: 3, background } })
           .png()
           .toBuffer();
@@ -45,14 +45,14 @@ async function paint(name: string, shade: number | "broken", age: "old" | "new" 
   if (age === "old") await utimes(file, ++time, time);
 }
 
-/** An update, and what it told: pictures that were embedded, problems, messages. */
+/** An update, and what it told: images that were embedded, problems, messages. */
 async function update(options: IndexOptions = {}, at = path, by = finder) {
   const told = { embedded: 0, problems: [] as string[], messages: [] as string[] };
   const counting: Finder = Object.create(by, {
-    embedPictures: {
+    embedImages: {
       value: (pixels: readonly Float32Array[]) => {
         told.embedded += pixels.length;
-        return by.embedPictures(pixels);
+        return by.embedImages(pixels);
       },
     },
   });
@@ -64,8 +64,8 @@ async function update(options: IndexOptions = {}, at = path, by = finder) {
   return { index, ...told };
 }
 
-/** Pictures that are embedded beside others are rounded differently. */
-function expectAlike(found: PictureIndex, expected: PictureIndex): void {
+/** Images that are embedded beside others are rounded differently. */
+function expectAlike(found: ImageIndex, expected: ImageIndex): void {
   expect({ ...found, vectors: 0 }).toEqual({ ...expected, vectors: 0 });
   const [a, b] = [found, expected].map(({ vectors }) => float16ToFloat32(vectors)) as [Float32Array, Float32Array];
   expect(a).toHaveLength(b.length);
@@ -74,11 +74,11 @@ function expectAlike(found: PictureIndex, expected: PictureIndex): void {
 
 const fresh = async () => (await update({}, join(root, `fresh-${++count}`))).index;
 
-test("pictures below the folder, of any kind; what is none is told once", async () => {
+test("images below the folder, of any kind; what is none is told once", async () => {
   await paint("b.png", 1);
   await paint("deep/er/a.png", 2);
   await paint("c.jpg", "broken");
-  await writeFile(join(folder, "notes.txt"), "no picture");
+  await writeFile(join(folder, "notes.txt"), "no image");
   await writeFile(join(folder, "empty.webp"), "");
   await utimes(join(folder, "empty.webp"), ++time, time);
   const first = await update();
@@ -86,7 +86,7 @@ test("pictures below the folder, of any kind; what is none is told once", async 
   expect(first.index.vectors).toHaveLength(2 * 8 * 32);
   expect(first.embedded).toBe(2);
   expect(first.problems).toEqual([
-    expect.stringMatching(/^c\.jpg is not a picture that can be read: /),
+    expect.stringMatching(/^c\.jpg is not an image that can be read: /),
     "empty.webp is empty (0 bytes)",
   ]);
   const before = await readFile(path);
@@ -94,7 +94,7 @@ test("pictures below the folder, of any kind; what is none is told once", async 
   expect(second).toEqual({ index: first.index, embedded: 0, problems: [], messages: [] });
   expect(second.index.problems).toHaveLength(2);
   expect(await readFile(path)).toEqual(before);
-  // A broken picture that was mended.
+  // A broken image that was mended.
   await paint("c.jpg", 3);
   expect(await update()).toMatchObject({
     embedded: 1,
@@ -119,7 +119,7 @@ test("a content that is known is not embedded again: renamed, copied, touched, m
   expect(await update()).toMatchObject({ embedded: 0, index: { names: changed.index.names } });
 });
 
-test("another picture of the same size, written in the same moment", async () => {
+test("another image of the same size, written in the same moment", async () => {
   await paint("a.png", 1, "new");
   await update();
   const before = await readFile(join(folder, "a.png"));
@@ -189,8 +189,8 @@ test("a damaged file is made anew, with a word; a file of another kind is left a
   );
   const letter = Buffer.from("Dear reader, this is no index.");
   await writeFile(path, letter);
-  await expect(update()).rejects.toThrow(`${path} is no picture index; it is left as it is`);
-  await expect(update({ rebuild: true })).rejects.toThrow(/is no picture index/);
+  await expect(update()).rejects.toThrow(`${path} is no image index; it is left as it is`);
+  await expect(update({ rebuild: true })).rejects.toThrow(/is no image index/);
   expect(await readFile(path)).toEqual(letter);
 });
 
@@ -201,8 +201,8 @@ test("what was computed before an abort stays; two updates at once both end well
   await expect(aborted).rejects.toThrow("stopped");
   const [one, other] = await Promise.all([update(), update()]);
   expect(one?.embedded).toBe(10);
-  expectAlike(one?.index as PictureIndex, await fresh());
-  expectAlike(other?.index as PictureIndex, one?.index as PictureIndex);
+  expectAlike(one?.index as ImageIndex, await fresh());
+  expectAlike(other?.index as ImageIndex, one?.index as ImageIndex);
   expect(await update()).toMatchObject({ embedded: 0, messages: [] });
   // What a killed program left is removed when it is old.
   const [young, old] = ["young", "old"].map((id) => `${path}.${id}.partial`) as [string, string];

@@ -6,16 +6,16 @@ import { Random } from "../../src/tensor/random.ts";
 const random = new Random(5);
 const normal = (length: number) => Float32Array.from({ length }, () => random.normal());
 
-/** For each picture and query, the largest of the products of the picture's vectors, by plain arithmetic. */
-function plain(pictures: Float32Array, queries: Float32Array, [count, size]: readonly [number, number]): number[] {
+/** For each image and query, the largest of the products of the image's vectors, by plain arithmetic. */
+function plain(images: Float32Array, queries: Float32Array, [count, size]: readonly [number, number]): number[] {
   const dot = (a: number, b: number) => {
     let sum = 0;
-    for (let k = 0; k < size; k++) sum += (pictures[a * size + k] as number) * (queries[b * size + k] as number);
+    for (let k = 0; k < size; k++) sum += (images[a * size + k] as number) * (queries[b * size + k] as number);
     return sum;
   };
-  return Array.from({ length: pictures.length / (count * size) }, (_, picture) =>
+  return Array.from({ length: images.length / (count * size) }, (_, image) =>
     Array.from({ length: queries.length / size }, (_, query) =>
-      Math.max(...Array.from({ length: count }, (_, vector) => dot(picture * count + vector, query))),
+      Math.max(...Array.from({ length: count }, (_, vector) => dot(image * count + vector, query))),
     ),
   ).flat();
 }
@@ -26,11 +26,11 @@ test.each([
   // More than go through the engine at once.
   [2, 2 ** 19],
 ] as const)("%d vectors of %d numbers: float16 and float32", async (...shape) => {
-  const pictures = normal(5 * shape[0] * shape[1]);
+  const images = normal(5 * shape[0] * shape[1]);
   const queries = normal(2 * shape[1]);
-  const halves = float32ToFloat16(pictures);
+  const halves = float32ToFloat16(images);
   for (const [similarity, vectors, rounded] of [
-    [new Similarity("float32", shape), pictures, pictures],
+    [new Similarity("float32", shape), images, images],
     [new Similarity("float16", shape), halves, float16ToFloat32(halves)],
   ] as const) {
     const found = await (similarity as Similarity<"float32">).of(vectors as Float32Array, queries);

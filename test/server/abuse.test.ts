@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
 import { Random } from "../../src/tensor/random.ts";
-import { ask, expectAsBefore, expectWell, metric, pictureQuestion, port, question } from "../helpers/abused-server.ts";
+import { ask, expectAsBefore, expectWell, imageQuestion, metric, port, question } from "../helpers/abused-server.ts";
 import { post, raw } from "../helpers/raw-socket.ts";
 
 describe("a connection", () => {
@@ -17,7 +17,7 @@ describe("a connection", () => {
       question(),
       question("Tell me.", { stream: true, max_tokens: 60 }),
       question("Twice.", { n: 3, max_tokens: 20 }),
-      pictureQuestion(png),
+      imageQuestion(png),
     ];
     const hangUp = async (body: unknown) => {
       const text = post(JSON.stringify(body));

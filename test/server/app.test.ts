@@ -50,8 +50,8 @@ test("a body that is too large is refused, with and without its length told", as
   expect((await chunked(question)).status).toBe(200);
 });
 
-test("too many pictures, and too large ones", async () => {
-  const server = await serve(engine, { maxPictures: 1, maxPixels: 1000 });
+test("too many images, and too large ones", async () => {
+  const server = await serve(engine, { maxImages: 1, maxPixels: 1000 });
   const chat = `${server.url}/v1/chat/completions`;
   const [cat, coffee] = [shown("cat.jpg"), shown("coffee.jpg")];
   const content = [...cat, ...coffee];

@@ -6,7 +6,7 @@ import { guardHost } from "../../src/server/guards.ts";
 
 async function status(
   headers: Record<string, string>,
-  { allowed = ["localhost", "Pictures.test:8080"], origins = [] as string[], method = "GET" } = {},
+  { allowed = ["localhost", "Images.test:8080"], origins = [] as string[], method = "GET" } = {},
 ): Promise<number> {
   const app = new Hono()
     .use(guardHost(allowed, origins))
@@ -27,7 +27,7 @@ test.each([
   "LOCALHOST:1",
   "localhost.",
   "localhost.:8080",
-  "pictures.test:8080",
+  "images.test:8080",
   "127.0.0.1",
   "127.0.0.1:8080",
   "192.168.1.7:80",
@@ -44,8 +44,8 @@ test.each([
   "localhost.evil.test",
   "evil.localhost",
   "127.0.0.1.evil.test",
-  "pictures.test",
-  "pictures.test:80",
+  "images.test",
+  "images.test:80",
   "localhost@evil.test",
   "evil.test#localhost",
   "localhost, evil.test",
@@ -90,7 +90,7 @@ test.each([
   expect(await status({ host, ...headers }, { method: "POST" })).toBe(403);
 });
 
-test("a link to the page may be followed, but the page cannot be framed or its pictures taken from elsewhere", async () => {
+test("a link to the page may be followed, but the page cannot be framed or its images taken from elsewhere", async () => {
   const link = { host, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" };
   expect(await status(link)).toBe(200);
   expect(await status({ ...link, "sec-fetch-dest": "iframe" })).toBe(403);

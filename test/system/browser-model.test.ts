@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { exportWeb } from "../../src/convert/export-web.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { expectAccessible, launchBrowser, openPage } from "../helpers/browser.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { answered, button, field, written } from "../helpers/page.ts";
 import { hostFolder, type StaticHost } from "../helpers/static-host.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
@@ -17,7 +17,7 @@ const root = join(import.meta.dirname, "..", "..");
 const folder = temporaryFolder();
 const model = tinyModel(folder);
 const site = join(folder, "site");
-const png = await sharp(picture("cat.jpg")).resize(300, 200).png().toBuffer();
+const png = await sharp(image("cat.jpg")).resize(300, 200).png().toBuffer();
 let browser: Browser;
 let host: StaticHost;
 
@@ -63,11 +63,11 @@ async function set(page: Page, settings: Readonly<Record<string, number>>): Prom
 
 const weightFiles = () => host.asked().filter((path) => path.endsWith(".bin"));
 
-test("a picture is described as in Node, token for token; the second visit loads no weights", async () => {
+test("an image is described as in Node, token for token; the second visit loads no weights", async () => {
   const engine = await loadEngine(model, "tiny");
   let expected = "";
   let tokens = 0;
-  for await (const event of engine.answer({ turns: "describe", pictures: [png], maxNewTokens: 250, temperature: 0 })) {
+  for await (const event of engine.answer({ turns: "describe", images: [png], maxNewTokens: 250, temperature: 0 })) {
     if (event.kind === "text") expected += event.text;
     if (event.kind === "end") tokens = event.tokens;
   }

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
 import { asItIs, startDecoder } from "../../src/data/decoder.ts";
 import { CLIP } from "../../src/images/preprocess.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -20,11 +20,11 @@ beforeAll(() => {
   execFileSync(process.execPath, [compiler, "-p", "tsconfig.build.json", "--outDir", folder], { cwd: root });
 }, 120_000);
 
-test("pictures are decoded on threads, as from the sources", async () => {
+test("images are decoded on threads, as from the sources", async () => {
   const built = await import(pathToFileURL(join(folder, "data", "decoding", "decoder.js")).href);
   const task = {
     name: "cat.jpg",
-    bytes: readFileSync(picture("cat.jpg")),
+    bytes: readFileSync(image("cat.jpg")),
     view: asItIs,
     spec: { ...CLIP, size: 64 },
   };
@@ -37,13 +37,13 @@ test("pictures are decoded on threads, as from the sources", async () => {
   expect(pixels[1]).toEqual(pixels[0]);
 });
 
-test("a picture is described in the engine's process, as from the sources", async () => {
+test("an image is described in the engine's process, as from the sources", async () => {
   const built = await import(pathToFileURL(join(folder, "index.js")).href);
   const path = tinyModel(temporaryFolder());
   const descriptions: string[] = [];
   for (const own of [MiniGPT4, built.MiniGPT4 as typeof MiniGPT4]) {
     const model = await own.load(path);
-    descriptions.push(await model.describe(picture("cat.jpg"), { maxNewTokens: 12, temperature: 1, seed: 5 }));
+    descriptions.push(await model.describe(image("cat.jpg"), { maxNewTokens: 12, temperature: 1, seed: 5 }));
     await model.release();
   }
   expect(descriptions[0]).not.toBe("");

@@ -1,7 +1,7 @@
 /** The interactive conversation, at a pseudo terminal that `script` (util-linux) makes. */
 import { spawn, spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { commandLine, picture } from "../helpers/cli-command.ts";
+import { commandLine, image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const model = tinyModel(temporaryFolder());
@@ -30,12 +30,12 @@ function type(args: readonly string[], script: readonly [waitFor: RegExp, text: 
 
 test.runIf(hasScript)("Ctrl-C stops an answer, then leaves at the prompt", async () => {
   const { shown, code } = await type(
-    ["chat", picture("cat.jpg"), "--model", model, "--max-new-tokens", "1000"],
+    ["chat", image("cat.jpg"), "--model", model, "--max-new-tokens", "1000"],
     [
       [/> /, "What is this?\r"],
       [/What is this\?\s+\S+/, "\x03"],
       [/\(stopped\)[\s\S]*> /, "\r"],
-      [/Type a question[\s\S]*> /, `/image '${picture("coffee.jpg")}'\r`],
+      [/Type a question[\s\S]*> /, `/image '${image("coffee.jpg")}'\r`],
       [/will be shown with your next question[\s\S]*> /, "\x03"],
     ],
   );

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { expectAccessible } from "../helpers/browser.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { answered, button, chooseFromMenu, describeExample, setStage, written } from "../helpers/page.ts";
 
 const { folder, open, url } = setStage();
@@ -33,9 +33,7 @@ test("chats are kept: reload, rename, delete and undo, export, delete all, impor
   ]);
   expect(markdown.suggestedFilename()).toBe("My cat.md");
   const exported = readFileSync((await markdown.path()) ?? "", "utf8");
-  expect(exported).toContain(
-    `![cat.jpg](data:image/jpeg;base64,${readFileSync(picture("cat.jpg")).toString("base64")})`,
-  );
+  expect(exported).toContain(`![cat.jpg](data:image/jpeg;base64,${readFileSync(image("cat.jpg")).toString("base64")})`);
   const [json] = await Promise.all([
     page.waitForEvent("download"),
     chooseFromMenu(page, "Options of My cat", "Export as JSON"),
@@ -61,7 +59,7 @@ test("chats are kept: reload, rename, delete and undo, export, delete all, impor
   await page.getByRole("link", { name: "My cat" }).click();
   await page.getByRole("img", { name: "cat.jpg" }).waitFor();
   expect(await written(page)).toBe(text);
-  await page.locator("input[accept*=json]").setInputFiles(picture("cat.jpg"));
+  await page.locator("input[accept*=json]").setInputFiles(image("cat.jpg"));
   await page.getByText("Nothing was imported: the file is not JSON").waitFor();
 });
 

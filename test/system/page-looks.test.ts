@@ -38,7 +38,7 @@ test("dark as the system is, or as one likes it; Chinese as the browser is, or a
   await page.getByLabel("语言").selectOption("en");
   await page.reload();
   expect(await lang()).toBe("en");
-  await page.getByRole("heading", { name: "Show it a picture." }).waitFor();
+  await page.getByRole("heading", { name: "Show it an image." }).waitFor();
   expect(await paper()).not.toBe(dark);
 });
 
@@ -66,7 +66,7 @@ test("the keyboard alone is enough, and what an input method composes is not sen
   await page.getByRole("dialog", { name: "Settings" }).waitFor();
   await page.keyboard.press("Escape");
   await page.keyboard.press("Alt+KeyN");
-  await page.getByRole("heading", { name: "Show it a picture." }).waitFor();
+  await page.getByRole("heading", { name: "Show it an image." }).waitFor();
 
   // From the top of the page to an example and on, with the focus to be seen at every step.
   await page.reload();

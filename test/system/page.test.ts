@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import sharp from "sharp";
 import { expect, test } from "vitest";
 import { expectAccessible } from "../helpers/browser.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import {
   answered,
   answers,
@@ -11,7 +11,7 @@ import {
   button,
   field,
   questions,
-  sentPictures,
+  sentImages,
   setStage,
   slowAnswers,
   written,
@@ -19,18 +19,18 @@ import {
 
 const { open } = setStage();
 
-test("an example picture is described, asked about, and described anew", async () => {
+test("an example image is described, asked about, and described anew", async () => {
   const page = await open();
   await expectAccessible(page);
   await button(page, "cat: Chelsea the cat").click();
   await page.getByRole("img", { name: "cat.jpg" }).waitFor();
   await expectAccessible(page);
 
-  const sent = sentPictures(page);
+  const sent = sentImages(page);
   await button(page, "Describe").click();
   await answered(page);
-  // A small picture goes as it is.
-  expect((await sent)[0]?.equals(readFileSync(picture("cat.jpg")))).toBe(true);
+  // A small image goes as it is.
+  expect((await sent)[0]?.equals(readFileSync(image("cat.jpg")))).toBe(true);
   const first = await written(page);
   expect(first.length).toBeGreaterThan(0);
   await expectAccessible(page);
@@ -90,7 +90,7 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   await expectAccessible(page);
 });
 
-test("large photos are turned upright and scaled down; pictures come by choosing, dropping and pasting", async () => {
+test("large photos are turned upright and scaled down; images come by choosing, dropping and pasting", async () => {
   const page = await open();
   const photo = await sharp({ create: { width: 3000, height: 2000, channels: 3, background: "#346" } })
     .withExif({ IFD0: { Orientation: "6" } })
@@ -111,24 +111,24 @@ test("large photos are turned upright and scaled down; pictures come by choosing
   await button(page, "Remove small.png").click();
   await bring(page, "drop", { name: "dropped.png", type: "image/png", bytes: png });
   await page.getByRole("img", { name: "dropped.png" }).waitFor();
-  await bring(page, "drop", { name: "notes.txt", type: "text/plain", bytes: Buffer.from("no picture") });
-  await page.getByText("notes.txt is not a picture.").waitFor();
-  await bring(page, "drop", { name: "broken.png", type: "image/png", bytes: Buffer.from("no picture") });
+  await bring(page, "drop", { name: "notes.txt", type: "text/plain", bytes: Buffer.from("no image") });
+  await page.getByText("notes.txt is not an image.").waitFor();
+  await bring(page, "drop", { name: "broken.png", type: "image/png", bytes: Buffer.from("no image") });
   await page.getByText(/broken.png cannot be read/).waitFor();
 
-  const sent = sentPictures(page);
+  const sent = sentImages(page);
   await button(page, "Describe").click();
   const [large, small] = await sent;
   expect(await sharp(large).metadata()).toMatchObject({ format: "jpeg", width: 683, height: 1024 });
   expect((await sharp(large).metadata()).orientation ?? 1).toBe(1);
   expect(small?.equals(png)).toBe(true);
   await answered(page);
-  expect(await questions(page).first().textContent()).toContain("Describe these pictures.");
+  expect(await questions(page).first().textContent()).toContain("Describe these images.");
 
   await bring(page, "paste", { name: "pasted.png", type: "image/png", bytes: png });
   await page.getByRole("img", { name: "pasted.png" }).waitFor();
   await field(page).fill("And this?");
-  const all = sentPictures(page);
+  const all = sentImages(page);
   await button(page, "Send").click();
   expect(await all).toHaveLength(3);
   await answered(page);

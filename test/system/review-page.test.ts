@@ -50,14 +50,14 @@ async function stage(texts: readonly string[], options: { port?: number; apiKeys
       if (name !== undefined) {
         await page.getByRole("textbox", { name: /Your name|你的名字/ }).fill(name);
         await page.keyboard.press("Enter");
-        await picture(page).waitFor();
+        await image(page).waitFor();
       }
       return page;
     },
   };
 }
 
-const picture = (page: Page) => page.locator(".review-picture img");
+const image = (page: Page) => page.locator(".review-image img");
 const shows = (page: Page, name: string) => page.getByRole("heading", { name, exact: true }).waitFor();
 const words = (page: Page) => page.locator(".review-words");
 const clean = async (page: Page) => {
@@ -82,8 +82,8 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await page.getByRole("textbox", { name: "Your name" }).fill("Ada");
   await button(page, "Begin").click();
   await shows(page, "1.jpg");
-  await picture(page).waitFor();
-  expect(await page.evaluate("document.querySelector('.review-picture img').naturalWidth")).toBeGreaterThan(99);
+  await image(page).waitFor();
+  expect(await page.evaluate("document.querySelector('.review-image img').naturalWidth")).toBeGreaterThan(99);
   await page.getByText("0 of 4 reviewed").waitFor();
   expect(await words(page).locator("del").count()).toBe(1);
   expect(await clean(page)).toBe("A cat on a sofa.");
@@ -98,7 +98,7 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await page.reload();
   await shows(page, "3.jpg");
   await button(page, "Edit").click();
-  const field = page.getByRole("textbox", { name: "Text of the picture" });
+  const field = page.getByRole("textbox", { name: "Text of the image" });
   await expect.poll(() => field.inputValue()).toBe("A house.");
   await expectAccessible(page);
   await field.fill("A red house.");
@@ -278,7 +278,7 @@ test("while nobody answers, decisions are kept, and sent when the server is back
   const page = await project.open("Ada", { expected: /ERR_CONNECTION|Failed to load resource/ });
   // The next pair is there before it is wanted.
   await expect
-    .poll(() => page.evaluate("performance.getEntriesByName(location.origin + '/api/review/pictures/3').length"))
+    .poll(() => page.evaluate("performance.getEntriesByName(location.origin + '/api/review/images/3').length"))
     .toBe(1);
   const back = await project.cut();
   await page.keyboard.press("k");
@@ -295,7 +295,7 @@ test("while nobody answers, decisions are kept, and sent when the server is back
   await shows(page, "3.jpg");
 });
 
-test("a picture that is gone, a server that wants a key, Chinese", async () => {
+test("an image that is gone, a server that wants a key, Chinese", async () => {
   const project = await stage(["A cat.", "A cup."], { apiKeys: ["open-sesame-and-close"] });
   rmSync(join(folder, String(count - 1), "2.jpg"));
   const page = await project.open(undefined, { locale: "zh-CN", expected: /401|404/ });
@@ -308,7 +308,7 @@ test("a picture that is gone, a server that wants a key, Chinese", async () => {
   await expectAccessible(page);
   await key.fill("open-sesame-and-close");
   await page.keyboard.press("Enter");
-  await picture(page).waitFor();
+  await image(page).waitFor();
   await expectAccessible(page);
   await button(page, "保留").click();
   await page.getByText(/无法显示图片/).waitFor();

@@ -29,7 +29,7 @@ test("curves and descriptions of a run appear, and go on as it does", async () =
   onTestFinished(() => log.close());
   await log.write({ kind: "validation", step: 0, time: Date.now() / 1000, loss: 5.25 });
   for (let step = 1; step <= 20; step++) await log.write(train(step, 5 - step / 10));
-  const sample = { picture: "a/b/cat.jpg", text: "<b>a cat</b>" };
+  const sample = { image: "a/b/cat.jpg", text: "<b>a cat</b>" };
   await log.write({ kind: "samples", step: 20, time: Date.now() / 1000, samples: [sample] });
   await page.reload();
   const fact = (name: string) =>

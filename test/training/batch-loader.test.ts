@@ -8,7 +8,7 @@ const folder = await mkdtemp(join(tmpdir(), "broken-log-"));
 afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
 
 const path = join(folder, "broken.jsonl");
-const a = { name: "a.png", reason: 'is no "picture"' };
+const a = { name: "a.png", reason: 'is no "image"' };
 const b = { name: "b.png", reason: "is empty" };
 const c = { name: "c.png", reason: "is too large" };
 

@@ -71,14 +71,14 @@ test("a head is trained by itself; the rest of the model stays as it is", async 
   expect(Object.fromEntries(tensors.map(({ name, storedType, shape }) => [name, [storedType, ...shape]]))).toEqual({
     "word_weight.weight": ["F16", vocabSize, 1],
     word_mean: ["F16", hiddenSize],
-    picture_shift: ["F16", hiddenSize],
+    image_shift: ["F16", hiddenSize],
   });
   const pairs = await listPairs(await openDataset(join(folder, "data")));
-  const shift = await opened.contrastive?.readFloat32("picture_shift");
+  const shift = await opened.contrastive?.readFloat32("image_shift");
   expect(shift?.every((value) => value !== 0)).toBe(true);
   // It closes the folder.
   const finder = new MiniGPT4Finder(opened);
-  expect(await evaluateRetrieval(finder, pairs)).toMatchObject({ pictures: 6, captions: 12 });
+  expect(await evaluateRetrieval(finder, pairs)).toMatchObject({ images: 6, captions: 12 });
   await finder.release();
 });
 
@@ -97,7 +97,7 @@ test("a run that is stopped goes on to the same head", async () => {
 test("a dry run measures the steps of the head, and leaves nothing", async () => {
   const { recipe } = await readRecipe(path, headOf("dry"));
   const plan = await dryRun(recipe);
-  expect(plan).toMatchObject({ steps: 40, picturesPerStep: 4, secondsPerStep: expect.any(Number) });
+  expect(plan).toMatchObject({ steps: 40, imagesPerStep: 4, secondsPerStep: expect.any(Number) });
   expect(plan.parts.filter(({ trained }) => trained)).toEqual([{ name: "contrastive", trained: true, origin: "new" }]);
   await expect(stat(join(folder, "dry"))).rejects.toThrow(/ENOENT/);
 });
@@ -128,9 +128,9 @@ test("evaluate retrieval prints both directions, and says where a model has no h
   const data = join(folder, "data");
   const found = await minigpt4(["evaluate", "retrieval", data, "--model", join(folder, "head"), "--captions", "1"]);
   expect(found.code).toBe(0);
-  expect(found.stdout).toMatch(/^pictures, captions +6, 6$/m);
-  expect(found.stdout).toMatch(/^picture of a caption( +\d+\.\d%){2} +100\.0% +\d(\.5)? of 6$/m);
-  expect(found.stdout).toMatch(/^caption of a picture( +\d+\.\d%){2} +100\.0% +\d(\.5)? of 6$/m);
+  expect(found.stdout).toMatch(/^images, captions +6, 6$/m);
+  expect(found.stdout).toMatch(/^image of a caption( +\d+\.\d%){2} +100\.0% +\d(\.5)? of 6$/m);
+  expect(found.stdout).toMatch(/^caption of an image( +\d+\.\d%){2} +100\.0% +\d(\.5)? of 6$/m);
   const none = await minigpt4(["evaluate", "retrieval", data, "--model", model]);
   expect(none).toMatchObject({ code: 1, stdout: "" });
   expect(none.stderr).toMatch(/^error: .*model has no contrastive head \(weights\.contrastive of its config\.json\)$/m);

@@ -22,8 +22,8 @@ let recipe: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "minigpt4-kill-"));
   await writeWalls(join(folder, "data"));
-  // One of the pictures is broken.
-  await writeFile(join(folder, "data", "Images", "grey.png"), "no picture");
+  // One of the images is broken.
+  await writeFile(join(folder, "data", "Images", "grey.png"), "no image");
   await appendFile(join(folder, "data", "captions.txt"), "grey.png,A grey wall .\n");
   recipe = await writeRecipe(folder);
 });

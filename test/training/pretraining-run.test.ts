@@ -21,7 +21,7 @@ beforeAll(async () => {
   path = join(folder, "qformer.yaml");
   const captions = await readFile(await writeRecipe(folder), "utf8");
   const common = captions
-    .replace(/^ {2}(trained|llm|max_txt_len|contrastive|answers_per_picture|describe):.*\n/gm, "")
+    .replace(/^ {2}(trained|llm|max_txt_len|contrastive|answers_per_image|describe):.*\n/gm, "")
     .replace("arch: minigpt4", `arch: blip2_qformer\n  tokenizer: ${JSON.stringify(join(folder, "vocab.txt"))}`)
     .replace("run:\n", "  \nrun:\n");
   await writeFile(path, common);

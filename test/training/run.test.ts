@@ -100,7 +100,7 @@ test("each step stands once in the metrics, with held-out losses and description
   const samples = metrics.flatMap((metric) => (metric.kind === "samples" ? [metric.samples] : []));
   expect(samples).toHaveLength(4);
   expect(samples.at(-1)).toHaveLength(1);
-  expect(samples.at(-1)?.[0]?.picture).toMatch(/white\.png$/);
+  expect(samples.at(-1)?.[0]?.image).toMatch(/white\.png$/);
 });
 
 test("a damaged checkpoint is passed over for the one before", async () => {
@@ -130,14 +130,14 @@ test("another schedule in the middle of a run is told", async () => {
 
 test("the encoder's classes need a name each, from a data set of the recipe", async () => {
   const classes = (name: string) => run([into("classes"), `run.contrastive.class_names=${name}`]);
-  await expect(classes("walls")).rejects.toThrow(/class_names: data set walls has 4 pictures.*1000 classes/s);
+  await expect(classes("walls")).rejects.toThrow(/class_names: data set walls has 4 images.*1000 classes/s);
   await expect(classes("doors")).rejects.toThrow(/doors.*walls/s);
 });
 
 test("features are computed once, whatever the run, and training from them gives the same losses", async () => {
   const cache = [`run.feature_cache=${JSON.stringify(join(folder, "kept"))}`];
   const encoded = await encodeRecipe(await recipeWith(cache));
-  // Four pictures in two views, and two that are watched as they are.
+  // Four images in two views, and two that are watched as they are.
   expect(encoded).toEqual({ total: 10, computed: 10, broken: 0 });
   expect((await encodeRecipe(await recipeWith(cache))).computed).toBe(0);
   const kept = await run([into("kept-run"), ...cache]);
@@ -150,7 +150,7 @@ test("features are computed once, whatever the run, and training from them gives
   await expect(encodeRecipe(await recipeWith(["run.feature_cache=false"]))).rejects.toThrow(/feature_cache/);
 });
 
-test("broken pictures are left out and noted; too many end the run", async () => {
+test("broken images are left out and noted; too many end the run", async () => {
   const images = join(folder, "data", "Images");
   const green = await readFile(join(images, "green.png"));
   await writeFile(join(images, "green.png"), green.subarray(0, 40));
@@ -167,7 +167,7 @@ test("broken pictures are left out and noted; too many end the run", async () =>
     }
     await writeFile(join(folder, "bad", "captions.txt"), rows.join("\n"));
     const bad = run([into("too-many"), `datasets.walls.path=${join(folder, "bad")}`, "run.batch_size=16"]);
-    await expect(bad).rejects.toThrow(/samples are broken.*\.png: is not a picture/s);
+    await expect(bad).rejects.toThrow(/samples are broken.*\.png: is not an image/s);
   } finally {
     await writeFile(join(images, "green.png"), green);
   }
@@ -189,8 +189,8 @@ test("a dry run says what would be done, and leaves nothing behind", async () =>
     "qformer",
     "projection",
   ]);
-  expect(plan.datasets).toMatchObject([{ name: "walls", layout: "flickr8k", pictures: 4, texts: 8, broken: 0 }]);
-  expect(plan).toMatchObject({ watched: 2, steps: 12, picturesPerStep: 4, cacheBytes: undefined });
+  expect(plan.datasets).toMatchObject([{ name: "walls", layout: "flickr8k", images: 4, texts: 8, broken: 0 }]);
+  expect(plan).toMatchObject({ watched: 2, steps: 12, imagesPerStep: 4, cacheBytes: undefined });
   expect(plan.secondsPerStep).toBeGreaterThan(0);
   expect(plan.datasets[0]?.tokensPerText).toBeGreaterThan(3);
   await expect(readdir(join(folder, "dry"))).rejects.toThrow(/ENOENT/);

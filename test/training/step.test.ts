@@ -67,7 +67,7 @@ test.each([{ maxGradNorm: undefined }, { maxGradNorm: 0.3 }])(
     const [whole, parted] = [await stepOf(limit), await stepOf(limit, { accumulates: true })];
     for (let i = 0; i < 6; i++) {
       const examples = examplesOf(12, i);
-      // Of different sizes, as after broken pictures were left out.
+      // Of different sizes, as after broken images were left out.
       const cuts = [0, 1 + (i % 3), 6, 12];
       const batches = cuts.slice(1).map((end, k) => () => feedsOf(examples.slice(cuts[k], end), examples.length));
       const one = await whole.run([() => feedsOf(examples)], 0.01);

@@ -13,7 +13,7 @@ const schedule: Schedule = { initLr: 0.02, minLr: 0.001, warmupLr: 0, warmupStep
 /** What the texts of a sample are worth: its target y, or nothing where they are empty. */
 const targetOf = (texts: readonly string[]) => texts.map(Number)[0];
 
-/** A stage whose pictures are two numbers and whose texts are the target. */
+/** A stage whose images are two numbers and whose texts are the target. */
 const stage: Pick<Stage, "compose"> = {
   compose(samples) {
     const known = samples.flatMap(({ pair }, i) => {
@@ -34,9 +34,9 @@ const stage: Pick<Stage, "compose"> = {
 };
 
 const frozen: TrainOptions["frozen"] = {
-  async of(pictures) {
-    const rows = pictures.map((picture) => ("features" in picture ? [...picture.features] : []));
-    return ndarray("float32", [pictures.length, 2], Float32Array.from(rows.flat()));
+  async of(images) {
+    const rows = images.map((image) => ("features" in image ? [...image.features] : []));
+    return ndarray("float32", [images.length, 2], Float32Array.from(rows.flat()));
   },
 };
 
@@ -46,11 +46,11 @@ function batchOf(step: number, targets: readonly (number | undefined)[]): Loaded
     samples: targets.map((y, i) => ({
       pair: {
         name: `step${step}/${i}.png`,
-        picture: { path: "" },
+        image: { path: "" },
         texts: y === undefined ? [] : [String(y)],
       },
       dataset: 0,
-      picture: { features: Float32Array.of(i + 1, step % 3) },
+      image: { features: Float32Array.of(i + 1, step % 3) },
     })),
     place: { streams: [{ epoch: 0, part: 0, position: step }], behind: [] },
   };
@@ -144,7 +144,7 @@ test("a step of several batches gives what one of all samples gives, also where 
 test("a step without any text is an error that names its samples; the state is that of the step before", async () => {
   const { error, step, reports } = await run((i) => (i === 3 ? [undefined, undefined] : [1, 2]));
   expect(error?.message).toBe(
-    "The batch of step 4 has nothing to learn: all its texts are empty, or too few of its pictures can be read. Its samples: step3/0.png, step3/1.png",
+    "The batch of step 4 has nothing to learn: all its texts are empty, or too few of its images can be read. Its samples: step3/0.png, step3/1.png",
   );
   expect([step.state.step, reports.length]).toEqual([3, 3]);
 });

@@ -50,7 +50,7 @@ test("texts become one answer, which is kept with its tokens", async () => {
   expect(answer).toMatchObject({ text: "A cat.", end: "stop", timing: { tokens: 2 } });
   expect((await storage.chat(chat.id))?.messages.at(-1)).toEqual(answer);
   expect(requests[0]).toMatchObject({ system: "Be brief.", decoding: { temperature: 1 } });
-  expect(await requests[0]?.messages[0]?.pictures[0]?.text()).toBe("cat");
+  expect(await requests[0]?.messages[0]?.images[0]?.text()).toBe("cat");
   expect(answering.progress.value.size).toBe(0);
 });
 
@@ -108,7 +108,7 @@ test("asking again while an answer is written gives only the new one", async () 
   expect(library.get(chat.id)?.messages.at(-1)).toMatchObject({ end: "stop" });
 });
 
-test("a picture that is lost becomes a problem of the answer", async () => {
+test("an image that is lost becomes a problem of the answer", async () => {
   const { answering, library, chat } = await asked();
   await library.clear();
   await library.put(chat);

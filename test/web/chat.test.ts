@@ -6,8 +6,8 @@ import {
   type Chat,
   changeAnswer,
   editQuestion,
+  imagesOf,
   newChat,
-  picturesOf,
   rename,
   saidIn,
   settle,
@@ -22,15 +22,15 @@ test("a question has its answer after it, which is written later", () => {
   const chat = ask(newChat(), "  What is this? ", [cat]);
   expect(texts(chat)).toEqual(["user: What is this?", "assistant: "]);
   expect(texts(answered(chat, "A cat."))).toEqual(["user: What is this?", "assistant: A cat."]);
-  expect(picturesOf(chat)).toEqual([cat]);
+  expect(imagesOf(chat)).toEqual([cat]);
 });
 
-test("an edited question keeps its pictures, and what followed it is gone", () => {
+test("an edited question keeps its images, and what followed it is gone", () => {
   let chat = answered(ask(newChat(), "What is this?", [cat]), "A cat.");
   chat = answered(ask(chat, "Sure?", []), "Yes.");
   const edited = editQuestion(chat, chat.messages[0]?.id ?? "", "What colour is it?");
   expect(texts(edited)).toEqual(["user: What colour is it?", "assistant: "]);
-  expect(picturesOf(edited)).toEqual([cat]);
+  expect(imagesOf(edited)).toEqual([cat]);
   expect(editQuestion(chat, "nobody", "x")).toBe(chat);
   expect(editQuestion(chat, chat.messages[1]?.id ?? "", "an answer is no question")).toBe(chat);
 });
@@ -63,7 +63,7 @@ test("an answer that nobody finished counts as stopped", () => {
   expect(settle(done)).toBe(done);
 });
 
-test("the model is shown all that was said, with the bytes of pictures, but no empty answers", async () => {
+test("the model is shown all that was said, with the bytes of images, but no empty answers", async () => {
   let chat = changeAnswer(ask(newChat(), "", [cat]), (answer) => ({ ...answer, end: "stopped" }));
   chat = ask(chat, "And now?", []);
   const said = await saidIn(chat, async (id) => new Blob([id]));
@@ -71,5 +71,5 @@ test("the model is shown all that was said, with the bytes of pictures, but no e
     ["user", ""],
     ["user", "And now?"],
   ]);
-  expect(await said[0]?.pictures[0]?.text()).toBe("p1");
+  expect(await said[0]?.images[0]?.text()).toBe("p1");
 });

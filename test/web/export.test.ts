@@ -1,21 +1,21 @@
 /** Chats as files. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { ask, type Chat, changeAnswer, newChat, picturesOf, rename } from "../../web/chat/chat.ts";
+import { ask, type Chat, changeAnswer, imagesOf, newChat, rename } from "../../web/chat/chat.ts";
 import { fileName, fromJson, toJson, toMarkdown } from "../../web/chat/export.ts";
 
 const png = new Blob([Uint8Array.of(1, 2, 3, 255)], { type: "image/png" });
 const cat = { id: "p1", name: "my [cat].png", width: 30, height: 20 };
 const names = { you: "You", model: "Model", untitled: "Untitled" };
-const picture = async () => png;
+const image = async () => png;
 
 function chatAboutCat(): Chat {
   const chat = ask(newChat(), "What <b>is</b> this?", [cat]);
   return changeAnswer(chat, (answer) => ({ ...answer, text: "A **cat**.", end: "stop" }));
 }
 
-test("Markdown has pictures in it; a question stands as it was typed", async () => {
-  const text = await toMarkdown(chatAboutCat(), picture, names);
+test("Markdown has images in it; a question stands as it was typed", async () => {
+  const text = await toMarkdown(chatAboutCat(), image, names);
   expect(text).toBe(
     "# What \\<b\\>is\\</b\\> this?\n\n**You**\n\n![my \\[cat\\].png](data:image/png;base64,AQID/w==)\n\n" +
       "What \\<b\\>is\\</b\\> this?\n\n**Model**\n\nA **cat**.\n",
@@ -24,15 +24,15 @@ test("Markdown has pictures in it; a question stands as it was typed", async () 
 
 test("what is exported can be imported, as a chat of its own", async () => {
   const chat = rename(chatAboutCat(), "Cats");
-  const [read] = fromJson(await toJson([chat], picture));
+  const [read] = fromJson(await toJson([chat], image));
   expect(read?.chat).toMatchObject({ title: "Cats", created: chat.created, updated: chat.updated });
   expect(read?.chat.id).not.toBe(chat.id);
   expect(read?.chat.messages.map(({ role, text }) => [role, text])).toEqual([
     ["user", "What <b>is</b> this?"],
     ["assistant", "A **cat**."],
   ]);
-  const [ref] = picturesOf(read?.chat ?? newChat());
-  const blob = read?.pictures.get(ref?.id ?? "");
+  const [ref] = imagesOf(read?.chat ?? newChat());
+  const blob = read?.images.get(ref?.id ?? "");
   expect(blob?.type).toBe("image/png");
   expect(new Uint8Array((await blob?.arrayBuffer()) ?? new ArrayBuffer(0))).toEqual(Uint8Array.of(1, 2, 3, 255));
 });
@@ -41,7 +41,7 @@ test("any text comes back as it was", async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: "grapheme" }), async (text) => {
       const chat = changeAnswer(ask(newChat(), "q", []), (answer) => ({ ...answer, text, end: "stop" }));
-      expect(fromJson(await toJson([chat], picture))[0]?.chat.messages[1]?.text).toBe(text);
+      expect(fromJson(await toJson([chat], image))[0]?.chat.messages[1]?.text).toBe(text);
     }),
     { numRuns: 30 },
   );
@@ -52,8 +52,8 @@ test.each([
   ["another file", '{"a": 1}', /not an export/],
   ["a later version", '{"format": "minigpt4-chats", "version": 2}', /version 2/],
   ["a message of nobody", wrong({ messages: [{ role: "x", text: "" }] }), /chat 1, message 1 is of neither/],
-  ["a lost picture", wrong({ messages: [userWith("p9")] }), /picture 1 is not in the file/],
-  ["a picture that could hold a script", wrong({ messages: [userWith("svg")] }), /picture 1 is not in the file/],
+  ["a lost image", wrong({ messages: [userWith("p9")] }), /image 1 is not in the file/],
+  ["an image that could hold a script", wrong({ messages: [userWith("svg")] }), /image 1 is not in the file/],
   ["no time", wrong({ created: "yesterday" }), /created is no number/],
 ])("%s is refused with a reason", (_, text, reason) => {
   expect(() => fromJson(text)).toThrow(reason);
@@ -62,10 +62,7 @@ test.each([
 test("nothing that is imported crashes the page", () => {
   fc.assert(
     fc.property(fc.json(), fc.jsonValue(), (text, chat) => {
-      for (const file of [
-        text,
-        JSON.stringify({ format: "minigpt4-chats", version: 1, pictures: {}, chats: [chat] }),
-      ]) {
+      for (const file of [text, JSON.stringify({ format: "minigpt4-chats", version: 1, images: {}, chats: [chat] })]) {
         expect(() => fromJson(file)).toThrow(Error);
       }
     }),
@@ -80,10 +77,10 @@ test("file names are taken by all file systems", () => {
 
 function wrong(change: object): string {
   const chat = { created: 1, updated: 1, messages: [], ...change };
-  const pictures = { svg: "data:image/svg+xml;base64,PHN2Zz4=" };
-  return JSON.stringify({ format: "minigpt4-chats", version: 1, chats: [chat], pictures });
+  const images = { svg: "data:image/svg+xml;base64,PHN2Zz4=" };
+  return JSON.stringify({ format: "minigpt4-chats", version: 1, chats: [chat], images });
 }
 
 function userWith(id: string): object {
-  return { role: "user", text: "", pictures: [{ id, name: "x", width: 1, height: 1 }] };
+  return { role: "user", text: "", images: [{ id, name: "x", width: 1, height: 1 }] };
 }

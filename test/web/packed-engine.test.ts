@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as ort from "onnxruntime-web";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { exportWeb } from "../../src/convert/export-web.ts";
-import { pictureFiles } from "../../src/engine/caches.ts";
+import { imageFiles } from "../../src/engine/caches.ts";
 import type { AnswerEvent, Engine, Question } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
@@ -19,7 +19,7 @@ import type { Graph, Value } from "../../src/tensor/graph.ts";
 import type { WeightSource } from "../../src/tensor/weight-source.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
 import { createOrtRunner } from "../../web/engine/ort-runner.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -49,8 +49,8 @@ beforeAll(async () => {
   exact = await exported("float32");
   opened = await openModelFolder(model);
   here = await loadEngine(model, "tiny");
-  const pictures = pictureFiles();
-  there = await createPackedEngine(exact.json, { ...exact, precision: "float32", pictures, createRunner });
+  const images = imageFiles();
+  there = await createPackedEngine(exact.json, { ...exact, precision: "float32", images, createRunner });
 });
 afterAll(async () => {
   await opened?.close();
@@ -64,11 +64,11 @@ async function answer(engine: Engine, question: Question): Promise<AnswerEvent[]
   return events;
 }
 
-const cat = picture("cat.jpg");
+const cat = image("cat.jpg");
 test.each<[string, Question]>([
-  ["a description", { turns: "describe", pictures: [cat], maxNewTokens: 24 }],
-  ["an answer", { turns: [{ role: "user", text: "What is it?", images: 1 }], pictures: [cat], maxNewTokens: 24 }],
-  ["a drawn answer", { turns: "describe", pictures: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
+  ["a description", { turns: "describe", images: [cat], maxNewTokens: 24 }],
+  ["an answer", { turns: [{ role: "user", text: "What is it?", images: 1 }], images: [cat], maxNewTokens: 24 }],
+  ["a drawn answer", { turns: "describe", images: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
 ])("%s is the same, token for token", async (_, question) => {
   const events = await answer(there, question);
   expect(events).toEqual(await answer(here, question));

@@ -116,8 +116,8 @@ test("what another step adds is seen where all was done", async () => {
   expect(session.shown.value.kind).toBe("end");
   const other = CurationStore.open(path);
   onTestFinished(() => other.close());
-  other.addPictures([{ name: "3.jpg", source: { path: "3.jpg" }, sha256: "3" }]);
-  other.addVersion({ picture: 3, kind: "described", text: "A house.", author: "nano" });
+  other.addImages([{ name: "3.jpg", source: { path: "3.jpg" }, sha256: "3" }]);
+  other.addVersion({ image: 3, kind: "described", text: "A house.", author: "nano" });
   await session.refresh();
   expect(id()).toBe(3);
 });
@@ -275,7 +275,7 @@ test("a conflict survives a reload, and its text can be edited", async () => {
   const first = review("Ada", kept);
   await first.session.open();
   const version = store.entry(1)?.current?.id ?? 0;
-  store.addVersion({ picture: 1, parent: version, kind: "edited", text: "A grey cat.", author: "Ben" });
+  store.addVersion({ image: 1, parent: version, kind: "edited", text: "A grey cat.", author: "Ben" });
   write(first.session, "A cat in a box.");
   await until(() => first.session.conflicts.value.length === 1);
   first.session.close();

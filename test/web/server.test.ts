@@ -11,11 +11,11 @@ import type { AnswerEvent, AnswerRequest, BackendError } from "../../web/backend
 import { ServerBackend } from "../../web/backend/server.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
-const cat = new Blob([readFileSync(new URL("../../examples/pictures/cat.jpg", import.meta.url))], {
+const cat = new Blob([readFileSync(new URL("../../examples/images/cat.jpg", import.meta.url))], {
   type: "image/jpeg",
 });
 const question: AnswerRequest = {
-  messages: [{ role: "user", text: "What is this?", pictures: [cat] }],
+  messages: [{ role: "user", text: "What is this?", images: [cat] }],
   decoding: { maxNewTokens: 8, temperature: 0 },
 };
 const never = new AbortController().signal;
@@ -74,7 +74,7 @@ test("the real server's answer is the engine's", async () => {
   let expected = "";
   const bytes = new Uint8Array(await cat.arrayBuffer());
   const turns = [{ role: "user", text: "What is this?", images: 1 }] as const;
-  for await (const event of engine.answer({ turns, pictures: [bytes], ...question.decoding })) {
+  for await (const event of engine.answer({ turns, images: [bytes], ...question.decoding })) {
     if (event.kind === "text") expected += event.text;
   }
   expect(text).toBe(expected);
@@ -85,13 +85,13 @@ test("without the key the real server wants one", async () => {
   await expect(real("wrong").info()).rejects.toMatchObject({ kind: "key" });
 });
 
-test("the real server refuses what is no picture, and says so", async () => {
+test("the real server refuses what is no image, and says so", async () => {
   const broken = {
     ...question,
-    messages: [{ role: "user", text: "?", pictures: [new Blob(["no"], { type: "image/png" })] }],
+    messages: [{ role: "user", text: "?", images: [new Blob(["no"], { type: "image/png" })] }],
   };
   const problem = await problemOf(real().answer(broken as AnswerRequest, never));
-  expect(problem).toMatchObject({ name: "BackendError", kind: "picture" });
+  expect(problem).toMatchObject({ name: "BackendError", kind: "image" });
   expect(problem.message).not.toBe("");
 });
 

@@ -9,7 +9,7 @@ const samples = (step: number, text: string): Metric => ({
   kind: "samples",
   step,
   time: 100 + step,
-  samples: [{ picture: "a/b.jpg", text }],
+  samples: [{ image: "a/b.jpg", text }],
 });
 const run = [
   validation(0, 5),
@@ -49,7 +49,7 @@ test("the numbers beside the curves", () => {
   expect(summaryOf([], 0)).toMatchObject({ step: undefined, loss: undefined, best: undefined });
 });
 
-test("samples come the latest first, pictures by the names of their files", () => {
+test("samples come the latest first, images by the names of their files", () => {
   expect(samplesOf(run).map(({ step, samples: [first] }) => [step, first?.text])).toEqual([
     [3, "a dog"],
     [0, "noise"],

@@ -24,8 +24,8 @@ export interface LoadProgress {
 export interface Said {
   readonly role: "user" | "assistant";
   readonly text: string;
-  /** Encoded pictures, which come before the text. */
-  readonly pictures: readonly Blob[];
+  /** Encoded images, which come before the text. */
+  readonly images: readonly Blob[];
 }
 
 export interface AnswerRequest {
@@ -55,10 +55,10 @@ export interface Backend {
   answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<AnswerEvent>;
 }
 
-/** A question that only shows one picture asks for its description, in the words that the model was trained with. */
+/** A question that only shows one image asks for its description, in the words that the model was trained with. */
 export function asksForDescription({ messages }: AnswerRequest): boolean {
   const [first] = messages;
-  return messages.length === 1 && first?.text === "" && first.pictures.length === 1;
+  return messages.length === 1 && first?.text === "" && first.images.length === 1;
 }
 
 /** Why there is no answer, or only a part of one. */
@@ -73,8 +73,8 @@ export type ProblemKind =
   | "loading"
   /** The model that lies beside the page cannot be loaded or started; the message says why. */
   | "unable"
-  /** A picture cannot be read. */
-  | "picture"
+  /** An image cannot be read. */
+  | "image"
   /** Something else about the question is wrong; the message says what. */
   | "question"
   /** The answer was broken off. */

@@ -108,13 +108,13 @@ export class LocalBackend implements Backend {
 
 async function questionOf(request: AnswerRequest): Promise<Question> {
   const { messages, system, decoding } = request;
-  const blobs = messages.flatMap(({ pictures }) => pictures);
-  const turns = messages.map(({ role, text, pictures }) => ({ role, text, images: pictures.length }));
+  const blobs = messages.flatMap(({ images }) => images);
+  const turns = messages.map(({ role, text, images }) => ({ role, text, images: images.length }));
   return {
     ...decoding,
     turns: system === undefined && asksForDescription(request) ? "describe" : turns,
     ...(system !== undefined && { system }),
-    pictures: await Promise.all(blobs.map(async (blob) => new Uint8Array(await blob.arrayBuffer()))),
+    images: await Promise.all(blobs.map(async (blob) => new Uint8Array(await blob.arrayBuffer()))),
     overflow: "refuse",
   };
 }
@@ -123,7 +123,7 @@ function backendError(problem: unknown): BackendError {
   if (problem instanceof BackendError) return problem;
   const message = problem instanceof Error ? problem.message : String(problem);
   if (problem instanceof QuestionError) {
-    return new BackendError(problem.code === "picture" ? "picture" : "question", message);
+    return new BackendError(problem.code === "image" ? "image" : "question", message);
   }
   return new BackendError("failed", message);
 }

@@ -88,15 +88,15 @@ async function bodyOf({ messages, system, decoding }: AnswerRequest): Promise<Re
   };
 }
 
-async function openAiMessage({ role, text, pictures }: Said) {
-  if (pictures.length === 0) return { role, content: text };
+async function openAiMessage({ role, text, images }: Said) {
+  if (images.length === 0) return { role, content: text };
   const parts = await Promise.all(
-    pictures.map(async (picture) => ({ type: "image_url", image_url: { url: await dataUrl(picture) } })),
+    images.map(async (image) => ({ type: "image_url", image_url: { url: await dataUrl(image) } })),
   );
   return { role, content: text === "" ? parts : [...parts, { type: "text", text }] };
 }
 
-/** The bytes of a picture as a data: address. */
+/** The bytes of an image as a data: address. */
 export async function dataUrl(blob: Blob): Promise<string> {
   const bytes = new Uint8Array(await blob.arrayBuffer());
   let binary = "";
@@ -146,7 +146,7 @@ function kindOf(status: number, error: unknown): BackendError["kind"] {
   if (status === 502) return "away";
   if (status === 400 || status === 413 || status === 422) {
     const about = `${field(error, "code") ?? ""} ${field(error, "param") ?? ""}`;
-    return /image|picture/i.test(about) ? "picture" : "question";
+    return /image|image/i.test(about) ? "image" : "question";
   }
   return "failed";
 }

@@ -67,7 +67,7 @@ export class Answering {
     change: (edit: (answer: AssistantMessage) => AssistantMessage) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const messages = await saidIn(chat, (id) => this.#library.picture(id));
+    const messages = await saidIn(chat, (id) => this.#library.image(id));
     for (let tries = 1; ; tries++) {
       this.#setProgress(chat.id, { kind: "reading" });
       const started = performance.now();

@@ -75,17 +75,17 @@ export class ChatApp {
 
   /** Sends the draft in the open chat, or in a new one. */
   async send(): Promise<void> {
-    const { text, pictures } = this.draft.state.value;
-    if (text.trim() === "" && pictures.length === 0) return;
+    const { text, images } = this.draft.state.value;
+    if (text.trim() === "" && images.length === 0) return;
     const here = this.#openChat() ?? newChat();
     if (this.answering.progress.value.has(here.id)) return;
     const t = words(chatWords);
-    // One picture without words at the beginning is described in the way that the model was trained for; later, words are needed.
-    const wordless = pictures.length === 1 && here.messages.length === 0 ? "" : wordsFor(pictures.length, t);
-    const refs = pictures.map(({ blob: _, ...ref }) => ref);
+    // One image without words at the beginning is described in the way that the model was trained for; later, words are needed.
+    const wordless = images.length === 1 && here.messages.length === 0 ? "" : wordsFor(images.length, t);
+    const refs = images.map(({ blob: _, ...ref }) => ref);
     const chat = ask(here, text.trim() || wordless, refs);
     this.draft.clear();
-    await this.library.put(chat, new Map(pictures.map(({ id, blob }) => [id, blob])));
+    await this.library.put(chat, new Map(images.map(({ id, blob }) => [id, blob])));
     if (here.messages.length === 0) go({ page: "chat", id: chat.id });
     await this.#answer(chat);
   }
@@ -131,7 +131,7 @@ export class ChatApp {
     toast(t.removed, { name: t.undo, run: undo }, () => this.library.sweep());
   }
 
-  /** Removes all chats and pictures. */
+  /** Removes all chats and images. */
   async clear(): Promise<void> {
     for (const id of this.answering.progress.value.keys()) this.answering.stop(id);
     go({ page: "chat" }, { replace: true });
@@ -140,12 +140,12 @@ export class ChatApp {
     this.#urls.clear();
   }
 
-  /** An address at which a picture of a chat or of the draft can be shown. */
-  pictureUrl(id: string): Promise<string> {
+  /** An address at which an image of a chat or of the draft can be shown. */
+  imageUrl(id: string): Promise<string> {
     let url = this.#urls.get(id);
     if (!url) {
-      const drafted = this.draft.state.value.pictures.find((picture) => picture.id === id);
-      const bytes = drafted ? Promise.resolve(drafted.blob) : this.library.picture(id);
+      const drafted = this.draft.state.value.images.find((image) => image.id === id);
+      const bytes = drafted ? Promise.resolve(drafted.blob) : this.library.image(id);
       url = bytes.then((blob) => URL.createObjectURL(blob));
       this.#urls.set(id, url);
       // What could not be read may come back with an undo.
@@ -189,8 +189,8 @@ export class ChatApp {
   }
 }
 
-function wordsFor(pictures: number, t: { describeThis: string; describeThese: string }): string {
-  return pictures === 1 ? t.describeThis : t.describeThese;
+function wordsFor(images: number, t: { describeThis: string; describeThese: string }): string {
+  return images === 1 ? t.describeThis : t.describeThese;
 }
 
 const ChatAppContext = createContext<ChatApp | undefined>(undefined);

@@ -1,4 +1,4 @@
-/** Talking about pictures: the messages of a chat, and the composer below. */
+/** Talking about images: the messages of a chat, and the composer below. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { IconButton } from "../shell/icon-button.tsx";
 import { useWords } from "../shell/language.ts";
@@ -6,7 +6,7 @@ import { Menu } from "../shell/menu.tsx";
 import { PageHead } from "../shell/page-head.tsx";
 import { useStore } from "../shell/store.ts";
 import { Answer } from "./answer.tsx";
-import { type Chat, type PictureRef, picturesOf, titleOf } from "./chat.ts";
+import { type Chat, type ImageRef, imagesOf, titleOf } from "./chat.ts";
 import { useChatApp } from "./chat-app.ts";
 import { Composer } from "./composer.tsx";
 import { ConnectionNote } from "./connection-note.tsx";
@@ -84,7 +84,7 @@ function Messages({ chat, editing, onEdit }: MessagesProperties) {
   const t = useWords(chatWords);
   const app = useChatApp();
   const progress = useStore(app.answering.progress).get(chat.id);
-  const [enlarged, setEnlarged] = useState<PictureRef>();
+  const [enlarged, setEnlarged] = useState<ImageRef>();
   const list = useFollowing(chat);
   const current = useRef(chat);
   current.current = chat;
@@ -98,7 +98,7 @@ function Messages({ chat, editing, onEdit }: MessagesProperties) {
   const again = useCallback(() => app.again(current.current), [app]);
   const goOn = useCallback(() => app.goOn(current.current), [app]);
   const enterKey = useCallback(() => app.dialog.set("key"), [app]);
-  const pictures = picturesOf(chat);
+  const images = imagesOf(chat);
   let number = 1;
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it
@@ -120,7 +120,7 @@ function Messages({ chat, editing, onEdit }: MessagesProperties) {
             );
           }
           const firstNumber = number;
-          number += message.pictures.length;
+          number += message.images.length;
           return (
             <Question
               key={message.id}
@@ -134,7 +134,7 @@ function Messages({ chat, editing, onEdit }: MessagesProperties) {
           );
         })}
       </div>
-      {enlarged && <Viewer pictures={pictures} first={enlarged.id} onClose={() => setEnlarged(undefined)} />}
+      {enlarged && <Viewer images={images} first={enlarged.id} onClose={() => setEnlarged(undefined)} />}
     </div>
   );
 }
@@ -153,7 +153,7 @@ function useFollowing(chat: Chat) {
       if (atEnd.current) element.scrollTop = element.scrollHeight;
     };
     element.addEventListener("scroll", look, { passive: true });
-    // Pictures become as high as they are only when they are there.
+    // Images become as high as they are only when they are there.
     const watch = new ResizeObserver(follow);
     if (element.firstElementChild) watch.observe(element.firstElementChild);
     return () => {

@@ -2,8 +2,8 @@
 import type { EndReason, ProblemKind, Said } from "../backend/backend.ts";
 import { newId } from "./ids.ts";
 
-/** A picture by its id; its bytes lie in the storage. */
-export interface PictureRef {
+/** An image by its id; its bytes lie in the storage. */
+export interface ImageRef {
   readonly id: string;
   readonly name: string;
   readonly width: number;
@@ -14,7 +14,7 @@ export interface UserMessage {
   readonly role: "user";
   readonly id: string;
   readonly text: string;
-  readonly pictures: readonly PictureRef[];
+  readonly images: readonly ImageRef[];
 }
 
 export interface AssistantMessage {
@@ -55,8 +55,8 @@ export function newChat(now = Date.now()): Chat {
 }
 
 /** Adds a question, and an answer that is still empty. */
-export function ask(chat: Chat, text: string, pictures: readonly PictureRef[], now = Date.now()): Chat {
-  const question: UserMessage = { role: "user", id: newId(), text: text.trim(), pictures };
+export function ask(chat: Chat, text: string, images: readonly ImageRef[], now = Date.now()): Chat {
+  const question: UserMessage = { role: "user", id: newId(), text: text.trim(), images };
   return { ...chat, updated: now, messages: [...chat.messages, question, emptyAnswer()] };
 }
 
@@ -104,20 +104,20 @@ export function titleOf(chat: Chat): string | undefined {
   return line.length > 60 ? `${line.slice(0, 59).trimEnd()}…` : line;
 }
 
-/** The pictures of a chat, in their order. */
-export function picturesOf(chat: Chat): readonly PictureRef[] {
-  return chat.messages.flatMap((message) => (message.role === "user" ? message.pictures : []));
+/** The images of a chat, in their order. */
+export function imagesOf(chat: Chat): readonly ImageRef[] {
+  return chat.messages.flatMap((message) => (message.role === "user" ? message.images : []));
 }
 
 /** What the model is shown to write the last answer: everything before it, without answers of which nothing came. */
-export async function saidIn(chat: Chat, picture: (id: string) => Promise<Blob>): Promise<Said[]> {
+export async function saidIn(chat: Chat, image: (id: string) => Promise<Blob>): Promise<Said[]> {
   const before = chat.messages.at(-1)?.role === "assistant" ? chat.messages.slice(0, -1) : chat.messages;
   const said = before.filter((message) => message.role === "user" || message.text !== "");
   return Promise.all(
     said.map(async (message) => ({
       role: message.role,
       text: message.text,
-      pictures: message.role === "user" ? await Promise.all(message.pictures.map(({ id }) => picture(id))) : [],
+      images: message.role === "user" ? await Promise.all(message.images.map(({ id }) => image(id))) : [],
     })),
   );
 }

@@ -1,12 +1,12 @@
-/** Where a question is written and pictures are added. */
+/** Where a question is written and images are added. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { IconButton } from "../shell/icon-button.tsx";
 import { Icon } from "../shell/icons.tsx";
 import { useWords } from "../shell/language.ts";
 import { useStore } from "../shell/store.ts";
-import type { Chat, PictureRef } from "./chat.ts";
+import type { Chat, ImageRef } from "./chat.ts";
 import { useChatApp } from "./chat-app.ts";
-import { usePictureUrl } from "./picture.tsx";
+import { useImageUrl } from "./image.tsx";
 import { Viewer } from "./viewer.tsx";
 import { chatWords } from "./words.ts";
 
@@ -20,7 +20,7 @@ interface Properties {
 export function Composer({ chat, busy, onEditLast }: Properties) {
   const t = useWords(chatWords);
   const app = useChatApp();
-  const { text, pictures, reading } = useStore(app.draft.state);
+  const { text, images, reading } = useStore(app.draft.state);
   const field = useRef<HTMLTextAreaElement>(null);
   const [enlarged, setEnlarged] = useState<string>();
   useEffect(() => {
@@ -29,11 +29,11 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
   useEffect(() => {
     // Not on touch screens, where the focus brings up the keyboard.
     if (matchMedia("(pointer: fine)").matches) field.current?.focus();
-  }, [chat?.id, pictures.length]);
+  }, [chat?.id, images.length]);
 
   const wordless = text.trim() === "";
-  const nothing = wordless && pictures.length === 0;
-  const describes = wordless && pictures.length > 0;
+  const nothing = wordless && images.length === 0;
+  const describes = wordless && images.length > 0;
   const send = () => {
     if (!busy && !nothing && reading === 0) app.send();
   };
@@ -48,7 +48,7 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
       onEditLast();
     }
   };
-  const placeholder = pictures.length > 0 ? t.placeholderDescribe : chat ? t.placeholder : t.placeholderFirst;
+  const placeholder = images.length > 0 ? t.placeholderDescribe : chat ? t.placeholder : t.placeholderFirst;
   return (
     <form
       class="composer"
@@ -57,10 +57,10 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
         send();
       }}
     >
-      {(pictures.length > 0 || reading > 0) && (
+      {(images.length > 0 || reading > 0) && (
         <ul class="thumbs">
-          {pictures.map((picture) => (
-            <Thumb key={picture.id} picture={picture} onEnlarge={() => setEnlarged(picture.id)} />
+          {images.map((image) => (
+            <Thumb key={image.id} image={image} onEnlarge={() => setEnlarged(image.id)} />
           ))}
           {Array.from({ length: reading }, (_, i) => (
             <li class="thumb reading" key={`reading-${i}`} />
@@ -77,7 +77,7 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
         onKeyDown={onKeyDown}
       />
       <div class="composer-tools">
-        <PictureInput />
+        <ImageInput />
         <span class="gap" />
         {busy ? (
           <button type="button" class="button accent" onClick={() => chat && app.answering.stop(chat.id)}>
@@ -91,27 +91,27 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
           </button>
         )}
       </div>
-      {enlarged !== undefined && <Viewer pictures={pictures} first={enlarged} onClose={() => setEnlarged(undefined)} />}
+      {enlarged !== undefined && <Viewer images={images} first={enlarged} onClose={() => setEnlarged(undefined)} />}
     </form>
   );
 }
 
-function Thumb({ picture, onEnlarge }: { picture: PictureRef; onEnlarge: () => void }) {
+function Thumb({ image, onEnlarge }: { image: ImageRef; onEnlarge: () => void }) {
   const t = useWords(chatWords);
   const app = useChatApp();
-  const url = usePictureUrl(picture.id) ?? undefined;
+  const url = useImageUrl(image.id) ?? undefined;
   return (
     <li class="thumb">
-      <button type="button" class="thumb-picture" aria-label={t.enlarge(picture.name)} onClick={onEnlarge}>
-        <img src={url} alt={picture.name} width={picture.width} height={picture.height} />
+      <button type="button" class="thumb-image" aria-label={t.enlarge(image.name)} onClick={onEnlarge}>
+        <img src={url} alt={image.name} width={image.width} height={image.height} />
       </button>
-      <IconButton icon="close" name={t.removePicture(picture.name)} onClick={() => app.draft.remove(picture.id)} />
+      <IconButton icon="close" name={t.removeImage(image.name)} onClick={() => app.draft.remove(image.id)} />
     </li>
   );
 }
 
-/** Buttons that let choose pictures, and on touch screens take one. */
-export function PictureInput({ words = false }: { words?: boolean }) {
+/** Buttons that let choose images, and on touch screens take one. */
+export function ImageInput({ words = false }: { words?: boolean }) {
   const t = useWords(chatWords);
   const app = useChatApp();
   const files = useRef<HTMLInputElement>(null);
@@ -135,7 +135,7 @@ export function PictureInput({ words = false }: { words?: boolean }) {
       {words ? (
         <>
           <button type="button" class="button accent" onClick={() => files.current?.click()}>
-            <Icon name="picture" />
+            <Icon name="image" />
             {t.choose}
           </button>
           <button type="button" class="button touch-only" onClick={() => camera.current?.click()}>
@@ -145,7 +145,7 @@ export function PictureInput({ words = false }: { words?: boolean }) {
         </>
       ) : (
         <>
-          <IconButton icon="picture" name={t.addPictures} onClick={() => files.current?.click()} />
+          <IconButton icon="image" name={t.addImages} onClick={() => files.current?.click()} />
           <IconButton class="touch-only" icon="camera" name={t.takePhoto} onClick={() => camera.current?.click()} />
         </>
       )}

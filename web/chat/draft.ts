@@ -2,19 +2,19 @@
 import { words } from "../shell/language.ts";
 import { Store } from "../shell/store.ts";
 import { toast } from "../shell/toasts.tsx";
-import { PictureProblem, type ReadyPicture, readPicture } from "./pictures.ts";
+import { ImageProblem, type ReadyImage, readImage } from "./images.ts";
 import { chatWords } from "./words.ts";
 
 interface DraftState {
   readonly text: string;
-  readonly pictures: readonly ReadyPicture[];
-  /** How many pictures are being read. */
+  readonly images: readonly ReadyImage[];
+  /** How many images are being read. */
   readonly reading: number;
 }
 
-const mostPictures = 8;
+const mostImages = 8;
 
-const empty: DraftState = { text: "", pictures: [], reading: 0 };
+const empty: DraftState = { text: "", images: [], reading: 0 };
 
 export class Draft {
   readonly state = new Store<DraftState>(empty);
@@ -28,28 +28,28 @@ export class Draft {
   }
 
   remove(id: string): void {
-    this.state.update((now) => ({ ...now, pictures: now.pictures.filter((picture) => picture.id !== id) }));
+    this.state.update((now) => ({ ...now, images: now.images.filter((image) => image.id !== id) }));
   }
 
-  /** Adds pictures; what cannot be taken is told in a toast. */
+  /** Adds images; what cannot be taken is told in a toast. */
   async add(files: readonly { readonly blob: Blob; readonly name: string }[]): Promise<void> {
     const t = words(chatWords);
-    const { pictures, reading } = this.state.value;
-    const room = mostPictures - pictures.length - reading;
-    if (files.length > room) toast(t.tooMany(mostPictures));
+    const { images, reading } = this.state.value;
+    const room = mostImages - images.length - reading;
+    if (files.length > room) toast(t.tooMany(mostImages));
     for (const { blob, name } of files.slice(0, Math.max(0, room))) {
       this.state.update((now) => ({ ...now, reading: now.reading + 1 }));
-      let picture: ReadyPicture | undefined;
+      let image: ReadyImage | undefined;
       try {
-        picture = await readPicture(blob, name);
+        image = await readImage(blob, name);
       } catch (problem) {
-        if (!(problem instanceof PictureProblem)) throw problem;
+        if (!(problem instanceof ImageProblem)) throw problem;
         toast(t[problem.kind](name));
       }
       this.state.update((now) => ({
         ...now,
         reading: Math.max(0, now.reading - 1),
-        pictures: picture ? [...now.pictures, picture] : now.pictures,
+        images: image ? [...now.images, image] : now.images,
       }));
     }
   }

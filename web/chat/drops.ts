@@ -1,6 +1,6 @@
-/** Pictures that are dropped or pasted anywhere on the page. */
+/** Images that are dropped or pasted anywhere on the page. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { filesOf } from "./pictures.ts";
+import { filesOf } from "./images.ts";
 
 /** Calls `take` with dropped and pasted files; whether something is being dragged over the page. */
 export function useDrops(take: (files: readonly File[]) => void): boolean {
@@ -49,7 +49,7 @@ export function useDrops(take: (files: readonly File[]) => void): boolean {
   return over;
 }
 
-/** Word processors put a picture of the text beside it; file managers the names of the files. */
+/** Word processors put an image of the text beside it; file managers the names of the files. */
 function bringsText(data: DataTransfer | null, files: readonly File[]): boolean {
   const text = data?.getData("text/plain") ?? "";
   return text !== "" && !files.some(({ name }) => text.includes(name));

@@ -1,9 +1,9 @@
-/** What is shown before the first question: what this is, and pictures to begin with. */
+/** What is shown before the first question: what this is, and images to begin with. */
 import { useId } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { useStore } from "../shell/store.ts";
 import { useChatApp } from "./chat-app.ts";
-import { PictureInput } from "./composer.tsx";
+import { ImageInput } from "./composer.tsx";
 import { type Example, examples } from "./examples.ts";
 import { chatWords } from "./words.ts";
 
@@ -22,7 +22,7 @@ export function EmptyState() {
       <p class="introduction">{t.introduction(connection.kind === "ready" ? connection.model.name : "minigpt4")}</p>
       <div class="finder">
         <div class="row">
-          <PictureInput words />
+          <ImageInput words />
         </div>
         <p class="note fine-only">{t.drop}</p>
       </div>

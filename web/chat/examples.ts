@@ -1,5 +1,5 @@
-/** The pictures that come with the project, and where they are from. */
-import sources from "../../examples/pictures/SOURCES.md?raw";
+/** The images that come with the project, and where they are from. */
+import sources from "../../examples/images/SOURCES.md?raw";
 
 export interface Example {
   readonly name: string;
@@ -8,7 +8,7 @@ export interface Example {
   readonly source: string;
 }
 
-const urls = import.meta.glob<string>("../../examples/pictures/*.jpg", {
+const urls = import.meta.glob<string>("../../examples/images/*.jpg", {
   eager: true,
   query: "?url",
   import: "default",
@@ -21,8 +21,8 @@ function readSources(markdown: string): { name: string; shows: string; source: s
   );
 }
 
-/** A picture without a source is not shown. */
+/** An image without a source is not shown. */
 export const examples: readonly Example[] = readSources(sources).flatMap((row) => {
-  const url = urls[`../../examples/pictures/${row.name}`];
+  const url = urls[`../../examples/images/${row.name}`];
   return url ? [{ ...row, url }] : [];
 });

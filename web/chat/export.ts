@@ -1,25 +1,25 @@
 /** Chats as files: Markdown for people, JSON to be read again. */
 import { dataUrl } from "../backend/server.ts";
-import { type Chat, type Message, picturesOf, titleOf } from "./chat.ts";
+import { type Chat, imagesOf, type Message, titleOf } from "./chat.ts";
 import { newId } from "./ids.ts";
 
-/** Reads the bytes of a picture. */
-type PictureReader = (id: string) => Promise<Blob>;
+/** Reads the bytes of an image. */
+type ImageReader = (id: string) => Promise<Blob>;
 
 const format = "minigpt4-chats";
 
-/** A chat as Markdown, its pictures in it as data: addresses. */
+/** A chat as Markdown, its images in it as data: addresses. */
 export async function toMarkdown(
   chat: Chat,
-  picture: PictureReader,
+  image: ImageReader,
   names: { readonly you: string; readonly model: string; readonly untitled: string },
 ): Promise<string> {
   const parts = [`# ${escapeMarkdown(titleOf(chat) ?? names.untitled)}`];
   for (const message of chat.messages) {
     parts.push(`**${message.role === "user" ? names.you : names.model}**`);
     if (message.role === "user") {
-      for (const { id, name } of message.pictures) {
-        parts.push(`![${escapeMarkdown(name)}](${await dataUrl(await picture(id))})`);
+      for (const { id, name } of message.images) {
+        parts.push(`![${escapeMarkdown(name)}](${await dataUrl(await image(id))})`);
       }
     }
     // An answer may be Markdown itself; a question is what was typed.
@@ -29,17 +29,17 @@ export async function toMarkdown(
 }
 
 /** Chats as JSON that `fromJson` reads. */
-export async function toJson(chats: readonly Chat[], picture: PictureReader): Promise<string> {
-  const pictures: Record<string, string> = {};
+export async function toJson(chats: readonly Chat[], image: ImageReader): Promise<string> {
+  const images: Record<string, string> = {};
   for (const chat of chats) {
-    for (const { id } of picturesOf(chat)) pictures[id] ??= await dataUrl(await picture(id));
+    for (const { id } of imagesOf(chat)) images[id] ??= await dataUrl(await image(id));
   }
-  return JSON.stringify({ format, version: 1, chats, pictures }, null, 1);
+  return JSON.stringify({ format, version: 1, chats, images }, null, 1);
 }
 
 export interface Imported {
   readonly chat: Chat;
-  readonly pictures: ReadonlyMap<string, Blob>;
+  readonly images: ReadonlyMap<string, Blob>;
 }
 
 /** Reads exported chats. They get ids of their own, so that nothing is overwritten. @throws Error saying what is wrong */
@@ -53,15 +53,15 @@ export function fromJson(text: string): Imported[] {
   const file = object(json, "the file");
   if (file.format !== format) throw new Error("the file is not an export of chats");
   if (file.version !== 1) throw new Error(`the file is of version ${String(file.version)}; this page reads version 1`);
-  const pictures = object(file.pictures, "pictures");
-  return array(file.chats, "chats").map((chat, i) => readChat(chat, pictures, `chat ${i + 1}`));
+  const images = object(file.images, "images");
+  return array(file.chats, "chats").map((chat, i) => readChat(chat, images, `chat ${i + 1}`));
 }
 
-function readChat(value: unknown, pictures: Record<string, unknown>, where: string): Imported {
+function readChat(value: unknown, images: Record<string, unknown>, where: string): Imported {
   const chat = object(value, where);
   const blobs = new Map<string, Blob>();
   const messages = array(chat.messages, `${where}: messages`).map((message, i) =>
-    readMessage(message, pictures, blobs, `${where}, message ${i + 1}`),
+    readMessage(message, images, blobs, `${where}, message ${i + 1}`),
   );
   const title = typeof chat.title === "string" ? chat.title : undefined;
   return {
@@ -72,13 +72,13 @@ function readChat(value: unknown, pictures: Record<string, unknown>, where: stri
       updated: number(chat.updated, `${where}: updated`),
       messages,
     },
-    pictures: blobs,
+    images: blobs,
   };
 }
 
 function readMessage(
   value: unknown,
-  pictures: Record<string, unknown>,
+  images: Record<string, unknown>,
   blobs: Map<string, Blob>,
   where: string,
 ): Message {
@@ -90,21 +90,21 @@ function readMessage(
     return { role, id: newId(), text, end: ends.find((end) => end === message.end) ?? "stopped" };
   }
   if (role !== "user") throw new Error(`${where} is of neither user nor assistant`);
-  const shown = array(message.pictures, `${where}: pictures`).map((one, i) => {
-    const picture = object(one, `${where}, picture ${i + 1}`);
+  const shown = array(message.images, `${where}: images`).map((one, i) => {
+    const image = object(one, `${where}, image ${i + 1}`);
     const id = newId();
-    blobs.set(id, fromDataUrl(pictures[String(picture.id)], `${where}, picture ${i + 1}`));
+    blobs.set(id, fromDataUrl(images[String(image.id)], `${where}, image ${i + 1}`));
     return {
       id,
-      name: String(picture.name ?? ""),
-      width: number(picture.width, `${where}: width`),
-      height: number(picture.height, `${where}: height`),
+      name: String(image.name ?? ""),
+      width: number(image.width, `${where}: width`),
+      height: number(image.height, `${where}: height`),
     };
   });
-  return { role, id: newId(), text, pictures: shown };
+  return { role, id: newId(), text, images: shown };
 }
 
-/** The picture in a data: address; only what cannot hold a script. */
+/** The image in a data: address; only what cannot hold a script. */
 function fromDataUrl(url: unknown, where: string): Blob {
   const match =
     typeof url === "string" ? /^data:(image\/(?:jpeg|png|webp|gif));base64,([A-Za-z0-9+/=]+)$/.exec(url) : null;

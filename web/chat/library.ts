@@ -11,7 +11,7 @@ export class Library {
   readonly chats = new Store<readonly Chat[]>([]);
   readonly #storage: ChatStorage;
   readonly #unsaved = new Map<string, Chat>();
-  /** Pictures that are still being kept, or could not be. */
+  /** Images that are still being kept, or could not be. */
   readonly #held = new Map<string, Blob>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Told when something could not be kept. */
@@ -25,7 +25,7 @@ export class Library {
     this.#lost = lost;
   }
 
-  /** Reads the chats of earlier visits, and removes pictures that nobody shows. */
+  /** Reads the chats of earlier visits, and removes images that nobody shows. */
   async open(): Promise<void> {
     this.chats.set(byUse((await this.#storage.chats()).map(settle)));
     await this.#storage.sweep();
@@ -36,12 +36,12 @@ export class Library {
   }
 
   /** Adds a chat, or puts it in the place of the one with its id; done when it is kept. */
-  async put(chat: Chat, pictures: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
+  async put(chat: Chat, images: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
     this.#show(chat);
     this.#unsaved.delete(chat.id);
-    for (const [id, blob] of pictures) this.#held.set(id, blob);
-    await this.#storage.save(chat, pictures).then(() => {
-      for (const id of pictures.keys()) this.#held.delete(id);
+    for (const [id, blob] of images) this.#held.set(id, blob);
+    await this.#storage.save(chat, images).then(() => {
+      for (const id of images.keys()) this.#held.delete(id);
       this.kept(chat.id);
     }, this.#lost);
   }
@@ -77,7 +77,7 @@ export class Library {
     };
   }
 
-  /** Removes for good the pictures of removed chats. */
+  /** Removes for good the images of removed chats. */
   async sweep(): Promise<void> {
     await this.#storage.sweep().catch(this.#lost);
   }
@@ -99,10 +99,10 @@ export class Library {
     else this.chats.update((chats) => chats.filter((one) => one.id !== id));
   }
 
-  /** The bytes of a picture. @throws Error if they are lost */
-  async picture(id: string): Promise<Blob> {
-    const blob = this.#held.get(id) ?? (await this.#storage.picture(id));
-    if (!blob) throw new Error("The picture is no longer in this browser's storage");
+  /** The bytes of an image. @throws Error if they are lost */
+  async image(id: string): Promise<Blob> {
+    const blob = this.#held.get(id) ?? (await this.#storage.image(id));
+    if (!blob) throw new Error("The image is no longer in this browser's storage");
     return blob;
   }
 

@@ -1,38 +1,38 @@
-/** A question with its pictures; it can be asked differently. */
+/** A question with its images; it can be asked differently. */
 import { memo } from "preact/compat";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { IconButton } from "../shell/icon-button.tsx";
 import { useWords } from "../shell/language.ts";
-import type { PictureRef, UserMessage } from "./chat.ts";
+import type { ImageRef, UserMessage } from "./chat.ts";
 import { fitHeight } from "./composer.tsx";
-import { Print } from "./picture.tsx";
+import { Print } from "./image.tsx";
 import { chatWords } from "./words.ts";
 
 interface Properties {
   readonly message: UserMessage;
-  /** The number of its first picture in the chat, counted from 1. */
+  /** The number of its first image in the chat, counted from 1. */
   readonly firstNumber: number;
   readonly editing: boolean;
   readonly onEdit: (id: string | undefined) => void;
   readonly onSave: (id: string, text: string) => void;
-  readonly onEnlarge: (picture: PictureRef) => void;
+  readonly onEnlarge: (image: ImageRef) => void;
 }
 
 export const Question = memo(({ message, firstNumber, editing, onEdit, onSave, onEnlarge }: Properties) => {
   const t = useWords(chatWords);
   return (
     <section class="question" aria-label={t.you}>
-      {message.pictures.length > 0 && (
-        <div class={message.pictures.length === 1 ? "prints single" : "prints"}>
-          {message.pictures.map((picture, i) => (
-            <Print key={picture.id} picture={picture} number={firstNumber + i} onEnlarge={() => onEnlarge(picture)} />
+      {message.images.length > 0 && (
+        <div class={message.images.length === 1 ? "prints single" : "prints"}>
+          {message.images.map((image, i) => (
+            <Print key={image.id} image={image} number={firstNumber + i} onEnlarge={() => onEnlarge(image)} />
           ))}
         </div>
       )}
       {editing ? (
         <QuestionEditor
           text={message.text}
-          needsWords={message.pictures.length === 0}
+          needsWords={message.images.length === 0}
           onCancel={() => onEdit(undefined)}
           onSave={(text) => onSave(message.id, text)}
         />
@@ -55,7 +55,7 @@ function QuestionEditor({
   onCancel,
 }: {
   text: string;
-  /** Without a picture, a question has to say something. */
+  /** Without an image, a question has to say something. */
   needsWords: boolean;
   onSave: (text: string) => void;
   onCancel: () => void;

@@ -1,24 +1,24 @@
-/** Where chats and their pictures are kept: IndexedDB, or memory where the browser forbids it. */
+/** Where chats and their images are kept: IndexedDB, or memory where the browser forbids it. */
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
-import { type Chat, picturesOf } from "./chat.ts";
+import { type Chat, imagesOf } from "./chat.ts";
 
 export interface ChatStorage {
   /** All chats, in no order. */
   chats(): Promise<Chat[]>;
   chat(id: string): Promise<Chat | undefined>;
-  /** Keeps a chat, and pictures that are new in it, together. */
-  save(chat: Chat, pictures?: ReadonlyMap<string, Blob>): Promise<void>;
-  /** Removes a chat. Its pictures stay until `sweep`, so that it can come back. */
+  /** Keeps a chat, and images that are new in it, together. */
+  save(chat: Chat, images?: ReadonlyMap<string, Blob>): Promise<void>;
+  /** Removes a chat. Its images stay until `sweep`, so that it can come back. */
   remove(id: string): Promise<void>;
-  picture(id: string): Promise<Blob | undefined>;
-  /** Removes the pictures that no chat shows. */
+  image(id: string): Promise<Blob | undefined>;
+  /** Removes the images that no chat shows. */
   sweep(): Promise<void>;
   clear(): Promise<void>;
 }
 
 interface Schema extends DBSchema {
   chats: { key: string; value: Chat };
-  pictures: { key: string; value: Blob };
+  images: { key: string; value: Blob };
 }
 
 export class IndexedChats implements ChatStorage {
@@ -33,7 +33,7 @@ export class IndexedChats implements ChatStorage {
     const db = await openDB<Schema>(name, 1, {
       upgrade(fresh) {
         fresh.createObjectStore("chats", { keyPath: "id" });
-        fresh.createObjectStore("pictures");
+        fresh.createObjectStore("images");
       },
       blocking: () => db.close(),
     });
@@ -48,11 +48,11 @@ export class IndexedChats implements ChatStorage {
     return this.#db.get("chats", id);
   }
 
-  async save(chat: Chat, pictures: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
-    const change = this.#db.transaction(["chats", "pictures"], "readwrite");
+  async save(chat: Chat, images: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
+    const change = this.#db.transaction(["chats", "images"], "readwrite");
     await Promise.all([
       change.objectStore("chats").put(chat),
-      ...[...pictures].map(([id, blob]) => change.objectStore("pictures").put(blob, id)),
+      ...[...images].map(([id, blob]) => change.objectStore("images").put(blob, id)),
       change.done,
     ]);
   }
@@ -61,28 +61,28 @@ export class IndexedChats implements ChatStorage {
     return this.#db.delete("chats", id);
   }
 
-  picture(id: string): Promise<Blob | undefined> {
-    return this.#db.get("pictures", id);
+  image(id: string): Promise<Blob | undefined> {
+    return this.#db.get("images", id);
   }
 
   async sweep(): Promise<void> {
-    const change = this.#db.transaction(["chats", "pictures"], "readwrite");
-    const shown = shownPictures(await change.objectStore("chats").getAll());
-    const keys = await change.objectStore("pictures").getAllKeys();
-    const removed = keys.filter((id) => !shown.has(id)).map((id) => change.objectStore("pictures").delete(id));
+    const change = this.#db.transaction(["chats", "images"], "readwrite");
+    const shown = shownImages(await change.objectStore("chats").getAll());
+    const keys = await change.objectStore("images").getAllKeys();
+    const removed = keys.filter((id) => !shown.has(id)).map((id) => change.objectStore("images").delete(id));
     await Promise.all([...removed, change.done]);
   }
 
   async clear(): Promise<void> {
-    const change = this.#db.transaction(["chats", "pictures"], "readwrite");
-    await Promise.all([change.objectStore("chats").clear(), change.objectStore("pictures").clear(), change.done]);
+    const change = this.#db.transaction(["chats", "images"], "readwrite");
+    await Promise.all([change.objectStore("chats").clear(), change.objectStore("images").clear(), change.done]);
   }
 }
 
 /** Chats that last as long as the page. */
 export class MemoryChats implements ChatStorage {
   readonly #chats = new Map<string, Chat>();
-  readonly #pictures = new Map<string, Blob>();
+  readonly #images = new Map<string, Blob>();
 
   async chats(): Promise<Chat[]> {
     return [...this.#chats.values()];
@@ -92,30 +92,30 @@ export class MemoryChats implements ChatStorage {
     return this.#chats.get(id);
   }
 
-  async save(chat: Chat, pictures: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
+  async save(chat: Chat, images: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
     this.#chats.set(chat.id, chat);
-    for (const [id, blob] of pictures) this.#pictures.set(id, blob);
+    for (const [id, blob] of images) this.#images.set(id, blob);
   }
 
   async remove(id: string): Promise<void> {
     this.#chats.delete(id);
   }
 
-  async picture(id: string): Promise<Blob | undefined> {
-    return this.#pictures.get(id);
+  async image(id: string): Promise<Blob | undefined> {
+    return this.#images.get(id);
   }
 
   async sweep(): Promise<void> {
-    const shown = shownPictures([...this.#chats.values()]);
-    for (const id of this.#pictures.keys()) if (!shown.has(id)) this.#pictures.delete(id);
+    const shown = shownImages([...this.#chats.values()]);
+    for (const id of this.#images.keys()) if (!shown.has(id)) this.#images.delete(id);
   }
 
   async clear(): Promise<void> {
     this.#chats.clear();
-    this.#pictures.clear();
+    this.#images.clear();
   }
 }
 
-function shownPictures(chats: readonly Chat[]): Set<string> {
-  return new Set(chats.flatMap((chat) => picturesOf(chat).map(({ id }) => id)));
+function shownImages(chats: readonly Chat[]): Set<string> {
+  return new Set(chats.flatMap((chat) => imagesOf(chat).map(({ id }) => id)));
 }

@@ -6,8 +6,8 @@ import { answerPort } from "../../src/engine/port.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
 import { choosePlace, type Place } from "./devices.ts";
 import { forgetOthers, loadFiles, loadModelJson } from "./files.ts";
+import { browserImages } from "./images.ts";
 import { createOrtRunner } from "./ort-runner.ts";
-import { browserPictures } from "./pictures.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 const post = (message: FromWorker) => postMessage(message);
@@ -32,7 +32,7 @@ async function load(url: string): Promise<void> {
     tokenizer,
     weights,
     precision: place.precision,
-    pictures: browserPictures(),
+    images: browserImages(),
     createRunner: (graph, outputs) => createOrtRunner(place.ort, place.providers, graph, outputs),
   });
   answerPort(engine, {

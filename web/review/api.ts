@@ -56,8 +56,8 @@ export class ReviewApi {
     return (await this.#json<{ pair: Pair }>(`/entries/${id}`, { reviewer })).pair;
   }
 
-  async picture(id: number): Promise<Blob> {
-    return (await this.#ask(`/pictures/${id}`, {})).blob();
+  async image(id: number): Promise<Blob> {
+    return (await this.#ask(`/images/${id}`, {})).blob();
   }
 
   post(path: string, body: object): Promise<Decided> {

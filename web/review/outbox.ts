@@ -14,7 +14,7 @@ interface Common {
 
 interface VerdictItem extends Common {
   readonly kind: "keep" | "drop";
-  readonly picture: number;
+  readonly image: number;
   readonly version: number;
   /** The text that was judged. */
   readonly text: string;
@@ -22,7 +22,7 @@ interface VerdictItem extends Common {
 
 export interface EditItem extends Common {
   readonly kind: "edit";
-  readonly picture: number;
+  readonly image: number;
   /** The version that was changed. */
   readonly version: number;
   readonly text: string;
@@ -31,7 +31,7 @@ export interface EditItem extends Common {
 interface UndoItem extends Common {
   readonly kind: "undo";
   /** What is to be undone, if the page knows. */
-  readonly only?: { readonly picture: number; readonly kind: "keep" | "drop" | "edit" };
+  readonly only?: { readonly image: number; readonly kind: "keep" | "drop" | "edit" };
 }
 
 export type Item = VerdictItem | EditItem | UndoItem;
@@ -103,9 +103,9 @@ export class Outbox {
     this.#items = [];
   }
 
-  /** Pictures about which something is under way. */
-  get pictures(): number[] {
-    return this.#items.flatMap((item) => (item.kind === "undo" ? [] : [item.picture]));
+  /** Images about which something is under way. */
+  get images(): number[] {
+    return this.#items.flatMap((item) => (item.kind === "undo" ? [] : [item.image]));
   }
 
   add(item: NewItem, reviewer: string): Item {
@@ -173,7 +173,7 @@ export class Outbox {
     const found: Item[] = [];
     const versions = new Set([item.id]);
     for (const other of this.#items) {
-      if (other.kind === "undo" ? other.only?.picture === item.picture : versions.has(other.version)) found.push(other);
+      if (other.kind === "undo" ? other.only?.image === item.image : versions.has(other.version)) found.push(other);
       if (other.kind === "edit" && found.includes(other)) versions.add(other.id);
     }
     return found;
@@ -203,9 +203,9 @@ export class Outbox {
 function requestOf(item: Item): [path: string, body: object] {
   const { reviewer } = item;
   if (item.kind === "undo") return ["/undo", { reviewer, only: item.only }];
-  const { picture, version, text } = item;
-  if (item.kind === "edit") return [`/entries/${picture}/text`, { reviewer, version, text }];
-  return [`/entries/${picture}/verdict`, { reviewer, version, decision: item.kind }];
+  const { image, version, text } = item;
+  if (item.kind === "edit") return [`/entries/${image}/text`, { reviewer, version, text }];
+  return [`/entries/${image}/verdict`, { reviewer, version, decision: item.kind }];
 }
 
 function keep(kept: Kept | undefined, item: Item): void {

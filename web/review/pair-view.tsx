@@ -1,4 +1,4 @@
-/** A picture, and beside it its text: what became of it, what was changed, and what was there before. */
+/** An image, and beside it its text: what became of it, what was changed, and what was there before. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { Verdict, Version } from "../../src/curation/entry.ts";
 import { language, useWords } from "../shell/language.ts";
@@ -8,21 +8,21 @@ import type { Pair } from "./api.ts";
 import { baseOf } from "./base.ts";
 import { changesBetween, hasChanges } from "./changes.ts";
 import { ChangedText, PlainText } from "./text-view.tsx";
-import { usePicture } from "./use-session.ts";
+import { useImage } from "./use-session.ts";
 import { visible } from "./visible.ts";
 import { reviewWords } from "./words.ts";
 
 const view = preference("review-view", oneOf("changes", "clean"));
 
-export function PictureView({ pair }: { pair: Pair }) {
+export function ImageView({ pair }: { pair: Pair }) {
   const t = useWords(reviewWords);
-  const url = usePicture(pair.id);
+  const url = useImage(pair.id);
   return (
-    <figure class="review-picture" aria-busy={url === undefined}>
+    <figure class="review-image" aria-busy={url === undefined}>
       {typeof url === "string" && <img src={url} alt={visible(pair.name)} />}
       {url instanceof Error && (
         <p class="note" role="status">
-          {t.noPicture} {url.message}
+          {t.noImage} {url.message}
         </p>
       )}
     </figure>

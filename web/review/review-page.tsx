@@ -1,4 +1,4 @@
-/** The review: pictures and their texts one after the other, to keep, edit or drop. */
+/** The review: images and their texts one after the other, to keep, edit or drop. */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { announce } from "../shell/announcer.tsx";
 import { Icon } from "../shell/icons.tsx";
@@ -11,7 +11,7 @@ import { Actions } from "./actions.tsx";
 import { ConflictDialog } from "./conflict-dialog.tsx";
 import { Editor, EditorActions } from "./editor.tsx";
 import { FilterChoice } from "./filter-choice.tsx";
-import { PairHead, PictureView, TextView } from "./pair-view.tsx";
+import { ImageView, PairHead, TextView } from "./pair-view.tsx";
 import { ProgressLine } from "./progress-line.tsx";
 import { longestName, reviewer } from "./reviewer.ts";
 import type { ReviewSession } from "./session.ts";
@@ -134,7 +134,7 @@ function ShownPair({ session, shown }: { session: ReviewSession; shown: Extract<
   return (
     <>
       <article class="review-pair">
-        <PictureView pair={pair} />
+        <ImageView pair={pair} />
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it */}
         <section class="review-text" aria-label={t.text} tabIndex={0}>
           <PairHead pair={pair} />
@@ -204,7 +204,7 @@ function UnsentNote({ session }: { session: ReviewSession }) {
 function tell(session: ReviewSession, notice: Notice): void {
   const t = words(reviewWords);
   if (notice.kind === "discarded") {
-    toast(t.discarded, { name: t.bringBack, run: () => session.bringBack(notice.picture, notice.text) });
+    toast(t.discarded, { name: t.bringBack, run: () => session.bringBack(notice.image, notice.text) });
   } else if (notice.kind === "refused") toast(t.refused(notice.message));
   else toast(t[notice.kind]);
 }

@@ -19,7 +19,7 @@ export class ReviewSession {
   readonly #retryAfter: number;
   /** Ids of pairs that were shown before this one. */
   #before: number[] = [];
-  #done: { readonly picture: number; readonly kind: "keep" | "drop" | "edit" }[] = [];
+  #done: { readonly image: number; readonly kind: "keep" | "drop" | "edit" }[] = [];
   /** Counts what is shown, so that an answer that comes too late shows nothing. */
   #turn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -73,7 +73,7 @@ export class ReviewSession {
     if (value.kind === "end" && this.#isQueue && progress.counts[this.selection.value.filter] > 0) {
       await this.#attempt(() => this.#next());
     }
-    if (value.kind !== "pair" || value.editing !== undefined || this.outbox.pictures.includes(value.pair.id)) return;
+    if (value.kind !== "pair" || value.editing !== undefined || this.outbox.images.includes(value.pair.id)) return;
     const pair = await this.#api.pair(value.pair.id, this.#reviewer);
     if (this.shown.value === value && JSON.stringify(pair) !== JSON.stringify(value.pair)) {
       this.shown.set({ kind: "pair", pair });
@@ -134,8 +134,8 @@ export class ReviewSession {
     const pair = pairOf(this.shown.value);
     const current = pair?.versions.at(-1);
     if (!pair || !current) return;
-    this.outbox.add({ kind, picture: pair.id, version: current.id, text: current.text }, this.#reviewer);
-    this.#done.push({ picture: pair.id, kind });
+    this.outbox.add({ kind, image: pair.id, version: current.id, text: current.text }, this.#reviewer);
+    this.#done.push({ image: pair.id, kind });
     await this.#advance();
   }
 
@@ -157,8 +157,8 @@ export class ReviewSession {
   }
 
   /** Opens the editor again with what was not wanted. */
-  async bringBack(picture: number, text: string): Promise<void> {
-    if (pairOf(this.shown.value)?.id !== picture) await this.go(picture);
+  async bringBack(image: number, text: string): Promise<void> {
+    if (pairOf(this.shown.value)?.id !== image) await this.go(image);
     this.edit(text);
   }
 
@@ -173,8 +173,8 @@ export class ReviewSession {
       this.leaveEdit();
       return;
     }
-    const item = this.outbox.add({ kind: "edit", picture: pair.id, version: current.id, text }, this.#reviewer);
-    this.#done.push({ picture: pair.id, kind: "edit" });
+    const item = this.outbox.add({ kind: "edit", image: pair.id, version: current.id, text }, this.#reviewer);
+    this.#done.push({ image: pair.id, kind: "edit" });
     this.shown.set({ kind: "pair", pair: withEdit(pair, item as EditItem) });
   }
 
@@ -193,14 +193,14 @@ export class ReviewSession {
     const current = conflict?.now.versions.at(-1);
     if (!conflict || !current) return;
     const { item, now } = conflict;
-    const { picture } = item;
+    const { image } = item;
     const verdict = item.kind === "edit" ? conflict.verdict?.kind : item.kind;
     if (how === "theirs" && item.kind !== "edit") {
-      this.outbox.add({ kind: item.kind, picture, version: current.id, text: current.text }, this.#reviewer);
+      this.outbox.add({ kind: item.kind, image, version: current.id, text: current.text }, this.#reviewer);
     } else if (how === "mine") {
-      const edit = this.outbox.add({ kind: "edit", picture, version: current.id, text: item.text }, this.#reviewer);
+      const edit = this.outbox.add({ kind: "edit", image, version: current.id, text: item.text }, this.#reviewer);
       if (verdict) {
-        this.outbox.add({ kind: verdict, picture, version: edit.id, text: item.text }, this.#reviewer);
+        this.outbox.add({ kind: verdict, image, version: edit.id, text: item.text }, this.#reviewer);
       }
     }
     this.outbox.settle(conflict);
@@ -215,13 +215,13 @@ export class ReviewSession {
     if (item.kind === "undo") {
       this.notify({ kind: pair ? "undone" : "nothing" });
       // Who has decided anew since has gone on.
-      if (pair && !this.outbox.pictures.includes(pair.id)) this.#showAnother(pair);
+      if (pair && !this.outbox.images.includes(pair.id)) this.#showAnother(pair);
       return;
     }
     const { value } = this.shown;
     if (!pair || value.kind !== "pair" || value.pair.id !== pair.id) return;
     // What was decided since is not in the answer yet.
-    if (this.outbox.pictures.includes(pair.id)) return;
+    if (this.outbox.images.includes(pair.id)) return;
     this.shown.set({ ...value, pair });
   }
 
@@ -259,17 +259,17 @@ export class ReviewSession {
 
   /** Shows something else; what was written and not saved can be brought back. */
   #set(shown: Shown): void {
-    const picture = pairOf(this.shown.value)?.id;
+    const image = pairOf(this.shown.value)?.id;
     const text = unsavedOf(this.shown.value);
     this.shown.set(shown);
-    if (picture !== undefined && text !== undefined) this.notify({ kind: "discarded", picture, text });
+    if (image !== undefined && text !== undefined) this.notify({ kind: "discarded", image, text });
   }
 
   /** The pair after (or before) another, but for those that are shown, about to be shown, or decided. */
   #next(from?: number, backwards = false): Promise<Pair | undefined> {
     const here = pairOf(this.shown.value);
     const shown = here && from !== undefined ? [here.id] : [];
-    const known = [...shown, ...this.ahead.ids, ...this.outbox.pictures];
+    const known = [...shown, ...this.ahead.ids, ...this.outbox.images];
     return this.#api.turn(this.selection.value, {
       reviewer: this.#reviewer,
       ...(from !== undefined && { from }),

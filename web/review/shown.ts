@@ -14,7 +14,7 @@ export type Shown =
 export type Notice =
   | { readonly kind: "undone" | "nothing" | "overtaken" }
   | { readonly kind: "refused"; readonly message: string }
-  | { readonly kind: "discarded"; readonly picture: number; readonly text: string };
+  | { readonly kind: "discarded"; readonly image: number; readonly text: string };
 
 export function pairOf(shown: Shown): Pair | undefined {
   return shown.kind === "pair" ? shown.pair : undefined;
@@ -27,10 +27,10 @@ export function unsavedOf(shown: Shown): string | undefined {
 }
 
 /** The pair as it will be when the edit has arrived. */
-export function withEdit(pair: Pair, { id, version: parent, text, reviewer: author, picture }: EditItem): Pair {
+export function withEdit(pair: Pair, { id, version: parent, text, reviewer: author, image }: EditItem): Pair {
   const kind: VersionKind = "edited";
   return {
     ...pair,
-    versions: [...pair.versions, { id, picture, parent, kind, text, author, details: {}, madeAt: Date.now() }],
+    versions: [...pair.versions, { id, image, parent, kind, text, author, details: {}, madeAt: Date.now() }],
   };
 }

@@ -2,14 +2,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { useStore } from "../shell/store.ts";
 import { ReviewApi } from "./api.ts";
-import { Pictures } from "./pictures.ts";
+import { Images } from "./images.ts";
 import { reviewer } from "./reviewer.ts";
 import { ReviewSession } from "./session.ts";
 
 const refreshEvery = 10_000;
 
 export const api = new ReviewApi();
-const pictures = new Pictures((id) => api.picture(id));
+const images = new Images((id) => api.image(id));
 
 let open: { readonly name: string; readonly session: ReviewSession } | undefined;
 
@@ -23,7 +23,7 @@ function sessionOf(name: string): ReviewSession {
   if (open?.name === name) return open.session;
   open?.session.close();
   const session = new ReviewSession(api, name, { kept: storage() });
-  session.ahead.soon = ({ id }) => void pictures.url(id).catch(() => {});
+  session.ahead.soon = ({ id }) => void images.url(id).catch(() => {});
   open = { name, session };
   void session.open();
   return session;
@@ -42,15 +42,15 @@ export function useRefresh(session: ReviewSession): void {
   }, [session]);
 }
 
-/** The address of a picture; what it is instead is why there is none. */
-export function usePicture(id: number): string | Error | undefined {
+/** The address of an image; what it is instead is why there is none. */
+export function useImage(id: number): string | Error | undefined {
   const [found, setFound] = useState<{ readonly id: number; readonly url: string | Error }>();
   useEffect(() => {
     let gone = false;
     const set = (url: string | Error) => {
       if (!gone) setFound({ id, url });
     };
-    pictures.url(id).then(set, (cause: unknown) => set(cause instanceof Error ? cause : new Error(String(cause))));
+    images.url(id).then(set, (cause: unknown) => set(cause instanceof Error ? cause : new Error(String(cause))));
     return () => {
       gone = true;
     };

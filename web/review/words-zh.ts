@@ -32,7 +32,7 @@ export const chinese: ReviewWords = {
   minutes: (n) => `${n} 分钟`,
   hours: (h, min) => (min > 0 ? `${h} 小时 ${min} 分钟` : `${h} 小时`),
   loading: "正在读取下一对……",
-  noPicture: "无法显示图片：",
+  noImage: "无法显示图片：",
   noText: "没有文字。",
   kept: "已保留",
   dropped: "已剔除",

@@ -38,7 +38,7 @@ const en = {
   hours: (h: number, min: number) => (min > 0 ? `${h} h ${min} min` : `${h} h`),
   // A pair
   loading: "Fetching the next pair…",
-  noPicture: "The picture cannot be shown:",
+  noImage: "The image cannot be shown:",
   noText: "There is no text.",
   kept: "Kept",
   dropped: "Dropped",
@@ -71,7 +71,7 @@ const en = {
   undo: "Undo",
   previous: "Previous",
   next: "Next",
-  text: "Text of the picture",
+  text: "Text of the image",
   save: "Save",
   cancel: "Cancel",
   emptyText: "A text without words cannot be saved; drop the pair instead.",

@@ -1,4 +1,4 @@
-/** What the model in training said of held-out pictures, at the step that is chosen. */
+/** What the model in training said of held-out images, at the step that is chosen. */
 import { useState } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { fileName, type Samples } from "./series.ts";
@@ -28,9 +28,9 @@ export function SampleList({ all }: { all: readonly Samples[] }) {
         </select>
       </h2>
       <dl class="samples">
-        {shown.samples.map(({ picture, text }) => (
-          <div key={picture}>
-            <dt title={picture}>{fileName(picture)}</dt>
+        {shown.samples.map(({ image, text }) => (
+          <div key={image}>
+            <dt title={image}>{fileName(image)}</dt>
             <dd>{text}</dd>
           </div>
         ))}

@@ -9,7 +9,7 @@ export interface Summary {
   readonly step?: number;
   /** Smoothed. */
   readonly loss?: number;
-  /** The smallest loss on held-out pictures, and its step. */
+  /** The smallest loss on held-out images, and its step. */
   readonly best?: Point;
   readonly learningRate?: number;
   readonly tokensPerSecond?: number;
@@ -19,7 +19,7 @@ export interface Summary {
 
 export interface Samples {
   readonly step: number;
-  readonly samples: readonly { readonly picture: string; readonly text: string }[];
+  readonly samples: readonly { readonly image: string; readonly text: string }[];
 }
 
 /** The loss of each step, its moving average, and the held-out loss. @param weight of what came before, from 0 to below 1 */
@@ -46,14 +46,14 @@ export function summaryOf(metrics: readonly Metric[], weight: number): Summary {
   };
 }
 
-/** All descriptions of pictures that were written on the way, the latest first. */
+/** All descriptions of images that were written on the way, the latest first. */
 export function samplesOf(metrics: readonly Metric[]): readonly Samples[] {
   return metrics.flatMap((metric) => (metric.kind === "samples" ? [metric] : [])).toReversed();
 }
 
-/** The name of a picture's file, without its folder. */
-export function fileName(picture: string): string {
-  return picture.split(/[/\\]/).at(-1) ?? picture;
+/** The name of an image's file, without its folder. */
+export function fileName(image: string): string {
+  return image.split(/[/\\]/).at(-1) ?? image;
 }
 
 function table(curves: readonly (readonly Point[])[]): Table {

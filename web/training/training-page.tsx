@@ -1,4 +1,4 @@
-/** Curves of training runs, live: loss, learning rate, and what the model says of held-out pictures. */
+/** Curves of training runs, live: loss, learning rate, and what the model says of held-out images. */
 import { useId, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../../src/server/runs/runs.ts";
 import { useWords } from "../shell/language.ts";

@@ -15,7 +15,7 @@ const en = {
   rateOf: (run: string) => `Learning rate of ${run} over the steps`,
   eachStep: "each step",
   smoothed: "smoothed",
-  heldOut: "held-out pictures",
+  heldOut: "held-out images",
   smoothing: "Smoothing",
   learningRate: "Learning rate",
   step: "Step",

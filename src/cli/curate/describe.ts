@@ -1,4 +1,4 @@
-/** `minigpt4 curate describe`: begins a project with pictures, and has a model describe them. */
+/** `minigpt4 curate describe`: begins a project with images, and has a model describe them. */
 import { type Command, Option } from "commander";
 import { modelPath } from "../../chat/minigpt4.ts";
 import {
@@ -6,11 +6,11 @@ import {
   askings,
   type DescribeOptions,
   type DescribeReport,
-  describePictures,
+  describeImages,
   triesByDefault,
   undescribed,
 } from "../../curation/describe.ts";
-import { addPictures, choosePictures } from "../../curation/images.ts";
+import { addImages, chooseImages } from "../../curation/images.ts";
 import { CurationStore } from "../../curation/store.ts";
 import type { Problem } from "../../data/dataset.ts";
 import { layoutNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
@@ -29,7 +29,7 @@ import {
 import { type CountDisplay, countDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
 
-/** Which pictures a project is about. */
+/** Which images a project is about. */
 interface BeginOptions extends ProjectFlags, Pick<OpenOptions, "layout" | "images"> {
   readonly count: number;
   readonly seed?: number;
@@ -43,30 +43,30 @@ interface DescribeStepFlags extends AnswerFlags, BeginOptions {
   readonly json?: boolean;
 }
 
-/** Pictures that the paper had described. */
+/** Images that the paper had described. */
 const countOfPaper = 5000;
-/** Problems of pictures that are told one by one. */
+/** Problems of images that are told one by one. */
 const mostTold = 10;
 
 export function registerDescribeStep(curate: Command): void {
   const command = curate
     .command("describe")
-    .summary("have a model describe pictures")
+    .summary("have a model describe images")
     .description(
-      "Adds pictures of a data set, chosen at random, to a project, and has the first stage's model describe each in detail. " +
+      "Adds images of a data set, chosen at random, to a project, and has the first stage's model describe each in detail. " +
         "Short descriptions are gone on with. It can be stopped at any moment; the same command goes on with what has no " +
         "description yet, also without the data set.",
     )
-    .argument("[data]", "a folder of pictures, web shards, or any other data set; not needed to go on")
+    .argument("[data]", "a folder of images, web shards, or any other data set; not needed to go on")
     .addOption(projectOption())
     .option(
       "--count <n>",
-      "pictures; more of them later adds to those chosen before",
+      "images; more of them later adds to those chosen before",
       integerBetween(1, 1e7),
       countOfPaper,
     )
     .addOption(new Option("--layout <name>", "of the data set, where two are possible").choices(layoutNames))
-    .option("--images <folder>", "of a data set's pictures, where its layout does not say")
+    .option("--images <folder>", "of a data set's images, where its layout does not say")
     .addOption(
       new Option(
         "--prompt <kind>",
@@ -81,21 +81,16 @@ export function registerDescribeStep(curate: Command): void {
     )
     .option(
       "--parallel <n>",
-      "pictures at a time (default: as many as memory allows, at most 16)",
+      "images at a time (default: as many as memory allows, at most 16)",
       integerBetween(1, 256),
     )
-    .option(
-      "--tries <n>",
-      "times that a picture which cannot be read is tried",
-      integerBetween(1, 1000),
-      triesByDefault,
-    )
+    .option("--tries <n>", "times that an image which cannot be read is tried", integerBetween(1, 1000), triesByDefault)
     .option("--json", "print the counts as one JSON object");
   addAnswerOptions(command)
     .addHelpText(
       "after",
       `
---seed is that of the choice of pictures, too.
+--seed is that of the choice of images, too.
 
 Examples:
   minigpt4 curate describe photos --count 500
@@ -123,7 +118,7 @@ export async function askingOf(modelFolder: string): Promise<Asking> {
   return (await templateName(modelFolder)) === "vicuna-v0" ? "paper" : "describe";
 }
 
-/** Opens the project, which is made if it is not there, with pictures of the data set added. */
+/** Opens the project, which is made if it is not there, with images of the data set added. */
 export async function beginProject(
   data: string,
   { count, seed = 0, project, layout, images }: BeginOptions,
@@ -132,7 +127,7 @@ export async function beginProject(
   const dataset = await openDataset(data, { ...(layout && { layout }), ...(images && { images }) });
   const listing = countDisplay("files listed");
   const told = problemTeller(listing);
-  const pairs = await choosePictures(dataset, {
+  const pairs = await chooseImages(dataset, {
     count,
     seed,
     signal,
@@ -140,9 +135,9 @@ export async function beginProject(
     onProgress: (done, total) => total > 1 && listing.update(done, total),
   }).finally(listing.stop);
   const store = CurationStore.open(project, { create: true });
-  const reading = countDisplay("pictures read");
+  const reading = countDisplay("images read");
   try {
-    const { added, known, duplicates, unreadable } = await addPictures(store, pairs, {
+    const { added, known, duplicates, unreadable } = await addImages(store, pairs, {
       signal,
       onProgress: (done, total) => reading.update(done, total),
     });
@@ -155,7 +150,7 @@ export async function beginProject(
       unreadable.length > 0 && `${formatCount(unreadable.length)} unreadable`,
     ].filter((part) => part !== false);
     process.stderr.write(
-      `${[`${formatCount(added)} of ${formatCount(pairs.length)} pictures added to ${project}`, ...also].join("; ")}\n`,
+      `${[`${formatCount(added)} of ${formatCount(pairs.length)} images added to ${project}`, ...also].join("; ")}\n`,
     );
     return store;
   } catch (error) {
@@ -166,24 +161,24 @@ export async function beginProject(
   }
 }
 
-/** Has the project's pictures described; the model is only loaded if there is one to describe. */
+/** Has the project's images described; the model is only loaded if there is one to describe. */
 export async function describeProject(
   store: CurationStore,
   options: DescribeOptions,
   model: ModelFlags,
   signal: AbortSignal,
 ): Promise<DescribeReport> {
-  const { pictures, givenUp, total } = undescribed(store, options.tries);
-  if (total === 0) throw new Error("The project has no pictures; name a data set");
-  if (pictures.length === 0) {
+  const { images, givenUp, total } = undescribed(store, options.tries);
+  if (total === 0) throw new Error("The project has no images; name a data set");
+  if (images.length === 0) {
     return { described: 0, continued: 0, longer: 0, failed: 0, givenUp, promptTokens: 0, completionTokens: 0 };
   }
   const { parallel } = options;
   const { engine } = await loadModel(model, signal, parallel === undefined ? {} : { maxBatch: parallel });
-  const display = countDisplay("pictures described");
+  const display = countDisplay("images described");
   const told = problemTeller(display);
   try {
-    return await describePictures(
+    return await describeImages(
       store,
       engine,
       {
@@ -217,7 +212,7 @@ function problemTeller(display: CountDisplay): { tell(problem: Problem): void; f
 /** What was done, for people. */
 export function describeText({ described, continued, longer, failed, givenUp }: DescribeReport): string {
   const parts = [
-    `${formatCount(described)} pictures described`,
+    `${formatCount(described)} images described`,
     continued > 0 && `${formatCount(continued)} of them gone on with, ${formatCount(longer)} became longer`,
     failed > 0 && `${formatCount(failed)} failed, and are tried again by the same command`,
     givenUp > 0 && `${formatCount(givenUp)} failed too often`,

@@ -18,7 +18,7 @@ export function registerExport(curate: Command): void {
     .summary("write what was kept as a data set for the second stage")
     .description(
       "Writes the pairs that a person has kept as a folder that training reads (cc_sbu_align), here and in the Python original: filter_cap.json, image/ID.jpg, " +
-        "and provenance.jsonl, which says where each pair comes from. Pictures that are no upright JPEGs become ones. A picture that is gone or has changed " +
+        "and provenance.jsonl, which says where each pair comes from. Images that are no upright JPEGs become ones. An image that is gone or has changed " +
         "since it was described is reported and left out.",
     )
     .argument("<folder>", "where to write; should not be there yet")
@@ -70,7 +70,7 @@ export async function exportProject(
 export function exportText({ folder, pairs, copied, converted, refused, left }: ExportReport): string {
   const { open = 0, dropped = 0, empty = 0 } = left;
   return [
-    `${formatCount(pairs)} pairs in ${printable(folder)}: ${formatCount(copied)} pictures copied, ${formatCount(converted)} made upright JPEGs, ${formatCount(refused.length)} refused`,
+    `${formatCount(pairs)} pairs in ${printable(folder)}: ${formatCount(copied)} images copied, ${formatCount(converted)} made upright JPEGs, ${formatCount(refused.length)} refused`,
     `left out: ${formatCount(open)} not reviewed, ${formatCount(dropped)} dropped, ${formatCount(empty)} without text`,
   ].join("\n");
 }

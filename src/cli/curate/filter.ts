@@ -19,7 +19,7 @@ export function registerFilter(curate: Command): void {
     .command("filter")
     .summary("drop texts by rules: apologies, repetitions, meaningless characters, other languages")
     .description(
-      "Has rules judge the current text of every picture. A text that breaks one is dropped, unless a person keeps it; nothing is removed. Rules judge a text once; changed rules, and changed texts, are judged again.",
+      "Has rules judge the current text of every image. A text that breaks one is dropped, unless a person keeps it; nothing is removed. Rules judge a text once; changed rules, and changed texts, are judged again.",
     )
     .addOption(projectOption())
     .option("--rules <file>", `a YAML file with what is to be otherwise than in ${defaultRules}`)
@@ -65,7 +65,7 @@ export async function filterProject(
 /** What the rules said, for people. */
 export function filterText({ judged, known, empty, kept, dropped, broken }: FilterReport, dryRun = false): string {
   const lines = [
-    `${formatCount(judged)} texts judged${dryRun ? " (dry run: nothing was written)" : ""}, ${formatCount(known)} were judged before, ${formatCount(empty)} pictures have no text`,
+    `${formatCount(judged)} texts judged${dryRun ? " (dry run: nothing was written)" : ""}, ${formatCount(known)} were judged before, ${formatCount(empty)} images have no text`,
     `${formatCount(kept)} pass, ${formatCount(dropped.length)} dropped`,
   ];
   for (const [rule, count] of Object.entries(broken)) {
@@ -74,7 +74,7 @@ export function filterText({ judged, known, empty, kept, dropped, broken }: Filt
   return lines.join("\n");
 }
 
-/** What the rule found, and in which picture's text. */
+/** What the rule found, and in which image's text. */
 function example(rule: string, dropped: readonly DroppedText[]): string {
   for (const { name, reasons } of dropped) {
     const message = reasons.find((reason) => reason.rule === rule)?.message;

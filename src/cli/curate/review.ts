@@ -1,4 +1,4 @@
-/** `minigpt4 curate review`: a page on which persons keep, edit and drop pairs of picture and text. */
+/** `minigpt4 curate review`: a page on which persons keep, edit and drop pairs of image and text. */
 import type { Command } from "commander";
 import open from "open";
 import { CurationStore } from "../../curation/store.ts";
@@ -18,7 +18,7 @@ interface ReviewFlags extends ProjectFlags {
 export function registerReview(curate: Command): void {
   curate
     .command("review")
-    .summary("look at pictures and texts in the browser: keep, edit or drop them")
+    .summary("look at images and texts in the browser: keep, edit or drop them")
     .description(
       "Serves a page on which one or several persons go through the pairs of a project. It needs no model, and may be open while the " +
         "other steps run. Every decision is in the project at once; Ctrl-C ends the server.\n" +

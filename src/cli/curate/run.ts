@@ -34,7 +34,7 @@ export function registerRun(curate: Command): void {
       `
 Examples:
   minigpt4 curate run recipes/curate.yaml
-  minigpt4 curate run recipes/curate.yaml --set pictures.path=photos --set pictures.count=500 --set polish=null
+  minigpt4 curate run recipes/curate.yaml --set images.path=photos --set images.count=500 --set polish=null
   minigpt4 curate run recipes/curate.yaml --set export.unreviewed=true`,
     )
     .action(run);
@@ -51,7 +51,7 @@ async function run(path: string, { set, json = false }: RunFlags): Promise<void>
     if (!json) console.log(`${step}\n${text.replace(/^/gm, "  ")}`);
   };
   const described = await describeOptions(recipe);
-  const store = await beginProject(recipe.pictures.path, { ...recipe.pictures, project: recipe.project }, signal);
+  const store = await beginProject(recipe.images.path, { ...recipe.images, project: recipe.project }, signal);
   try {
     const description = await describeProject(store, described, recipe.describe, signal);
     note("describe", description, describeText(description));

@@ -12,7 +12,7 @@ export function registerStatus(curate: Command): void {
     .command("status")
     .summary("show where a project stands")
     .description(
-      "Shows how many pictures went into each step of a project and came out of it, what rules and persons decided, and what it cost. " +
+      "Shows how many images went into each step of a project and came out of it, what rules and persons decided, and what it cost. " +
         "It can be asked while a step runs.",
     )
     .addOption(projectOption())
@@ -33,7 +33,7 @@ function status({ project, json }: ProjectFlags & { readonly json?: boolean }): 
 
 /** The counts as lines for people. */
 export function statusTable(status: ProjectStatus): string {
-  const { pictures, steps, standing, authors } = status;
+  const { images, steps, standing, authors } = status;
   const notes = notesOf(status);
   const rows = Object.entries(steps).map(([step, { in: before, out }]) => {
     const note = notes[step as keyof typeof steps].join(", ");
@@ -49,7 +49,7 @@ export function statusTable(status: ProjectStatus): string {
     `step      ${"in".padStart(9)}${"out".padStart(9)}`,
     ...rows,
     "",
-    `${formatCount(pictures)} pictures: ${formatCount(standing.kept)} kept, ${formatCount(standing.dropped)} dropped, ` +
+    `${formatCount(images)} images: ${formatCount(standing.kept)} kept, ${formatCount(standing.dropped)} dropped, ` +
       `${formatCount(standing.open)} open, ${formatCount(standing.empty)} without a text`,
     ...(costs.length > 0 ? ["", `    texts  tokens read    and said    seconds`, ...costs] : []),
   ].join("\n");

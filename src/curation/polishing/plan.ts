@@ -11,7 +11,7 @@ export const requestStep = "polish (request)";
 export const mostTries = 3;
 
 export interface PolishTask {
-  /** The picture's current version. */
+  /** The image's current version. */
   readonly current: Version;
   /** The version whose text is polished; another one where a polished text is polished anew. */
   readonly source: Version;
@@ -52,14 +52,14 @@ export interface PlanOptions {
 export function planPolish(store: CurationStore, setting: PolishSetting, options: PlanOptions = {}): PolishPlan {
   const notTaken = store.failures(polishStep);
   const failed = store.failures(requestStep);
-  const triesOf = (picture: number) => (options.retryFailed ? 0 : (notTaken.get(picture)?.times ?? 0));
+  const triesOf = (image: number) => (options.retryFailed ? 0 : (notTaken.get(image)?.times ?? 0));
   const tasks: PolishTask[] = [];
   const polished: PolishTask[] = [];
   let givenUp = 0;
   for (const entry of store.entries()) {
     const source = sourceOf(store, entry, options.again ?? false);
     if (!source || !entry.current) continue;
-    const tries = triesOf(entry.picture.id);
+    const tries = triesOf(entry.image.id);
     if (tries >= mostTries) givenUp++;
     else (source === entry.current ? tasks : polished).push({ current: entry.current, source, tries });
   }
@@ -71,16 +71,16 @@ export function planPolish(store: CurationStore, setting: PolishSetting, options
     again = goesOn ? began : Date.now();
     tasks.push(...(goesOn ? open : polished));
   }
-  const late = ({ current }: PolishTask) => (failed.has(current.picture) ? 1 : 0);
+  const late = ({ current }: PolishTask) => (failed.has(current.image) ? 1 : 0);
   tasks.sort((a, b) => late(a) - late(b) || a.current.id - b.current.id);
   return { tasks: tasks.slice(0, options.limit), again, givenUp };
 }
 
 /** The version whose text is to be polished; undefined if none is. */
-function sourceOf(store: CurationStore, { picture, current }: Entry, again: boolean): Version | undefined {
+function sourceOf(store: CurationStore, { image, current }: Entry, again: boolean): Version | undefined {
   if (current?.kind === "described") return current;
   if (current?.kind !== "polished" || !again) return undefined;
-  const versions = store.versions(picture.id);
+  const versions = store.versions(image.id);
   if (versions.some(({ kind }) => kind === "edited")) return undefined;
   return versions.findLast(({ kind }) => kind === "described");
 }

@@ -107,14 +107,14 @@ class Polishing {
 
   private async polishOne(task: PolishTask, release: () => void): Promise<void> {
     const { current, source } = task;
-    if (this.store.entry(current.picture)?.current?.id !== current.id) {
+    if (this.store.entry(current.image)?.current?.id !== current.id) {
       release();
       this.counts.changedMeanwhile++;
       return;
     }
     if (source.text.trim() === "") {
       release();
-      this.store.addFailure(current.picture, polishStep, "The text is empty");
+      this.store.addFailure(current.image, polishStep, "The text is empty");
       this.counts.notTaken++;
       return;
     }
@@ -142,7 +142,7 @@ class Polishing {
       const { refused, message } = judgement;
       this.lost += usage.promptTokens + usage.completionTokens;
       this.reasons[refused] = (this.reasons[refused] ?? 0) + 1;
-      this.store.addFailure(current.picture, polishStep, message);
+      this.store.addFailure(current.image, polishStep, message);
       if (++tries >= mostTries) {
         this.counts.notTaken++;
         return;
@@ -179,7 +179,7 @@ class Polishing {
     const { again } = this.plan;
     try {
       this.store.addVersion({
-        picture: current.picture,
+        image: current.image,
         parent: current.id,
         kind: "polished",
         text,
@@ -213,7 +213,7 @@ class Polishing {
       return;
     }
     this.counts.failed++;
-    this.store.addFailure(current.picture, requestStep, error.message);
+    this.store.addFailure(current.image, requestStep, error.message);
     if (++this.unanswered < mostFailures) return;
     this.fail(new ServiceError("final", `${error.message}; so it was for ${mostFailures} texts in a row`));
   }

@@ -1,5 +1,5 @@
 /**
- * The 3500 pictures of MiniGPT-4's second stage, as its authors publish them: a folder with `filter_cap.json`,
+ * The 3500 images of MiniGPT-4's second stage, as its authors publish them: a folder with `filter_cap.json`,
  * {"annotations": [{"image_id": "2", "caption": "..."}]}, and `image/2.jpg`.
  */
 
@@ -66,9 +66,9 @@ const schemaCoco = z.object({
   annotations: z.array(z.object({ image_id: id, caption: z.string() })),
 });
 
-/** Where COCO's own archives put the pictures, beside the annotations or beside their folder. */
-const pictureFolders = ["", "train2017", "val2017", "train2014", "val2014", "images"];
-/** A few pictures may be missing; a folder is told by the first of these that it holds. */
+/** Where COCO's own archives put the images, beside the annotations or beside their folder. */
+const imageFolders = ["", "train2017", "val2017", "train2014", "val2014", "images"];
+/** A few images may be missing; a folder is told by the first of these that it holds. */
 const probes = 8;
 
 export const coco: Layout = {
@@ -81,7 +81,7 @@ export const coco: Layout = {
 async function readCoco(file: string, givenFolder: string | undefined): Promise<PartContents> {
   const { images, annotations } = await readJson(file, schemaCoco);
   const names = new Map(images.map((image) => [image.id, image.file_name]));
-  const folder = givenFolder ?? (await findPictures(file, [...names.values()].slice(0, probes)));
+  const folder = givenFolder ?? (await findImages(file, [...names.values()].slice(0, probes)));
   const listing = new Listing({ file, root: folder, images: folder });
   annotations.forEach(({ image_id: image, caption }, i) => {
     const name = names.get(image);
@@ -93,13 +93,13 @@ async function readCoco(file: string, givenFolder: string | undefined): Promise<
   return listing.contents();
 }
 
-/** The first folder that holds one of the pictures. @throws Error naming where was looked */
-async function findPictures(file: string, pictures: readonly string[]): Promise<string> {
+/** The first folder that holds one of the images. @throws Error naming where was looked */
+async function findImages(file: string, images: readonly string[]): Promise<string> {
   const beside = dirname(file);
-  const folders = [beside, dirname(beside)].flatMap((parent) => pictureFolders.map((name) => join(parent, name)));
-  for (const picture of pictures) {
+  const folders = [beside, dirname(beside)].flatMap((parent) => imageFolders.map((name) => join(parent, name)));
+  for (const image of images) {
     for (const folder of folders) {
-      const isThere = await access(join(folder, picture)).then(
+      const isThere = await access(join(folder, image)).then(
         () => true,
         () => false,
       );
@@ -107,7 +107,7 @@ async function findPictures(file: string, pictures: readonly string[]): Promise<
     }
   }
   throw new Error(
-    `${file}: found no folder with its pictures (${pictures[0] ?? "it lists none"}). Looked in ${folders.join(", ")}; ` +
+    `${file}: found no folder with its images (${images[0] ?? "it lists none"}). Looked in ${folders.join(", ")}; ` +
       "name the folder with the option images",
   );
 }

@@ -15,7 +15,7 @@ export interface Place {
 export interface LayoutOptions {
   /** Web shards: only samples whose row in the parquet file beside the shard satisfies this. */
   readonly filter?: ParquetFilter;
-  /** COCO: folder of the pictures. */
+  /** COCO: folder of the images. */
   readonly images?: string;
 }
 
@@ -34,14 +34,14 @@ export function listedBy(path: string, read: () => Promise<PartContents>): Omit<
   return { parts: [{ path, read }] };
 }
 
-// Pairs as a file of captions mentions them: a picture is listed where it comes first, with all that is said of it.
+// Pairs as a file of captions mentions them: an image is listed where it comes first, with all that is said of it.
 
 export interface ListingFolders {
-  /** The file that mentions the pictures. */
+  /** The file that mentions the images. */
   readonly file: string;
-  /** The data set's folder, which no picture's path may leave. */
+  /** The data set's folder, which no image's path may leave. */
   readonly root: string;
-  /** Where the pictures' names begin. */
+  /** Where the images' names begin. */
   readonly images: string;
 }
 
@@ -57,8 +57,8 @@ export class Listing {
   /** `where` names the place in the file, for messages; what is no name or no text is refused. */
   add(where: string, image: unknown, said: readonly unknown[]): void {
     const texts = usableTexts(said);
-    if (!isFileName(image)) this.refuse(where, "names no picture");
-    else if (this.isOutside(image)) this.refuse(where, `names a picture outside of ${this.folders.root}`);
+    if (!isFileName(image)) this.refuse(where, "names no image");
+    else if (this.isOutside(image)) this.refuse(where, `names an image outside of ${this.folders.root}`);
     else if (texts.length === 0) this.refuse(where, "has no text");
     else this.keep(join(this.folders.images, image), texts);
   }
@@ -72,10 +72,10 @@ export class Listing {
     const { problems } = this;
     if (this.texts.size === 0) {
       const first = problems[0];
-      if (!first) throw new Error(`${this.folders.file} lists no pictures`);
+      if (!first) throw new Error(`${this.folders.file} lists no images`);
       throw new Error(`${first.name}: ${first.reason}; nothing else in the file can be used either`);
     }
-    return { pairs: [...this.texts].map(([path, texts]) => ({ name: path, picture: { path }, texts })), problems };
+    return { pairs: [...this.texts].map(([path, texts]) => ({ name: path, image: { path }, texts })), problems };
   }
 
   private keep(path: string, texts: string[]): void {

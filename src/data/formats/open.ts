@@ -3,16 +3,16 @@ import { readdir, stat } from "node:fs/promises";
 import type { Dataset } from "../dataset.ts";
 import { ccSbuAlign, coco } from "./caption-files.ts";
 import type { Layout, LayoutOptions, Place } from "./format.ts";
-import { holdsPictures, pictures } from "./image-folder.ts";
+import { holdsImages, images } from "./image-folder.ts";
 import { csv, flickr8k, jsonl } from "./table.ts";
 import { webShards } from "./web-shards.ts";
 
-/** Those in which pictures come with texts. */
+/** Those in which images come with texts. */
 const captioned = { web_shards: webShards, cc_sbu_align: ccSbuAlign, flickr8k, coco, csv, jsonl } satisfies Record<
   string,
   Layout
 >;
-const layouts = { ...captioned, pictures };
+const layouts = { ...captioned, images };
 
 export type LayoutName = keyof typeof layouts;
 
@@ -26,7 +26,7 @@ export interface OpenOptions extends LayoutOptions {
 
 /**
  * Opens the data set at `path`: a file, a folder, or a range of shards such as `shards/{00000..01255}.tar`.
- * Nothing but names is read yet; `Part.read` lists the pairs. Of a folder of pictures the texts are empty.
+ * Nothing but names is read yet; `Part.read` lists the pairs. Of a folder of images the texts are empty.
  *
  * @throws Error naming the path if it is no data set, or an option has no meaning in its layout
  */
@@ -45,10 +45,10 @@ export async function openDataset(path: string, { layout, ...options }: OpenOpti
 /** Opens a data set to learn from its texts, or to measure with them. @throws Error as `openDataset`, and if it has no texts */
 export async function openCaptioned(path: string, options: OpenOptions = {}): Promise<Dataset> {
   const dataset = await openDataset(path, options);
-  if (dataset.layout !== "pictures") return dataset;
+  if (dataset.layout !== "images") return dataset;
   throw new Error(
-    `${path} is a folder of pictures without texts; where the texts lie, expected ${oneOf(captionedNames)}\n` +
-      "`minigpt4 curate` has a model describe pictures, and makes a data set of them",
+    `${path} is a folder of images without texts; where the texts lie, expected ${oneOf(captionedNames)}\n` +
+      "`minigpt4 curate` has a model describe images, and makes a data set of them",
   );
 }
 
@@ -59,12 +59,12 @@ async function look(path: string): Promise<Place> {
   return { path, kind: entry ? "file" : "range", names: [] };
 }
 
-/** A folder of pictures is what is in no other layout. */
+/** A folder of images is what is in no other layout. */
 async function recognise(place: Place): Promise<LayoutName> {
   const [name, second] = captionedNames.filter((candidate) => layouts[candidate].recognises(place));
   if (second) throw new Error(`${place.path} may be read as ${name} and as ${second}; name the layout`);
   if (name) return name;
-  if (pictures.recognises(place) && (await holdsPictures(place.path))) return "pictures";
+  if (images.recognises(place) && (await holdsImages(place.path))) return "images";
   throw new Error(`${place.path} is in no known layout; expected ${oneOf(layoutNames)}`);
 }
 

@@ -1,4 +1,4 @@
-/** Tables that name pictures and say what they show: CSV, TSV, and JSON lines. */
+/** Tables that name images and say what they show: CSV, TSV, and JSON lines. */
 import { readFile, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { parse } from "csv-parse/sync";
@@ -32,7 +32,7 @@ async function imagesBeside(file: string): Promise<string> {
 /**
  * Pairs of a CSV file (TSV by its ending) with the columns `image` and `caption` (or `text`, `name`).
  *
- * @param images folder in which the pictures' names begin
+ * @param images folder in which the images' names begin
  * @throws Error naming the file, and the record where one has not the columns
  */
 async function readCsv(file: string, images: string): Promise<PartContents> {

@@ -12,7 +12,7 @@ export interface TarMember {
 const block = 512;
 /** A long name or a set of pax records; real ones take a few blocks. */
 const largestExtension = 2 ** 20;
-/** Takes in the captions between two pictures, and the next header. */
+/** Takes in the captions between two images, and the next header. */
 const aheadBytes = 8192;
 
 /** These have a size at times, but never bytes. */

@@ -1,5 +1,5 @@
 /**
- * Web shards: tar files of pictures and captions that share a key, as webdataset reads and img2dataset writes them
+ * Web shards: tar files of images and captions that share a key, as webdataset reads and img2dataset writes them
  * (`000000012.jpg`, `000000012.json`, `000000012.txt`).
  */
 import { readdir } from "node:fs/promises";
@@ -33,7 +33,7 @@ async function shardPaths({ path, kind, names }: Place): Promise<string[]> {
   const paths = kind === "range" ? await expandRange(path) : kind === "file" ? [path] : tarsOf(path, names);
   const packed = paths.find((shard) => compressed.test(shard));
   if (packed === undefined) return paths;
-  throw new Error(`${packed} is compressed, so that pictures cannot be read from its middle; unpack it to a .tar`);
+  throw new Error(`${packed} is compressed, so that images cannot be read from its middle; unpack it to a .tar`);
 }
 
 function tarsOf(folder: string, names: readonly string[]): string[] {
@@ -64,8 +64,8 @@ async function checkPresent(paths: readonly string[], why: string): Promise<void
   );
 }
 
-const pictureEndings = ["jpg", "jpeg", "png", "webp"];
-/** Captions and what a crawler knows of a picture; more is no caption. */
+const imageEndings = ["jpg", "jpeg", "png", "webp"];
+/** Captions and what a crawler knows of an image; more is no caption. */
 const largestText = 2 ** 20;
 
 export const webShards: Layout = {
@@ -86,7 +86,7 @@ export const webShards: Layout = {
 
 /** What a shard has of one key. */
 interface Sample {
-  readonly pictures: TarMember[];
+  readonly images: TarMember[];
   /** Of the json, and of the txt. */
   readonly captions: string[];
   readonly plain: string[];
@@ -133,11 +133,11 @@ async function scan(path: string, file: ReadAhead) {
         continue;
       }
       const { key, ending } = splitName(name);
-      const isPicture = pictureEndings.includes(ending);
-      if (!isPicture && ending !== "json" && ending !== "txt") continue;
-      const sample = samples.get(key) ?? { pictures: [], captions: [], plain: [], flaws: [] };
+      const isImage = imageEndings.includes(ending);
+      if (!isImage && ending !== "json" && ending !== "txt") continue;
+      const sample = samples.get(key) ?? { images: [], captions: [], plain: [], flaws: [] };
       samples.set(key, sample);
-      if (isPicture) sample.pictures.push(member);
+      if (isImage) sample.images.push(member);
       else await readText(file, member, ending, sample);
     }
   } catch (error) {
@@ -173,12 +173,12 @@ async function readText(file: ReadAhead, { offset, length }: TarMember, ending: 
 }
 
 /** The pair, or why there is none. */
-function pairOf(name: string, path: string, { pictures, captions, plain, flaws }: Sample): ImageTextPair | string {
-  const [picture] = pictures;
+function pairOf(name: string, path: string, { images, captions, plain, flaws }: Sample): ImageTextPair | string {
+  const [image] = images;
   const texts = captions.length > 0 ? captions : plain;
-  if (!picture) return `has no picture (${pictureEndings.join(", ")})`;
-  if (pictures.length > 1) return `has ${pictures.length} pictures: ${pictures.map((p) => quote(p.name)).join(", ")}`;
+  if (!image) return `has no image (${imageEndings.join(", ")})`;
+  if (images.length > 1) return `has ${images.length} images: ${images.map((p) => quote(p.name)).join(", ")}`;
   if (texts.length === 0) return ["has no caption", ...flaws].join("; ");
-  const { offset, length } = picture;
-  return { name, picture: { path, at: { offset, length } }, texts };
+  const { offset, length } = image;
+  return { name, image: { path, at: { offset, length } }, texts };
 }

@@ -20,16 +20,7 @@ import type { PromptTemplate } from "../../tokenizers/prompts.ts";
 import { type LayerwiseOptions, readLayerByLayer } from "../layer-by-layer.ts";
 
 /** In the order in which they are looked at. */
-export const checks = [
-  "config",
-  "files",
-  "dimensions",
-  "values",
-  "delta",
-  "tokenizer",
-  "language",
-  "pictures",
-] as const;
+export const checks = ["config", "files", "dimensions", "values", "delta", "tokenizer", "language", "images"] as const;
 export type Check = (typeof checks)[number];
 
 export interface Finding {
@@ -192,10 +183,10 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-// Whether pictures become image tokens that are numbers and differ.
+// Whether images become image tokens that are numbers and differ.
 
-/** Runs the image part on two pictures: one of noise, one of a single colour. */
-export async function checkPictures(
+/** Runs the image part on two images: one of noise, one of a single colour. */
+export async function checkImages(
   findings: Findings,
   parts: Parameters<typeof openImageRunner>[0],
   options: SessionOptions,
@@ -211,11 +202,11 @@ export async function checkPictures(
   await runner.release();
   const remedy = "The weights of encoder, Q-Former or projection are damaged, or not those that belong together.";
   if (![first, second].every((tokens) => tokens.every(Number.isFinite))) {
-    findings.fault("pictures", "Image tokens are infinite or no numbers", remedy);
+    findings.fault("images", "Image tokens are infinite or no numbers", remedy);
     return;
   }
   const differ = first.some((value, i) => Math.abs(value - (second[i] as number)) > 1e-6);
-  if (!differ) findings.fault("pictures", "Quite different pictures give the same image tokens", remedy);
+  if (!differ) findings.fault("images", "Quite different images give the same image tokens", remedy);
 }
 
 // Whether a tokenizer is the one that a language model was trained with, as far as that shows without reading.

@@ -11,8 +11,8 @@ import {
   type Check,
   checkDescription,
   checkFiles,
+  checkImages,
   checkLanguage,
-  checkPictures,
   checkTokenizer,
   checkValues,
   type Description,
@@ -97,9 +97,9 @@ export async function examine(path: string, options: DoctorOptions = {}): Promis
             checkLanguage(findings, { checkpoint, config, tokenizer }, { ...session, signal, onProgress: progress }),
           );
         }
-        if (sources && config && looks("pictures")) {
-          await findings.attempt("pictures", () =>
-            checkPictures(findings, { path, config: modelConfig(description, config), imageSources: sources }, session),
+        if (sources && config && looks("images")) {
+          await findings.attempt("images", () =>
+            checkImages(findings, { path, config: modelConfig(description, config), imageSources: sources }, session),
           );
         }
       }

@@ -29,7 +29,7 @@ export function isPublicAddress(text: string): boolean {
 /** The addresses of a name. */
 type Resolver = (hostname: string) => Promise<readonly string[]>;
 
-/** A place that may be fetched from although it is not public, for example a picture server beside this one. */
+/** A place that may be fetched from although it is not public, for example an image server beside this one. */
 interface Endpoint {
   readonly address: string;
   readonly port: number;

@@ -1,11 +1,11 @@
-/** The pictures of a request: fetched, and together small enough to be held and decoded. */
+/** The images of a request: fetched, and together small enough to be held and decoded. */
 
 import { setMaxListeners } from "node:events";
 import sharp from "sharp";
 import { ImageRefusedError, openAiError, tooManyBytes } from "../errors.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
 
-// What of a client's picture is looked at before it is decoded: its kind, and how much it would become.
+// What of a client's image is looked at before it is decoded: its kind, and how much it would become.
 
 /** What the kinds that are taken begin with, and where that stands. */
 const kinds: readonly (readonly [at: number, text: string])[] = [
@@ -19,7 +19,7 @@ const kinds: readonly (readonly [at: number, text: string])[] = [
 ];
 
 /**
- * Refuses what is none of a few kinds of pictures, before any decoder sees it. SVG is a program more than a picture, and
+ * Refuses what is none of a few kinds of images, before any decoder sees it. SVG is a program more than an image, and
  * what a client sends is not run.
  *
  * @throws ImageRefusedError
@@ -40,7 +40,7 @@ async function sizeOf(bytes: Uint8Array): Promise<{ readonly width: number; read
     });
 }
 
-// From the URL of a picture in a request to its bytes: data URLs, and pictures of the public internet where that is allowed.
+// From the URL of an image in a request to its bytes: data URLs, and images of the public internet where that is allowed.
 
 export interface ImagePolicy extends Partial<FetchPolicy> {
   /** Whether http and https URLs are fetched. */
@@ -54,19 +54,19 @@ const maxHead = 256;
 const percent = 0x25;
 
 /**
- * The encoded picture that a URL stands for: a data URL, or one of http and https if the policy allows that. Files of this
+ * The encoded image that a URL stands for: a data URL, or one of http and https if the policy allows that. Files of this
  * machine are never read.
  *
- * @throws ImageRefusedError that says what is wrong with the URL or the picture; the signal's reason if it is aborted
+ * @throws ImageRefusedError that says what is wrong with the URL or the image; the signal's reason if it is aborted
  */
 export async function fetchImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const bytes = await encodedPicture(url, policy, signal);
+  const bytes = await encodedImage(url, policy, signal);
   checkKind(bytes);
   return bytes;
 }
 
-async function encodedPicture(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
+async function encodedImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   const { maxBytes = defaults.maxBytes, timeout = defaults.timeout } = policy;
   if (/^data:/i.test(url)) return decodeDataUrl(url, maxBytes);
   if (!/^https?:/i.test(url)) {
@@ -131,28 +131,28 @@ function percentDecode(text: string, maxBytes: number): Buffer {
   return bytes.subarray(0, length);
 }
 
-export interface PictureLimits extends ImagePolicy {
-  /** Most bytes of one picture, and of all that are fetched for a request together. */
+export interface ImageLimits extends ImagePolicy {
+  /** Most bytes of one image, and of all that are fetched for a request together. */
   readonly maxBytes: number;
-  /** Most pixels (width x height) of all pictures of a request together. */
+  /** Most pixels (width x height) of all images of a request together. */
   readonly maxPixels: number;
-  /** Most pictures of a request. */
-  readonly maxPictures: number;
+  /** Most images of a request. */
+  readonly maxImages: number;
 }
 
-/** @throws ImageRefusedError that says why a picture is refused; the signal's reason if it is aborted */
-export async function fetchPictures(
+/** @throws ImageRefusedError that says why an image is refused; the signal's reason if it is aborted */
+export async function fetchImages(
   urls: readonly string[],
-  limits: PictureLimits,
+  limits: ImageLimits,
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
-  const pictures = await fetchAll(urls, limits, signal);
-  checkPixels(await Promise.all(pictures.map(sizeOf)), limits.maxPixels);
-  return pictures;
+  const images = await fetchAll(urls, limits, signal);
+  checkPixels(await Promise.all(images.map(sizeOf)), limits.maxPixels);
+  return images;
 }
 
 /** None goes on when one has failed: its request would be gone, and nothing would bound how many are fetched. */
-async function fetchAll(urls: readonly string[], limits: PictureLimits, signal: AbortSignal): Promise<Uint8Array[]> {
+async function fetchAll(urls: readonly string[], limits: ImageLimits, signal: AbortSignal): Promise<Uint8Array[]> {
   let fetched = 0;
   const onBytes = (bytes: number) => {
     fetched += bytes;
@@ -162,7 +162,7 @@ async function fetchAll(urls: readonly string[], limits: PictureLimits, signal: 
   };
   const ending = new AbortController();
   const end = AbortSignal.any([signal, ending.signal]);
-  // Each picture listens, which is no leak.
+  // Each image listens, which is no leak.
   setMaxListeners(0, end);
   const fetching = urls.map((url) => fetchImage(url, { ...limits, onBytes }, end));
   try {
@@ -183,11 +183,11 @@ function checkPixels(sizes: readonly { readonly width: number; readonly height: 
   );
 }
 
-/** @throws OpenAiError 400 if there are too many pictures in a field of the request */
-export function checkPictureCount(urls: readonly string[], { maxPictures }: PictureLimits, param: string): void {
-  if (urls.length <= maxPictures) return;
+/** @throws OpenAiError 400 if there are too many images in a field of the request */
+export function checkImageCount(urls: readonly string[], { maxImages }: ImageLimits, param: string): void {
+  if (urls.length <= maxImages) return;
   throw openAiError(400, {
-    message: `The request has ${urls.length} pictures; at most ${maxPictures} are taken`,
+    message: `The request has ${urls.length} images; at most ${maxImages} are taken`,
     param,
     code: "too_many_images",
   });

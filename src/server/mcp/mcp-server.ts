@@ -1,4 +1,4 @@
-/** A Model Context Protocol server: tools with which a client, often another language model, asks about pictures. */
+/** A Model Context Protocol server: tools with which a client, often another language model, asks about images. */
 
 import { Transform, type TransformCallback } from "node:stream";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
@@ -10,14 +10,14 @@ import type {
   ToolAnnotations,
 } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
-import type { Engine, Picture, Question } from "../../engine/engine.ts";
+import type { Engine, ImageInput, Question } from "../../engine/engine.ts";
 import type { Turn } from "../../tokenizers/prompts.ts";
-import { pictureOf, pictureSchema, rootFolders, workingFolders } from "./mcp-images.ts";
+import { imageOf, imageSchema, rootFolders, workingFolders } from "./mcp-images.ts";
 
 export interface McpOptions {
   /** Of this package. */
   readonly version: string;
-  /** Picture files are read from these folders only. Without it: from the working directory, and the client's roots. */
+  /** Image files are read from these folders only. Without it: from the working directory, and the client's roots. */
   readonly allowedFolders?: readonly string[];
   /** Default: the process's. */
   readonly workingDirectory?: string;
@@ -29,8 +29,8 @@ type Client = RequestHandlerExtra<ServerRequest, ServerNotification>;
 /** Milliseconds. A client that offers roots but does not say them is treated as one that has none. */
 const rootsTimeout = 5000;
 
-const instructions = `Describes pictures and answers questions about them with a small vision-language model that runs on this \
-computer; pictures are not sent anywhere. Its answers can be wrong. Pictures are given as paths of files, or as base64 data.`;
+const instructions = `Describes images and answers questions about them with a small vision-language model that runs on this \
+computer; images are not sent anywhere. Its answers can be wrong. Images are given as paths of files, or as base64 data.`;
 
 const decodingSchema = {
   max_new_tokens: z.int().min(1).max(100_000).optional().describe("Longest answer in tokens; default 300"),
@@ -61,56 +61,51 @@ export function createMcpServer(openEngine: () => Promise<Engine>, options: McpO
   const server = new McpServer({ name: "minigpt4", title: "MiniGPT-4", version: options.version }, { instructions });
   const { workingDirectory = process.cwd() } = options;
 
-  async function picturesOf(inputs: readonly z.infer<typeof pictureSchema>[], client: Client): Promise<Picture[]> {
+  async function imagesOf(inputs: readonly z.infer<typeof imageSchema>[], client: Client): Promise<ImageInput[]> {
     const allowed = options.allowedFolders ?? [
       ...workingFolders(workingDirectory),
       ...(inputs.some((input) => typeof input === "string") ? await clientFolders(server, client) : []),
     ];
-    return Promise.all(inputs.map((input) => pictureOf(input, { workingDirectory, allowed })));
+    return Promise.all(inputs.map((input) => imageOf(input, { workingDirectory, allowed })));
   }
 
   server.registerTool(
-    "describe_picture",
+    "describe_image",
     {
-      title: "Describe a picture",
-      description: "Says what a picture shows.",
-      inputSchema: z.strictObject({ picture: pictureSchema, ...decodingSchema }),
+      title: "Describe an image",
+      description: "Says what an image shows.",
+      inputSchema: z.strictObject({ image: imageSchema, ...decodingSchema }),
       outputSchema: { description: z.string(), finish_reason: finishReason },
       annotations,
     },
-    async ({ picture, ...decoding }, client) => {
-      const pictures = await picturesOf([picture], client);
-      const { text, reason } = await answer(openEngine, { turns: "describe", pictures, ...asked(decoding) }, client);
+    async ({ image, ...decoding }, client) => {
+      const images = await imagesOf([image], client);
+      const { text, reason } = await answer(openEngine, { turns: "describe", images, ...asked(decoding) }, client);
       return result(text, { description: text, finish_reason: reason });
     },
   );
 
   server.registerTool(
-    "ask_about_picture",
+    "ask_about_image",
     {
-      title: "Ask about a picture",
-      description:
-        "Answers a question about one or several pictures, also as the next one of a conversation about them.",
+      title: "Ask about an image",
+      description: "Answers a question about one or several images, also as the next one of a conversation about them.",
       inputSchema: z.strictObject({
         question: z.string().regex(/\S/, "The question is empty"),
-        pictures: z
-          .array(pictureSchema)
-          .min(1)
-          .max(16)
-          .describe("They are shown before the first question, in this order"),
+        images: z.array(imageSchema).min(1).max(16).describe("They are shown before the first question, in this order"),
         earlier_turns: z
           .array(z.object({ question: z.string(), answer: z.string() }))
           .optional()
-          .describe("The conversation about these pictures so far, oldest first"),
+          .describe("The conversation about these images so far, oldest first"),
         ...decodingSchema,
       }),
       outputSchema: { answer: z.string(), finish_reason: finishReason },
       annotations,
     },
-    async ({ question, pictures: inputs, earlier_turns = [], ...decoding }, client) => {
-      const pictures = await picturesOf(inputs, client);
-      const turns = conversation(earlier_turns, question, pictures.length);
-      const { text, reason } = await answer(openEngine, { turns, pictures, ...asked(decoding) }, client);
+    async ({ question, images: inputs, earlier_turns = [], ...decoding }, client) => {
+      const images = await imagesOf(inputs, client);
+      const turns = conversation(earlier_turns, question, images.length);
+      const { text, reason } = await answer(openEngine, { turns, images, ...asked(decoding) }, client);
       return result(text, { answer: text, finish_reason: reason });
     },
   );

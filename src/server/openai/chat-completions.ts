@@ -4,7 +4,7 @@ import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import type { AnswerEvent } from "../../engine/engine.ts";
 import type { EndReason } from "../../generation/generate.ts";
 import { errorResponses, isForTheLog, toOpenAiError } from "../errors.ts";
-import { checkPictureCount } from "../images/request-images.ts";
+import { checkImageCount } from "../images/request-images.ts";
 import { ask, RequestEnd, type ServerEnv, type Service } from "../service.ts";
 import { toQuestion } from "./chat-request.ts";
 import {
@@ -37,7 +37,7 @@ export class TrimmedText {
 const route = createRoute({
   method: "post",
   path: "/v1/chat/completions",
-  summary: "Answer a conversation about pictures",
+  summary: "Answer a conversation about images",
   request: { body: { required: true, content: { "application/json": { schema: chatRequest } } } },
   responses: {
     200: {
@@ -54,7 +54,7 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
     refuseUnsupported(request);
     checkModel(request.model, service);
     const question = toQuestion(request, service.engine.model);
-    checkPictureCount(question.pictures, service.pictures, "messages");
+    checkImageCount(question.images, service.images, "messages");
     const end = new RequestEnd(service.timeoutSeconds, [c.get("gone"), service.ended]);
     const events = ask(service, c.get("client"), question, end);
     const head = {

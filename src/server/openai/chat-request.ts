@@ -5,8 +5,8 @@ import type { Turn } from "../../tokenizers/prompts.ts";
 import { openAiError } from "../errors.ts";
 import type { ChatRequest, Message } from "./chat-schema.ts";
 
-/** A question whose pictures are still addresses. */
-export type AddressedQuestion = Omit<Question, "pictures"> & { readonly pictures: readonly string[] };
+/** A question whose images are still addresses. */
+export type AddressedQuestion = Omit<Question, "images"> & { readonly images: readonly string[] };
 
 /** No token of the known vocabularies stands for more: a text that is longer than so many characters for each position cannot fit, and is not even tokenised. */
 const charactersPerToken = 128;
@@ -15,21 +15,21 @@ const maxTokensByDefault = 300;
 
 /** @throws OpenAiError 400 if the messages make no conversation, or cannot fit the model */
 export function toQuestion(request: ChatRequest, model: ModelCard): AddressedQuestion {
-  const { system, turns, pictures } = readMessages(request.messages);
+  const { system, turns, images } = readMessages(request.messages);
   checkLength([system ?? "", ...turns.map(({ text }) => text)], model);
   const [first] = turns;
-  const describes = system === undefined && turns.length === 1 && first?.text === "" && pictures.length === 1;
+  const describes = system === undefined && turns.length === 1 && first?.text === "" && images.length === 1;
   return {
     turns: describes ? "describe" : turns,
     ...(system !== undefined && { system }),
-    pictures,
+    images,
     overflow: "refuse",
     ...decoding(request, model),
   };
 }
 
 /** How the answer is searched for. */
-function decoding(request: ChatRequest, model: ModelCard): Omit<AddressedQuestion, "turns" | "pictures"> {
+function decoding(request: ChatRequest, model: ModelCard): Omit<AddressedQuestion, "turns" | "images"> {
   const { temperature, top_p, top_k, n, seed, stop } = request;
   const maxTokens = request.max_completion_tokens ?? request.max_tokens;
   if (maxTokens != null && maxTokens >= model.contextLength) {
@@ -57,14 +57,14 @@ function decoding(request: ChatRequest, model: ModelCard): Omit<AddressedQuestio
   };
 }
 
-/** System messages joined; consecutive messages of one role as one turn, its pictures before its text, as the model was trained. */
+/** System messages joined; consecutive messages of one role as one turn, its images before its text, as the model was trained. */
 function readMessages(messages: readonly Message[]): {
   readonly system?: string;
   readonly turns: readonly Turn[];
-  readonly pictures: readonly string[];
+  readonly images: readonly string[];
 } {
   const system: string[] = [];
-  const pictures: string[] = [];
+  const images: string[] = [];
   const turns: Turn[] = [];
   for (const message of messages) {
     const { text, urls } = readContent(message.content ?? "");
@@ -72,7 +72,7 @@ function readMessages(messages: readonly Message[]): {
       system.push(text);
       continue;
     }
-    pictures.push(...urls);
+    images.push(...urls);
     const last = turns.at(-1);
     if (last?.role === message.role) {
       const joined = [last.text, text].filter((part) => part !== "").join("\n");
@@ -83,8 +83,8 @@ function readMessages(messages: readonly Message[]): {
   }
   const asked = turns.at(-1);
   if (asked?.role !== "user") throw refused("The last message should be the user's: it is what is answered");
-  if (asked.text === "" && !asked.images) throw refused("The last message is empty; ask something, or give a picture");
-  return { ...(system.length > 0 && { system: system.join("\n\n") }), turns, pictures };
+  if (asked.text === "" && !asked.images) throw refused("The last message is empty; ask something, or give an image");
+  return { ...(system.length > 0 && { system: system.join("\n\n") }), turns, images };
 }
 
 function readContent(content: NonNullable<Message["content"]>): { readonly text: string; readonly urls: string[] } {

@@ -4,7 +4,7 @@ import { openAiError } from "../errors.ts";
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
 
-/** A picture as OpenAI's API names it; `detail` is taken and ignored, as the encoder has one size. */
+/** An image as OpenAI's API names it; `detail` is taken and ignored, as the encoder has one size. */
 export const imagePart = z
   .object({
     type: z.literal("image_url"),

@@ -1,8 +1,8 @@
-/** `POST /v1/embeddings`: texts and pictures as vectors, in which a picture lies near the texts that fit it. */
+/** `POST /v1/embeddings`: texts and images as vectors, in which an image lies near the texts that fit it. */
 import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { errorResponses, openAiError, toOpenAiError } from "../errors.ts";
-import { checkPictureCount, fetchPictures } from "../images/request-images.ts";
+import { checkImageCount, fetchImages } from "../images/request-images.ts";
 import { RequestEnd, type ServerEnv, type Service } from "../service.ts";
 import { checkLength } from "./chat-request.ts";
 import { imagePart, listOf } from "./chat-schema.ts";
@@ -16,7 +16,7 @@ const embeddingRequest = z
     model: z.string().optional(),
     input: z
       .union([text, imagePart, listOf(z.union([text, imagePart]), 1, maxInputs)])
-      .openapi({ description: "Texts, and pictures as parts of type image_url. Lists of token ids are not taken." }),
+      .openapi({ description: "Texts, and images as parts of type image_url. Lists of token ids are not taken." }),
     encoding_format: z.enum(["float", "base64"]).nullish(),
     dimensions: z.int().nullish(),
   })
@@ -42,7 +42,7 @@ const embeddingResponse = z
 const route = createRoute({
   method: "post",
   path: "/v1/embeddings",
-  summary: "Texts and pictures as vectors",
+  summary: "Texts and images as vectors",
   request: { body: { required: true, content: { "application/json": { schema: embeddingRequest } } } },
   responses: {
     200: {
@@ -83,15 +83,15 @@ async function embed(
   gone: AbortSignal,
 ): Promise<Float32Array[]> {
   const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
-  checkPictureCount(urls, service.pictures, "input");
+  checkImageCount(urls, service.images, "input");
   for (const input of inputs) if (typeof input === "string") checkLength([input], service.engine.model);
   const end = new RequestEnd(service.timeoutSeconds, [gone, service.ended]);
   try {
     const leave = await service.admission.enter(client, end.signal);
     try {
-      const pictures = (await fetchPictures(urls, service.pictures, end.signal)).values();
+      const images = (await fetchImages(urls, service.images, end.signal)).values();
       const asked = inputs.map((input) =>
-        typeof input === "string" ? { text: input } : { picture: pictures.next().value ?? new Uint8Array() },
+        typeof input === "string" ? { text: input } : { image: images.next().value ?? new Uint8Array() },
       );
       return await service.engine.embed(asked, end.signal);
     } finally {

@@ -1,23 +1,23 @@
-/** The review of a curation project over HTTP: pairs of picture and text, and what persons decide of them. */
+/** The review of a curation project over HTTP: pairs of image and text, and what persons decide of them. */
 import { createHash } from "node:crypto";
 import { type Context, Hono } from "hono";
 import sharp from "sharp";
 import { z } from "zod";
 import { agreementOf, type Standing, standingOf } from "../../curation/decisions.ts";
-import { type Entry, type Picture, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
+import { type Entry, type ProjectImage, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
 import { filters, type Progress, type ReviewDesk, select } from "../../curation/review.ts";
 import { readSpan } from "../../files/file.ts";
 import { invalidRequest, openAiError } from "../errors.ts";
 import { limitBody } from "../guards.ts";
 
-// A project's picture as a browser can show it.
+// A project's image as a browser can show it.
 
-interface ShownPicture {
+interface ShownImage {
   readonly type: string;
   readonly bytes: Uint8Array;
 }
 
-/** What browsers show by themselves, by what it begins with. SVG is none of them: it is a program more than a picture. */
+/** What browsers show by themselves, by what it begins with. SVG is none of them: it is a program more than an image. */
 const kinds: readonly (readonly [type: string, at: number, begin: string])[] = [
   ["image/jpeg", 0, "\xff\xd8\xff"],
   ["image/png", 0, "\x89PNG\r\n\x1a\n"],
@@ -34,15 +34,15 @@ const maxPixels = 100_000_000;
 /**
  * The bytes as they are where a browser can show them; others are decoded, scaled down and encoded anew.
  *
- * @throws OpenAiError 404 if its file is gone, holds something else than when it was added, or is no picture
+ * @throws OpenAiError 404 if its file is gone, holds something else than when it was added, or is no image
  */
-async function shownPicture({ name, source, sha256 }: Picture): Promise<ShownPicture> {
+async function shownImage({ name, source, sha256 }: ProjectImage): Promise<ShownImage> {
   const bytes = await readSpan(source).catch(() => {
-    throw openAiError(404, { message: `${name} is not where it was when it was described`, code: "picture_gone" });
+    throw openAiError(404, { message: `${name} is not where it was when it was described`, code: "image_gone" });
   });
-  // A project may come from anywhere: what it names is only given out if it is the picture that it holds.
+  // A project may come from anywhere: what it names is only given out if it is the image that it holds.
   if (createHash("sha256").update(bytes).digest("hex") !== sha256) {
-    throw openAiError(404, { message: `${name} is no longer the picture that was described`, code: "picture_changed" });
+    throw openAiError(404, { message: `${name} is no longer the image that was described`, code: "image_changed" });
   }
   const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
   const type = kinds.find(([, at, text]) => begin.startsWith(text, at))?.[0];
@@ -52,7 +52,7 @@ async function shownPicture({ name, source, sha256 }: Picture): Promise<ShownPic
     .webp({ quality: 90 })
     .toBuffer()
     .catch(() => {
-      throw openAiError(404, { message: `${name} is not a picture that can be read`, code: "picture_unreadable" });
+      throw openAiError(404, { message: `${name} is not an image that can be read`, code: "image_unreadable" });
     });
   return { type: "image/webp", bytes: scaled };
 }
@@ -74,7 +74,7 @@ export interface ListedPair {
   readonly agreement?: boolean;
 }
 
-/** All that is known of a picture and its text, but for where the picture's file is. */
+/** All that is known of an image and its text, but for where the image's file is. */
 export interface Pair {
   readonly id: number;
   readonly name: string;
@@ -139,12 +139,12 @@ const textBody = z.object({
 const undoBody = z.object({
   reviewer: name,
   /** Only if this is what was done last, so that a request that is sent twice undoes once. */
-  only: z.object({ picture: version, kind: z.enum(["keep", "drop", "edit"]) }).optional(),
+  only: z.object({ image: version, kind: z.enum(["keep", "drop", "edit"]) }).optional(),
 });
 
 /**
  * `GET /` says how far the review is, `GET /entries` lists the pairs of a filter, `GET /turn` gives a reviewer the next one,
- * `GET /entries/:id` one with its history, and `GET /pictures/:id` its picture. `POST /entries/:id/verdict` keeps or drops,
+ * `GET /entries/:id` one with its history, and `GET /images/:id` its image. `POST /entries/:id/verdict` keeps or drops,
  * `POST /entries/:id/text` edits, `POST /undo` takes the reviewer's last action back. Who decides on a text that is no longer the
  * current one gets status 409, and the pair as it is now in the field `current`.
  */
@@ -177,40 +177,40 @@ export function reviewApi(desk: ReviewDesk): Hono {
   app.get("/entries/:id", (c) => {
     const { reviewer } = parsed(stateQuery, c.req.query());
     const entry = found(c);
-    if (reviewer !== undefined) desk.claim(entry.picture.id, reviewer);
+    if (reviewer !== undefined) desk.claim(entry.image.id, reviewer);
     return c.json({ pair: pairOf(entry) });
   });
 
-  app.get("/pictures/:id", async (c) => {
-    const { picture } = found(c);
-    const tag = `"${picture.sha256}"`;
+  app.get("/images/:id", async (c) => {
+    const { image } = found(c);
+    const tag = `"${image.sha256}"`;
     const headers = { etag: tag, "cache-control": "private, no-cache", "x-content-type-options": "nosniff" };
     if (c.req.header("if-none-match") === tag) return c.body(null, 304, headers);
-    const { type, bytes } = await shownPicture(picture);
+    const { type, bytes } = await shownImage(image);
     return c.body(new Uint8Array(bytes), 200, { ...headers, "content-type": type });
   });
 
   app.post("/entries/:id/verdict", async (c) => {
     const { reviewer, version, decision } = parsed(verdictBody, await jsonOf(c));
-    const { picture } = ofPicture(found(c), version);
-    return decided(c, picture, reviewer, () => desk.judge(picture.id, version, decision, reviewer));
+    const { image } = ofImage(found(c), version);
+    return decided(c, image, reviewer, () => desk.judge(image.id, version, decision, reviewer));
   });
 
   app.post("/entries/:id/text", async (c) => {
     const { reviewer, version, text } = parsed(textBody, await jsonOf(c));
-    const { picture } = ofPicture(found(c), version);
-    return decided(c, picture, reviewer, () => desk.edit(picture.id, version, text, reviewer));
+    const { image } = ofImage(found(c), version);
+    return decided(c, image, reviewer, () => desk.edit(image.id, version, text, reviewer));
   });
 
   app.post("/undo", async (c) => {
     const { reviewer, only } = parsed(undoBody, await jsonOf(c));
     try {
-      const picture = desk.undo(reviewer, only);
-      const entry = picture === undefined ? undefined : store.entry(picture);
+      const image = desk.undo(reviewer, only);
+      const entry = image === undefined ? undefined : store.entry(image);
       return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
     } catch (error) {
       if (!(error instanceof StaleVersionError) || !error.current) throw error;
-      return stale(c, error, error.current.picture);
+      return stale(c, error, error.current.image);
     }
   });
 
@@ -219,16 +219,16 @@ export function reviewApi(desk: ReviewDesk): Hono {
   function found(c: Context): Entry {
     const asked = id.safeParse(c.req.param("id"));
     const entry = asked.success ? store.entry(asked.data) : undefined;
-    if (!entry) throw openAiError(404, { message: "The project has no such picture", code: "picture_not_found" });
+    if (!entry) throw openAiError(404, { message: "The project has no such image", code: "image_not_found" });
     return entry;
   }
 
-  function ofPicture(entry: Entry, version: number): Entry {
-    if (store.versions(entry.picture.id).some((one) => one.id === version)) return entry;
-    throw openAiError(404, { message: "The picture has no such version of its text", code: "version_not_found" });
+  function ofImage(entry: Entry, version: number): Entry {
+    if (store.versions(entry.image.id).some((one) => one.id === version)) return entry;
+    throw openAiError(404, { message: "The image has no such version of its text", code: "version_not_found" });
   }
 
-  function decided(c: Context, { id }: Picture, reviewer: string, decide: () => void): Response {
+  function decided(c: Context, { id }: ProjectImage, reviewer: string, decide: () => void): Response {
     try {
       decide();
     } catch (error) {
@@ -239,18 +239,18 @@ export function reviewApi(desk: ReviewDesk): Hono {
     return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
   }
 
-  function stale(c: Context, error: StaleVersionError, picture: number): Response {
-    const entry = store.entry(picture);
+  function stale(c: Context, error: StaleVersionError, image: number): Response {
+    const entry = store.entry(image);
     const { body } = openAiError(409, { message: error.message, code: "stale_version" });
     return c.json({ ...body, current: entry && pairOf(entry) }, 409);
   }
 
   function pairOf(entry: Entry): Pair {
-    const { id } = entry.picture;
+    const { id } = entry.image;
     const agreement = agreementOf(entry);
     return {
       id,
-      name: shortName(entry.picture.name),
+      name: shortName(entry.image.name),
       standing: standingOf(entry),
       ...(agreement !== undefined && { agreement }),
       versions: store.versions(id),
@@ -263,22 +263,22 @@ export function reviewApi(desk: ReviewDesk): Hono {
 function listed(entry: Entry): ListedPair {
   const agreement = agreementOf(entry);
   return {
-    id: entry.picture.id,
-    name: shortName(entry.picture.name),
+    id: entry.image.id,
+    name: shortName(entry.image.name),
     standing: standingOf(entry),
     edited: entry.current?.kind === "edited",
     ...(agreement !== undefined && { agreement }),
   };
 }
 
-/** Without the folders, which say where a picture's file is, and are the same for most. */
+/** Without the folders, which say where an image's file is, and are the same for most. */
 function shortName(name: string): string {
   return name.split(/[/\\]/).at(-1) || name;
 }
 
-/** A project is known by its first picture. */
+/** A project is known by its first image. */
 function projectOf(desk: ReviewDesk): string {
-  const first = desk.entries()[0]?.picture.sha256 ?? "";
+  const first = desk.entries()[0]?.image.sha256 ?? "";
   return createHash("sha256").update(first).digest("hex").slice(0, 16);
 }
 

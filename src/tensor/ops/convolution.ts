@@ -7,7 +7,7 @@ import { reduceSum } from "./reduce.ts";
 
 export interface ConvOptions {
   stride?: number;
-  /** Zeros around the picture: top, left, bottom, right. */
+  /** Zeros around the image: top, left, bottom, right. */
   pads?: readonly [number, number, number, number];
   groups?: number;
 }
@@ -15,7 +15,7 @@ export interface ConvOptions {
 /** x [batch, channels, height, width], weight [out, channels / groups, kernel, kernel], bias [out] -> [batch, out, h, w]. */
 export function conv2d(x: Value, weight: Value, bias: Value | undefined, options: ConvOptions = {}): Value {
   const { stride = 1, pads = [0, 0, 0, 0], groups = 1 } = options;
-  const [channels, height, width] = knownSizes(x, "picture");
+  const [channels, height, width] = knownSizes(x, "image");
   const [channelsOfGroup, kernelHeight, kernelWidth] = knownSizes(weight, "weight");
   const out = weight.dim(0);
   if (channels !== channelsOfGroup * groups || typeof out !== "number" || out % groups !== 0) {
@@ -40,7 +40,7 @@ function knownSizes(value: Value, what: string): [number, number, number] {
   return [a, b, c];
 }
 
-// Gradients of a convolution. Pictures must have known sizes; the batch may be a named size.
+// Gradients of a convolution. Images must have known sizes; the batch may be a named size.
 
 interface Geometry {
   readonly x: Value;
@@ -80,7 +80,7 @@ export function convInputGradient(g: Value, node: Node): Value {
   return single(g.graph.node("ConvTranspose", [g, weight], [{ dtype: g.dtype, shape: x.shape }], { attributes }));
 }
 
-/** One matrix product for each place of the kernel: the picture, moved to that place, against the gradient. */
+/** One matrix product for each place of the kernel: the image, moved to that place, against the gradient. */
 export function convWeightGradient(g: Value, node: Node): Value {
   const { x, weight, stride, pads, groups, kernel } = geometry(node);
   const [out, channelsOfGroup] = weight.shape as readonly number[];
@@ -93,8 +93,8 @@ export function convWeightGradient(g: Value, node: Node): Value {
   for (let row = 0; row < kernel[0]; row++) {
     for (let column = 0; column < kernel[1]; column++) {
       const seen = strided(padded, row, column, [height, width], stride);
-      const picture = reshape(seen, [x.dim(0), groups, channelsOfGroup as number, mulDims(height, width)]);
-      const product = reduceSum(matmul(gradient, picture, { transB: true }), [0]);
+      const image = reshape(seen, [x.dim(0), groups, channelsOfGroup as number, mulDims(height, width)]);
+      const product = reduceSum(matmul(gradient, image, { transB: true }), [0]);
       places.push(reshape(product, [out as number, channelsOfGroup as number, 1]));
     }
   }

@@ -39,7 +39,7 @@ const metricSchema = z.discriminatedUnion("kind", [
     .object({
       ...place,
       kind: z.literal("samples"),
-      samples: z.array(z.object({ picture: z.string(), text: z.string() }).readonly()).readonly(),
+      samples: z.array(z.object({ image: z.string(), text: z.string() }).readonly()).readonly(),
     })
     .readonly(),
 ]);
@@ -84,8 +84,8 @@ export class MetricsLog {
     await this.lines.appendFile(`${JSON.stringify(metric)}\n`);
     const { step, time, kind, ...values } = metric;
     if ("samples" in values) {
-      const rows = values.samples.map(({ picture, text }) => [picture, text]);
-      await this.events.text(step, time, kind, markdownTable(["picture", "text"], rows));
+      const rows = values.samples.map(({ image, text }) => [image, text]);
+      await this.events.text(step, time, kind, markdownTable(["image", "text"], rows));
       return;
     }
     const { terms = {}, ...others } = values as { readonly terms?: Readonly<Record<string, number>> };

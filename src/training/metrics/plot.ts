@@ -66,7 +66,7 @@ export function plotRun({ name, metrics }: Run, options: PlotOptions = {}): stri
   return plotRuns([{ name, metrics }], options);
 }
 
-/** Runs in one picture, each in its colour. @returns an SVG document, 960 pixels wide */
+/** Runs in one image, each in its colour. @returns an SVG document, 960 pixels wide */
 export function plotRuns(runs: readonly Run[], { log = false, smooth: weight = 0.97 }: PlotOptions = {}): string {
   const drawn = runs.map(({ name, metrics }, i): Drawn => {
     const curves = curvesOf(metrics);

@@ -1,4 +1,4 @@
-/** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given pictures and prompts. */
+/** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given images and prompts. */
 import { int8Choice, llama, negativeLogLikelihood } from "../../models/llama.ts";
 import {
   embedSequence,
@@ -50,7 +50,7 @@ export interface LossOptions {
 }
 
 /**
- * What the language model reads, [batch, sequence, hiddenSize]: the words of a batch with its pictures among them.
+ * What the language model reads, [batch, sequence, hiddenSize]: the words of a batch with its images among them.
  *
  * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places], which
  * row of the image tokens [images * tokens] goes to which place of [batch * sequence].

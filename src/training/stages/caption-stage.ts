@@ -1,4 +1,4 @@
-/** The stage that MiniGPT-4 is about: texts of pictures through the frozen language model. */
+/** The stage that MiniGPT-4 is about: texts of images through the frozen language model. */
 import { tokensPerImage } from "../../models/minigpt4.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 import type { Value } from "../../tensor/graph.ts";
@@ -38,7 +38,7 @@ export function captionStage(
   function compose(samples: readonly StageSample[], random: Random): ComposedBatch {
     const sequences = samples.map((sample, i) => {
       const { pieces, endSym } = choosePrompt(prompts, random);
-      const texts = random.shuffle([...textsOf(sample)]).slice(0, run.answers_per_picture);
+      const texts = random.shuffle([...textsOf(sample)]).slice(0, run.answers_per_image);
       const answers = texts.map((text) => answerTokens(text, endSym, model.max_txt_len, llm.tokenizer));
       return { image: i, prompt: pieces, answers };
     });

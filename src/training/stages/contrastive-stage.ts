@@ -1,5 +1,5 @@
 /**
- * A stage without the language model: Q-Former and projection learn to tell pictures apart before they learn to speak. Where
+ * A stage without the language model: Q-Former and projection learn to tell images apart before they learn to speak. Where
  * the recipe trains the contrastive head instead, that is all that is learned.
  */
 
@@ -7,8 +7,8 @@ import type { ImageTextPair } from "../../data/dataset.ts";
 import {
   constantTexts,
   headNames,
+  imageEmbedding,
   meanRow,
-  pictureEmbedding,
   textArrays,
   textEmbedding,
   textInputs,
@@ -33,7 +33,7 @@ import type { LossOptions } from "./caption-loss.ts";
 import { type ComposedBatch, Dropout, dropFeatures, type Stage, type StageSample } from "./stage.ts";
 import type { TextsOf } from "./texts.ts";
 
-// * Before it learns to speak, the trained part learns to tell pictures apart by their captions: image-text contrastive
+// * Before it learns to speak, the trained part learns to tell images apart by their captions: image-text contrastive
 // learning (BLIP-2, arXiv 2301.12597, section 3.1; CLIP, arXiv 2103.00020), here directly in the space of the language
 // model's words (`contrastive-head.ts`). The language model is not run, so a step costs little, and its image tokens begin
 // where its words lie.
@@ -44,7 +44,7 @@ const initialTemperature = 0.07;
 /** Similarities are multiplied by at most this. */
 const largestScale = 50;
 
-/** What the encoder's own classifier teaches: its classes have names, and a picture should lie near the names it gives. */
+/** What the encoder's own classifier teaches: its classes have names, and an image should lie near the names it gives. */
 export interface Teacher {
   /** The frozen encoder, with its classifier. */
   readonly encoder: Weights;
@@ -72,15 +72,15 @@ export function initialContrastive(
   return {
     [headNames.wordWeight]: ndarray("float32", [vocabSize, 1], weights),
     [headNames.wordMean]: ndarray("float32", [hiddenSize], meanRow(table, hiddenSize)),
-    // Where Q-Former and projection are trained, they learn by themselves what pictures should have in common.
-    ...(isKept && { [headNames.pictureShift]: ndarray("float32", [hiddenSize], new Float32Array(hiddenSize)) }),
+    // Where Q-Former and projection are trained, they learn by themselves what images should have in common.
+    ...(isKept && { [headNames.imageShift]: ndarray("float32", [hiddenSize], new Float32Array(hiddenSize)) }),
     log_scale: scale(),
     ...(isTaught && { class_log_scale: scale() }),
   };
 }
 
 /**
- * The loss of a batch of pictures and captions that belong together pairwise; all other pairs are negatives.
+ * The loss of a batch of images and captions that belong together pairwise; all other pairs are negatives.
  *
  * @param added the weights of `initialContrastive`
  * @param features [images, ...frozenShape]
@@ -94,13 +94,13 @@ export function contrastiveLoss(
 ): Value {
   const { graph } = added;
   const own = graph.input("own", "int64", ["images", 1]);
-  const pictures = pictureEmbedding(added, imageTokens(w, features, config, how));
+  const images = imageEmbedding(added, imageTokens(w, features, config, how));
   const captions = textEmbedding(added, w.llm, textInputs(added, "images"), config.llm);
-  const similarity = matmul(pictures, captions, { transB: true }).mul(scaleOf(added, "log_scale"));
+  const similarity = matmul(images, captions, { transB: true }).mul(scaleOf(added, "log_scale"));
   const paired = smoothedLoss(similarity, own)
     .add(smoothedLoss(transpose(similarity, [1, 0]), own))
     .mul(0.5);
-  return teacher ? paired.add(taughtLoss(added, w.llm, pictures, config, teacher)) : paired;
+  return teacher ? paired.add(taughtLoss(added, w.llm, images, config, teacher)) : paired;
 }
 
 function scaleOf(w: Weights, name: string): Value {
@@ -108,20 +108,20 @@ function scaleOf(w: Weights, name: string): Value {
 }
 
 /**
- * Distillation (Hinton et al., arXiv 1503.02531): cross-entropy between the classes that the classifier sees in a picture,
- * and the classes whose names lie near the picture's image tokens. pictures [images, hiddenSize], of length 1.
+ * Distillation (Hinton et al., arXiv 1503.02531): cross-entropy between the classes that the classifier sees in an image,
+ * and the classes whose names lie near the image's image tokens. images [images, hiddenSize], of length 1.
  */
 function taughtLoss(
   w: Weights,
   llm: Weights,
-  pictures: Value,
+  images: Value,
   config: MiniGPT4Config,
   { encoder, names }: Teacher,
 ): Value {
   const classes = textEmbedding(w, llm, constantTexts(w, names), config.llm);
   const seen = w.graph.input("pooledFeatures", "float32", ["images", 1, efficientNetWidth]);
   const taught = exp(logSoftmax(efficientNetLogits(encoder, seen)));
-  const found = logSoftmax(matmul(pictures, classes, { transB: true }).mul(scaleOf(w, "class_log_scale")));
+  const found = logSoftmax(matmul(images, classes, { transB: true }).mul(scaleOf(w, "class_log_scale")));
   return neg(reshape(reduceMean(reduceSum(taught.mul(found), [1]), [0, 1]), []));
 }
 
@@ -130,7 +130,7 @@ function smoothedLoss(scores: Value, own: Value): Value {
   return reduceMean(crossEntropy(scores, own, labelSmoothing), [0, 1], { keep: false });
 }
 
-/** Feeds of the captions, each of which belongs to the picture at its own place. */
+/** Feeds of the captions, each of which belongs to the image at its own place. */
 export function captionArrays(captions: readonly (readonly number[])[]): Record<string, NdArray> {
   const own = BigInt64Array.from(captions, (_, i) => BigInt(i));
   return { ...textArrays(captions), own: ndarray("int64", [captions.length, 1], own) };
@@ -207,7 +207,7 @@ export async function contrastiveStage(
   return { source, fixed, stage: { name: "contrastive", graph, loss, trained: weights.trained, compose } };
 }
 
-/** The first text of each picture of the data set, pictures by name: the names of the encoder's classes. */
+/** The first text of each image of the data set, images by name: the names of the encoder's classes. */
 function classNames(
   { datasets }: MiniGPT4Recipe,
   { config }: ModelParts,
@@ -226,8 +226,8 @@ function classNames(
   }
   if (set.length !== efficientNetClasses) {
     throw new Error(
-      `run.contrastive.class_names: data set ${wanted} has ${set.length} pictures to train on, but the encoder's classifier ` +
-        `knows ${efficientNetClasses} classes; give one picture for each, named so that they sort in the classifier's order`,
+      `run.contrastive.class_names: data set ${wanted} has ${set.length} images to train on, but the encoder's classifier ` +
+        `knows ${efficientNetClasses} classes; give one image for each, named so that they sort in the classifier's order`,
     );
   }
   const byName = set.toSorted((a, b) => (a.name < b.name ? -1 : 1));

@@ -1,4 +1,4 @@
-/** BLIP-2's first pre-training stage: pictures with their texts become the batches that `representation` learns from. */
+/** BLIP-2's first pre-training stage: images with their texts become the batches that `representation` learns from. */
 import { type Blip2Config, generationTargets, textArrays } from "../../models/blip2.ts";
 import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
@@ -42,11 +42,11 @@ export function representationStage(given: RepresentationStageOptions): Stage {
     });
     const words = textArrays(texts, tokenizer.padId);
     const noise = () => drawNoise(samples, random);
-    const forMatching = losses.includes("itm") && { captionNoise: noise(), pictureNoise: noise() };
+    const forMatching = losses.includes("itm") && { captionNoise: noise(), imageNoise: noise() };
     const length = words.textIds.shape[1] as number;
     const { targetPlaces, targetIds } = generationTargets(texts, length);
     const tokens = texts.reduce((sum, ids) => sum + ids.length, 0);
-    // A picture alone has no wrong text.
+    // An image alone has no wrong text.
     const isOfUse = samples.length > 1 || !losses.includes("itm");
     return {
       targets: isOfUse ? targetIds.data.length : 0,
@@ -94,27 +94,27 @@ function network({ config, depth, source, isTrained, dropout: share }: Represent
   const graph = new Graph();
   const weights = new Weights(graph, source, { trainable: isTrained });
   const dropout = new Dropout(graph, share);
-  const pictures = graph.input("features", "float32", ["images", ...frozenShape(config, depth)]);
-  const features = lookedAt({ qformer: weights }, pictures, config, depth);
+  const images = graph.input("features", "float32", ["images", ...frozenShape(config, depth)]);
+  const features = lookedAt({ qformer: weights }, images, config, depth);
   return { weights, dropout, features, regularize: (x: Value) => dropout.apply(x) };
 }
 
 /** What a batch embeds, with the same dropout as where it is learned: `embedBatch` asks for it in the same order. */
 function exchangeOf(options: RepresentationStageOptions): Exchange {
   const { weights, features, regularize } = network(options);
-  const { pictures, captions } = embedBatch(weights, features, options.config, regularize);
+  const { images, captions } = embedBatch(weights, features, options.config, regularize);
   const { numQueryTokens } = options.config.qformer;
   const { embedDim } = options.config;
-  const rows = { pictures: [numQueryTokens, embedDim], captions: [embedDim] };
+  const rows = { images: [numQueryTokens, embedDim], captions: [embedDim] };
   return {
     graph: weights.graph,
-    outputs: { [embeddedNames.pictures]: pictures, [embeddedNames.captions]: captions },
+    outputs: { [embeddedNames.images]: images, [embeddedNames.captions]: captions },
     feeds(samples, others) {
-      const pictureRows = joinRows(others, embeddedNames.pictures, rows.pictures);
+      const imageRows = joinRows(others, embeddedNames.images, rows.images);
       return {
-        [embeddedNames.pictures]: pictureRows,
+        [embeddedNames.images]: imageRows,
         [embeddedNames.captions]: joinRows(others, embeddedNames.captions, rows.captions),
-        otherPlaces: range(samples, samples + (pictureRows.shape[0] as number)),
+        otherPlaces: range(samples, samples + (imageRows.shape[0] as number)),
       };
     },
   };
@@ -129,7 +129,7 @@ function joinRows(
   return ndarray("float32", [all.length / sizeOf(row), ...row], all);
 }
 
-/** [samples, samples]: Gumbel noise, and `masked` where both are of the same picture, which would be no negative. */
+/** [samples, samples]: Gumbel noise, and `masked` where both are of the same image, which would be no negative. */
 function drawNoise(samples: readonly StageSample[], random: Random): NdArray {
   const names = samples.map(({ pair, dataset }) => `${dataset} ${pair.name}`);
   const noise = new Float32Array(samples.length ** 2);

@@ -1,14 +1,14 @@
 /**
  * The losses of BLIP-2's first pre-training stage (arXiv 2301.12597, section 3.1): image-text contrastive learning (ITC),
- * image-text matching with hard negatives (ITM), and image-grounded text generation (ITG). The queries look at the pictures
+ * image-text matching with hard negatives (ITM), and image-grounded text generation (ITG). The queries look at the images
  * once for contrast and generation; the keys and values that they look at are shared with matching, too.
  */
 import {
   type Blip2Config,
   captionEmbedding,
   generationLogits,
+  imageEmbeddings,
   matchLogits,
-  pictureEmbeddings,
   similarities,
 } from "../../models/blip2.ts";
 import {
@@ -54,7 +54,7 @@ export interface Representation {
   readonly terms: Readonly<Partial<Record<RepresentationLoss, Value>>>;
   /** What contrast compares; undefined without it. */
   readonly contrast: Contrast | undefined;
-  /** [3 * images, 2]: pairs that belong together, then texts with another picture, then pictures with another text. */
+  /** [3 * images, 2]: pairs that belong together, then texts with another image, then images with another text. */
   readonly matchLogits: Value | undefined;
 }
 
@@ -63,14 +63,14 @@ interface Contrast extends Embedded {
   readonly similarity: Value;
 }
 
-/** Pictures [images, numQueryTokens, embedDim] and their texts [images, embedDim] in the space where they are compared. */
+/** Images [images, numQueryTokens, embedDim] and their texts [images, embedDim] in the space where they are compared. */
 export interface Embedded {
-  readonly pictures: Value;
+  readonly images: Value;
   readonly captions: Value;
 }
 
 /** Inputs for what the other batches of a step embed, named as `embedBatch` names its outputs. */
-export const embeddedNames = { pictures: "otherPictures", captions: "otherCaptions" } as const;
+export const embeddedNames = { images: "otherImages", captions: "otherCaptions" } as const;
 
 /** Inputs of a batch: texts int64 [images, length], [CLS] text [SEP], filled up where the mask is 0. */
 function textInputs(graph: Graph): QFormerText {
@@ -79,10 +79,10 @@ function textInputs(graph: Graph): QFormerText {
 }
 
 /**
- * The losses of a batch of pictures, each with a text. A step may consist of several batches, whose losses add up.
+ * The losses of a batch of images, each with a text. A step may consist of several batches, whose losses add up.
  *
- * Inputs, beside texts and features: `share` [], the pictures of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
- * ITC `otherPlaces` [others, 1], which go on from there, and what the other batches embed; for ITM `captionNoise` and `pictureNoise`
+ * Inputs, beside texts and features: `share` [], the images of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
+ * ITC `otherPlaces` [others, 1], which go on from there, and what the other batches embed; for ITM `captionNoise` and `imageNoise`
  * [images, images] (see `drawNegatives`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
  *
  * @param features float32 [images, cells, encoderWidth], as the queries look at them
@@ -108,7 +108,7 @@ export function representation(
   if (wants("itc") && queries) {
     const own = embed(w, queries, text, config, regularize);
     const temperature = w.get("temp", []);
-    contrast = { ...own, similarity: similarities(own.pictures, own.captions).div(temperature) };
+    contrast = { ...own, similarity: similarities(own.images, own.captions).div(temperature) };
     terms.itc = contrastiveLoss(own, temperature, places, share);
   }
   if (wants("itm")) {
@@ -135,7 +135,7 @@ function embed(
   regularize?: Regularizer,
 ): Embedded {
   const words = qformerText(w, text, config.qformer, regularize);
-  return { pictures: pictureEmbeddings(w, hidden, config), captions: captionEmbedding(w, words, config) };
+  return { images: imageEmbeddings(w, hidden, config), captions: captionEmbedding(w, words, config) };
 }
 
 /**
@@ -144,21 +144,21 @@ function embed(
  */
 function contrastiveLoss(own: Embedded, temperature: Value, places: Value, share: Value): Value {
   const { graph } = share;
-  const [, queries, size] = own.pictures.shape as [unknown, number, number];
-  const pictures = graph.input(embeddedNames.pictures, "float32", ["others", queries, size]);
+  const [, queries, size] = own.images.shape as [unknown, number, number];
+  const images = graph.input(embeddedNames.images, "float32", ["others", queries, size]);
   const captions = graph.input(embeddedNames.captions, "float32", ["others", size]);
   const all = concat([places, graph.input("otherPlaces", "int64", ["others", 1])], 0);
   // All batches of a step differentiate the one temperature, so each takes its share of it.
   const shared = temperature.mul(share).add(detach(temperature).mul(share.mul(-1).add(1)));
-  const similarity = similarities(concat([own.pictures, pictures], 0), concat([own.captions, captions], 0)).div(shared);
+  const similarity = similarities(concat([own.images, images], 0), concat([own.captions, captions], 0)).div(shared);
   const toTexts = crossEntropy(similarity, all, labelSmoothing);
-  const toPictures = crossEntropy(transpose(similarity, [1, 0]), all, labelSmoothing);
-  const loss = reduceMean(toTexts.add(toPictures), [0, 1], { keep: false }).mul(0.5);
+  const toImages = crossEntropy(transpose(similarity, [1, 0]), all, labelSmoothing);
+  const loss = reduceMean(toTexts.add(toImages), [0, 1], { keep: false }).mul(0.5);
   // The value is this batch's share of the step's loss, the gradient that of all of it.
   return loss.sub(detach(loss).mul(share.mul(-1).add(1)));
 }
 
-/** Logits [3 * images, 2] of pairs as they belong together, of texts with a wrong picture, and of pictures with a wrong text. */
+/** Logits [3 * images, 2] of pairs as they belong together, of texts with a wrong image, and of images with a wrong text. */
 function matching(
   w: Weights,
   memory: ImageMemory,
@@ -167,13 +167,13 @@ function matching(
   { qformer }: Blip2Config,
   similarity: Value | undefined,
 ): Value {
-  const wrongPicture = drawNegatives("captionNoise", w.graph, similarity && transpose(similarity, [1, 0]));
-  const wrongText = drawNegatives("pictureNoise", w.graph, similarity);
+  const wrongImage = drawNegatives("captionNoise", w.graph, similarity && transpose(similarity, [1, 0]));
+  const wrongText = drawNegatives("imageNoise", w.graph, similarity);
   const own = reshape(places, wrongText.shape);
-  const pictureOf = concat([own, wrongPicture, own], 0);
+  const imageOf = concat([own, wrongImage, own], 0);
   const textOf = concat([own, own, wrongText], 0);
   const pairs = { ids: gather(text.ids, textOf), attentionMask: gather(text.attentionMask, textOf) };
-  return matchLogits(w, qformerImageText(w, gatherImages(memory, pictureOf), pairs, qformer), qformer);
+  return matchLogits(w, qformerImageText(w, gatherImages(memory, imageOf), pairs, qformer), qformer);
 }
 
 /**

@@ -1,17 +1,17 @@
-/** One sample as a sequence of positions: the prompt with its picture, then its answers. */
+/** One sample as a sequence of positions: the prompt with its image, then its answers. */
 import { masked } from "../../nn/attention.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 
-/** A piece of a sample's sequence: tokens, or the picture. */
+/** A piece of a sample's sequence: tokens, or the image. */
 export type Piece = { readonly ids: readonly number[] } | "image";
 
-/** One picture with what is said before the answer, and one or more answers to learn. */
+/** One image with what is said before the answer, and one or more answers to learn. */
 export interface Sample {
-  /** Which row of the batch's `features` is the sample's picture. */
+  /** Which row of the batch's `features` is the sample's image. */
   readonly image: number;
   /** What is given. */
   readonly prompt: readonly Piece[];
-  /** What is learned. Answers share the picture and the prompt, and do not see each other. */
+  /** What is learned. Answers share the image and the prompt, and do not see each other. */
   readonly answers: readonly (readonly number[])[];
 }
 
@@ -105,7 +105,7 @@ function fill(lengths: readonly number[], rows: number): Packing {
 
 // Samples packed into the arrays of one training step.
 
-/** Samples as rows of positions, without their pictures' features. */
+/** Samples as rows of positions, without their images' features. */
 export interface SequenceBatch {
   /** The feeds of `tokenLosses` but `features`. */
   readonly feeds: Readonly<Record<string, NdArray>>;

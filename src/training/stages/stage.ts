@@ -1,4 +1,4 @@
-/** What one stage of training is: a loss, and how pictures with texts become the feeds of a step. The trainer knows no more. */
+/** What one stage of training is: a loss, and how images with texts become the feeds of a step. The trainer knows no more. */
 import type { ImageTextPair } from "../../data/dataset.ts";
 import type { SessionOptions } from "../../runtime/session.ts";
 import { type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
@@ -6,7 +6,7 @@ import type { Graph, Value } from "../../tensor/graph.ts";
 import { Random } from "../../tensor/random.ts";
 import { evaluateDim } from "../../tensor/shapes.ts";
 
-/** A picture with its texts, drawn for a step. */
+/** An image with its texts, drawn for a step. */
 export interface StageSample {
   readonly pair: ImageTextPair;
   /** Which data set of the recipe it is from. */
@@ -17,18 +17,18 @@ export interface StageSample {
 interface StepTotals {
   /** The targets of all batches of the step. */
   readonly targets: number;
-  /** Their pictures. */
+  /** Their images. */
   readonly samples: number;
 }
 
-/** Samples that were made into sequences; their pictures' features come later. */
+/** Samples that were made into sequences; their images' features come later. */
 export interface ComposedBatch {
-  /** Tokens, or pictures, over which the loss is a mean; a batch of none is left out. */
+  /** Tokens, or images, over which the loss is a mean; a batch of none is left out. */
   readonly targets: number;
   /** Tokens that go through the language model, and the places that they and the padding take. */
   readonly tokens: number;
   readonly places: number;
-  /** @param features of the samples' pictures, [samples, ...] */
+  /** @param features of the samples' images, [samples, ...] */
   feeds(features: NdArray<"float32">, step: StepTotals): Record<string, NdArray>;
 }
 

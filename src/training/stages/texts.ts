@@ -8,7 +8,7 @@ import type { MiniGPT4Recipe, RecipeBase } from "../recipe.ts";
 import type { Piece } from "./sequences.ts";
 import type { StageSample } from "./stage.ts";
 
-/** A prompt with `<ImageHere>` where the picture goes. */
+/** A prompt with `<ImageHere>` where the image goes. */
 export interface TrainingPrompt {
   readonly text: string;
   /** The same in tokens; a beginning-of-sequence token stands before everything, where the tokenizer has one. */
@@ -20,10 +20,10 @@ export interface TrainingPrompt {
 
 type ListedPrompt = NonNullable<MiniGPT4Recipe["model"]["prompts"]>[number];
 
-/** The picture alone, as in the first stage. */
+/** The image alone, as in the first stage. */
 const noWords: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
 
-/** The recipe's prompts, or the picture alone. @throws Error naming the prompt file if it holds none */
+/** The recipe's prompts, or the image alone. @throws Error naming the prompt file if it holds none */
 export async function readPrompts({ model }: MiniGPT4Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
   const fromFile = model.prompt_path ? await promptsOf(model.prompt_path) : [];
   const listed = [...(model.prompts ?? []), ...fromFile];
@@ -44,7 +44,7 @@ async function promptsOf(path: string): Promise<ListedPrompt[]> {
   return lines.map((text) => ({ text, sample_ratio: 1 }));
 }
 
-/** The pieces of a prompt that has `<ImageHere>` where the picture goes. */
+/** The pieces of a prompt that has `<ImageHere>` where the image goes. */
 function promptPieces(prompt: string, tokenizer: Tokenizer): Piece[] {
   return tokenizePrompt(parsePrompt(prompt), tokenizer).map((piece) => ("ids" in piece ? piece : "image"));
 }
@@ -64,7 +64,7 @@ export function answerTokens(text: string, endSym: string, maxLength: number, to
   return tokenizer.encode(text + endSym).slice(0, maxLength);
 }
 
-// What is learned of a picture's texts.
+// What is learned of an image's texts.
 
 /** The answers of a sample, in words; empty ones are left out. */
 export type TextsOf = (sample: StageSample) => readonly string[];

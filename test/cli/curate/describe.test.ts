@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { CurationStore } from "../../../src/curation/store.ts";
 import { minigpt4, outcome, start } from "../../helpers/cli-command.ts";
-import { paintPictures } from "../../helpers/curation-pictures.ts";
+import { paintImages } from "../../helpers/curation-images.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -16,18 +16,18 @@ const describe = (name: string, ...more: readonly string[]) => [
 ];
 
 beforeAll(async () => {
-  await paintPictures(data, 10);
-  writeFileSync(join(data, "garbage.jpg"), "no picture");
+  await paintImages(data, 10);
+  writeFileSync(join(data, "garbage.jpg"), "no image");
 });
 
 function texts(name: string): Record<string, string | undefined> {
   const store = CurationStore.open(project(name));
-  const found = store.entries().map(({ picture, current }) => [picture.sha256, current?.text] as const);
+  const found = store.entries().map(({ image, current }) => [image.sha256, current?.text] as const);
   store.close();
   return Object.fromEntries(found);
 }
 
-test("begins a project, goes on without the data set, and takes more pictures later", async () => {
+test("begins a project, goes on without the data set, and takes more images later", async () => {
   const first = await minigpt4(describe("a.db", data, "--count", "4", "--json"));
   expect(first.code).toBe(0);
   const report = JSON.parse(first.stdout);
@@ -35,16 +35,16 @@ test("begins a project, goes on without the data set, and takes more pictures la
   const some = texts("a.db");
   expect(Object.keys(some)).toHaveLength(4);
   const more = await minigpt4(describe("a.db", data));
-  expect(more.stderr).toMatch(/7 of 11 pictures added to .*a\.db; 4 there before/);
-  expect(more.stderr).toContain("garbage.jpg is not a picture that can be read");
-  expect(more.stdout).toMatch(/pictures described; .* gone on with, .*; 1 failed, and are tried again/);
+  expect(more.stderr).toMatch(/7 of 11 images added to .*a\.db; 4 there before/);
+  expect(more.stderr).toContain("garbage.jpg is not an image that can be read");
+  expect(more.stdout).toMatch(/images described; .* gone on with, .*; 1 failed, and are tried again/);
   expect(texts("a.db")).toMatchObject(some);
   // Tried once or twice so far, for the last time, and no more.
   for (let again = 0; again < 2; again++) await minigpt4(describe("a.db"));
-  expect((await minigpt4(describe("a.db"))).stdout).toBe("0 pictures described; 1 failed too often\n");
+  expect((await minigpt4(describe("a.db"))).stdout).toBe("0 images described; 1 failed too often\n");
   const status = await minigpt4(["curate", "status", "--project", project("a.db"), "--json"]);
   expect(JSON.parse(status.stdout)).toMatchObject({
-    pictures: 11,
+    images: 11,
     steps: { describe: { in: 11, out: 10 } },
     failures: { describe: 1 },
   });

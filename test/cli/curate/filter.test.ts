@@ -16,7 +16,7 @@ beforeEach(() => {
   project = join(folder, name);
   store = openProject(folder, name);
   described(store, "A black dog runs through the snow.", 0);
-  described(store, "As an AI language model, I cannot see \u001bc pictures.", 1);
+  described(store, "As an AI language model, I cannot see \u001bc images.", 1);
 });
 
 test("drops texts, and says how many and why, once", async () => {
@@ -28,7 +28,7 @@ test("drops texts, and says how many and why, once", async () => {
   const { code, stdout } = await minigpt4(args);
   expect(code).toBe(0);
   expect(stdout.split("\n").slice(0, 2)).toEqual([
-    "2 texts judged, 0 were judged before, 0 pictures have no text",
+    "2 texts judged, 0 were judged before, 0 images have no text",
     "1 pass, 1 dropped",
   ]);
   expect(stdout).toMatch(/^ {7}1 {2}self_talk +1\.jpg: says "as an AI"$/m);
@@ -47,7 +47,7 @@ test("takes rules from a file, and reports as JSON", async () => {
   expect(JSON.parse(stdout)).toMatchObject({
     judged: 2,
     kept: 1,
-    dropped: [{ picture: 1, name: "0.jpg", reasons: [{ rule: "no dogs", message: 'has "dog"' }] }],
+    dropped: [{ image: 1, name: "0.jpg", reasons: [{ rule: "no dogs", message: 'has "dog"' }] }],
     broken: { "no dogs": 1 },
   });
 });

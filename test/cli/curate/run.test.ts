@@ -6,25 +6,25 @@ import { listPairs } from "../../../src/data/dataset.ts";
 import { openDataset } from "../../../src/data/formats/open.ts";
 import { ChatServer, said } from "../../helpers/chat-server.ts";
 import { minigpt4, outcome, start } from "../../helpers/cli-command.ts";
-import { paintPictures } from "../../helpers/curation-pictures.ts";
+import { paintImages } from "../../helpers/curation-images.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 const model = tinyModel(folder);
 const count = 6;
 const good =
-  "The picture shows a plain wall in one colour. It fills the whole frame, and there is nothing in front of it. " +
+  "The image shows a plain wall in one colour. It fills the whole frame, and there is nothing in front of it. " +
   "The light is even, so that no shadows can be seen, and the surface looks smooth and clean.";
 const nobody = { OPENAI_API_KEY: "", OPENAI_BASE_URL: "" };
 
-beforeAll(() => paintPictures(join(folder, "data"), count));
+beforeAll(() => paintImages(join(folder, "data"), count));
 
 /** A recipe; paths are written as JSON, which YAML understands. */
 function recipe(name: string, more: object): { readonly path: string; readonly project: string; readonly out: string } {
   const at = (ending: string) => join(folder, `${name}${ending}`);
   const own = {
     project: at(".db"),
-    pictures: { path: join(folder, "data") },
+    images: { path: join(folder, "data") },
     describe: { model, max_new_tokens: 60, temperature: 1, seed: 3 },
     export: { folder: at("-set"), overwrite: true },
   };
@@ -38,7 +38,7 @@ test("all steps, then the review, then the same command once more, until there i
   const { path, project, out } = recipe("whole", { polish: { base_url: server.url, model: "only" } });
   const first = await minigpt4(["curate", "run", path], "", nobody);
   expect(first).toMatchObject({ code: 0 });
-  expect(first.stdout).toMatch(/^describe\n {2}6 pictures described; /);
+  expect(first.stdout).toMatch(/^describe\n {2}6 images described; /);
   expect(first.stdout).toMatch(/\npolish\n {2}polished +6 of 6, by only\n/);
   expect(first.stdout).toMatch(/\nfilter\n {2}6 texts judged.*\n {2}5 pass, 1 dropped\n/);
   expect(first.stdout).toMatch(/\n5 texts wait for a person: minigpt4 curate review --project .*whole\.db, then give/);
@@ -58,7 +58,7 @@ test("all steps, then the review, then the same command once more, until there i
     polish: { texts: 0 },
     filter: { judged: 0, known: 6 },
     export: { pairs: 4 },
-    status: { pictures: 6, standing: { kept: 4, dropped: 2, open: 0 } },
+    status: { images: 6, standing: { kept: 4, dropped: 2, open: 0 } },
     next: `Train on it: minigpt4 train recipes/stage2.yaml --set datasets.cc_sbu_align.path=${out}`,
   });
   expect(server.asked).toHaveLength(asked);
@@ -81,7 +81,7 @@ test("killed on its way and started again, it ends as if nothing had happened; u
   await ended;
   expect(await minigpt4(["curate", "run", path], "", nobody)).toMatchObject({ code: 0 });
   const store = CurationStore.open(project);
-  const kinds = store.entries().map(({ picture }) => store.versions(picture.id).map(({ kind }) => kind));
+  const kinds = store.entries().map(({ image }) => store.versions(image.id).map(({ kind }) => kind));
   store.close();
   expect(kinds).toEqual(Array(count).fill(["described", "polished"]));
   expect(await listPairs(await openDataset(out))).toHaveLength(count);

@@ -103,7 +103,7 @@ describe("not taken", () => {
     ]) {
       expect(judged(text)).toEqual({ text, rules: [] });
     }
-    const refusal = "I'm sorry, but I can't help you with this picture.";
+    const refusal = "I'm sorry, but I can't help you with this image.";
     expect(judged(refusal, `${refusal} A  cat.`)).toMatchObject({ text: refusal });
   });
 

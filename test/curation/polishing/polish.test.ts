@@ -160,7 +160,7 @@ describe("what is done stays", () => {
           const { current } = entry ?? {};
           if (current)
             store.addVersion({
-              picture: current.picture,
+              image: current.image,
               parent: current.id,
               kind: "edited",
               text: "mine",
@@ -282,10 +282,10 @@ test("whatever fails in whatever order: each text is polished once at most, or i
         stopped = true;
       });
       const reasons = [store.failures(polishStep), store.failures(requestStep)];
-      for (const { picture, current, versions } of store.entries()) {
-        const text = textOf(picture.id - 1);
+      for (const { image, current, versions } of store.entries()) {
+        const text = textOf(image.id - 1);
         if (current?.kind === "polished") expect([versions, current.text]).toEqual([2, polished(text)]);
-        else expect(versions === 1 && (stopped || reasons.some((one) => one.has(picture.id)))).toBe(true);
+        else expect(versions === 1 && (stopped || reasons.some((one) => one.has(image.id)))).toBe(true);
       }
       // Whatever is left is done as soon as the service is well.
       const well = await ChatServer.start();

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { broken, found } from "../../helpers/judging.ts";
 
 test.each([
-  ["I'm sorry I made a mistake. The picture shows a cat.", "I'm sorry I made a mistake"],
+  ["I'm sorry I made a mistake. The image shows a cat.", "I'm sorry I made a mistake"],
   ["A red bus stands at a stop. I’m sorry, I made a mistake...", "I'm sorry I made a mistake"],
   ["i apologize for that. There are two dogs on the beach.", "I apologize for that"],
   ["Two dogs play.\nI APOLOGIZE FOR THE CONFUSION, there is only one.", "I apologize for the confusion"],
@@ -12,7 +12,7 @@ test.each([
 
 test.each([
   ["As an AI language model, I cannot see images.", "as an AI"],
-  ["Unfortunately I can’t see the picture that you mean.", "I can't see"],
+  ["Unfortunately I can’t see the image that you mean.", "I can't see"],
   ["Here is the corrected text: a man rides a horse along the beach.", "here is the corrected"],
   ["A man rides a horse. Let me know if you need more!", "let me know if"],
 ])("a model that speaks of itself: %s", (text, phrase) => {

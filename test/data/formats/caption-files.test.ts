@@ -30,7 +30,7 @@ async function read(folder: string, name = ".", options?: OpenOptions) {
   for (const part of parts) {
     const contents = await part.read();
     for (const pair of contents.pairs) {
-      expect(pair.picture).toEqual({ path: pair.name });
+      expect(pair.image).toEqual({ path: pair.name });
       pairs.push([local(pair.name), pair.texts]);
     }
     problems.push(...contents.problems.map((problem) => `${local(problem.name)}: ${problem.reason}`));
@@ -39,7 +39,7 @@ async function read(folder: string, name = ".", options?: OpenOptions) {
 }
 
 describe("flickr8k", () => {
-  test("pictures in the order of their first mention, with all their captions", async () => {
+  test("images in the order of their first mention, with all their captions", async () => {
     const folder = await folderWith({
       "captions.txt": 'image,caption\nb.jpg,A dog .\na.jpg,"A cat, asleep"\nb.jpg,Two dogs\n',
       "Images/a.jpg": "",
@@ -57,7 +57,7 @@ describe("flickr8k", () => {
 });
 
 describe("cc_sbu_align", () => {
-  test("finds the picture of an id, a number or a text, whatever its ending", async () => {
+  test("finds the image of an id, a number or a text, whatever its ending", async () => {
     const folder = await folderWith({
       "filter_cap.json": JSON.stringify({
         annotations: [
@@ -90,8 +90,8 @@ describe("cc_sbu_align", () => {
   test("errors name the file and the place", async () => {
     const wrong = await folderWith({ "filter_cap.json": '{"annotations": [{"image_id": "2"}]}' });
     await expect(read(wrong)).rejects.toThrow(/filter_cap\.json: annotations\.0\.caption: /);
-    const noPictures = await folderWith({ "filter_cap.json": '{"annotations": []}' });
-    await expect(read(noPictures)).rejects.toThrow(/image cannot be read/);
+    const noImages = await folderWith({ "filter_cap.json": '{"annotations": []}' });
+    await expect(read(noImages)).rejects.toThrow(/image cannot be read/);
   });
 });
 
@@ -121,12 +121,12 @@ describe("coco", () => {
     ],
     problems: [
       "annotations/captions_val2017.json, annotation 4: its image 77 is not in the list of images",
-      `annotations/captions_val2017.json, annotation 5: names a picture outside of ${join(folder, images)}`,
+      `annotations/captions_val2017.json, annotation 5: names an image outside of ${join(folder, images)}`,
       "annotations/captions_val2017.json, image 30: has no caption",
     ],
   });
 
-  test("takes of the usual folders the one that holds the pictures", async () => {
+  test("takes of the usual folders the one that holds the images", async () => {
     const folder = await folderWith({
       "annotations/captions_val2017.json": captions,
       "train2017/000000000001.jpg": "",
@@ -135,7 +135,7 @@ describe("coco", () => {
     expect(await read(folder, "annotations/captions_val2017.json")).toEqual(expected(folder, "val2017"));
   });
 
-  test("takes the folder that is named, and says where it looked where none holds a picture", async () => {
+  test("takes the folder that is named, and says where it looked where none holds an image", async () => {
     const folder = await folderWith({ "annotations/captions_val2017.json": captions });
     const path = "annotations/captions_val2017.json";
     expect(await read(folder, path, { images: join(folder, "mine") })).toEqual(expected(folder, "mine"));
@@ -145,7 +145,7 @@ describe("coco", () => {
 });
 
 describe("tables", () => {
-  test("csv and tsv: pictures lie in Images/ where it is, or else beside the table", async () => {
+  test("csv and tsv: images lie in Images/ where it is, or else beside the table", async () => {
     const folder = await folderWith({
       "a.csv": "caption,image\nA dog,sub/1.jpg\n,2.jpg\nX,../3.jpg\nX,sub/../4.jpg\nX,/etc/5.jpg\nX,\n",
       "b.tsv": 'image\ttext\n1.jpg\tA "dog", here\n',
@@ -159,9 +159,9 @@ describe("tables", () => {
       ],
       problems: [
         "a.csv, record 2: has no text",
-        `a.csv, record 3: names a picture outside of ${folder}`,
-        `a.csv, record 5: names a picture outside of ${folder}`,
-        "a.csv, record 6: names no picture",
+        `a.csv, record 3: names an image outside of ${folder}`,
+        `a.csv, record 5: names an image outside of ${folder}`,
+        "a.csv, record 6: names no image",
       ],
     });
     await mkdir(join(folder, "Images"));
@@ -198,8 +198,8 @@ describe("tables", () => {
     });
     expect(problems).toEqual([
       "a.jsonl, line 5: has no text",
-      "a.jsonl, line 6: names no picture",
-      "a.jsonl, line 7: names no picture",
+      "a.jsonl, line 6: names no image",
+      "a.jsonl, line 7: names no image",
       expect.stringMatching(/^a\.jsonl, line 8: is no JSON: /),
     ]);
   });
@@ -207,12 +207,12 @@ describe("tables", () => {
   test("a table of which nothing can be used is an error", async () => {
     const folder = await folderWith({
       "empty.csv": "image,caption\n",
-      "wrong.csv": "picture,words\n1.jpg,x\n",
+      "wrong.csv": "image,words\n1.jpg,x\n",
       "all.jsonl": "1\n2\n",
     });
-    await expect(read(folder, "empty.csv")).rejects.toThrow(/empty\.csv lists no pictures/);
+    await expect(read(folder, "empty.csv")).rejects.toThrow(/empty\.csv lists no images/);
     await expect(read(folder, "wrong.csv")).rejects.toThrow(/wrong\.csv, record 1: expected the columns/);
-    await expect(read(folder, "all.jsonl")).rejects.toThrow(/all\.jsonl, line 1: names no picture; nothing else/);
+    await expect(read(folder, "all.jsonl")).rejects.toThrow(/all\.jsonl, line 1: names no image; nothing else/);
   });
 
   test("any names and captions come back from CSV and JSON lines", () => {
@@ -249,7 +249,7 @@ describe("openDataset", () => {
         (error: Error) => error.message,
       );
       expect(error).toContain(path);
-      for (const name of ["web_shards", "cc_sbu_align", "flickr8k", "coco", "csv", "jsonl", "pictures"])
+      for (const name of ["web_shards", "cc_sbu_align", "flickr8k", "coco", "csv", "jsonl", "images"])
         expect(error).toContain(name);
       expect(error).toContain("filter_cap.json");
     }

@@ -19,19 +19,19 @@ async function folderWith(...names: readonly string[]): Promise<string> {
   return folder;
 }
 
-async function picturesIn(folder: string): Promise<string[]> {
+async function imagesIn(folder: string): Promise<string[]> {
   const { layout, parts } = await openDataset(folder);
-  expect(layout).toBe("pictures");
+  expect(layout).toBe("images");
   const [contents, ...more] = await Promise.all(parts.map((part) => part.read()));
   expect(more).toEqual([]);
-  return (contents?.pairs ?? []).map(({ name, picture, texts }) => {
-    expect(picture).toEqual({ path: name });
+  return (contents?.pairs ?? []).map(({ name, image, texts }) => {
+    expect(image).toEqual({ path: name });
     expect(texts).toEqual([]);
     return relative(folder, name).replaceAll("\\", "/");
   });
 }
 
-test("all pictures, also in folders below, in the order of their names", async () => {
+test("all images, also in folders below, in the order of their names", async () => {
   const folder = await folderWith(
     "b.jpg",
     "a.PNG",
@@ -43,36 +43,36 @@ test("all pictures, also in folders below, in the order of their names", async (
     "._b.jpg",
     "no-ending",
   );
-  expect(await picturesIn(folder)).toEqual(["a.PNG", "b.jpg", "drawing.svg", "holiday/2024/x.webp"]);
+  expect(await imagesIn(folder)).toEqual(["a.PNG", "b.jpg", "drawing.svg", "holiday/2024/x.webp"]);
 });
 
-test("pictures that lie only in folders below are found", async () => {
-  expect(await picturesIn(await folderWith("cats/1.jpg", "dogs/1.jpg"))).toEqual(["cats/1.jpg", "dogs/1.jpg"]);
+test("images that lie only in folders below are found", async () => {
+  expect(await imagesIn(await folderWith("cats/1.jpg", "dogs/1.jpg"))).toEqual(["cats/1.jpg", "dogs/1.jpg"]);
 });
 
-test.skipIf(process.platform === "win32")("links to pictures are followed, circles of folders are not", async () => {
+test.skipIf(process.platform === "win32")("links to images are followed, circles of folders are not", async () => {
   const folder = await folderWith("a.jpg", "below/b.jpg");
   await symlink(join(folder, "a.jpg"), join(folder, "c.jpg"));
   await symlink(folder, join(folder, "below", "again"));
-  expect(await picturesIn(folder)).toEqual(["a.jpg", "below/b.jpg", "c.jpg"]);
+  expect(await imagesIn(folder)).toEqual(["a.jpg", "below/b.jpg", "c.jpg"]);
 });
 
-test("another layout goes before, and a folder without pictures is in none", async () => {
+test("another layout goes before, and a folder without images is in none", async () => {
   const captions = await folderWith("captions.txt", "Images/1.jpg", "2.jpg");
   expect((await openDataset(captions)).layout).toBe("flickr8k");
-  expect((await openDataset(captions, { layout: "pictures" })).layout).toBe("pictures");
+  expect((await openDataset(captions, { layout: "images" })).layout).toBe("images");
   const none = await folderWith("notes.md", "below/more.md");
   await expect(openDataset(none)).rejects.toThrow("is in no known layout");
-  const named = await openDataset(none, { layout: "pictures" });
-  await expect(named.parts[0]?.read()).rejects.toThrow(`${none} holds no pictures (.jpg`);
+  const named = await openDataset(none, { layout: "images" });
+  await expect(named.parts[0]?.read()).rejects.toThrow(`${none} holds no images (.jpg`);
 });
 
 test("whoever needs texts is told that there are none, and what there could be", async () => {
   const folder = await folderWith("a.jpg");
-  await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of pictures without texts`);
-  await expect(openCaptioned(folder, { layout: "pictures" })).rejects.toThrow("filter_cap.json");
+  await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of images without texts`);
+  await expect(openCaptioned(folder, { layout: "images" })).rejects.toThrow("filter_cap.json");
   expect((await openCaptioned(await folderWith("captions.txt"))).layout).toBe("flickr8k");
   const { code, stderr } = await minigpt4(["evaluate", "retrieval", folder]);
   expect(code).toBe(1);
-  expect(stderr).toContain("is a folder of pictures without texts");
+  expect(stderr).toContain("is a folder of images without texts");
 });

@@ -12,7 +12,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 const keys = ["000", "001", "002", "003", "004"];
 
-/** As img2dataset writes them: a row for each picture that was asked for, of which 003 could not be fetched. */
+/** As img2dataset writes them: a row for each image that was asked for, of which 003 could not be fetched. */
 const columns: ColumnSource[] = [
   { name: "key", data: [...keys, "005"], type: "STRING" },
   {

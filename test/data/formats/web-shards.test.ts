@@ -33,11 +33,11 @@ async function contentsOf(bytes: Uint8Array): Promise<PartContents> {
   return readOnly(await shard(bytes));
 }
 
-/** What img2dataset writes of one picture. */
-function sample(key: string, caption: string | null, picture: string): Member[] {
+/** What img2dataset writes of one image. */
+function sample(key: string, caption: string | null, image: string): Member[] {
   const facts = { caption, url: `https://example.org/${key}`, key, status: "success", width: 224, exif: "{}" };
   return [
-    { name: `${key}.jpg`, body: picture },
+    { name: `${key}.jpg`, body: image },
     { name: `${key}.json`, body: JSON.stringify(facts, undefined, 4) },
     { name: `${key}.txt`, body: caption ?? "" },
   ];
@@ -47,7 +47,7 @@ const texts = ({ pairs }: PartContents) => pairs.map((pair) => pair.texts);
 const reasons = ({ problems }: PartContents) => problems.map(({ name, reason }) => `${name}: ${reason}`);
 
 describe("samples of a shard", () => {
-  test("a picture is a span of the tar, its texts are those of the json", async () => {
+  test("an image is a span of the tar, its texts are those of the json", async () => {
     const path = await shard(
       await tarOf([...sample("000000001", "A dog.", "dog"), ...sample("000000007", "A cat.", "cat!")]),
     );
@@ -57,8 +57,8 @@ describe("samples of a shard", () => {
       { name: `${path}/000000001`, texts: ["A dog."] },
       { name: `${path}/000000007`, texts: ["A cat."] },
     ]);
-    const bytes = await Promise.all(pairs.map(({ picture }) => readSpan(picture)));
-    expect(bytes.map((picture) => new TextDecoder().decode(picture))).toEqual(["dog", "cat!"]);
+    const bytes = await Promise.all(pairs.map(({ image }) => readSpan(image)));
+    expect(bytes.map((image) => new TextDecoder().decode(image))).toEqual(["dog", "cat!"]);
   });
 
   test("the json's caption wins over the txt; a list of captions is taken; the txt does where the json says nothing", async () => {
@@ -86,7 +86,7 @@ describe("samples of a shard", () => {
       await tarOf([
         { name: "v1.5/x.jpg", body: "first" },
         { name: "./v1.5/y.jpg", body: "second" },
-        { name: "v1.5/x.seg.jpg", body: "no picture of x" },
+        { name: "v1.5/x.seg.jpg", body: "no image of x" },
         { name: "._y.jpg", body: "what macOS adds" },
         { name: "jpg", body: "no ending" },
         { name: "v1.5/y.txt", body: "Y" },
@@ -104,7 +104,7 @@ describe("samples of a shard", () => {
       await tarOf([
         { name: "good.jpg", body: "p" },
         { name: "good.txt", body: "Good" },
-        { name: "blind.txt", body: "No picture" },
+        { name: "blind.txt", body: "No image" },
         { name: "mute.jpg", body: "p" },
         { name: "empty.jpg", body: "p" },
         { name: "empty.txt", body: " \n" },
@@ -124,12 +124,12 @@ describe("samples of a shard", () => {
     expect(reasons(contents)).toEqual([
       `${path}/../out.jpg: is named outside of the tar`,
       `${path}//etc/out.jpg: is named outside of the tar`,
-      `${path}/blind: has no picture (jpg, jpeg, png, webp)`,
+      `${path}/blind: has no image (jpg, jpeg, png, webp)`,
       `${path}/mute: has no caption`,
       `${path}/empty: has no caption`,
       `${path}/broken: has no caption; its .json is no JSON text in UTF-8`,
       `${path}/long: has no caption; its .txt has 1048577 bytes, the limit is 1048576`,
-      `${path}/twice: has 2 pictures: "twice.jpg", "twice.png"`,
+      `${path}/twice: has 2 images: "twice.jpg", "twice.png"`,
     ]);
   });
 });
@@ -163,7 +163,7 @@ describe("tar formats", () => {
     const keys = [`${"p".repeat(150)}/a`, longName, `${longName}é`, "plain"];
     expect(pairs.map(({ name }) => name)).toEqual(keys.map((key) => `${path}/${key}`));
     expect(pairs.map((pair) => pair.texts)).toEqual([["ustar"], ["GNU"], ["pax"], ["before POSIX"]]);
-    expect(await Promise.all(pairs.map(async ({ picture }) => (await readSpan(picture)).length))).toEqual([1, 2, 3, 4]);
+    expect(await Promise.all(pairs.map(async ({ image }) => (await readSpan(image)).length))).toEqual([1, 2, 3, 4]);
   });
 
   test("links, folders and devices have no bytes, whatever their size says", async () => {
@@ -225,14 +225,14 @@ describe("damage", () => {
   const arbitrarySamples = fc.uniqueArray(
     fc.record({
       key: fc.stringMatching(/^[a-zé0-9_]{1,120}$/),
-      picture: fc.uint8Array({ maxLength: 1500 }),
+      image: fc.uint8Array({ maxLength: 1500 }),
       caption: fc.stringMatching(/^[a-z]{1,20}$/),
     }),
     { selector: ({ key }) => key, minLength: 1, maxLength: 6 },
   );
-  const membersOf = (samples: readonly { key: string; picture: Uint8Array; caption: string }[]): Member[] =>
-    samples.flatMap(({ key, picture, caption }) => [
-      { name: `${key}.jpg`, body: picture },
+  const membersOf = (samples: readonly { key: string; image: Uint8Array; caption: string }[]): Member[] =>
+    samples.flatMap(({ key, image, caption }) => [
+      { name: `${key}.jpg`, body: image },
       { name: `${key}.json`, body: JSON.stringify({ caption }) },
     ]);
 
@@ -245,7 +245,7 @@ describe("damage", () => {
         expect(pairs.map(({ name, texts }) => [name, texts])).toEqual(
           samples.map(({ key, caption }) => [`${path}/${key}`, [caption]]),
         );
-        for (const [i, { picture }] of pairs.entries()) expect(await readSpan(picture)).toEqual(samples[i]?.picture);
+        for (const [i, { image }] of pairs.entries()) expect(await readSpan(image)).toEqual(samples[i]?.image);
       }),
     ));
 
@@ -283,7 +283,7 @@ describe("damage", () => {
           const path = await shard(bytes);
           try {
             const { pairs } = await readOnly(path);
-            for (const { picture } of pairs) await readSpan(picture);
+            for (const { image } of pairs) await readSpan(image);
           } catch (error) {
             expect(error).toBeInstanceOf(Error);
             expect((error as Error).message).toContain(path);

@@ -202,7 +202,7 @@ describe("faults", () => {
     const path = await copy((own) =>
       rewrite(llmWeights(own), (values, name) => (name.includes("1.mlp.down_proj") ? values.fill(3e38) : values)),
     );
-    const { findings } = await examine(path, { skip: ["pictures"] });
+    const { findings } = await examine(path, { skip: ["images"] });
     expect(findings).toContainEqual(
       expect.objectContaining({ check: "language", what: expect.stringContaining("layer 1 of 3") }),
     );

@@ -1,15 +1,15 @@
-/** Pictures that are bombs, broken, programs, or somebody else's files. */
+/** Images that are bombs, broken, programs, or somebody else's files. */
 import { crc32, deflateSync } from "node:zlib";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
 import { Random } from "../../../src/tensor/random.ts";
-import { ask, expectAsBefore, expectError, pictureQuestion } from "../../helpers/abused-server.ts";
+import { ask, expectAsBefore, expectError, imageQuestion } from "../../helpers/abused-server.ts";
 
-describe("a picture", () => {
+describe("an image", () => {
   test("of 50000 x 50000 pixels in a few kilobytes is refused by its header", async () => {
     const bomb = emptyPng(50_000, 50_000);
     const begin = performance.now();
-    const answer = await ask(pictureQuestion(bomb));
+    const answer = await ask(imageQuestion(bomb));
     expectError(answer, 400);
     expect(answer.text).toContain("image_too_large");
     expect(performance.now() - begin).toBeLessThan(5000);
@@ -22,7 +22,7 @@ describe("a picture", () => {
       emptyPng(2 ** 31 - 1, 1),
       emptyPng(1, 2 ** 31 - 1),
     ]) {
-      expectError(await ask(pictureQuestion(bytes)), 400);
+      expectError(await ask(imageQuestion(bytes)), 400);
     }
   });
 
@@ -39,15 +39,15 @@ describe("a picture", () => {
         },
       } as const;
       const whole = await sharp(noise).toFormat(format).toBuffer();
-      expect((await ask(pictureQuestion(whole))).status).toBe(200);
+      expect((await ask(imageQuestion(whole))).status).toBe(200);
       for (const share of [0.02, 0.3, 0.6, 0.9])
-        expectError(await ask(pictureQuestion(whole.subarray(0, whole.length * share))), 400);
+        expectError(await ask(imageQuestion(whole.subarray(0, whole.length * share))), 400);
       const random = new Random(1);
       for (let i = 0; i < 15; i++) {
         const damaged = Buffer.from(whole);
         for (let k = 0; k < 8; k++)
           damaged[Math.floor(random.uniform() * damaged.length)] = Math.floor(random.uniform() * 256);
-        const answer = await ask(pictureQuestion(damaged));
+        const answer = await ask(imageQuestion(damaged));
         if (answer.status !== 200) expectError(answer, 400);
       }
     },
@@ -64,7 +64,7 @@ describe("a picture", () => {
       .toBuffer();
     expect((await sharp(moving).metadata()).pages).toBe(3);
     const still = await sharp(frames[0]).gif().toBuffer();
-    const [one, other] = [await ask(pictureQuestion(moving)), await ask(pictureQuestion(still))];
+    const [one, other] = [await ask(imageQuestion(moving)), await ask(imageQuestion(still))];
     expect(one.status).toBe(200);
     expect(JSON.parse(one.text).choices).toEqual(JSON.parse(other.text).choices);
   });
@@ -83,7 +83,7 @@ describe("a picture", () => {
       "P6 9 9 255\n",
     ]) {
       for (const type of ["svg+xml", "png"]) {
-        const answer = await ask(pictureQuestion(`data:image/${type};base64,${Buffer.from(text).toString("base64")}`));
+        const answer = await ask(imageQuestion(`data:image/${type};base64,${Buffer.from(text).toString("base64")}`));
         expectError(answer, 400);
         expect(answer.text).toContain("invalid_image");
       }
@@ -98,9 +98,9 @@ describe("a picture", () => {
     "x",
     "data:",
     "javascript:1",
-    "C:\\picture.png",
+    "C:\\image.png",
   ])("at %s is not looked for", async (url) => {
-    const answer = await ask(pictureQuestion(url));
+    const answer = await ask(imageQuestion(url));
     expectError(answer, 400);
     expect(answer.text).toContain("invalid_image_url");
   });
@@ -109,15 +109,15 @@ describe("a picture", () => {
     const small = await sharp({ create: { width: 3, height: 3, channels: 3, background: "red" } })
       .png()
       .toBuffer();
-    expect((await ask(pictureQuestion(small, small))).status).toBe(200);
-    expectError(await ask(pictureQuestion(...Array.from({ length: 17 }, () => small))), 400);
-    expectError(await ask(pictureQuestion(...Array.from({ length: 5000 }, () => small))), [400, 413]);
+    expect((await ask(imageQuestion(small, small))).status).toBe(200);
+    expectError(await ask(imageQuestion(...Array.from({ length: 17 }, () => small))), 400);
+    expectError(await ask(imageQuestion(...Array.from({ length: 5000 }, () => small))), [400, 413]);
   });
 
   test("and others that are large only together are refused before they are decoded", async () => {
     const large = emptyPng(6000, 6000);
     const begin = performance.now();
-    expectError(await ask(pictureQuestion(...Array.from({ length: 16 }, () => large))), 400);
+    expectError(await ask(imageQuestion(...Array.from({ length: 16 }, () => large))), 400);
     expect(performance.now() - begin).toBeLessThan(8000);
   });
 });

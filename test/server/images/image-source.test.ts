@@ -1,4 +1,4 @@
-/** Pictures in requests: data URLs are decoded, other places asked only where that is allowed, and nothing else is a picture. */
+/** Images in requests: data URLs are decoded, other places asked only where that is allowed, and nothing else is an image. */
 import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
@@ -31,7 +31,7 @@ describe("data URLs", () => {
     ["a parameter", base64(png, "image/png;name=red.png")],
     ["capitals", base64(png, "IMAGE/PNG").replace("data:", "DATA:").replace("base64", "BASE64")],
     ["no particular type", base64(png, "application/octet-stream")],
-  ])("with %s give the picture as it is", async (_, url) => {
+  ])("with %s give the image as it is", async (_, url) => {
     expect(Buffer.from(await fetchImage(url, policy))).toEqual(png);
   });
 
@@ -80,7 +80,7 @@ describe("data URLs", () => {
     }
   });
 
-  test("of any bytes end as a picture or as an error that can be shown", async () => {
+  test("of any bytes end as an image or as an error that can be shown", async () => {
     const head = fc.constantFrom("data:image/png,", "data:image/png;base64,", "data:image/x;base64,%", "data:", "");
     await fc.assert(
       fc.asyncProperty(head, fc.string({ unit: "binary" }), async (head, rest) => {
@@ -100,21 +100,21 @@ test.each([
   "",
   " ",
   "\ud800",
-])("%s is no place that pictures come from", async (url) => {
+])("%s is no place that images come from", async (url) => {
   expect(await code(fetchImage(url, { allowRemote: true }))).toBe("invalid_image_url");
 });
 
-test("pictures are fetched only where the policy says so, and looked at alike", async () => {
+test("images are fetched only where the policy says so, and looked at alike", async () => {
   const port = await listening((request, response) => {
     const body = request.url === "/red.png" ? png : "<svg/>";
     response.writeHead(200, { "content-type": "image/png" }).end(body);
   });
   const place = { resolve: async () => ["127.0.0.1"], allow: [{ address: "127.0.0.1", port }] };
-  const url = `http://pictures.test:${port}/red.png`;
+  const url = `http://images.test:${port}/red.png`;
   expect(Buffer.from(await fetchImage(url, { allowRemote: true, ...place }))).toEqual(png);
   expect(await code(fetchImage(url, { allowRemote: false, ...place }))).toBe("invalid_image_url");
   expect(await code(fetchImage(url, { allowRemote: true }))).toBe("invalid_image_url");
-  const svg = `http://pictures.test:${port}/picture.svg`;
+  const svg = `http://images.test:${port}/image.svg`;
   expect(await code(fetchImage(svg, { allowRemote: true, ...place }))).toBe("invalid_image");
 });
 

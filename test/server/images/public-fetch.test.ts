@@ -1,4 +1,4 @@
-/** A client that names a URL gets pictures of the public internet, and no way into the networks around the server. */
+/** A client that names a URL gets images of the public internet, and no way into the networks around the server. */
 import type { IncomingMessage } from "node:http";
 import { connect, createServer } from "node:net";
 import { gzipSync } from "node:zlib";
@@ -8,23 +8,23 @@ import { ImageRefusedError } from "../../../src/server/errors.ts";
 import { type FetchPolicy, fetchPublic, isPublicAddress } from "../../../src/server/images/public-fetch.ts";
 import { listening } from "../../helpers/loopback.ts";
 
-const picture = Buffer.from("not really a picture");
+const image = Buffer.from("not really an image");
 const seen: IncomingMessage[] = [];
 const port = await listening((request, response) => {
   seen.push(request);
-  const send = (type: string, body: Uint8Array | string = picture, more = {}) =>
+  const send = (type: string, body: Uint8Array | string = image, more = {}) =>
     response.writeHead(200, { "content-type": type, ...more }).end(body);
   const redirect = (location: string, status = 302) => response.writeHead(status, { location }).end("elsewhere");
-  const url = new URL(request.url ?? "", "http://pictures.test");
+  const url = new URL(request.url ?? "", "http://images.test");
   switch (url.pathname) {
-    case "/picture.png":
+    case "/image.png":
       return send("image/png");
     case "/binary":
       return send("application/octet-stream");
     case "/page.html":
       return send("text/html", "<secrets>");
     case "/untyped":
-      return response.end(picture);
+      return response.end(image);
     case "/packed":
       return send("image/png", gzipSync(Buffer.alloc(50_000_000)), { "content-encoding": "gzip" });
     case "/declared":
@@ -45,7 +45,7 @@ const port = await listening((request, response) => {
       response.writeHead(200, { "content-type": "image/png", "content-length": 1000 });
       return response.write("half", () => response.destroy());
     case "/headers":
-      return send("image/png", picture, { "x-much": "x".repeat(20_000) });
+      return send("image/png", image, { "x-much": "x".repeat(20_000) });
     case "/to":
       return redirect(url.searchParams.get("url") ?? "", Number(url.searchParams.get("status") ?? 302));
     case "/hops": {
@@ -58,18 +58,18 @@ const port = await listening((request, response) => {
 });
 
 /** The name stands for the server of this test, and that server's address and port are allowed. */
-const resolve = async (name: string) => (name === "pictures.test" ? ["127.0.0.1"] : []);
+const resolve = async (name: string) => (name === "images.test" ? ["127.0.0.1"] : []);
 const policy: FetchPolicy = { maxBytes: 1000, timeout: 5000, resolve, allow: [{ address: "127.0.0.1", port }] };
-const at = (path: string) => `http://pictures.test:${port}${path}`;
+const at = (path: string) => `http://images.test:${port}${path}`;
 const code = (promise: Promise<unknown>) =>
   promise.then(
     () => "fetched",
     (error) => (error instanceof ImageRefusedError ? error.code : error),
   );
 
-test("a picture of an allowed place comes as it is, asked for without anything that names somebody", async () => {
-  expect(Buffer.from(await fetchPublic(at("/picture.png"), policy))).toEqual(picture);
-  expect(Buffer.from(await fetchPublic(at("/binary"), policy))).toEqual(picture);
+test("an image of an allowed place comes as it is, asked for without anything that names somebody", async () => {
+  expect(Buffer.from(await fetchPublic(at("/image.png"), policy))).toEqual(image);
+  expect(Buffer.from(await fetchPublic(at("/binary"), policy))).toEqual(image);
   const { headers, method } = seen.at(-1) ?? {};
   expect(method).toBe("GET");
   expect(Object.keys(headers ?? {}).sort()).toEqual(["accept", "accept-encoding", "connection", "host", "user-agent"]);
@@ -79,10 +79,10 @@ test("the same name is refused by default, and nothing is asked of it", async ()
   const before = seen.length;
   const { allow, ...byDefault } = policy;
   expect(allow).toHaveLength(1);
-  expect(await code(fetchPublic(at("/picture.png"), byDefault))).toBe("invalid_image_url");
-  expect(await code(fetchPublic("http://pictures.test/picture.png", byDefault))).toBe("invalid_image_url");
+  expect(await code(fetchPublic(at("/image.png"), byDefault))).toBe("invalid_image_url");
+  expect(await code(fetchPublic("http://images.test/image.png", byDefault))).toBe("invalid_image_url");
   const otherPort = { ...policy, allow: [{ address: "127.0.0.1", port: port + 1 }] };
-  expect(await code(fetchPublic(at("/picture.png"), otherPort))).toBe("invalid_image_url");
+  expect(await code(fetchPublic(at("/image.png"), otherPort))).toBe("invalid_image_url");
   expect(seen.length).toBe(before);
 });
 
@@ -133,14 +133,14 @@ describe("names", () => {
   test("are resolved once: what a resolver says next is not what is connected to", async () => {
     let asked = 0;
     const resolve = async () => (asked++ === 0 ? ["127.0.0.1"] : ["10.255.255.1"]);
-    expect(Buffer.from(await fetchPublic(at("/picture.png"), { ...policy, resolve }))).toEqual(picture);
+    expect(Buffer.from(await fetchPublic(at("/image.png"), { ...policy, resolve }))).toEqual(image);
     expect(asked).toBe(1);
   });
 
   test("are resolved anew at a redirect, and refused when they have changed to a private address", async () => {
     let asked = 0;
     const resolve = async () => (asked++ === 0 ? ["127.0.0.1"] : ["10.255.255.1"]);
-    expect(await code(fetchPublic(at(`/to?url=/picture.png`), { ...policy, resolve }))).toBe("invalid_image_url");
+    expect(await code(fetchPublic(at(`/to?url=/image.png`), { ...policy, resolve }))).toBe("invalid_image_url");
     expect(asked).toBe(2);
   });
 
@@ -165,7 +165,7 @@ describe("names", () => {
 
 describe("redirects", () => {
   test.each([301, 302, 303, 307, 308])("with status %i are followed", async (status) => {
-    expect(await code(fetchPublic(at(`/to?status=${status}&url=/picture.png`), policy))).toBe("fetched");
+    expect(await code(fetchPublic(at(`/to?status=${status}&url=/image.png`), policy))).toBe("fetched");
   });
 
   test.each([
@@ -173,10 +173,10 @@ describe("redirects", () => {
     "http://169.254.169.254/latest/",
     "//10.0.0.1/",
     "http://[::1]/",
-    "http://user:word@pictures.test/",
+    "http://user:word@images.test/",
     "file:///etc/passwd",
     "data:image/png,x",
-    "gopher://pictures.test/",
+    "gopher://images.test/",
   ])("to %s are refused", async (url) => {
     expect(await code(fetchPublic(at(`/to?url=${encodeURIComponent(url)}`), policy))).toBe("invalid_image_url");
   });
@@ -184,7 +184,7 @@ describe("redirects", () => {
   test("are at most three", async () => {
     expect(await code(fetchPublic(at("/hops?left=3"), policy))).toBe("fetched");
     expect(await code(fetchPublic(at("/hops?left=4"), policy))).toBe("failed_to_download_image");
-    expect(await code(fetchPublic(at("/to?status=304&url=/picture.png"), policy))).toBe("failed_to_download_image");
+    expect(await code(fetchPublic(at("/to?status=304&url=/image.png"), policy))).toBe("failed_to_download_image");
   });
 });
 
@@ -219,7 +219,7 @@ describe("what a server sends", () => {
     const { port } = garbage.address() as { port: number };
     const allow = [{ address: "127.0.0.1", port }];
     const ask = (scheme: string) =>
-      fetchPublic(`${scheme}://pictures.test:${port}/`, { ...policy, allow }).catch((error) => error);
+      fetchPublic(`${scheme}://images.test:${port}/`, { ...policy, allow }).catch((error) => error);
     for (const scheme of ["http", "https"]) {
       const error = await ask(scheme);
       expect(error.code).toBe("failed_to_download_image");
@@ -237,7 +237,7 @@ test("whoever gives up gets their own reason, and the connection is closed", asy
   await expect(asking).rejects.toThrow("gone");
   const socket = seen.at(-1)?.socket;
   await expect.poll(() => socket?.destroyed).toBe(true);
-  await expect(fetchPublic(at("/picture.png"), policy, leaving.signal)).rejects.toThrow("gone");
+  await expect(fetchPublic(at("/image.png"), policy, leaving.signal)).rejects.toThrow("gone");
 });
 
 test("a proxy that the environment names is not asked", async () => {
@@ -251,7 +251,7 @@ test("a proxy that the environment names is not asked", async () => {
     delete process.env.http_proxy;
     delete process.env.NODE_USE_ENV_PROXY;
   });
-  expect(await code(fetchPublic(at("/picture.png"), policy))).toBe("fetched");
+  expect(await code(fetchPublic(at("/image.png"), policy))).toBe("fetched");
   expect(proxied).toEqual([]);
 });
 

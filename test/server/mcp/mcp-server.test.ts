@@ -10,12 +10,12 @@ import type { Question } from "../../../src/engine/engine.ts";
 import { loadEngine } from "../../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../../src/engine/local-engine.ts";
 import { createMcpServer, type McpOptions } from "../../../src/server/mcp/mcp-server.ts";
-import { picture } from "../../helpers/cli-command.ts";
+import { image } from "../../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
-const cat = picture("cat.jpg");
-const coffee = picture("coffee.jpg");
-const pictures = join(cat, "..");
+const cat = image("cat.jpg");
+const coffee = image("coffee.jpg");
+const images = join(cat, "..");
 const folder = temporaryFolder();
 let engine: LocalEngine;
 
@@ -44,7 +44,7 @@ async function call(client: Client, name: string, args: Record<string, unknown>)
 }
 
 /** What the engine itself answers. */
-async function answered(question: Partial<Question> & Pick<Question, "turns" | "pictures">): Promise<string> {
+async function answered(question: Partial<Question> & Pick<Question, "turns" | "images">): Promise<string> {
   let text = "";
   for await (const event of engine.answer({ maxNewTokens: 8, ...question })) {
     if (event.kind === "text") text += event.text;
@@ -58,8 +58,8 @@ test("the tools say what they take, that they change nothing, and who serves the
   expect(client.getInstructions()).toContain("can be wrong");
   const { tools } = await client.listTools();
   expect(tools.map(({ name, inputSchema: { required } }) => [name, required])).toEqual([
-    ["describe_picture", ["picture"]],
-    ["ask_about_picture", ["question", "pictures"]],
+    ["describe_image", ["image"]],
+    ["ask_about_image", ["question", "images"]],
   ]);
   for (const tool of tools) {
     expect(tool.annotations).toEqual({ readOnlyHint: true, openWorldHint: false });
@@ -69,19 +69,19 @@ test("the tools say what they take, that they change nothing, and who serves the
 });
 
 test("a description is the engine's, as text and structured, from a path and from data", async () => {
-  const client = await connect({ allowedFolders: [pictures] });
-  const description = await answered({ turns: "describe", pictures: [cat] });
+  const client = await connect({ allowedFolders: [images] });
+  const description = await answered({ turns: "describe", images: [cat] });
   const expected = { text: description, structured: { description, finish_reason: "length" } };
-  expect(await call(client, "describe_picture", { picture: cat })).toEqual(expected);
+  expect(await call(client, "describe_image", { image: cat })).toEqual(expected);
   const data = readFileSync(cat).toString("base64");
-  expect(await call(client, "describe_picture", { picture: { data, mimeType: "image/jpeg" } })).toEqual(expected);
+  expect(await call(client, "describe_image", { image: { data, mimeType: "image/jpeg" } })).toEqual(expected);
 });
 
-test("a question, several pictures, earlier turns, sampling with a seed", async () => {
-  const client = await connect({ allowedFolders: [pictures] });
+test("a question, several images, earlier turns, sampling with a seed", async () => {
+  const client = await connect({ allowedFolders: [images] });
   const asked = {
     question: "And now?",
-    pictures: [cat, coffee],
+    images: [cat, coffee],
     earlier_turns: [{ question: "What is this?", answer: "A cat and a cup." }],
     temperature: 1,
     seed: 7,
@@ -92,13 +92,13 @@ test("a question, several pictures, earlier turns, sampling with a seed", async 
       { role: "assistant", text: "A cat and a cup." },
       { role: "user", text: "And now?" },
     ],
-    pictures: [cat, coffee],
+    images: [cat, coffee],
     temperature: 1,
     seed: 7,
   });
-  expect(await call(client, "ask_about_picture", asked)).toMatchObject({ structured: { answer } });
-  for (const change of [{ seed: 8 }, { earlier_turns: [] }, { pictures: [coffee, cat] }, { question: "Why?" }]) {
-    const other = await call(client, "ask_about_picture", { ...asked, ...change });
+  expect(await call(client, "ask_about_image", asked)).toMatchObject({ structured: { answer } });
+  for (const change of [{ seed: 8 }, { earlier_turns: [] }, { images: [coffee, cat] }, { question: "Why?" }]) {
+    const other = await call(client, "ask_about_image", { ...asked, ...change });
     expect(other.structured?.answer, JSON.stringify(change)).not.toBe(answer);
   }
 });
@@ -106,20 +106,18 @@ test("a question, several pictures, earlier turns, sampling with a seed", async 
 test("without --allow-folder: the working directory and the client's roots", async () => {
   const roots = ["file://%"];
   const offering = await connect({}, roots);
-  expect((await call(offering, "describe_picture", { picture: cat })).error).toContain(
-    "outside of the allowed folders",
-  );
-  roots.push(pathToFileURL(pictures).href);
-  expect(await call(offering, "describe_picture", { picture: cat })).toHaveProperty("structured");
-  const beside = await connect({ workingDirectory: pictures });
-  expect(await call(beside, "describe_picture", { picture: "cat.jpg" })).toHaveProperty("structured");
+  expect((await call(offering, "describe_image", { image: cat })).error).toContain("outside of the allowed folders");
+  roots.push(pathToFileURL(images).href);
+  expect(await call(offering, "describe_image", { image: cat })).toHaveProperty("structured");
+  const beside = await connect({ workingDirectory: images });
+  expect(await call(beside, "describe_image", { image: "cat.jpg" })).toHaveProperty("structured");
   const neither = await connect();
-  const refused = await call(neither, "describe_picture", { picture: cat });
+  const refused = await call(neither, "describe_image", { image: cat });
   expect(refused.error).toContain(`${cat} is outside of the allowed folders (${folder})`);
   const strict = await connect({ allowedFolders: [folder] }, roots);
-  expect((await call(strict, "describe_picture", { picture: cat })).error).toContain("outside of the allowed folders");
+  expect((await call(strict, "describe_image", { image: cat })).error).toContain("outside of the allowed folders");
   const whole = await connect({ workingDirectory: parse(folder).root });
-  expect((await call(whole, "describe_picture", { picture: cat })).error).toContain("(there are none)");
+  expect((await call(whole, "describe_image", { image: cat })).error).toContain("(there are none)");
 });
 
 test("no way leads out of the allowed folders", async () => {
@@ -133,7 +131,7 @@ test("no way leads out of the allowed folders", async () => {
   symlinkSync(folder, join(allowed, "out"), "junction");
   symlinkSync(join(allowed, "deep"), join(folder, "in"), "junction");
   const client = await connect({ workingDirectory: allowed, allowedFolders: [allowed, join(folder, "in")] });
-  const of = (path: string) => call(client, "describe_picture", { picture: path });
+  const of = (path: string) => call(client, "describe_image", { image: path });
   expect(await of("deep/cat.jpg")).toHaveProperty("structured");
   expect(await of("deep/../deep/cat.jpg")).toHaveProperty("structured");
   expect(await of(join(folder, "in", "cat.jpg")), "an allowed link").toHaveProperty("structured");
@@ -160,7 +158,7 @@ test("any path that climbs out is refused", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 8 }), async (steps) => {
       const path = `./${steps.join("/")}`;
-      const { error } = await call(client, "describe_picture", { picture: path });
+      const { error } = await call(client, "describe_image", { image: path });
       const way = relative(allowed, join(allowed, path));
       const climbs = way === ".." || /^\.\.[\\/]/.test(way);
       expect(error?.includes("is outside of the allowed folders"), `${path}: ${error}`).toBe(climbs);
@@ -170,29 +168,29 @@ test("any path that climbs out is refused", async () => {
 });
 
 test.each<[string, Record<string, unknown>, string]>([
-  ["a missing file", { picture: "missing.jpg" }, "missing.jpg cannot be read: there is no such file"],
-  ["a folder", { picture: "." }, "is a folder, not a picture"],
-  ["no picture", { picture: "config.json" }, "is not a picture that can be read"],
-  ["data that is no base64", { picture: { data: "a cat", mimeType: "image/png" } }, "is not base64"],
-  ["data that is no picture", { picture: { data: "AAAA", mimeType: "image/png" } }, "is not a picture"],
+  ["a missing file", { image: "missing.jpg" }, "missing.jpg cannot be read: there is no such file"],
+  ["a folder", { image: "." }, "is a folder, not an image"],
+  ["no image", { image: "config.json" }, "is not an image that can be read"],
+  ["data that is no base64", { image: { data: "a cat", mimeType: "image/png" } }, "is not base64"],
+  ["data that is no image", { image: { data: "AAAA", mimeType: "image/png" } }, "is not an image"],
   [
-    "a media type that is no picture's",
-    { picture: { data: "AAAA", mimeType: "text/html" } },
+    "a media type that is no image's",
+    { image: { data: "AAAA", mimeType: "text/html" } },
     "media type begins with image/",
   ],
-  ["a word that no tool knows", { picture: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
-  ["a number out of bounds", { picture: "cat.jpg", temperature: -1 }, "temperature"],
+  ["a word that no tool knows", { image: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
+  ["a number out of bounds", { image: "cat.jpg", temperature: -1 }, "temperature"],
 ])("%s is the tool's error, and the next call works", async (_, args, message) => {
   const model = join(folder, "tiny");
-  const client = await connect({ workingDirectory: model, allowedFolders: [model, pictures] });
-  expect((await call(client, "describe_picture", args)).error).toContain(message);
-  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+  const client = await connect({ workingDirectory: model, allowedFolders: [model, images] });
+  expect((await call(client, "describe_image", args)).error).toContain(message);
+  expect(await call(client, "describe_image", { image: cat })).toHaveProperty("structured");
 });
 
 test("progress: numbers that grow, and the answer so far", async () => {
-  const client = await connect({ allowedFolders: [pictures] });
+  const client = await connect({ allowedFolders: [images] });
   const told: { progress: number; message?: string }[] = [];
-  const params = { name: "describe_picture", arguments: { picture: cat, max_new_tokens: 8 } };
+  const params = { name: "describe_image", arguments: { image: cat, max_new_tokens: 8 } };
   const { structuredContent } = CallToolResultSchema.parse(
     await client.callTool(params, CallToolResultSchema, { onprogress: (progress) => told.push(progress) }),
   );
@@ -203,9 +201,9 @@ test("progress: numbers that grow, and the answer so far", async () => {
 });
 
 test("several calls at once are answered as if alone", async () => {
-  const client = await connect({ allowedFolders: [pictures] });
-  const answers = await Promise.all([cat, coffee, cat].map((picture) => call(client, "describe_picture", { picture })));
-  const alone = await Promise.all([cat, coffee].map((path) => answered({ turns: "describe", pictures: [path] })));
+  const client = await connect({ allowedFolders: [images] });
+  const answers = await Promise.all([cat, coffee, cat].map((image) => call(client, "describe_image", { image })));
+  const alone = await Promise.all([cat, coffee].map((path) => answered({ turns: "describe", images: [path] })));
   expect(answers.map(({ text }) => text)).toEqual([alone[0], alone[1], alone[0]]);
 });
 
@@ -225,9 +223,9 @@ test("a cancelled call stops the engine", async () => {
       },
     },
   });
-  const client = await connect({ allowedFolders: [pictures] }, undefined, async () => listened);
+  const client = await connect({ allowedFolders: [images] }, undefined, async () => listened);
   const cancelling = new AbortController();
-  const params = { name: "ask_about_picture", arguments: { question: "Why?", pictures: [cat], max_new_tokens: 400 } };
+  const params = { name: "ask_about_image", arguments: { question: "Why?", images: [cat], max_new_tokens: 400 } };
   const answer = client.callTool(params, CallToolResultSchema, {
     signal: cancelling.signal,
     onprogress: ({ progress }) => progress === 3 && cancelling.abort(),
@@ -235,7 +233,7 @@ test("a cancelled call stops the engine", async () => {
   await expect(answer).rejects.toThrow();
   await expect.poll(() => ended).toBe(true);
   expect(pieces).toBeLessThan(100);
-  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+  expect(await call(client, "describe_image", { image: cat })).toHaveProperty("structured");
 });
 
 test("a model that cannot be loaded is each call's error, until it can", async () => {
@@ -244,11 +242,11 @@ test("a model that cannot be loaded is each call's error, until it can", async (
     if (++tries === 1) throw new Error("the language model could not be fetched");
     return engine;
   };
-  const client = await connect({ allowedFolders: [pictures] }, undefined, open);
+  const client = await connect({ allowedFolders: [images] }, undefined, open);
   await client.listTools();
   expect(tries).toBe(0);
-  expect(await call(client, "describe_picture", { picture: cat })).toEqual({
+  expect(await call(client, "describe_image", { image: cat })).toEqual({
     error: "the language model could not be fetched",
   });
-  expect(await call(client, "describe_picture", { picture: cat })).toHaveProperty("structured");
+  expect(await call(client, "describe_image", { image: cat })).toHaveProperty("structured");
 });

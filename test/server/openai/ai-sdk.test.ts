@@ -2,12 +2,12 @@ import { readFileSync } from "node:fs";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, generateText, streamText } from "ai";
 import { expect, test } from "vitest";
-import { picture } from "../../helpers/cli-command.ts";
+import { image } from "../../helpers/cli-command.ts";
 import { serve, tinyEngine } from "../../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 
-test("the AI SDK asks about a picture, whole and streamed", async () => {
+test("the AI SDK asks about an image, whole and streamed", async () => {
   const { url } = await serve(engine);
   const model = createOpenAICompatible({ name: "local", baseURL: `${url}/v1` })("tiny");
   const request = {
@@ -17,7 +17,7 @@ test("the AI SDK asks about a picture, whole and streamed", async () => {
       {
         role: "user" as const,
         content: [
-          { type: "image" as const, image: readFileSync(picture("cat.jpg")) },
+          { type: "image" as const, image: readFileSync(image("cat.jpg")) },
           { type: "text" as const, text: "What is this?" },
         ],
       },

@@ -19,7 +19,7 @@ const withHead: Engine & { seen: readonly EmbeddingInput[] } = {
   release: async () => {},
 };
 
-test("texts and pictures, as OpenAI's client asks for them (base64) and as numbers", async () => {
+test("texts and images, as OpenAI's client asks for them (base64) and as numbers", async () => {
   const server = await serve(withHead);
   const client = clientOf(server);
   const { data, usage } = await client.embeddings.create({ model: "tiny", input: ["a cat", "a dog"] });
@@ -35,7 +35,7 @@ test("texts and pictures, as OpenAI's client asks for them (base64) and as numbe
     [1.1, 0, -0.25].map(Math.fround),
   );
   expect(withHead.seen[0]).toEqual({ text: "a cat" });
-  expect(bytes.equals((withHead.seen[1] as { picture: Uint8Array }).picture)).toBe(true);
+  expect(bytes.equals((withHead.seen[1] as { image: Uint8Array }).image)).toBe(true);
   const one = await client.embeddings.create({ model: "tiny", input: "a cat", encoding_format: "float" });
   expect(one.data).toHaveLength(1);
 });

@@ -1,7 +1,7 @@
 import OpenAI from "openai";
 import { expect, test } from "vitest";
 import type { Question } from "../../../src/engine/engine.ts";
-import { picture } from "../../helpers/cli-command.ts";
+import { image } from "../../helpers/cli-command.ts";
 import { clientOf, serve, shown, tinyEngine, until, WatchedEngine } from "../../helpers/running-server.ts";
 
 const engine = await tinyEngine();
@@ -13,15 +13,15 @@ async function direct(question: Question): Promise<string> {
   return text.trim();
 }
 
-test("a picture alone is described, and a question about pictures is asked as a conversation, system text and all", async () => {
+test("an image alone is described, and a question about images is asked as a conversation, system text and all", async () => {
   const client = clientOf(await serve(engine));
   const described = await client.chat.completions.create({
     model: "tiny",
     max_tokens: 12,
     messages: [{ role: "user", content: shown("cat.jpg") }],
   });
-  const pictures = [picture("cat.jpg")];
-  expect(described.choices[0]?.message.content).toBe(await direct({ turns: "describe", pictures, maxNewTokens: 12 }));
+  const images = [image("cat.jpg")];
+  expect(described.choices[0]?.message.content).toBe(await direct({ turns: "describe", images, maxNewTokens: 12 }));
   const asked = await client.chat.completions.create({
     model: "tiny",
     max_tokens: 12,
@@ -41,7 +41,7 @@ test("a picture alone is described, and a question about pictures is asked as a 
       { role: "assistant", text: "A cat." },
       { role: "user", text: "And this?", images: 1 },
     ],
-    pictures: [picture("cat.jpg"), picture("coffee.jpg")],
+    images: [image("cat.jpg"), image("coffee.jpg")],
     maxNewTokens: 12,
   });
   expect(asked.choices[0]?.message.content).toBe(expected);
@@ -197,12 +197,12 @@ test.each<[string, object, object]>([
   ],
   ["a tool's message", { messages: [{ role: "tool", content: "4" }] }, { status: 400, param: "messages[0].role" }],
   [
-    "a file as picture",
+    "a file as image",
     { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "file:///etc/passwd" } }] }] },
     { status: 400, code: "invalid_image_url" },
   ],
   [
-    "a torn picture",
+    "a torn image",
     {
       stream: true,
       messages: [

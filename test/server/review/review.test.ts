@@ -1,4 +1,4 @@
-/** The review over HTTP, with a real project and real pictures. */
+/** The review over HTTP, with a real project and real images. */
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -138,8 +138,8 @@ describe("without a model", () => {
     await undo("Ben");
     expect((await pair(fourth)).versions.at(-1)?.text).toBe("A tree.");
     await edit(fifth, "A car.", "Cleo");
-    expect(await (await undo("Cleo", { picture: fifth, kind: "keep" })).json()).not.toHaveProperty("pair");
-    await undo("Cleo", { picture: fifth, kind: "edit" });
+    expect(await (await undo("Cleo", { image: fifth, kind: "keep" })).json()).not.toHaveProperty("pair");
+    await undo("Cleo", { image: fifth, kind: "edit" });
     dropByRules(fifth, "length");
     await edit(fifth, "A blue car.", "Cleo");
     await undo("Cleo");
@@ -174,46 +174,46 @@ describe("without a model", () => {
     expect(await names("filter=kept")).toEqual(["1.jpg"]);
   });
 
-  test("the picture itself comes, is kept by browsers while it is the same, and nothing else can be had", async () => {
-    const response = await fetch(`${url}/pictures/1`);
+  test("the image itself comes, is kept by browsers while it is the same, and nothing else can be had", async () => {
+    const response = await fetch(`${url}/images/1`);
     expect(response.headers.get("content-type")).toBe("image/jpeg");
     const bytes = readFileSync(join(folder, String(count - 1), "1.jpg"));
     expect(Buffer.from(await response.arrayBuffer()).equals(bytes)).toBe(true);
     const tag = response.headers.get("etag") ?? "";
-    expect((await fetch(`${url}/pictures/1`, { headers: { "if-none-match": tag } })).status).toBe(304);
+    expect((await fetch(`${url}/images/1`, { headers: { "if-none-match": tag } })).status).toBe(304);
     for (const path of ["99", "0", "-1", "1.5", "..%2f..%2fetc%2fpasswd", "1%00", "__proto__", "9e99"]) {
-      expect((await fetch(`${url}/pictures/${path}`)).status).toBe(404);
+      expect((await fetch(`${url}/images/${path}`)).status).toBe(404);
     }
     writeFileSync(join(folder, String(count - 1), "1.jpg"), "secret");
-    const changed = await fetch(`${url}/pictures/1`);
+    const changed = await fetch(`${url}/images/1`);
     expect(changed.status).toBe(404);
     expect(await changed.text()).not.toContain("secret");
     rmSync(join(folder, String(count - 1), "2.jpg"));
-    const gone = await fetch(`${url}/pictures/2`);
+    const gone = await fetch(`${url}/images/2`);
     expect(gone.status).toBe(404);
-    expect(await gone.json()).toMatchObject({ error: { code: "picture_gone" } });
+    expect(await gone.json()).toMatchObject({ error: { code: "image_gone" } });
   });
 
-  test("what browsers cannot show is decoded and scaled; a stretch of a file is a picture; what is none is refused", async () => {
+  test("what browsers cannot show is decoded and scaled; a stretch of a file is an image; what is none is refused", async () => {
     const add = (name: string, bytes: Uint8Array, before = 0, after = 0) => {
       const path = join(folder, String(count - 1), name);
       writeFileSync(path, Buffer.concat([Buffer.alloc(before, 7), bytes, Buffer.alloc(after, 9)]));
       const at = before + after > 0 ? { at: { offset: before, length: bytes.length } } : {};
-      project.store.addPictures([{ name, source: { path, ...at }, sha256: sha256(bytes) }]);
-      return project.store.entries().at(-1)?.picture.id;
+      project.store.addImages([{ name, source: { path, ...at }, sha256: sha256(bytes) }]);
+      return project.store.entries().at(-1)?.image.id;
     };
     const blank = sharp({ create: { width: 3000, height: 10, channels: 3, background: "#3060c0" } });
-    const tiff = await fetch(`${url}/pictures/${add("a.tif", await blank.clone().tiff().toBuffer())}`);
+    const tiff = await fetch(`${url}/images/${add("a.tif", await blank.clone().tiff().toBuffer())}`);
     expect(tiff.headers.get("content-type")).toBe("image/webp");
     expect(await sharp(await tiff.arrayBuffer()).metadata()).toMatchObject({ format: "webp", width: 2048 });
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="alert(1)"><script>alert(1)</script></svg>`;
-    const drawn = await fetch(`${url}/pictures/${add("a.svg", Buffer.from(svg))}`);
+    const drawn = await fetch(`${url}/images/${add("a.svg", Buffer.from(svg))}`);
     expect(drawn.headers.get("content-type")).toBe("image/webp");
     const png = await blank.clone().png().toBuffer();
-    const inside = await fetch(`${url}/pictures/${add("a.tar", png, 512, 100)}`);
+    const inside = await fetch(`${url}/images/${add("a.tar", png, 512, 100)}`);
     expect(inside.headers.get("content-type")).toBe("image/png");
     expect(Buffer.from(await inside.arrayBuffer()).equals(png)).toBe(true);
-    const text = await fetch(`${url}/pictures/${add("passwd", Buffer.from("root:x:0:0"))}`);
+    const text = await fetch(`${url}/images/${add("passwd", Buffer.from("root:x:0:0"))}`);
     expect(text.status).toBe(404);
     expect(await text.text()).not.toContain("root");
   });
@@ -247,7 +247,7 @@ describe("without a model", () => {
       ["/entries/1/text", { ...valid, text: "a\0b" }, 400],
       ["/entries/1/text", { ...valid, text: "a".repeat(20_001) }, 400],
       ["/entries/1/text", { ...valid, text: "a".repeat(300_000) }, 413],
-      ["/undo", { reviewer: "Ada", only: { picture: 1, kind: "all" } }, 400],
+      ["/undo", { reviewer: "Ada", only: { image: 1, kind: "all" } }, 400],
     ];
     for (const [path, body, status] of wrong) {
       const response = await post(url + path, body);
@@ -275,12 +275,12 @@ describe("without a model", () => {
 test("keys are asked for everywhere but at the page and its health", async () => {
   const key = "ada-0123456789abcdef";
   url = await start({ apiKeys: [key] });
-  for (const path of ["", "/entries", "/pictures/1", "/turn?reviewer=Ada"]) {
+  for (const path of ["", "/entries", "/images/1", "/turn?reviewer=Ada"]) {
     expect((await fetch(url + path)).status).toBe(401);
   }
   expect((await post(`${url}/undo`, { reviewer: "Ada" })).status).toBe(401);
   const headers = { authorization: `Bearer ${key}` };
-  expect((await fetch(`${url}/pictures/1`, { headers })).status).toBe(200);
+  expect((await fetch(`${url}/images/1`, { headers })).status).toBe(200);
   expect(await (await fetch(new URL("/health", url))).json()).toEqual({ status: "ok", review: true });
 });
 
@@ -308,12 +308,12 @@ test("whatever two persons do, undoing it all leaves every text and standing as 
         while (tried(() => store.undo(who)) !== undefined);
       };
       for (const [i, { who, what, on }] of steps.entries()) {
-        const picture = ids[on] ?? 0;
-        const current = store.entry(picture)?.current;
+        const image = ids[on] ?? 0;
+        const current = store.entry(image)?.current;
         if (!current) throw new Error("no text");
         if (what === "undo") tried(() => store.undo(who));
         else if (what === "edit") {
-          store.addVersion({ picture, parent: current.id, kind: "edited", text: `${i}`, author: who });
+          store.addVersion({ image, parent: current.id, kind: "edited", text: `${i}`, author: who });
         } else store.addVerdict({ version: current.id, decision: what as "keep", judge: "person", author: who });
         // Nobody goes on with another's edit here: that is what undo refuses.
         if (what === "edit") undoAll(who);

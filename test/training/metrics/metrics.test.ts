@@ -46,7 +46,7 @@ test("a line stands in the file as soon as it is written", async () => {
 test("TensorBoard's file holds the same, each number under its tag", async () => {
   const folder = newFolder();
   const full = { ...train(50, 2.5), grad_norm: 1.5, tokens_per_second: 320, data_share: 0.25 } as Metric;
-  const samples = [{ picture: "a.jpg", text: "two dogs" }];
+  const samples = [{ image: "a.jpg", text: "two dogs" }];
   await run(folder, [
     full,
     { step: 50, time: 1051, kind: "validation", loss: 2.75 },
@@ -68,7 +68,7 @@ test("TensorBoard's file holds the same, each number under its tag", async () =>
       tag: "samples",
       dtype: 7,
       plugin: "text",
-      text: "| picture | text |\n| --- | --- |\n| a\\.jpg | two dogs |",
+      text: "| image | text |\n| --- | --- |\n| a\\.jpg | two dogs |",
     },
   ]);
 });
@@ -162,7 +162,7 @@ test("property: what is written is read, up to any cut; no number is lost but it
     fc.record({
       ...place,
       kind: fc.constant("samples" as const),
-      samples: fc.array(fc.record({ picture: text, text })),
+      samples: fc.array(fc.record({ image: text, text })),
     }),
   );
   const folder = newFolder();

@@ -147,7 +147,7 @@ test("several runs have a colour and a name each", async () => {
   await expect(sharp(Buffer.from(svg)).metadata()).resolves.toMatchObject({ width: 960 });
 });
 
-test("property: any finite metrics give a picture that is valid XML, with everything inside", async () => {
+test("property: any finite metrics give an image that is valid XML, with everything inside", async () => {
   const finite = fc.oneof(
     fc.double({ noNaN: true, noDefaultInfinity: true }),
     fc.double({ noNaN: true, min: -10, max: 10 }),

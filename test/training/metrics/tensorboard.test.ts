@@ -86,8 +86,8 @@ test("the newest file comes last by name, whatever the clock said before", async
 });
 
 test("a table shows its cells letter by letter", () => {
-  expect(markdownTable(["picture", "text"], [["a_b|c.jpg", "*two* <b>\r\n & one"]])).toBe(
-    "| picture | text |\n| --- | --- |\n| a\\_b&#124;c\\.jpg | \\*two\\* &#60;b&#62;<br>&#38; one |",
+  expect(markdownTable(["image", "text"], [["a_b|c.jpg", "*two* <b>\r\n & one"]])).toBe(
+    "| image | text |\n| --- | --- |\n| a\\_b&#124;c\\.jpg | \\*two\\* &#60;b&#62;<br>&#38; one |",
   );
 });
 

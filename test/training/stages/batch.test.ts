@@ -64,7 +64,7 @@ function randomLlama(random: Random) {
   return arrays;
 }
 
-describe("packed samples, and answers that share a picture and a prompt", async () => {
+describe("packed samples, and answers that share an image and a prompt", async () => {
   const random = new Random(5);
   const arrays = { ...initialQFormer(qformer, random), ...initialProjection(8, 16, random), ...randomLlama(random) };
   const graph = new Graph();
@@ -97,7 +97,7 @@ describe("packed samples, and answers that share a picture and a prompt", async 
     });
   });
 
-  test("depend on their picture", async () => {
+  test("depend on their image", async () => {
     const [first] = await run([{ image: 0, prompt, answers: [[4]] }]);
     const [second] = await run([{ image: 1, prompt, answers: [[4]] }]);
     expect(Math.abs((first as number) - (second as number))).toBeGreaterThan(1e-6);
@@ -112,7 +112,7 @@ test("counts what is learned, what is read, and what is padding", () => {
     ],
     3,
   );
-  // 3 + 1 of the prompt and two more that predict; then 3 of the picture alone.
+  // 3 + 1 of the prompt and two more that predict; then 3 of the image alone.
   expect({ targets, tokens }).toEqual({ targets: 4, tokens: 9 });
   expect(places).toBeGreaterThanOrEqual(9);
 });

@@ -59,9 +59,9 @@ test("the loss is that of the formulas, with and without the encoder's classifie
 
   const wordWeights = parameters["word_weight.weight"]?.data as Float32Array;
   const ofText = (ids: readonly number[]) => unit(weightedSum(ids, wordWeights));
-  const pictures = [0, 1, 2].map((i) => unit(meanOfTokens(tokens.data as Float32Array, i)));
+  const images = [0, 1, 2].map((i) => unit(meanOfTokens(tokens.data as Float32Array, i)));
   const scale = 1 / 0.07;
-  const similarity = pictures.map((p) => captions.map((c) => scale * dot(p, ofText(c))));
+  const similarity = images.map((p) => captions.map((c) => scale * dot(p, ofText(c))));
   const transposed = similarity.map((_, i) => similarity.map((row) => row[i] as number));
   const smoothed = (rows: number[][]) =>
     mean(rows.map((row, i) => -0.9 * (logSoftmax(row)[i] as number) - 0.1 * mean(logSoftmax(row))));
@@ -70,22 +70,22 @@ test("the loss is that of the formulas, with and without the encoder's classifie
 
   const classes = names.map(ofText);
   const distilled = mean(
-    pictures.map((picture, i) => {
+    images.map((image, i) => {
       const row = Array.from(pooled.data.subarray(i * 1280, (i + 1) * 1280));
       const scores = Array.from({ length: 1000 }, (_, k) => {
         const weight = classifier["_fc.weight"].data.subarray(k * 1280, (k + 1) * 1280);
         return (classifier["_fc.bias"].data[k] as number) + dot(row, weight);
       });
       const seen = logSoftmax(scores).map(Math.exp);
-      return -dot(seen, logSoftmax(classes.map((c) => scale * dot(picture, c))));
+      return -dot(seen, logSoftmax(classes.map((c) => scale * dot(image, c))));
     }),
   );
   expect(taught.data[0]).toBeCloseTo(paired + distilled, 3);
   expect(distilled).toBeGreaterThan(1);
 });
 
-test("a head that is trained alone learns which words tell, and what pictures have in common", async () => {
-  // Captions of a word that tells and three that do not; pictures that show the one, and something that all share.
+test("a head that is trained alone learns which words tell, and what images have in common", async () => {
+  // Captions of a word that tells and three that do not; images that show the one, and something that all share.
   const [telling, filler] = [
     [0, 1, 2, 3, 4, 5, 6, 7],
     [20, 21, 22, 23, 24, 25, 26, 27, 28, 29],
@@ -103,7 +103,7 @@ test("a head that is trained alone learns which words tell, and what pictures ha
   };
   parameters["word_weight.weight"] = ndarray("float32", [30, 1], new Float32Array(30).fill(0.5));
   const graph = new Graph();
-  const trainable = (name: string) => ["word_weight.weight", "picture_shift", "log_scale"].includes(name);
+  const trainable = (name: string) => ["word_weight.weight", "image_shift", "log_scale"].includes(name);
   const w = new Weights(graph, inMemory(parameters), { trainable });
   const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
   const input = graph.input("features", "float32", ["images", 1, width]);
@@ -125,12 +125,12 @@ test("a head that is trained alone learns which words tell, and what pictures ha
   const learned = Array.from(step.state.parameters["word_weight.weight"]?.data ?? []);
   expect(mean(telling.map((id) => learned[id] as number))).toBeGreaterThan(0.5);
   expect(mean(filler.map((id) => learned[id] as number))).toBeLessThan(0.1);
-  // The shift points where all pictures do.
-  const shift = Array.from(step.state.parameters.picture_shift?.data ?? []);
+  // The shift points where all images do.
+  const shift = Array.from(step.state.parameters.image_shift?.data ?? []);
   expect(dot(unit(shift), unit(Array.from(common)))).toBeGreaterThan(0.8);
 });
 
-test("each caption belongs to the picture at its own place", () => {
+test("each caption belongs to the image at its own place", () => {
   expect(captionArrays(captions).own).toEqual(ndarray("int64", [3, 1], BigInt64Array.of(0n, 1n, 2n)));
 });
 

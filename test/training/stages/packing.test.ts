@@ -29,7 +29,7 @@ test("no more places than sequences padded to the longest", () => {
   );
 });
 
-test("captions behind a picture leave few places empty", () => {
+test("captions behind an image leave few places empty", () => {
   const captions = Array.from({ length: 64 }, (_, i) => 33 + 4 + ((i * 7) % 20));
   const { rows, length } = pack(captions);
   expect(rows * length).toBeLessThan(1.05 * captions.reduce((sum, own) => sum + own, 0));

@@ -34,16 +34,16 @@ function written({ pieces }: TrainingPrompt): string {
   return pieces.map((piece) => (piece === "image" ? "<ImageHere>" : tokenizer.decode(piece.ids))).join("");
 }
 
-test("without prompts the picture stands alone, behind the token that begins everything", async () => {
+test("without prompts the image stands alone, behind the token that begins everything", async () => {
   const [prompt, ...others] = await promptsOf({});
   expect(others).toEqual([]);
   expect(prompt).toMatchObject({ text: "<ImageHere>", endSym: "\n", ratio: 1 });
   expect(prompt?.pieces).toEqual([{ ids: [tokenizer.bosId] }, "image"]);
 });
 
-test("of a prompt file the lines with a picture are taken, as they are", async () => {
+test("of a prompt file the lines with an image are taken, as they are", async () => {
   const prompt_path = await file(
-    "<Img><ImageHere></Img> Describe this image in detail.\r\n\nA line without a picture.\n  What is in <ImageHere>? $& {}\n",
+    "<Img><ImageHere></Img> Describe this image in detail.\r\n\nA line without an image.\n  What is in <ImageHere>? $& {}\n",
   );
   const prompts = await promptsOf({ prompt_path });
   expect(prompts.map(({ text }) => text)).toEqual([
@@ -70,7 +70,7 @@ test("each prompt is wrapped in the template, whatever it holds", async () => {
   }
 });
 
-test("a prompt file that is missing, or has no picture, is named", async () => {
+test("a prompt file that is missing, or has no image, is named", async () => {
   const missing = join(folder, "missing.txt");
   await expect(promptsOf({ prompt_path: missing })).rejects.toThrow(`model.prompt_path: ${missing} cannot be read`);
   const empty = await file("Describe this image.\n");

@@ -49,9 +49,9 @@ const config: Blip2Config = {
 
 const texts = ["a red wall", "a green wall and a blue door", "blue", "a door and a green door"];
 const samples = texts.map((text, i) => ({
-  pair: { name: `${i}.png`, picture: { path: "" }, texts: [text] },
+  pair: { name: `${i}.png`, image: { path: "" }, texts: [text] },
   dataset: 0,
-  picture: { features: Float32Array.from({ length: 4 * 1280 }, (_, j) => Math.sin(i * 7 + j)) },
+  image: { features: Float32Array.from({ length: 4 * 1280 }, (_, j) => Math.sin(i * 7 + j)) },
 }));
 
 /** New weights, with queries that differ so much that rounding does not decide which of them is nearest to a text. */
@@ -95,9 +95,9 @@ async function step(losses: readonly RepresentationLoss[], batchSize: number) {
     schedule: { initLr: 1e-3, minLr: 1e-3, warmupLr: 0, warmupSteps: 0, totalSteps: 1 },
     batches: { next: async () => ({ samples, place: { streams: [], behind: [] } }) },
     frozen: {
-      async of(pictures) {
-        const rows = pictures.flatMap((picture) => ("features" in picture ? [...picture.features] : []));
-        return ndarray("float32", [pictures.length, 4, 1280], Float32Array.from(rows));
+      async of(images) {
+        const rows = images.flatMap((image) => ("features" in image ? [...image.features] : []));
+        return ndarray("float32", [images.length, 4, 1280], Float32Array.from(rows));
       },
     },
     batchSize,
@@ -148,13 +148,13 @@ test("each loss can be left out, with the weights that only it trains", async ()
   expect(report.loss).toBeCloseTo(sum, 5);
 });
 
-test("a picture is never its own negative, however often it is in the batch", () => {
+test("an image is never its own negative, however often it is in the batch", () => {
   const stage = stageWith(["itm"]);
   const [first, second] = samples as [(typeof samples)[number], (typeof samples)[number]];
   const feeds = stage
     .compose([first, second, first], stepRandom(1, 1))
     .feeds(ndarray("float32", [3, 4, 1280], new Float32Array(3 * 4 * 1280)), { targets: 1, samples: 3 });
-  for (const name of ["captionNoise", "pictureNoise"]) {
+  for (const name of ["captionNoise", "imageNoise"]) {
     const noise = (feeds[name] as NdArray<"float32">).data;
     const hidden = [...noise.keys()].filter((i) => noise[i] === masked);
     expect(hidden).toEqual([0, 2, 4, 6, 8]);
@@ -177,7 +177,7 @@ test("wrong pairs are drawn by how near they are", async () => {
     const feeds = stage.compose(samples, stepRandom(1, i)).feeds(features, { targets: 1, samples: 4 });
     const found = await session.run({
       similarity: ndarray("float32", [4, 4], rows),
-      noise: feeds.pictureNoise as NdArray,
+      noise: feeds.imageNoise as NdArray,
     });
     const [first = 0] = integers(found.drawn);
     counts[first] = (counts[first] as number) + 1;

@@ -15,7 +15,7 @@ const path = await writeRecipe(folder);
 async function learned(texts: readonly string[], settings: readonly string[] = [], layout = "flickr8k") {
   const { recipe } = await readRecipe(path, settings);
   return textsOfRecipe(recipe, [{ layout }])({
-    pair: { name: "a.png", picture: { path: "a.png" }, texts },
+    pair: { name: "a.png", image: { path: "a.png" }, texts },
     dataset: 0,
   });
 }
@@ -50,7 +50,7 @@ test("each data set has its own settings; one that the recipe does not have is a
   const settings = ['datasets.doors={path: doors, answer: "door: {text}"}'];
   const { recipe } = await readRecipe(path, settings);
   const textsOf = textsOfRecipe(recipe, [{ layout: "flickr8k" }, { layout: "cc_sbu_align" }]);
-  const pair = { name: "a.png", picture: { path: "a.png" }, texts: ["Wood ."] };
+  const pair = { name: "a.png", image: { path: "a.png" }, texts: ["Wood ."] };
   expect(textsOf({ pair, dataset: 0 })).toEqual(["wood"]);
   expect(textsOf({ pair, dataset: 1 })).toEqual(["door: Wood ."]);
   expect(() => textsOf({ pair, dataset: 2 })).toThrow("a.png is of data set 2, which the recipe does not have");

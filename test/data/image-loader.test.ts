@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
-import { asItIs, decodePicture, startDecoder, viewName } from "../../src/data/decoder.ts";
-import { FeatureCache, pictureId } from "../../src/data/feature-cache.ts";
-import { PictureLoader } from "../../src/data/frozen-features.ts";
+import { asItIs, decodeImage, startDecoder, viewName } from "../../src/data/decoder.ts";
+import { FeatureCache, imageId } from "../../src/data/feature-cache.ts";
+import { ImageLoader } from "../../src/data/frozen-features.ts";
 
-const root = mkdtempSync(join(tmpdir(), "picture-loader-"));
+const root = mkdtempSync(join(tmpdir(), "image-loader-"));
 afterAll(() => rmSync(root, { recursive: true, force: true, maxRetries: 3 }));
 
 const spec = { size: 8, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] } as const;
@@ -20,7 +20,7 @@ async function painted(background: string): Promise<Buffer> {
   return wall.png().toBuffer();
 }
 
-/** A picture in a folder of its own, and a cache beside it. */
+/** An image in a folder of its own, and a cache beside it. */
 async function setting(background: string) {
   const folder = mkdtempSync(join(root, "s"));
   const path = join(folder, "wall.png");
@@ -28,43 +28,43 @@ async function setting(background: string) {
   writeFileSync(path, bytes);
   const open = (onProblem?: (message: string) => void) =>
     FeatureCache.open({ folder: join(folder, "cache"), key: "encoder", shape }, onProblem);
-  const pair = { name: path, picture: { path }, texts: [] };
-  return { folder, path, bytes, open, pair, id: pictureId(bytes, viewName(asItIs)) };
+  const pair = { name: path, image: { path }, texts: [] };
+  return { folder, path, bytes, open, pair, id: imageId(bytes, viewName(asItIs)) };
 }
 
 const decoder = startDecoder(0);
 
-test("without a cache a picture is decoded, each view by itself", async () => {
+test("without a cache an image is decoded, each view by itself", async () => {
   const { pair, path, bytes } = await setting("red");
-  const loader = new PictureLoader(spec, decoder);
+  const loader = new ImageLoader(spec, decoder);
   for (const view of [asItIs, mirrored]) {
-    const pixels = await decodePicture({ name: path, bytes, view, spec });
-    expect(await loader.load(pair, view)).toEqual({ pixels, id: pictureId(bytes, viewName(view)) });
+    const pixels = await decodeImage({ name: path, bytes, view, spec });
+    expect(await loader.load(pair, view)).toEqual({ pixels, id: imageId(bytes, viewName(view)) });
   }
 });
 
-test("kept features are found by the picture's content, whatever it is called; another view is not", async () => {
+test("kept features are found by the image's content, whatever it is called; another view is not", async () => {
   const { folder, bytes, open, pair, id } = await setting("red");
   const cache = await open();
   await cache.write(id, row(1));
-  const loader = new PictureLoader(spec, decoder, cache);
+  const loader = new ImageLoader(spec, decoder, cache);
   expect(await loader.load(pair, asItIs)).toEqual({ features: row(1) });
   const copy = join(folder, "copy.png");
   writeFileSync(copy, bytes);
-  expect(await loader.load({ ...pair, name: copy, picture: { path: copy } }, asItIs)).toEqual({ features: row(1) });
+  expect(await loader.load({ ...pair, name: copy, image: { path: copy } }, asItIs)).toEqual({ features: row(1) });
   expect(await loader.load(pair, mirrored)).toHaveProperty("pixels");
   await cache.close();
 });
 
-test("a picture that was seen once is not read again to find its features", async () => {
+test("an image that was seen once is not read again to find its features", async () => {
   const { path, open, pair, id } = await setting("red");
   const cache = await open();
-  const loader = new PictureLoader(spec, decoder, cache);
+  const loader = new ImageLoader(spec, decoder, cache);
   expect(await loader.load(pair, asItIs)).toMatchObject({ id });
   await cache.write(id, row(1));
   rmSync(path);
   expect(await loader.load(pair, asItIs)).toEqual({ features: row(1) });
-  await expect(new PictureLoader(spec, decoder, cache).load(pair, asItIs)).rejects.toThrow(path);
+  await expect(new ImageLoader(spec, decoder, cache).load(pair, asItIs)).rejects.toThrow(path);
   await cache.close();
 });
 
@@ -76,15 +76,15 @@ test("another content under the same name never has the features of the old one 
   const blue = await painted("blue");
   writeFileSync(path, blue);
   const later = await open();
-  const loaded = await new PictureLoader(spec, decoder, later).load(pair, asItIs);
+  const loaded = await new ImageLoader(spec, decoder, later).load(pair, asItIs);
   expect(loaded).toEqual({
-    pixels: await decodePicture({ name: path, bytes: blue, view: asItIs, spec }),
-    id: pictureId(blue, viewName(asItIs)),
+    pixels: await decodeImage({ name: path, bytes: blue, view: asItIs, spec }),
+    id: imageId(blue, viewName(asItIs)),
   });
   await later.close();
 });
 
-test("where the kept row is damaged the picture is decoded", async () => {
+test("where the kept row is damaged the image is decoded", async () => {
   const { folder, path, bytes, open, pair, id } = await setting("red");
   const cache = await open();
   await cache.write(id, row(1));
@@ -96,14 +96,14 @@ test("where the kept row is damaged the picture is decoded", async () => {
   writeFileSync(segment, damaged);
   const problems: string[] = [];
   const again = await open((message) => problems.push(message));
-  const loaded = await new PictureLoader(spec, decoder, again).load(pair, asItIs);
-  expect(loaded).toEqual({ pixels: await decodePicture({ name: path, bytes, view: asItIs, spec }), id });
+  const loaded = await new ImageLoader(spec, decoder, again).load(pair, asItIs);
+  expect(loaded).toEqual({ pixels: await decodeImage({ name: path, bytes, view: asItIs, spec }), id });
   expect(problems).toEqual([expect.stringContaining(id)]);
   await again.close();
 });
 
-test("a broken picture is an error with its name", async () => {
+test("a broken image is an error with its name", async () => {
   const { bytes, path, pair } = await setting("red");
   writeFileSync(path, bytes.subarray(0, 30));
-  await expect(new PictureLoader(spec, decoder).load(pair, asItIs)).rejects.toThrow(path);
+  await expect(new ImageLoader(spec, decoder).load(pair, asItIs)).rejects.toThrow(path);
 });

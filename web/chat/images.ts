@@ -1,10 +1,10 @@
-/** Makes what a user gives into pictures that can be sent: turned upright, and no larger than a model looks at. */
+/** Makes what a user gives into images that can be sent: turned upright, and no larger than a model looks at. */
 
-import type { PictureRef } from "./chat.ts";
+import type { ImageRef } from "./chat.ts";
 import { newId } from "./ids.ts";
 
-/** A picture that is ready to be sent. */
-export interface ReadyPicture extends PictureRef {
+/** An image that is ready to be sent. */
+export interface ReadyImage extends ImageRef {
   readonly blob: Blob;
 }
 
@@ -12,26 +12,26 @@ const largestSide = 1024;
 const quality = 0.9;
 /** What servers and models read as it is; everything else is drawn anew. */
 const readTypes = ["image/jpeg", "image/png", "image/webp"];
-/** A picture that is small already goes as it is, up to this many bytes. */
+/** An image that is small already goes as it is, up to this many bytes. */
 const largestKept = 1_000_000;
 
 /** A file cannot be taken; `kind` says why. */
-export class PictureProblem extends Error {
-  override name = "PictureProblem";
-  readonly kind: "notPicture" | "unreadable";
+export class ImageProblem extends Error {
+  override name = "ImageProblem";
+  readonly kind: "notImage" | "unreadable";
 
-  constructor(kind: PictureProblem["kind"], name: string) {
+  constructor(kind: ImageProblem["kind"], name: string) {
     super(name);
     this.kind = kind;
   }
 }
 
-/** Reads a file or a pasted picture. @throws PictureProblem */
-export async function readPicture(file: Blob, name: string): Promise<ReadyPicture> {
+/** Reads a file or a pasted image. @throws ImageProblem */
+export async function readImage(file: Blob, name: string): Promise<ReadyImage> {
   // Some systems know no type for a file; what it is shows when it is read.
-  if (file.type !== "" && !file.type.startsWith("image/")) throw new PictureProblem("notPicture", name);
+  if (file.type !== "" && !file.type.startsWith("image/")) throw new ImageProblem("notImage", name);
   const image = await loadImage(file).catch(() => {
-    throw new PictureProblem(file.type === "" ? "notPicture" : "unreadable", name);
+    throw new ImageProblem(file.type === "" ? "notImage" : "unreadable", name);
   });
   const { naturalWidth, naturalHeight } = image;
   const size = fitWithin(naturalWidth || largestSide, naturalHeight || largestSide, largestSide);
@@ -40,13 +40,13 @@ export async function readPicture(file: Blob, name: string): Promise<ReadyPictur
   return { id: newId(), name, ...size, blob: new Blob([blob], { type: blob.type }) };
 }
 
-/** The size of a picture when its longer side is at most `largest`, in whole pixels. */
+/** The size of an image when its longer side is at most `largest`, in whole pixels. */
 export function fitWithin(width: number, height: number, largest: number): { width: number; height: number } {
   const scale = Math.min(1, largest / Math.max(width, height));
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
 
-/** A picture that the browser has decoded. An element turns itself upright as its EXIF data says. */
+/** An image that the browser has decoded. An element turns itself upright as its EXIF data says. */
 async function loadImage(file: Blob): Promise<HTMLImageElement> {
   const url = URL.createObjectURL(file);
   try {
@@ -68,14 +68,14 @@ async function draw(
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
-  if (!context) throw new PictureProblem("unreadable", name);
-  // JPEG knows no transparency; white is what most see-through pictures are made for.
+  if (!context) throw new ImageProblem("unreadable", name);
+  // JPEG knows no transparency; white is what most see-through images are made for.
   context.fillStyle = "#fff";
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);
   const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
-  if (!blob) throw new PictureProblem("unreadable", name);
+  if (!blob) throw new ImageProblem("unreadable", name);
   return blob;
 }
 

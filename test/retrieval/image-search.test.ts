@@ -4,25 +4,25 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { listPairs } from "../../src/data/dataset.ts";
 import { openCaptioned } from "../../src/data/formats/open.ts";
 import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
-import { readPicture } from "../../src/images/decode.ts";
+import { readImage } from "../../src/images/decode.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
-import { PictureSearch } from "../../src/retrieval/image-search.ts";
+import { ImageSearch } from "../../src/retrieval/image-search.ts";
 import { openFinder } from "../../src/retrieval/open-finder.ts";
 import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
-import { picture } from "../helpers/cli-command.ts";
+import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
-const folder = join(root, "pictures");
+const folder = join(root, "images");
 const names = ["astronaut.jpg", "cat.jpg", "coffee.jpg", "raccoon.jpg", "rocket.jpg"];
 const text = "a cat";
 let model: string;
-let search: PictureSearch;
+let search: ImageSearch;
 
 const open = (options = {}) =>
-  PictureSearch.open(folder, {
+  ImageSearch.open(folder, {
     model,
-    index: join(root, `${basename(model)}.pictures`),
+    index: join(root, `${basename(model)}.images`),
     features: join(root, "features"),
     ...options,
   });
@@ -30,7 +30,7 @@ const open = (options = {}) =>
 beforeAll(async () => {
   mkdirSync(folder);
   for (const name of names) {
-    copyFileSync(picture(name), join(folder, name));
+    copyFileSync(image(name), join(folder, name));
     utimesSync(join(folder, name), 1e9, 1e9);
   }
   model = tinyBlip2(root);
@@ -38,11 +38,11 @@ beforeAll(async () => {
 });
 afterAll(() => search.close());
 
-/** Vectors of a picture as the model gives them, one an element. */
+/** Vectors of an image as the model gives them, one an element. */
 async function vectorsOf(name: string): Promise<Float32Array[]> {
   const finder = await openFinder(model);
-  const pixels = preprocess(await readPicture(picture(name)), finder.spec).data;
-  const all = await finder.embedPictures([pixels]);
+  const pixels = preprocess(await readImage(image(name)), finder.spec).data;
+  const all = await finder.embedImages([pixels]);
   await finder.release();
   return Array.from({ length: finder.shape[0] }, (_, i) => all.slice(i * finder.shape[1], (i + 1) * finder.shape[1]));
 }
@@ -57,7 +57,7 @@ async function embed(words: string): Promise<Float32Array> {
 const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
 const nearest = (vectors: readonly Float32Array[], to: Float32Array) => Math.max(...vectors.map((one) => dot(one, to)));
 
-test("contrast alone: the largest similarity of a picture's vectors to the text's", async () => {
+test("contrast alone: the largest similarity of an image's vectors to the text's", async () => {
   const query = await embed(text);
   expect(Math.hypot(...query)).toBeCloseTo(1, 5);
   const expected = new Map<string, number>();
@@ -107,7 +107,7 @@ test("a matching head that says the opposite turns the order round", async () =>
   const path = tinyBlip2(root, "opposite", ({ weights }) => ({
     weights: { ...weights, qformer: "../opposite.safetensors" },
   }));
-  const other = await open({ model: path, index: join(root, "opposite.pictures") });
+  const other = await open({ model: path, index: join(root, "opposite.images") });
   const after = await other.search(text);
   const byLogit = [...before].sort((a, b) => (a.itm as number) - (b.itm as number)).map(({ name }) => name);
   expect(after.map(({ name }) => name)).toEqual(byLogit);
@@ -116,8 +116,8 @@ test("a matching head that says the opposite turns the order round", async () =>
   await other.close();
 });
 
-test("like a picture: of its vectors the mean of the largest similarities; from a file, from memory, from the index", async () => {
-  const other = picture("cat.jpg");
+test("like an image: of its vectors the mean of the largest similarities; from a file, from memory, from the index", async () => {
+  const other = image("cat.jpg");
   const found = await search.like(other);
   expect(found[0]).toMatchObject({ name: "cat.jpg", score: expect.closeTo(1, 2) });
   expect(found.map(({ score }) => score)).toEqual(found.map(({ score }) => score).sort((a, b) => b - a));
@@ -125,21 +125,21 @@ test("like a picture: of its vectors the mean of the largest similarities; from 
   const expected = cat.reduce((sum, one) => sum + nearest(rocket, one), 0) / cat.length;
   expect(found.find(({ name }) => name === "rocket.jpg")?.score).toBeCloseTo(expected, 2);
   expect(await search.like(new Uint8Array(readFileSync(other)), { top: 1 })).toEqual(found.slice(0, 1));
-  await expect(search.like(join(root, "gone.png"))).rejects.toMatchObject({ name: "QuestionError", code: "picture" });
-  await expect(search.like(Uint8Array.of(1, 2))).rejects.toMatchObject({ name: "QuestionError", code: "picture" });
+  await expect(search.like(join(root, "gone.png"))).rejects.toMatchObject({ name: "QuestionError", code: "image" });
+  await expect(search.like(Uint8Array.of(1, 2))).rejects.toMatchObject({ name: "QuestionError", code: "image" });
 });
 
-test("pictures that vanished since they were indexed are left out where they must be read; update() takes in what changed", async () => {
+test("images that vanished since they were indexed are left out where they must be read; update() takes in what changed", async () => {
   const own = join(root, "changing");
   mkdirSync(own);
-  for (const name of names) copyFileSync(picture(name), join(own, name));
-  const changing = await PictureSearch.open(own, {
+  for (const name of names) copyFileSync(image(name), join(own, name));
+  const changing = await ImageSearch.open(own, {
     model,
-    index: join(root, "changing.pictures"),
+    index: join(root, "changing.images"),
     features: join(root, "other-features"),
   });
   rmSync(join(own, "cat.jpg"));
-  writeFileSync(join(own, "rocket.jpg"), readFileSync(picture("coffee.jpg")));
+  writeFileSync(join(own, "rocket.jpg"), readFileSync(image("coffee.jpg")));
   const left = await changing.search(text);
   expect(left.map(({ name }) => name).sort()).toEqual(["astronaut.jpg", "coffee.jpg", "raccoon.jpg"]);
   expect(changing.size).toBe(5);
@@ -157,7 +157,7 @@ test("what cannot be searched is refused", async () => {
     await expect(search.search(words)).rejects.toMatchObject({ name: "QuestionError", code: "value" });
   }
   await expect(search.search(text, { signal: AbortSignal.abort() })).rejects.toThrow(/abort/);
-  await expect(PictureSearch.open(join(root, "nowhere"), { model })).rejects.toThrow(/ENOENT.*nowhere/);
+  await expect(ImageSearch.open(join(root, "nowhere"), { model })).rejects.toThrow(/ENOENT.*nowhere/);
   const headless = tinyModel(root, "headless");
   await expect(open({ model: headless })).rejects.toThrow(/headless has no contrastive head/);
   // However long, a text is cut.
@@ -168,7 +168,7 @@ describe("evaluated", () => {
   test("ranks are those of the search, by contrast and with matching", async () => {
     const captions = ["a cat", "a rocket in the sky", "ab cd", "coffee", "zz top"];
     mkdirSync(join(root, "set", "Images"), { recursive: true });
-    for (const name of names) copyFileSync(picture(name), join(root, "set", "Images", name));
+    for (const name of names) copyFileSync(image(name), join(root, "set", "Images", name));
     const rows = names.map((name, i) => `${name},${captions[i]}`);
     writeFileSync(join(root, "set", "captions.txt"), `image,caption\n${rows.join("\n")}\n`);
     const pairs = await listPairs(await openCaptioned(join(root, "set")));
@@ -176,7 +176,7 @@ describe("evaluated", () => {
     const stages: string[] = [];
     const report = await evaluateRetrieval(finder, pairs, { rerank: 3, onProgress: (what) => stages.push(what) });
     await finder.release();
-    expect(new Set(stages)).toEqual(new Set(["pictures embedded", "pictures matched"]));
+    expect(new Set(stages)).toEqual(new Set(["images embedded", "images matched"]));
     const shareFirst = async (rerank: number) => {
       let first = 0;
       for (const [i, caption] of captions.entries()) {
@@ -186,11 +186,11 @@ describe("evaluated", () => {
       return first / captions.length;
     };
     expect(report).toMatchObject({
-      pictures: 5,
+      images: 5,
       captions: 5,
-      picturesByCaption: { first: await shareFirst(0), firstFive: 1 },
-      chance: { captionsByPicture: { first: expect.closeTo(0.2) } },
-      reranked: { candidates: 3, picturesByCaption: { first: await shareFirst(3), firstFive: 1 } },
+      imagesByCaption: { first: await shareFirst(0), firstFive: 1 },
+      chance: { captionsByImage: { first: expect.closeTo(0.2) } },
+      reranked: { candidates: 3, imagesByCaption: { first: await shareFirst(3), firstFive: 1 } },
     });
   });
 });

@@ -1,10 +1,10 @@
-/** Folders of pictures for tests. */
+/** Folders of images for tests. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import sharp from "sharp";
 
-/** Writes `count` small pictures of different colours into a new folder. */
-export async function paintPictures(folder: string, count: number): Promise<void> {
+/** Writes `count` small images of different colours into a new folder. */
+export async function paintImages(folder: string, count: number): Promise<void> {
   mkdirSync(folder);
   for (let i = 0; i < count; i++) {
     const background = { r: (i * 53) % 256, g: (i * 101) % 256, b: (i * 197) % 256 };

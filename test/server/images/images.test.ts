@@ -1,13 +1,13 @@
-/** The pictures of one request: together they are bounded, and none is fetched for longer than the request lives. */
+/** The images of one request: together they are bounded, and none is fetched for longer than the request lives. */
 import type { ServerResponse } from "node:http";
 import sharp from "sharp";
 import { beforeEach, expect, test } from "vitest";
 import { ImageRefusedError } from "../../../src/server/errors.ts";
-import { fetchPictures } from "../../../src/server/images/request-images.ts";
+import { fetchImages } from "../../../src/server/images/request-images.ts";
 import { listening } from "../../helpers/loopback.ts";
 
 const noise = { type: "gaussian", mean: 128, sigma: 60 } as const;
-const picture = await sharp({ create: { width: 20, height: 20, channels: 3, background: "black", noise } })
+const image = await sharp({ create: { width: 20, height: 20, channels: 3, background: "black", noise } })
   .png()
   .toBuffer();
 
@@ -15,8 +15,8 @@ const asked: ServerResponse[] = [];
 const port = await listening((request, response) => {
   asked.push(response);
   switch (request.url) {
-    case "/picture.png":
-      return response.writeHead(200, { "content-type": "image/png" }).end(picture);
+    case "/image.png":
+      return response.writeHead(200, { "content-type": "image/png" }).end(image);
     case "/endless": {
       response.writeHead(200, { "content-type": "image/png" });
       const more = (): void => void (response.writable && response.write(Buffer.alloc(10_000), more));
@@ -34,27 +34,27 @@ beforeEach(() => {
 
 const limits = {
   allowRemote: true,
-  maxBytes: 3 * picture.length,
+  maxBytes: 3 * image.length,
   maxPixels: 10_000,
-  maxPictures: 16,
+  maxImages: 16,
   timeout: 30_000,
   resolve: async () => ["127.0.0.1"],
   allow: [{ address: "127.0.0.1", port }],
 };
-const at = (path: string) => `http://pictures.test:${port}${path}`;
+const at = (path: string) => `http://images.test:${port}${path}`;
 const many = (path: string, count: number) => Array.from({ length: count }, () => at(path));
 const never = new AbortController().signal;
 
 /** What is thrown, when everything that was begun has ended. */
 async function refusal(urls: readonly string[], changed: Partial<typeof limits> = {}, signal = never) {
-  const error: unknown = await fetchPictures(urls, { ...limits, ...changed }, signal).catch((error) => error);
+  const error: unknown = await fetchImages(urls, { ...limits, ...changed }, signal).catch((error) => error);
   await expect.poll(() => asked.every((response) => response.closed)).toBe(true);
   return error;
 }
 
 test("as many bytes as the limit says are taken together, and not one more", async () => {
-  expect(await fetchPictures(many("/picture.png", 3), limits, never)).toHaveLength(3);
-  const error = await refusal(many("/picture.png", 3), { maxBytes: limits.maxBytes - 1 });
+  expect(await fetchImages(many("/image.png", 3), limits, never)).toHaveLength(3);
+  const error = await refusal(many("/image.png", 3), { maxBytes: limits.maxBytes - 1 });
   expect(error).toBeInstanceOf(ImageRefusedError);
   expect(error).toMatchObject({
     code: "image_too_large",
@@ -62,14 +62,14 @@ test("as many bytes as the limit says are taken together, and not one more", asy
   });
 });
 
-test("pictures that never end are held together up to the limit, and then all connections are closed", async () => {
+test("images that never end are held together up to the limit, and then all connections are closed", async () => {
   const error = await refusal(many("/endless", 16), { maxBytes: 1_000_000 });
   // Not that one of them is too large: none had so many bytes yet.
   expect(error).toMatchObject({ code: "image_too_large", message: expect.stringContaining("together") });
   expect(asked.length).toBeGreaterThan(1);
 });
 
-test("when one picture is refused the others are not waited for", async () => {
+test("when one image is refused the others are not waited for", async () => {
   const begin = performance.now();
   const error = await refusal([...many("/silent", 3), at("/missing")]);
   expect(error).toMatchObject({ code: "failed_to_download_image", message: expect.stringContaining("404") });
@@ -82,18 +82,18 @@ test("who gives up gets their own reason, and what was begun is closed", async (
   expect(await refusal(many("/silent", 3), {}, leaving.signal)).toMatchObject({ message: "gone" });
 });
 
-test("as many pictures as a request may have look like no leak", async () => {
+test("as many images as a request may have look like no leak", async () => {
   const warnings: Error[] = [];
   const warn = (warning: Error) => warnings.push(warning);
   process.on("warning", warn);
-  await fetchPictures(many("/picture.png", 16), { ...limits, maxBytes: 16 * picture.length }, never);
+  await fetchImages(many("/image.png", 16), { ...limits, maxBytes: 16 * image.length }, never);
   await new Promise((resolve) => setImmediate(resolve));
   process.off("warning", warn);
   expect(warnings).toEqual([]);
 });
 
 test("pixels are counted together", async () => {
-  expect(await fetchPictures(many("/picture.png", 2), { ...limits, maxPixels: 800 }, never)).toHaveLength(2);
-  const error = await refusal(many("/picture.png", 2), { maxPixels: 799 });
+  expect(await fetchImages(many("/image.png", 2), { ...limits, maxPixels: 800 }, never)).toHaveLength(2);
+  const error = await refusal(many("/image.png", 2), { maxPixels: 799 });
   expect(error).toMatchObject({ code: "image_too_large", message: expect.stringContaining("20 x 20, 20 x 20") });
 });

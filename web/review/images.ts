@@ -1,9 +1,9 @@
-/** Pictures of pairs, fetched before they are needed: with the key in a header, which an <img> could not send. */
+/** Images of pairs, fetched before they are needed: with the key in a header, which an <img> could not send. */
 
 /** How many are kept. */
 const most = 12;
 
-export class Pictures {
+export class Images {
   readonly #load: (id: number) => Promise<Blob>;
   /** The one that was asked for last is the last. */
   readonly #urls = new Map<number, Promise<string>>();
@@ -12,7 +12,7 @@ export class Pictures {
     this.#load = load;
   }
 
-  /** An address at which the picture can be shown. */
+  /** An address at which the image can be shown. */
   url(id: number): Promise<string> {
     const url = this.#urls.get(id) ?? this.#load(id).then((blob) => URL.createObjectURL(blob));
     this.#urls.delete(id);

@@ -1,24 +1,24 @@
-/** Pictures as a browser reads them. */
+/** Images as a browser reads them. */
 
-import type { PictureSource } from "../../src/engine/caches.ts";
+import type { ImageSource } from "../../src/engine/caches.ts";
 import { QuestionError } from "../../src/engine/engine.ts";
 import type { Pixels } from "../../src/images/decode.ts";
 
-export function browserPictures(): PictureSource {
+export function browserImages(): ImageSource {
   let unnamed = 0;
   return {
-    async key(picture) {
-      // Where the page is not secure there are no digests; each picture counts as a new one then.
+    async key(image) {
+      // Where the page is not secure there are no digests; each image counts as a new one then.
       if (!globalThis.crypto.subtle) return `${unnamed++}`;
-      return String(new Uint8Array(await crypto.subtle.digest("SHA-256", bytesOf(picture))));
+      return String(new Uint8Array(await crypto.subtle.digest("SHA-256", bytesOf(image))));
     },
-    decode: async (picture) => pixelsOf(await bitmapOf(bytesOf(picture))),
+    decode: async (image) => pixelsOf(await bitmapOf(bytesOf(image))),
   };
 }
 
-function bytesOf(picture: string | Uint8Array): Uint8Array<ArrayBuffer> {
-  if (typeof picture === "string") throw new QuestionError("picture", "In a browser a picture is given by its bytes");
-  return picture as Uint8Array<ArrayBuffer>;
+function bytesOf(image: string | Uint8Array): Uint8Array<ArrayBuffer> {
+  if (typeof image === "string") throw new QuestionError("image", "In a browser an image is given by its bytes");
+  return image as Uint8Array<ArrayBuffer>;
 }
 
 /** Turned upright as its EXIF data says; neither are colours converted nor is what lies behind transparency dimmed, as in Node. */
@@ -30,14 +30,14 @@ async function bitmapOf(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
       premultiplyAlpha: "none",
     });
   } catch (cause) {
-    throw new QuestionError("picture", "The browser cannot read this picture", { cause });
+    throw new QuestionError("image", "The browser cannot read this image", { cause });
   }
 }
 
 function pixelsOf(bitmap: ImageBitmap): Pixels {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context) throw new QuestionError("picture", `The picture is too large for this browser: ${width} x ${height}`);
+  if (!context) throw new QuestionError("image", `The image is too large for this browser: ${width} x ${height}`);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const rgba = context.getImageData(0, 0, width, height).data;
