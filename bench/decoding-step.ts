@@ -34,4 +34,4 @@ async function write(): Promise<void> {
 console.log("ready");
 for await (const line of createInterface({ input: process.stdin }))
   console.log(await timed(line === "read" ? read : write));
-await model.release();
+await model.close();

@@ -9,7 +9,7 @@ import { LlamaCpp } from "./llama-cpp.ts";
 import { type Contest, paired } from "./paired.ts";
 import { StepProcess } from "./step-process.ts";
 
-export interface Decoding {
+export interface GenerationOptions {
   /** Milliseconds a token. */
   readonly token: Contest;
   /** Milliseconds of reading the whole context. */
@@ -33,7 +33,7 @@ export interface DecodingTask {
   readonly context: number;
 }
 
-export async function benchDecoding(task: DecodingTask): Promise<Decoding> {
+export async function benchDecoding(task: DecodingTask): Promise<GenerationOptions> {
   const { path, folder, threads, rounds, context } = task;
   const { config, checkpoint } = await openLlama(folder ?? path);
   const bytes = weightBytes(checkpoint, config.tieWordEmbeddings);

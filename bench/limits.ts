@@ -63,6 +63,6 @@ async function fastest(
     }
     return best;
   } finally {
-    await session.release();
+    await session.close();
   }
 }

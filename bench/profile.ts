@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openImageReader, openLanguageModel } from "../src/generation/load.ts";
+import { openImageEncoder, openLanguageModel } from "../src/generation/load.ts";
 import { readImage } from "../src/images/decode.ts";
 import { openModelFolder } from "../src/models/model-folder.ts";
 import type { SessionOptions } from "../src/runtime/session.ts";
@@ -37,11 +37,11 @@ export async function benchProfile(path: string, threads: number, context = 256)
   const prompt = Array.from({ length: context }, (_, i) => 300 + ((i * 7919) % (config.vocabSize - 300)));
   try {
     const images = await profiled(async (profile, timed) => {
-      const reader = await openImageReader(folder, { ...options, profile });
+      const reader = await openImageEncoder(folder, { ...options, profile });
       const pixels = await readImage(join(import.meta.dirname, "..", "examples", "images", "cat.jpg"));
       await reader.read(pixels);
       await timed("an image", 1, () => reader.read(pixels));
-      await reader.release();
+      await reader.close();
     });
     const texts = await profiled(async (profile, timed) => {
       const llm = await openLanguageModel(folder.llm, path, { ...options, profile, precision: folder.precision });
@@ -51,7 +51,7 @@ export async function benchProfile(path: string, threads: number, context = 256)
       await timed(`a token behind ${context}`, written, async () => {
         for (let i = 0; i < written; i++) await llm.read([prompt.slice(i, i + 1)], cache);
       });
-      await llm.release();
+      await llm.close();
     });
     return [...images, ...texts];
   } finally {

@@ -37,7 +37,7 @@ const frozen = new FrozenFeatures(parts.frozen, undefined, session);
 const loaded = await loadPixels();
 const kept = cached ? await frozen.of(loaded) : undefined;
 // What is fed need not be computed: its memory should not count.
-if (cached) await frozen.release();
+if (cached) await frozen.close();
 
 async function loadPixels() {
   const file = await openSafetensors(`${folder}/pixels.safetensors`);

@@ -46,7 +46,7 @@ export async function benchTraining(path: string, threads: number, rounds: numbe
     };
   } finally {
     theirs.stop();
-    await ours.release();
+    await ours.close();
   }
 }
 
@@ -84,6 +84,6 @@ async function ourStep(path: string, threads: number) {
       await step.run([() => feeds], 1e-4);
       return performance.now() - started;
     },
-    release: () => step.release(),
+    close: () => step.close(),
   };
 }

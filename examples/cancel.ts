@@ -22,4 +22,4 @@ try {
 
 // A question that was not answered to its end leaves the conversation as it was before.
 console.log(`\n(${chat.history.length} turns in the conversation)`);
-await model.release();
+await model.close();

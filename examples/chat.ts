@@ -17,4 +17,4 @@ await ask("Tell a story about it in two sentences.");
 
 console.log("\n\nWhat was said:");
 for (const { role, text } of chat.history) console.log(`${role}: ${text}`);
-await model.release();
+await model.close();

@@ -1,7 +1,7 @@
 /** Describes the images of a folder, one JSON object a line: `npx tsx examples/describe-folder.ts FOLDER > images.jsonl` */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { MiniGPT4, QuestionError } from "minigpt4";
+import { MiniGPT4, RequestError } from "minigpt4";
 
 const [folder = "examples/images", name = "nano"] = process.argv.slice(2);
 
@@ -12,8 +12,8 @@ for (const file of (await readdir(folder)).sort()) {
     console.log(JSON.stringify({ file, description: await model.describe(join(folder, file)) }));
   } catch (error) {
     // A damaged image should not end the whole run.
-    if (!(error instanceof QuestionError)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     console.error(error.message);
   }
 }
-await model.release();
+await model.close();

@@ -3,7 +3,7 @@
  * `curl --data-binary @cat.jpg http://127.0.0.1:8000`. `minigpt4 serve` is the server to put before others.
  */
 import { createServer } from "node:http";
-import { MiniGPT4, QuestionError } from "minigpt4";
+import { MiniGPT4, RequestError } from "minigpt4";
 
 const [port = "8000", name = "nano"] = process.argv.slice(2);
 const mostBytes = 10_000_000;
@@ -25,12 +25,12 @@ const server = createServer(async (request, response) => {
     }
     reply(200, { description: await model.describe(Buffer.concat(chunks), { signal: gone.signal }) });
   } catch (error) {
-    if (error instanceof QuestionError) reply(422, { error: error.message });
+    if (error instanceof RequestError) reply(422, { error: error.message });
     else if (!gone.signal.aborted) reply(500, { error: "The image could not be described" });
   }
 });
 server.listen(Number(port), "127.0.0.1", () => console.log("Listening on", server.address()));
 process.once("SIGINT", () => {
-  server.close(() => model.release());
+  server.close(() => model.close());
   server.closeAllConnections();
 });

@@ -8,4 +8,4 @@ const options: AnswerOptions = { temperature: 0.8, topP: 0.9, maxNewTokens: 60 }
 for (const seed of [1, 2, 3]) console.log(`seed ${seed}: ${await model.describe(image, { ...options, seed })}`);
 console.log(`likeliest words: ${await model.describe(image, { maxNewTokens: 60 })}`);
 console.log(`best of 5: ${await model.describe(image, { numBeams: 5, maxNewTokens: 60 })}`);
-await model.release();
+await model.close();

@@ -9,4 +9,4 @@ const chat = model.chat({ system: "You compare images." });
 const images: ImageInput[] = [first, await readFile(second)];
 for await (const text of chat.ask("What do the two images have in common?", { images })) process.stdout.write(text);
 console.log();
-await model.release();
+await model.close();

@@ -14,4 +14,4 @@ try {
   if (!signal.aborted) throw error;
   console.log(`${answer} ... (not finished after ${milliseconds} ms)`);
 }
-await model.release();
+await model.close();

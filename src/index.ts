@@ -7,19 +7,19 @@ export type { AnswerOptions, Conversation } from "./chat/conversation.ts";
 export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
 export type { Problem } from "./data/dataset.ts";
 export {
-  type AnswerEvent,
-  type Decoding,
   type EmbeddingInput,
   type Engine,
   EngineLostError,
+  type GenerationEvent,
+  type GenerationOptions,
+  type GenerationRequest,
   type ImageInput,
-  type ModelCard,
-  type Question,
-  QuestionError,
+  type ModelInfo,
+  RequestError,
 } from "./engine/engine.ts";
 export type { EngineOptions } from "./engine/load-engine.ts";
 export type { SchedulerOptions } from "./engine/scheduler.ts";
-export type { EndReason } from "./generation/generate.ts";
+export type { FinishReason } from "./generation/generate.ts";
 export type { SamplingOptions } from "./generation/sampling.ts";
 export type { PullOptions, PullProgress } from "./hub/pull.ts";
 export type { ImageLimits } from "./images/decode.ts";

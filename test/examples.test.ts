@@ -24,7 +24,7 @@ async function described(options = {}): Promise<string> {
   try {
     return await loaded.describe(cat, options);
   } finally {
-    await loaded.release();
+    await loaded.close();
   }
 }
 

@@ -1,9 +1,9 @@
 /** A conversation about images: several turns, several images, answers as streams of text. */
 
-import type { Decoding, Engine, ImageInput } from "../engine/engine.ts";
+import type { Engine, GenerationOptions, ImageInput } from "../engine/engine.ts";
 import type { Turn } from "../tokenizers/prompts.ts";
 
-export interface AnswerOptions extends Decoding {
+export interface AnswerOptions extends GenerationOptions {
   readonly signal?: AbortSignal;
 }
 

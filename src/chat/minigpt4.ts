@@ -48,8 +48,8 @@ export class MiniGPT4 {
   }
 
   /** Ends what is being answered and frees the memory; the model cannot be used afterwards. */
-  release(): Promise<void> {
-    return this.engine.release();
+  close(): Promise<void> {
+    return this.engine.close();
   }
 }
 

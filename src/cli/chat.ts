@@ -56,7 +56,7 @@ async function chat(image: string | undefined, flags: ChatFlags): Promise<void> 
     await (interactive ? talk(session, lines, flags.model) : answerAll(session, lines, signal));
   } finally {
     lines.close();
-    await model.release();
+    await model.close();
   }
 }
 

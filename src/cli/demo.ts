@@ -29,7 +29,7 @@ async function demo(flags: ModelFlags): Promise<void> {
       console.log(`${name.padEnd(width)}  ${oneLine(result.description)}  (${result.seconds.toFixed(1)} s)`);
     }
   } finally {
-    await model.release();
+    await model.close();
   }
   const command = process.env.npm_lifecycle_event === "demo" ? "npm run minigpt4 --" : "npx minigpt4";
   console.log(`

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { QuestionError } from "../engine/engine.ts";
+import { RequestError } from "../engine/engine.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel, untilInterrupted } from "./options.ts";
 import { explain, printable, readable } from "./text.ts";
 
@@ -48,7 +48,7 @@ async function describe(images: readonly string[], flags: DescribeFlags): Promis
       }
     }
   } finally {
-    await model.release();
+    await model.close();
   }
 }
 
@@ -66,7 +66,7 @@ export async function describeOne(model: MiniGPT4, image: string, options: Answe
     options.signal?.throwIfAborted();
     return {
       image,
-      error: error instanceof QuestionError && error.code === "image" ? error.message : `${image}: ${explain(error)}`,
+      error: error instanceof RequestError && error.code === "image" ? error.message : `${image}: ${explain(error)}`,
     };
   }
 }

@@ -160,7 +160,7 @@ async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
       return { report, text: retrievalTable(report) };
     } finally {
       display?.counts.stop();
-      await finder.release();
+      await finder.close();
     }
   });
 }

@@ -81,7 +81,7 @@ async function serve({ allowFolder, ...flags }: McpFlags, version: string): Prom
   process.stdin.pipe(lines);
   await closed;
   process.stdin.destroy();
-  await engine.release();
+  await engine.close();
   interrupted.throwIfAborted();
   if (failure) throw failure;
 }
@@ -112,9 +112,9 @@ function engineOnDemand({ model, device, precision }: ModelFlags) {
       engine ??= load();
       return engine;
     },
-    async release(): Promise<void> {
+    async close(): Promise<void> {
       releasing.abort();
-      await engine?.then((loaded) => loaded.release()).catch(() => {});
+      await engine?.then((loaded) => loaded.close()).catch(() => {});
     },
   };
 }

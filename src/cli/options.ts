@@ -114,7 +114,7 @@ export async function loadModel(
   try {
     const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull: { onProgress, signal } });
     // Left alone, the model's thread would hold up the end of the process.
-    if (signal.aborted) await loaded.release();
+    if (signal.aborted) await loaded.close();
     signal.throwIfAborted();
     return loaded;
   } finally {

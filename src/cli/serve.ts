@@ -106,7 +106,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     console.error("Stopping when the running answers have ended; Ctrl-C again ends at once.");
     await server.close(graceMs);
   } finally {
-    await engine.release();
+    await engine.close();
     review?.close();
   }
 }

@@ -9,7 +9,7 @@ import { CLIP, preprocess } from "../images/preprocess.ts";
 import { type EvaVitConfig, embedPatches, evaVitBlock, int8Choice } from "../models/eva-vit.ts";
 import { type WeightOptions, Weights } from "../nn/weights.ts";
 import { evaluate, type SessionOptions } from "../runtime/session.ts";
-import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
+import { concatFloat32, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 
@@ -36,7 +36,7 @@ export async function int8Similarity(
 ): Promise<number> {
   const { imageSize, numHiddenLayers, hiddenSize } = config;
   const images = await shippedPhotos(config);
-  const pixels = ndarray("float32", [images.length, 3, imageSize, imageSize], joinFloats(images));
+  const pixels = ndarray("float32", [images.length, 3, imageSize, imageSize], concatFloat32(images));
   const run = async (x: NdArray, options: WeightOptions, write: (w: Weights, x: Value) => Value) => {
     signal?.throwIfAborted();
     const graph = new Graph();

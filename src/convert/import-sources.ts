@@ -14,7 +14,7 @@ import {
 } from "../models/model-folder.ts";
 import { usedByImages, usedByLlama } from "../models/used-tensors.ts";
 import { formatShape } from "../tensor/shapes.ts";
-import { layeredWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
+import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
 import { deltaMessage, isUnmergedDelta } from "./delta.ts";
 
 // The dimensions of the image parts, read from the shapes of their tensors.
@@ -242,5 +242,5 @@ function lnVisionOf(vit: Checkpoint, projection: Checkpoint, width: number): Wei
     "ln_vision.weight": { shape: [width], data: new Float32Array(width).fill(1) },
     "ln_vision.bias": { shape: [width], data: new Float32Array(width) },
   });
-  return layeredWeights([projection, vit, created]);
+  return overlayWeights([projection, vit, created]);
 }

@@ -1,8 +1,14 @@
 /** The first step of a project: the first stage's model describes every image that has no text yet. */
 import { createHash } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { type Decoding, type Engine, EngineLostError, type Question, QuestionError } from "../engine/engine.ts";
-import type { EndReason } from "../generation/generate.ts";
+import {
+  type Engine,
+  EngineLostError,
+  type GenerationOptions,
+  type GenerationRequest,
+  RequestError,
+} from "../engine/engine.ts";
+import type { FinishReason } from "../generation/generate.ts";
 import { imageInMemory } from "../images/decode.ts";
 import { type ProjectImage, StaleVersionError, type VersionDetails } from "./entry.ts";
 import { ImageLostError, imageBytes } from "./images.ts";
@@ -26,7 +32,7 @@ interface DescriptionOptions {
   /** How often the model is asked to go on while its text is short; by default once where it is asked as in the paper. */
   readonly continues?: number;
   /** The seed is mixed with the image's bytes: each image draws its own text, the same one in every run. */
-  readonly decoding?: Decoding;
+  readonly decoding?: GenerationOptions;
   /** Longest text, in tokens, after which the model is asked to go on; 80 by default. */
   readonly shortAnswer?: number;
 }
@@ -42,7 +48,7 @@ interface Description {
     readonly completionTokens: number;
     readonly continuations: readonly Continuation[];
     /** How the last answer ended. */
-    readonly end: EndReason;
+    readonly end: FinishReason;
   };
 }
 
@@ -50,7 +56,7 @@ interface Answer {
   readonly text: string;
   readonly promptTokens: number;
   readonly tokens: number;
-  readonly end: EndReason;
+  readonly end: FinishReason;
 }
 
 /** @param sha256 of the image. @throws as `Engine.answer` */
@@ -67,7 +73,7 @@ async function describeImage(
   signal?: AbortSignal,
 ): Promise<Description> {
   const started = performance.now();
-  const ask = (turns: Question["turns"], round: number) => {
+  const ask = (turns: GenerationRequest["turns"], round: number) => {
     const seed = seedOf(decoding.seed ?? 0, sha256, round);
     // The paper's prompt has nothing before the image.
     return answerOf(engine, { ...decoding, seed, system: "", turns, images: [image] }, signal);
@@ -115,9 +121,9 @@ function plain(text: string): string {
   return text.toLowerCase().replace(/\s+/g, " ");
 }
 
-async function answerOf(engine: Engine, question: Question, signal?: AbortSignal): Promise<Answer> {
+async function answerOf(engine: Engine, question: GenerationRequest, signal?: AbortSignal): Promise<Answer> {
   let [text, promptTokens, tokens] = ["", 0, 0];
-  let end: EndReason = "stop";
+  let end: FinishReason = "stop";
   for await (const event of engine.answer(question, signal)) {
     if (event.kind === "begin") promptTokens = event.promptTokens;
     else if (event.kind === "text") text += event.text;
@@ -256,7 +262,7 @@ async function describeRetrying(
 /** What may be wrong with the image; undefined if something else certainly is. */
 function faultOf({ name }: ProjectImage, error: unknown): string | undefined {
   if (error instanceof ImageLostError || error instanceof EngineLostError) return error.message;
-  if (!(error instanceof QuestionError) || error.code !== "image") return undefined;
+  if (!(error instanceof RequestError) || error.code !== "image") return undefined;
   return error.message.replace(imageInMemory, () => name);
 }
 

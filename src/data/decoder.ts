@@ -3,7 +3,7 @@
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import { type Pixels, readImage } from "../images/decode.ts";
-import { type Box, crop, type ImageSpec, mirror, preprocess } from "../images/preprocess.ts";
+import { type Box, crop, horizontalFlip, type ImageSpec, preprocess } from "../images/preprocess.ts";
 import { Random } from "../tensor/random.ts";
 
 // Ways of looking at one image in training: as it is, mirrored, and cropped, the same ones in every run.
@@ -14,7 +14,7 @@ export interface View {
 }
 
 /** The image as it is. */
-export const asItIs: View = { mirrored: false };
+export const unchangedView: View = { mirrored: false };
 
 export interface ViewOptions {
   readonly count: number;
@@ -40,7 +40,7 @@ export function viewName({ mirrored, box }: View): string {
 /** The image as a view shows it. */
 export function show(pixels: Pixels, { mirrored, box }: View): Pixels {
   const seen = box ? crop(pixels, box) : pixels;
-  return mirrored ? mirror(seen) : seen;
+  return mirrored ? horizontalFlip(seen) : seen;
 }
 
 function randomBox(random: Random, minSide: number): Box {

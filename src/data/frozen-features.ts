@@ -10,7 +10,7 @@ import {
   type VisionConfig,
 } from "../models/minigpt4.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
-import { joinFloats, type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
+import { concatFloat32, type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { ImageTextPair } from "./dataset.ts";
@@ -109,15 +109,15 @@ export class FrozenFeatures {
     return ndarray("float32", [images.length, ...this.shape], data);
   }
 
-  async release(): Promise<void> {
-    await (await this.session)?.release();
+  async close(): Promise<void> {
+    await (await this.session)?.close();
   }
 
   private async encode(images: readonly Float32Array[]): Promise<Float32Array> {
     this.session ??= this.open();
     const session = await this.session;
     const size = this.part.config.encoder.imageSize;
-    const pixels = ndarray("float32", [images.length, 3, size, size], joinFloats(images));
+    const pixels = ndarray("float32", [images.length, 3, size, size], concatFloat32(images));
     return (await session.run({ pixels })).features.data as Float32Array;
   }
 

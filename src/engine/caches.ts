@@ -3,11 +3,11 @@
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
-import type { ImageReader, ImageTokens } from "../generation/image-encoder.ts";
+import type { ImageEncoder, ImageTokens } from "../generation/image-encoder.ts";
 import type { KVCache } from "../generation/kv-cache.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
 import { ImageError, type ImageLimits, type Pixels, readImage } from "../images/decode.ts";
-import { type ImageInput, QuestionError } from "./engine.ts";
+import { type ImageInput, RequestError } from "./engine.ts";
 
 /** How images are read, which differs between Node and a browser. */
 export interface ImageSource {
@@ -21,12 +21,12 @@ export interface ImageSource {
 const capacity = 64;
 
 export class ImageStore {
-  private readonly reader: ImageReader;
+  private readonly reader: ImageEncoder;
   private readonly source: ImageSource;
   /** The one that was used last comes last. */
   private readonly known = new Map<string, Promise<ImageTokens>>();
 
-  constructor(reader: ImageReader, source: ImageSource) {
+  constructor(reader: ImageEncoder, source: ImageSource) {
     this.reader = reader;
     this.source = source;
   }
@@ -44,8 +44,8 @@ export class ImageStore {
     });
   }
 
-  release(): Promise<void> {
-    return this.reader.release();
+  close(): Promise<void> {
+    return this.reader.close();
   }
 
   private async look(image: ImageInput): Promise<ImageTokens> {
@@ -122,7 +122,7 @@ export function imageFiles(limits: ImageLimits = {}): ImageSource {
       try {
         return await readImage(image, limits);
       } catch (cause) {
-        if (cause instanceof ImageError) throw new QuestionError("image", cause.message, { cause });
+        if (cause instanceof ImageError) throw new RequestError("image", cause.message, { cause });
         throw cause;
       }
     },

@@ -7,12 +7,12 @@ import { tokensPerImage } from "../models/minigpt4.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Weights } from "../nn/weights.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
-import { joinFloats, ndarray } from "../tensor/array.ts";
+import { concatFloat32, ndarray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
 import { cleanCaption } from "../tokenizers/prompts.ts";
-import { QuestionError } from "./engine.ts";
+import { RequestError } from "./engine.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;
@@ -29,7 +29,7 @@ export interface Embedder {
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
   /** Frees the engine's memory. */
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /**
@@ -88,14 +88,14 @@ export class WordSpaceEmbedder implements Embedder {
       const texts = await Session.create(graphs.texts, { embeddings: ofTexts }, options);
       return new WordSpaceEmbedder(hiddenSize, tokenizer, images, texts);
     } catch (error) {
-      await images.release();
+      await images.close();
       throw error;
     }
   }
 
   async embedImage(tokens: ImageTokens): Promise<Float32Array> {
     const { embeddings } = await this.images.run({
-      tokens: ndarray("float32", [1, tokens.length, this.size], joinFloats(tokens)),
+      tokens: ndarray("float32", [1, tokens.length, this.size], concatFloat32(tokens)),
     });
     return embeddings.data as Float32Array;
   }
@@ -107,21 +107,18 @@ export class WordSpaceEmbedder implements Embedder {
     return all;
   }
 
-  async release(): Promise<void> {
-    await this.images.release();
-    await this.texts.release();
+  async close(): Promise<void> {
+    await this.images.close();
+    await this.texts.close();
   }
 
   private async embedText(text: string): Promise<Float32Array> {
     const caption = cleanCaption(text.slice(0, longestText));
-    if (caption === "") throw new QuestionError("value", "A text without any word has no embedding");
+    if (caption === "") throw new RequestError("value", "A text without any word has no embedding");
     const { embeddings } = await this.texts.run(textArrays([this.tokenizer.encode(` ${caption}`)]));
     const embedding = embeddings.data as Float32Array;
     if (embedding.every((value) => value === 0)) {
-      throw new QuestionError(
-        "value",
-        `No word of ${quote(caption)} says anything of an image, so it has no embedding`,
-      );
+      throw new RequestError("value", `No word of ${quote(caption)} says anything of an image, so it has no embedding`);
     }
     return embedding;
   }

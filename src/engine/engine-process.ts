@@ -1,6 +1,6 @@
 /** What the engine's process runs: it loads the model, and then answers what it is sent, until nobody is there to send. */
 
-import type { ModelCard } from "./engine.ts";
+import type { ModelInfo } from "./engine.ts";
 import { type EngineOptions, loadEngine } from "./load-engine.ts";
 import type { LocalEngine } from "./local-engine.ts";
 import { answerPort, type ErrorMessage, errorMessage, type FromEngine, type ToEngine } from "./port.ts";
@@ -18,7 +18,7 @@ export type ToProcess =
   | { readonly kind: "release" };
 export type FromProcess =
   | FromEngine
-  | { readonly kind: "ready"; readonly model: ModelCard }
+  | { readonly kind: "ready"; readonly model: ModelInfo }
   | { readonly kind: "broken"; readonly error: ErrorMessage }
   | { readonly kind: "memory"; readonly bytes: number };
 
@@ -50,7 +50,7 @@ async function start({ path, name, options }: ProcessStart): Promise<void> {
 
 /** Leaves nothing behind: what is being loaded has files until it is loaded. */
 async function end(): Promise<void> {
-  await loading?.then((engine) => engine.release()).catch(() => {});
+  await loading?.then((engine) => engine.close()).catch(() => {});
   process.exit();
 }
 

@@ -1,6 +1,6 @@
 /** What answers questions: the contract between whoever asks (a conversation, the server, a page) and a model, wherever it runs. */
 
-import type { EndReason } from "../generation/generate.ts";
+import type { FinishReason } from "../generation/generate.ts";
 import type { SamplingOptions } from "../generation/sampling.ts";
 import type { Turn } from "../tokenizers/prompts.ts";
 
@@ -8,7 +8,7 @@ import type { Turn } from "../tokenizers/prompts.ts";
 export type ImageInput = string | Uint8Array;
 
 /** How an answer is searched for. */
-export interface Decoding extends SamplingOptions {
+export interface GenerationOptions extends SamplingOptions {
   /** Default 300, as in the original demo. */
   readonly maxNewTokens?: number;
   /** Above 1, the best of so many answers is searched for; sampling is off then, and the answer comes in one piece. */
@@ -18,7 +18,7 @@ export interface Decoding extends SamplingOptions {
   readonly seed?: number;
 }
 
-export interface Question extends Decoding {
+export interface GenerationRequest extends GenerationOptions {
   /** What was said so far and is asked now; or "describe", the prompt with which the model was trained to describe one image. */
   readonly turns: readonly Turn[] | "describe";
   /** What the model is told before the conversation, in place of the template's own words. */
@@ -34,7 +34,7 @@ export interface Question extends Decoding {
 }
 
 /** An answer as it comes: it begins once, then each choice has texts and an end. */
-export type AnswerEvent =
+export type GenerationEvent =
   | {
       readonly kind: "begin";
       /** Positions of the prompt, those of images included. */
@@ -43,13 +43,13 @@ export type AnswerEvent =
       readonly cachedTokens: number;
     }
   | { readonly kind: "text"; readonly choice: number; readonly text: string }
-  | { readonly kind: "end"; readonly choice: number; readonly reason: EndReason; readonly tokens: number };
+  | { readonly kind: "end"; readonly choice: number; readonly reason: FinishReason; readonly tokens: number };
 
 /** What an embedding is made of. */
 export type EmbeddingInput = { readonly text: string } | { readonly image: ImageInput };
 
 /** What is known of a model without asking it. */
-export interface ModelCard {
+export interface ModelInfo {
   readonly name: string;
   /** Positions of prompt and answer together. */
   readonly contextLength: number;
@@ -59,7 +59,7 @@ export interface ModelCard {
 }
 
 export interface Engine {
-  readonly model: ModelCard;
+  readonly model: ModelInfo;
   /** Memory of the process that the engine has to itself, in bytes, as it last said; undefined if it has none. */
   readonly residentBytes?: number;
   /**
@@ -68,23 +68,23 @@ export interface Engine {
    *
    * @throws QuestionError if something is wrong with the question; EngineLostError if the engine broke down on the way
    */
-  answer(question: Question, signal?: AbortSignal): AsyncIterable<AnswerEvent>;
+  answer(question: GenerationRequest, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
   /**
    * Embeddings of length 1, [embeddingSize] each, in which an image lies near the texts that fit it.
    * @throws QuestionError as above, and if the model has no contrastive head
    */
   embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]>;
   /** Ends what is being answered, and frees the memory. */
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** Something about a question is wrong; the message says what, and asking again will not help. */
-export class QuestionError extends Error {
+export class RequestError extends Error {
   override name = "QuestionError";
   /** An image cannot be read, the text does not fit the context, or a value is out of its bounds. */
   readonly code: "image" | "length" | "value";
 
-  constructor(code: QuestionError["code"], message: string, options?: ErrorOptions) {
+  constructor(code: RequestError["code"], message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
   }

@@ -1,6 +1,6 @@
 /** A model folder becomes an engine on the calling thread. */
 
-import { contextLengthOf, type LanguageModelOptions, openImageReader, openLanguageModel } from "../generation/load.ts";
+import { contextLengthOf, type LanguageModelOptions, openImageEncoder, openLanguageModel } from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
 import type { ImageLimits } from "../images/decode.ts";
 import type { LlamaConfig } from "../models/llama.ts";
@@ -40,7 +40,7 @@ export async function loadEngine(
   const options = { weightsFolder: path, ...given };
   try {
     const { config, tokenizer } = folder.llm;
-    const reader = await openImageReader(folder, options);
+    const reader = await openImageEncoder(folder, options);
     const llm = await openLanguageModel(folder.llm, path, { ...options, precision: precision ?? folder.precision });
     const embedder = await openEmbedder(folder, options);
     const contextLength = contextLengthOf(config);

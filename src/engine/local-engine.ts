@@ -8,18 +8,18 @@ import { type PromptTemplate, parsePrompt } from "../tokenizers/prompts.ts";
 import type { ImageStore } from "./caches.ts";
 import type { Embedder } from "./embedder.ts";
 import {
-  type AnswerEvent,
   type EmbeddingInput,
   type Engine,
-  type ModelCard,
-  type Question,
-  QuestionError,
+  type GenerationEvent,
+  type GenerationRequest,
+  type ModelInfo,
+  RequestError,
 } from "./engine.ts";
 import { eventTurn, Scheduler, type SchedulerOptions, type WritingRequest } from "./scheduler.ts";
 
 /** What answers are made with. */
 export interface EngineParts {
-  readonly model: ModelCard;
+  readonly model: ModelInfo;
   readonly images: ImageStore;
   readonly llm: LanguageModel;
   readonly tokenizer: Tokenizer;
@@ -40,11 +40,11 @@ export class LocalEngine implements Engine {
     this.scheduler = new Scheduler(parts.llm, parts.tokenizer, options);
   }
 
-  get model(): ModelCard {
+  get model(): ModelInfo {
     return this.parts.model;
   }
 
-  async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     signal?.throwIfAborted();
     const request = await this.requestOf(question);
     // What a description begins with is read as a part of the prompt, and is a part of the answer.
@@ -62,7 +62,7 @@ export class LocalEngine implements Engine {
   async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {
     const { embedder, images } = this.parts;
     if (!embedder) {
-      throw new QuestionError("value", `The model ${this.model.name} has no contrastive head, so it has no embeddings`);
+      throw new RequestError("value", `The model ${this.model.name} has no contrastive head, so it has no embeddings`);
     }
     const all: Float32Array[] = [];
     for (const input of inputs) {
@@ -75,18 +75,18 @@ export class LocalEngine implements Engine {
     return all;
   }
 
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     await this.scheduler.stop(new Error("The model was released"));
-    await this.parts.images.release();
-    await this.parts.llm.release();
-    await this.parts.embedder?.release();
+    await this.parts.images.close();
+    await this.parts.llm.close();
+    await this.parts.embedder?.close();
   }
 
-  private async requestOf(question: Question): Promise<WritingRequest> {
+  private async requestOf(question: GenerationRequest): Promise<WritingRequest> {
     const { template, describe, tokenizer } = this.parts;
     const { turns, system, stop = [], choices = 1 } = question;
     if (!Number.isInteger(choices) || choices < 1) {
-      throw new QuestionError("value", `choices is ${choices}; it should be a whole number from 1 on`);
+      throw new RequestError("value", `choices is ${choices}; it should be a whole number from 1 on`);
     }
     const describes = turns === "describe";
     const prompt = describes
@@ -94,7 +94,7 @@ export class LocalEngine implements Engine {
       : template.render(turns, system === undefined ? {} : { system });
     const places = prompt.segments.filter(({ kind }) => kind === "image").length;
     if (places !== question.images.length) {
-      throw new QuestionError(
+      throw new RequestError(
         "value",
         `The question has ${places} places for images, but ${question.images.length} were given`,
       );
@@ -111,12 +111,12 @@ export class LocalEngine implements Engine {
   /** A sequence that leaves room for its answer. */
   private fit(
     sequence: readonly Position[],
-    { maxNewTokens = maxNewTokensByDefault, overflow = "cut" }: Question,
+    { maxNewTokens = maxNewTokensByDefault, overflow = "cut" }: GenerationRequest,
   ): Pick<WritingRequest, "sequence" | "maxNewTokens"> {
     const { contextLength } = this.model;
     const most = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
     if (!(maxNewTokens >= 1 && maxNewTokens <= most)) {
-      throw new QuestionError(
+      throw new RequestError(
         "value",
         `maxNewTokens is ${maxNewTokens}; it should be between 1 and ${contextLength - 1}`,
       );
@@ -124,7 +124,7 @@ export class LocalEngine implements Engine {
     if (overflow === "cut") return { sequence: fitContext(sequence, maxNewTokens, contextLength), maxNewTokens };
     const room = contextLength - sequence.length;
     if (room < 1) {
-      throw new QuestionError(
+      throw new RequestError(
         "length",
         `The conversation has ${sequence.length} tokens, but this model's context is ${contextLength} tokens; shorten it`,
       );

@@ -1,7 +1,7 @@
 /** The engine of a model that was packed for pages: the same graphs as everywhere, run by whatever runs them there. */
 import { packedWeights } from "../formats/packed.ts";
 import { imageOutputs, languageGraph } from "../generation/graphs.ts";
-import { ImageReader } from "../generation/image-encoder.ts";
+import { ImageEncoder } from "../generation/image-encoder.ts";
 import { LanguageModel, type Precision } from "../generation/language-model.ts";
 import { imageWeights, tokensPerImage } from "../models/minigpt4.ts";
 import type { WebModel } from "../models/web-model.ts";
@@ -40,7 +40,7 @@ export async function createPackedEngine(
   return new LocalEngine(
     {
       model: { name: model.name, contextLength: model.contextLength, tokensPerImage: tokensPerImage(config) },
-      images: new ImageStore(new ImageReader(config, reader), images),
+      images: new ImageStore(new ImageEncoder(config, reader), images),
       llm,
       tokenizer,
       template: promptTemplates[model.template],

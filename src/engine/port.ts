@@ -1,11 +1,11 @@
 /** An engine that is asked over a port. */
 import {
-  type AnswerEvent,
   type EmbeddingInput,
   type Engine,
-  type ModelCard,
-  type Question,
-  QuestionError,
+  type GenerationEvent,
+  type GenerationRequest,
+  type ModelInfo,
+  RequestError,
 } from "./engine.ts";
 
 /** Values that are pushed on one side and awaited on the other. */
@@ -45,13 +45,13 @@ export class Channel<T> implements AsyncIterable<T> {
 // What an engine in another process, or on another thread, and whoever asks it say to each other.
 
 export type ToEngine =
-  | { readonly kind: "answer"; readonly id: number; readonly question: Question }
+  | { readonly kind: "answer"; readonly id: number; readonly question: GenerationRequest }
   | { readonly kind: "embed"; readonly id: number; readonly inputs: readonly EmbeddingInput[] }
   | { readonly kind: "cancel"; readonly id: number };
 
 /** Each request has one `done` or `failed`, which is the last of it, also after it was cancelled. */
 export type FromEngine =
-  | { readonly kind: "event"; readonly id: number; readonly event: AnswerEvent }
+  | { readonly kind: "event"; readonly id: number; readonly event: GenerationEvent }
   | { readonly kind: "embeddings"; readonly id: number; readonly embeddings: Float32Array[] }
   | { readonly kind: "done"; readonly id: number }
   | { readonly kind: "failed"; readonly id: number; readonly error: ErrorMessage };
@@ -66,37 +66,37 @@ export interface Port<Out, In> {
 /** An error as it crosses over, where its class would be lost. */
 export interface ErrorMessage {
   readonly message: string;
-  readonly code?: QuestionError["code"];
+  readonly code?: RequestError["code"];
 }
 
 export function errorMessage(error: unknown): ErrorMessage {
   const message = error instanceof Error ? error.message : String(error);
-  return error instanceof QuestionError ? { message, code: error.code } : { message };
+  return error instanceof RequestError ? { message, code: error.code } : { message };
 }
 
 export function errorFrom({ message, code }: ErrorMessage): Error {
-  return code ? new QuestionError(code, message) : new Error(message);
+  return code ? new RequestError(code, message) : new Error(message);
 }
 
 type Arrived = Extract<FromEngine, { kind: "event" | "embeddings" }>;
 
 /** It frees nothing: whoever made the other side ends it. */
-export class PortEngine implements Omit<Engine, "release"> {
-  readonly model: ModelCard;
+export class PortEngine implements Omit<Engine, "close"> {
+  readonly model: ModelInfo;
   private readonly port: Port<ToEngine, FromEngine>;
   private readonly onBusy: (busy: boolean) => void;
   private readonly open = new Map<number, Channel<Arrived>>();
   private next = 0;
 
   /** @param onBusy told when the first request is on its way, and when the last one has ended */
-  constructor(model: ModelCard, port: Port<ToEngine, FromEngine>, onBusy: (busy: boolean) => void = () => {}) {
+  constructor(model: ModelInfo, port: Port<ToEngine, FromEngine>, onBusy: (busy: boolean) => void = () => {}) {
     this.model = model;
     this.port = port;
     this.onBusy = onBusy;
     port.listen((message) => this.take(message));
   }
 
-  async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     for await (const message of this.request((id) => ({ kind: "answer", id, question }), signal)) {
       if (message.kind === "event") yield message.event;
     }

@@ -11,13 +11,13 @@ import type { PullOptions } from "../hub/pull.ts";
 import { fetchLanguageModel } from "../models/model-folder.ts";
 import { withLargePages } from "../runtime/environment.ts";
 import {
-  type AnswerEvent,
   type EmbeddingInput,
   type Engine,
   EngineLostError,
+  type GenerationEvent,
+  type GenerationRequest,
   type ImageInput,
-  type ModelCard,
-  type Question,
+  type ModelInfo,
 } from "./engine.ts";
 import type { FromProcess, ProcessStart, ToProcess } from "./engine-process.ts";
 import type { EngineOptions } from "./load-engine.ts";
@@ -32,7 +32,7 @@ interface EngineProcess {
 }
 
 export class ProcessEngine implements Engine {
-  readonly model: ModelCard;
+  readonly model: ModelInfo;
   private readonly start: ProcessStart;
   /** The process, or the one that is being started in place of a broken one. */
   private current: EngineProcess;
@@ -68,7 +68,7 @@ export class ProcessEngine implements Engine {
     return this.current.memory.bytes;
   }
 
-  async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     // One signal may end many questions; Node takes that for a leak.
     if (signal) setMaxListeners(0, signal);
     const engine = await this.started();
@@ -83,7 +83,7 @@ export class ProcessEngine implements Engine {
     );
   }
 
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     if (this.released) return;
     this.released = true;
     const { child, engine } = this.current;
@@ -157,7 +157,7 @@ function startProcess(start: ProcessStart): EngineProcess {
 
 /** @throws Error if the model cannot be loaded */
 async function loadIn(child: ChildProcess, start: ProcessStart): Promise<PortEngine> {
-  const model = await new Promise<ModelCard>((resolve, reject) => {
+  const model = await new Promise<ModelInfo>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code, signal) => reject(new Error(`While it was starting, ${ending(code, signal)}`)));
     child.on("message", (message: FromProcess) => {

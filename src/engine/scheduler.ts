@@ -11,7 +11,7 @@ import type { LanguageModel, Position } from "../generation/language-model.ts";
 import { Random } from "../tensor/random.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
 import { PrefixStore } from "./caches.ts";
-import type { AnswerEvent, Decoding } from "./engine.ts";
+import type { GenerationEvent, GenerationOptions } from "./engine.ts";
 import { Channel } from "./port.ts";
 
 /** Lets the thread see what has happened meanwhile: messages, timers, input. */
@@ -45,7 +45,7 @@ export interface SchedulerOptions {
   readonly prefixBytes: number;
 }
 
-export interface WritingRequest extends Decoding {
+export interface WritingRequest extends GenerationOptions {
   /** What the answer follows, at least one position. Together with `maxNewTokens` no longer than the model's context. */
   readonly sequence: readonly Position[];
   readonly maxNewTokens: number;
@@ -56,7 +56,7 @@ export interface WritingRequest extends Decoding {
 /** A request on its way: waiting, its prompt being read, its choices being written. */
 interface Job {
   readonly request: WritingRequest;
-  readonly events: Channel<AnswerEvent>;
+  readonly events: Channel<GenerationEvent>;
   /** Choices that have not ended. */
   open: number;
   cancelled: boolean;
@@ -108,7 +108,7 @@ export class Scheduler {
   }
 
   /** The answers, as they are written. Whoever stops listening stops them. */
-  async *write(request: WritingRequest, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *write(request: WritingRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     signal?.throwIfAborted();
     const job: Job = { request, events: new Channel(), open: request.choices, cancelled: false };
     const abort = () => this.fail(job, signal?.reason);

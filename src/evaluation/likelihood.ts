@@ -7,8 +7,8 @@ import type { ImageTextPair } from "../data/dataset.ts";
 import { readSpan } from "../files/file.ts";
 import { positionsOf } from "../generation/generate.ts";
 import { KVCache } from "../generation/kv-cache.ts";
-import { indices, type Position, type Precision, readingFeeds } from "../generation/language-model.ts";
-import { openImageReader } from "../generation/load.ts";
+import { decoderFeeds, indices, type Position, type Precision } from "../generation/language-model.ts";
+import { openImageEncoder } from "../generation/load.ts";
 import { readImage } from "../images/decode.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
@@ -48,7 +48,7 @@ class LikelihoodScorer {
       const part = prompts.slice(i, i + batch);
       const filled = new KVCache({ layers, kvHeads, headDim }, part.length);
       const head = { wanted: indices([1], [0]), targets: indices([1], [0]) };
-      const outputs = await session.run({ ...readingFeeds(part, filled, llm.config), ...head });
+      const outputs = await session.run({ ...decoderFeeds(part, filled, llm.config), ...head });
       filled.append(outputs, part[0]?.length ?? 0);
       caches.push(filled);
     }
@@ -67,7 +67,7 @@ class LikelihoodScorer {
       const sequences = Array.from({ length: cache.batch }, () => [first, ...text.slice(0, -1)]);
       const count = cache.batch * text.length;
       const { losses } = await this.session.run({
-        ...readingFeeds(sequences, cache, this.llm.config),
+        ...decoderFeeds(sequences, cache, this.llm.config),
         wanted: indices(
           [count],
           Array.from({ length: count }, (_, i) => i),
@@ -83,8 +83,8 @@ class LikelihoodScorer {
     return all;
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  close(): Promise<void> {
+    return this.session.close();
   }
 }
 
@@ -178,7 +178,7 @@ export async function evaluateLikelihood(
     }
     return summarize(results);
   } finally {
-    await scorer.release();
+    await scorer.close();
   }
 }
 
@@ -188,7 +188,7 @@ async function readPrompts(
   pairs: readonly ImageTextPair[],
   session: SessionOptions,
 ): Promise<Position[][]> {
-  const reader = await openImageReader(folder, session);
+  const reader = await openImageEncoder(folder, session);
   try {
     const { prompt, beginsWith } = folder.describe;
     const parsed = parsePrompt(prompt + beginsWith);
@@ -199,6 +199,6 @@ async function readPrompts(
     }
     return prompts;
   } finally {
-    await reader.release();
+    await reader.close();
   }
 }

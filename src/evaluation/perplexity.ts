@@ -2,11 +2,11 @@
 
 import { KVCache } from "../generation/kv-cache.ts";
 import {
+  type DecoderGraph,
+  decoderFeeds,
+  decoderGraph,
   indices,
   type Precision,
-  type ReadingGraph,
-  readingFeeds,
-  readingGraph,
 } from "../generation/language-model.ts";
 import { logits } from "../models/llama.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
@@ -26,8 +26,8 @@ import { logSoftmax } from "../tensor/ops/reduce.ts";
 export function lossGraph(
   { checkpoint, config }: OpenLlama,
   precision?: Precision,
-): { readonly outputs: Record<string, Value> } & Pick<ReadingGraph, "weights"> {
-  const { weights, hidden, cache } = readingGraph(checkpoint, config, precision);
+): { readonly outputs: Record<string, Value> } & Pick<DecoderGraph, "weights"> {
+  const { weights, hidden, cache } = decoderGraph(checkpoint, config, precision);
   const targets = reshape(weights.graph.input("targets", "int64", ["wanted"]), ["wanted", 1]);
   const scores = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
   return { weights, outputs: { losses: neg(reshape(scores, ["wanted"])), ...cache } };
@@ -79,7 +79,7 @@ export async function perplexity(
       signal?.throwIfAborted();
       const predicted = own.length - 1;
       const outputs = await reader.run({
-        ...readingFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
+        ...decoderFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
         wanted: indices(
           [predicted],
           own.slice(1).map((_, i) => i),
@@ -92,7 +92,7 @@ export async function perplexity(
       onProgress?.(done + 1, windows.length);
     }
   } finally {
-    await reader.release();
+    await reader.close();
   }
   return { tokens, loss: sum / tokens, perplexity: Math.exp(sum / tokens) };
 }

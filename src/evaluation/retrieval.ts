@@ -1,13 +1,13 @@
 /** How well a model finds the images of captions, and the captions of images. */
 
 import type { ImageTextPair } from "../data/dataset.ts";
-import { asItIs, decodeImage } from "../data/decoder.ts";
+import { decodeImage, unchangedView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { readSpan } from "../files/file.ts";
 import { type Finder, imagesAtOnce, type KnownImage } from "../retrieval/finder.ts";
 import { largest, Similarity } from "../retrieval/image-search.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { joinFloats, sizeOf } from "../tensor/array.ts";
+import { concatFloat32, sizeOf } from "../tensor/array.ts";
 
 // Places among all, in a few numbers.
 
@@ -201,8 +201,8 @@ export async function evaluateRetrieval(
     queries.push(...(await finder.embedTexts(own)));
   }
   const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
-  const scores = await similarity.of(vectors, joinFloats(queries));
-  await similarity.release();
+  const scores = await similarity.of(vectors, concatFloat32(queries));
+  await similarity.close();
   const table: ScoreTable = { images: pairs.length, owners, scores };
   const known = (image: number): KnownImage => ({
     id: ids[image] as string,
@@ -263,5 +263,5 @@ async function load(
   { spec }: Finder,
 ): Promise<{ readonly id: string; readonly pixels: Float32Array }> {
   const bytes = await readSpan(image);
-  return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: asItIs, spec }) };
+  return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: unchangedView, spec }) };
 }

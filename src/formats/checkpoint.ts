@@ -3,7 +3,7 @@
 import { inFile, quote, RandomAccessFile } from "../files/file.ts";
 import { type ArrayOf, type DType, viewBytes } from "../tensor/array.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../tensor/float16.ts";
-import type { StoredBytes } from "../tensor/graph.ts";
+import type { FileRange } from "../tensor/graph.ts";
 import type { BlockSource } from "../tensor/quant/blocks.ts";
 import type { TileSource } from "../tensor/quant/int8.ts";
 
@@ -32,7 +32,7 @@ export interface Checkpoint {
   /** A matrix in bytes with a scale for each row, transposed and in tiles; undefined if it is not stored so. */
   int8Columns?(name: string): TileSource | undefined;
   /** Where the bytes of a tensor lie in a file; undefined where they are compressed, or in parts. */
-  placeOf?(name: string): StoredBytes | undefined;
+  placeOf?(name: string): FileRange | undefined;
   close(): Promise<void>;
 }
 
@@ -104,7 +104,7 @@ class FileCheckpoint implements Checkpoint {
     return this.inTensor(name, (tensor) => tensor.readBytes());
   }
 
-  placeOf(name: string): StoredBytes | undefined {
+  placeOf(name: string): FileRange | undefined {
     const { offset, info } = this.stored.get(name) ?? {};
     return offset === undefined || !info ? undefined : { path: this.path, offset, length: info.byteLength };
   }

@@ -73,7 +73,7 @@ export class StopFilter {
 // One answer while it is written: scores become a token, tokens become text, until the answer ends.
 
 /** An answer ends by itself or at a stop text, or because it has reached its greatest length. */
-export type EndReason = "stop" | "length";
+export type FinishReason = "stop" | "length";
 
 export interface WritingOptions extends SamplingOptions {
   /** At least 1. */
@@ -83,7 +83,7 @@ export interface WritingOptions extends SamplingOptions {
 }
 
 export interface Ending {
-  readonly reason: EndReason;
+  readonly reason: FinishReason;
   /** How many tokens were written, the end-of-sequence token not counted. */
   readonly tokens: number;
 }
@@ -120,7 +120,7 @@ export class AnswerWriter {
     return this.said.length < this.options.maxNewTokens ? { text, id } : this.end(text, "length");
   }
 
-  private end(text: string, reason: EndReason): Written {
+  private end(text: string, reason: FinishReason): Written {
     const rest = this.filter.push(this.text.flush()) + this.filter.flush();
     return { text: text + rest, ending: { reason, tokens: this.said.length } };
   }

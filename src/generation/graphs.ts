@@ -3,7 +3,7 @@ import { type LlamaConfig, logits } from "../models/llama.ts";
 import { type ImageWeights, imageFeatures, imageTokens, type MiniGPT4Config } from "../models/minigpt4.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
-import { type Precision, readingGraph } from "./language-model.ts";
+import { decoderGraph, type Precision } from "./language-model.ts";
 
 /** What a language model reads with, and the scores of what follows. */
 export function languageGraph(
@@ -11,7 +11,7 @@ export function languageGraph(
   config: LlamaConfig,
   precision?: Precision,
 ): { graph: Graph; outputs: Record<string, Value> } {
-  const { weights, hidden, cache } = readingGraph(source, config, precision);
+  const { weights, hidden, cache } = decoderGraph(source, config, precision);
   return { graph: weights.graph, outputs: { logits: logits(weights, hidden, config), ...cache } };
 }
 

@@ -8,7 +8,7 @@ import { ndarray } from "../tensor/array.ts";
 /** Image tokens of one image: one embedding [hiddenSize] for each position in the language model's sequence. */
 export type ImageTokens = readonly Float32Array[];
 
-export class ImageReader {
+export class ImageEncoder {
   private readonly runner: Runner<"tokens">;
   private readonly config: Pick<MiniGPT4Config, "encoder" | "llm">;
 
@@ -28,7 +28,7 @@ export class ImageReader {
     );
   }
 
-  release(): Promise<void> {
-    return this.runner.release();
+  close(): Promise<void> {
+    return this.runner.close();
   }
 }

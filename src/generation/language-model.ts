@@ -14,7 +14,7 @@ import { KVCache } from "./kv-cache.ts";
 export type Position = number | Float32Array;
 
 /** Feeds of the graph: sequences of equal length, one for each sequence of the cache, and the cache. */
-export function readingFeeds(
+export function decoderFeeds(
   sequences: readonly (readonly Position[])[],
   cache: KVCache,
   { hiddenSize }: LlamaConfig,
@@ -46,12 +46,12 @@ export function indices(shape: readonly number[], values: readonly number[]): Nd
 }
 
 /** A faster way to read many positions. */
-export interface PromptReader {
+export interface PromptPrefill {
   /** Reads new positions of the cache's one sequence, which it grows by; the scores of what follows the last one, [1, vocabSize]. */
   read(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">>;
   /** As `read`, where nobody wants the scores. */
   fill(sequence: readonly Position[], cache: KVCache): Promise<void>;
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** For more positions than these a prompt reader is faster than the language model itself. */
@@ -60,13 +60,13 @@ const promptFrom = 64;
 export class LanguageModel {
   readonly config: LlamaConfig;
   private readonly runner: Runner;
-  private readonly prompts: PromptReader | undefined;
+  private readonly prompts: PromptPrefill | undefined;
 
   /**
    * @param runner a reading graph with the output `logits`, of the places in `wanted`
    * @param prompts reads long prompts
    */
-  constructor(config: LlamaConfig, runner: Runner, prompts?: PromptReader) {
+  constructor(config: LlamaConfig, runner: Runner, prompts?: PromptPrefill) {
     this.config = config;
     this.runner = runner;
     this.prompts = prompts;
@@ -99,7 +99,7 @@ export class LanguageModel {
       which === "all" ? i : (i + 1) * length - 1,
     );
     const outputs = await this.runner.run({
-      ...readingFeeds(sequences, cache, this.config),
+      ...decoderFeeds(sequences, cache, this.config),
       wanted: indices([wanted.length], wanted),
     });
     cache.append(outputs, length);
@@ -114,12 +114,12 @@ export class LanguageModel {
     else await this.read([sequence], cache);
   }
 
-  async release(): Promise<void> {
-    await this.runner.release();
-    await this.prompts?.release();
+  async close(): Promise<void> {
+    await this.runner.close();
+    await this.prompts?.close();
   }
 
-  private promptReader({ length }: readonly Position[]): PromptReader | undefined {
+  private promptReader({ length }: readonly Position[]): PromptPrefill | undefined {
     return length > promptFrom ? this.prompts : undefined;
   }
 
@@ -147,7 +147,7 @@ export class LanguageModel {
 export const precisions = ["float32", "int4", "int4-128", "stored"] as const;
 export type Precision = (typeof precisions)[number];
 
-export interface ReadingGraph {
+export interface DecoderGraph {
   readonly weights: Weights;
   /** After the last norm, one row for each place of [batch * sequence] that the input `wanted` names: [wanted, hiddenSize]. */
   readonly hidden: Value;
@@ -156,11 +156,11 @@ export interface ReadingGraph {
 }
 
 /** Embeddings and transformer; what is computed of `hidden` is up to the caller. */
-export function readingGraph(
+export function decoderGraph(
   source: WeightSource,
   config: LlamaConfig,
   precision: Precision = "float32",
-): ReadingGraph {
+): DecoderGraph {
   const graph = new Graph();
   const weights = new Weights(graph, source, weightOptions[precision](source));
   const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>

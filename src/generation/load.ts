@@ -9,7 +9,7 @@ import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts
 import { Graph } from "../tensor/graph.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { imageOutputs, languageGraph } from "./graphs.ts";
-import { ImageReader } from "./image-encoder.ts";
+import { ImageEncoder } from "./image-encoder.ts";
 import { LanguageModel, type Precision } from "./language-model.ts";
 import { Prefill } from "./prefill.ts";
 
@@ -47,7 +47,7 @@ export async function openLanguageModel(
     const prefill = await Prefill.create({ folder, llm: checkpoint, layers }, config, options);
     return new LanguageModel(config, runner, prefill);
   } catch (error) {
-    await runner.release();
+    await runner.close();
     throw error;
   } finally {
     await layers.close();
@@ -57,15 +57,15 @@ export async function openLanguageModel(
 /** What a model folder's images are read with. */
 type ImageParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
 
-export async function openImageReader(parts: ImageParts, options: SessionOptions = {}): Promise<ImageReader> {
-  return new ImageReader(parts.config, await openImageRunner(parts, options));
+export async function openImageEncoder(parts: ImageParts, options: SessionOptions = {}): Promise<ImageEncoder> {
+  return new ImageEncoder(parts.config, await openImageEncoderRunner(parts, options));
 }
 
 /**
  * `pixels` of an image -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each image: packing them in
  * advance would take as long as reading some images, and their memory as well.
  */
-export async function openImageRunner(
+export async function openImageEncoderRunner(
   { path, config, imageSources }: ImageParts,
   options: SessionOptions = {},
 ): Promise<Runner<"tokens">> {

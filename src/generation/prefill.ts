@@ -13,7 +13,7 @@ import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts
 import type { NdArray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { KVCache } from "./kv-cache.ts";
-import { indices, type Position, readingFeeds, sequenceInputs } from "./language-model.ts";
+import { decoderFeeds, indices, type Position, sequenceInputs } from "./language-model.ts";
 
 export interface PrefillSources {
   /** A folder that both lie in. */
@@ -80,7 +80,7 @@ export class Prefill {
 
   /** What comes out of the last layer for the last position, [1, hiddenSize]. */
   private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
-    const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = readingFeeds(
+    const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = decoderFeeds(
       [sequence],
       cache,
       this.config,
@@ -101,9 +101,9 @@ export class Prefill {
     return x;
   }
 
-  async release(): Promise<void> {
-    await this.parts.embeddings.release();
-    await this.parts.scores.release();
+  async close(): Promise<void> {
+    await this.parts.embeddings.close();
+    await this.parts.scores.close();
   }
 }
 

@@ -59,7 +59,7 @@ export interface Box {
 }
 
 /** The image as a mirror shows it: left and right exchanged. */
-export function mirror({ width, height, data }: Pixels): Pixels {
+export function horizontalFlip({ width, height, data }: Pixels): Pixels {
   const out = new Uint8Array(data.length);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

@@ -3,7 +3,7 @@
  * two projections into one space, a head that tells whether an image and a text belong together, and BERT's word scores.
  * Names of the weights are those of the released first-stage checkpoint.
  */
-import { layerNorm, linear, unitLength } from "../nn/layers.ts";
+import { l2Normalize, layerNorm, linear } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Value } from "../tensor/graph.ts";
@@ -26,13 +26,13 @@ export interface Blip2Config {
 
 /** The queries' output [images, numQueryTokens, hiddenSize] -> [images, numQueryTokens, embedDim], of length 1 each. */
 export function imageEmbeddings(w: Weights, queries: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
-  return unitLength(linear(w.at("vision_proj"), queries, embedDim));
+  return l2Normalize(linear(w.at("vision_proj"), queries, embedDim));
 }
 
 /** The output of a text alone [texts, length, hiddenSize] -> [texts, embedDim], of length 1: its [CLS] token speaks for it. */
 export function captionEmbedding(w: Weights, words: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
   const first = reshape(slice(words, 1, 0, 1), [words.dim(0), words.dim(2)]);
-  return unitLength(linear(w.at("text_proj"), first, embedDim));
+  return l2Normalize(linear(w.at("text_proj"), first, embedDim));
 }
 
 /**

@@ -3,7 +3,7 @@
  * space of its own, but that of the language model's words. An image is the mean of its image tokens; a text is the sum of
  * its words' frozen embeddings, each centred, brought to length 1, and weighted by how telling the word is.
  */
-import { unitLength } from "../nn/layers.ts";
+import { l2Normalize } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Value } from "../tensor/graph.ts";
@@ -24,9 +24,9 @@ export const headNames = {
 
 /** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], of length 1. */
 export function imageEmbedding(head: Weights, tokens: Value): Value {
-  const direction = unitLength(reduceMean(tokens, [1], { keep: false }));
+  const direction = l2Normalize(reduceMean(tokens, [1], { keep: false }));
   if (!head.has(headNames.imageShift)) return direction;
-  return unitLength(direction.sub(head.get(headNames.imageShift, [tokens.size(-1)])));
+  return l2Normalize(direction.sub(head.get(headNames.imageShift, [tokens.size(-1)])));
 }
 
 /** Token ids of the texts, as `textInputs` gives them -> [texts, hiddenSize], of length 1; zeros where no word counts. */
@@ -34,7 +34,7 @@ export function textEmbedding(head: Weights, llm: Weights, { ids, mask }: TextIn
   const { vocabSize, hiddenSize } = config;
   const rows = embedTokens(llm, ids, config).sub(head.get(headNames.wordMean, [hiddenSize]));
   const weights = relu(gather(head.get(headNames.wordWeight, [vocabSize, 1]), ids)).mul(mask);
-  return unitLength(reduceSum(unitLength(rows).mul(weights), [1], { keep: false }));
+  return l2Normalize(reduceSum(l2Normalize(rows).mul(weights), [1], { keep: false }));
 }
 
 /** Texts of different lengths side by side. */

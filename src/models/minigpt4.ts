@@ -106,7 +106,7 @@ export function frozenFeatures(w: ImageWeights, pixels: Value, config: VisionCon
 
 /** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width], after `ln_vision` where there is one. */
 export function imageFeatures(w: Omit<ImageWeights, "projection">, pixels: Value, config: VisionConfig): Value {
-  return lookedAt(w, encode(w, pixels, config), config, "vit");
+  return crossAttend(w, encode(w, pixels, config), config, "vit");
 }
 
 function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: VisionConfig): Value {
@@ -119,7 +119,7 @@ function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: Vi
  * Features of a depth before the Q-Former, as it looks at them: through `ln_vision`, if they have not been yet. A ViT always has
  * one; behind another encoder there is one where the Q-Former was trained with it.
  */
-export function lookedAt(
+export function crossAttend(
   w: Pick<ImageWeights, "qformer">,
   features: Value,
   { encoder }: VisionConfig,
@@ -136,7 +136,8 @@ export function imageTokens(
   config: MiniGPT4Config,
   { depth = "encoder", regularize }: { readonly depth?: FrozenDepth; readonly regularize?: Regularizer } = {},
 ): Value {
-  const seen = depth === "qformer" ? features : seenImage(w, lookedAt(w, features, config, depth), config, regularize);
+  const seen =
+    depth === "qformer" ? features : seenImage(w, crossAttend(w, features, config, depth), config, regularize);
   return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
 }
 

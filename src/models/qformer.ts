@@ -53,10 +53,10 @@ interface KeysValues {
 }
 
 /** What the queries look at: keys and values of images for each layer; none where a layer does not look. */
-export type ImageMemory = readonly (KeysValues | undefined)[];
+export type CrossAttentionCache = readonly (KeysValues | undefined)[];
 
 /** Image features [images, cells, encoderWidth] -> what the queries look at, which several passes may share. */
-export function rememberImages(w: Weights, image: Value, config: QFormerConfig): ImageMemory {
+export function projectImages(w: Weights, image: Value, config: QFormerConfig): CrossAttentionCache {
   return Array.from({ length: config.numHiddenLayers }, (_, i) => {
     if (i % config.crossAttentionFrequency !== 0) return undefined;
     const layer = w.at("Qformer.bert.encoder.layer").at(i);
@@ -65,13 +65,13 @@ export function rememberImages(w: Weights, image: Value, config: QFormerConfig):
 }
 
 /** The images that `indices` [n] names, one for each sequence of a pass. */
-export function gatherImages(memory: ImageMemory, indices: Value): ImageMemory {
+export function gatherImages(memory: CrossAttentionCache, indices: Value): CrossAttentionCache {
   return memory.map((seen) => seen && { keys: gather(seen.keys, indices), values: gather(seen.values, indices) });
 }
 
 /** Image features [batch, cells, encoderWidth] -> [batch, numQueryTokens, hiddenSize]. */
 export function qformer(w: Weights, image: Value, config: QFormerConfig, regularize?: Regularizer): Value {
-  return qformerQueries(w, rememberImages(w, image, config), image.dim(0), config, regularize).hidden;
+  return qformerQueries(w, projectImages(w, image, config), image.dim(0), config, regularize).hidden;
 }
 
 /** A pass of the queries, and the keys and values of their self-attention in each layer, for text that comes after them. */
@@ -84,7 +84,7 @@ export interface QueryPass {
 /** The queries alone. @param batch the number of images in `memory` */
 export function qformerQueries(
   w: Weights,
-  memory: ImageMemory,
+  memory: CrossAttentionCache,
   batch: Dim,
   config: QFormerConfig,
   regularize?: Regularizer,
@@ -117,7 +117,12 @@ export function qformerTextAfter(
 }
 
 /** Queries and text that all see each other (the bidirectional mask): [batch, numQueryTokens + length, hiddenSize], the queries first. */
-export function qformerImageText(w: Weights, memory: ImageMemory, text: QFormerText, config: QFormerConfig): Value {
+export function qformerImageText(
+  w: Weights,
+  memory: CrossAttentionCache,
+  text: QFormerText,
+  config: QFormerConfig,
+): Value {
   const words = embedText(w, text.ids, config);
   const batch = words.dim(0);
   const queries = embedQueries(w, batch, config);
@@ -130,7 +135,7 @@ export function qformerImageText(w: Weights, memory: ImageMemory, text: QFormerT
 interface Sequence {
   readonly queries?: Value;
   readonly text?: Value;
-  readonly memory?: ImageMemory;
+  readonly memory?: CrossAttentionCache;
   /** Keys and values of what comes before the sequence, for each layer. */
   readonly past?: readonly KeysValues[];
   /** Added to the scores of self-attention. */

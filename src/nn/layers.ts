@@ -73,7 +73,7 @@ export function rmsNorm(w: Weights, x: Value, eps: number): Value {
 }
 
 /** Brings the rows along the last axis to length 1; rows of zeros stay zeros. */
-export function unitLength(x: Value): Value {
+export function l2Normalize(x: Value): Value {
   return x.div(sqrt(reduceSum(x.mul(x), [-1]).add(1e-12)));
 }
 

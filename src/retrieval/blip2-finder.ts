@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { FeatureCache } from "../data/feature-cache.ts";
-import { QuestionError } from "../engine/engine.ts";
+import { RequestError } from "../engine/engine.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { indices } from "../generation/language-model.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
@@ -20,19 +20,19 @@ import {
 import type { Blip2Folder } from "../models/blip2-folder.ts";
 import { featureShape, imageFeatures, imageSpec } from "../models/minigpt4.ts";
 import {
+  type CrossAttentionCache,
   gatherImages,
-  type ImageMemory,
+  projectImages,
   type QFormerText,
   qformer,
   qformerImageText,
   qformerQueries,
   qformerText,
-  rememberImages,
 } from "../models/qformer.ts";
 import { crossEntropy } from "../nn/layers.ts";
 import { Weights } from "../nn/weights.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { joinFloats, ndarray, sizeOf } from "../tensor/array.ts";
+import { concatFloat32, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/ops/layout.ts";
@@ -145,8 +145,8 @@ export class Blip2Finder implements Finder {
     return inBatches(pairs, (batch) => this.likelihoodBatch(batch), signal);
   }
 
-  async release(): Promise<void> {
-    for (const session of [this.images, this.texts, this.pairs, this.generation]) await session.release();
+  async close(): Promise<void> {
+    for (const session of [this.images, this.texts, this.pairs, this.generation]) await session.close();
     const cache = await this.cache?.catch(() => undefined);
     await cache?.close();
     await this.folder.close();
@@ -172,7 +172,7 @@ export class Blip2Finder implements Finder {
     const texts = this.encode(pairs.map(({ text }) => text));
     const words = this.textFeeds(texts);
     const feeds = {
-      features: ndarray("float32", [images.length, ...shape], joinFloats(features)),
+      features: ndarray("float32", [images.length, ...shape], concatFloat32(features)),
       imageOf: indices(
         [pairs.length],
         pairs.map(({ image }) => places.get(image.id) as number),
@@ -246,7 +246,7 @@ export class Blip2Finder implements Finder {
     const { tokenizer, maxTextLength } = this.folder;
     return texts.map((text) => {
       const caption = cleanCaption(text.slice(0, longestText));
-      if (caption === "") throw new QuestionError("value", "A text without any word has no embedding");
+      if (caption === "") throw new RequestError("value", "A text without any word has no embedding");
       return tokenizer.encode(caption, maxTextLength);
     });
   }
@@ -259,9 +259,9 @@ function textInput(graph: Graph): QFormerText {
 }
 
 /** Images [images, cells, width], one of them for each text. */
-function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): ImageMemory {
+function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): CrossAttentionCache {
   const seen = w.graph.input("features", "float32", ["images", ...featureShape(encoder)]);
-  return gatherImages(rememberImages(w, seen, qformer), w.graph.input("imageOf", "int64", ["texts"]));
+  return gatherImages(projectImages(w, seen, qformer), w.graph.input("imageOf", "int64", ["texts"]));
 }
 
 async function inBatches<T>(

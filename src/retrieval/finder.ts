@@ -2,7 +2,7 @@
 import type { ImageSpec } from "../images/preprocess.ts";
 import type { EncoderConfig } from "../models/minigpt4.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
-import { joinFloats, type NdArray, ndarray } from "../tensor/array.ts";
+import { concatFloat32, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
 /** What an image's vectors depend on, besides the image. */
@@ -59,7 +59,7 @@ export interface Finder {
    */
   likelihoods?(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]>;
   /** Frees the engine's memory, and closes the files. */
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** Images that go through an encoder side by side. */
@@ -83,9 +83,9 @@ export class LazySession<Output extends string> {
     return (await this.session).run(feeds);
   }
 
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     const session = await this.session?.catch(() => undefined);
-    await session?.release();
+    await session?.close();
   }
 
   private async create(): Promise<Session<Output>> {
@@ -104,5 +104,5 @@ export function pixelInput(graph: Graph, { imageSize }: EncoderConfig): Value {
 /** @param images [3, size, size] each */
 export function pixelFeeds(images: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
   const shape = [images.length, 3, imageSize, imageSize];
-  return { pixels: ndarray("float32", shape, joinFloats(images)) };
+  return { pixels: ndarray("float32", shape, concatFloat32(images)) };
 }

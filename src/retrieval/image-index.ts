@@ -1,7 +1,7 @@
 /** The vectors of all images in a folder, kept in a file, and brought up to date with what is in the folder. */
 import { readFile } from "node:fs/promises";
 import type { Problem } from "../data/dataset.ts";
-import { asItIs, type Decoder, defaultWorkers, startDecoder } from "../data/decoder.ts";
+import { type Decoder, defaultWorkers, startDecoder, unchangedView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { Prefetcher } from "../data/mixture.ts";
 import { removeAbandoned } from "../files/atomic.ts";
@@ -83,7 +83,7 @@ async function load(
   if (content !== undefined) return { image, id, content };
   try {
     // The message is kept with the content, which may get another name.
-    return { image, id, pixels: await decoder.decode({ name: "", bytes, view: asItIs, spec }) };
+    return { image, id, pixels: await decoder.decode({ name: "", bytes, view: unchangedView, spec }) };
   } catch (error) {
     // What has a code is not the image's fault: memory, or a thread that broke down.
     if (!(error instanceof Error) || "code" in error) throw error;

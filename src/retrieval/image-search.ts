@@ -5,9 +5,9 @@ import { mkdir, readFile, realpath } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { modelPath } from "../chat/minigpt4.ts";
 import type { Problem } from "../data/dataset.ts";
-import { asItIs, decodeImage } from "../data/decoder.ts";
+import { decodeImage, unchangedView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
-import { type ImageInput, QuestionError } from "../engine/engine.ts";
+import { type ImageInput, RequestError } from "../engine/engine.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { ImageError, readImage } from "../images/decode.ts";
 import { preprocess } from "../images/preprocess.ts";
@@ -60,8 +60,8 @@ export class Similarity<T extends "float16" | "float32"> {
     return scores;
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  close(): Promise<void> {
+    return this.session.close();
   }
 }
 
@@ -164,7 +164,7 @@ export class ImageSearch {
       });
       return new ImageSearch({ folder, finder, update, options: finderOptions }, first);
     } catch (error) {
-      await finder.release();
+      await finder.close();
       throw error;
     }
   }
@@ -219,8 +219,8 @@ export class ImageSearch {
 
   /** Frees the model's memory. */
   async close(): Promise<void> {
-    await this.similarity.release();
-    await this.parts.finder.release();
+    await this.similarity.close();
+    await this.parts.finder.close();
   }
 
   private found(place: number, itc: number): FoundImage {
@@ -263,7 +263,7 @@ export class ImageSearch {
   private async pixels({ path, name }: FoundImage, id: string): Promise<Float32Array> {
     const bytes = await readFile(path).catch(() => undefined);
     if (!bytes || imageId(bytes) !== id) throw new GoneError(name);
-    return decodeImage({ name: path, bytes, view: asItIs, spec: this.parts.finder.spec });
+    return decodeImage({ name: path, bytes, view: unchangedView, spec: this.parts.finder.spec });
   }
 
   /** Vectors of any image, from the index if it is there. */
@@ -278,7 +278,7 @@ export class ImageSearch {
       if (place >= 0) return float16ToFloat32(this.index.vectors.subarray(place * row, (place + 1) * row));
       return await finder.embedImages([preprocess(pixels, finder.spec).data]);
     } catch (cause) {
-      if (cause instanceof ImageError) throw new QuestionError("image", cause.message, { cause });
+      if (cause instanceof ImageError) throw new RequestError("image", cause.message, { cause });
       throw cause;
     }
   }

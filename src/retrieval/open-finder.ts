@@ -55,10 +55,10 @@ export class MiniGPT4Finder implements Finder {
     return (await (await this.embedder)?.embedTexts(texts)) ?? [];
   }
 
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     const embedder = await this.embedder?.catch(() => undefined);
-    await embedder?.release();
-    await this.images.release();
+    await embedder?.close();
+    await this.images.close();
     await this.folder.close();
   }
 }

@@ -4,8 +4,8 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, mkdtemp, open, readdir, realpath, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join, relative, sep } from "node:path";
-import type { StoredBytes } from "../tensor/graph.ts";
-import { type ExternalData, type Place, pageAfter } from "./onnx.ts";
+import type { FileRange } from "../tensor/graph.ts";
+import { type ExternalData, type ExternalRange, pageAfter } from "./onnx.ts";
 
 // A file of large constants beside the models that use them. Models of one network share it: what has the same name is there once.
 
@@ -13,7 +13,7 @@ export class WeightsFile implements ExternalData {
   private readonly folder: string;
   private readonly location: string;
   private readonly file: FileHandle;
-  private readonly places = new Map<string, Place>();
+  private readonly places = new Map<string, ExternalRange>();
   private end = 0;
 
   private constructor(folder: string, location: string, file: FileHandle) {
@@ -27,7 +27,7 @@ export class WeightsFile implements ExternalData {
     return new WeightsFile(await realpath(folder), location, await open(join(folder, location), "w"));
   }
 
-  async place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes): Promise<Place> {
+  async place(name: string, load: () => Promise<Uint8Array>, stored?: FileRange): Promise<ExternalRange> {
     const known = this.places.get(name) ?? (stored && (await placeBelow(this.folder, stored)));
     if (known) return known;
     const bytes = await load();
@@ -47,7 +47,10 @@ export class WeightsFile implements ExternalData {
 }
 
 /** How a model in `folder`, a real path, refers to bytes: the engine takes files in the folder and below, wherever links lead. */
-export async function placeBelow(folder: string, { path, offset, length }: StoredBytes): Promise<Place | undefined> {
+export async function placeBelow(
+  folder: string,
+  { path, offset, length }: FileRange,
+): Promise<ExternalRange | undefined> {
   const location = relative(folder, await realpath(path));
   if (isAbsolute(location) || location.split(sep)[0] === "..") return undefined;
   return { location: location.split(sep).join("/"), offset, length };

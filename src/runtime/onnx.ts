@@ -6,7 +6,7 @@
  */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { bytesPerElement, onnxType, sizeOf } from "../tensor/array.ts";
-import type { Attribute, Graph, Initializer, Node, StoredBytes, Value } from "../tensor/graph.ts";
+import type { Attribute, FileRange, Graph, Initializer, Node, Value } from "../tensor/graph.ts";
 import type { Shape } from "../tensor/shapes.ts";
 
 /** Constants of this many bytes or more are kept outside of the model. */
@@ -27,11 +27,15 @@ export interface ExternalData {
    * @param stored where its bytes lie as they are
    * @returns undefined if the constant is to be kept inside of the model
    */
-  place(name: string, load: () => Promise<Uint8Array>, stored?: StoredBytes | undefined): Promise<Place | undefined>;
+  place(
+    name: string,
+    load: () => Promise<Uint8Array>,
+    stored?: FileRange | undefined,
+  ): Promise<ExternalRange | undefined>;
 }
 
 /** Bytes in a file of constants. */
-export interface Place {
+export interface ExternalRange {
   /** The file as the model refers to it, relative to the model. */
   readonly location: string;
   readonly offset: number;
@@ -146,7 +150,7 @@ export function constantsInMemory(
   graph: Graph,
   outputs: readonly Value[],
   location: string,
-): ExternalData & Pick<Place, "location"> & { readonly data: Uint8Array<ArrayBuffer> } {
+): ExternalData & Pick<ExternalRange, "location"> & { readonly data: Uint8Array<ArrayBuffer> } {
   const data = new Uint8Array(externalBytes(graph, outputs));
   let end = 0;
   return {
@@ -172,7 +176,7 @@ function expectedBytes(value: Value): number {
 }
 
 /** Elements that do not lie where elements of their size should cannot be used in place. */
-function usable({ value, stored }: Initializer): StoredBytes | undefined {
+function usable({ value, stored }: Initializer): FileRange | undefined {
   return stored?.length === expectedBytes(value) && stored.offset % bytesPerElement(value.dtype) === 0
     ? stored
     : undefined;
@@ -228,7 +232,7 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
 }
 
 /** TensorProto, with its bytes inside or as a place in the weights file. */
-function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | Place): void {
+function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | ExternalRange): void {
   for (const dim of value.shape) writer.tag(1, varint).int64(dim);
   writer.tag(2, varint).int32(onnxType(value.dtype));
   writer.tag(8, lengthDelimited).string(value.name);

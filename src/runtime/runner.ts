@@ -10,7 +10,7 @@ export interface Runner<Output extends string = string> {
    */
   run(feeds: Readonly<Record<string, NdArray>>): Promise<Record<Output, NdArray>>;
   /** Frees the engine's memory. */
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** @throws Error naming the input that is missing, or whose type or shape is not the graph's */

@@ -4,7 +4,7 @@ import { realpath, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "../tensor/array.ts";
-import type { Graph, StoredBytes, Value } from "../tensor/graph.ts";
+import type { FileRange, Graph, Value } from "../tensor/graph.ts";
 import { largestInt8Weight, thisCpu } from "../tensor/quant/cpu.ts";
 import { type Device, executionProviders } from "./environment.ts";
 import { enginePlace, placeBelow, WeightsFile } from "./model-files.ts";
@@ -137,7 +137,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
   }
 
   /** Frees the engine's memory. */
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     await this.engine.release();
     await this.cleanUp();
   }
@@ -154,7 +154,7 @@ export async function evaluate<Output extends string>(
   try {
     return await session.run(feeds);
   } finally {
-    await session.release();
+    await session.close();
   }
 }
 
@@ -217,7 +217,7 @@ export class MappedModel<Output extends string> implements Runner<Output> {
     options: SessionOptions = {},
   ): Promise<MappedModel<Output>> {
     const root = await realpath(folder);
-    const place = async (_name: string, _load: unknown, stored?: StoredBytes) => stored && placeBelow(root, stored);
+    const place = async (_name: string, _load: unknown, stored?: FileRange) => stored && placeBelow(root, stored);
     const model = await writeModel(graph, outputs, { place });
     // A plan of memory is of use from the second run on.
     return new MappedModel<Output>(root, graph, model, { ...options, plansMemory: false });
@@ -228,11 +228,11 @@ export class MappedModel<Output extends string> implements Runner<Output> {
     try {
       return await session.run(feeds);
     } finally {
-      await session.release();
+      await session.close();
     }
   }
 
-  async release(): Promise<void> {}
+  async close(): Promise<void> {}
 }
 
 // Models on disk that share a file of constants, each loaded as often as it is needed: a network in pieces.
@@ -280,7 +280,7 @@ export class StoredModels<Outputs extends Readonly<Record<string, string>>> {
     try {
       return await use(session);
     } finally {
-      await session.release();
+      await session.close();
     }
   }
 }

@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { EngineLostError, QuestionError } from "../engine/engine.ts";
+import { EngineLostError, RequestError } from "../engine/engine.ts";
 
 // Errors in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, which its clients turn into classes of their own.
 
@@ -81,7 +81,7 @@ export function tooManyBytes(maxBytes: number): ImageRefusedError {
 
 const secondsToRestart = 5;
 
-const questionCodes: Readonly<Record<QuestionError["code"], string>> = {
+const questionCodes: Readonly<Record<RequestError["code"], string>> = {
   image: "invalid_image",
   length: "context_length_exceeded",
   value: "invalid_value",
@@ -90,7 +90,7 @@ const questionCodes: Readonly<Record<QuestionError["code"], string>> = {
 /** The error as a client may see it; of what nobody expected only that it happened. */
 export function toOpenAiError(error: unknown): OpenAiError {
   if (error instanceof OpenAiError) return error;
-  if (error instanceof QuestionError)
+  if (error instanceof RequestError)
     return openAiError(400, { message: error.message, code: questionCodes[error.code] });
   if (error instanceof ImageRefusedError) return openAiError(400, { message: error.message, code: error.code });
   if (error instanceof EngineLostError) {

@@ -172,12 +172,12 @@ function lengthOf({ req }: Context): number | undefined {
 }
 
 /** Calls `release` once, when the answer has ended or the connection is gone. */
-function untilEnd({ env: { incoming, outgoing } }: Context<ServerEnv>, release: () => void): void {
+function untilEnd({ env: { incoming, outgoing } }: Context<ServerEnv>, close: () => void): void {
   const { socket } = incoming;
   const end = () => {
     socket.off("close", end);
     outgoing.off("close", end);
-    release();
+    close();
   };
   outgoing.once("close", end);
   // An answer that waits behind another one of its connection is not told when that breaks.

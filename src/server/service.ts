@@ -3,7 +3,7 @@ import type { HttpBindings } from "@hono/node-server";
 import type { MiddlewareHandler } from "hono";
 import { matchedRoutes } from "hono/route";
 import type { Logger } from "pino";
-import type { AnswerEvent, Engine } from "../engine/engine.ts";
+import type { Engine, GenerationEvent } from "../engine/engine.ts";
 import type { Admission } from "./admission.ts";
 import { openAiError } from "./errors.ts";
 import { fetchImages, type ImageLimits } from "./images/request-images.ts";
@@ -65,7 +65,7 @@ export class RequestEnd {
   }
 
   /** The work is done: nothing is waited for any more. */
-  release(): void {
+  close(): void {
     clearTimeout(this.timer);
     for (const signal of this.others) signal.removeEventListener("abort", this.passOn);
   }
@@ -98,10 +98,10 @@ export async function* ask(
   client: string,
   question: AddressedQuestion,
   end: RequestEnd,
-): AsyncGenerator<AnswerEvent, void> {
+): AsyncGenerator<GenerationEvent, void> {
   const { signal } = end;
   const asked = performance.now();
-  let begun: Extract<AnswerEvent, { kind: "begin" }> | undefined;
+  let begun: Extract<GenerationEvent, { kind: "begin" }> | undefined;
   let firstText = true;
   let open = question.choices ?? 1;
   let reason: "cancelled" | "error" = "cancelled";
@@ -131,7 +131,7 @@ export async function* ask(
       if (begun) for (; open > 0; open--) service.metrics.answerEnded({ tokens: 0, reason });
     }
   } finally {
-    end.release();
+    end.close();
   }
 }
 

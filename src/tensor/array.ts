@@ -115,7 +115,7 @@ export function onnxType(dtype: DType): number {
 }
 
 /** Arrays one after the other. */
-export function joinFloats(parts: readonly Float32Array[]): Float32Array {
+export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {

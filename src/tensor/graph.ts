@@ -42,11 +42,11 @@ export interface Initializer {
   /** The bytes, little endian, row-major. */
   load(): Uint8Array | Promise<Uint8Array>;
   /** Where the same bytes lie in a file. */
-  readonly stored?: StoredBytes | undefined;
+  readonly stored?: FileRange | undefined;
 }
 
 /** Bytes of a file. */
-export interface StoredBytes {
+export interface FileRange {
   readonly path: string;
   readonly offset: number;
   readonly length: number;
@@ -110,7 +110,7 @@ export class Graph {
     dtype: DType,
     shape: readonly number[],
     load: Initializer["load"],
-    stored?: StoredBytes | undefined,
+    stored?: FileRange | undefined,
   ): Value {
     const value = new Value(this, this.unique(name), dtype, shape);
     this.initializers.set(value.name, { value, load, stored });

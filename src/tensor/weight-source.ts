@@ -1,5 +1,5 @@
 /** Where weights come from: a file, several files as one, or memory. */
-import type { StoredBytes } from "./graph.ts";
+import type { FileRange } from "./graph.ts";
 import type { BlockSource } from "./quant/blocks.ts";
 import type { TileSource } from "./quant/int8.ts";
 
@@ -11,7 +11,7 @@ export interface WeightSource {
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly storedType?: string }>;
   readFloat32(name: string): Promise<Float32Array>;
   /** Where the bytes of a tensor lie in a file, of whatever type they are; undefined where they do not lie as they are. */
-  placeOf?(name: string): StoredBytes | undefined;
+  placeOf?(name: string): FileRange | undefined;
   /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
   blocks?(name: string): BlockSource | undefined;
   /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it, in tiles; undefined if it is not stored so. */
@@ -36,7 +36,7 @@ export function weightsInMemory(
 }
 
 /** Where several sources have a weight of one name, the first one's counts. */
-export function layeredWeights(sources: readonly WeightSource[]): WeightSource {
+export function overlayWeights(sources: readonly WeightSource[]): WeightSource {
   const owners = new Map<string, WeightSource>();
   for (const source of sources.toReversed()) for (const name of source.tensors.keys()) owners.set(name, source);
   const ownerOf = (name: string): WeightSource => {

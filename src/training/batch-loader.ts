@@ -3,7 +3,7 @@
 import { appendFile, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import type { ImageTextPair, Problem, ProblemReport } from "../data/dataset.ts";
-import { asItIs, type View, type ViewOptions, viewsOf } from "../data/decoder.ts";
+import { unchangedView, type View, type ViewOptions, viewsOf } from "../data/decoder.ts";
 import type { ImageLoader, LoadedImage } from "../data/frozen-features.ts";
 import { type Draw, type Mixture, type MixtureState, Prefetcher } from "../data/mixture.ts";
 import { type StageSample, stepRandom } from "./stages/stage.ts";
@@ -83,7 +83,7 @@ export class BatchLoader {
     const random = stepRandom(seed + viewSeed, this.planned++);
     const draws = (await this.source.draw(batchSize)).map((draw) => {
       const number = random.below(views.count);
-      return { ...draw, view: viewsOf(basename(draw.pair.name), views)[number] ?? asItIs };
+      return { ...draw, view: viewsOf(basename(draw.pair.name), views)[number] ?? unchangedView };
     });
     return { draws, place: this.source.save() };
   }

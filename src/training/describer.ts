@@ -88,9 +88,9 @@ export class Describer {
     return descriptions;
   }
 
-  async release(): Promise<void> {
-    await this.session.release();
-    await this.llm.release();
+  async close(): Promise<void> {
+    await this.session.close();
+    await this.llm.close();
   }
 
   private async continue(image: readonly Float32Array[]): Promise<string> {

@@ -13,7 +13,7 @@ import { contrastiveStage } from "./stages/contrastive-stage.ts";
 import type { Stage } from "./stages/stage.ts";
 import { answerTokens } from "./stages/texts.ts";
 import { TrainingStep } from "./step.ts";
-import { Exchanger, optimizerOf, train, valuesOf } from "./trainer.ts";
+import { GradCacheRunner, optimizerOf, train, valuesOf } from "./trainer.ts";
 import { initialState } from "./training-state.ts";
 import { covers, type VisionParts } from "./vision-parts.ts";
 
@@ -128,7 +128,7 @@ async function planMiniGPT4(recipe: MiniGPT4Recipe, session: SessionOptions): Pr
     async close() {
       await begun.close();
       if (!layered) return;
-      await layered.release();
+      await layered.close();
       // Where the layers lay; the folder of a run that was there has more in it.
       await rmdir(run.output_dir).catch(() => {});
     },
@@ -210,7 +210,7 @@ async function realSteps({ prepared, stage, source }: Planned, session: SessionO
     ...session,
     accumulates,
   });
-  const exchanger = stage.exchange && accumulates ? await Exchanger.create(stage.exchange, session) : undefined;
+  const exchanger = stage.exchange && accumulates ? await GradCacheRunner.create(stage.exchange, session) : undefined;
   const outside = await stage.openOutside?.(session);
   const batches = new BatchLoader(prepared.mixture(), prepared.loader, prepared.problems, {
     batchSize: run.batch_size * run.accum_grad_iters,
@@ -238,9 +238,9 @@ async function realSteps({ prepared, stage, source }: Planned, session: SessionO
     });
   } finally {
     await batches.settle();
-    await exchanger?.release();
-    await outside?.release();
-    await step.release();
+    await exchanger?.close();
+    await outside?.close();
+    await step.close();
   }
   return {
     seconds: mean(times.slice(1)),

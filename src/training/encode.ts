@@ -1,7 +1,7 @@
 /** Fills the feature cache of a recipe before it is run. */
 import { basename } from "node:path";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
-import { asItIs, type View, viewsOf } from "../data/decoder.ts";
+import { unchangedView, type View, viewsOf } from "../data/decoder.ts";
 import { Prefetcher } from "../data/mixture.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { loadOrReport } from "./batch-loader.ts";
@@ -41,7 +41,7 @@ export async function encodeRecipe(
     const { run } = recipe;
     const wanted: { readonly pair: ImageTextPair; readonly view: View }[] = validation.map(({ pair }) => ({
       pair,
-      view: asItIs,
+      view: unchangedView,
     }));
     for (const dataset of datasets) {
       for (const pair of await listPairs(dataset)) {

@@ -121,7 +121,7 @@ export class LayeredLlama {
   }
 
   /** Removes the layers from the disk. */
-  async release(): Promise<void> {
+  async close(): Promise<void> {
     await rm(this.options.folder, { recursive: true, force: true, maxRetries: 3 });
   }
 

@@ -52,8 +52,8 @@ export class LayeredLoss implements Outside {
     };
   }
 
-  release(): Promise<void> {
-    return this.before.release();
+  close(): Promise<void> {
+    return this.before.close();
   }
 }
 

@@ -11,7 +11,7 @@ import { encoderConfig, qformerConfig } from "../models/model-folder.ts";
 import type { QFormerConfig } from "../models/qformer.ts";
 import { initialHeads, initialLnVision, initialProjection, initialQFormer } from "../models/qformer-init.ts";
 import { Random } from "../tensor/random.ts";
-import { layeredWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
+import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
 import { loadWordPiece, type WordPieceTokenizer } from "../tokenizers/wordpiece.ts";
 import type { LayeredLlama } from "./layered-llama.ts";
 import { type MiniGPT4Recipe, type QFormerRecipe, trainsHead } from "./recipe.ts";
@@ -111,7 +111,7 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
     const vision = await openVision({
       config,
       files: [...(model.qformer_ckpt ? [qformerFile(model.qformer_ckpt)] : []), model.encoder_ckpt],
-      initial: bert ? layeredWeights([bertWeights(bert, qformer, random), atRandom]) : atRandom,
+      initial: bert ? overlayWeights([bertWeights(bert, qformer, random), atRandom]) : atRandom,
       trained: model.trained,
       encoderPrecision: model.encoder_precision,
     });

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { type Dataset, holdOut, listPairs, type Problem, ProblemReport } from "../data/dataset.ts";
-import { asItIs, defaultWorkers, startDecoder } from "../data/decoder.ts";
+import { defaultWorkers, startDecoder, unchangedView } from "../data/decoder.ts";
 import { FeatureCache } from "../data/feature-cache.ts";
 import { openCaptioned } from "../data/formats/open.ts";
 import { FrozenFeatures, ImageLoader } from "../data/frozen-features.ts";
@@ -25,7 +25,7 @@ import type { VisionParts } from "./vision-parts.ts";
 export interface HeldOut {
   /** The loss under `weights`: the smaller, the better. @throws Error if none of the images can be read */
   measure(weights: NamedArrays): Promise<number>;
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** Where images and their features come from. */
@@ -42,7 +42,7 @@ export async function loadHeldOut(
 ): Promise<LoadedSample[]> {
   const loaded = await Promise.all(
     samples.map(async (sample): Promise<LoadedSample[]> => {
-      const image = await loadOrReport(loader, sample.pair, asItIs, problems);
+      const image = await loadOrReport(loader, sample.pair, unchangedView, problems);
       return image ? [{ ...sample, image }] : [];
     }),
   );
@@ -118,7 +118,7 @@ async function prepareData(
     const decoder = startDecoder(run.num_workers ?? defaultWorkers());
     closing.push(() => decoder.close());
     const frozen = new FrozenFeatures(frozenPart, cache, session);
-    closing.push(() => frozen.release());
+    closing.push(() => frozen.close());
     const ratios = Object.values(recipe.datasets).map(({ sample_ratio: ratio }) => ratio);
     return {
       recipe,

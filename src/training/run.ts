@@ -4,7 +4,7 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { listPairs } from "../data/dataset.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { layeredWeights, weightsInMemory } from "../tensor/weight-source.ts";
+import { overlayWeights, weightsInMemory } from "../tensor/weight-source.ts";
 import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
 import { Describer } from "./describer.ts";
 import { layersFolder, openLayered } from "./layered-loss.ts";
@@ -181,7 +181,7 @@ async function throughLayers(
   try {
     return await train({ ...prepared, parts: { ...parts, layered } });
   } finally {
-    await layered?.release();
+    await layered?.close();
   }
 }
 
@@ -195,7 +195,7 @@ async function captionWeights(
 ): Promise<NamedArrays> {
   const { recipe, parts, prompts, textsOf, validation } = prepared;
   const { run } = recipe;
-  const source = layeredWeights([weightsInMemory("the weights of the stage before", begun), parts.image]);
+  const source = overlayWeights([weightsInMemory("the weights of the stage before", begun), parts.image]);
   const stage = captionStage(recipe, parts, source, prompts, textsOf);
   const own = resumed?.stage === stage.name ? resumed : undefined;
   const metrics = await openMetrics(recipe, undefined, own);
@@ -218,8 +218,8 @@ async function captionWeights(
     return await runStage(prepared, stage, source, stageOptions, own);
   } finally {
     await metrics.close();
-    await measured?.release();
-    await describer?.release();
+    await measured?.close();
+    await describer?.close();
   }
 }
 
@@ -255,7 +255,7 @@ async function trainQFormer(
       await saveQFormerFolder(recipe, prepared.parts, weights);
     } finally {
       await metrics.close();
-      await validation?.release();
+      await validation?.close();
     }
   } finally {
     await prepared.close();

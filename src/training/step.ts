@@ -129,9 +129,9 @@ export class TrainingStep {
       : this.runFused(await first(), learningRate);
   }
 
-  async release(): Promise<void> {
-    await this.session.release();
-    await this.update?.release();
+  async close(): Promise<void> {
+    await this.session.close();
+    await this.update?.close();
   }
 
   private async runFused(batch: Feeds, learningRate: number): Promise<StepResult> {

@@ -14,24 +14,24 @@ import type { MetricsLog } from "./metrics/metrics.ts";
 import type { HeldOut, PreparedData } from "./prepare.ts";
 import type { RecipeBase } from "./recipe.ts";
 import { learningRate, type Schedule, SpikeWatch } from "./schedule.ts";
-import { type ComposedBatch, type Exchange, type Outside, type Stage, stepRandom } from "./stages/stage.ts";
+import { type ComposedBatch, type GradCache, type Outside, type Stage, stepRandom } from "./stages/stage.ts";
 import { NotFiniteError, type OptimizerOptions, TrainingStep } from "./step.ts";
-import { initialState, WeightAverage } from "./training-state.ts";
+import { Ema, initialState } from "./training-state.ts";
 
 // What the batches of a step learn of each other before gradients are taken.
 
 type Feeds = Readonly<Record<string, NdArray>>;
 
 /** A stage's exchange as a session. */
-export class Exchanger {
+export class GradCacheRunner {
   private readonly session: Session;
 
   private constructor(session: Session) {
     this.session = session;
   }
 
-  static async create({ graph, outputs }: Exchange, options: SessionOptions): Promise<Exchanger> {
-    return new Exchanger(await Session.create<string>(graph, outputs, options));
+  static async create({ graph, outputs }: GradCache, options: SessionOptions): Promise<GradCacheRunner> {
+    return new GradCacheRunner(await Session.create<string>(graph, outputs, options));
   }
 
   /** What the exchange's graph gives for each batch under these parameters. */
@@ -41,8 +41,8 @@ export class Exchanger {
     return results;
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  close(): Promise<void> {
+    return this.session.close();
   }
 }
 
@@ -71,7 +71,7 @@ export interface StepReport {
 export interface TrainOptions {
   readonly stage: Pick<Stage, "compose" | "exchange">;
   /** Runs the stage's exchange between the batches of a step; needed where there are several. */
-  readonly exchanger?: Pick<Exchanger, "run">;
+  readonly exchanger?: Pick<GradCacheRunner, "run">;
   /** What the stage computes outside of its graph. */
   readonly outside?: Pick<Outside, "feeds">;
   readonly schedule: Schedule;
@@ -81,7 +81,7 @@ export interface TrainOptions {
   readonly batchSize: number;
   readonly seed: number;
   /** A running average to update; it begins where `step.state` stands. */
-  readonly average?: WeightAverage;
+  readonly average?: Ema;
   /** The step to stop after, where that is before the schedule's end. */
   readonly lastStep?: number;
   readonly onStep?: (report: StepReport) => void | Promise<void>;
@@ -253,10 +253,11 @@ export async function runStage(
     ...(stage.terms && { terms: stage.terms }),
   });
   const exchanger =
-    stage.exchange && options.accumulate > 1 ? await Exchanger.create(stage.exchange, options.session) : undefined;
+    stage.exchange && options.accumulate > 1
+      ? await GradCacheRunner.create(stage.exchange, options.session)
+      : undefined;
   const outside = await stage.openOutside?.(options.session);
-  const average =
-    run.average_decay > 0 ? new WeightAverage(resumed?.average ?? state.parameters, run.average_decay) : undefined;
+  const average = run.average_decay > 0 ? new Ema(resumed?.average ?? state.parameters, run.average_decay) : undefined;
   const kept = () => average?.arrays ?? step.state.parameters;
   const batches = new BatchLoader(prepared.mixture(resumed?.place), prepared.loader, prepared.problems, {
     batchSize: options.batchSize * options.accumulate,
@@ -324,9 +325,9 @@ export async function runStage(
     // Also after an error: the state is that of the last good step.
     await save().catch((error: Error) => options.onMessage?.(`The state could not be saved: ${error.message}`));
     await batches.settle();
-    await exchanger?.release();
-    await outside?.release();
-    await step.release();
+    await exchanger?.close();
+    await outside?.close();
+    await step.close();
   }
 }
 

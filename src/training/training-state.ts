@@ -53,7 +53,7 @@ export function isMatrix(shape: Shape): boolean {
 type ArraysAverage = Record<string, NdArray<"float32">>;
 
 /** average = decay * average + (1 - decay) * weights after each step; the decay rises to its value in the first steps. */
-export class WeightAverage {
+export class Ema {
   readonly arrays: ArraysAverage;
   private readonly decay: number;
 

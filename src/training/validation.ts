@@ -20,7 +20,7 @@ const batch = 16;
 /** Reads sequences: the loss of each of their targets. */
 interface TokenLosses {
   tokenLosses(feeds: Readonly<Record<string, NdArray>>): Promise<Float32Array>;
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 export class Validation implements HeldOut {
@@ -90,8 +90,8 @@ export class Validation implements HeldOut {
     return sum / count;
   }
 
-  release(): Promise<void> {
-    return this.reader.release();
+  close(): Promise<void> {
+    return this.reader.close();
   }
 }
 
@@ -111,8 +111,8 @@ class GraphLoss implements TokenLosses {
     return (await this.session.run(feeds)).losses.data as Float32Array;
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  close(): Promise<void> {
+    return this.session.close();
   }
 }
 
@@ -159,7 +159,7 @@ export class QFormerValidation implements HeldOut {
     return sum / count;
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  close(): Promise<void> {
+    return this.session.close();
   }
 }

@@ -9,7 +9,7 @@ import { int8Choice } from "../models/eva-vit.ts";
 import { type FrozenDepth, imageSpec, type VisionConfig } from "../models/minigpt4.ts";
 import { Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
-import { layeredWeights, type WeightSource } from "../tensor/weight-source.ts";
+import { overlayWeights, type WeightSource } from "../tensor/weight-source.ts";
 
 /** Parts by the names of their weights; the contrastive head is none of an image's way. */
 type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
@@ -52,7 +52,7 @@ export async function openVision({
   };
   try {
     for (const file of files) open.push(await openCheckpoint(file));
-    const image = layeredWeights([...open, initial]);
+    const image = overlayWeights([...open, initial]);
     const depth = depthOf(trained);
     const frozen: FrozenPart = {
       config,

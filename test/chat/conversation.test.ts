@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnswerOptions, Conversation } from "../../src/chat/conversation.ts";
 import { ImageStore, imageFiles } from "../../src/engine/caches.ts";
-import { QuestionError } from "../../src/engine/engine.ts";
+import { RequestError } from "../../src/engine/engine.ts";
 import { type EngineParts, LocalEngine } from "../../src/engine/local-engine.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { generate, positionsOf } from "../../src/generation/generate.ts";
 import { imageOutputs } from "../../src/generation/graphs.ts";
 import type { ImageTokens } from "../../src/generation/image-encoder.ts";
-import { ImageReader } from "../../src/generation/image-encoder.ts";
+import { ImageEncoder } from "../../src/generation/image-encoder.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
 import { Session } from "../../src/runtime/session.ts";
 import { Graph } from "../../src/tensor/graph.ts";
@@ -31,7 +31,7 @@ beforeAll(async () => {
   const config = set.config();
   const graph = new Graph();
   const checkpoint = await openCheckpoint(join(folder, "llama-safetensors"));
-  const reader = await new ImageReader(
+  const reader = await new ImageEncoder(
     config,
     await Session.create(graph, imageOutputs(graph, await set.weights(graph), config)),
   );
@@ -49,7 +49,7 @@ beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "conversation-"));
 });
 afterAll(async () => {
-  await engine.release();
+  await engine.close();
   await rm(scratch, { recursive: true });
 });
 
@@ -193,5 +193,5 @@ test("an answer of no tokens, or of more than the context, is refused", async ()
   await expect(said(chat(), "What?", { maxNewTokens: 0 })).rejects.toThrow(
     "maxNewTokens is 0; it should be between 1 and 511",
   );
-  await expect(said(chat(), "What?", { maxNewTokens: 512 })).rejects.toThrow(QuestionError);
+  await expect(said(chat(), "What?", { maxNewTokens: 512 })).rejects.toThrow(RequestError);
 });

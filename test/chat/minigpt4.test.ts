@@ -62,7 +62,7 @@ test("describes images and talks about them, greedily the same each time", async
     ["user", "What is this?"],
     ["assistant", answer.trim()],
   ]);
-  await model.release();
+  await model.close();
 });
 
 test("the words that a description begins with are part of it and are read by the model", async () => {
@@ -70,10 +70,10 @@ test("the words that a description begins with are part of it and are read by th
   const model = await load({ describe: { ...config.describe, begins_with } });
   const described = await model.describe(image, short);
   expect(described.startsWith(begins_with)).toBe(true);
-  await model.release();
+  await model.close();
   const prompted = await load({ describe: { ...config.describe, prompt: config.describe.prompt + begins_with } });
   expect(described).toBe((begins_with + (await prompted.describe(image, short))).trim());
-  await prompted.release();
+  await prompted.close();
 });
 
 describe("a model that cannot be used is refused with the file and the reason", () => {

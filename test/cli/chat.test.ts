@@ -18,7 +18,7 @@ async function answers(turns: [question: string, images: string[]][], system?: s
     for await (const piece of conversation.ask(question, { images, maxNewTokens: 6 })) answer += piece;
     all += `${answer.trimStart().replace(/[^\P{Cc}\n\t]/gu, "")}\n`;
   }
-  await loaded.release();
+  await loaded.close();
   return all;
 }
 

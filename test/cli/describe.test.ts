@@ -19,7 +19,7 @@ async function described(path: string, options = {}): Promise<string> {
   try {
     return await loaded.describe(path, { maxNewTokens: 8, ...options });
   } finally {
-    await loaded.release();
+    await loaded.close();
   }
 }
 

@@ -138,7 +138,7 @@ describe("the golden files", () => {
       const session = await Session.create<string>(graph, outputs, { ...(weightsFolder && { weightsFolder }) });
       const model = new LanguageModel(llm.config, session);
       const { data } = await model.read([[5, 6, 7]], model.newCache());
-      await model.release();
+      await model.close();
       return data;
     };
     expect(await read(out)).toEqual(await read());
@@ -387,7 +387,7 @@ async function dialogueScores(
   const prompt = parsePrompt(set.goldens.dialogue[0]?.prompt ?? "");
   const llm = await createLanguageModel(model.llm.checkpoint, model.llm.config, { precision });
   const { data } = await llm.read([positionsOf(prompt, [tokens], model.llm.tokenizer)], llm.newCache(), "all");
-  await llm.release();
+  await llm.close();
   return data;
 }
 

@@ -51,10 +51,10 @@ describe("a pull", () => {
     const loaded = await MiniGPT4.load(name, { pull: { cacheFolder: cache.cacheFolder } });
     const options = { maxNewTokens: 5 };
     const answer = await loaded.describe(image, options);
-    await loaded.release();
+    await loaded.close();
     const reference = await MiniGPT4.load(direct);
     expect(answer).toBe(await reference.describe(image, options));
-    await reference.release();
+    await reference.close();
     expect(answer.length).toBeGreaterThan(0);
   });
 
@@ -129,7 +129,7 @@ describe("parts that the user brings", () => {
     expect(server.asked.filter((line) => line.includes("vicuna"))).toEqual([]);
     const loaded = await MiniGPT4.load(`${name}-gguf`, { pull: { cacheFolder: cache.cacheFolder } });
     expect(typeof (await loaded.describe(image, { maxNewTokens: 3 }))).toBe("string");
-    await loaded.release();
+    await loaded.close();
   });
 
   test("all of them need no server", async () => {

@@ -7,7 +7,7 @@ import { addImages } from "../../src/curation/images.ts";
 import { CurationStore } from "../../src/curation/store.ts";
 import { listPairs } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
-import { type Engine, EngineLostError, type Question } from "../../src/engine/engine.ts";
+import { type Engine, EngineLostError, type GenerationRequest } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { promptText, vicunaV0 } from "../../src/tokenizers/prompts.ts";
 import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
@@ -26,7 +26,7 @@ beforeAll(async () => {
   await paintImages(data, count);
   engine = await loadEngine(model, "tiny", { maxBatch: 8 });
 });
-afterAll(() => engine.release());
+afterAll(() => engine.close());
 
 /** A new project with all images of a folder. */
 async function project(images = data): Promise<CurationStore> {
@@ -39,8 +39,8 @@ async function project(images = data): Promise<CurationStore> {
 const drawing: DescribeOptions = { asking: "paper", decoding: { temperature: 1, maxNewTokens: 6, seed: 3 } };
 
 /** The real engine, and the questions that it was asked. */
-function listening(): { readonly engine: Engine; readonly asked: Question[] } {
-  const asked: Question[] = [];
+function listening(): { readonly engine: Engine; readonly asked: GenerationRequest[] } {
+  const asked: GenerationRequest[] = [];
   const heard: Engine = {
     model: engine.model,
     answer(question, signal) {
@@ -48,12 +48,12 @@ function listening(): { readonly engine: Engine; readonly asked: Question[] } {
       return engine.answer(question, signal);
     },
     embed: (inputs, signal) => engine.embed(inputs, signal),
-    release: async () => {},
+    close: async () => {},
   };
   return { engine: heard, asked };
 }
 
-async function answerTo(question: Question): Promise<string> {
+async function answerTo(question: GenerationRequest): Promise<string> {
   let text = "";
   for await (const event of engine.answer(question)) if (event.kind === "text") text += event.text;
   return text.replaceAll("\0", "").trim();

@@ -2,19 +2,19 @@ import { readFileSync } from "node:fs";
 import sharp from "sharp";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
-  asItIs,
   type Decoder,
   type DecodeTask,
   decodeImage,
   defaultWorkers,
   startDecoder,
+  unchangedView,
 } from "../../src/data/decoder.ts";
 import { image } from "../helpers/cli-command.ts";
 
 const spec = { size: 64, mean: [0.5, 0.4, 0.3], std: [0.2, 0.2, 0.2] } as const;
 const cropped = { mirrored: true, box: { left: 0.2, top: 0.1, width: 0.5, height: 0.7 } };
 
-function task(name: string, view = asItIs): DecodeTask {
+function task(name: string, view = unchangedView): DecodeTask {
   return { name, bytes: readFileSync(image(name)), view, spec };
 }
 
@@ -59,7 +59,7 @@ test("a broken image is an error with its name, and the workers go on", async ()
 test("images are decoded while this thread is busy", async () => {
   const create = { width: 2000, height: 1500, channels: 3 as const, background: "red" };
   const bytes = await sharp({ create }).jpeg().toBuffer();
-  const large = (i: number): DecodeTask => ({ name: `${i}.jpg`, bytes, view: asItIs, spec });
+  const large = (i: number): DecodeTask => ({ name: `${i}.jpg`, bytes, view: unchangedView, spec });
   await Promise.all([0, 1].map((i) => decoder.decode(large(i))));
   const alone = await seconds(decoder.decode(large(2)));
   const tasks = Array.from({ length: 12 }, (_, i) => decoder.decode(large(i)));

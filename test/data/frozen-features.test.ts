@@ -77,8 +77,8 @@ test("what was computed is kept, and comes from the cache with every bit the sam
   }
   expect(new Set(computed.map((row) => row.join())).size).toBe(3);
   await later.close();
-  await features.release();
-  await bare.release();
+  await features.close();
+  await bare.close();
 });
 
 test("only what is missing is computed; each image keeps its place", async () => {
@@ -97,7 +97,7 @@ test("only what is missing is computed; each image keeps its place", async () =>
     one,
   ]);
   expect(part.compiled).toBe(1);
-  await features.release();
+  await features.close();
 });
 
 test("features do not depend on what else is computed with them, nor on the number of images", async () => {
@@ -109,9 +109,9 @@ test("features do not depend on what else is computed with them, nor on the numb
     expect(alone).toEqual(together[i]);
   }
   expect(await rowsOf(features, [])).toEqual([]);
-  await features.release();
+  await features.close();
 });
 
 test("nothing is to be released where nothing was computed", async () => {
-  await new FrozenFeatures(parts.frozen, undefined, {}).release();
+  await new FrozenFeatures(parts.frozen, undefined, {}).close();
 });

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
-import { asItIs, decodeImage, startDecoder, viewName } from "../../src/data/decoder.ts";
+import { decodeImage, startDecoder, unchangedView, viewName } from "../../src/data/decoder.ts";
 import { FeatureCache, imageId } from "../../src/data/feature-cache.ts";
 import { ImageLoader } from "../../src/data/frozen-features.ts";
 
@@ -29,7 +29,7 @@ async function setting(background: string) {
   const open = (onProblem?: (message: string) => void) =>
     FeatureCache.open({ folder: join(folder, "cache"), key: "encoder", shape }, onProblem);
   const pair = { name: path, image: { path }, texts: [] };
-  return { folder, path, bytes, open, pair, id: imageId(bytes, viewName(asItIs)) };
+  return { folder, path, bytes, open, pair, id: imageId(bytes, viewName(unchangedView)) };
 }
 
 const decoder = startDecoder(0);
@@ -37,7 +37,7 @@ const decoder = startDecoder(0);
 test("without a cache an image is decoded, each view by itself", async () => {
   const { pair, path, bytes } = await setting("red");
   const loader = new ImageLoader(spec, decoder);
-  for (const view of [asItIs, mirrored]) {
+  for (const view of [unchangedView, mirrored]) {
     const pixels = await decodeImage({ name: path, bytes, view, spec });
     expect(await loader.load(pair, view)).toEqual({ pixels, id: imageId(bytes, viewName(view)) });
   }
@@ -48,10 +48,12 @@ test("kept features are found by the image's content, whatever it is called; ano
   const cache = await open();
   await cache.write(id, row(1));
   const loader = new ImageLoader(spec, decoder, cache);
-  expect(await loader.load(pair, asItIs)).toEqual({ features: row(1) });
+  expect(await loader.load(pair, unchangedView)).toEqual({ features: row(1) });
   const copy = join(folder, "copy.png");
   writeFileSync(copy, bytes);
-  expect(await loader.load({ ...pair, name: copy, image: { path: copy } }, asItIs)).toEqual({ features: row(1) });
+  expect(await loader.load({ ...pair, name: copy, image: { path: copy } }, unchangedView)).toEqual({
+    features: row(1),
+  });
   expect(await loader.load(pair, mirrored)).toHaveProperty("pixels");
   await cache.close();
 });
@@ -60,11 +62,11 @@ test("an image that was seen once is not read again to find its features", async
   const { path, open, pair, id } = await setting("red");
   const cache = await open();
   const loader = new ImageLoader(spec, decoder, cache);
-  expect(await loader.load(pair, asItIs)).toMatchObject({ id });
+  expect(await loader.load(pair, unchangedView)).toMatchObject({ id });
   await cache.write(id, row(1));
   rmSync(path);
-  expect(await loader.load(pair, asItIs)).toEqual({ features: row(1) });
-  await expect(new ImageLoader(spec, decoder, cache).load(pair, asItIs)).rejects.toThrow(path);
+  expect(await loader.load(pair, unchangedView)).toEqual({ features: row(1) });
+  await expect(new ImageLoader(spec, decoder, cache).load(pair, unchangedView)).rejects.toThrow(path);
   await cache.close();
 });
 
@@ -76,10 +78,10 @@ test("another content under the same name never has the features of the old one 
   const blue = await painted("blue");
   writeFileSync(path, blue);
   const later = await open();
-  const loaded = await new ImageLoader(spec, decoder, later).load(pair, asItIs);
+  const loaded = await new ImageLoader(spec, decoder, later).load(pair, unchangedView);
   expect(loaded).toEqual({
-    pixels: await decodeImage({ name: path, bytes: blue, view: asItIs, spec }),
-    id: imageId(blue, viewName(asItIs)),
+    pixels: await decodeImage({ name: path, bytes: blue, view: unchangedView, spec }),
+    id: imageId(blue, viewName(unchangedView)),
   });
   await later.close();
 });
@@ -96,8 +98,8 @@ test("where the kept row is damaged the image is decoded", async () => {
   writeFileSync(segment, damaged);
   const problems: string[] = [];
   const again = await open((message) => problems.push(message));
-  const loaded = await new ImageLoader(spec, decoder, again).load(pair, asItIs);
-  expect(loaded).toEqual({ pixels: await decodeImage({ name: path, bytes, view: asItIs, spec }), id });
+  const loaded = await new ImageLoader(spec, decoder, again).load(pair, unchangedView);
+  expect(loaded).toEqual({ pixels: await decodeImage({ name: path, bytes, view: unchangedView, spec }), id });
   expect(problems).toEqual([expect.stringContaining(id)]);
   await again.close();
 });
@@ -105,5 +107,5 @@ test("where the kept row is damaged the image is decoded", async () => {
 test("a broken image is an error with its name", async () => {
   const { bytes, path, pair } = await setting("red");
   writeFileSync(path, bytes.subarray(0, 30));
-  await expect(new ImageLoader(spec, decoder).load(pair, asItIs)).rejects.toThrow(path);
+  await expect(new ImageLoader(spec, decoder).load(pair, unchangedView)).rejects.toThrow(path);
 });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { asItIs, show, viewName, viewsOf } from "../../src/data/decoder.ts";
+import { show, unchangedView, viewName, viewsOf } from "../../src/data/decoder.ts";
 import type { Pixels } from "../../src/images/decode.ts";
 
 const options = { count: 8, minSide: 0.6 };
@@ -14,7 +14,7 @@ function plane(width: number, height: number): Pixels {
 
 test("the first view is the image itself, the second its mirror image, every second crop is mirrored", () => {
   const views = viewsOf("cat.jpg", options);
-  expect(views[0]).toEqual(asItIs);
+  expect(views[0]).toEqual(unchangedView);
   expect(views[1]).toEqual({ mirrored: true });
   expect(views.map(({ mirrored }) => mirrored)).toEqual([false, true, false, true, false, true, false, true]);
   expect(views.slice(2).every(({ box }) => box)).toBe(true);
@@ -44,13 +44,13 @@ test("each view has a name of its own", () => {
   expect(new Set(views.map(viewName)).size).toBe(views.length);
   const [crop] = viewsOf("cat.jpg", options).slice(2);
   expect(viewName({ ...crop, mirrored: true })).not.toBe(viewName({ ...crop, mirrored: false }));
-  expect(viewName(asItIs)).toBe("whole");
+  expect(viewName(unchangedView)).toBe("whole");
 });
 
 test("a view is shown: whole, mirrored, cropped, and cropped before it is mirrored", () => {
   const pixels = plane(10, 4);
   const columns = ({ width, data }: Pixels) => Array.from({ length: width }, (_, i) => data[i * 3]);
-  expect(show(pixels, asItIs)).toEqual(pixels);
+  expect(show(pixels, unchangedView)).toEqual(pixels);
   expect(columns(show(pixels, { mirrored: true }))).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
   const box = { left: 0.1, top: 0.25, width: 0.3, height: 0.5 };
   const cropped = show(pixels, { mirrored: false, box });

@@ -24,7 +24,7 @@ test("what is left to read, read over the cache, gives the scores of the whole",
     }),
     { numRuns: 60 },
   );
-  await model.release();
+  await model.close();
 });
 
 test("only what differs is read; two that go on from the same beginning do not take it from each other", async () => {
@@ -45,7 +45,7 @@ test("only what differs is read; two that go on from the same beginning do not t
   expect(await learn([1, 2, image, 4, 5, 7])).toBe(5);
   // Equal numbers are not the same image.
   expect(await learn([1, 2, other, 3])).toBe(2);
-  await model.release();
+  await model.close();
 });
 
 test("where memory is short, what was not used for the longest time goes, but never the last", async () => {
@@ -63,5 +63,5 @@ test("where memory is short, what was not used for the longest time goes, but ne
   const none = new PrefixStore(model, 0);
   for (const first of [1, 2]) await fill(none, [first, 5]);
   expect([1, 2].map((first) => knows(none, [first, 5]))).toEqual([false, true]);
-  await model.release();
+  await model.close();
 });

@@ -8,7 +8,7 @@ import { loadEngine } from "../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { openImageReader } from "../../src/generation/load.ts";
+import { openImageEncoder } from "../../src/generation/load.ts";
 import { readImage } from "../../src/images/decode.ts";
 import { headNames } from "../../src/models/contrastive-head.ts";
 import type { MiniGPT4Config } from "../../src/models/minigpt4.ts";
@@ -54,7 +54,7 @@ describe("a tiny model with a head", () => {
     });
     engine = await load("head");
   });
-  afterAll(() => engine.release());
+  afterAll(() => engine.close());
 
   function load(head: string): Promise<LocalEngine> {
     const path = tinyModel(folder, `with-${head}`, ({ weights }) => ({
@@ -112,7 +112,7 @@ describe("a tiny model with a head", () => {
       code: "value",
       message: String.raw`No word of "the \u001b[31m" says anything of an image, so it has no embedding`,
     });
-    await silent.release();
+    await silent.close();
   });
 
   test("weights of another model, a file that is missing, and a model without a head", async () => {
@@ -126,7 +126,7 @@ describe("a tiny model with a head", () => {
       code: "value",
       message: "The model tiny has no contrastive head, so it has no embeddings",
     });
-    await without.release();
+    await without.close();
   });
 });
 
@@ -161,7 +161,7 @@ test("similarities are those that training sees", async () => {
   const ofTexts = await embedder.embedTexts(texts);
   const rows = Array.from({ length: 12 }, (_, i) => tokens.data.subarray(i * width, (i + 1) * width));
   const images = await Promise.all([0, 4, 8].map((start) => embedder.embedImage(rows.slice(start, start + 4))));
-  await embedder.release();
+  await embedder.close();
   const scores = images.map((one) => ofTexts.map((text) => dot(one, text) / 0.07));
   const columns = scores.map((_, i) => scores.map((row) => row[i] as number));
   const cost = (table: number[][]) =>
@@ -176,7 +176,7 @@ test("similarities are those that training sees", async () => {
 test("nano finds the texts of four example images; of the raccoon nothing is expected", async (context) => {
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
   if (model instanceof Error) return context.skip(`nano cannot be opened: ${model.message}`);
-  const reader = await openImageReader(model);
+  const reader = await openImageEncoder(model);
   const embedder = await openEmbedder(model);
   await model.close();
   if (!embedder) throw new Error("nano has no contrastive head");
@@ -196,7 +196,7 @@ test("nano finds the texts of four example images; of the raccoon nothing is exp
     const scores = embeddings.map((text) => dot(embedding, text));
     found[name] = texts[scores.indexOf(Math.max(...scores))];
   }
-  await reader.release();
-  await embedder.release();
+  await reader.close();
+  await embedder.close();
   expect(found).toEqual(own);
 });

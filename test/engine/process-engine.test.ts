@@ -4,7 +4,7 @@ import { renameSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { EngineLostError, type Question } from "../../src/engine/engine.ts";
+import { EngineLostError, type GenerationRequest } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { ProcessEngine } from "../../src/engine/process-engine.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
@@ -12,17 +12,21 @@ import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const image = join(goldenRoot, "mha/images/rgb.png");
 const folder = tinyModel(temporaryFolder());
-const question: Question = { turns: "describe", images: [image], maxNewTokens: 12, temperature: 1, seed: 5 };
+const question: GenerationRequest = { turns: "describe", images: [image], maxNewTokens: 12, temperature: 1, seed: 5 };
 /** Its answer takes a second or two. */
-const long: Question = { turns: [{ role: "user", text: "Go on" }], images: [], maxNewTokens: 400, stop: [] };
+const long: GenerationRequest = { turns: [{ role: "user", text: "Go on" }], images: [], maxNewTokens: 400, stop: [] };
 
 let engine: ProcessEngine;
 beforeAll(async () => {
   engine = await ProcessEngine.load(folder, "tiny");
 });
-afterAll(() => engine.release());
+afterAll(() => engine.close());
 
-async function said(from: Pick<ProcessEngine, "answer">, asked: Question, signal?: AbortSignal): Promise<string> {
+async function said(
+  from: Pick<ProcessEngine, "answer">,
+  asked: GenerationRequest,
+  signal?: AbortSignal,
+): Promise<string> {
   let text = "";
   for await (const event of from.answer(asked, signal)) if (event.kind === "text") text += event.text;
   return text;
@@ -35,7 +39,7 @@ test("answers as an engine in this process does, with files and with bytes", asy
   const local = await loadEngine(folder, "tiny");
   const expected = await said(local, question);
   expect(engine.model).toEqual(local.model);
-  await local.release();
+  await local.close();
   expect(expected).not.toBe("");
   expect(await said(engine, question)).toBe(expected);
   const bytes = await readFile(image);
@@ -43,7 +47,7 @@ test("answers as an engine in this process does, with files and with bytes", asy
 });
 
 test("what is wrong with a question keeps its class and its code", async () => {
-  const refused = (asked: Question) => expect(said(engine, asked)).rejects;
+  const refused = (asked: GenerationRequest) => expect(said(engine, asked)).rejects;
   await refused({ ...question, images: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "image" });
   await refused({ ...question, images: [new Uint8Array(9)] }).toMatchObject({ code: "image" });
   await refused({ ...question, images: [] }).toMatchObject({
@@ -104,7 +108,7 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
   renameSync(`${config}.away`, config);
   // The process that was begun meanwhile may have looked before the file was back, or after.
   expect(await said(other, question).catch(() => said(other, question))).toBe(expected);
-  await other.release();
+  await other.close();
 });
 
 test("an image's path is that of the calling process, wherever it has moved", async () => {
@@ -131,7 +135,7 @@ test("an engine that is released while it starts again keeps nobody waiting, and
   const starting = processOf(other);
   expect(starting).not.toBe(broken);
   const waiting = expect(said(other, question)).rejects.toThrow("The model was released");
-  await other.release();
+  await other.close();
   expect(starting.exitCode).toBeNull();
   await once(starting, "close");
   await waiting;
@@ -143,9 +147,9 @@ test("a released engine answers no more; releasing twice does no harm", async ()
   const answer = said(other, long);
   const failed = expect(answer).rejects.toThrow("released");
   for await (const _ of other.answer(question)) break;
-  await other.release();
+  await other.close();
   await failed;
-  await other.release();
+  await other.close();
   await expect(said(other, question)).rejects.toThrow("The model was released; load it again");
 });
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { AnswerEvent } from "../../src/engine/engine.ts";
+import type { GenerationEvent } from "../../src/engine/engine.ts";
 import { Scheduler, type WritingRequest } from "../../src/engine/scheduler.ts";
 import { beamSearch } from "../../src/generation/beam-search.ts";
 import { generate } from "../../src/generation/generate.ts";
@@ -19,7 +19,7 @@ beforeAll(async () => {
     return read(sequences, ...rest);
   };
 });
-afterAll(() => model.release());
+afterAll(() => model.close());
 
 const scheduler = (maxBatch = 4) => new Scheduler(model, byteTokenizer, { maxBatch, prefixBytes: 2 ** 26 });
 /** Its answers end at their greatest length only. */
@@ -151,7 +151,7 @@ describe("an answer that is no longer wanted", () => {
   const long = (change: Partial<WritingRequest> = {}) => request({ maxNewTokens: 500, ...change });
 
   /** Resolves when the first text has come; the answer goes on. */
-  function begun(answer: AsyncGenerator<AnswerEvent, void>): { first: Promise<void>; end: Promise<void> } {
+  function begun(answer: AsyncGenerator<GenerationEvent, void>): { first: Promise<void>; end: Promise<void> } {
     const first = (async () => {
       for (;;) if ((await answer.next()).value?.kind === "text") return;
     })();

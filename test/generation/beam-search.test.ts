@@ -43,7 +43,7 @@ test("with as many beams as there are answers, the best of all is found, for eve
       found.add(expected.length);
       expect(await search(model, { numBeams: 4 ** maxNewTokens, lengthPenalty })).toEqual(expected);
     }
-    await model.release();
+    await model.close();
   }
   // The penalties do lead to answers of different lengths.
   expect(found.size).toBeGreaterThan(1);
@@ -57,7 +57,7 @@ test("one beam without an end is greedy decoding", async () => {
     greedy.push(data.indexOf(Math.max(...data)));
   }
   expect(await search(model, { eosId: -1 })).toEqual(greedy);
-  await model.release();
+  await model.close();
 });
 
 test("a prompt that is partly in the cache gives the same answer", async () => {
@@ -66,7 +66,7 @@ test("a prompt that is partly in the cache gives the same answer", async () => {
   await model.read([prompt.slice(0, 1)], cache);
   const options = { numBeams: 3, maxNewTokens, eosId };
   expect(await beamSearch(model, prompt.slice(1), cache, options)).toEqual(await search(model, options));
-  await model.release();
+  await model.close();
 });
 
 test("an answer that ends in a stop sequence is finished", async () => {
@@ -76,11 +76,11 @@ test("an answer that ends in a stop sequence is finished", async () => {
   const stopped = await search(model, { numBeams: 2, eosId: -1, isStop, lengthPenalty: 0 });
   expect(all).toHaveLength(maxNewTokens);
   expect(stopped).toHaveLength(2);
-  await model.release();
+  await model.close();
 });
 
 test("a search can be cancelled", async () => {
   const model = await tinyLanguageModel(vocabSize);
   await expect(search(model, { numBeams: 2, signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
-  await model.release();
+  await model.close();
 });

@@ -99,7 +99,7 @@ test("a real model: the same seed says the same, another seed something else, no
   expect(await say({ temperature: 1 }, 2)).not.toBe(first);
   expect(await say({}, 1)).toBe(await say({}, 2));
   expect(await say({ temperature: 1, topK: 1 }, 7)).toBe(await say({}, 1));
-  await model.release();
+  await model.close();
 });
 
 test("a cancelled answer stops before the next token", async () => {

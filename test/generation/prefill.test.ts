@@ -32,7 +32,7 @@ async function using<T>(path: string, use: (model: LanguageModel, llm: OpenLlama
   try {
     return await use(model, llm);
   } finally {
-    await model.release();
+    await model.close();
     await llm.checkpoint.close();
   }
 }
@@ -63,7 +63,7 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
       expect(relativeDifference(read[part], expected[part])).toBeLessThan(0.06);
       expect(relativeDifference(coarse[part], expected[part])).toBeGreaterThan(0.15);
     }
-    await reference.release();
+    await reference.close();
     await exact.checkpoint.close();
   });
 
@@ -106,7 +106,7 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     const sequence = prompt(llm.config, 120);
     const [a, b] = [await model.read([sequence], model.newCache()), await plain.read([sequence], plain.newCache())];
     expect(a.data).toEqual(b.data);
-    for (const each of [model, plain]) await each.release();
+    for (const each of [model, plain]) await each.close();
     await llm.checkpoint.close();
   });
 });

@@ -95,5 +95,5 @@ export async function expectGradients({
       );
     }
   }
-  await session.release();
+  await session.close();
 }

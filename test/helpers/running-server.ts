@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import OpenAI from "openai";
 import { afterAll, afterEach } from "vitest";
-import type { AnswerEvent, Engine, Question } from "../../src/engine/engine.ts";
+import type { Engine, GenerationEvent, GenerationRequest } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { type RunningServer, type ServerOptions, startServer } from "../../src/server/serve.ts";
@@ -12,7 +12,7 @@ import { temporaryFolder, tinyModel } from "./tiny-model.ts";
 /** The engine of a test file, which is released after its tests. */
 export async function tinyEngine(): Promise<LocalEngine> {
   const engine = await loadEngine(tinyModel(temporaryFolder()), "tiny");
-  afterAll(() => engine.release());
+  afterAll(() => engine.close());
   return engine;
 }
 
@@ -56,7 +56,7 @@ export class WatchedEngine implements Engine {
   texts = 0;
   running = 0;
   most = 0;
-  readonly questions: Question[] = [];
+  readonly questions: GenerationRequest[] = [];
   private readonly engine: Engine;
   private gate: Promise<void> = Promise.resolve();
   private openGate: () => void = () => {};
@@ -80,7 +80,7 @@ export class WatchedEngine implements Engine {
     this.openGate();
   }
 
-  async *answer(question: Question, signal?: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     this.questions.push(question);
     this.running++;
     this.most = Math.max(this.most, this.running);
@@ -102,8 +102,8 @@ export class WatchedEngine implements Engine {
     return this.engine.embed(...inputs);
   }
 
-  release(): Promise<void> {
-    return this.engine.release();
+  close(): Promise<void> {
+    return this.engine.close();
   }
 }
 

@@ -1,6 +1,6 @@
 /** 3 x 2 pixels, each with its number in all channels. */
 import { expect, test } from "vitest";
-import { CLIP, crop, EFFICIENTNET, mirror, preprocess, toTensor } from "../../src/images/preprocess.ts";
+import { CLIP, crop, EFFICIENTNET, horizontalFlip, preprocess, toTensor } from "../../src/images/preprocess.ts";
 
 const numbered = { width: 3, height: 2, data: Uint8Array.from({ length: 18 }, (_, i) => Math.floor(i / 3)) };
 
@@ -9,9 +9,11 @@ function numbers({ data }: { data: Uint8Array }): number[] {
 }
 
 test("a mirrored copy exchanges left and right, channels keep their order", () => {
-  expect(numbers(mirror(numbered))).toEqual([2, 1, 0, 5, 4, 3]);
-  expect([...mirror({ width: 2, height: 1, data: Uint8Array.of(1, 2, 3, 4, 5, 6) }).data]).toEqual([4, 5, 6, 1, 2, 3]);
-  expect(mirror(mirror(numbered))).toEqual(numbered);
+  expect(numbers(horizontalFlip(numbered))).toEqual([2, 1, 0, 5, 4, 3]);
+  expect([...horizontalFlip({ width: 2, height: 1, data: Uint8Array.of(1, 2, 3, 4, 5, 6) }).data]).toEqual([
+    4, 5, 6, 1, 2, 3,
+  ]);
+  expect(horizontalFlip(horizontalFlip(numbered))).toEqual(numbered);
 });
 
 test("a crop takes what is inside its box", () => {

@@ -13,7 +13,7 @@ import { evaluate } from "../../src/runtime/session.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { layeredWeights } from "../../src/tensor/weight-source.ts";
+import { overlayWeights } from "../../src/tensor/weight-source.ts";
 import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const [tokens, places, width, inner, layers, heads] = [11, 9, 12, 20, 3, 3];
@@ -200,7 +200,7 @@ test("with new weights behind it, it is a whole Q-Former; queries begin with the
     expect(complete[name]?.shape, name).toEqual(shape);
     expect(await source.readFloat32(name), name).toHaveLength(complete[name]?.data.length ?? -1);
   }
-  const layered = layeredWeights([source, inMemory(complete)]);
+  const layered = overlayWeights([source, inMemory(complete)]);
   expect(new Set(layered.tensors.keys())).toEqual(new Set(Object.keys(complete)));
   for (const part of ["intermediate", "output"]) {
     const name = `encoder.layer.1.${part}.dense.weight`;

@@ -51,5 +51,5 @@ test("the loss of each row and its gradient, with smoothed labels", async () => 
     }),
     { numRuns: 30 },
   );
-  await session.release();
+  await session.close();
 });

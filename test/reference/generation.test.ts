@@ -137,7 +137,7 @@ async function withModel(folder: string, llm: NonNullable<Layouts["llm"]>, use: 
   const images = [await imageTokensOf(set.tensors)];
   const sequence = (turn: number) => positionsOf(dialoguePrompt(set.goldens.dialogue, turn), images, tokenizer);
   await use({ set, model, tokenizer, sequence });
-  await model.release();
+  await model.close();
   await checkpoint.close();
   await set.close();
 }

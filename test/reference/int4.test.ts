@@ -20,7 +20,7 @@ describe.each(goldenFolders())("%s", (folder) => {
     const scores = async (source: WeightSource, precision: "int4" | "float32") => {
       const model = await createLanguageModel(source, config, { precision });
       const { data } = await model.read([ids], model.newCache(), "all");
-      await model.release();
+      await model.close();
       return data;
     };
     const found = await scores(checkpoint, "int4");

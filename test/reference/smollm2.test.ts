@@ -76,7 +76,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     expectDeviation(`smollm2: ten largest logits of ${scored.length} prompts`, largest, tolerance);
     const expected = scored.map(({ greedy_ids, greedy_text }) => ({ ids: greedy_ids, text: greedy_text }));
     expectEqual(`smollm2: greedy answers to ${scored.length} prompts`, answers, expected);
-    await model.release();
+    await model.close();
   });
 
   test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
@@ -90,6 +90,6 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
       largest = Math.max(largest, relativeDifference(found, top10_logits));
     }
     expectDeviation("smollm2: ten largest logits with 4-bit weights (relative)", largest, int4Tolerance);
-    await model.release();
+    await model.close();
   });
 });

@@ -141,7 +141,7 @@ async function trainGoldens(
       onStep: (report) => void reports.push(report),
     });
   } finally {
-    await step.release();
+    await step.close();
     await prepared.close();
   }
   return { reports, state };

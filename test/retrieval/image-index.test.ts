@@ -20,7 +20,7 @@ let count = 0;
 beforeAll(async () => {
   finder = new Blip2Finder(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
 });
-afterAll(() => finder.release());
+afterAll(() => finder.close());
 beforeEach(async () => {
   folder = join(root, `images-${++count}`);
   path = join(root, `index-${count}`);
@@ -237,6 +237,6 @@ test("an index of other weights, or of another model, is not used", async () => 
   const copiedFinder = new Blip2Finder(await openBlip2Folder(copied), { features: join(root, "features") });
   expect(await update({}, path, copiedFinder)).toMatchObject({ embedded: 0, messages: [] });
   expect(await update({ rebuild: true }, path, copiedFinder)).toMatchObject({ embedded: 2 });
-  await otherFinder.release();
-  await copiedFinder.release();
+  await otherFinder.close();
+  await copiedFinder.close();
 });

@@ -43,14 +43,14 @@ async function vectorsOf(name: string): Promise<Float32Array[]> {
   const finder = await openFinder(model);
   const pixels = preprocess(await readImage(image(name)), finder.spec).data;
   const all = await finder.embedImages([pixels]);
-  await finder.release();
+  await finder.close();
   return Array.from({ length: finder.shape[0] }, (_, i) => all.slice(i * finder.shape[1], (i + 1) * finder.shape[1]));
 }
 
 async function embed(words: string): Promise<Float32Array> {
   const finder = await openFinder(model);
   const [vector] = await finder.embedTexts([words]);
-  await finder.release();
+  await finder.close();
   return vector as Float32Array;
 }
 
@@ -175,7 +175,7 @@ describe("evaluated", () => {
     const finder = await openFinder(model, { features: join(root, "features") });
     const stages: string[] = [];
     const report = await evaluateRetrieval(finder, pairs, { rerank: 3, onProgress: (what) => stages.push(what) });
-    await finder.release();
+    await finder.close();
     expect(new Set(stages)).toEqual(new Set(["images embedded", "images matched"]));
     const shareFirst = async (rerank: number) => {
       let first = 0;

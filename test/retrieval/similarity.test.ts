@@ -42,7 +42,7 @@ test.each([
     expect(
       await (similarity as Similarity<"float32">).of(vectors.subarray(0, 0) as Float32Array, queries),
     ).toHaveLength(0);
-    await similarity.release();
+    await similarity.close();
   }
 });
 

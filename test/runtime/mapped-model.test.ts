@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { evaluate, MappedModel } from "../../src/runtime/session.ts";
 import { bytesOf, type NdArray, ndarray } from "../../src/tensor/array.ts";
-import { Graph, type StoredBytes } from "../../src/tensor/graph.ts";
+import { type FileRange, Graph } from "../../src/tensor/graph.ts";
 import { matmul } from "../../src/tensor/ops/matmul.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { largestDifference } from "../helpers/deviations.ts";
@@ -15,7 +15,7 @@ const [rows, columns] = [64, 48];
 const random = new Random(5);
 const matrix = Float32Array.from({ length: rows * columns }, () => random.normal());
 
-function product(stored?: StoredBytes) {
+function product(stored?: FileRange) {
   const graph = new Graph();
   const x = graph.input("x", "float32", ["n", columns]);
   let loads = 0;
@@ -36,7 +36,7 @@ const feeds = (n: number): Record<string, NdArray> => ({
 });
 
 /** Writes the matrix somewhere in the midst of a file. */
-function write(path: string): StoredBytes {
+function write(path: string): FileRange {
   const before = Buffer.alloc(4096 + 64);
   writeFileSync(path, Buffer.concat([before, Buffer.from(bytesOf(matrix))]));
   return { path, offset: before.length, length: matrix.byteLength };
@@ -58,7 +58,7 @@ test("a constant in a file is read from there in each run, and never loaded", as
   // Nothing of it is held in between: without the file there is nothing to multiply with.
   rmSync(path);
   await expect(model.run(feeds(1))).rejects.toThrow("weights.bin");
-  await model.release();
+  await model.close();
 });
 
 test("what lies elsewhere, or in no file, is kept in memory", async () => {

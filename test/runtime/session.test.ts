@@ -64,7 +64,7 @@ describe("large constants", () => {
     const { graph, y, feeds, expected } = large();
     const session = await Session.create(graph, { y });
     expect((await session.run(feeds)).y.data).toEqual(expected);
-    await session.release();
+    await session.close();
     expect(await readdir(folder)).toEqual([]);
 
     const broken = large(() => {
@@ -95,7 +95,7 @@ describe("large constants", () => {
       await utimes(join(folder, name), hours(age), hours(age));
     }
     const { graph, y } = large();
-    await (await Session.create(graph, { y })).release();
+    await (await Session.create(graph, { y })).close();
     expect((await readdir(folder)).sort()).toEqual(["mine", "minigpt4-engine-young"]);
   });
 
@@ -105,7 +105,7 @@ describe("large constants", () => {
     });
     const x = graph.inputs[0] as Value;
     const session = await Session.create(graph, { y: x.add(1) });
-    await session.release();
+    await session.close();
   });
 });
 
@@ -148,7 +148,7 @@ test("an output can be written into an array of the caller", async () => {
   const { y } = await session.run({ x: vector(1, 2) }, { y: into });
   expect(y).toBe(into);
   expect([...into.data]).toEqual([3, 6]);
-  await session.release();
+  await session.close();
 });
 
 test("an input may be an output, and inputs that nothing needs may be given", async () => {
@@ -212,7 +212,7 @@ describe("constants that lie in files as they are", () => {
     const { graph, y, feeds } = await stored(join(model, "llm", "w.bin"), 1236, never);
     const session = await Session.create(graph, { y }, { weightsFolder: model });
     expect((await session.run(feeds)).y.data).toEqual(new Float32Array(64).fill(2));
-    await session.release();
+    await session.close();
     expect(await readdir(model)).toEqual(["llm"]);
     await rm(model, { recursive: true });
   });
@@ -226,7 +226,7 @@ describe("constants that lie in files as they are", () => {
     const { graph, y, feeds } = await stored(join(folder, place, "w.bin"), offset, copied);
     const session = await Session.create(graph, { y }, { weightsFolder: model });
     expect((await session.run(feeds)).y.data).toEqual(new Float32Array(64).fill(2));
-    await session.release();
+    await session.close();
     for (const name of ["stored", "elsewhere"]) await rm(join(folder, name), { recursive: true });
   });
 });

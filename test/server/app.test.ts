@@ -1,7 +1,7 @@
 import { connect } from "node:net";
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { type Engine, EngineLostError, QuestionError } from "../../src/engine/engine.ts";
+import { type Engine, EngineLostError, RequestError } from "../../src/engine/engine.ts";
 import { clientOf, metric, post, serve, shown, tinyEngine, until } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
@@ -113,7 +113,7 @@ function failing(error: Error, after = 0): Engine {
       throw error;
     },
     embed: () => Promise.reject(error),
-    release: async () => {},
+    close: async () => {},
   };
 }
 
@@ -124,7 +124,7 @@ test("failures of the engine: what a client did wrong, what may be tried again, 
     const { url } = await serve(failing(error), { log });
     return failure(post(`${url}/v1/chat/completions`, { ...question, stream: true }));
   };
-  expect(await ask(new QuestionError("length", "Too long"))).toMatchObject({
+  expect(await ask(new RequestError("length", "Too long"))).toMatchObject({
     status: 400,
     code: "context_length_exceeded",
     message: "Too long",

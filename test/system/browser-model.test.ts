@@ -71,7 +71,7 @@ test("an image is described as in Node, token for token; the second visit loads 
     if (event.kind === "text") expected += event.text;
     if (event.kind === "end") tokens = event.tokens;
   }
-  await engine.release();
+  await engine.close();
   expect(tokens).toBeGreaterThanOrEqual(8);
 
   const page = await open();

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { asItIs, startDecoder } from "../../src/data/decoder.ts";
+import { startDecoder, unchangedView } from "../../src/data/decoder.ts";
 import { CLIP } from "../../src/images/preprocess.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
@@ -25,7 +25,7 @@ test("images are decoded on threads, as from the sources", async () => {
   const task = {
     name: "cat.jpg",
     bytes: readFileSync(image("cat.jpg")),
-    view: asItIs,
+    view: unchangedView,
     spec: { ...CLIP, size: 64 },
   };
   const pixels: Float32Array[] = [];
@@ -44,7 +44,7 @@ test("an image is described in the engine's process, as from the sources", async
   for (const own of [MiniGPT4, built.MiniGPT4 as typeof MiniGPT4]) {
     const model = await own.load(path);
     descriptions.push(await model.describe(image("cat.jpg"), { maxNewTokens: 12, temperature: 1, seed: 5 }));
-    await model.release();
+    await model.close();
   }
   expect(descriptions[0]).not.toBe("");
   expect(descriptions[1]).toBe(descriptions[0]);

@@ -64,5 +64,5 @@ test.each([0, 0.1])("five steps equal those of a plain loop (weight decay %d)", 
       });
     }
   }
-  await session.release();
+  await session.close();
 });

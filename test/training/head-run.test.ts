@@ -79,7 +79,7 @@ test("a head is trained by itself; the rest of the model stays as it is", async 
   // It closes the folder.
   const finder = new MiniGPT4Finder(opened);
   expect(await evaluateRetrieval(finder, pairs)).toMatchObject({ images: 6, captions: 12 });
-  await finder.release();
+  await finder.close();
 });
 
 test("a run that is stopped goes on to the same head", async () => {

@@ -46,7 +46,7 @@ test("a step is AdamW on the gradient, with weight decay on the matrix and none 
     decayed.map((value, i) => value - rate * (signs[i] as number)),
   );
   expectClose(parameters.bias ?? [], [start.bias[0] - rate * (signs[2] as number)]);
-  await step.release();
+  await step.close();
 });
 
 test("steps find the line that the examples lie on", async () => {
@@ -57,7 +57,7 @@ test("steps find the line that the examples lie on", async () => {
   expect(last).toBeLessThan(0.03);
   const { weight = [], bias = [] } = numbers(step).parameters;
   expectClose([...weight, ...bias], [2, -1, 0.5], 1);
-  await step.release();
+  await step.close();
 });
 
 test.each([{ maxGradNorm: undefined }, { maxGradNorm: 0.3 }])(
@@ -78,8 +78,8 @@ test.each([{ maxGradNorm: undefined }, { maxGradNorm: 0.3 }])(
     for (const kind of ["parameters", "means", "variances"] as const) {
       for (const name of ["weight", "bias"]) expectClose(other[kind][name] ?? [], one[kind][name] ?? []);
     }
-    await whole.release();
-    await parted.release();
+    await whole.close();
+    await parted.close();
   },
 );
 
@@ -95,7 +95,7 @@ test("batches are made one after the other, each when its turn comes", async () 
   };
   await step.run([batch, batch, batch], 0.01);
   expect([made, most, step.state.step]).toEqual([3, 1, 1]);
-  await step.release();
+  await step.close();
 });
 
 test.each([{ accumulates: false }, { accumulates: true }])(
@@ -125,7 +125,7 @@ test.each([{ accumulates: false }, { accumulates: true }])(
         gradient.map((value) => (1 - optimizer.beta2) * (value * factor) ** 2),
         6,
       );
-      await step.release();
+      await step.close();
     }
   },
 );
@@ -146,8 +146,8 @@ test.each([{ accumulates: false }, { accumulates: true }])(
     }
     for (const one of [step, undisturbed]) await one.run([() => feedsOf(good)], 0.01);
     expect(numbers(step)).toEqual(numbers(undisturbed));
-    await step.release();
-    await undisturbed.release();
+    await step.close();
+    await undisturbed.close();
   },
 );
 
@@ -160,7 +160,7 @@ test("a gradient that is no number is told as such", async () => {
     "The length of the gradient of step 1 is Infinity",
   );
   expect(numbers(step)).toEqual(before);
-  await step.release();
+  await step.close();
 });
 
 test("a batch that cannot be made leaves the state as it was", async () => {
@@ -170,8 +170,8 @@ test("a batch that cannot be made leaves the state as it was", async () => {
   await expect(step.run([() => feedsOf(good), failing], 0.01)).rejects.toThrow("the disk is gone");
   for (const one of [step, undisturbed]) await one.run([() => feedsOf(good)], 0.01);
   expect(numbers(step)).toEqual(numbers(undisturbed));
-  await step.release();
-  await undisturbed.release();
+  await step.close();
+  await undisturbed.close();
 });
 
 test("a wrong number of batches is an error", async () => {
@@ -180,6 +180,6 @@ test("a wrong number of batches is an error", async () => {
   await expect(step.run([batch, batch], 0.01)).rejects.toThrow(/takes one batch, but was given 2.*accumulates/);
   await expect(step.run([], 0.01)).rejects.toThrow(/given 0/);
   await expect(accumulating.run([], 0.01)).rejects.toThrow(/given 0/);
-  await step.release();
-  await accumulating.release();
+  await step.close();
+  await accumulating.close();
 });

@@ -80,7 +80,7 @@ async function run(
     },
   }).catch((error: Error) => error);
   const values = valuesOf(step);
-  await step.release();
+  await step.close();
   return { step, reports, warnings, values, error: outcome instanceof Error ? outcome : undefined };
 }
 

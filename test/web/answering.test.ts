@@ -1,17 +1,17 @@
 /** Answers on their way into a chat. */
 import { expect, test } from "vitest";
-import { type AnswerEvent, type AnswerRequest, type Backend, BackendError } from "../../web/backend/backend.ts";
+import { type AnswerRequest, type Backend, BackendError, type GenerationEvent } from "../../web/backend/backend.ts";
 import { Answering, type Progress } from "../../web/chat/answering.ts";
 import { ask, askAgain, newChat } from "../../web/chat/chat.ts";
 import { Library } from "../../web/chat/library.ts";
 import { MemoryChats } from "../../web/chat/storage.ts";
 
 const how = { decoding: {} };
-const text = (words: string): AnswerEvent => ({ kind: "text", text: words });
-const end: AnswerEvent = { kind: "end", reason: "stop", tokens: 2 };
+const text = (words: string): GenerationEvent => ({ kind: "text", text: words });
+const end: GenerationEvent = { kind: "end", reason: "stop", tokens: 2 };
 
 /** A library with one question, and what answers it: each entry is one try. */
-async function asked(...tries: ((signal: AbortSignal) => AsyncIterable<AnswerEvent>)[]) {
+async function asked(...tries: ((signal: AbortSignal) => AsyncIterable<GenerationEvent>)[]) {
   const requests: AnswerRequest[] = [];
   const backend: Backend = {
     info: async () => ({ name: "test" }),
@@ -29,17 +29,17 @@ async function asked(...tries: ((signal: AbortSignal) => AsyncIterable<AnswerEve
   return { answering: new Answering(library, backend), library, storage, chat, requests };
 }
 
-async function* says(...events: AnswerEvent[]) {
+async function* says(...events: GenerationEvent[]) {
   yield* events;
 }
 
-async function* fails(error: Error, ...events: AnswerEvent[]) {
+async function* fails(error: Error, ...events: GenerationEvent[]) {
   yield* events;
   throw error;
 }
 
 /** Says something, and then nothing until it is stopped. */
-async function* hangs(signal: AbortSignal, ...events: AnswerEvent[]) {
+async function* hangs(signal: AbortSignal, ...events: GenerationEvent[]) {
   yield* events;
   await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 }

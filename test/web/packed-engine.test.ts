@@ -5,7 +5,7 @@ import * as ort from "onnxruntime-web";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { exportWeb } from "../../src/convert/export-web.ts";
 import { imageFiles } from "../../src/engine/caches.ts";
-import type { AnswerEvent, Engine, Question } from "../../src/engine/engine.ts";
+import type { Engine, GenerationEvent, GenerationRequest } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
 import { packedWeights } from "../../src/formats/packed.ts";
@@ -54,18 +54,18 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await opened?.close();
-  await here?.release();
-  await there?.release();
+  await here?.close();
+  await there?.close();
 });
 
-async function answer(engine: Engine, question: Question): Promise<AnswerEvent[]> {
-  const events: AnswerEvent[] = [];
+async function answer(engine: Engine, question: GenerationRequest): Promise<GenerationEvent[]> {
+  const events: GenerationEvent[] = [];
   for await (const event of engine.answer(question)) events.push(event);
   return events;
 }
 
 const cat = image("cat.jpg");
-test.each<[string, Question]>([
+test.each<[string, GenerationRequest]>([
   ["a description", { turns: "describe", images: [cat], maxNewTokens: 24 }],
   ["an answer", { turns: [{ role: "user", text: "What is it?", images: 1 }], images: [cat], maxNewTokens: 24 }],
   ["a drawn answer", { turns: "describe", images: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
@@ -88,7 +88,7 @@ async function scores(source: WeightSource, precision: Precision, create: typeof
   const { graph, outputs } = languageGraph(source, exact.json.config.llm, precision);
   const llm = new LanguageModel(exact.json.config.llm, await create(graph, outputs));
   const { data } = await llm.read([[5, 9, 30, 7, 64]], llm.newCache());
-  await llm.release();
+  await llm.close();
   return data;
 }
 

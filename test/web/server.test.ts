@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../src/engine/local-engine.ts";
 import { startServer } from "../../src/server/serve.ts";
-import type { AnswerEvent, AnswerRequest, BackendError } from "../../web/backend/backend.ts";
+import type { AnswerRequest, BackendError, GenerationEvent } from "../../web/backend/backend.ts";
 import { ServerBackend } from "../../web/backend/server.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -29,13 +29,13 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await server?.close(0);
-  await engine?.release();
+  await engine?.close();
 });
 
 const real = (key: string | undefined = "secret") => new ServerBackend({ base: `${server.url}/`, key: () => key });
 
-async function all(answer: AsyncIterable<AnswerEvent>): Promise<AnswerEvent[]> {
-  const events: AnswerEvent[] = [];
+async function all(answer: AsyncIterable<GenerationEvent>): Promise<GenerationEvent[]> {
+  const events: GenerationEvent[] = [];
   for await (const event of answer) events.push(event);
   return events;
 }
@@ -54,7 +54,7 @@ async function misbehaving(listener: RequestListener): Promise<ServerBackend> {
   return new ServerBackend({ base: `http://127.0.0.1:${(http.address() as AddressInfo).port}/` });
 }
 
-const problemOf = (answer: AsyncIterable<AnswerEvent>): Promise<BackendError> =>
+const problemOf = (answer: AsyncIterable<GenerationEvent>): Promise<BackendError> =>
   all(answer).then(
     () => expect.fail("It should have failed"),
     (problem) => problem,
@@ -136,7 +136,7 @@ test.each([
   const backend = await misbehaving((_, response) => {
     response.writeHead(200, { "content-type": "text/event-stream" }).end(stream(data));
   });
-  const came: AnswerEvent[] = [];
+  const came: GenerationEvent[] = [];
   const reading = (async () => {
     for await (const event of backend.answer(question, never)) came.push(event);
   })();

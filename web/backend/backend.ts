@@ -1,8 +1,8 @@
 /** What answers in the page's name: a server, or a model in the browser. The page knows only this. */
-import type { Decoding } from "../../src/engine/engine.ts";
-import type { EndReason } from "../../src/generation/generate.ts";
+import type { GenerationOptions } from "../../src/engine/engine.ts";
+import type { FinishReason } from "../../src/generation/generate.ts";
 
-export type { Decoding, EndReason };
+export type { FinishReason, GenerationOptions };
 
 /** What is known of the model. */
 export interface ModelInfo {
@@ -33,14 +33,14 @@ export interface AnswerRequest {
   readonly messages: readonly Said[];
   /** What the model is told before the conversation. */
   readonly system?: string;
-  readonly decoding: Decoding;
+  readonly decoding: GenerationOptions;
 }
 
 /** An answer as it comes: texts, then one end. */
-export type AnswerEvent =
+export type GenerationEvent =
   | { readonly kind: "text"; readonly text: string }
   /** `tokens`: how many the answer has, if known. */
-  | { readonly kind: "end"; readonly reason: EndReason; readonly tokens?: number };
+  | { readonly kind: "end"; readonly reason: FinishReason; readonly tokens?: number };
 
 export interface Backend {
   /**
@@ -52,7 +52,7 @@ export interface Backend {
    * Answers. Whoever aborts the signal stops the answer; the iteration then throws the signal's reason.
    * @throws BackendError
    */
-  answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<AnswerEvent>;
+  answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
 }
 
 /** A question that only shows one image asks for its description, in the words that the model was trained with. */

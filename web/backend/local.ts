@@ -1,14 +1,14 @@
 /** A model that runs in this browser, in a worker of its own. */
-import { type Question, QuestionError } from "../../src/engine/engine.ts";
+import { type GenerationRequest, RequestError } from "../../src/engine/engine.ts";
 import type { FromEngine } from "../../src/engine/port.ts";
 import { PortEngine } from "../../src/engine/port.ts";
 import type { FromWorker, ToWorker } from "../engine/protocol.ts";
 import {
-  type AnswerEvent,
   type AnswerRequest,
   asksForDescription,
   type Backend,
   BackendError,
+  type GenerationEvent,
   type LoadProgress,
   type ModelInfo,
 } from "./backend.ts";
@@ -41,7 +41,7 @@ export class LocalBackend implements Backend {
     }
   }
 
-  async *answer(request: AnswerRequest, signal: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(request: AnswerRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     const { engine } = await this.#load();
     signal.throwIfAborted();
     try {
@@ -106,7 +106,7 @@ export class LocalBackend implements Backend {
   }
 }
 
-async function questionOf(request: AnswerRequest): Promise<Question> {
+async function questionOf(request: AnswerRequest): Promise<GenerationRequest> {
   const { messages, system, decoding } = request;
   const blobs = messages.flatMap(({ images }) => images);
   const turns = messages.map(({ role, text, images }) => ({ role, text, images: images.length }));
@@ -122,7 +122,7 @@ async function questionOf(request: AnswerRequest): Promise<Question> {
 function backendError(problem: unknown): BackendError {
   if (problem instanceof BackendError) return problem;
   const message = problem instanceof Error ? problem.message : String(problem);
-  if (problem instanceof QuestionError) {
+  if (problem instanceof RequestError) {
     return new BackendError(problem.code === "image" ? "image" : "question", message);
   }
   return new BackendError("failed", message);

@@ -1,10 +1,10 @@
 /** A model behind the OpenAI-compatible server from which the page came. */
 import { AskError, askServer, field, type ServerOptions } from "./ask.ts";
 import {
-  type AnswerEvent,
   type AnswerRequest,
   type Backend,
   BackendError,
+  type GenerationEvent,
   type ModelInfo,
   type Said,
 } from "./backend.ts";
@@ -33,7 +33,7 @@ export class ServerBackend implements Backend {
     return { name, ...(contextLength && { contextLength }), ...(tokensPerImage && { tokensPerImage }) };
   }
 
-  async *answer(request: AnswerRequest, signal: AbortSignal): AsyncGenerator<AnswerEvent, void> {
+  async *answer(request: AnswerRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     const model = this.#model ?? (await this.info(signal)).name;
     const response = await this.#ask("v1/chat/completions", {
       method: "POST",

@@ -1,5 +1,5 @@
 /** Has the backend write the last answer of a chat: waits where it must, keeps what came, says how it ended. */
-import { type Backend, BackendError, type Decoding } from "../backend/backend.ts";
+import { type Backend, BackendError, type GenerationOptions } from "../backend/backend.ts";
 import { Store } from "../shell/store.ts";
 import { type AssistantMessage, type Chat, changeAnswer, saidIn } from "./chat.ts";
 import type { Library } from "./library.ts";
@@ -35,7 +35,7 @@ export class Answering {
   /** Writes the last answer of a chat, which is empty. Never throws: problems become part of the answer. */
   async answer(
     chatId: string,
-    how: { readonly decoding: Decoding; readonly system?: string },
+    how: { readonly decoding: GenerationOptions; readonly system?: string },
   ): Promise<AssistantMessage | undefined> {
     this.stop(chatId);
     const chat = this.#library.get(chatId);
@@ -63,7 +63,7 @@ export class Answering {
 
   async #write(
     chat: Chat,
-    how: { readonly decoding: Decoding; readonly system?: string },
+    how: { readonly decoding: GenerationOptions; readonly system?: string },
     change: (edit: (answer: AssistantMessage) => AssistantMessage) => void,
     signal: AbortSignal,
   ): Promise<void> {

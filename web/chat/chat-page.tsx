@@ -14,7 +14,7 @@ import { ChatDialogs } from "./dialogs.tsx";
 import { useDrops } from "./drops.ts";
 import { EmptyState } from "./empty-state.tsx";
 import { exportChat } from "./export-actions.ts";
-import { Question } from "./question.tsx";
+import { GenerationRequest } from "./question.tsx";
 import { useShortcuts } from "./shortcuts.ts";
 import { Viewer } from "./viewer.tsx";
 import { chatWords } from "./words.ts";
@@ -122,7 +122,7 @@ function Messages({ chat, editing, onEdit }: MessagesProperties) {
           const firstNumber = number;
           number += message.images.length;
           return (
-            <Question
+            <GenerationRequest
               key={message.id}
               message={message}
               firstNumber={firstNumber}

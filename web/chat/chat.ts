@@ -1,5 +1,5 @@
 /** A chat as the page keeps it, and the edits that are made to one. All functions return a new chat. */
-import type { EndReason, ProblemKind, Said } from "../backend/backend.ts";
+import type { FinishReason, ProblemKind, Said } from "../backend/backend.ts";
 import { newId } from "./ids.ts";
 
 /** An image by its id; its bytes lie in the storage. */
@@ -22,7 +22,7 @@ export interface AssistantMessage {
   readonly id: string;
   readonly text: string;
   /** How it ended; undefined while it is being written. */
-  readonly end?: EndReason | "stopped" | "problem";
+  readonly end?: FinishReason | "stopped" | "problem";
   /** Why it ended, where that was a problem. */
   readonly problem?: { readonly kind: ProblemKind; readonly message: string };
   readonly timing?: Timing;

@@ -4,14 +4,14 @@ import { type Chat, imagesOf, type Message, titleOf } from "./chat.ts";
 import { newId } from "./ids.ts";
 
 /** Reads the bytes of an image. */
-type ImageReader = (id: string) => Promise<Blob>;
+type ImageEncoder = (id: string) => Promise<Blob>;
 
 const format = "minigpt4-chats";
 
 /** A chat as Markdown, its images in it as data: addresses. */
 export async function toMarkdown(
   chat: Chat,
-  image: ImageReader,
+  image: ImageEncoder,
   names: { readonly you: string; readonly model: string; readonly untitled: string },
 ): Promise<string> {
   const parts = [`# ${escapeMarkdown(titleOf(chat) ?? names.untitled)}`];
@@ -29,7 +29,7 @@ export async function toMarkdown(
 }
 
 /** Chats as JSON that `fromJson` reads. */
-export async function toJson(chats: readonly Chat[], image: ImageReader): Promise<string> {
+export async function toJson(chats: readonly Chat[], image: ImageEncoder): Promise<string> {
   const images: Record<string, string> = {};
   for (const chat of chats) {
     for (const { id } of imagesOf(chat)) images[id] ??= await dataUrl(await image(id));

@@ -35,8 +35,8 @@ export async function readImage(file: Blob, name: string): Promise<ReadyImage> {
   });
   const { naturalWidth, naturalHeight } = image;
   const size = fitWithin(naturalWidth || largestSide, naturalHeight || largestSide, largestSide);
-  const asItIs = size.width === naturalWidth && readTypes.includes(file.type) && file.size <= largestKept;
-  const blob = asItIs ? file : await draw(image, size, name);
+  const unchangedView = size.width === naturalWidth && readTypes.includes(file.type) && file.size <= largestKept;
+  const blob = unchangedView ? file : await draw(image, size, name);
   return { id: newId(), name, ...size, blob: new Blob([blob], { type: blob.type }) };
 }
 

@@ -18,7 +18,7 @@ interface Properties {
   readonly onEnlarge: (image: ImageRef) => void;
 }
 
-export const Question = memo(({ message, firstNumber, editing, onEdit, onSave, onEnlarge }: Properties) => {
+export const GenerationRequest = memo(({ message, firstNumber, editing, onEdit, onSave, onEnlarge }: Properties) => {
   const t = useWords(chatWords);
   return (
     <section class="question" aria-label={t.you}>

@@ -1,5 +1,5 @@
 /** How answers are searched for, as the user set it. */
-import type { Decoding } from "../backend/backend.ts";
+import type { GenerationOptions } from "../backend/backend.ts";
 import { preference } from "../shell/preferences.ts";
 
 export interface Settings {
@@ -64,7 +64,7 @@ export function draws({ temperature, numBeams }: Settings): boolean {
 }
 
 /** The settings as a model takes them: with beams nothing is drawn, and without a seed one is drawn. */
-export function decodingOf(settings: Settings, drawSeed: () => number = randomSeed): Decoding {
+export function decodingOf(settings: Settings, drawSeed: () => number = randomSeed): GenerationOptions {
   const { maxNewTokens, numBeams, repetitionPenalty, temperature, topP } = settings;
   const always = { maxNewTokens, repetitionPenalty };
   if (numBeams > 1) return { ...always, numBeams };

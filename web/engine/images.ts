@@ -1,7 +1,7 @@
 /** Images as a browser reads them. */
 
 import type { ImageSource } from "../../src/engine/caches.ts";
-import { QuestionError } from "../../src/engine/engine.ts";
+import { RequestError } from "../../src/engine/engine.ts";
 import type { Pixels } from "../../src/images/decode.ts";
 
 export function browserImages(): ImageSource {
@@ -17,7 +17,7 @@ export function browserImages(): ImageSource {
 }
 
 function bytesOf(image: string | Uint8Array): Uint8Array<ArrayBuffer> {
-  if (typeof image === "string") throw new QuestionError("image", "In a browser an image is given by its bytes");
+  if (typeof image === "string") throw new RequestError("image", "In a browser an image is given by its bytes");
   return image as Uint8Array<ArrayBuffer>;
 }
 
@@ -30,14 +30,14 @@ async function bitmapOf(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
       premultiplyAlpha: "none",
     });
   } catch (cause) {
-    throw new QuestionError("image", "The browser cannot read this image", { cause });
+    throw new RequestError("image", "The browser cannot read this image", { cause });
   }
 }
 
 function pixelsOf(bitmap: ImageBitmap): Pixels {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context) throw new QuestionError("image", `The image is too large for this browser: ${width} x ${height}`);
+  if (!context) throw new RequestError("image", `The image is too large for this browser: ${width} x ${height}`);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const rgba = context.getImageData(0, 0, width, height).data;

@@ -61,7 +61,7 @@ class OrtRunner<Output extends string> implements Runner<Output> {
     return Object.fromEntries(arrays) as Record<Output, NdArray>;
   }
 
-  release(): Promise<void> {
+  close(): Promise<void> {
     return this.session.release();
   }
 }

@@ -1,5 +1,5 @@
 /** What the page and the worker with the model say to each other, beside the messages of the engine's port. */
-import type { ModelCard } from "../../src/engine/engine.ts";
+import type { ModelInfo } from "../../src/engine/engine.ts";
 import type { FromEngine, ToEngine } from "../../src/engine/port.ts";
 import type { LoadProgress } from "../backend/backend.ts";
 
@@ -18,5 +18,5 @@ export type ToWorker = ToEngine | LoadMessage;
 export type FromWorker =
   | FromEngine
   | { readonly kind: "progress"; readonly progress: LoadProgress }
-  | { readonly kind: "ready"; readonly model: ModelCard; readonly device: Device; readonly threads: number }
+  | { readonly kind: "ready"; readonly model: ModelInfo; readonly device: Device; readonly threads: number }
   | { readonly kind: "unable"; readonly message: string };

@@ -191,7 +191,7 @@ export async function describeProject(
   } finally {
     told.finish();
     display.stop();
-    await engine.release();
+    await engine.close();
   }
 }
 

@@ -91,10 +91,10 @@ class Polishing {
         if (this.signal?.aborted) this.stopped ??= "interrupted";
         const task = this.plan.tasks[this.next];
         if (!task || this.stopped) return;
-        const release = this.reserve(task, 1);
-        if (!release) return;
+        const close = this.reserve(task, 1);
+        if (!close) return;
         this.next++;
-        await this.polishOne(task, release);
+        await this.polishOne(task, close);
         this.progress();
       }
     } catch (error) {
@@ -105,20 +105,20 @@ class Polishing {
     }
   }
 
-  private async polishOne(task: PolishTask, release: () => void): Promise<void> {
+  private async polishOne(task: PolishTask, close: () => void): Promise<void> {
     const { current, source } = task;
     if (this.store.entry(current.image)?.current?.id !== current.id) {
-      release();
+      close();
       this.counts.changedMeanwhile++;
       return;
     }
     if (source.text.trim() === "") {
-      release();
+      close();
       this.store.addFailure(current.image, polishStep, "The text is empty");
       this.counts.notTaken++;
       return;
     }
-    let free: (() => void) | undefined = release;
+    let free: (() => void) | undefined = close;
     for (let tries = task.tries, enlarged = 1; free; free = this.reserve(task, enlarged)) {
       const began = performance.now();
       let answer: ChatAnswer;
@@ -159,9 +159,9 @@ class Polishing {
   /** Sets tokens aside. If they are not there, it is over, unless answers on their way turn out to cost less. */
   private reserve(task: PolishTask, enlarged: number): (() => void) | undefined {
     const { content, maxTokens } = this.question(task, enlarged);
-    const release = this.budget.reserve(estimateTokens(content), maxTokens);
-    if (!release && this.budget.settled) this.stopped ??= "budget";
-    return release;
+    const close = this.budget.reserve(estimateTokens(content), maxTokens);
+    if (!close && this.budget.settled) this.stopped ??= "budget";
+    return close;
   }
 
   private usageOf(task: PolishTask, { text, usage }: ChatAnswer): Usage {

@@ -7,7 +7,7 @@ import { importJournal } from "../../convert/import.ts";
 import { readJournal } from "../../files/journal.ts";
 import { sha256OfFile } from "../../files/partial-file.ts";
 import { type Checkpoint, openCheckpoint } from "../../formats/open.ts";
-import { openImageRunner } from "../../generation/load.ts";
+import { openImageEncoderRunner } from "../../generation/load.ts";
 import type { PullOptions } from "../../hub/pull.ts";
 import type { LlamaConfig } from "../../models/llama.ts";
 import { llamaConfigFromJson, type OpenLlama, openLlama, readJson } from "../../models/llama-folder.ts";
@@ -188,18 +188,18 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 /** Runs the image part on two images: one of noise, one of a single colour. */
 export async function checkImages(
   findings: Findings,
-  parts: Parameters<typeof openImageRunner>[0],
+  parts: Parameters<typeof openImageEncoderRunner>[0],
   options: SessionOptions,
 ): Promise<void> {
   const { imageSize } = parts.config.encoder;
   const shape = [1, 3, imageSize, imageSize];
   const random = new Random(1);
   const noise = Float32Array.from({ length: 3 * imageSize * imageSize }, () => random.normal());
-  const runner = await openImageRunner(parts, options);
+  const runner = await openImageEncoderRunner(parts, options);
   const read = async (pixels: Float32Array) =>
     (await runner.run({ pixels: ndarray("float32", shape, pixels) })).tokens.data as Float32Array;
   const [first, second] = [await read(noise), await read(new Float32Array(noise.length).fill(0.5))];
-  await runner.release();
+  await runner.close();
   const remedy = "The weights of encoder, Q-Former or projection are damaged, or not those that belong together.";
   if (![first, second].every((tokens) => tokens.every(Number.isFinite))) {
     findings.fault("images", "Image tokens are infinite or no numbers", remedy);

@@ -10,7 +10,7 @@ import type {
   ToolAnnotations,
 } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
-import type { Engine, ImageInput, Question } from "../../engine/engine.ts";
+import type { Engine, GenerationRequest, ImageInput } from "../../engine/engine.ts";
 import type { Turn } from "../../tokenizers/prompts.ts";
 import { imageOf, imageSchema, rootFolders, workingFolders } from "./mcp-images.ts";
 
@@ -121,7 +121,7 @@ async function clientFolders(server: McpServer, { signal }: Client): Promise<str
   return rootFolders(roots);
 }
 
-function asked(decoding: { max_new_tokens?: number; temperature?: number; seed?: number }): Partial<Question> {
+function asked(decoding: { max_new_tokens?: number; temperature?: number; seed?: number }): Partial<GenerationRequest> {
   const { max_new_tokens: maxNewTokens, temperature = 0, seed } = decoding;
   return { maxNewTokens, temperature, seed, overflow: "refuse" };
 }
@@ -140,7 +140,7 @@ function conversation(
 }
 
 /** The whole answer. A client that wants to know how it goes is told each piece. */
-async function answer(openEngine: () => Promise<Engine>, question: Question, client: Client) {
+async function answer(openEngine: () => Promise<Engine>, question: GenerationRequest, client: Client) {
   let progress = 0;
   const tell = async (message: string) => {
     const progressToken = client._meta?.progressToken;

@@ -1,8 +1,8 @@
 /** `POST /v1/chat/completions`: an answer in one piece, or as a stream of events. */
 import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
-import type { AnswerEvent } from "../../engine/engine.ts";
-import type { EndReason } from "../../generation/generate.ts";
+import type { GenerationEvent } from "../../engine/engine.ts";
+import type { FinishReason } from "../../generation/generate.ts";
 import { errorResponses, isForTheLog, toOpenAiError } from "../errors.ts";
 import { checkImageCount } from "../images/request-images.ts";
 import { ask, RequestEnd, type ServerEnv, type Service } from "../service.ts";
@@ -94,9 +94,9 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
 }
 
 /** The whole answer. */
-async function collect(events: AsyncIterable<AnswerEvent>) {
+async function collect(events: AsyncIterable<GenerationEvent>) {
   const count = new UsageCount();
-  const texts: { text: string; readonly trimmed: TrimmedText; reason: EndReason }[] = [];
+  const texts: { text: string; readonly trimmed: TrimmedText; reason: FinishReason }[] = [];
   for await (const event of events) {
     count.add(event);
     if (event.kind === "begin") continue;
@@ -119,8 +119,8 @@ type ChunkBody = Pick<ChatChunk, "choices" | "usage">;
 
 /** The answer in pieces: each choice has one that names the role, those of its text, and one with the reason of its end. */
 async function* toChunks(
-  first: readonly AnswerEvent[],
-  events: AsyncIterable<AnswerEvent>,
+  first: readonly GenerationEvent[],
+  events: AsyncIterable<GenerationEvent>,
   includeUsage: boolean,
 ): AsyncGenerator<ChunkBody, void> {
   const count = new UsageCount();
@@ -128,7 +128,7 @@ async function* toChunks(
   const chunk = (
     index: number,
     delta: ChatChunk["choices"][number]["delta"],
-    reason: EndReason | null = null,
+    reason: FinishReason | null = null,
   ): ChunkBody => ({
     choices: [{ index, delta, logprobs: null, finish_reason: reason }],
     ...(includeUsage && { usage: null }),
@@ -163,7 +163,7 @@ class UsageCount {
   private cached = 0;
   private completion = 0;
 
-  add(event: AnswerEvent): void {
+  add(event: GenerationEvent): void {
     if (event.kind === "begin") {
       this.prompt = event.promptTokens;
       this.cached = event.cachedTokens;

@@ -1,12 +1,12 @@
 /** From the messages of a chat request to the question that an engine answers. */
 import { randomInt } from "node:crypto";
-import type { ModelCard, Question } from "../../engine/engine.ts";
+import type { GenerationRequest, ModelInfo } from "../../engine/engine.ts";
 import type { Turn } from "../../tokenizers/prompts.ts";
 import { openAiError } from "../errors.ts";
 import type { ChatRequest, Message } from "./chat-schema.ts";
 
 /** A question whose images are still addresses. */
-export type AddressedQuestion = Omit<Question, "images"> & { readonly images: readonly string[] };
+export type AddressedQuestion = Omit<GenerationRequest, "images"> & { readonly images: readonly string[] };
 
 /** No token of the known vocabularies stands for more: a text that is longer than so many characters for each position cannot fit, and is not even tokenised. */
 const charactersPerToken = 128;
@@ -14,7 +14,7 @@ const charactersPerToken = 128;
 const maxTokensByDefault = 300;
 
 /** @throws OpenAiError 400 if the messages make no conversation, or cannot fit the model */
-export function toQuestion(request: ChatRequest, model: ModelCard): AddressedQuestion {
+export function toQuestion(request: ChatRequest, model: ModelInfo): AddressedQuestion {
   const { system, turns, images } = readMessages(request.messages);
   checkLength([system ?? "", ...turns.map(({ text }) => text)], model);
   const [first] = turns;
@@ -29,7 +29,7 @@ export function toQuestion(request: ChatRequest, model: ModelCard): AddressedQue
 }
 
 /** How the answer is searched for. */
-function decoding(request: ChatRequest, model: ModelCard): Omit<AddressedQuestion, "turns" | "images"> {
+function decoding(request: ChatRequest, model: ModelInfo): Omit<AddressedQuestion, "turns" | "images"> {
   const { temperature, top_p, top_k, n, seed, stop } = request;
   const maxTokens = request.max_completion_tokens ?? request.max_tokens;
   if (maxTokens != null && maxTokens >= model.contextLength) {
@@ -97,7 +97,7 @@ function readContent(content: NonNullable<Message["content"]>): { readonly text:
 }
 
 /** Spares the tokenizer texts that certainly do not fit. */
-export function checkLength(texts: readonly string[], { contextLength }: ModelCard): void {
+export function checkLength(texts: readonly string[], { contextLength }: ModelInfo): void {
   const characters = texts.reduce((sum, text) => sum + text.length, 0);
   if (characters <= contextLength * charactersPerToken) return;
   throw openAiError(400, {

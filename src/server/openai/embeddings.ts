@@ -100,7 +100,7 @@ async function embed(
   } catch (error) {
     throw end.signal.aborted ? toOpenAiError(end.signal.reason) : error;
   } finally {
-    end.release();
+    end.close();
   }
 }
 

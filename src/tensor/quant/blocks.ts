@@ -3,7 +3,7 @@
  * minimum. They are used as they are; nothing is rounded a second time.
  */
 import { bytesOf, type NdArray, ndarray } from "../array.ts";
-import { type StoredBytes, single, type Value } from "../graph.ts";
+import { type FileRange, single, type Value } from "../graph.ts";
 import { gather } from "../ops/gather.ts";
 import { concat, padZeros, reshape } from "../ops/layout.ts";
 import { reduceSum } from "../ops/reduce.ts";
@@ -33,7 +33,7 @@ export interface Blocks {
   readonly zeroPoints?: Uint8Array;
 }
 
-export type StoredBlocks = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: StoredBytes | undefined };
+export type StoredBlocks = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange | undefined };
 
 /** Where blocks come from: their format is known at once, their data when the model is written. */
 export interface BlockSource {
@@ -158,7 +158,7 @@ export function stackStored(parts: readonly (StoredBlocks | undefined)[]): Store
 }
 
 /** Pieces that follow each other in one file. */
-function joinStored([first, ...others]: readonly (StoredBytes | undefined)[]): StoredBytes | undefined {
+function joinStored([first, ...others]: readonly (FileRange | undefined)[]): FileRange | undefined {
   let whole = first;
   for (const piece of others) {
     if (!whole || piece?.path !== whole.path || piece.offset !== whole.offset + whole.length) return undefined;

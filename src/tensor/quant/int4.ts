@@ -1,6 +1,6 @@
 /** Products with 4-bit weights: blocks of a matrix' rows share a scale and a zero point (ONNX Runtime's MatMulNBits). */
 import { bytesOf, type NdArray, ndarray } from "../array.ts";
-import { type StoredBytes, single, type Value } from "../graph.ts";
+import { type FileRange, single, type Value } from "../graph.ts";
 
 /** A matrix [rows, columns] in 4 bits: element = (nibble - zeroPoint) * scale of its block. */
 export interface Int4Matrix {
@@ -39,7 +39,7 @@ export interface NBitsSource {
   readonly hasZeroPoints?: boolean;
   load(): Promise<Pick<Int4Matrix, "nibbles" | "scales"> & Partial<Int4Matrix>>;
   /** Where the same bytes lie in files. */
-  readonly stored?: Readonly<Partial<Record<"nibbles" | "scales" | "zeroPoints", StoredBytes | undefined>>>;
+  readonly stored?: Readonly<Partial<Record<"nibbles" | "scales" | "zeroPoints", FileRange | undefined>>>;
 }
 
 /** x [..., columns] times the transposed matrix -> [..., rows], in 8-bit arithmetic (accuracy level 4). */

@@ -4,8 +4,8 @@
  * Each row of the left operand (a token) has a scale of its own, and so has each row of the matrix. With one scale for
  * all tokens most of them would be lost: a few activations of a LLaMA are hundreds of times larger than the rest.
  */
-import { bytesOf, joinFloats, ndarray } from "../array.ts";
-import { elementwise, type Graph, type OwnGradient, type StoredBytes, single, type Value } from "../graph.ts";
+import { bytesOf, concatFloat32, ndarray } from "../array.ts";
+import { elementwise, type FileRange, type Graph, type OwnGradient, single, type Value } from "../graph.ts";
 import { neg } from "../ops/elementwise.ts";
 import { reshape, transpose } from "../ops/layout.ts";
 import { matmul } from "../ops/matmul.ts";
@@ -36,7 +36,7 @@ export interface TileSource {
   /** Bytes in tiles; scales [outer]. */
   load(): Promise<Int8Columns>;
   /** Where bytes and scales lie in files. */
-  readonly stored?: { readonly bytes?: StoredBytes | undefined; readonly scales?: StoredBytes | undefined };
+  readonly stored?: { readonly bytes?: FileRange | undefined; readonly scales?: FileRange | undefined };
 }
 
 /** A matrix in tiles. */
@@ -307,7 +307,7 @@ export function joinTiles({ bytes, scales }: Int8Columns, inner: number, tile: n
 export function joinColumns(parts: readonly Int8Columns[], inner: number): Int8Columns {
   const [only, ...others] = parts;
   if (only && others.length === 0) return only;
-  const scales = joinFloats(parts.map((part) => part.scales));
+  const scales = concatFloat32(parts.map((part) => part.scales));
   const bytes = new Int8Array(inner * scales.length);
   let left = 0;
   for (const part of parts) {

@@ -26,7 +26,7 @@ import { reshape, transpose } from "../../tensor/ops/layout.ts";
 import { matmul } from "../../tensor/ops/matmul.ts";
 import { logSoftmax, reduceMean, reduceSum } from "../../tensor/ops/reduce.ts";
 import type { Random } from "../../tensor/random.ts";
-import { layeredWeights, type WeightSource, weightsInMemory } from "../../tensor/weight-source.ts";
+import { overlayWeights, type WeightSource, weightsInMemory } from "../../tensor/weight-source.ts";
 import type { ModelParts } from "../parts.ts";
 import type { MiniGPT4Recipe } from "../recipe.ts";
 import type { LossOptions } from "./caption-loss.ts";
@@ -164,7 +164,7 @@ export async function contrastiveStage(
   const { [headNames.wordMean]: mean, ...begun } = initial;
   const fixed = { ...(mean && { [headNames.wordMean]: mean }) };
   const added = weightsInMemory("new weights", initial);
-  const source = layeredWeights([added, image]);
+  const source = overlayWeights([added, image]);
   const graph = new Graph();
   const trainable = (name: string) => isTrained(name) || name in begun;
   const weights = new Weights(graph, source, { trainable });

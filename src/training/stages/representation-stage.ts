@@ -1,16 +1,16 @@
 /** BLIP-2's first pre-training stage: images with their texts become the batches that `representation` learns from. */
 import { type Blip2Config, generationTargets, textArrays } from "../../models/blip2.ts";
-import { type FrozenDepth, frozenShape, lookedAt } from "../../models/minigpt4.ts";
+import { crossAttend, type FrozenDepth, frozenShape } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
 import { Weights } from "../../nn/weights.ts";
-import { joinFloats, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
+import { concatFloat32, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
 import { reaches } from "../../tensor/grad/gradients.ts";
 import { Graph, type Value } from "../../tensor/graph.ts";
 import type { Random } from "../../tensor/random.ts";
 import type { WeightSource } from "../../tensor/weight-source.ts";
 import type { WordPieceTokenizer } from "../../tokenizers/wordpiece.ts";
 import { embedBatch, embeddedNames, type RepresentationLoss, representation } from "./representation.ts";
-import { type ComposedBatch, Dropout, dropFeatures, type Exchange, type Stage, type StageSample } from "./stage.ts";
+import { type ComposedBatch, Dropout, dropFeatures, type GradCache, type Stage, type StageSample } from "./stage.ts";
 import type { TextsOf } from "./texts.ts";
 
 export interface RepresentationStageOptions {
@@ -95,12 +95,12 @@ function network({ config, depth, source, isTrained, dropout: share }: Represent
   const weights = new Weights(graph, source, { trainable: isTrained });
   const dropout = new Dropout(graph, share);
   const images = graph.input("features", "float32", ["images", ...frozenShape(config, depth)]);
-  const features = lookedAt({ qformer: weights }, images, config, depth);
+  const features = crossAttend({ qformer: weights }, images, config, depth);
   return { weights, dropout, features, regularize: (x: Value) => dropout.apply(x) };
 }
 
 /** What a batch embeds, with the same dropout as where it is learned: `embedBatch` asks for it in the same order. */
-function exchangeOf(options: RepresentationStageOptions): Exchange {
+function exchangeOf(options: RepresentationStageOptions): GradCache {
   const { weights, features, regularize } = network(options);
   const { images, captions } = embedBatch(weights, features, options.config, regularize);
   const { numQueryTokens } = options.config.qformer;
@@ -125,7 +125,7 @@ function joinRows(
   name: string,
   row: readonly number[],
 ): NdArray {
-  const all = joinFloats(batches.map((batch) => batch[name]?.data as Float32Array));
+  const all = concatFloat32(batches.map((batch) => batch[name]?.data as Float32Array));
   return ndarray("float32", [all.length / sizeOf(row), ...row], all);
 }
 

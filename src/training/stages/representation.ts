@@ -12,15 +12,15 @@ import {
   similarities,
 } from "../../models/blip2.ts";
 import {
+  type CrossAttentionCache,
   gatherImages,
-  type ImageMemory,
+  projectImages,
   type QFormerText,
   type QueryPass,
   qformerImageText,
   qformerQueries,
   qformerText,
   type Regularizer,
-  rememberImages,
 } from "../../models/qformer.ts";
 import { crossEntropy } from "../../nn/layers.ts";
 import type { Weights } from "../../nn/weights.ts";
@@ -97,7 +97,7 @@ export function representation(
   const text = textInputs(graph);
   const share = graph.input("share", "float32", []);
   const places = graph.input("places", "int64", ["images", 1]);
-  const memory = rememberImages(w, features, config.qformer);
+  const memory = projectImages(w, features, config.qformer);
   const images = features.dim(0);
   const wants = (name: RepresentationLoss) => losses.includes(name);
   const queries =
@@ -122,7 +122,7 @@ export function representation(
 
 /** What a batch embeds, without any loss: for the other batches of its step. Inputs as in `representation`. */
 export function embedBatch(w: Weights, features: Value, config: Blip2Config, regularize?: Regularizer): Embedded {
-  const memory = rememberImages(w, features, config.qformer);
+  const memory = projectImages(w, features, config.qformer);
   const queries = qformerQueries(w, memory, features.dim(0), config.qformer, regularize);
   return embed(w, queries, textInputs(w.graph), config, regularize);
 }
@@ -161,7 +161,7 @@ function contrastiveLoss(own: Embedded, temperature: Value, places: Value, share
 /** Logits [3 * images, 2] of pairs as they belong together, of texts with a wrong image, and of images with a wrong text. */
 function matching(
   w: Weights,
-  memory: ImageMemory,
+  memory: CrossAttentionCache,
   text: QFormerText,
   places: Value,
   { qformer }: Blip2Config,

@@ -36,7 +36,7 @@ export interface ComposedBatch {
  * What the batches of a step know of each other where their losses do not simply add up (gradient caching: Gao et al.,
  * arXiv 2101.06983): each batch goes through this graph first, and is then fed what comes out for the others.
  */
-export interface Exchange {
+export interface GradCache {
   readonly graph: Graph;
   /** [samples, ...] each. */
   readonly outputs: Readonly<Record<string, Value>>;
@@ -51,7 +51,7 @@ export interface Outside {
     batch: Readonly<Record<string, NdArray>>,
     parameters: Readonly<Record<string, NdArray>>,
   ): Promise<Record<string, NdArray>>;
-  release(): Promise<void>;
+  close(): Promise<void>;
 }
 
 export interface Stage {
@@ -63,7 +63,7 @@ export interface Stage {
   readonly terms?: Readonly<Record<string, Value>>;
   /** Inputs of the graph that are trained, by name. */
   readonly trained: ReadonlyMap<string, Value>;
-  readonly exchange?: Exchange;
+  readonly exchange?: GradCache;
   /** Makes ready what is computed outside of the graph; there is nothing by default. */
   openOutside?(session: SessionOptions): Promise<Outside>;
   /** @param random the step's own numbers, which decide whatever is left to chance */

@@ -92,7 +92,7 @@ test("layer by layer, a text has the loss that it has in one piece", async () =>
       losses.push(Math.log(row.reduce((sum, score) => sum + Math.exp(score), 0)) - (row[id] as number));
     });
   }
-  await model.release();
+  await model.close();
   await llm.checkpoint.close();
   expect("loss" in found && found.loss).toBeCloseTo(losses.reduce((a, b) => a + b) / losses.length, 4);
 });

@@ -6,7 +6,7 @@ import { InMemoryTransport } from "@modelcontextprotocol/sdk/inMemory.js";
 import { CallToolResultSchema, ListRootsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Question } from "../../../src/engine/engine.ts";
+import type { GenerationRequest } from "../../../src/engine/engine.ts";
 import { loadEngine } from "../../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../../src/engine/local-engine.ts";
 import { createMcpServer, type McpOptions } from "../../../src/server/mcp/mcp-server.ts";
@@ -22,7 +22,7 @@ let engine: LocalEngine;
 beforeAll(async () => {
   engine = await loadEngine(tinyModel(folder), "tiny");
 });
-afterAll(() => engine.release());
+afterAll(() => engine.close());
 
 /** A client that is connected to a server of its own; `roots` are what it offers. */
 async function connect(options: Partial<McpOptions> = {}, roots?: readonly string[], open = async () => engine) {
@@ -44,7 +44,9 @@ async function call(client: Client, name: string, args: Record<string, unknown>)
 }
 
 /** What the engine itself answers. */
-async function answered(question: Partial<Question> & Pick<Question, "turns" | "images">): Promise<string> {
+async function answered(
+  question: Partial<GenerationRequest> & Pick<GenerationRequest, "turns" | "images">,
+): Promise<string> {
   let text = "";
   for await (const event of engine.answer({ maxNewTokens: 8, ...question })) {
     if (event.kind === "text") text += event.text;
@@ -211,7 +213,7 @@ test("a cancelled call stops the engine", async () => {
   let [pieces, ended] = [0, false];
   const listened: LocalEngine = Object.create(engine, {
     answer: {
-      async *value(question: Question, signal?: AbortSignal) {
+      async *value(question: GenerationRequest, signal?: AbortSignal) {
         try {
           for await (const event of engine.answer(question, signal)) {
             pieces++;

@@ -16,7 +16,7 @@ const withHead: Engine & { seen: readonly EmbeddingInput[] } = {
     this.seen = inputs;
     return inputs.map((input, i) => new Float32Array([i + 0.1, "text" in input ? 1 : 0, -0.25]));
   },
-  release: async () => {},
+  close: async () => {},
 };
 
 test("texts and images, as OpenAI's client asks for them (base64) and as numbers", async () => {

@@ -1,13 +1,13 @@
 import OpenAI from "openai";
 import { expect, test } from "vitest";
-import type { Question } from "../../../src/engine/engine.ts";
+import type { GenerationRequest } from "../../../src/engine/engine.ts";
 import { image } from "../../helpers/cli-command.ts";
 import { clientOf, serve, shown, tinyEngine, until, WatchedEngine } from "../../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 
 /** What the engine itself answers. */
-async function direct(question: Question): Promise<string> {
+async function direct(question: GenerationRequest): Promise<string> {
   let text = "";
   for await (const event of engine.answer(question)) if (event.kind === "text") text += event.text;
   return text.trim();

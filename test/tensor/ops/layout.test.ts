@@ -33,7 +33,7 @@ async function results(build: (x: Value) => Value, sizes: readonly (readonly [nu
     const { shape, data } = (await session.run({ x: count([batch, sequence, 2]) })).y;
     found.push({ shape, values: Array.from(data, Number) });
   }
-  await session.release();
+  await session.close();
   return found;
 }
 
@@ -81,7 +81,7 @@ test("parts of an axis, joined again, are the whole", async () => {
       const found = await session.run({ x: array });
       expect(found.bySplit.data).toEqual(array.data);
       expect(found.bySlice.data).toEqual(array.data);
-      await session.release();
+      await session.close();
     }),
     { numRuns: 10 },
   );

@@ -223,10 +223,10 @@ test("the matrix is read once for the product and once for its gradient, and nei
     return given.matrix;
   };
   const y = matmulInt8(x, { name: "w", rows: 8, columns: 16, load });
-  await (await Session.create(graph, { y }, { device: "cpu" })).release();
+  await (await Session.create(graph, { y }, { device: "cpu" })).close();
   expect(reads).toBe(1);
   const [dx] = gradients(reduceSum(y, [0, 1], { keep: false }), [x]);
-  await (await Session.create(graph, { y, dx: dx ?? y }, { device: "cpu" })).release();
+  await (await Session.create(graph, { y, dx: dx ?? y }, { device: "cpu" })).close();
   expect(reads).toBe(3);
   expect(
     [...graph.initializers.values()].filter(({ value }) => value.rank === 2).map(({ value }) => value.dtype),

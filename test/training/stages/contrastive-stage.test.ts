@@ -119,7 +119,7 @@ test("a head that is trained alone learns which words tell, and what images have
     const feeds = { features: ndarray("float32", [8, 1, width], features), ...captionArrays(drawn) };
     losses.push((await step.run([() => feeds], 0.02)).loss);
   }
-  await step.release();
+  await step.close();
   const late = mean(losses.slice(-20));
   expect(late).toBeLessThan(0.5 * mean(losses.slice(0, 5)));
   const learned = Array.from(step.state.parameters["word_weight.weight"]?.data ?? []);

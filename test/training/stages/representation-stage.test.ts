@@ -16,7 +16,7 @@ import { drawNegatives, type RepresentationLoss } from "../../../src/training/st
 import { representationStage } from "../../../src/training/stages/representation-stage.ts";
 import { stepRandom } from "../../../src/training/stages/stage.ts";
 import { TrainingStep } from "../../../src/training/step.ts";
-import { Exchanger, type StepReport, train, valuesOf } from "../../../src/training/trainer.ts";
+import { GradCacheRunner, type StepReport, train, valuesOf } from "../../../src/training/trainer.ts";
 import { initialState } from "../../../src/training/training-state.ts";
 
 const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "green", "blue", "wall", "and", "door"];
@@ -87,7 +87,7 @@ async function step(losses: readonly RepresentationLoss[], batchSize: number) {
     accumulates,
     ...(stage.terms && { terms: stage.terms }),
   });
-  const exchanger = stage.exchange && accumulates ? await Exchanger.create(stage.exchange, {}) : undefined;
+  const exchanger = stage.exchange && accumulates ? await GradCacheRunner.create(stage.exchange, {}) : undefined;
   const reports: StepReport[] = [];
   await train(training, {
     stage,
@@ -104,8 +104,8 @@ async function step(losses: readonly RepresentationLoss[], batchSize: number) {
     seed: 1,
     onStep: (report) => void reports.push(report),
   });
-  await exchanger?.release();
-  await training.release();
+  await exchanger?.close();
+  await training.close();
   return { report: reports[0] as StepReport, gradients: state.means };
 }
 
@@ -182,7 +182,7 @@ test("wrong pairs are drawn by how near they are", async () => {
     const [first = 0] = integers(found.drawn);
     counts[first] = (counts[first] as number) + 1;
   }
-  await session.release();
+  await session.close();
   expect(counts[0]).toBe(0);
   expect((counts[1] as number) / 600).toBeCloseTo(2 / 3, 1);
   expect((counts[2] as number) / 600).toBeCloseTo(1 / 3, 1);
