@@ -19,7 +19,8 @@ export const headNames = {
   /** The mean of all word embeddings, [hiddenSize]. */
   wordMean: "word_mean",
   /** What all images have in common, [hiddenSize]; it is taken out of each. A head that is not kept has none. */
-  imageShift: "image_shift",
+  // The name in released files.
+  imageShift: "picture_shift",
 } as const;
 
 /** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], of length 1. */
