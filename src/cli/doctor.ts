@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
 import { type Check, checks, type Finding } from "../evaluation/doctor/checks.ts";
-import { type Diagnosis, examine } from "../evaluation/doctor/doctor.ts";
+import { type Diagnosis, diagnose } from "../evaluation/doctor/doctor.ts";
 import { untilInterrupted } from "./options.ts";
 import { downloadDisplay, stepDisplay } from "./progress.ts";
 import { printable } from "./text.ts";
@@ -43,7 +43,7 @@ async function doctor(folder: string, { skip, json }: DoctorFlags): Promise<void
     const path = /^[\w.-]+$/.test(folder) && !existsSync(folder) ? modelPath(folder) : folder;
     const onProgress = (check: Check, done: number, total: number) =>
       display.update(steps[check], done, total, check === "language" ? String : undefined);
-    const diagnosis = await examine(path, {
+    const diagnosis = await diagnose(path, {
       skip,
       signal: untilInterrupted(),
       onProgress,

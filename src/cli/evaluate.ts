@@ -9,15 +9,15 @@ import { evaluateLikelihood, type LikelihoodReport } from "../evaluation/likelih
 import { perplexity } from "../evaluation/perplexity.ts";
 import {
   evaluateRetrieval,
-  type RankSummary,
-  type RetrievalRanks,
+  type RankMetrics,
+  type RecallMetrics,
+  type RetrievalMetrics,
   type RetrievalReport,
-  type Shares,
 } from "../evaluation/retrieval.ts";
 import { type PullOptions, pull } from "../hub/pull.ts";
 import { openLlama } from "../models/llama-folder.ts";
 import { openModelFolder } from "../models/model-folder.ts";
-import { openFinder } from "../retrieval/open-finder.ts";
+import { openRetrievalModel } from "../retrieval/open-retrieval-model.ts";
 import { addModelOptions, integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
 import { type CountDisplay, countDisplay, downloadDisplay } from "./progress.ts";
 
@@ -145,7 +145,9 @@ async function likelihood(folder: string, flags: EvaluateFlags): Promise<void> {
 
 async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
   await evaluate(folder, flags, async (pairs, options) => {
-    const finder = await opened(options.signal, (pull) => openFinder(flags.model, { device: flags.device, pull }));
+    const finder = await opened(options.signal, (pull) =>
+      openRetrievalModel(flags.model, { device: flags.device, pull }),
+    );
     let display: { readonly what: string; readonly counts: CountDisplay } | undefined;
     const onProgress = (what: string, done: number, total: number) => {
       if (display?.what !== what) {
@@ -204,7 +206,7 @@ const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
 function retrievalTable({ images, captions, chance, reranked, generated, ...nearest }: RetrievalReport): string {
   const again = reranked ? `the ${reranked.candidates} nearest matched` : "";
-  const rows = (what: keyof RetrievalRanks, title: string, of: number) => [
+  const rows = (what: keyof RetrievalMetrics, title: string, of: number) => [
     rankRow(title, nearest[what], of),
     ...(reranked ? [rankRow(`  ${again}`, reranked[what], of)] : []),
     ...(generated ? [rankRow("  likeliest generated", generated[what], of)] : []),
@@ -213,28 +215,28 @@ function retrievalTable({ images, captions, chance, reranked, generated, ...near
   return [
     `images, captions        ${images}, ${captions}`,
     `                             first among 5      10  median rank`,
-    ...rows("imagesByCaption", "image of a caption", images),
-    ...rows("captionsByImage", "caption of an image", captions),
+    ...rows("textToImage", "image of a caption", images),
+    ...rows("imageToText", "caption of an image", captions),
   ].join("\n");
 }
 
-function rankRow(title: string, ranks: RankSummary, of: number): string {
+function rankRow(title: string, ranks: RankMetrics, of: number): string {
   return `${shareRow(title, ranks)}${`${ranks.medianRank}`.padStart(8)} of ${of}`;
 }
 
-function shareRow(title: string, { first, firstFive, firstTen }: Shares): string {
-  return title.padEnd(25) + [first, firstFive, firstTen].map((share) => percent(share).padStart(8)).join("");
+function shareRow(title: string, { recallAt1, recallAt5, recallAt10 }: RecallMetrics): string {
+  return title.padEnd(25) + [recallAt1, recallAt5, recallAt10].map((share) => percent(share).padStart(8)).join("");
 }
 
 function likelihoodTable(report: LikelihoodReport): string {
   return [
     `images, captions        ${report.images}, ${report.captions}`,
-    `loss, right image       ${report.right.toFixed(3)}`,
-    `  without the end symbol  ${report.rightWithoutEnd.toFixed(3)}`,
-    `loss, wrong image       ${report.wrong.toFixed(3)}`,
+    `loss, right image       ${report.matchedLoss.toFixed(3)}`,
+    `  without the end symbol  ${report.matchedLossWithoutEos.toFixed(3)}`,
+    `loss, wrong image       ${report.mismatchedLoss.toFixed(3)}`,
     `median rank               ${report.medianRank} of ${report.images}`,
-    `own image first         ${percent(report.first)}`,
-    `among the first 5         ${percent(report.firstFive)}`,
-    `among the first 10        ${percent(report.firstTen)}`,
+    `own image first         ${percent(report.recallAt1)}`,
+    `among the first 5         ${percent(report.recallAt5)}`,
+    `among the first 10        ${percent(report.recallAt10)}`,
   ].join("\n");
 }

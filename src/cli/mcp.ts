@@ -8,7 +8,7 @@ import { modelPath } from "../chat/minigpt4.ts";
 import type { Engine } from "../engine/engine.ts";
 import { ProcessEngine } from "../engine/process-engine.ts";
 import { quote } from "../files/file.ts";
-import { createMcpServer, WholeLines } from "../server/mcp/mcp-server.ts";
+import { createMcpServer, LineBuffer } from "../server/mcp/mcp-server.ts";
 import { addModelOptions, type ModelFlags, untilInterrupted } from "./options.ts";
 import { downloadDisplay } from "./progress.ts";
 
@@ -66,7 +66,7 @@ async function serve({ allowFolder, ...flags }: McpFlags, version: string): Prom
   });
   interrupted.addEventListener("abort", () => server.close());
   let failure: Error | undefined;
-  const lines = new WholeLines(maxMessageBytes)
+  const lines = new LineBuffer(maxMessageBytes)
     // What was asked right before the end is given a turn to be answered.
     .once("end", () => setImmediate(() => server.close()))
     .once("error", (error) => {

@@ -15,7 +15,7 @@ import type { ModelFolder } from "../models/model-folder.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import { cleanCaption, parsePrompt } from "../tokenizers/prompts.ts";
 import { lossGraph } from "./perplexity.ts";
-import { type RankSummary, summarizeRanks } from "./retrieval.ts";
+import { computeRankMetrics, type RankMetrics } from "./retrieval.ts";
 
 /** Images that are read side by side; more need more memory and are hardly faster. */
 const batch = 25;
@@ -89,15 +89,15 @@ class LikelihoodScorer {
 }
 
 /** What `likelihood` finds, over all captions; ranks are the places of the own image among all, the most likely first. */
-export interface LikelihoodReport extends RankSummary {
+export interface LikelihoodReport extends RankMetrics {
   readonly images: number;
   readonly captions: number;
   /** Mean loss of a caption's tokens given its own image, the end symbol counted as a token. */
-  readonly right: number;
+  readonly matchedLoss: number;
   /** The same for the words alone, without the end symbol. */
-  readonly rightWithoutEnd: number;
+  readonly matchedLossWithoutEos: number;
   /** The same, given another image; the mean over all others. */
-  readonly wrong: number;
+  readonly mismatchedLoss: number;
 }
 
 /** One caption: the mean losses given each image, which of them is its own, and that one's without the end symbol. */
@@ -117,10 +117,10 @@ export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport 
   return {
     images: any.losses.length,
     captions: captions.length,
-    right: mean(rightLosses),
-    rightWithoutEnd: mean(captions.map(({ withoutEnd }) => withoutEnd)),
-    wrong: mean(wrongLosses),
-    ...summarizeRanks(ranks),
+    matchedLoss: mean(rightLosses),
+    matchedLossWithoutEos: mean(captions.map(({ withoutEnd }) => withoutEnd)),
+    mismatchedLoss: mean(wrongLosses),
+    ...computeRankMetrics(ranks),
   };
 }
 

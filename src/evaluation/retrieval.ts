@@ -4,26 +4,26 @@ import type { ImageTextPair } from "../data/dataset.ts";
 import { decodeImage, unchangedView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { readSpan } from "../files/file.ts";
-import { type Finder, imagesAtOnce, type KnownImage } from "../retrieval/finder.ts";
 import { largest, Similarity } from "../retrieval/image-search.ts";
+import { type CandidateImage, imageBatchSize, type RetrievalModel } from "../retrieval/retrieval-model.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { concatFloat32, sizeOf } from "../tensor/array.ts";
 
 // Places among all, in a few numbers.
 
 /** Of the places at which things stand that belong together, the best first. */
-export interface RankSummary {
+export interface RankMetrics {
   readonly medianRank: number;
   /** Share of those that are among the first 1, 5 and 10. */
-  readonly first: number;
-  readonly firstFive: number;
-  readonly firstTen: number;
+  readonly recallAt1: number;
+  readonly recallAt5: number;
+  readonly recallAt10: number;
 }
 
 /** @param ranks counted from 1 */
-export function summarizeRanks(ranks: readonly number[]): RankSummary {
+export function computeRankMetrics(ranks: readonly number[]): RankMetrics {
   const share = (rank: number) => ranks.filter((r) => r <= rank).length / ranks.length;
-  return { medianRank: median(ranks), first: share(1), firstFive: share(5), firstTen: share(10) };
+  return { medianRank: median(ranks), recallAt1: share(1), recallAt5: share(5), recallAt10: share(10) };
 }
 
 /** The middle value, or the mean of the two in the middle. */
@@ -38,11 +38,11 @@ function median(values: readonly number[]): number {
 // Where the image of each caption stands among all, and where the captions of each image do.
 
 /** Places of what belongs together. */
-export interface RetrievalRanks<T = RankSummary> {
+export interface RetrievalMetrics<T = RankMetrics> {
   /** Where the own image stands among all, for each caption. */
-  readonly imagesByCaption: T;
+  readonly textToImage: T;
   /** Where the best of the own captions stands among all, for each image. */
-  readonly captionsByImage: T;
+  readonly imageToText: T;
 }
 
 /** What is ranked: a score for each image and caption. */
@@ -55,7 +55,7 @@ export interface ScoreTable {
 }
 
 /** A better score for some pairs; they are ranked before the others. */
-export type SecondScore = (image: number, caption: number) => number;
+export type RerankScore = (image: number, caption: number) => number;
 
 /** The pairs that are among the best `count` of a caption or of an image: for each image, captions. */
 export function candidates(table: ScoreTable, count: number): ReadonlySet<number>[] {
@@ -75,8 +75,8 @@ export function candidates(table: ScoreTable, count: number): ReadonlySet<number
  */
 export function rankTable(
   table: ScoreTable,
-  again?: { readonly count: number; readonly score: SecondScore },
-): RetrievalRanks {
+  again?: { readonly count: number; readonly score: RerankScore },
+): RetrievalMetrics {
   const { owners } = table;
   if (owners.length === 0) throw new Error("There is no caption to evaluate");
   const ofCaptions = owners.map((own, caption) => {
@@ -88,25 +88,25 @@ export function rankTable(
     const scores = row(table, image);
     return [bestRank(scores, own, again && { ...again, score: (caption: number) => again.score(image, caption) })];
   });
-  return { imagesByCaption: summarizeRanks(ofCaptions), captionsByImage: summarizeRanks(ofImages) };
+  return { textToImage: computeRankMetrics(ofCaptions), imageToText: computeRankMetrics(ofImages) };
 }
 
 /** What drawing lots would reach. */
-export function chance({ images, owners }: Pick<ScoreTable, "images" | "owners">): RetrievalRanks<Shares> {
+export function chance({ images, owners }: Pick<ScoreTable, "images" | "owners">): RetrievalMetrics<RecallMetrics> {
   const counts = owners.reduce((all, own) => all.set(own, (all.get(own) ?? 0) + 1), new Map<number, number>());
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const shares = (among: (first: number) => number): Shares => ({
-    first: among(1),
-    firstFive: among(5),
-    firstTen: among(10),
+  const shares = (among: (first: number) => number): RecallMetrics => ({
+    recallAt1: among(1),
+    recallAt5: among(5),
+    recallAt10: among(10),
   });
   return {
-    imagesByCaption: shares((first) => anyAmong(first, 1, images)),
-    captionsByImage: shares((first) => mean([...counts.values()].map((own) => anyAmong(first, own, owners.length)))),
+    textToImage: shares((first) => anyAmong(first, 1, images)),
+    imageToText: shares((first) => mean([...counts.values()].map((own) => anyAmong(first, own, owners.length)))),
   };
 }
 
-export type Shares = Omit<RankSummary, "medianRank">;
+export type RecallMetrics = Omit<RankMetrics, "medianRank">;
 
 /** The probability that one of `own` things is among the first when `all` are shuffled. */
 function anyAmong(first: number, own: number, all: number): number {
@@ -148,15 +148,15 @@ function column({ scores, owners, images }: ScoreTable, caption: number): Float3
   return Float32Array.from({ length: images }, (_, image) => scores[image * owners.length + caption] as number);
 }
 
-export interface RetrievalReport extends RetrievalRanks {
+export interface RetrievalReport extends RetrievalMetrics {
   readonly images: number;
   readonly captions: number;
   /** What drawing lots would reach. */
-  readonly chance: RetrievalRanks<Shares>;
+  readonly chance: RetrievalMetrics<RecallMetrics>;
   /** After the nearest were looked at beside the text, where the model has a head for that. */
-  readonly reranked?: RetrievalRanks & { readonly candidates: number };
+  readonly reranked?: RetrievalMetrics & { readonly candidates: number };
   /** By how likely the model is to generate a caption from an image. */
-  readonly generated?: RetrievalRanks;
+  readonly generated?: RetrievalMetrics;
 }
 
 export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
@@ -176,7 +176,7 @@ export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
 
 /** Embeds all images and captions, and ranks each against all. @throws Error naming an image that cannot be read */
 export async function evaluateRetrieval(
-  finder: Finder,
+  finder: RetrievalModel,
   pairs: readonly ImageTextPair[],
   { captionsPerImage, rerank = 16, generation = false, onProgress, signal, device }: RetrievalOptions = {},
 ): Promise<RetrievalReport> {
@@ -186,9 +186,9 @@ export async function evaluateRetrieval(
   const captions = texts.flat();
   const ids: string[] = [];
   const vectors = new Float32Array(pairs.length * sizeOf(finder.shape));
-  for (let start = 0; start < pairs.length; start += imagesAtOnce) {
+  for (let start = 0; start < pairs.length; start += imageBatchSize) {
     signal?.throwIfAborted();
-    const batch = await Promise.all(pairs.slice(start, start + imagesAtOnce).map((pair) => load(pair, finder)));
+    const batch = await Promise.all(pairs.slice(start, start + imageBatchSize).map((pair) => load(pair, finder)));
     ids.push(...batch.map(({ id }) => id));
     const pixels = batch.map((image) => image.pixels);
     const embedded = await finder.embedImages(pixels, count > 0 ? ids.slice(start) : undefined);
@@ -204,7 +204,7 @@ export async function evaluateRetrieval(
   const scores = await similarity.of(vectors, concatFloat32(queries));
   await similarity.close();
   const table: ScoreTable = { images: pairs.length, owners, scores };
-  const known = (image: number): KnownImage => ({
+  const known = (image: number): CandidateImage => ({
     id: ids[image] as string,
     pixels: async () => (await load(pairs[image] as ImageTextPair, finder)).pixels,
   });
@@ -232,17 +232,18 @@ export async function evaluateRetrieval(
 
 /** Ranks by likelihoods. A caption that is likely of any image is no sign of one: its mean over all images is taken off. */
 async function generated(
-  finder: Finder,
+  finder: RetrievalModel,
   table: ScoreTable,
   captions: readonly string[],
-  known: (image: number) => KnownImage,
+  known: (image: number) => CandidateImage,
   { onProgress, signal }: Pick<RetrievalOptions, "onProgress" | "signal">,
-): Promise<RetrievalRanks> {
-  if (!finder.likelihoods) throw new Error("This model generates no captions by itself; leave --generation out");
+): Promise<RetrievalMetrics> {
+  if (!finder.captionLogLikelihoods)
+    throw new Error("This model generates no captions by itself; leave --generation out");
   const scores = new Float32Array(table.images * captions.length);
   for (let image = 0; image < table.images; image++) {
     const pairs = captions.map((text) => ({ image: known(image), text }));
-    scores.set(await finder.likelihoods(pairs, signal), image * captions.length);
+    scores.set(await finder.captionLogLikelihoods(pairs, signal), image * captions.length);
     onProgress?.("images told", image + 1, table.images);
   }
   captions.forEach((_, caption) => {
@@ -260,7 +261,7 @@ async function generated(
 
 async function load(
   { name, image }: ImageTextPair,
-  { spec }: Finder,
+  { spec }: RetrievalModel,
 ): Promise<{ readonly id: string; readonly pixels: Float32Array }> {
   const bytes = await readSpan(image);
   return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: unchangedView, spec }) };

@@ -8,18 +8,18 @@ import { removeAbandoned } from "../files/atomic.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { sizeOf } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
-import { type Finder, imagesAtOnce } from "./finder.ts";
 import {
   type FolderImage,
   ForeignFileError,
   type HashedFile,
   hashFiles,
   type IndexedImage,
-  type IndexHead,
+  type IndexHeader,
   listFolder,
   readIndex,
   writeIndex,
 } from "./index-file.ts";
+import { imageBatchSize, type RetrievalModel } from "./retrieval-model.ts";
 
 // Image files become vectors, some at a time; what fails is told of each by itself.
 
@@ -42,7 +42,7 @@ const fewImages = 16;
  */
 async function* embedFiles(
   images: readonly FolderImage[],
-  finder: Finder,
+  finder: RetrievalModel,
   known: (id: string) => Uint16Array | string | undefined,
   signal?: AbortSignal,
 ): AsyncGenerator<EmbeddedFile> {
@@ -51,14 +51,14 @@ async function* embedFiles(
   let next = 0;
   const batches = new Prefetcher(
     async () => {
-      next += imagesAtOnce;
-      return images.slice(next - imagesAtOnce, next);
+      next += imageBatchSize;
+      return images.slice(next - imageBatchSize, next);
     },
     (batch) => Promise.all(batch.map((image) => load(image, decoder, finder.spec, known))),
     2,
   );
   try {
-    for (let start = 0; start < images.length; start += imagesAtOnce) {
+    for (let start = 0; start < images.length; start += imageBatchSize) {
       signal?.throwIfAborted();
       yield* await embed(await batches.next(), finder);
     }
@@ -91,7 +91,7 @@ async function load(
   }
 }
 
-async function embed(loaded: readonly LoadedFile[], finder: Finder): Promise<EmbeddedFile[]> {
+async function embed(loaded: readonly LoadedFile[], finder: RetrievalModel): Promise<EmbeddedFile[]> {
   const pixels = loaded.flatMap((file) => ("pixels" in file ? [file.pixels] : []));
   const vectors = pixels.length > 0 ? float32ToFloat16(await finder.embedImages(pixels)) : new Uint16Array(0);
   const size = sizeOf(finder.shape);
@@ -144,16 +144,16 @@ const keepShare = 0.05;
  */
 export async function updateIndex(
   folder: string,
-  finder: Finder,
+  finder: RetrievalModel,
   path: string,
   options: IndexOptions = {},
 ): Promise<ImageIndex> {
   const { onProblem, onMessage, signal } = options;
   const kept = await readKept(path, options);
-  const files = await hashFiles(finder.origin.files, kept?.head.files, signal);
+  const files = await hashFiles(finder.fingerprint.files, kept?.head.files, signal);
   const old = kept && madeAlike(kept.head, finder, files) ? kept : undefined;
   if (kept && !old) onMessage?.(`${path} was made with other weights or settings; the index is made anew`);
-  const state = new IndexState({ folder, settings: finder.origin.settings, files, shape: [...finder.shape] }, old);
+  const state = new IndexState({ folder, settings: finder.fingerprint.settings, files, shape: [...finder.shape] }, old);
   const found = await listFolder(folder);
   for (const problem of found.problems) onProblem?.(problem);
   const unread: Problem[] = [...found.problems];
@@ -213,12 +213,12 @@ async function readKept(path: string, { rebuild, ownsFile, onMessage }: IndexOpt
 }
 
 function madeAlike(
-  { settings, files, shape }: IndexHead,
-  { origin, shape: own }: Finder,
+  { settings, files, shape }: IndexHeader,
+  { fingerprint, shape: own }: RetrievalModel,
   now: readonly HashedFile[],
 ): boolean {
   const sums = (all: readonly HashedFile[]) => all.map(({ sha256 }) => sha256).join();
-  return settings === origin.settings && sums(files) === sums(now) && shape.join() === own.join();
+  return settings === fingerprint.settings && sums(files) === sums(now) && shape.join() === own.join();
 }
 
 /** Vectors of an image's content as float16, or why it has none. */
@@ -228,7 +228,7 @@ type Content = Uint16Array | string;
 class IndexState {
   /** Whether there is something that the file does not have. */
   hasNew: boolean;
-  private readonly head: Omit<IndexHead, "images">;
+  private readonly head: Omit<IndexHeader, "images">;
   private readonly kept: Kept | undefined;
   private readonly contents = new Map<string, Content>();
   /** What the file says of images whose turn has not come. */
@@ -236,7 +236,7 @@ class IndexState {
   private readonly isSameFolder: boolean;
   private readonly done = new Map<string, IndexedImage>();
 
-  constructor(head: Omit<IndexHead, "images">, kept: Kept | undefined) {
+  constructor(head: Omit<IndexHeader, "images">, kept: Kept | undefined) {
     this.head = head;
     this.kept = kept;
     this.hasNew = kept === undefined;

@@ -16,9 +16,9 @@ import type { SessionOptions } from "../runtime/session.ts";
 import { type ArrayOf, ndarray, sizeOf } from "../tensor/array.ts";
 import { float16ToFloat32 } from "../tensor/float16.ts";
 import { cast } from "../tensor/ops/elementwise.ts";
-import { type Finder, LazySession } from "./finder.ts";
 import { type ImageIndex, type IndexOptions, updateIndex } from "./image-index.ts";
-import { type FinderOptions, openFinder } from "./open-finder.ts";
+import { openRetrievalModel, type RetrievalModelOptions } from "./open-retrieval-model.ts";
+import { LazySession, type RetrievalModel } from "./retrieval-model.ts";
 
 // How near images are to texts and to each other: cosine similarities of many vectors at once, in the engine.
 
@@ -66,7 +66,7 @@ export class Similarity<T extends "float16" | "float32"> {
 }
 
 /** The mean of each row of a table [rows, columns]. */
-export function meanOfRows(table: Float32Array, columns: number): Float32Array {
+export function rowMeans(table: Float32Array, columns: number): Float32Array {
   return Float32Array.from({ length: table.length / columns }, (_, row) => {
     let sum = 0;
     for (let i = 0; i < columns; i++) sum += table[row * columns + i] as number;
@@ -81,7 +81,7 @@ export function largest(scores: Float32Array, count: number): number[] {
   return [...places.subarray(0, count)];
 }
 
-export interface SearchOptions extends FinderOptions, Omit<IndexOptions, "ownsFile"> {
+export interface SearchOptions extends RetrievalModelOptions, Omit<IndexOptions, "ownsFile"> {
   /** A MiniGPT-4 that has a contrastive head, or the folder of a pre-trained Q-Former; `"nano"` by default. */
   readonly model?: string;
   /** Where the index is kept; a file of its own for each folder and model in the user's cache by default. */
@@ -119,10 +119,10 @@ const rerankByDefault = 32;
 /** What a search is made of. */
 interface Parts {
   readonly folder: string;
-  readonly finder: Finder;
+  readonly finder: RetrievalModel;
   /** Reads the folder again. */
   readonly update: (options: IndexOptions) => Promise<ImageIndex>;
-  readonly options: FinderOptions;
+  readonly options: RetrievalModelOptions;
 }
 
 /** Images of one folder, found by one model, which runs on the calling thread: that is blocked while it computes. */
@@ -151,7 +151,7 @@ export class ImageSearch {
     const place = await realpath(folder);
     const path = index ?? indexPath(place, model);
     await mkdir(dirname(path), { recursive: true });
-    const finder = await openFinder(model, finderOptions);
+    const finder = await openRetrievalModel(model, finderOptions);
     try {
       const { onMessage } = finderOptions;
       const own = { ownsFile: index === undefined, ...(onMessage && { onMessage }) };
@@ -213,7 +213,7 @@ export class ImageSearch {
     signal?.throwIfAborted();
     const [count] = this.parts.finder.shape;
     const table = await this.similarity.of(this.index.vectors, await this.vectorsOf(image));
-    const scores = meanOfRows(table, count);
+    const scores = rowMeans(table, count);
     return largest(scores, top).map((place) => this.found(place, scores[place] as number));
   }
 

@@ -73,8 +73,8 @@ const schema = z.strictObject({
   ),
 });
 
-export type IndexHead = z.infer<typeof schema>;
-export type IndexedImage = IndexHead["images"][number];
+export type IndexHeader = z.infer<typeof schema>;
+export type IndexedImage = IndexHeader["images"][number];
 
 /** A file that is something else, which must not be written over. */
 export class ForeignFileError extends Error {
@@ -82,7 +82,7 @@ export class ForeignFileError extends Error {
 }
 
 /** @returns the head, and the vectors of its images without a problem. @throws Error naming the file if it is damaged */
-export async function readIndex(path: string): Promise<{ head: IndexHead; vectors: Uint16Array }> {
+export async function readIndex(path: string): Promise<{ head: IndexHeader; vectors: Uint16Array }> {
   const file = await RandomAccessFile.open(path);
   try {
     return await inFile(path, async () => {
@@ -112,7 +112,7 @@ export async function readIndex(path: string): Promise<{ head: IndexHead; vector
 }
 
 /** Writes an index beside `path`, and puts it there. @param rows vectors of the images without a problem, in any pieces */
-export async function writeIndex(path: string, head: IndexHead, rows: Iterable<Uint16Array>): Promise<void> {
+export async function writeIndex(path: string, head: IndexHeader, rows: Iterable<Uint16Array>): Promise<void> {
   const text = Buffer.from(JSON.stringify(head), "utf8");
   await writeWhole(path, async (file) => {
     let at = headerBytes;
@@ -139,7 +139,7 @@ export async function writeIndex(path: string, head: IndexHead, rows: Iterable<U
   });
 }
 
-function vectorBytes({ images, shape }: IndexHead): number {
+function vectorBytes({ images, shape }: IndexHeader): number {
   return 2 * sizeOf(shape) * images.filter(({ problem }) => problem === undefined).length;
 }
 

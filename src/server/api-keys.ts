@@ -3,7 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { MiddlewareHandler } from "hono";
 import { openAiError } from "./errors.ts";
-import type { ServerEnv } from "./service.ts";
+import type { ServerEnv } from "./server-context.ts";
 
 const variable = "MINIGPT4_API_KEYS";
 const shortestKey = 16;

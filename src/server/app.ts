@@ -6,19 +6,19 @@ import { type Logger, pino } from "pino";
 import { ReviewDesk } from "../curation/review.ts";
 import type { CurationStore } from "../curation/store.ts";
 import type { Engine } from "../engine/engine.ts";
-import { Admission, type AdmissionOptions } from "./admission.ts";
 import { invalidRequest } from "./errors.ts";
-import { addEndings, addGuards, type GuardOptions, holdBodies, limitBody } from "./guards.ts";
+import { addErrorHandlers, addGuards, type GuardOptions, limitBody, limitBodyMemory } from "./guards.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { addChatCompletions } from "./openai/chat-completions.ts";
 import { addEmbeddings } from "./openai/embeddings.ts";
 import { addModels } from "./openai/models.ts";
 import { addPage } from "./page.ts";
+import { type QueueOptions, RequestQueue } from "./request-queue.ts";
 import { reviewApi } from "./review/review.ts";
 import { runsApi } from "./runs/runs.ts";
-import { account, type ServerEnv, type Service } from "./service.ts";
+import { requestLog, type ServerContext, type ServerEnv } from "./server-context.ts";
 
-export interface AppOptions extends Partial<AdmissionOptions>, GuardOptions {
+export interface AppOptions extends Partial<QueueOptions>, GuardOptions {
   /** Longest time for an answer (default 300). */
   readonly timeoutSeconds?: number;
   /** How long a client may leave a stream unread (default 30). */
@@ -52,9 +52,9 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     },
   });
 
-  app.use(account(service));
+  app.use(requestLog(service));
   addGuards(app, options);
-  app.use("/v1/*", identify, holdBodies(maxBodyBytes), limitBody(maxBodyBytes));
+  app.use("/v1/*", identify, limitBodyMemory(maxBodyBytes), limitBody(maxBodyBytes));
 
   addModels(app, service, options.review !== undefined);
   addChatCompletions(app, service);
@@ -76,13 +76,13 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
   }
   if (options.review) app.route("/api/review", reviewApi(new ReviewDesk(options.review)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
-  addEndings(app, service.log);
+  addErrorHandlers(app, service.log);
   return app;
 }
 
-function createService(engine: Engine, options: AppOptions): Service {
+function createService(engine: Engine, options: AppOptions): ServerContext {
   const { maxConcurrent = 8, maxQueue = 64, maxBodyBytes = 32_000_000 } = options;
-  const admission = new Admission({ maxConcurrent, maxQueue });
+  const admission = new RequestQueue({ maxConcurrent, maxQueue });
   const { ended = new AbortController().signal } = options;
   // Every request that is answered listens; to Node.js more than ten look like a leak.
   setMaxListeners(0, ended);
@@ -138,6 +138,6 @@ export function createReviewApp(store: CurationStore, options: ReviewAppOptions 
   app.get("/health", (c) => c.json({ status: "ok", review: true }));
   app.route("/api/review", reviewApi(new ReviewDesk(store)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
-  addEndings(app, options.log ?? pino({ level: "silent" }));
+  addErrorHandlers(app, options.log ?? pino({ level: "silent" }));
   return app;
 }

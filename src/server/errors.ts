@@ -57,7 +57,7 @@ function typeOf(status: number): string {
 // Why the server does not take an image, in words that are fit for whoever sent it.
 
 /** Codes as OpenAI has them: of the URL itself, of what it holds, and of fetching it. */
-export type ImageRefusal =
+export type ImageErrorCode =
   | "invalid_image_url"
   | "invalid_base64"
   | "image_too_large"
@@ -65,18 +65,18 @@ export type ImageRefusal =
   | "failed_to_download_image";
 
 /** An image is refused. The message says nothing of this machine or of its networks. */
-export class ImageRefusedError extends Error {
+export class ImageRejectedError extends Error {
   override name = "ImageRefusedError";
-  readonly code: ImageRefusal;
+  readonly code: ImageErrorCode;
 
-  constructor(code: ImageRefusal, message: string, options?: ErrorOptions) {
+  constructor(code: ImageErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
   }
 }
 
-export function tooManyBytes(maxBytes: number): ImageRefusedError {
-  return new ImageRefusedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
+export function tooManyBytes(maxBytes: number): ImageRejectedError {
+  return new ImageRejectedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
 }
 
 const secondsToRestart = 5;
@@ -92,7 +92,7 @@ export function toOpenAiError(error: unknown): OpenAiError {
   if (error instanceof OpenAiError) return error;
   if (error instanceof RequestError)
     return openAiError(400, { message: error.message, code: questionCodes[error.code] });
-  if (error instanceof ImageRefusedError) return openAiError(400, { message: error.message, code: error.code });
+  if (error instanceof ImageRejectedError) return openAiError(400, { message: error.message, code: error.code });
   if (error instanceof EngineLostError) {
     const message = "The model broke down and starts again; ask once more";
     return openAiError(503, { message, code: "engine_lost" }, { "retry-after": String(secondsToRestart) });
@@ -106,7 +106,7 @@ export function toOpenAiError(error: unknown): OpenAiError {
 }
 
 /** Whether whoever runs the server should know of it: the model broke down, or something that nobody expected. */
-export function isForTheLog(error: unknown): boolean {
+export function shouldLog(error: unknown): boolean {
   return error instanceof EngineLostError || toOpenAiError(error).status === 500;
 }
 

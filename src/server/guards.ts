@@ -6,8 +6,8 @@ import { cors } from "hono/cors";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import type { Logger } from "pino";
 import { requireApiKey } from "./api-keys.ts";
-import { isForTheLog, openAiError, toOpenAiError } from "./errors.ts";
-import type { ServerEnv } from "./service.ts";
+import { openAiError, shouldLog, toOpenAiError } from "./errors.ts";
+import type { ServerEnv } from "./server-context.ts";
 
 // * Keeps pages of other sites from using the server through a visitor's browser: by a name of theirs that they point at
 // this machine (DNS rebinding), or by requests across sites.
@@ -20,7 +20,7 @@ import type { ServerEnv } from "./service.ts";
  * An IP address is always allowed: who can point a name at this machine still comes with that name.
  * @param origins of pages that may ask although they come from elsewhere ("https://example.com"); "*" is any
  */
-export function guardHost(allowed: readonly string[], origins: readonly string[] = []): MiddlewareHandler {
+export function checkHost(allowed: readonly string[], origins: readonly string[] = []): MiddlewareHandler {
   const names = new Set(allowed.map((name) => name.toLowerCase()));
   const pages = new Set(origins.map((origin) => origin.toLowerCase()));
   return async (context, next) => {
@@ -69,7 +69,7 @@ export interface GuardOptions {
 /** Puts what every request has to pass before the routes that are added after it. */
 export function addGuards(app: Hono<ServerEnv>, options: GuardOptions): void {
   const { apiKeys = [], hosts = ["localhost"], corsOrigins = [], stopping } = options;
-  app.use(guardHost(hosts, corsOrigins));
+  app.use(checkHost(hosts, corsOrigins));
   if (corsOrigins.length > 0) app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["retry-after"] }));
   if (stopping) app.use(refuseWhen(stopping));
   app.use(methodNotAllowed({ app, onMethodNotAllowed: notAllowed }));
@@ -77,11 +77,11 @@ export function addGuards(app: Hono<ServerEnv>, options: GuardOptions): void {
 }
 
 /** What is answered where there is no route, or one fails. */
-export function addEndings(app: Hono<ServerEnv>, log: Logger): void {
+export function addErrorHandlers(app: Hono<ServerEnv>, log: Logger): void {
   app.notFound((c) => openAiError(404, { message: `There is no ${pathOf(c)}`, code: "not_found" }).getResponse());
   app.onError((error, c) => {
     // Of a client that went away nothing is left to tell, and nothing to repair.
-    if (isForTheLog(error) && !c.get("gone")?.aborted) log.error({ err: error }, "A request failed");
+    if (shouldLog(error) && !c.get("gone")?.aborted) log.error({ err: error }, "A request failed");
     return toOpenAiError(error).getResponse();
   });
 }
@@ -140,7 +140,7 @@ const largestBodies = 8;
  * Refuses, with status 429, bodies for which there is no room beside those of requests that are not answered yet. What counts
  * is the length that a request declares, before any of it is read; without one it may become the largest.
  */
-export function holdBodies(maxBodyBytes: number): MiddlewareHandler<ServerEnv> {
+export function limitBodyMemory(maxBodyBytes: number): MiddlewareHandler<ServerEnv> {
   const most = largestBodies * maxBodyBytes;
   const ofClients = new Map<string, number>();
   let held = 0;

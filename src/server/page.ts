@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { serveStatic } from "@hono/node-server/serve-static";
 import type { Hono } from "hono";
 import { secureHeaders } from "hono/secure-headers";
-import type { ServerEnv } from "./service.ts";
+import type { ServerEnv } from "./server-context.ts";
 
 /** Files whose name holds a hash of what is in them, as Vite names them: `assets/index-BxT3_k9a.js`. */
 const hashed = /[\\/]assets[\\/][^\\/]+-[\w-]{8,}\.\w+$/;

@@ -10,7 +10,7 @@ import type { CurationStore } from "../curation/store.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type AppOptions, createApp, createReviewApp, type ReviewAppOptions } from "./app.ts";
 import { openAiError } from "./errors.ts";
-import type { ServerEnv } from "./service.ts";
+import type { ServerEnv } from "./server-context.ts";
 
 /** Where a server listens. */
 interface Place {

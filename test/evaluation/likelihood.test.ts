@@ -10,12 +10,12 @@ test("ranks, means and shares", () => {
     images: 3,
     captions: 2,
     right: 2.5,
-    rightWithoutEnd: 2,
+    matchedLossWithoutEos: 2,
     wrong: (2 + 3 + 1 + 3) / 4,
     medianRank: 2,
     first: 0.5,
-    firstFive: 1,
-    firstTen: 1,
+    recallAt5: 1,
+    recallAt10: 1,
   });
   expect(() => summarize([])).toThrow(/no caption/);
 });

@@ -1,7 +1,7 @@
 /** The perplexity of a text, against the same text read layer by layer. */
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { readLayerByLayer } from "../../src/evaluation/layer-by-layer.ts";
+import { computeLayerwiseLoss } from "../../src/evaluation/layerwise-loss.ts";
 import { perplexity } from "../../src/evaluation/perplexity.ts";
 import { openLlama } from "../../src/models/llama-folder.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
@@ -19,7 +19,7 @@ test("windows know nothing of each other; a precision changes what is found", as
   const report = await perplexity(llm, text, { window, onProgress: (done) => seen.push(done) });
   expect(seen).toEqual([1, 2]);
   expect(report.tokens).toBe(parts.reduce((sum, part) => sum + part.length - 1, 0));
-  const expected = await readLayerByLayer(llm, parts);
+  const expected = await computeLayerwiseLoss(llm, parts);
   if (!("loss" in expected)) throw new Error("The golden model is whole");
   expect(report.loss).toBeCloseTo(expected.loss, 4);
   expect(report.perplexity).toBeCloseTo(Math.exp(report.loss), 6);

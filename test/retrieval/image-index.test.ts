@@ -4,21 +4,21 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { openBlip2Folder } from "../../src/models/blip2-folder.ts";
-import { Blip2Finder } from "../../src/retrieval/blip2-finder.ts";
-import type { Finder } from "../../src/retrieval/finder.ts";
+import { Blip2RetrievalModel } from "../../src/retrieval/blip2-retrieval-model.ts";
 import { type ImageIndex, type IndexOptions, updateIndex } from "../../src/retrieval/image-index.ts";
+import type { RetrievalModel } from "../../src/retrieval/retrieval-model.ts";
 import { float16ToFloat32 } from "../../src/tensor/float16.ts";
 import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
-let finder: Finder;
+let finder: RetrievalModel;
 let folder: string;
 let path: string;
 let count = 0;
 
 beforeAll(async () => {
-  finder = new Blip2Finder(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
+  finder = new Blip2RetrievalModel(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
 });
 afterAll(() => finder.close());
 beforeEach(async () => {
@@ -48,7 +48,7 @@ async function paint(name: string, shade: number | "broken", age: "old" | "new" 
 /** An update, and what it told: images that were embedded, problems, messages. */
 async function update(options: IndexOptions = {}, at = path, by = finder) {
   const told = { embedded: 0, problems: [] as string[], messages: [] as string[] };
-  const counting: Finder = Object.create(by, {
+  const counting: RetrievalModel = Object.create(by, {
     embedImages: {
       value: (pixels: readonly Float32Array[]) => {
         told.embedded += pixels.length;
@@ -226,7 +226,7 @@ test("an index of other weights, or of another model, is not used", async () => 
   const other = tinyBlip2(root, "other", ({ weights }) => ({
     weights: { ...weights, qformer: "../other.safetensors" },
   }));
-  const otherFinder = new Blip2Finder(await openBlip2Folder(other), { features: join(root, "features") });
+  const otherFinder = new Blip2RetrievalModel(await openBlip2Folder(other), { features: join(root, "features") });
   const rebuilt = await update({}, path, otherFinder);
   expect(rebuilt).toMatchObject({ embedded: 2, messages: [expect.stringMatching(/other weights.*made anew/)] });
   expect(rebuilt.index.ids).toEqual(index.ids);
@@ -234,7 +234,7 @@ test("an index of other weights, or of another model, is not used", async () => 
   // The same weights in files that were copied.
   const copied = tinyBlip2(root, "copied", ({ weights }) => ({ weights: { ...weights, qformer: "copy.safetensors" } }));
   await copyFile(join(root, "other.safetensors"), join(copied, "copy.safetensors"));
-  const copiedFinder = new Blip2Finder(await openBlip2Folder(copied), { features: join(root, "features") });
+  const copiedFinder = new Blip2RetrievalModel(await openBlip2Folder(copied), { features: join(root, "features") });
   expect(await update({}, path, copiedFinder)).toMatchObject({ embedded: 0, messages: [] });
   expect(await update({ rebuild: true }, path, copiedFinder)).toMatchObject({ embedded: 2 });
   await otherFinder.close();

@@ -7,7 +7,7 @@ import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
 import { readImage } from "../../src/images/decode.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
 import { ImageSearch } from "../../src/retrieval/image-search.ts";
-import { openFinder } from "../../src/retrieval/open-finder.ts";
+import { openRetrievalModel } from "../../src/retrieval/open-retrieval-model.ts";
 import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
@@ -40,7 +40,7 @@ afterAll(() => search.close());
 
 /** Vectors of an image as the model gives them, one an element. */
 async function vectorsOf(name: string): Promise<Float32Array[]> {
-  const finder = await openFinder(model);
+  const finder = await openRetrievalModel(model);
   const pixels = preprocess(await readImage(image(name)), finder.spec).data;
   const all = await finder.embedImages([pixels]);
   await finder.close();
@@ -48,7 +48,7 @@ async function vectorsOf(name: string): Promise<Float32Array[]> {
 }
 
 async function embed(words: string): Promise<Float32Array> {
-  const finder = await openFinder(model);
+  const finder = await openRetrievalModel(model);
   const [vector] = await finder.embedTexts([words]);
   await finder.close();
   return vector as Float32Array;
@@ -172,7 +172,7 @@ describe("evaluated", () => {
     const rows = names.map((name, i) => `${name},${captions[i]}`);
     writeFileSync(join(root, "set", "captions.txt"), `image,caption\n${rows.join("\n")}\n`);
     const pairs = await listPairs(await openCaptioned(join(root, "set")));
-    const finder = await openFinder(model, { features: join(root, "features") });
+    const finder = await openRetrievalModel(model, { features: join(root, "features") });
     const stages: string[] = [];
     const report = await evaluateRetrieval(finder, pairs, { rerank: 3, onProgress: (what) => stages.push(what) });
     await finder.close();
@@ -188,9 +188,9 @@ describe("evaluated", () => {
     expect(report).toMatchObject({
       images: 5,
       captions: 5,
-      imagesByCaption: { first: await shareFirst(0), firstFive: 1 },
-      chance: { captionsByImage: { first: expect.closeTo(0.2) } },
-      reranked: { candidates: 3, imagesByCaption: { first: await shareFirst(3), firstFive: 1 } },
+      textToImage: { first: await shareFirst(0), recallAt5: 1 },
+      chance: { imageToText: { first: expect.closeTo(0.2) } },
+      reranked: { candidates: 3, textToImage: { first: await shareFirst(3), recallAt5: 1 } },
     });
   });
 });

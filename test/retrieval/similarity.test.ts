@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { largest, meanOfRows, Similarity } from "../../src/retrieval/image-search.ts";
+import { largest, rowMeans, Similarity } from "../../src/retrieval/image-search.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
 import { Random } from "../../src/tensor/random.ts";
 
@@ -47,7 +47,7 @@ test.each([
 });
 
 test("means of rows, and the largest first", () => {
-  expect([...meanOfRows(Float32Array.of(1, 2, 3, 4, 5, 9), 3)]).toEqual([2, 6]);
+  expect([...rowMeans(Float32Array.of(1, 2, 3, 4, 5, 9), 3)]).toEqual([2, 6]);
   expect(largest(Float32Array.of(1, 5, 3, 5), 3)).toEqual([1, 3, 2]);
   expect(largest(Float32Array.of(1), 3)).toEqual([0]);
 });

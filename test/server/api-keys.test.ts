@@ -5,7 +5,7 @@ import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
 import { readApiKeys, requireApiKey } from "../../src/server/api-keys.ts";
-import type { ServerEnv } from "../../src/server/service.ts";
+import type { ServerEnv } from "../../src/server/server-context.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const keys = ["first-key-0123456789", "second-key-0123456789"];

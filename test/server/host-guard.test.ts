@@ -2,14 +2,14 @@
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { expect, test } from "vitest";
-import { guardHost } from "../../src/server/guards.ts";
+import { checkHost } from "../../src/server/guards.ts";
 
 async function status(
   headers: Record<string, string>,
   { allowed = ["localhost", "Images.test:8080"], origins = [] as string[], method = "GET" } = {},
 ): Promise<number> {
   const app = new Hono()
-    .use(guardHost(allowed, origins))
+    .use(checkHost(allowed, origins))
     .all("/", (context) => context.text("come in"))
     .onError((error) => (error instanceof HTTPException ? error.getResponse() : new Response(null, { status: 500 })));
   const response = await app.request("/", { method, headers });

@@ -6,7 +6,7 @@ import { listPairs } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
 import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
 import { openModelFolder } from "../../src/models/model-folder.ts";
-import { MiniGPT4Finder } from "../../src/retrieval/open-finder.ts";
+import { MiniGPT4RetrievalModel } from "../../src/retrieval/open-retrieval-model.ts";
 import { dryRun } from "../../src/training/dry-run.ts";
 import { readRecipe } from "../../src/training/recipe.ts";
 import type { RunOptions } from "../../src/training/run.ts";
@@ -77,7 +77,7 @@ test("a head is trained by itself; the rest of the model stays as it is", async 
   const shift = await opened.contrastive?.readFloat32("image_shift");
   expect(shift?.every((value) => value !== 0)).toBe(true);
   // It closes the folder.
-  const finder = new MiniGPT4Finder(opened);
+  const finder = new MiniGPT4RetrievalModel(opened);
   expect(await evaluateRetrieval(finder, pairs)).toMatchObject({ images: 6, captions: 12 });
   await finder.close();
 });

@@ -1,9 +1,9 @@
 /** Asking the server's review. */
 import type { Selection } from "../../src/curation/review.ts";
-import type { Decided, ListedPair, Pair, ReviewState } from "../../src/server/review/review.ts";
+import type { DecisionResponse, Pair, PairSummary, ReviewState } from "../../src/server/review/review.ts";
 import { AskError, askServer, field, type ServerOptions } from "../backend/ask.ts";
 
-export type { Decided, ListedPair, Pair, ReviewState, Selection };
+export type { DecisionResponse, Pair, PairSummary, ReviewState, Selection };
 
 /** Why the server did not do what it was asked. */
 export type ReviewProblem =
@@ -39,7 +39,7 @@ export class ReviewApi {
     return this.#json("", { reviewer });
   }
 
-  async list(selection: Selection, offset: number, limit: number): Promise<{ total: number; entries: ListedPair[] }> {
+  async list(selection: Selection, offset: number, limit: number): Promise<{ total: number; entries: PairSummary[] }> {
     return this.#json("/entries", { ...selection, offset, limit });
   }
 
@@ -60,7 +60,7 @@ export class ReviewApi {
     return (await this.#ask(`/images/${id}`, {})).blob();
   }
 
-  post(path: string, body: object): Promise<Decided> {
+  post(path: string, body: object): Promise<DecisionResponse> {
     return this.#json(
       path,
       {},

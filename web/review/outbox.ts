@@ -3,7 +3,7 @@
  * nobody answers.
  */
 import { Store } from "../shell/store.ts";
-import { type Decided, type Pair, ReviewError } from "./api.ts";
+import { type DecisionResponse, type Pair, ReviewError } from "./api.ts";
 
 interface Common {
   /** Negative, so that it can stand for the version that an edit will make. */
@@ -56,14 +56,14 @@ export interface OutboxState {
 }
 
 export interface OutboxEvents {
-  sent(item: Item, answer: Decided): void;
+  sent(item: Item, answer: DecisionResponse): void;
   stale(conflict: Conflict): void;
   /** An undo of an edit that somebody went on with. */
   undoStale(now: Pair | undefined): void;
   refused(item: Item, message: string): void;
 }
 
-type Post = (path: string, body: object) => Promise<Decided>;
+type Post = (path: string, body: object) => Promise<DecisionResponse>;
 /** The part of the browser's `Storage` that is used. */
 export type Kept = Pick<Storage, "getItem" | "setItem" | "removeItem" | "key" | "length">;
 

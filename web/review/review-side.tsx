@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { useWords } from "../shell/language.ts";
 import { sideOpen } from "../shell/side.ts";
 import { useStore } from "../shell/store.ts";
-import type { ListedPair } from "./api.ts";
+import type { PairSummary } from "./api.ts";
 import type { ReviewSession } from "./session.ts";
 import { api, useSession } from "./use-session.ts";
 import { visible } from "./visible.ts";
@@ -22,7 +22,7 @@ function PairList({ session }: { session: ReviewSession }) {
   const progress = useStore(session.progress);
   const shown = useStore(session.shown);
   const [length, setLength] = useState(page);
-  const [{ total, entries }, setList] = useState<{ total: number; entries: readonly ListedPair[] }>({
+  const [{ total, entries }, setList] = useState<{ total: number; entries: readonly PairSummary[] }>({
     total: 0,
     entries: [],
   });

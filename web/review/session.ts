@@ -2,7 +2,7 @@
 import type { Progress, Selection } from "../../src/curation/review.ts";
 import { Store } from "../shell/store.ts";
 import { Ahead } from "./ahead.ts";
-import { type Decided, type Pair, type ReviewApi, ReviewError } from "./api.ts";
+import { type DecisionResponse, type Pair, type ReviewApi, ReviewError } from "./api.ts";
 import { type Conflict, type EditItem, type Item, type Kept, Outbox } from "./outbox.ts";
 import { type Notice, pairOf, type Shown, unsavedOf, withEdit } from "./shown.ts";
 
@@ -210,7 +210,7 @@ export class ReviewSession {
     if (how === "edit") this.edit(item.text);
   }
 
-  #sent(item: Item, { pair, progress }: Decided): void {
+  #sent(item: Item, { pair, progress }: DecisionResponse): void {
     this.progress.set(progress);
     if (item.kind === "undo") {
       this.notify({ kind: pair ? "undone" : "nothing" });

@@ -17,7 +17,7 @@ import { ndarray, sizeOf } from "../../tensor/array.ts";
 import { Random } from "../../tensor/random.ts";
 import { loadTokenizer, type Tokenizer } from "../../tokenizers/load.ts";
 import type { PromptTemplate } from "../../tokenizers/prompts.ts";
-import { type LayerwiseOptions, readLayerByLayer } from "../layer-by-layer.ts";
+import { computeLayerwiseLoss, type LayerwiseOptions } from "../layerwise-loss.ts";
 
 /** In the order in which they are looked at. */
 export const checks = ["config", "files", "dimensions", "values", "delta", "tokenizer", "language", "images"] as const;
@@ -342,7 +342,7 @@ export async function checkLanguage(
   // Ids that the table does not have are told of elsewhere.
   const texts = ids.filter((text) => text.length > 1 && text.every((id) => id < rows));
   if (texts.length === 0) return undefined;
-  const result = await readLayerByLayer(llm, texts, options);
+  const result = await computeLayerwiseLoss(llm, texts, options);
   if ("brokenAt" in result) {
     findings.fault(
       "language",

@@ -46,7 +46,7 @@ export interface Diagnosis {
 }
 
 /** Looks at everything that can be looked at; never fails because of what is in the folder. */
-export async function examine(path: string, options: DoctorOptions = {}): Promise<Diagnosis> {
+export async function diagnose(path: string, options: DoctorOptions = {}): Promise<Diagnosis> {
   const { skip = [], pull, signal, onProgress, ...session } = options;
   const findings = new Findings();
   const checked: Check[] = [];

@@ -5,7 +5,7 @@ import { request as httpRequest, type IncomingMessage, type RequestOptions } fro
 import { request as httpsRequest } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
-import { ImageRefusedError, tooManyBytes } from "../errors.ts";
+import { ImageRejectedError, tooManyBytes } from "../errors.ts";
 
 // Which network addresses belong to the public internet, and not to this machine, its networks or its cloud.
 
@@ -73,7 +73,7 @@ export async function fetchPublic(url: string, policy: FetchPolicy, signal?: Abo
     return await follow(url, policy, ending.signal);
   } catch (error) {
     ending.signal.throwIfAborted();
-    if (error instanceof ImageRefusedError) throw error;
+    if (error instanceof ImageRejectedError) throw error;
     throw failed("The image could not be fetched: the connection failed or broke off", error);
   } finally {
     clearTimeout(timer);
@@ -193,10 +193,10 @@ function hostOf(url: URL): string {
   return url.hostname.replace(/^\[|\]$/g, "");
 }
 
-function refused(message: string): ImageRefusedError {
-  return new ImageRefusedError("invalid_image_url", message);
+function refused(message: string): ImageRejectedError {
+  return new ImageRejectedError("invalid_image_url", message);
 }
 
-function failed(message: string, cause?: unknown): ImageRefusedError {
-  return new ImageRefusedError("failed_to_download_image", message, { cause });
+function failed(message: string, cause?: unknown): ImageRejectedError {
+  return new ImageRejectedError("failed_to_download_image", message, { cause });
 }

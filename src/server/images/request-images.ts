@@ -2,7 +2,7 @@
 
 import { setMaxListeners } from "node:events";
 import sharp from "sharp";
-import { ImageRefusedError, openAiError, tooManyBytes } from "../errors.ts";
+import { ImageRejectedError, openAiError, tooManyBytes } from "../errors.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
 
 // What of a client's image is looked at before it is decoded: its kind, and how much it would become.
@@ -25,10 +25,10 @@ const kinds: readonly (readonly [at: number, text: string])[] = [
  * @throws ImageRefusedError
  */
 function checkKind(bytes: Uint8Array): void {
-  if (bytes.length === 0) throw new ImageRefusedError("invalid_image", "The image is empty");
+  if (bytes.length === 0) throw new ImageRejectedError("invalid_image", "The image is empty");
   const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
   if (kinds.some(([at, text]) => begin.startsWith(text, at))) return;
-  throw new ImageRefusedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
+  throw new ImageRejectedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
 }
 
 /** Width and height, as the header says. @throws ImageRefusedError if it is damaged */
@@ -36,7 +36,7 @@ async function sizeOf(bytes: Uint8Array): Promise<{ readonly width: number; read
   return sharp(bytes, { limitInputPixels: false })
     .metadata()
     .catch((cause: unknown) => {
-      throw new ImageRefusedError("invalid_image", "The image is damaged or cut off", { cause });
+      throw new ImageRejectedError("invalid_image", "The image is damaged or cut off", { cause });
     });
 }
 
@@ -70,13 +70,13 @@ async function encodedImage(url: string, policy: ImagePolicy, signal?: AbortSign
   const { maxBytes = defaults.maxBytes, timeout = defaults.timeout } = policy;
   if (/^data:/i.test(url)) return decodeDataUrl(url, maxBytes);
   if (!/^https?:/i.test(url)) {
-    throw new ImageRefusedError(
+    throw new ImageRejectedError(
       "invalid_image_url",
       "An image URL should be a data URL (data:image/png;base64,...) or begin with https: or http:",
     );
   }
   if (!policy.allowRemote) {
-    throw new ImageRefusedError(
+    throw new ImageRejectedError(
       "invalid_image_url",
       "This server does not fetch images; send the image itself as a data URL (data:image/png;base64,...)",
     );
@@ -88,14 +88,14 @@ function decodeDataUrl(url: string, maxBytes: number): Uint8Array {
   const comma = url.slice(0, maxHead).indexOf(",");
   const head = comma < 0 ? undefined : /^data:([^;,]*)((?:;[^;,]*)*)$/i.exec(url.slice(0, comma));
   if (!head) {
-    throw new ImageRefusedError(
+    throw new ImageRejectedError(
       "invalid_image_url",
       "The data URL is not valid; it should be data:image/png;base64,...",
     );
   }
   const [, type = "", parameters = ""] = head;
   if (!/^(image\/|application\/octet-stream\s*$)/i.test(type.trim())) {
-    throw new ImageRefusedError("invalid_image_url", "The data URL holds no image; it should begin with data:image/");
+    throw new ImageRejectedError("invalid_image_url", "The data URL holds no image; it should begin with data:image/");
   }
   const text = url.slice(comma + 1);
   if (!/;\s*base64\s*$/i.test(parameters)) return percentDecode(text, maxBytes);
@@ -106,7 +106,7 @@ function base64Decode(text: string, maxBytes: number): Uint8Array {
   // Before anything is decoded; one character in thirty may be a space or the end of a line.
   if (text.length * 30 > maxBytes * 40 + 400 + text.length) throw tooManyBytes(maxBytes);
   if (!/^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(text)) {
-    throw new ImageRefusedError(
+    throw new ImageRejectedError(
       "invalid_base64",
       "The data URL says base64, but holds characters that base64 does not have",
     );
@@ -158,7 +158,7 @@ async function fetchAll(urls: readonly string[], limits: ImageLimits, signal: Ab
     fetched += bytes;
     if (fetched <= limits.maxBytes) return;
     const message = `The images of a request may have ${limits.maxBytes} bytes together; make them smaller first`;
-    throw new ImageRefusedError("image_too_large", message);
+    throw new ImageRejectedError("image_too_large", message);
   };
   const ending = new AbortController();
   const end = AbortSignal.any([signal, ending.signal]);
@@ -177,7 +177,7 @@ function checkPixels(sizes: readonly { readonly width: number; readonly height: 
   const pixels = sizes.reduce((sum, { width, height }) => sum + width * height, 0);
   if (pixels <= maxPixels) return;
   const listed = sizes.map(({ width, height }) => `${width} x ${height}`).join(", ");
-  throw new ImageRefusedError(
+  throw new ImageRejectedError(
     "image_too_large",
     `The images of a request may have ${maxPixels} pixels together; these have ${pixels} (${listed}). Scale them down first`,
   );

@@ -31,7 +31,7 @@ export interface ImageFolders {
 }
 
 /** The image behind a tool's input. @throws ImageError if it may not be read, or its data is damaged */
-export async function imageOf(input: z.infer<typeof imageSchema>, folders: ImageFolders): Promise<ImageInput> {
+export async function resolveImage(input: z.infer<typeof imageSchema>, folders: ImageFolders): Promise<ImageInput> {
   return typeof input === "string" ? allowedPath(input, folders) : bytesOfBase64(input.data);
 }
 
@@ -73,12 +73,12 @@ function bytesOfBase64(data: string): Uint8Array {
 }
 
 /** The working directory as an allowed folder; not where it is a whole disk, as with clients that start servers in `/`. */
-export function workingFolders(workingDirectory: string): string[] {
+export function defaultFolders(workingDirectory: string): string[] {
   return parse(workingDirectory).root === workingDirectory ? [] : [workingDirectory];
 }
 
 /** The folders among a client's roots. */
-export function rootFolders(roots: readonly { readonly uri: string }[]): string[] {
+export function parseRoots(roots: readonly { readonly uri: string }[]): string[] {
   return roots.flatMap(({ uri }) => {
     try {
       return [fileURLToPath(uri)];

@@ -12,7 +12,7 @@ import type {
 import { z } from "zod";
 import type { Engine, GenerationRequest, ImageInput } from "../../engine/engine.ts";
 import type { Turn } from "../../tokenizers/prompts.ts";
-import { imageOf, imageSchema, rootFolders, workingFolders } from "./mcp-images.ts";
+import { defaultFolders, imageSchema, parseRoots, resolveImage } from "./mcp-images.ts";
 
 export interface McpOptions {
   /** Of this package. */
@@ -63,10 +63,10 @@ export function createMcpServer(openEngine: () => Promise<Engine>, options: McpO
 
   async function imagesOf(inputs: readonly z.infer<typeof imageSchema>[], client: Client): Promise<ImageInput[]> {
     const allowed = options.allowedFolders ?? [
-      ...workingFolders(workingDirectory),
+      ...defaultFolders(workingDirectory),
       ...(inputs.some((input) => typeof input === "string") ? await clientFolders(server, client) : []),
     ];
-    return Promise.all(inputs.map((input) => imageOf(input, { workingDirectory, allowed })));
+    return Promise.all(inputs.map((input) => resolveImage(input, { workingDirectory, allowed })));
   }
 
   server.registerTool(
@@ -118,7 +118,7 @@ async function clientFolders(server: McpServer, { signal }: Client): Promise<str
   const { roots } = await server.server
     .listRoots(undefined, { signal, timeout: rootsTimeout })
     .catch(() => ({ roots: [] }));
-  return rootFolders(roots);
+  return parseRoots(roots);
 }
 
 function asked(decoding: { max_new_tokens?: number; temperature?: number; seed?: number }): Partial<GenerationRequest> {
@@ -172,7 +172,7 @@ function result(text: string, structuredContent: Record<string, unknown>): CallT
 const newline = 0x0a;
 
 /** Holds bytes back until their line has ended. @throws (as the stream's error) Error if a line is longer than `maxBytes` */
-export class WholeLines extends Transform {
+export class LineBuffer extends Transform {
   private readonly maxBytes: number;
   private begun: Buffer[] = [];
   private length = 0;

@@ -3,10 +3,10 @@ import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import type { GenerationEvent } from "../../engine/engine.ts";
 import type { FinishReason } from "../../generation/generate.ts";
-import { errorResponses, isForTheLog, toOpenAiError } from "../errors.ts";
+import { errorResponses, shouldLog, toOpenAiError } from "../errors.ts";
 import { checkImageCount } from "../images/request-images.ts";
-import { ask, RequestEnd, type ServerEnv, type Service } from "../service.ts";
-import { toQuestion } from "./chat-request.ts";
+import { ask, RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
+import { toGenerationRequest } from "./chat-request.ts";
 import {
   type ChatChunk,
   chatChunk,
@@ -48,14 +48,14 @@ const route = createRoute({
   },
 });
 
-export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service): void {
+export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: ServerContext): void {
   app.openapi(route, async (c) => {
     const request = c.req.valid("json");
     refuseUnsupported(request);
     checkModel(request.model, service);
-    const question = toQuestion(request, service.engine.model);
+    const question = toGenerationRequest(request, service.engine.model);
     checkImageCount(question.images, service.images, "messages");
-    const end = new RequestEnd(service.timeoutSeconds, [c.get("gone"), service.ended]);
+    const end = new RequestAbort(service.timeoutSeconds, [c.get("gone"), service.ended]);
     const events = ask(service, c.get("client"), question, end);
     const head = {
       id: `chatcmpl-${randomUUID()}`,
@@ -74,7 +74,7 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: Service
         }
         yield eventText("[DONE]");
       } catch (error) {
-        if (isForTheLog(error) && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
+        if (shouldLog(error) && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
         yield eventText(toOpenAiError(error).body);
       }
     };

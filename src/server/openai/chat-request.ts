@@ -6,7 +6,7 @@ import { openAiError } from "../errors.ts";
 import type { ChatRequest, Message } from "./chat-schema.ts";
 
 /** A question whose images are still addresses. */
-export type AddressedQuestion = Omit<GenerationRequest, "images"> & { readonly images: readonly string[] };
+export type UnresolvedRequest = Omit<GenerationRequest, "images"> & { readonly images: readonly string[] };
 
 /** No token of the known vocabularies stands for more: a text that is longer than so many characters for each position cannot fit, and is not even tokenised. */
 const charactersPerToken = 128;
@@ -14,7 +14,7 @@ const charactersPerToken = 128;
 const maxTokensByDefault = 300;
 
 /** @throws OpenAiError 400 if the messages make no conversation, or cannot fit the model */
-export function toQuestion(request: ChatRequest, model: ModelInfo): AddressedQuestion {
+export function toGenerationRequest(request: ChatRequest, model: ModelInfo): UnresolvedRequest {
   const { system, turns, images } = readMessages(request.messages);
   checkLength([system ?? "", ...turns.map(({ text }) => text)], model);
   const [first] = turns;
@@ -29,7 +29,7 @@ export function toQuestion(request: ChatRequest, model: ModelInfo): AddressedQue
 }
 
 /** How the answer is searched for. */
-function decoding(request: ChatRequest, model: ModelInfo): Omit<AddressedQuestion, "turns" | "images"> {
+function decoding(request: ChatRequest, model: ModelInfo): Omit<UnresolvedRequest, "turns" | "images"> {
   const { temperature, top_p, top_k, n, seed, stop } = request;
   const maxTokens = request.max_completion_tokens ?? request.max_tokens;
   if (maxTokens != null && maxTokens >= model.contextLength) {

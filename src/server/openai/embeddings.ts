@@ -3,7 +3,7 @@ import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { errorResponses, openAiError, toOpenAiError } from "../errors.ts";
 import { checkImageCount, fetchImages } from "../images/request-images.ts";
-import { RequestEnd, type ServerEnv, type Service } from "../service.ts";
+import { RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
 import { checkLength } from "./chat-request.ts";
 import { imagePart, listOf } from "./chat-schema.ts";
 import { checkModel } from "./models.ts";
@@ -53,7 +53,7 @@ const route = createRoute({
   },
 });
 
-export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: Service): void {
+export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: ServerContext): void {
   app.openapi(route, async (c) => {
     const request = c.req.valid("json");
     checkModel(request.model, service);
@@ -77,7 +77,7 @@ export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: Service): vo
 type Input = z.infer<typeof imagePart> | string;
 
 async function embed(
-  service: Service,
+  service: ServerContext,
   client: string,
   inputs: readonly Input[],
   gone: AbortSignal,
@@ -85,7 +85,7 @@ async function embed(
   const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
   checkImageCount(urls, service.images, "input");
   for (const input of inputs) if (typeof input === "string") checkLength([input], service.engine.model);
-  const end = new RequestEnd(service.timeoutSeconds, [gone, service.ended]);
+  const end = new RequestAbort(service.timeoutSeconds, [gone, service.ended]);
   try {
     const leave = await service.admission.enter(client, end.signal);
     try {

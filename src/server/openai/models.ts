@@ -1,7 +1,7 @@
 /** `GET /v1/models`, `GET /v1/models/{model}` and `GET /health`: what the server has. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { errorResponses, openAiError } from "../errors.ts";
-import type { ServerEnv, Service } from "../service.ts";
+import type { ServerContext, ServerEnv } from "../server-context.ts";
 
 const model = z
   .object({
@@ -63,7 +63,7 @@ const healthRoute = createRoute({
 });
 
 /** @param review whether there is a curation project to review */
-export function addModels(app: OpenAPIHono<ServerEnv>, service: Service, review: boolean): void {
+export function addModels(app: OpenAPIHono<ServerEnv>, service: ServerContext, review: boolean): void {
   const { name, contextLength, tokensPerImage, embeddingSize } = service.engine.model;
   const card = {
     id: name,
@@ -83,7 +83,7 @@ export function addModels(app: OpenAPIHono<ServerEnv>, service: Service, review:
 }
 
 /** @throws OpenAiError 404 if another model than the server's is asked for */
-export function checkModel(asked: string | undefined, { engine }: Service): void {
+export function checkModel(asked: string | undefined, { engine }: ServerContext): void {
   if (asked === undefined || asked === engine.model.name) return;
   throw openAiError(404, {
     message: `There is no model "${asked.slice(0, 100)}" here; this server has "${engine.model.name}"`,

@@ -65,7 +65,7 @@ export interface ReviewState {
 }
 
 /** A pair in the answer to `GET /entries`. */
-export interface ListedPair {
+export interface PairSummary {
   readonly id: number;
   readonly name: string;
   readonly standing: Standing;
@@ -88,7 +88,7 @@ export interface Pair {
 }
 
 /** The answer to what was decided. */
-export interface Decided {
+export interface DecisionResponse {
   /** Undefined where there was nothing to undo. */
   readonly pair?: Pair;
   readonly progress: Progress;
@@ -207,7 +207,7 @@ export function reviewApi(desk: ReviewDesk): Hono {
     try {
       const image = desk.undo(reviewer, only);
       const entry = image === undefined ? undefined : store.entry(image);
-      return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+      return c.json<DecisionResponse>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
     } catch (error) {
       if (!(error instanceof StaleVersionError) || !error.current) throw error;
       return stale(c, error, error.current.image);
@@ -236,7 +236,7 @@ export function reviewApi(desk: ReviewDesk): Hono {
       throw error;
     }
     const entry = store.entry(id);
-    return c.json<Decided>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+    return c.json<DecisionResponse>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
   }
 
   function stale(c: Context, error: StaleVersionError, image: number): Response {
@@ -260,7 +260,7 @@ export function reviewApi(desk: ReviewDesk): Hono {
   }
 }
 
-function listed(entry: Entry): ListedPair {
+function listed(entry: Entry): PairSummary {
   const agreement = agreementOf(entry);
   return {
     id: entry.image.id,

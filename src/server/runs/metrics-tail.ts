@@ -8,7 +8,7 @@ import type { Metric } from "../../training/metrics/metrics.ts";
 /** A line of a metrics file; a number in it that was not finite is null. */
 export type MetricLine = Pick<Metric, "kind" | "step" | "time"> & Readonly<Record<string, unknown>>;
 
-export interface MetricsPiece {
+export interface MetricsChunk {
   readonly metrics: readonly MetricLine[];
   /** Where the next piece begins: the byte, and a digest of what stands before it. */
   readonly place: string;
@@ -27,7 +27,7 @@ const pollMilliseconds = 1000;
  *
  * @returns undefined if there is no such file
  */
-export async function readMetricsPiece(path: string, place?: string): Promise<MetricsPiece | undefined> {
+export async function readMetricsChunk(path: string, place?: string): Promise<MetricsChunk | undefined> {
   const file = await openFile(path);
   if (!file) return undefined;
   try {
@@ -47,11 +47,11 @@ export async function* followMetrics(
   path: string,
   from: string | undefined,
   signal: AbortSignal,
-): AsyncGenerator<MetricsPiece, void> {
+): AsyncGenerator<MetricsChunk, void> {
   let place = from;
   while (!signal.aborted) {
     const changed = nextChange(path, signal);
-    const piece = await readMetricsPiece(path, place);
+    const piece = await readMetricsChunk(path, place);
     const moved = piece !== undefined && piece.place !== place;
     if (piece && (piece.restarted || moved)) yield piece;
     place = piece?.place ?? place;

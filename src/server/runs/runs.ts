@@ -3,7 +3,7 @@ import { lstat, readdir, realpath } from "node:fs/promises";
 import { isAbsolute, join, relative, sep } from "node:path";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
-import { followMetrics, lastMetrics, type MetricLine, readMetricsPiece } from "./metrics-tail.ts";
+import { followMetrics, lastMetrics, type MetricLine, readMetricsChunk } from "./metrics-tail.ts";
 import { openAiError } from "../errors.ts";
 
 export interface RunSummary {
@@ -37,7 +37,7 @@ export function runsApi(folder: string): Hono {
   app.get("/:run/metrics", async (context) => {
     const { run } = context.req.param();
     const path = await metricsPath(folder, run, context.req.query("stage") ?? "");
-    if (!path || !(await readMetricsPiece(path))) {
+    if (!path || !(await readMetricsChunk(path))) {
       throw openAiError(404, {
         message: "There is no such run, or it has no metrics of this stage",
         code: "run_not_found",
@@ -125,7 +125,7 @@ async function readAll(path: string): Promise<MetricLine[]> {
   const all: MetricLine[] = [];
   let place: string | undefined;
   for (;;) {
-    const piece = await readMetricsPiece(path, place);
+    const piece = await readMetricsChunk(path, place);
     if (!piece || piece.place === place) return all;
     if (piece.restarted) all.length = 0;
     all.push(...piece.metrics);

@@ -4,8 +4,8 @@ import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { importModel } from "../../../src/convert/import.ts";
-import { examine } from "../../../src/evaluation/doctor/doctor.ts";
-import { readLayerByLayer } from "../../../src/evaluation/layer-by-layer.ts";
+import { diagnose } from "../../../src/evaluation/doctor/doctor.ts";
+import { computeLayerwiseLoss } from "../../../src/evaluation/layerwise-loss.ts";
 import { openCheckpoint } from "../../../src/formats/open.ts";
 import { writeSafetensors } from "../../../src/formats/safetensors.ts";
 import { createLanguageModel } from "../../../src/generation/load.ts";
@@ -54,7 +54,7 @@ function editJson(file: string, change: (json: Record<string, unknown>) => void)
 
 /** Random weights are noise, which is what the language check is for; elsewhere it is left out. */
 const examined = async (path: string) => {
-  const { findings, healthy } = await examine(path, { skip: ["language"] });
+  const { findings, healthy } = await diagnose(path, { skip: ["language"] });
   const faults = findings.filter(({ kind }) => kind === "fault");
   expect(healthy).toBe(faults.length === 0);
   return faults.map(({ check, what }) => `${check}: ${what}`);
@@ -63,7 +63,7 @@ const examined = async (path: string) => {
 test("a sound folder has no faults; random weights are noise", async () => {
   expect(await examined(sound)).toEqual([]);
   const counts = new Map<string, [done: number, total: number]>();
-  const { healthy, findings, perplexity } = await examine(sound, {
+  const { healthy, findings, perplexity } = await diagnose(sound, {
     onProgress: (check, done, total) => counts.set(check, [done, total]),
   });
   // What was counted is all that there is, of the files also the copy for prompts.
@@ -82,7 +82,7 @@ test("layer by layer, a text has the loss that it has in one piece", async () =>
   const texts = ["The sun rises.", "A longer text with more words in it."].map((text) =>
     llm.tokenizer.encode(text, { bos: true }),
   );
-  const found = await readLayerByLayer(llm, texts);
+  const found = await computeLayerwiseLoss(llm, texts);
   const model = await createLanguageModel(llm.checkpoint, llm.config);
   const losses: number[] = [];
   for (const ids of texts) {
@@ -202,7 +202,7 @@ describe("faults", () => {
     const path = await copy((own) =>
       rewrite(llmWeights(own), (values, name) => (name.includes("1.mlp.down_proj") ? values.fill(3e38) : values)),
     );
-    const { findings } = await examine(path, { skip: ["images"] });
+    const { findings } = await diagnose(path, { skip: ["images"] });
     expect(findings).toContainEqual(
       expect.objectContaining({ check: "language", what: expect.stringContaining("layer 1 of 3") }),
     );

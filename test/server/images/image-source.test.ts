@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
-import { ImageRefusedError } from "../../../src/server/errors.ts";
+import { ImageRejectedError } from "../../../src/server/errors.ts";
 import { fetchImage } from "../../../src/server/images/request-images.ts";
 import { listening } from "../../helpers/loopback.ts";
 
@@ -15,7 +15,7 @@ const percent = (bytes: Uint8Array) => [...bytes].map((byte) => `%${byte.toStrin
 const code = (promise: Promise<unknown>) =>
   promise.then(
     () => "taken",
-    (error) => (error instanceof ImageRefusedError ? error.code : error),
+    (error) => (error instanceof ImageRejectedError ? error.code : error),
   );
 
 describe("data URLs", () => {
@@ -85,7 +85,7 @@ describe("data URLs", () => {
     await fc.assert(
       fc.asyncProperty(head, fc.string({ unit: "binary" }), async (head, rest) => {
         const error: unknown = await fetchImage(head + rest, policy).catch((error) => error);
-        expect(error).toBeInstanceOf(ImageRefusedError);
+        expect(error).toBeInstanceOf(ImageRejectedError);
       }),
     );
   });

@@ -2,7 +2,7 @@
 import type { ServerResponse } from "node:http";
 import sharp from "sharp";
 import { beforeEach, expect, test } from "vitest";
-import { ImageRefusedError } from "../../../src/server/errors.ts";
+import { ImageRejectedError } from "../../../src/server/errors.ts";
 import { fetchImages } from "../../../src/server/images/request-images.ts";
 import { listening } from "../../helpers/loopback.ts";
 
@@ -55,7 +55,7 @@ async function refusal(urls: readonly string[], changed: Partial<typeof limits> 
 test("as many bytes as the limit says are taken together, and not one more", async () => {
   expect(await fetchImages(many("/image.png", 3), limits, never)).toHaveLength(3);
   const error = await refusal(many("/image.png", 3), { maxBytes: limits.maxBytes - 1 });
-  expect(error).toBeInstanceOf(ImageRefusedError);
+  expect(error).toBeInstanceOf(ImageRejectedError);
   expect(error).toMatchObject({
     code: "image_too_large",
     message: `The images of a request may have ${limits.maxBytes - 1} bytes together; make them smaller first`,

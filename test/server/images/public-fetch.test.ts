@@ -4,7 +4,7 @@ import { connect, createServer } from "node:net";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { ImageRefusedError } from "../../../src/server/errors.ts";
+import { ImageRejectedError } from "../../../src/server/errors.ts";
 import { type FetchPolicy, fetchPublic, isPublicAddress } from "../../../src/server/images/public-fetch.ts";
 import { listening } from "../../helpers/loopback.ts";
 
@@ -64,7 +64,7 @@ const at = (path: string) => `http://images.test:${port}${path}`;
 const code = (promise: Promise<unknown>) =>
   promise.then(
     () => "fetched",
-    (error) => (error instanceof ImageRefusedError ? error.code : error),
+    (error) => (error instanceof ImageRejectedError ? error.code : error),
   );
 
 test("an image of an allowed place comes as it is, asked for without anything that names somebody", async () => {

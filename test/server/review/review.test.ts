@@ -5,7 +5,7 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { CurationStore } from "../../../src/curation/store.ts";
-import type { Decided, ListedPair, Pair, ReviewState } from "../../../src/server/review/review.ts";
+import type { DecisionResponse, Pair, PairSummary, ReviewState } from "../../../src/server/review/review.ts";
 import { type ReviewServerOptions, startReviewServer } from "../../../src/server/serve.ts";
 import { type Reviewed, reviewedProject, sha256 } from "../../helpers/reviewed.ts";
 import { post, serve, tinyEngine } from "../../helpers/running-server.ts";
@@ -36,7 +36,7 @@ async function get<T>(path: string): Promise<T> {
 const pair = async (id: number) => (await get<{ pair: Pair }>(`/entries/${id}`)).pair;
 const current = async (id: number) => (await pair(id)).versions.at(-1)?.id ?? 0;
 const names = async (query: string) =>
-  (await get<{ entries: ListedPair[] }>(`/entries?${query}`)).entries.map(({ name }) => name);
+  (await get<{ entries: PairSummary[] }>(`/entries?${query}`)).entries.map(({ name }) => name);
 const turn = async (reviewer: string, query = "") =>
   (await get<{ pair?: Pair }>(`/turn?reviewer=${encodeURIComponent(reviewer)}&${query}`)).pair?.id;
 const judge = async (id: number, decision: "keep" | "drop", reviewer = "Ada", version?: number) =>
@@ -117,7 +117,7 @@ describe("without a model", () => {
     await judge(first, "keep");
     await judge(first, "drop");
     await judge(second, "keep", "Ben");
-    const undone = async (reviewer: string) => ((await (await undo(reviewer)).json()) as Decided).pair;
+    const undone = async (reviewer: string) => ((await (await undo(reviewer)).json()) as DecisionResponse).pair;
     expect(await undone("Ada")).toMatchObject({ id: first, standing: "kept" });
     expect(await undone("Ada")).toMatchObject({ id: first, standing: "open", persons: [] });
     expect((await undone("Ada"))?.versions.at(-1)).toMatchObject({ text: "A cat.", kind: "polished" });

@@ -37,37 +37,37 @@ import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { reshape } from "../tensor/ops/layout.ts";
 import { cleanCaption } from "../tokenizers/prompts.ts";
+import { stampFiles } from "./index-file.ts";
 import {
-  type Finder,
-  imagesAtOnce,
-  type KnownImage,
+  type CandidateImage,
+  type CandidatePair,
+  imageBatchSize,
   LazySession,
-  type Match,
-  type Origin,
-  type Pair,
+  type MatchScore,
+  type ModelFingerprint,
   pixelFeeds,
   pixelInput,
-} from "./finder.ts";
-import { stampFiles } from "./index-file.ts";
+  type RetrievalModel,
+} from "./retrieval-model.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;
-const textsAtOnce = 16;
+const textBatchSize = 16;
 /** Pairs that are looked at side by side. */
-const pairsAtOnce = 8;
+const pairBatchSize = 8;
 
-export interface Blip2FinderOptions extends SessionOptions {
+export interface Blip2RetrievalOptions extends SessionOptions {
   /** Where features of images are kept that were looked at beside a text; the user's cache by default. */
   readonly features?: string;
   readonly onMessage?: (message: string) => void;
 }
 
-export class Blip2Finder implements Finder {
+export class Blip2RetrievalModel implements RetrievalModel {
   readonly spec: ImageSpec;
   readonly shape: readonly [number, number];
-  readonly origin: Origin;
+  readonly fingerprint: ModelFingerprint;
   private readonly folder: Blip2Folder;
-  private readonly options: Blip2FinderOptions;
+  private readonly options: Blip2RetrievalOptions;
   private readonly images: LazySession<"features" | "embeddings">;
   private readonly texts: LazySession<"embeddings">;
   private readonly pairs: LazySession<"logits">;
@@ -77,13 +77,13 @@ export class Blip2Finder implements Finder {
   private recent = new Map<string, Float32Array>();
 
   /** @param folder is closed with the finder */
-  constructor(folder: Blip2Folder, options: Blip2FinderOptions = {}) {
+  constructor(folder: Blip2Folder, options: Blip2RetrievalOptions = {}) {
     const { config, sources } = folder;
     this.folder = folder;
     this.options = options;
     this.spec = imageSpec(config.encoder);
     this.shape = [config.qformer.numQueryTokens, config.embedDim];
-    this.origin = {
+    this.fingerprint = {
       settings: JSON.stringify({ head: "itc", ...config, spec: this.spec }),
       files: [...new Set([sources.encoder.path, sources.qformer.path])],
     };
@@ -129,19 +129,19 @@ export class Blip2Finder implements Finder {
   async embedTexts(texts: readonly string[]): Promise<Float32Array[]> {
     const [, size] = this.shape;
     const all: Float32Array[] = [];
-    for (let start = 0; start < texts.length; start += textsAtOnce) {
-      const batch = texts.slice(start, start + textsAtOnce);
+    for (let start = 0; start < texts.length; start += textBatchSize) {
+      const batch = texts.slice(start, start + textBatchSize);
       const { embeddings } = await this.texts.run(this.textFeeds(this.encode(batch)));
       all.push(...batch.map((_, i) => (embeddings.data as Float32Array).slice(i * size, (i + 1) * size)));
     }
     return all;
   }
 
-  match(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]> {
+  match(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<MatchScore[]> {
     return inBatches(pairs, (batch) => this.matchBatch(batch), signal);
   }
 
-  likelihoods(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]> {
+  captionLogLikelihoods(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<number[]> {
     return inBatches(pairs, (batch) => this.likelihoodBatch(batch), signal);
   }
 
@@ -152,7 +152,7 @@ export class Blip2Finder implements Finder {
     await this.folder.close();
   }
 
-  private async likelihoodBatch(pairs: readonly Pair[]): Promise<number[]> {
+  private async likelihoodBatch(pairs: readonly CandidatePair[]): Promise<number[]> {
     const { feeds, texts, length } = await this.pairFeeds(pairs);
     const { losses } = await this.generation.run({ ...feeds, ...generationTargets(texts, length) });
     let at = 0;
@@ -164,7 +164,7 @@ export class Blip2Finder implements Finder {
   }
 
   /** Inputs of images and texts that are looked at together; an image that occurs several times is there once. */
-  private async pairFeeds(pairs: readonly Pair[]) {
+  private async pairFeeds(pairs: readonly CandidatePair[]) {
     const images = [...new Map(pairs.map(({ image }) => [image.id, image])).values()];
     const features = await this.featuresOf(images);
     const places = new Map(images.map(({ id }, i) => [id, i]));
@@ -182,7 +182,7 @@ export class Blip2Finder implements Finder {
     return { feeds, texts, length: words.textIds.shape[1] as number };
   }
 
-  private async matchBatch(pairs: readonly Pair[]): Promise<Match[]> {
+  private async matchBatch(pairs: readonly CandidatePair[]): Promise<MatchScore[]> {
     const { feeds } = await this.pairFeeds(pairs);
     const { logits } = await this.pairs.run(feeds);
     return pairs.map((_, i) => {
@@ -192,7 +192,7 @@ export class Blip2Finder implements Finder {
   }
 
   /** Features as the feature cache rounds them, from there if it has them. */
-  private async featuresOf(images: readonly KnownImage[]): Promise<Float32Array[]> {
+  private async featuresOf(images: readonly CandidateImage[]): Promise<Float32Array[]> {
     const cache = await this.kept();
     const found = new Map<string, Float32Array>();
     for (const { id } of images) {
@@ -200,8 +200,8 @@ export class Blip2Finder implements Finder {
       if (this.recent.has(id) || (await cache.read(id, row))) found.set(id, row);
     }
     const missing = images.filter(({ id }) => !found.has(id));
-    for (let start = 0; start < missing.length; start += imagesAtOnce) {
-      const batch = missing.slice(start, start + imagesAtOnce);
+    for (let start = 0; start < missing.length; start += imageBatchSize) {
+      const batch = missing.slice(start, start + imageBatchSize);
       const pixels = await Promise.all(batch.map((image) => image.pixels()));
       const { features } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
       const ids = batch.map(({ id }) => id);
@@ -232,7 +232,7 @@ export class Blip2Finder implements Finder {
   private async openCache(): Promise<FeatureCache> {
     const { features = join(cacheFolder(), "features"), onMessage } = this.options;
     const { encoder } = this.folder.config;
-    const files = await stampFiles(this.origin.files);
+    const files = await stampFiles(this.fingerprint.files);
     const key = JSON.stringify({ depth: "encoder", encoder, spec: this.spec, files });
     return FeatureCache.open({ folder: features, key, shape: featureShape(encoder) }, onMessage);
   }
@@ -265,14 +265,14 @@ function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): CrossAtten
 }
 
 async function inBatches<T>(
-  pairs: readonly Pair[],
-  run: (batch: readonly Pair[]) => Promise<T[]>,
+  pairs: readonly CandidatePair[],
+  run: (batch: readonly CandidatePair[]) => Promise<T[]>,
   signal?: AbortSignal,
 ): Promise<T[]> {
   const all: T[] = [];
-  for (let start = 0; start < pairs.length; start += pairsAtOnce) {
+  for (let start = 0; start < pairs.length; start += pairBatchSize) {
     signal?.throwIfAborted();
-    all.push(...(await run(pairs.slice(start, start + pairsAtOnce))));
+    all.push(...(await run(pairs.slice(start, start + pairBatchSize))));
   }
   return all;
 }

@@ -19,7 +19,7 @@ export interface LayerwiseOptions extends SessionOptions {
 export type LayerwiseResult = { readonly loss: number } | { readonly brokenAt: string };
 
 /** Reads texts side by side; matrices in stored blocks are multiplied so. @param texts of at least two ids each */
-export async function readLayerByLayer(
+export async function computeLayerwiseLoss(
   { checkpoint, config, tokenizer }: OpenLlama,
   texts: readonly (readonly number[])[],
   { signal, onProgress, ...session }: LayerwiseOptions = {},

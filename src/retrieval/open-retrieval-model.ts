@@ -10,15 +10,15 @@ import { imageFeatures, imageSpec, imageTokens } from "../models/minigpt4.ts";
 import { type ModelFolder, modelType, openModelFolder } from "../models/model-folder.ts";
 import { Weights } from "../nn/weights.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { Blip2Finder, type Blip2FinderOptions } from "./blip2-finder.ts";
-import { type Finder, LazySession, type Origin, pixelFeeds, pixelInput } from "./finder.ts";
+import { Blip2RetrievalModel, type Blip2RetrievalOptions } from "./blip2-retrieval-model.ts";
+import { LazySession, type ModelFingerprint, pixelFeeds, pixelInput, type RetrievalModel } from "./retrieval-model.ts";
 
 // A MiniGPT-4 that has a contrastive head finds images: one vector an image, in the space of the language model's words.
 
-export class MiniGPT4Finder implements Finder {
+export class MiniGPT4RetrievalModel implements RetrievalModel {
   readonly spec: ImageSpec;
   readonly shape: readonly [number, number];
-  readonly origin: Origin;
+  readonly fingerprint: ModelFingerprint;
   private readonly folder: ModelFolder;
   private readonly options: SessionOptions;
   private readonly images: LazySession<"embeddings">;
@@ -34,7 +34,7 @@ export class MiniGPT4Finder implements Finder {
     this.options = options;
     this.spec = imageSpec(encoder);
     this.shape = [1, llm.hiddenSize];
-    this.origin = {
+    this.fingerprint = {
       settings: JSON.stringify({ head: "word space", encoder, qformer, spec: this.spec, width: llm.hiddenSize }),
       files: [...new Set([...Object.values(imageSources), contrastive].map(({ path }) => path))],
     };
@@ -63,7 +63,7 @@ export class MiniGPT4Finder implements Finder {
   }
 }
 
-export interface FinderOptions extends Blip2FinderOptions {
+export interface RetrievalModelOptions extends Blip2RetrievalOptions {
   /** How missing files are fetched. */
   readonly pull?: PullOptions;
 }
@@ -72,13 +72,16 @@ export interface FinderOptions extends Blip2FinderOptions {
  * @param nameOrFolder a MiniGPT-4 with a contrastive head (`"nano"` has one), or the folder of a Q-Former that was pre-trained
  * @throws Error naming what is missing or does not fit
  */
-export async function openFinder(nameOrFolder: string, { pull, ...options }: FinderOptions = {}): Promise<Finder> {
+export async function openRetrievalModel(
+  nameOrFolder: string,
+  { pull, ...options }: RetrievalModelOptions = {},
+): Promise<RetrievalModel> {
   const path = modelPath(nameOrFolder);
-  if ((await modelType(path)) === "blip2_qformer") return new Blip2Finder(await openBlip2Folder(path), options);
+  if ((await modelType(path)) === "blip2_qformer") return new Blip2RetrievalModel(await openBlip2Folder(path), options);
   const { features: _, onMessage: __, ...session } = options;
   const folder = await openModelFolder(path, pull);
   try {
-    return new MiniGPT4Finder(folder, session);
+    return new MiniGPT4RetrievalModel(folder, session);
   } catch (error) {
     await folder.close();
     throw error;

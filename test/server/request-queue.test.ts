@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Admission, type Leave } from "../../src/server/admission.ts";
 import { OpenAiError } from "../../src/server/errors.ts";
+import { type ReleaseSlot, RequestQueue } from "../../src/server/request-queue.ts";
 
 const never = new AbortController().signal;
 
 /** Lets questions in, one after the other; the names of the clients in the order of their turns. */
-async function order(admission: Admission, clients: readonly string[]): Promise<string[]> {
+async function order(admission: RequestQueue, clients: readonly string[]): Promise<string[]> {
   const served: string[] = [];
   const hold = await admission.enter("first", never);
   const all = clients.map(async (client) => {
@@ -20,13 +20,13 @@ async function order(admission: Admission, clients: readonly string[]): Promise<
 }
 
 test("clients take turns, however many questions one of them has", async () => {
-  const admission = new Admission({ maxConcurrent: 1, maxQueue: 10 });
+  const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 10 });
   expect(await order(admission, ["a", "a", "a", "b", "c", "b"])).toEqual(["a", "b", "c", "a", "b", "a"]);
   expect([admission.running, admission.waiting]).toEqual([0, 0]);
 });
 
 test("beyond the queue a question is refused, with a time to come back", async () => {
-  const admission = new Admission({ maxConcurrent: 1, maxQueue: 1 });
+  const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 1 });
   const leave = await admission.enter("a", never);
   const waiting = admission.enter("a", never);
   const refused = await admission.enter("a", never).catch((error: unknown) => error);
@@ -39,7 +39,7 @@ test("beyond the queue a question is refused, with a time to come back", async (
 });
 
 test("a full queue of one client has room for another", async () => {
-  const admission = new Admission({ maxConcurrent: 1, maxQueue: 3 });
+  const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 3 });
   const leave = await admission.enter("a", never);
   const own = [1, 2, 3].map(() => admission.enter("a", never));
   const other = admission.enter("b", never);
@@ -52,7 +52,7 @@ test("a full queue of one client has room for another", async () => {
 });
 
 test("who goes away leaves the queue", async () => {
-  const admission = new Admission({ maxConcurrent: 1, maxQueue: 2 });
+  const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 2 });
   const leave = await admission.enter("a", never);
   const controller = new AbortController();
   const gone = admission.enter("b", controller.signal);
@@ -67,7 +67,7 @@ test("who goes away leaves the queue", async () => {
 });
 
 test("leaving twice gives one place back", async () => {
-  const admission = new Admission({ maxConcurrent: 2, maxQueue: 0 });
+  const admission = new RequestQueue({ maxConcurrent: 2, maxQueue: 0 });
   const leave = await admission.enter("a", never);
   await admission.enter("a", never);
   leave();
@@ -83,8 +83,8 @@ test("whatever comes and goes, the bounds hold and nothing is lost", async () =>
   });
   await fc.assert(
     fc.asyncProperty(fc.array(action, { maxLength: 60 }), async (actions) => {
-      const admission = new Admission({ maxConcurrent: 2, maxQueue: 4 });
-      const inside: Leave[] = [];
+      const admission = new RequestQueue({ maxConcurrent: 2, maxQueue: 4 });
+      const inside: ReleaseSlot[] = [];
       const waiting = new Set<AbortController>();
       for (const { kind, client, which } of actions) {
         if (kind === "enter") {

@@ -4,15 +4,15 @@ import type { MiddlewareHandler } from "hono";
 import { matchedRoutes } from "hono/route";
 import type { Logger } from "pino";
 import type { Engine, GenerationEvent } from "../engine/engine.ts";
-import type { Admission } from "./admission.ts";
 import { openAiError } from "./errors.ts";
 import { fetchImages, type ImageLimits } from "./images/request-images.ts";
 import type { ServerMetrics } from "./metrics.ts";
-import type { AddressedQuestion } from "./openai/chat-request.ts";
+import type { UnresolvedRequest } from "./openai/chat-request.ts";
+import type { RequestQueue } from "./request-queue.ts";
 
-export interface Service {
+export interface ServerContext {
   readonly engine: Engine;
-  readonly admission: Admission;
+  readonly admission: RequestQueue;
   readonly metrics: ServerMetrics;
   readonly log: Logger;
   readonly images: ImageLimits;
@@ -41,7 +41,7 @@ export interface ServerEnv {
 
 // What ends the work for a request before it is done: the client goes away, its time is over, or the server stops.
 
-export class RequestEnd {
+export class RequestAbort {
   private readonly controller = new AbortController();
   private readonly timer: NodeJS.Timeout;
   private readonly others: readonly AbortSignal[];
@@ -94,10 +94,10 @@ function timeOver(seconds: number) {
  * @throws OpenAiError if there is no place, the time is over or the server stops; whatever fetching images and the engine throw
  */
 export async function* ask(
-  service: Service,
+  service: ServerContext,
   client: string,
-  question: AddressedQuestion,
-  end: RequestEnd,
+  question: UnresolvedRequest,
+  end: RequestAbort,
 ): AsyncGenerator<GenerationEvent, void> {
   const { signal } = end;
   const asked = performance.now();
@@ -141,7 +141,7 @@ export async function* ask(
 const clientGone = 499;
 
 /** Neither texts nor keys are noted. */
-export function account({ log, metrics }: Service): MiddlewareHandler<ServerEnv> {
+export function requestLog({ log, metrics }: ServerContext): MiddlewareHandler<ServerEnv> {
   return async (c, next) => {
     const began = performance.now();
     const { outgoing } = c.env;

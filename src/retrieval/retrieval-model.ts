@@ -6,7 +6,7 @@ import { concatFloat32, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
 /** What an image's vectors depend on, besides the image. */
-export interface Origin {
+export interface ModelFingerprint {
   /** Everything but the weights: dimensions, preprocessing, how vectors are made. */
   readonly settings: string;
   /** The files with the weights. */
@@ -14,32 +14,32 @@ export interface Origin {
 }
 
 /** An image that is looked at once more, beside a text. */
-export interface KnownImage {
+export interface CandidateImage {
   /** See `imageId`. */
   readonly id: string;
   /** The encoder's input, [3, size, size]; asked for where nothing is kept of the image. */
   pixels(): Promise<Float32Array>;
 }
 
-export interface Pair {
-  readonly image: KnownImage;
+export interface CandidatePair {
+  readonly image: CandidateImage;
   readonly text: string;
 }
 
 /** What a matching head says of an image and a text. */
-export interface Match {
+export interface MatchScore {
   /** The score of "together". */
   readonly logit: number;
   /** Softmax of "apart" and "together". */
   readonly probability: number;
 }
 
-export interface Finder {
+export interface RetrievalModel {
   /** How images are decoded for it. */
   readonly spec: ImageSpec;
   /** Vectors of one image, [count, size], each of length 1. */
   readonly shape: readonly [count: number, size: number];
-  readonly origin: Origin;
+  readonly fingerprint: ModelFingerprint;
   /**
    * Vectors of some images, one after the other: [images, ...shape].
    * @param pixels the encoder's inputs, [3, size, size] each
@@ -52,18 +52,18 @@ export interface Finder {
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
   /** Looks at images and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
-  match?(pairs: readonly Pair[], signal?: AbortSignal): Promise<Match[]>;
+  match?(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<MatchScore[]>;
   /**
    * How likely the texts are to be generated from the images, where the model generates: the mean log-likelihood of a text's
    * tokens. @throws QuestionError as `embedTexts`
    */
-  likelihoods?(pairs: readonly Pair[], signal?: AbortSignal): Promise<number[]>;
+  captionLogLikelihoods?(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<number[]>;
   /** Frees the engine's memory, and closes the files. */
   close(): Promise<void>;
 }
 
 /** Images that go through an encoder side by side. */
-export const imagesAtOnce = 4;
+export const imageBatchSize = 4;
 
 // A session that is made when it is first needed: a search in a ready index has no use for the image encoder.
 

@@ -1,7 +1,7 @@
 /** Who may ask the engine now, who waits, and who is sent away: few at once, a short queue, fair among clients. */
 import { openAiError } from "./errors.ts";
 
-export interface AdmissionOptions {
+export interface QueueOptions {
   /** Questions that the engine is given at once. */
   readonly maxConcurrent: number;
   /** Questions that wait for their turn. */
@@ -9,7 +9,7 @@ export interface AdmissionOptions {
 }
 
 /** Gives the place back; only the first call counts. */
-export type Leave = () => void;
+export type ReleaseSlot = () => void;
 
 interface Waiter {
   readonly admit: () => void;
@@ -20,15 +20,15 @@ interface Waiter {
 const newest = 0.2;
 const longestRetry = 60;
 
-export class Admission {
-  private readonly options: AdmissionOptions;
+export class RequestQueue {
+  private readonly options: QueueOptions;
   /** Waiting questions of each client. The order of the clients is the order of their turns: who was served goes to the end. */
   private readonly queues = new Map<string, Waiter[]>();
   private inside = 0;
   private queued = 0;
   private meanSeconds = 1;
 
-  constructor(options: AdmissionOptions) {
+  constructor(options: QueueOptions) {
     this.options = options;
   }
 
@@ -46,7 +46,7 @@ export class Admission {
    *
    * @throws OpenAiError 429 if the queue is full; the signal's reason if it is aborted while waiting
    */
-  async enter(client: string, signal: AbortSignal): Promise<Leave> {
+  async enter(client: string, signal: AbortSignal): Promise<ReleaseSlot> {
     signal.throwIfAborted();
     if (this.inside >= this.options.maxConcurrent) {
       if (this.queued >= this.options.maxQueue) this.makeRoom(client);
