@@ -17,7 +17,7 @@ let cache = model.newCache();
 
 async function read(): Promise<void> {
   cache = model.newCache();
-  await model.read([prompt], cache);
+  await model.forward([prompt], cache);
 }
 
 /** Greedily. */
@@ -25,7 +25,7 @@ async function write(): Promise<void> {
   cache.truncate(context);
   let next = prompt.at(-1) as number;
   for (let i = 0; i < writtenTokens; i++) {
-    const { data } = await model.read([[next]], cache);
+    const { data } = await model.forward([[next]], cache);
     next = 0;
     for (let id = 1; id < data.length; id++) if ((data[id] as number) > (data[next] as number)) next = id;
   }

@@ -39,17 +39,17 @@ export async function benchProfile(path: string, threads: number, context = 256)
     const images = await profiled(async (profile, timed) => {
       const reader = await openImageEncoder(folder, { ...options, profile });
       const pixels = await readImage(join(import.meta.dirname, "..", "examples", "images", "cat.jpg"));
-      await reader.read(pixels);
-      await timed("an image", 1, () => reader.read(pixels));
+      await reader.encode(pixels);
+      await timed("an image", 1, () => reader.encode(pixels));
       await reader.close();
     });
     const texts = await profiled(async (profile, timed) => {
       const llm = await openLanguageModel(folder.llm, path, { ...options, profile, precision: folder.precision });
-      await llm.read([prompt], llm.newCache());
+      await llm.forward([prompt], llm.newCache());
       const cache = llm.newCache();
-      await timed(`a prompt of ${context} tokens`, 1, () => llm.read([prompt], cache));
+      await timed(`a prompt of ${context} tokens`, 1, () => llm.forward([prompt], cache));
       await timed(`a token behind ${context}`, written, async () => {
-        for (let i = 0; i < written; i++) await llm.read([prompt.slice(i, i + 1)], cache);
+        for (let i = 0; i < written; i++) await llm.forward([prompt.slice(i, i + 1)], cache);
       });
       await llm.close();
     });

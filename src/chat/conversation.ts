@@ -46,7 +46,7 @@ export class Conversation {
       const turns: Turn[] = [...this.turns, { role: "user", text: question, images: images.length }];
       const asked = { ...options, turns, images: allImages, ...(this.system !== undefined && { system: this.system }) };
       let text = "";
-      for await (const event of this.engine.answer(asked, signal)) {
+      for await (const event of this.engine.generate(asked, signal)) {
         if (event.kind !== "text") continue;
         text += event.text;
         yield event.text;

@@ -36,7 +36,7 @@ export class MiniGPT4 {
   /** What an image shows, in the form that the model was trained to describe with. */
   async describe(image: ImageInput, { signal, ...options }: AnswerOptions = {}): Promise<string> {
     let text = "";
-    for await (const event of this.engine.answer({ ...options, turns: "describe", images: [image] }, signal)) {
+    for await (const event of this.engine.generate({ ...options, turns: "describe", images: [image] }, signal)) {
       if (event.kind === "text") text += event.text;
     }
     return text.trim();

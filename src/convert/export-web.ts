@@ -7,7 +7,7 @@ import { replaceFolder } from "../files/atomic.ts";
 import { alignment, type PackedTensor, packTensor, type Rounding } from "../formats/packed.ts";
 import { imageOutputs, languageGraph } from "../generation/graphs.ts";
 import { isMatrix } from "../generation/language-model.ts";
-import { contextLengthOf } from "../generation/load.ts";
+import { resolveContextLength } from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
 import { imageWeights } from "../models/minigpt4.ts";
 import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
@@ -210,7 +210,7 @@ async function writeParts(folder: ModelFolder, target: string, options: ExportWe
       precision,
       template: folder.template.name,
       describe: folder.describe,
-      contextLength: contextLengthOf(config.llm),
+      contextLength: resolveContextLength(config.llm),
       tensors,
       tokenizer: await writeTokenizer(folder, target),
       weights,

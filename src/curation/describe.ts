@@ -124,7 +124,7 @@ function plain(text: string): string {
 async function answerOf(engine: Engine, question: GenerationRequest, signal?: AbortSignal): Promise<Answer> {
   let [text, promptTokens, tokens] = ["", 0, 0];
   let end: FinishReason = "stop";
-  for await (const event of engine.answer(question, signal)) {
+  for await (const event of engine.generate(question, signal)) {
     if (event.kind === "begin") promptTokens = event.promptTokens;
     else if (event.kind === "text") text += event.text;
     else [tokens, end] = [event.tokens, event.reason];

@@ -20,7 +20,7 @@ export interface ImageSource {
 /** Images that are remembered. */
 const capacity = 64;
 
-export class ImageStore {
+export class ImageCache {
   private readonly reader: ImageEncoder;
   private readonly source: ImageSource;
   /** The one that was used last comes last. */
@@ -32,9 +32,9 @@ export class ImageStore {
   }
 
   /** The same arrays for the same image: by them a language model's cache knows it again. */
-  async read(image: ImageInput): Promise<ImageTokens> {
+  async encode(image: ImageInput): Promise<ImageTokens> {
     const key = await this.source.key(image);
-    const tokens = this.known.get(key) ?? this.look(image);
+    const tokens = this.known.get(key) ?? this.load(image);
     this.known.delete(key);
     this.known.set(key, tokens);
     for (const [oldest] of this.known) if (this.known.size > capacity) this.known.delete(oldest);
@@ -48,8 +48,8 @@ export class ImageStore {
     return this.reader.close();
   }
 
-  private async look(image: ImageInput): Promise<ImageTokens> {
-    return this.reader.read(await this.source.decode(image));
+  private async load(image: ImageInput): Promise<ImageTokens> {
+    return this.reader.encode(await this.source.decode(image));
   }
 }
 
@@ -62,7 +62,7 @@ interface Prefix {
 }
 
 /** The one that was used last is always kept; others go, the longest unused first, where all take more than `maxBytes`. */
-export class PrefixStore {
+export class PrefixCache {
   private readonly model: Pick<LanguageModel, "newCache">;
   private readonly maxBytes: number;
   /** The one that was used last comes last. */

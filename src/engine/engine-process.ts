@@ -3,7 +3,7 @@
 import type { ModelInfo } from "./engine.ts";
 import { type EngineOptions, loadEngine } from "./load-engine.ts";
 import type { LocalEngine } from "./local-engine.ts";
-import { answerPort, type ErrorMessage, errorMessage, type FromEngine, type ToEngine } from "./port.ts";
+import { type ErrorMessage, errorMessage, type FromEngine, servePort, type ToEngine } from "./port.ts";
 
 export interface ProcessStart {
   readonly path: string;
@@ -35,7 +35,7 @@ let loading: Promise<LocalEngine> | undefined;
 async function start({ path, name, options }: ProcessStart): Promise<void> {
   loading = loadEngine(path, name, options);
   const engine = await loading;
-  answerPort(engine, {
+  servePort(engine, {
     post,
     listen: (onMessage) =>
       process.on("message", (message: ToProcess) => {

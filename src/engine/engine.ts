@@ -68,7 +68,7 @@ export interface Engine {
    *
    * @throws QuestionError if something is wrong with the question; EngineLostError if the engine broke down on the way
    */
-  answer(question: GenerationRequest, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
+  generate(question: GenerationRequest, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
   /**
    * Embeddings of length 1, [embeddingSize] each, in which an image lies near the texts that fit it.
    * @throws QuestionError as above, and if the model has no contrastive head

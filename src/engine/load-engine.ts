@@ -1,13 +1,18 @@
 /** A model folder becomes an engine on the calling thread. */
 
-import { contextLengthOf, type LanguageModelOptions, openImageEncoder, openLanguageModel } from "../generation/load.ts";
+import {
+  type LanguageModelOptions,
+  openImageEncoder,
+  openLanguageModel,
+  resolveContextLength,
+} from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
 import type { ImageLimits } from "../images/decode.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { openModelFolder } from "../models/model-folder.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { ImageStore, imageFiles } from "./caches.ts";
+import { ImageCache, imageFiles } from "./caches.ts";
 import { openEmbedder } from "./embedder.ts";
 import { LocalEngine } from "./local-engine.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
@@ -43,7 +48,7 @@ export async function loadEngine(
     const reader = await openImageEncoder(folder, options);
     const llm = await openLanguageModel(folder.llm, path, { ...options, precision: precision ?? folder.precision });
     const embedder = await openEmbedder(folder, options);
-    const contextLength = contextLengthOf(config);
+    const contextLength = resolveContextLength(config);
     return new LocalEngine(
       {
         model: {
@@ -53,7 +58,7 @@ export async function loadEngine(
           ...(embedder && { embeddingSize: embedder.size }),
         },
         embedder,
-        images: new ImageStore(reader, imageFiles(images)),
+        images: new ImageCache(reader, imageFiles(images)),
         llm,
         tokenizer,
         template: folder.template,

@@ -1,11 +1,11 @@
 /** An engine on the calling thread, which is blocked while a token is computed. */
 
-import { fitContext, positionsOf } from "../generation/generate.ts";
+import { toPositions, truncateToContext } from "../generation/generate.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
 import type { DescribePrompt } from "../models/model-folder.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
 import { type PromptTemplate, parsePrompt } from "../tokenizers/prompts.ts";
-import type { ImageStore } from "./caches.ts";
+import type { ImageCache } from "./caches.ts";
 import type { Embedder } from "./embedder.ts";
 import {
   type EmbeddingInput,
@@ -15,12 +15,12 @@ import {
   type ModelInfo,
   RequestError,
 } from "./engine.ts";
-import { eventTurn, Scheduler, type SchedulerOptions, type WritingRequest } from "./scheduler.ts";
+import { eventTurn, type ScheduledRequest, Scheduler, type SchedulerOptions } from "./scheduler.ts";
 
 /** What answers are made with. */
 export interface EngineParts {
   readonly model: ModelInfo;
-  readonly images: ImageStore;
+  readonly images: ImageCache;
   readonly llm: LanguageModel;
   readonly tokenizer: Tokenizer;
   readonly template: PromptTemplate;
@@ -44,7 +44,7 @@ export class LocalEngine implements Engine {
     return this.parts.model;
   }
 
-  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *generate(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     signal?.throwIfAborted();
     const request = await this.requestOf(question);
     // What a description begins with is read as a part of the prompt, and is a part of the answer.
@@ -68,7 +68,7 @@ export class LocalEngine implements Engine {
     for (const input of inputs) {
       signal?.throwIfAborted();
       if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
-      else all.push(await embedder.embedImage(await images.read(input.image)));
+      else all.push(await embedder.embedImage(await images.encode(input.image)));
       // Many texts in a row must not hold up answers.
       await eventTurn();
     }
@@ -82,7 +82,7 @@ export class LocalEngine implements Engine {
     await this.parts.embedder?.close();
   }
 
-  private async requestOf(question: GenerationRequest): Promise<WritingRequest> {
+  private async requestOf(question: GenerationRequest): Promise<ScheduledRequest> {
     const { template, describe, tokenizer } = this.parts;
     const { turns, system, stop = [], choices = 1 } = question;
     if (!Number.isInteger(choices) || choices < 1) {
@@ -99,10 +99,10 @@ export class LocalEngine implements Engine {
         `The question has ${places} places for images, but ${question.images.length} were given`,
       );
     }
-    const images = await Promise.all(question.images.map((image) => this.parts.images.read(image)));
+    const images = await Promise.all(question.images.map((image) => this.parts.images.encode(image)));
     return {
       ...question,
-      ...this.fit(positionsOf(prompt, images, tokenizer), question),
+      ...this.fit(toPositions(prompt, images, tokenizer), question),
       stop: [...(describes ? describe.stop : template.stop), ...stop],
       choices,
     };
@@ -112,7 +112,7 @@ export class LocalEngine implements Engine {
   private fit(
     sequence: readonly Position[],
     { maxNewTokens = maxNewTokensByDefault, overflow = "cut" }: GenerationRequest,
-  ): Pick<WritingRequest, "sequence" | "maxNewTokens"> {
+  ): Pick<ScheduledRequest, "sequence" | "maxNewTokens"> {
     const { contextLength } = this.model;
     const most = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
     if (!(maxNewTokens >= 1 && maxNewTokens <= most)) {
@@ -121,7 +121,7 @@ export class LocalEngine implements Engine {
         `maxNewTokens is ${maxNewTokens}; it should be between 1 and ${contextLength - 1}`,
       );
     }
-    if (overflow === "cut") return { sequence: fitContext(sequence, maxNewTokens, contextLength), maxNewTokens };
+    if (overflow === "cut") return { sequence: truncateToContext(sequence, maxNewTokens, contextLength), maxNewTokens };
     const room = contextLength - sequence.length;
     if (room < 1) {
       throw new RequestError(

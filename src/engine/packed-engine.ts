@@ -9,7 +9,7 @@ import type { Runner } from "../runtime/runner.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { promptTemplates } from "../tokenizers/prompts.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
-import { type ImageSource, ImageStore } from "./caches.ts";
+import { ImageCache, type ImageSource } from "./caches.ts";
 import { LocalEngine } from "./local-engine.ts";
 
 export interface PackedEngineParts {
@@ -40,7 +40,7 @@ export async function createPackedEngine(
   return new LocalEngine(
     {
       model: { name: model.name, contextLength: model.contextLength, tokensPerImage: tokensPerImage(config) },
-      images: new ImageStore(new ImageEncoder(config, reader), images),
+      images: new ImageCache(new ImageEncoder(config, reader), images),
       llm,
       tokenizer,
       template: promptTemplates[model.template],

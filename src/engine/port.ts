@@ -96,7 +96,7 @@ export class PortEngine implements Omit<Engine, "close"> {
     port.listen((message) => this.take(message));
   }
 
-  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *generate(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     for await (const message of this.request((id) => ({ kind: "answer", id, question }), signal)) {
       if (message.kind === "event") yield message.event;
     }
@@ -150,7 +150,7 @@ export class PortEngine implements Omit<Engine, "close"> {
 
 // The engine's side of a port: answers what is asked over it.
 
-export function answerPort(engine: Engine, port: Port<FromEngine, ToEngine>): void {
+export function servePort(engine: Engine, port: Port<FromEngine, ToEngine>): void {
   const running = new Map<number, AbortController>();
 
   async function take(message: Exclude<ToEngine, { kind: "cancel" }>): Promise<void> {
@@ -161,7 +161,7 @@ export function answerPort(engine: Engine, port: Port<FromEngine, ToEngine>): vo
       if (message.kind === "embed") {
         port.post({ kind: "embeddings", id, embeddings: await engine.embed(message.inputs, controller.signal) });
       } else {
-        for await (const event of engine.answer(message.question, controller.signal)) {
+        for await (const event of engine.generate(message.question, controller.signal)) {
           port.post({ kind: "event", id, event });
         }
       }

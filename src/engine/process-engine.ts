@@ -68,11 +68,11 @@ export class ProcessEngine implements Engine {
     return this.current.memory.bytes;
   }
 
-  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *generate(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     // One signal may end many questions; Node takes that for a leak.
     if (signal) setMaxListeners(0, signal);
     const engine = await this.started();
-    yield* engine.answer({ ...question, images: question.images.map(placed) }, signal);
+    yield* engine.generate({ ...question, images: question.images.map(placed) }, signal);
   }
 
   async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {

@@ -10,7 +10,7 @@ import type { KVCache } from "../generation/kv-cache.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
 import { Random } from "../tensor/random.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
-import { PrefixStore } from "./caches.ts";
+import { PrefixCache } from "./caches.ts";
 import type { GenerationEvent, GenerationOptions } from "./engine.ts";
 import { Channel } from "./port.ts";
 
@@ -45,7 +45,7 @@ export interface SchedulerOptions {
   readonly prefixBytes: number;
 }
 
-export interface WritingRequest extends GenerationOptions {
+export interface ScheduledRequest extends GenerationOptions {
   /** What the answer follows, at least one position. Together with `maxNewTokens` no longer than the model's context. */
   readonly sequence: readonly Position[];
   readonly maxNewTokens: number;
@@ -55,7 +55,7 @@ export interface WritingRequest extends GenerationOptions {
 
 /** A request on its way: waiting, its prompt being read, its choices being written. */
 interface Job {
-  readonly request: WritingRequest;
+  readonly request: ScheduledRequest;
   readonly events: Channel<GenerationEvent>;
   /** Choices that have not ended. */
   open: number;
@@ -83,7 +83,7 @@ interface Search {
 }
 
 /** Sequences that a request takes in the batch, or in a batch of its own. */
-function placesOf({ choices, numBeams = 1 }: WritingRequest): number {
+function placesOf({ choices, numBeams = 1 }: ScheduledRequest): number {
   return numBeams > 1 ? numBeams : choices;
 }
 
@@ -91,7 +91,7 @@ export class Scheduler {
   private readonly model: LanguageModel;
   private readonly tokenizer: Tokenizer;
   private readonly maxBatch: number;
-  private readonly prefixes: PrefixStore;
+  private readonly prefixes: PrefixCache;
   private waiting: Job[] = [];
   private reading: Reading | undefined;
   private searches: Search[] = [];
@@ -103,12 +103,12 @@ export class Scheduler {
     this.model = model;
     this.tokenizer = tokenizer;
     this.maxBatch = maxBatch;
-    this.prefixes = new PrefixStore(model, prefixBytes);
+    this.prefixes = new PrefixCache(model, prefixBytes);
     this.batch = model.newCache(0);
   }
 
   /** The answers, as they are written. Whoever stops listening stops them. */
-  async *write(request: WritingRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *write(request: ScheduledRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     signal?.throwIfAborted();
     const job: Job = { request, events: new Channel(), open: request.choices, cancelled: false };
     const abort = () => this.fail(job, signal?.reason);
@@ -178,8 +178,8 @@ export class Scheduler {
         return;
       }
       const piece = sequence.slice(cache.length, end);
-      if (end < sequence.length) return await this.model.fill(piece, cache);
-      const scores = await this.model.read([piece], cache);
+      if (end < sequence.length) return await this.model.prefill(piece, cache);
+      const scores = await this.model.forward([piece], cache);
       this.reading = undefined;
       this.beginWriting(job, cache, scores.data);
     } catch (error) {
@@ -225,7 +225,7 @@ export class Scheduler {
     if (this.rows.length === 0) return;
     try {
       const next = this.rows.map(({ ids }) => ids.slice(-1));
-      const { data } = await this.model.read(next, this.batch);
+      const { data } = await this.model.forward(next, this.batch);
       const vocabSize = data.length / next.length;
       // From the last one on, because a row that is taken out is replaced by the last.
       for (let row = this.rows.length - 1; row >= 0; row--) {

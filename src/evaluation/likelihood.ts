@@ -5,7 +5,7 @@
 
 import type { ImageTextPair } from "../data/dataset.ts";
 import { readSpan } from "../files/file.ts";
-import { positionsOf } from "../generation/generate.ts";
+import { toPositions } from "../generation/generate.ts";
 import { KVCache } from "../generation/kv-cache.ts";
 import { decoderFeeds, indices, type Position, type Precision } from "../generation/language-model.ts";
 import { openImageEncoder } from "../generation/load.ts";
@@ -194,8 +194,8 @@ async function readPrompts(
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
     for (const { name, image } of pairs) {
-      const tokens = await reader.read(await readImage(await readSpan(image), { name }));
-      prompts.push(positionsOf(parsed, [tokens], folder.llm.tokenizer));
+      const tokens = await reader.encode(await readImage(await readSpan(image), { name }));
+      prompts.push(toPositions(parsed, [tokens], folder.llm.tokenizer));
     }
     return prompts;
   } finally {

@@ -37,7 +37,7 @@ export async function beamSearch(...search: Parameters<typeof beamSteps>): Promi
 
 /** As `beamSearch`, one step of the language model at a time, so that others can have it in between. */
 export async function* beamSteps(
-  model: Pick<LanguageModel, "read">,
+  model: Pick<LanguageModel, "forward">,
   prompt: readonly Position[],
   cache: KVCache,
   options: BeamOptions,
@@ -60,7 +60,7 @@ export async function* beamSteps(
   };
 
   let beams: Beam[] = [{ ids: [], score: 0 }];
-  let scores = await model.read([prompt], cache);
+  let scores = await model.forward([prompt], cache);
   let caches = cache;
   for (let length = 1; length <= maxNewTokens; length++) {
     signal?.throwIfAborted();
@@ -87,7 +87,7 @@ export async function* beamSteps(
     }
     yield;
     caches = caches.select(next.map(({ from }) => from));
-    scores = await model.read(
+    scores = await model.forward(
       next.map(({ id }) => [id]),
       caches,
     );

@@ -136,7 +136,7 @@ export interface GenerateOptions extends WritingOptions {
  * @param cache may already hold the start of the conversation; `prompt` is what follows it
  */
 export async function* generate(
-  model: Pick<LanguageModel, "read">,
+  model: Pick<LanguageModel, "forward">,
   tokenizer: Tokenizer,
   prompt: readonly Position[],
   cache: KVCache,
@@ -147,7 +147,7 @@ export async function* generate(
   let next: readonly Position[] = prompt;
   for (;;) {
     options.signal?.throwIfAborted();
-    const scores = await model.read([next], cache);
+    const scores = await model.forward([next], cache);
     const written = writer.take(scores.data);
     if (written.text) yield written.text;
     if (written.ending) return written.ending;
@@ -158,7 +158,7 @@ export async function* generate(
 // A prompt as a language model reads it: a sequence of positions.
 
 /** Token ids, and the image tokens of each image at its place. */
-export function positionsOf(prompt: Prompt, images: readonly ImageTokens[], tokenizer: Tokenizer): Position[] {
+export function toPositions(prompt: Prompt, images: readonly ImageTokens[], tokenizer: Tokenizer): Position[] {
   return tokenizePrompt(prompt, tokenizer).flatMap((piece): readonly Position[] => {
     if ("ids" in piece) return piece.ids;
     const tokens = images[piece.image];
@@ -172,7 +172,7 @@ export function positionsOf(prompt: Prompt, images: readonly ImageTokens[], toke
  * The end of a sequence that leaves room for `maxNewTokens` within `maxLength` positions: the oldest positions are
  * dropped from the front, as in the original demo.
  */
-export function fitContext(
+export function truncateToContext(
   sequence: readonly Position[],
   maxNewTokens: number,
   maxLength: number,

@@ -18,7 +18,7 @@ export class ImageEncoder {
     this.runner = runner;
   }
 
-  async read(image: Pixels): Promise<ImageTokens> {
+  async encode(image: Pixels): Promise<ImageTokens> {
     const { shape, data } = preprocess(image, imageSpec(this.config.encoder));
     const { tokens } = await this.runner.run({ pixels: ndarray("float32", [1, ...shape], data) });
     const rows = tokens.data as Float32Array;

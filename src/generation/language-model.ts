@@ -46,27 +46,27 @@ export function indices(shape: readonly number[], values: readonly number[]): Nd
 }
 
 /** A faster way to read many positions. */
-export interface PromptPrefill {
+export interface Prefiller {
   /** Reads new positions of the cache's one sequence, which it grows by; the scores of what follows the last one, [1, vocabSize]. */
-  read(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">>;
+  forward(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">>;
   /** As `read`, where nobody wants the scores. */
-  fill(sequence: readonly Position[], cache: KVCache): Promise<void>;
+  prefill(sequence: readonly Position[], cache: KVCache): Promise<void>;
   close(): Promise<void>;
 }
 
 /** For more positions than these a prompt reader is faster than the language model itself. */
-const promptFrom = 64;
+const minPrefillLength = 64;
 
 export class LanguageModel {
   readonly config: LlamaConfig;
   private readonly runner: Runner;
-  private readonly prompts: PromptPrefill | undefined;
+  private readonly prompts: Prefiller | undefined;
 
   /**
    * @param runner a reading graph with the output `logits`, of the places in `wanted`
    * @param prompts reads long prompts
    */
-  constructor(config: LlamaConfig, runner: Runner, prompts?: PromptPrefill) {
+  constructor(config: LlamaConfig, runner: Runner, prompts?: Prefiller) {
     this.config = config;
     this.runner = runner;
     this.prompts = prompts;
@@ -84,7 +84,7 @@ export class LanguageModel {
    * @returns scores [batch, vocabSize] of what follows the last position; with `all`, [batch * length, vocabSize]
    * @throws RangeError if the model does not know that many positions
    */
-  async read(
+  async forward(
     sequences: readonly (readonly Position[])[],
     cache: KVCache,
     which: "last" | "all" = "last",
@@ -93,8 +93,8 @@ export class LanguageModel {
     const length = sequences[0]?.length ?? 0;
     this.checkLengths(sequences, cache, length);
     const [sequence = [], ...others] = sequences;
-    const prompts = which === "last" && others.length === 0 ? this.promptReader(sequence) : undefined;
-    if (prompts) return prompts.read(sequence, cache);
+    const prompts = which === "last" && others.length === 0 ? this.promptPrefill(sequence) : undefined;
+    if (prompts) return prompts.forward(sequence, cache);
     const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
@@ -107,11 +107,11 @@ export class LanguageModel {
   }
 
   /** Reads new positions of the cache's one sequence, which grows by them, where nobody wants the scores. */
-  async fill(sequence: readonly Position[], cache: KVCache): Promise<void> {
+  async prefill(sequence: readonly Position[], cache: KVCache): Promise<void> {
     this.checkLengths([sequence], cache, sequence.length);
-    const prompts = this.promptReader(sequence);
-    if (prompts) await prompts.fill(sequence, cache);
-    else await this.read([sequence], cache);
+    const prompts = this.promptPrefill(sequence);
+    if (prompts) await prompts.prefill(sequence, cache);
+    else await this.forward([sequence], cache);
   }
 
   async close(): Promise<void> {
@@ -119,8 +119,8 @@ export class LanguageModel {
     await this.prompts?.close();
   }
 
-  private promptReader({ length }: readonly Position[]): PromptPrefill | undefined {
-    return length > promptFrom ? this.prompts : undefined;
+  private promptPrefill({ length }: readonly Position[]): Prefiller | undefined {
+    return length > minPrefillLength ? this.prompts : undefined;
   }
 
   private checkLengths(sequences: readonly (readonly Position[])[], cache: KVCache, length: number): void {

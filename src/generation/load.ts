@@ -84,6 +84,6 @@ export async function openImageEncoderRunner(
 const maxContext = 2000;
 
 /** Positions of prompt and answer together that a conversation with a language model may have. */
-export function contextLengthOf({ maxPositionEmbeddings }: LlamaConfig): number {
+export function resolveContextLength({ maxPositionEmbeddings }: LlamaConfig): number {
   return Math.min(maxContext, maxPositionEmbeddings);
 }

@@ -25,7 +25,7 @@ export interface PrefillSources {
 }
 
 /** Positions that go through the layers at once. More gain little from it, and each sees all others before they are masked. */
-const pieceLength = 256;
+const chunkLength = 256;
 
 type LayerOutput = "out" | "newKeys" | "newValues";
 type LayerModel = MappedModel<LayerOutput>;
@@ -65,21 +65,21 @@ export class Prefill {
     });
   }
 
-  async read(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">> {
-    const start = Math.floor((sequence.length - 1) / pieceLength) * pieceLength;
-    await this.fill(sequence.slice(0, start), cache);
-    const x = await this.readPiece(sequence.slice(start), cache);
+  async forward(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">> {
+    const start = Math.floor((sequence.length - 1) / chunkLength) * chunkLength;
+    await this.prefill(sequence.slice(0, start), cache);
+    const x = await this.forwardChunk(sequence.slice(start), cache);
     return (await this.parts.scores.run({ x })).scores as NdArray<"float32">;
   }
 
-  async fill(sequence: readonly Position[], cache: KVCache): Promise<void> {
-    for (let start = 0; start < sequence.length; start += pieceLength) {
-      await this.readPiece(sequence.slice(start, start + pieceLength), cache);
+  async prefill(sequence: readonly Position[], cache: KVCache): Promise<void> {
+    for (let start = 0; start < sequence.length; start += chunkLength) {
+      await this.forwardChunk(sequence.slice(start, start + chunkLength), cache);
     }
   }
 
   /** What comes out of the last layer for the last position, [1, hiddenSize]. */
-  private async readPiece(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
+  private async forwardChunk(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
     const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = decoderFeeds(
       [sequence],
       cache,

@@ -109,7 +109,7 @@ export async function* ask(
     const leave = await service.admission.enter(client, signal);
     try {
       const images = await fetchImages(question.images, service.images, signal);
-      for await (const event of service.engine.answer({ ...question, images }, signal)) {
+      for await (const event of service.engine.generate({ ...question, images }, signal)) {
         if (event.kind === "begin") begun = event;
         if (event.kind === "text" && begun && firstText) {
           firstText = false;

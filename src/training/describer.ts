@@ -1,6 +1,6 @@
 /** What the model in training says of images that it is not trained on. */
 
-import { generate, positionsOf } from "../generation/generate.ts";
+import { generate, toPositions } from "../generation/generate.ts";
 import type { LanguageModel } from "../generation/language-model.ts";
 import { createLanguageModel } from "../generation/load.ts";
 import { frozenShape, imageTokens } from "../models/minigpt4.ts";
@@ -95,7 +95,7 @@ export class Describer {
 
   private async continue(image: readonly Float32Array[]): Promise<string> {
     const { tokenizer } = this.parts.llm;
-    const prompt = positionsOf(parsePrompt(this.prompt.text), [image], tokenizer);
+    const prompt = toPositions(parsePrompt(this.prompt.text), [image], tokenizer);
     const options = { maxNewTokens, stop: [this.prompt.endSym] };
     let text = "";
     for await (const piece of generate(this.llm, tokenizer, prompt, this.llm.newCache(), options, new Random(0))) {

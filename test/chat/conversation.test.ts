@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnswerOptions, Conversation } from "../../src/chat/conversation.ts";
-import { ImageStore, imageFiles } from "../../src/engine/caches.ts";
+import { ImageCache, imageFiles } from "../../src/engine/caches.ts";
 import { RequestError } from "../../src/engine/engine.ts";
 import { type EngineParts, LocalEngine } from "../../src/engine/local-engine.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
-import { generate, positionsOf } from "../../src/generation/generate.ts";
+import { generate, toPositions } from "../../src/generation/generate.ts";
 import { imageOutputs } from "../../src/generation/graphs.ts";
 import type { ImageTokens } from "../../src/generation/image-encoder.ts";
 import { ImageEncoder } from "../../src/generation/image-encoder.ts";
@@ -37,7 +37,7 @@ beforeAll(async () => {
   );
   parts = {
     model: { name: "golden", contextLength: config.llm.maxPositionEmbeddings, tokensPerImage: 5 },
-    images: new ImageStore(reader, imageFiles()),
+    images: new ImageCache(reader, imageFiles()),
     llm: await createLanguageModel(checkpoint, config.llm),
     tokenizer: await loadTokenizer(join(folder, "llama-safetensors")),
     template: vicunaV0,
@@ -68,7 +68,7 @@ async function said(
 /** The answer to the last of these turns, read as a whole by a model that remembers nothing. */
 async function fresh(turns: readonly Turn[], images: readonly ImageTokens[]): Promise<string> {
   const { llm, tokenizer } = parts;
-  const sequence = positionsOf(vicunaV0.render(turns), images, tokenizer);
+  const sequence = toPositions(vicunaV0.render(turns), images, tokenizer);
   const options = { ...short, stop: vicunaV0.stop };
   let text = "";
   for await (const piece of generate(llm, tokenizer, sequence, llm.newCache(), options, new Random(0))) text += piece;
@@ -79,7 +79,7 @@ test("several turns and images: every answer is as if the whole were read anew",
   const conversation = chat();
   const names = ["rgb.png", "large.jpg", "gray.png"];
   const tokens: ImageTokens[] = [];
-  for (const name of names) tokens.push(await parts.images.read(image(name)));
+  for (const name of names) tokens.push(await parts.images.encode(image(name)));
   const questions = [
     { text: "What is this?", images: [0] },
     { text: "And now?", images: [] },

@@ -7,7 +7,7 @@ import { type ImportOptions, importJournal, importModel } from "../../src/conver
 import { readJournal } from "../../src/files/journal.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { positionsOf } from "../../src/generation/generate.ts";
+import { toPositions } from "../../src/generation/generate.ts";
 import { imageOutputs, languageGraph } from "../../src/generation/graphs.ts";
 import { LanguageModel } from "../../src/generation/language-model.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
@@ -137,7 +137,7 @@ describe("the golden files", () => {
     const read = async (weightsFolder?: string) => {
       const session = await Session.create<string>(graph, outputs, { ...(weightsFolder && { weightsFolder }) });
       const model = new LanguageModel(llm.config, session);
-      const { data } = await model.read([[5, 6, 7]], model.newCache());
+      const { data } = await model.forward([[5, 6, 7]], model.newCache());
       await model.close();
       return data;
     };
@@ -386,7 +386,7 @@ async function dialogueScores(
   );
   const prompt = parsePrompt(set.goldens.dialogue[0]?.prompt ?? "");
   const llm = await createLanguageModel(model.llm.checkpoint, model.llm.config, { precision });
-  const { data } = await llm.read([positionsOf(prompt, [tokens], model.llm.tokenizer)], llm.newCache(), "all");
+  const { data } = await llm.forward([toPositions(prompt, [tokens], model.llm.tokenizer)], llm.newCache(), "all");
   await llm.close();
   return data;
 }

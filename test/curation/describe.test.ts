@@ -43,9 +43,9 @@ function listening(): { readonly engine: Engine; readonly asked: GenerationReque
   const asked: GenerationRequest[] = [];
   const heard: Engine = {
     model: engine.model,
-    answer(question, signal) {
+    generate(question, signal) {
       asked.push(question);
-      return engine.answer(question, signal);
+      return engine.generate(question, signal);
     },
     embed: (inputs, signal) => engine.embed(inputs, signal),
     close: async () => {},
@@ -55,7 +55,7 @@ function listening(): { readonly engine: Engine; readonly asked: GenerationReque
 
 async function answerTo(question: GenerationRequest): Promise<string> {
   let text = "";
-  for await (const event of engine.answer(question)) if (event.kind === "text") text += event.text;
+  for await (const event of engine.generate(question)) if (event.kind === "text") text += event.text;
   return text.replaceAll("\0", "").trim();
 }
 
@@ -175,9 +175,9 @@ describe("what fails", () => {
   test("an engine that breaks down once is asked again; one that keeps breaking down ends the step", async () => {
     const lost = (times: number): Engine => ({
       ...listening().engine,
-      async *answer(question, signal) {
+      async *generate(question, signal) {
         if (times-- > 0) throw new EngineLostError("The engine broke down");
-        yield* engine.answer(question, signal);
+        yield* engine.generate(question, signal);
       },
     });
     const store = await project();

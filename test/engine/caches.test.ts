@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { PrefixStore } from "../../src/engine/caches.ts";
+import { PrefixCache } from "../../src/engine/caches.ts";
 import type { Position } from "../../src/generation/language-model.ts";
 import { byteTokenizer, tinyLanguageModel } from "../helpers/tiny-llama.ts";
 
@@ -9,14 +9,14 @@ const [image, other] = [new Float32Array(16).fill(0.5), new Float32Array(16).fil
 
 test("what is left to read, read over the cache, gives the scores of the whole", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
-  const store = new PrefixStore(model, plenty);
+  const store = new PrefixCache(model, plenty);
   const position = fc.constantFrom<Position>(1, 2, image, other);
   await fc.assert(
     fc.asyncProperty(fc.array(position, { minLength: 1, maxLength: 6 }), async (sequence) => {
       const cache = store.take(sequence);
       expect(cache.length).toBeLessThan(sequence.length);
-      const { data } = await model.read([sequence.slice(cache.length)], cache);
-      const whole = await model.read([sequence], model.newCache());
+      const { data } = await model.forward([sequence.slice(cache.length)], cache);
+      const whole = await model.forward([sequence], model.newCache());
       data.forEach((score, id) => {
         expect(score).toBeCloseTo(whole.data[id] as number, 4);
       });
@@ -29,11 +29,11 @@ test("what is left to read, read over the cache, gives the scores of the whole",
 
 test("only what differs is read; two that go on from the same beginning do not take it from each other", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
-  const store = new PrefixStore(model, plenty);
+  const store = new PrefixCache(model, plenty);
   const learn = async (sequence: Position[]) => {
     const cache = store.take(sequence);
     const known = cache.length;
-    await model.read([sequence.slice(known)], cache);
+    await model.forward([sequence.slice(known)], cache);
     store.put(sequence, cache);
     return known;
   };
@@ -51,16 +51,16 @@ test("only what differs is read; two that go on from the same beginning do not t
 test("where memory is short, what was not used for the longest time goes, but never the last", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
   const size = model.newCache().bytes;
-  const knows = (store: PrefixStore, sequence: Position[]) => store.take([...sequence, 9]).length === sequence.length;
-  const fill = async (store: PrefixStore, sequence: Position[]) => {
+  const knows = (store: PrefixCache, sequence: Position[]) => store.take([...sequence, 9]).length === sequence.length;
+  const fill = async (store: PrefixCache, sequence: Position[]) => {
     const cache = model.newCache();
-    await model.read([sequence], cache);
+    await model.forward([sequence], cache);
     store.put(sequence, cache);
   };
-  const two = new PrefixStore(model, 2 * size);
+  const two = new PrefixCache(model, 2 * size);
   for (const first of [1, 2, 3]) await fill(two, [first, 5]);
   expect([1, 2, 3].map((first) => knows(two, [first, 5]))).toEqual([false, true, true]);
-  const none = new PrefixStore(model, 0);
+  const none = new PrefixCache(model, 0);
   for (const first of [1, 2]) await fill(none, [first, 5]);
   expect([1, 2].map((first) => knows(none, [first, 5]))).toEqual([false, true]);
   await model.close();

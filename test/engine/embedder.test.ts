@@ -192,7 +192,7 @@ test("nano finds the texts of four example images; of the raccoon nothing is exp
   const embeddings = await embedder.embedTexts(texts);
   const found: Record<string, string | undefined> = {};
   for (const name of Object.keys(own)) {
-    const embedding = await embedder.embedImage(await reader.read(await readImage(image(name))));
+    const embedding = await embedder.embedImage(await reader.encode(await readImage(image(name))));
     const scores = embeddings.map((text) => dot(embedding, text));
     found[name] = texts[scores.indexOf(Math.max(...scores))];
   }

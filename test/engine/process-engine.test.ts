@@ -23,12 +23,12 @@ beforeAll(async () => {
 afterAll(() => engine.close());
 
 async function said(
-  from: Pick<ProcessEngine, "answer">,
+  from: Pick<ProcessEngine, "generate">,
   asked: GenerationRequest,
   signal?: AbortSignal,
 ): Promise<string> {
   let text = "";
-  for await (const event of from.answer(asked, signal)) if (event.kind === "text") text += event.text;
+  for await (const event of from.generate(asked, signal)) if (event.kind === "text") text += event.text;
   return text;
 }
 
@@ -71,7 +71,7 @@ test("a question whose signal is aborted ends at once, and the engine goes on to
   const begun = said(engine, long, controller.signal);
   controller.abort(new Error("enough"));
   await expect(begun).rejects.toThrow("enough");
-  for await (const event of engine.answer(long)) if (event.kind === "text") break;
+  for await (const event of engine.generate(long)) if (event.kind === "text") break;
   expect(await said(engine, question)).not.toBe("");
 });
 
@@ -82,7 +82,7 @@ describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s
     const failed = Promise.all(
       answers.map((answer) => expect(answer).rejects.toThrow(`The engine broke down: its process was`)),
     );
-    for await (const _ of engine.answer(question)) break;
+    for await (const _ of engine.generate(question)) break;
     processOf(engine).kill(signal);
     await failed;
     await expect(answers[0]).rejects.toThrow(signal);
@@ -146,7 +146,7 @@ test("a released engine answers no more; releasing twice does no harm", async ()
   const other = await ProcessEngine.load(folder, "tiny");
   const answer = said(other, long);
   const failed = expect(answer).rejects.toThrow("released");
-  for await (const _ of other.answer(question)) break;
+  for await (const _ of other.generate(question)) break;
   await other.close();
   await failed;
   await other.close();

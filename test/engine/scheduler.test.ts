@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GenerationEvent } from "../../src/engine/engine.ts";
-import { Scheduler, type WritingRequest } from "../../src/engine/scheduler.ts";
+import { type ScheduledRequest, Scheduler } from "../../src/engine/scheduler.ts";
 import { beamSearch } from "../../src/generation/beam-search.ts";
 import { generate } from "../../src/generation/generate.ts";
 import type { LanguageModel } from "../../src/generation/language-model.ts";
@@ -13,8 +13,8 @@ let model: LanguageModel;
 let calls: { batch: number; length: number }[] = [];
 beforeAll(async () => {
   model = await tinyLanguageModel(byteTokenizer.vocabSize);
-  const read = model.read.bind(model);
-  model.read = (sequences, ...rest) => {
+  const read = model.forward.bind(model);
+  model.forward = (sequences, ...rest) => {
     calls.push({ batch: sequences.length, length: sequences[0]?.length ?? 0 });
     return read(sequences, ...rest);
   };
@@ -25,7 +25,7 @@ const scheduler = (maxBatch = 4) => new Scheduler(model, byteTokenizer, { maxBat
 /** Its answers end at their greatest length only. */
 const endlessScheduler = (maxBatch = 4) =>
   new Scheduler(model, { ...byteTokenizer, eosId: -1 }, { maxBatch, prefixBytes: 2 ** 26 });
-const request = (change: Partial<WritingRequest> = {}): WritingRequest => ({
+const request = (change: Partial<ScheduledRequest> = {}): ScheduledRequest => ({
   sequence: [256, 70],
   maxNewTokens: 12,
   stop: [],
@@ -34,7 +34,7 @@ const request = (change: Partial<WritingRequest> = {}): WritingRequest => ({
 });
 
 /** The texts of the choices, and why they ended. */
-async function written(from: Scheduler, asked: WritingRequest, signal?: AbortSignal) {
+async function written(from: Scheduler, asked: ScheduledRequest, signal?: AbortSignal) {
   const texts = Array.from({ length: asked.choices }, () => "");
   const ends: string[] = [];
   for await (const event of from.write(asked, signal)) {
@@ -45,7 +45,7 @@ async function written(from: Scheduler, asked: WritingRequest, signal?: AbortSig
 }
 
 /** One choice, written by itself. */
-async function alone({ sequence, seed = 0, ...options }: WritingRequest, choice = 0): Promise<string> {
+async function alone({ sequence, seed = 0, ...options }: ScheduledRequest, choice = 0): Promise<string> {
   let text = "";
   const random = new Random(seed + choice);
   for await (const piece of generate(model, byteTokenizer, sequence, model.newCache(), options, random)) text += piece;
@@ -98,7 +98,7 @@ test("more choices than the greatest batch are written all the same", async () =
 test("a long prompt is read in pieces, between which others are written", async () => {
   const shared = scheduler();
   const order: string[] = [];
-  const note = async (name: string, asked: WritingRequest) => {
+  const note = async (name: string, asked: ScheduledRequest) => {
     for await (const event of shared.write(asked)) if (event.kind === "text") order.push(name);
   };
   const long = Array.from({ length: 400 }, (_, i) => i % 200);
@@ -148,7 +148,7 @@ describe("beam search", () => {
 });
 
 describe("an answer that is no longer wanted", () => {
-  const long = (change: Partial<WritingRequest> = {}) => request({ maxNewTokens: 500, ...change });
+  const long = (change: Partial<ScheduledRequest> = {}) => request({ maxNewTokens: 500, ...change });
 
   /** Resolves when the first text has come; the answer goes on. */
   function begun(answer: AsyncGenerator<GenerationEvent, void>): { first: Promise<void>; end: Promise<void> } {
@@ -208,11 +208,11 @@ describe("an answer that is no longer wanted", () => {
     const shared = endlessScheduler();
     const answers = [begun(shared.write(long())), begun(shared.write(long({ choices: 2 })))];
     await Promise.all(answers.map(({ first }) => first));
-    const { read } = model;
-    model.read = () => Promise.reject(new Error("out of memory"));
+    const { forward } = model;
+    model.forward = () => Promise.reject(new Error("out of memory"));
     for (const { end } of answers) await expect(end).rejects.toThrow("out of memory");
     await expect(written(shared, request())).rejects.toThrow("out of memory");
-    model.read = read;
+    model.forward = forward;
     expect((await written(shared, request())).ends).toEqual(["length 12"]);
   });
 
@@ -242,7 +242,7 @@ test("rows of the model beyond the tokenizer's tokens are never said", async () 
 test("a beam search takes as many places as it has beams", async () => {
   const shared = scheduler(3);
   const order: string[] = [];
-  const note = (name: string, asked: WritingRequest) => written(shared, asked).then(() => order.push(name));
+  const note = (name: string, asked: ScheduledRequest) => written(shared, asked).then(() => order.push(name));
   await Promise.all([
     note("search", request({ numBeams: 3, maxNewTokens: 8 })),
     note("other", request({ sequence: [256, 71], maxNewTokens: 1 })),

@@ -17,7 +17,7 @@ interface Answer {
 /** Every answer of at most `maxNewTokens` tokens and the sum of its log-probabilities; an end counts as a token. */
 async function allAnswers(model: LanguageModel, ids: readonly number[] = [], score = 0): Promise<Answer[]> {
   if (ids.length === maxNewTokens) return [{ ids, score }];
-  const logs = logSoftmax((await model.read([[...prompt, ...ids]], model.newCache())).data);
+  const logs = logSoftmax((await model.forward([[...prompt, ...ids]], model.newCache())).data);
   const answers: Answer[] = [];
   for (const [id, log] of logs.entries()) {
     const next = [...ids, id];
@@ -53,7 +53,7 @@ test("one beam without an end is greedy decoding", async () => {
   const model = await tinyLanguageModel(vocabSize, 5);
   const greedy: number[] = [];
   for (let i = 0; i < maxNewTokens; i++) {
-    const { data } = await model.read([[...prompt, ...greedy]], model.newCache());
+    const { data } = await model.forward([[...prompt, ...greedy]], model.newCache());
     greedy.push(data.indexOf(Math.max(...data)));
   }
   expect(await search(model, { eosId: -1 })).toEqual(greedy);
@@ -63,7 +63,7 @@ test("one beam without an end is greedy decoding", async () => {
 test("a prompt that is partly in the cache gives the same answer", async () => {
   const model = await tinyLanguageModel(vocabSize, 2);
   const cache = model.newCache();
-  await model.read([prompt.slice(0, 1)], cache);
+  await model.forward([prompt.slice(0, 1)], cache);
   const options = { numBeams: 3, maxNewTokens, eosId };
   expect(await beamSearch(model, prompt.slice(1), cache, options)).toEqual(await search(model, options));
   await model.close();

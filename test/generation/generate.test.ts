@@ -11,10 +11,10 @@ const { vocabSize, eosId } = byteTokenizer;
 const cache = () => new KVCache({ layers: 0, kvHeads: 0, headDim: 0 });
 
 /** A language model that says these tokens, and then ends. */
-function scripted(ids: readonly number[]): Pick<LanguageModel, "read"> {
+function scripted(ids: readonly number[]): Pick<LanguageModel, "forward"> {
   let said = 0;
   return {
-    async read() {
+    async forward() {
       const scores = new Float32Array(vocabSize);
       scores[ids[said++] ?? eosId] = 10;
       return ndarray("float32", [1, vocabSize], scores);
@@ -22,7 +22,7 @@ function scripted(ids: readonly number[]): Pick<LanguageModel, "read"> {
   };
 }
 
-async function pieces(model: Pick<LanguageModel, "read">, options: Partial<GenerateOptions> = {}, seed = 0) {
+async function pieces(model: Pick<LanguageModel, "forward">, options: Partial<GenerateOptions> = {}, seed = 0) {
   const settings = { maxNewTokens: 100, ...options };
   const found: string[] = [];
   for await (const piece of generate(model, byteTokenizer, [1], cache(), settings, new Random(seed))) found.push(piece);
@@ -72,7 +72,7 @@ describe("a stream of text", () => {
 
 test("repetition penalty counts what was said, not the prompt", async () => {
   const model = {
-    async read() {
+    async forward() {
       const scores = new Float32Array(vocabSize);
       scores[1] = 4;
       scores[65] = 3;

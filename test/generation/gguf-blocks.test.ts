@@ -29,7 +29,7 @@ const ids = [1, 17, 300, 42, 5, 260];
 
 async function scores({ checkpoint, config: own }: OpenLlama, precision: Precision): Promise<Float32Array> {
   const model = await createLanguageModel(checkpoint, own, { precision });
-  const { data } = await model.read([ids], model.newCache(), "all");
+  const { data } = await model.forward([ids], model.newCache(), "all");
   await model.close();
   return data as Float32Array;
 }

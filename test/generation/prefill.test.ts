@@ -50,7 +50,7 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     const sequence = prompt(exact.config, 150);
     const scoresOf = async (model: LanguageModel) => {
       const cache = model.newCache();
-      await model.fill(sequence, cache);
+      await model.prefill(sequence, cache);
       expect(cache.length).toBe(150);
       const { "keys.1": keys, "values.1": values } = cache.feeds();
       return { keys: keys?.data as Float32Array, values: values?.data as Float32Array };
@@ -71,17 +71,17 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     await using(withIt, async (model, { config }) => {
       const sequence = prompt(config, 230);
       const whole = model.newCache();
-      const expected = await model.read([sequence], whole);
+      const expected = await model.forward([sequence], whole);
       const pieces = model.newCache();
-      await model.fill(sequence.slice(0, 10), pieces);
-      await model.fill(sequence.slice(10, 140), pieces);
-      const found = await model.read([sequence.slice(140)], pieces);
+      await model.prefill(sequence.slice(0, 10), pieces);
+      await model.prefill(sequence.slice(10, 140), pieces);
+      const found = await model.forward([sequence.slice(140)], pieces);
       expect(pieces.length).toBe(230);
       // The first ten were read in blocks of 4 bits, being few.
       expect(relativeDifference(found.data, expected.data)).toBeLessThan(0.1);
       const same = model.newCache();
-      await model.fill(sequence.slice(0, 100), same);
-      const scores = await model.read([sequence.slice(100)], same);
+      await model.prefill(sequence.slice(0, 100), same);
+      const scores = await model.forward([sequence.slice(100)], same);
       expect(relativeDifference(scores.data, expected.data)).toBeLessThan(0.02);
     });
   });
@@ -90,10 +90,10 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     await using(withIt, async (model, { config }) => {
       await using(without, async (other) => {
         const short = prompt(config, 20);
-        const few = [await model.read([short], model.newCache()), await other.read([short], other.newCache())];
+        const few = [await model.forward([short], model.newCache()), await other.forward([short], other.newCache())];
         expect(few[0]?.data).toEqual(few[1]?.data);
         const pair = [prompt(config, 90), prompt(config, 90)];
-        const both = [await model.read(pair, model.newCache(2)), await other.read(pair, other.newCache(2))];
+        const both = [await model.forward(pair, model.newCache(2)), await other.forward(pair, other.newCache(2))];
         expect(both[0]?.data).toEqual(both[1]?.data);
       });
     });
@@ -104,7 +104,10 @@ describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layer
     const model = await openLanguageModel(llm, withIt, { precision: "float32", threads: 1, device: "cpu" });
     const plain = await createLanguageModel(llm.checkpoint, llm.config, { threads: 1, device: "cpu" });
     const sequence = prompt(llm.config, 120);
-    const [a, b] = [await model.read([sequence], model.newCache()), await plain.read([sequence], plain.newCache())];
+    const [a, b] = [
+      await model.forward([sequence], model.newCache()),
+      await plain.forward([sequence], plain.newCache()),
+    ];
     expect(a.data).toEqual(b.data);
     for (const each of [model, plain]) await each.close();
     await llm.checkpoint.close();

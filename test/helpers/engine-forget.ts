@@ -4,4 +4,4 @@ import { ProcessEngine } from "../../src/engine/process-engine.ts";
 const [model = "", questions = "0"] = process.argv.slice(2);
 const engine = await ProcessEngine.load(model, "tiny");
 const question = { turns: [{ role: "user", text: "Go on" }], images: [], maxNewTokens: 4 } as const;
-for (let asked = 0; asked < Number(questions); asked++) for await (const _ of engine.answer(question));
+for (let asked = 0; asked < Number(questions); asked++) for await (const _ of engine.generate(question));

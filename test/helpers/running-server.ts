@@ -80,13 +80,13 @@ export class WatchedEngine implements Engine {
     this.openGate();
   }
 
-  async *answer(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *generate(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     this.questions.push(question);
     this.running++;
     this.most = Math.max(this.most, this.running);
     const gone = new Promise<void>((resolve) => signal?.addEventListener("abort", () => resolve(), { once: true }));
     try {
-      for await (const event of this.engine.answer(question, signal)) {
+      for await (const event of this.engine.generate(question, signal)) {
         if (event.kind === "text") {
           await Promise.race([this.gate, gone]);
           this.texts++;

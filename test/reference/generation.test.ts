@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { type Checkpoint, openCheckpoint } from "../../src/formats/open.ts";
 import { beamSearch } from "../../src/generation/beam-search.ts";
-import { generate, positionsOf } from "../../src/generation/generate.ts";
+import { generate, toPositions } from "../../src/generation/generate.ts";
 import type { ImageTokens } from "../../src/generation/image-encoder.ts";
 import type { LanguageModel } from "../../src/generation/language-model.ts";
 import { indices, type Position } from "../../src/generation/language-model.ts";
@@ -47,7 +47,7 @@ describe.each(goldenFolders())("%s", (folder) => {
       const set = await GoldenSet.load(folder);
       const tokenizer = await loadTokenizer(join(folder, llm));
       const images = [await imageTokensOf(set.tensors)];
-      const sequence = positionsOf(dialoguePrompt(set.goldens.dialogue, 0), images, tokenizer);
+      const sequence = toPositions(dialoguePrompt(set.goldens.dialogue, 0), images, tokenizer);
       const found = await embeddings(set, llm, sequence);
       const expected = await set.tensors.readFloat32("context_embeds");
       expectDeviation(`${name}: context_embeds (${llm})`, largestDifference(found, expected), tolerance);
@@ -59,7 +59,7 @@ describe.each(goldenFolders())("%s", (folder) => {
         for (const i of set.goldens.dialogue.keys()) {
           const expected = await set.tensors.readFloat32(`logits_turn${i}`);
           const positions = sequence(i);
-          const whole = await model.read([positions], model.newCache(), "all");
+          const whole = await model.forward([positions], model.newCache(), "all");
           expectDeviation(`${name}: logits_turn${i} (${llm})`, largestDifference(whole.data, expected), tolerance);
           const found = await readInPieces(model, positions, [1, 7, 64, 2]);
           expectDeviation(`${name}: logits_turn${i} in pieces (${llm})`, largestDifference(found, expected), tolerance);
@@ -101,7 +101,7 @@ describe.each(goldenFolders())("%s", (folder) => {
       expectEqual(`${name}: Llama 2 prompt`, promptText(prompt), golden.prompt);
       expectEqual(`${name}: tokens of the Llama 2 prompt`, segmentIds(prompt, tokenizer), golden.segment_ids);
       const tensors = await openCheckpoint(join(folder, "goldens-noqformer.safetensors"));
-      const sequence = positionsOf(prompt, [await imageTokensOf(tensors)], tokenizer);
+      const sequence = toPositions(prompt, [await imageTokensOf(tensors)], tokenizer);
       expectDeviation(
         `${name}: context_embeds without a Q-Former`,
         largestDifference(
@@ -135,7 +135,7 @@ async function withModel(folder: string, llm: NonNullable<Layouts["llm"]>, use: 
   const model = await createLanguageModel(checkpoint, set.config().llm);
   const tokenizer = await loadTokenizer(join(folder, llm));
   const images = [await imageTokensOf(set.tensors)];
-  const sequence = (turn: number) => positionsOf(dialoguePrompt(set.goldens.dialogue, turn), images, tokenizer);
+  const sequence = (turn: number) => toPositions(dialoguePrompt(set.goldens.dialogue, turn), images, tokenizer);
   await use({ set, model, tokenizer, sequence });
   await model.close();
   await checkpoint.close();
@@ -189,7 +189,7 @@ async function readInPieces(model: LanguageModel, sequence: readonly Position[],
   const scores: number[] = [];
   for (let start = 0, i = 0; start < sequence.length; i++) {
     const end = start + (sizes[i % sizes.length] as number);
-    scores.push(...(await model.read([sequence.slice(start, end)], cache, "all")).data);
+    scores.push(...(await model.forward([sequence.slice(start, end)], cache, "all")).data);
     start = end;
   }
   expect(cache.length).toBe(sequence.length);
@@ -202,7 +202,7 @@ async function tokens(model: LanguageModel, prompt: readonly Position[], eosId: 
   const said: number[] = [];
   let next = prompt;
   while (said.length < maxNewTokens) {
-    const { data } = await model.read([next], cache);
+    const { data } = await model.forward([next], cache);
     const id = chooseToken(data, said, options, new Random(0));
     if (id === eosId) break;
     said.push(id);

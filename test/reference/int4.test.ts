@@ -19,7 +19,7 @@ describe.each(goldenFolders())("%s", (folder) => {
     const ids = set.goldens.dialogue[0]?.segment_ids[0] ?? [];
     const scores = async (source: WeightSource, precision: "int4" | "float32") => {
       const model = await createLanguageModel(source, config, { precision });
-      const { data } = await model.read([ids], model.newCache(), "all");
+      const { data } = await model.forward([ids], model.newCache(), "all");
       await model.close();
       return data;
     };

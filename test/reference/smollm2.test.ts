@@ -61,7 +61,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     const answers: { ids: number[]; text: string }[] = [];
     const scored = cases.filter(({ greedy_ids }) => greedy_ids !== undefined);
     for (const { ids, top10_ids = [], top10_logits = [], greedy_ids = [] } of scored) {
-      const { data } = await model.read([[...ids, ...greedy_ids.slice(0, -1)]], model.newCache(), "all");
+      const { data } = await model.forward([[...ids, ...greedy_ids.slice(0, -1)]], model.newCache(), "all");
       const rows = Array.from({ length: data.length / config.vocabSize }, (_, i) =>
         data.subarray(i * config.vocabSize, (i + 1) * config.vocabSize),
       );
@@ -85,7 +85,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     let largest = 0;
     const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);
     for (const { ids, top10_ids = [], top10_logits = [] } of scored) {
-      const { data } = await model.read([ids], model.newCache());
+      const { data } = await model.forward([ids], model.newCache());
       const found = top10_ids.map((id) => data[id] as number);
       largest = Math.max(largest, relativeDifference(found, top10_logits));
     }

@@ -107,7 +107,7 @@ test("with keys, only who has one is answered; whether the server lives, everybo
 function failing(error: Error, after = 0): Engine {
   return {
     model: engine.model,
-    async *answer() {
+    async *generate() {
       if (after > 0) yield { kind: "begin", promptTokens: 3, cachedTokens: 1 };
       for (let i = 0; i < after; i++) yield { kind: "text", choice: 0, text: "word " };
       throw error;

@@ -67,7 +67,7 @@ test("an image is described as in Node, token for token; the second visit loads 
   const engine = await loadEngine(model, "tiny");
   let expected = "";
   let tokens = 0;
-  for await (const event of engine.answer({ turns: "describe", images: [png], maxNewTokens: 250, temperature: 0 })) {
+  for await (const event of engine.generate({ turns: "describe", images: [png], maxNewTokens: 250, temperature: 0 })) {
     if (event.kind === "text") expected += event.text;
     if (event.kind === "end") tokens = event.tokens;
   }

@@ -60,7 +60,7 @@ afterAll(async () => {
 
 async function answer(engine: Engine, question: GenerationRequest): Promise<GenerationEvent[]> {
   const events: GenerationEvent[] = [];
-  for await (const event of engine.answer(question)) events.push(event);
+  for await (const event of engine.generate(question)) events.push(event);
   return events;
 }
 
@@ -87,7 +87,7 @@ test("what is known of the model is the same, and the tokenizer gives the same i
 async function scores(source: WeightSource, precision: Precision, create: typeof createRunner): Promise<Float32Array> {
   const { graph, outputs } = languageGraph(source, exact.json.config.llm, precision);
   const llm = new LanguageModel(exact.json.config.llm, await create(graph, outputs));
-  const { data } = await llm.read([[5, 9, 30, 7, 64]], llm.newCache());
+  const { data } = await llm.forward([[5, 9, 30, 7, 64]], llm.newCache());
   await llm.close();
   return data;
 }

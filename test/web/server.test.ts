@@ -74,7 +74,7 @@ test("the real server's answer is the engine's", async () => {
   let expected = "";
   const bytes = new Uint8Array(await cat.arrayBuffer());
   const turns = [{ role: "user", text: "What is this?", images: 1 }] as const;
-  for await (const event of engine.answer({ turns, images: [bytes], ...question.decoding })) {
+  for await (const event of engine.generate({ turns, images: [bytes], ...question.decoding })) {
     if (event.kind === "text") expected += event.text;
   }
   expect(text).toBe(expected);

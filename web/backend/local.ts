@@ -45,7 +45,7 @@ export class LocalBackend implements Backend {
     const { engine } = await this.#load();
     signal.throwIfAborted();
     try {
-      for await (const event of engine.answer(await questionOf(request), signal)) {
+      for await (const event of engine.generate(await questionOf(request), signal)) {
         if (event.kind === "text") yield { kind: "text", text: event.text };
         else if (event.kind === "end") yield { kind: "end", reason: event.reason, tokens: event.tokens };
       }

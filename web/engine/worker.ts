@@ -2,7 +2,7 @@
 
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
 import type { ToEngine } from "../../src/engine/port.ts";
-import { answerPort } from "../../src/engine/port.ts";
+import { servePort } from "../../src/engine/port.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
 import { choosePlace, type Place } from "./devices.ts";
 import { forgetOthers, loadFiles, loadModelJson } from "./files.ts";
@@ -35,7 +35,7 @@ async function load(url: string): Promise<void> {
     images: browserImages(),
     createRunner: (graph, outputs) => createOrtRunner(place.ort, place.providers, graph, outputs),
   });
-  answerPort(engine, {
+  servePort(engine, {
     post,
     listen: (onMessage) => {
       listen = onMessage;

@@ -153,7 +153,7 @@ async function answer(openEngine: () => Promise<Engine>, question: GenerationReq
   client.signal.throwIfAborted();
   let text = "";
   let reason: z.infer<typeof finishReason> = "stop";
-  for await (const event of engine.answer(question, client.signal)) {
+  for await (const event of engine.generate(question, client.signal)) {
     if (event.kind === "end") reason = event.reason;
     if (event.kind !== "text") continue;
     text += event.text;

@@ -86,7 +86,7 @@ test("layer by layer, a text has the loss that it has in one piece", async () =>
   const model = await createLanguageModel(llm.checkpoint, llm.config);
   const losses: number[] = [];
   for (const ids of texts) {
-    const { data } = await model.read([ids], model.newCache(), "all");
+    const { data } = await model.forward([ids], model.newCache(), "all");
     ids.slice(1).forEach((id, i) => {
       const row = data.subarray(i * llm.config.vocabSize, (i + 1) * llm.config.vocabSize);
       losses.push(Math.log(row.reduce((sum, score) => sum + Math.exp(score), 0)) - (row[id] as number));

@@ -48,7 +48,7 @@ async function answered(
   question: Partial<GenerationRequest> & Pick<GenerationRequest, "turns" | "images">,
 ): Promise<string> {
   let text = "";
-  for await (const event of engine.answer({ maxNewTokens: 8, ...question })) {
+  for await (const event of engine.generate({ maxNewTokens: 8, ...question })) {
     if (event.kind === "text") text += event.text;
   }
   return text.trim();
@@ -215,7 +215,7 @@ test("a cancelled call stops the engine", async () => {
     answer: {
       async *value(question: GenerationRequest, signal?: AbortSignal) {
         try {
-          for await (const event of engine.answer(question, signal)) {
+          for await (const event of engine.generate(question, signal)) {
             pieces++;
             yield event;
           }

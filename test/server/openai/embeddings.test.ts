@@ -11,7 +11,7 @@ const bytes = Buffer.from(url.slice(url.indexOf(",") + 1), "base64");
 const withHead: Engine & { seen: readonly EmbeddingInput[] } = {
   seen: [],
   model: { ...engine.model, embeddingSize: 3 },
-  answer: (...question) => engine.answer(...question),
+  generate: (...question) => engine.generate(...question),
   async embed(inputs) {
     this.seen = inputs;
     return inputs.map((input, i) => new Float32Array([i + 0.1, "text" in input ? 1 : 0, -0.25]));

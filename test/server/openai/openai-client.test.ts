@@ -9,7 +9,7 @@ const engine = await tinyEngine();
 /** What the engine itself answers. */
 async function direct(question: GenerationRequest): Promise<string> {
   let text = "";
-  for await (const event of engine.answer(question)) if (event.kind === "text") text += event.text;
+  for await (const event of engine.generate(question)) if (event.kind === "text") text += event.text;
   return text.trim();
 }
 
