@@ -36,7 +36,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     pixels: all.subarray(i * size, (i + 1) * size),
   }));
   const started = performance.now();
-  const { data, shape: found } = await features.of(images);
+  const { data, shape: found } = await features.compute(images);
   const milliseconds = performance.now() - started;
   const first = [...data.subarray(0, data.length / (found[0] ?? 1))];
   const answer: EncoderAnswer = { milliseconds, first, peakBytes: process.resourceUsage().maxRSS * 1024 };

@@ -35,7 +35,7 @@ const { feeds, targets } = batchSequences(samples, tokensPerImage(parts.config))
 const targetShare = ndarray("float32", [], Float32Array.of(1 / targets));
 const frozen = new FrozenFeatures(parts.frozen, undefined, session);
 const loaded = await loadPixels();
-const kept = cached ? await frozen.of(loaded) : undefined;
+const kept = cached ? await frozen.compute(loaded) : undefined;
 // What is fed need not be computed: its memory should not count.
 if (cached) await frozen.close();
 
@@ -50,7 +50,7 @@ async function loadPixels() {
 console.log("ready");
 for await (const _ of createInterface({ input: process.stdin })) {
   const started = performance.now();
-  const features = kept ?? (await frozen.of(loaded));
+  const features = kept ?? (await frozen.compute(loaded));
   const { loss } = await step.run([() => ({ ...feeds, features, targetShare })], 1e-4);
   const milliseconds = performance.now() - started;
   const answer: StepAnswer = { milliseconds, loss, peakBytes: process.resourceUsage().maxRSS * 1024 };

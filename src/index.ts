@@ -5,7 +5,7 @@
  */
 export type { AnswerOptions, Conversation } from "./chat/conversation.ts";
 export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
-export type { Problem } from "./data/dataset.ts";
+export type { InvalidSample } from "./data/dataset.ts";
 export {
   type EmbeddingInput,
   type Engine,

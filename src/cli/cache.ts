@@ -1,7 +1,7 @@
 /** `minigpt4 cache`: what training has kept of images, and how to be rid of it. */
 import { join } from "node:path";
 import type { Command } from "commander";
-import { type CacheStatus, cacheStatus, removeStale } from "../data/feature-cache.ts";
+import { type CacheStatus, listCaches, removeStaleCaches } from "../data/feature-cache.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { formatBytes, formatCount } from "./text.ts";
 
@@ -26,8 +26,8 @@ export function registerCache(program: Command): void {
 
 async function showCache({ folder, clear, json }: CacheFlags): Promise<void> {
   const caches = clear
-    ? await removeStale(folder, [], (message) => process.stderr.write(`${message}\n`))
-    : await cacheStatus(folder);
+    ? await removeStaleCaches(folder, [], (message) => process.stderr.write(`${message}\n`))
+    : await listCaches(folder);
   if (json) {
     console.log(JSON.stringify(caches));
     return;

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import { holdOut, type ImageTextPair, listPairs } from "../data/dataset.ts";
+import { type ImageTextPair, listPairs, splitValidation } from "../data/dataset.ts";
 import { openCaptioned } from "../data/formats/open.ts";
 import { evaluateLikelihood, type LikelihoodReport } from "../evaluation/likelihood.ts";
 import { perplexity } from "../evaluation/perplexity.ts";
@@ -193,7 +193,7 @@ async function evaluate(
 ): Promise<void> {
   const signal = untilInterrupted();
   const dataset = await openCaptioned(folder);
-  const pairs = flags.limit ? (await holdOut(dataset, flags.limit)).heldOut : await listPairs(dataset);
+  const pairs = flags.limit ? (await splitValidation(dataset, flags.limit)).validation : await listPairs(dataset);
   const { report, text } = await measure(pairs, {
     device: flags.device,
     signal,

@@ -1,6 +1,6 @@
 /** `minigpt4 search`: images of a folder, by words or by another image. */
 import { type Command, Option } from "commander";
-import { imageEndings } from "../data/formats/image-folder.ts";
+import { imageExtensions } from "../data/formats/image-folder.ts";
 import { type FoundImage, ImageSearch } from "../retrieval/image-search.ts";
 import { devices } from "../runtime/environment.ts";
 import { integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
@@ -26,7 +26,7 @@ export function registerSearch(program: Command): void {
         "The score is the cosine similarity. A Q-Former as BLIP-2 pre-trains it also looks at the best images together with the text " +
         "(--rerank); to their scores the logit of that is added.",
     )
-    .argument("<folder>", `a folder with images (${imageEndings.join(", ")})`)
+    .argument("<folder>", `a folder with images (${imageExtensions.join(", ")})`)
     .argument("[text]", "what the images should show")
     .option("--like <image>", "find images that are like this one, instead of a text")
     .option("-n, --top <n>", "most images that are found", integerBetween(1, 1_000_000), 10)
@@ -83,7 +83,8 @@ async function search(folder: string, text: string | undefined, flags: SearchFla
     display.stop();
   }
   try {
-    if (images.size === 0) throw new Error(`${folder} holds no images that can be read (${imageEndings.join(", ")})`);
+    if (images.size === 0)
+      throw new Error(`${folder} holds no images that can be read (${imageExtensions.join(", ")})`);
     const found =
       like === undefined ? images.search(text ?? "", { top, rerank, signal }) : images.like(like, { top, signal });
     for (const [i, image] of (await found).entries())

@@ -1,10 +1,10 @@
 /** Images, the versions of their texts, and what was thought of them. */
-import type { FileSpan } from "../files/file.ts";
+import type { FileSource } from "../files/file.ts";
 
 export interface NewImage {
   /** For people: what the data set calls it. */
   readonly name: string;
-  readonly source: FileSpan;
+  readonly source: FileSource;
   /** Of the image's bytes, in hexadecimal; the same image is in a project once. */
   readonly sha256: string;
 }
@@ -157,8 +157,8 @@ export function entryOf(row: ImageRow, versions: readonly VersionRow[], verdicts
 }
 
 function toImage({ id, path, offset, length, name, sha256 }: ImageRow): ProjectImage {
-  const at = offset === null || length === null ? undefined : { offset, length };
-  return { id, name, sha256, source: { path, ...(at && { at }) } };
+  const range = offset === null || length === null ? undefined : { offset, length };
+  return { id, name, sha256, source: { path, range } };
 }
 
 export function toVersion({

@@ -2,8 +2,8 @@
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import sharp from "sharp";
-import type { Dataset, ImageTextPair, Problem } from "../data/dataset.ts";
-import { readSpan } from "../files/file.ts";
+import type { Dataset, ImageTextPair, InvalidSample } from "../data/dataset.ts";
+import { readBytes } from "../files/file.ts";
 import { readImage } from "../images/decode.ts";
 import { Random } from "../tensor/random.ts";
 import type { NewImage, ProjectImage } from "./entry.ts";
@@ -18,7 +18,7 @@ export class ImageLostError extends Error {
 
 /** @throws ImageLostError */
 export async function imageBytes({ source, sha256 }: ProjectImage): Promise<Uint8Array> {
-  const bytes = await readSpan(source).catch((cause: NodeJS.ErrnoException) => {
+  const bytes = await readBytes(source).catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "is not there any more" : `cannot be read: ${cause.message}`;
     throw new ImageLostError(`${source.path} ${what}`, { cause });
   });
@@ -38,7 +38,7 @@ export interface AddReport {
   /** Have the bytes of another one of those given; such an image is taken once. */
   readonly duplicates: number;
   /** Their bytes cannot be read, so that they are not in the project. */
-  readonly unreadable: readonly Problem[];
+  readonly unreadable: readonly InvalidSample[];
 }
 
 export interface AddOptions {
@@ -53,11 +53,11 @@ export async function addImages(
   { onProgress, signal }: AddOptions = {},
 ): Promise<AddReport> {
   const images = new Map<string, NewImage>();
-  const unreadable: Problem[] = [];
+  const unreadable: InvalidSample[] = [];
   for (const [i, { name, image }] of pairs.entries()) {
     signal?.throwIfAborted();
     try {
-      const sha256 = sha256Of(await readSpan(image));
+      const sha256 = sha256Of(await readBytes(image));
       // A project is worked on from any folder.
       const source = { ...image, path: resolve(image.path) };
       if (!images.has(sha256)) images.set(sha256, { name, source, sha256 });
@@ -82,7 +82,7 @@ export interface ChoiceOptions {
   readonly count: number;
   readonly seed: number;
   /** Told of what the data set lists but cannot be used, and of parts that cannot be read. */
-  readonly onProblem?: (problem: Problem) => void;
+  readonly onProblem?: (problem: InvalidSample) => void;
   /** Parts of the data set that are listed. */
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -104,8 +104,8 @@ export async function chooseImages(
   for (const [i, part] of parts.entries()) {
     signal?.throwIfAborted();
     try {
-      const { pairs, problems } = await part.read();
-      for (const problem of problems) onProblem?.(problem);
+      const { pairs, invalid } = await part.read();
+      for (const problem of invalid) onProblem?.(problem);
       // Every image draws its place in the order, chosen or not; of equal places the one that is listed first is first.
       chosen = [...chosen, ...pairs.map((pair) => ({ place: random.uniform(), pair }))]
         .sort((a, b) => a.place - b.place)

@@ -1,6 +1,6 @@
 /** Curation recipes: what is done with which images, by whom, from their descriptions to the finished data set. */
 import { z } from "zod";
-import { layoutNames } from "../data/formats/open.ts";
+import { formatNames } from "../data/formats/open.ts";
 import { precisions } from "../generation/language-model.ts";
 import { devices } from "../runtime/environment.ts";
 import { readRecipeFile } from "../training/recipe-file.ts";
@@ -12,8 +12,8 @@ const count = z.number().int().min(0);
 const imagesSchema = z.strictObject({
   /** Any data set; see `openDataset`. */
   path: z.string().min(1),
-  layout: z.enum(layoutNames).optional(),
-  /** Folder of the images, where the layout does not say. */
+  format: z.enum(formatNames).optional(),
+  /** Folder of the images, where the format does not say. */
   images: z.string().min(1).optional(),
   /** So many, chosen at random. */
   count: positive.default(5000),

@@ -70,8 +70,8 @@ export class CurationStore {
     return this.atomically(() => {
       let added = 0;
       for (const { name, source, sha256 } of images) {
-        const { path, at } = source;
-        added += insert.run(path, at?.offset ?? null, at?.length ?? null, name, sha256, Date.now()).changes;
+        const { path, range } = source;
+        added += insert.run(path, range?.offset ?? null, range?.length ?? null, name, sha256, Date.now()).changes;
       }
       return added;
     });

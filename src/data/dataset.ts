@@ -1,36 +1,38 @@
-/** A data set of images and words, in parts that are listed one at a time: a tar of web shards, or a whole folder. */
-import type { FileSpan } from "../files/file.ts";
+/** Image-text datasets: pairs in parts that are listed one at a time, validation splits, and samples that cannot be used. */
+import type { FileSource } from "../files/file.ts";
 
-/** One image and what is said of it. */
+/** An image and its captions. */
 export interface ImageTextPair {
-  /** For messages, and to tell pairs apart: the image's path, or `SHARD.tar/key`. */
+  /** Identifies the pair, also in messages: the image's path, or `SHARD.tar/key`. */
   readonly name: string;
-  readonly image: FileSpan;
-  /** None in a folder of images alone. */
+  readonly image: FileSource;
+  /** Empty in a folder of images without captions. */
   readonly texts: readonly string[];
 }
 
-/** A sample that cannot be used. */
-export interface Problem {
+/** A sample that cannot be used, and why. */
+export interface InvalidSample {
   readonly name: string;
   readonly reason: string;
 }
 
-/** What a part lists: its pairs in a fixed order, and what had to be left out. */
+/** The pairs of a part in a fixed order, and the samples that were left out. */
 export interface PartContents {
   readonly pairs: readonly ImageTextPair[];
-  readonly problems: readonly Problem[];
+  readonly invalid: readonly InvalidSample[];
 }
 
+/** A tar of web shards, or a whole folder. */
 export interface Part {
   /** Path of the file that lists the pairs. */
   readonly path: string;
-  /** Lists the pairs; images are not read. @throws Error naming the file if nothing of it can be used */
+  /** Lists the pairs without reading images. @throws Error naming the file if no pair in it can be used */
   read(): Promise<PartContents>;
 }
 
 export interface Dataset {
-  readonly layout: string;
+  /** Name of the format, see `formatNames`. */
+  readonly format: string;
   readonly parts: readonly Part[];
 }
 
@@ -41,26 +43,24 @@ export async function listPairs({ parts }: Dataset): Promise<ImageTextPair[]> {
   return pairs;
 }
 
-// Images that are kept out of training.
-
-export interface Split {
+export interface ValidationSplit {
   readonly train: Dataset;
-  readonly heldOut: readonly ImageTextPair[];
+  readonly validation: readonly ImageTextPair[];
 }
 
 /**
- * The last `count` pairs by name of the data set's last part are held out, the others are for training.
+ * Splits off the last `count` pairs by name of the dataset's last part.
  * @throws Error if the last part has no more than `count` pairs
  */
-export async function holdOut(dataset: Dataset, count: number): Promise<Split> {
+export async function splitValidation(dataset: Dataset, count: number): Promise<ValidationSplit> {
   const last = dataset.parts.at(-1);
-  if (count === 0 || !last) return { train: dataset, heldOut: [] };
+  if (count === 0 || !last) return { train: dataset, validation: [] };
   const { pairs } = await last.read();
   if (pairs.length <= count) {
     throw new Error(`${last.path} lists ${pairs.length} images, so ${count} cannot be held out of it`);
   }
-  const heldOut = byName(pairs).slice(-count);
-  const names = new Set(heldOut.map(({ name }) => name));
+  const validation = pairs.toSorted((a, b) => (a.name < b.name ? -1 : 1)).slice(-count);
+  const names = new Set(validation.map(({ name }) => name));
   const rest: Part = {
     path: last.path,
     async read() {
@@ -68,49 +68,44 @@ export async function holdOut(dataset: Dataset, count: number): Promise<Split> {
       return { ...contents, pairs: contents.pairs.filter(({ name }) => !names.has(name)) };
     },
   };
-  return { train: { ...dataset, parts: [...dataset.parts.slice(0, -1), rest] }, heldOut };
+  return { train: { ...dataset, parts: [...dataset.parts.slice(0, -1), rest] }, validation };
 }
 
-function byName(pairs: readonly ImageTextPair[]): ImageTextPair[] {
-  return pairs.toSorted((a, b) => (a.name < b.name ? -1 : 1));
-}
+/** This many invalid samples are always tolerated, whatever their share. */
+const alwaysTolerated = 20;
 
-// Samples that cannot be used: they are counted and named, and too many of them end a run.
-
-/** So many may always be broken, whatever their share. */
-const always = 20;
-
-export class ProblemReport {
-  private readonly found = new Map<string, Problem>();
-  private readonly largestShare: number;
-  private readonly onProblem: (problem: Problem) => void;
+/** Collects invalid samples, each once, and stops the run when there are too many. */
+export class InvalidSampleTracker {
+  private readonly found = new Map<string, InvalidSample>();
+  private readonly maxShare: number;
+  private readonly onInvalid: (sample: InvalidSample) => void;
 
   /**
-   * @param largestShare of the samples that may be broken
-   * @param onProblem told of each broken sample once
+   * @param maxShare largest tolerated share of invalid samples, 0 to 1
+   * @param onInvalid called once for each invalid sample
    */
-  constructor(largestShare: number, onProblem: (problem: Problem) => void = () => {}) {
-    this.largestShare = largestShare;
-    this.onProblem = onProblem;
+  constructor(maxShare: number, onInvalid: (sample: InvalidSample) => void = () => {}) {
+    this.maxShare = maxShare;
+    this.onInvalid = onInvalid;
   }
 
   get count(): number {
     return this.found.size;
   }
 
-  add(problem: Problem): void {
-    if (this.found.has(problem.name)) return;
-    this.found.set(problem.name, problem);
-    this.onProblem(problem);
+  add(sample: InvalidSample): void {
+    if (this.found.has(sample.name)) return;
+    this.found.set(sample.name, sample);
+    this.onInvalid(sample);
   }
 
-  /** @param seen samples that were asked for so far. @throws Error naming the first broken ones if there are too many */
+  /** @param seen samples requested so far. @throws Error naming the first invalid samples if there are too many */
   check(seen: number): void {
-    if (this.count <= always || this.count <= this.largestShare * seen) return;
+    if (this.count <= alwaysTolerated || this.count <= this.maxShare * seen) return;
     const first = [...this.found.values()].slice(0, 3).map(({ name, reason }) => `  ${name}: ${reason}`);
     throw new Error(
-      `${this.count} samples are broken, of ${seen} that were read; more than ${(100 * this.largestShare).toFixed(0)}% ` +
-        `(run.max_broken) ends the run. The first are\n${first.join("\n")}`,
+      `${this.count} of ${seen} samples are invalid, more than the limit of ${(100 * this.maxShare).toFixed(0)}% ` +
+        `(run.max_broken). The first ones:\n${first.join("\n")}`,
     );
   }
 }

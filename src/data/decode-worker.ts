@@ -1,8 +1,8 @@
-/** What a worker thread of the decoder runs. */
+/** Entry point of the decoder's worker threads. */
 import { move } from "piscina";
 import { type DecodeTask, decodeImage } from "./decoder.ts";
 
-/** The values are handed over, not copied. */
+/** Transfers the pixel values instead of copying them. */
 export default async function decode(task: DecodeTask): Promise<unknown> {
   return move(await decodeImage(task));
 }

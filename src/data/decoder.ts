@@ -1,20 +1,18 @@
-/** Worker threads that decode images while the engine computes, which blocks the thread that it runs on. */
-
+/** Decodes images on worker threads while the runtime computes, and augments them with a fixed set of views per image. */
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import { type Pixels, readImage } from "../images/decode.ts";
 import { type Box, crop, horizontalFlip, type ImageSpec, preprocess } from "../images/preprocess.ts";
 import { Random } from "../tensor/random.ts";
 
-// Ways of looking at one image in training: as it is, mirrored, and cropped, the same ones in every run.
-
+/** An augmentation of an image: the whole image or a crop, flipped or not. */
 export interface View {
-  readonly mirrored: boolean;
-  readonly box?: Box;
+  readonly flip: boolean;
+  readonly crop?: Box;
 }
 
-/** The image as it is. */
-export const unchangedView: View = { mirrored: false };
+/** The image without augmentation. */
+export const originalView: View = { flip: false };
 
 export interface ViewOptions {
   readonly count: number;
@@ -22,44 +20,45 @@ export interface ViewOptions {
   readonly minSide: number;
 }
 
-/** `count` views of the image of this name: itself, its mirror image, and crops, every second one mirrored. */
-export function viewsOf(name: string, { count, minSide }: ViewOptions): View[] {
-  const random = new Random(seedOf(name));
+/**
+ * The views of the image of this name: the image itself, its horizontal flip, and random crops, every second one flipped. They are the
+ * same in every run, so that their features can be cached.
+ */
+export function createViews(name: string, { count, minSide }: ViewOptions): View[] {
+  const random = new Random(hashName(name));
   return Array.from({ length: count }, (_, i) => ({
-    mirrored: i % 2 === 1,
-    ...(i < 2 ? {} : { box: randomBox(random, minSide) }),
+    flip: i % 2 === 1,
+    crop: i < 2 ? undefined : randomCrop(random, minSide),
   }));
 }
 
-/** A name for the view: the same for the same view, another for each other one. */
-export function viewName({ mirrored, box }: View): string {
+/** A unique name for a view. It is part of the ids in feature caches on disk, so it must not change. */
+export function viewName({ flip, crop: box }: View): string {
   const corners = box ? [box.left, box.top, box.width, box.height].join(" ") : "whole";
-  return mirrored ? `mirrored ${corners}` : corners;
+  return flip ? `mirrored ${corners}` : corners;
 }
 
-/** The image as a view shows it. */
-export function show(pixels: Pixels, { mirrored, box }: View): Pixels {
-  const seen = box ? crop(pixels, box) : pixels;
-  return mirrored ? horizontalFlip(seen) : seen;
+/** Crops and flips an image. */
+export function applyView(pixels: Pixels, { flip, crop: box }: View): Pixels {
+  const cropped = box ? crop(pixels, box) : pixels;
+  return flip ? horizontalFlip(cropped) : cropped;
 }
 
-function randomBox(random: Random, minSide: number): Box {
+function randomCrop(random: Random, minSide: number): Box {
   const side = () => minSide + (1 - minSide) * random.uniform();
   const [width, height] = [side(), side()];
   return { left: random.uniform() * (1 - width), top: random.uniform() * (1 - height), width, height };
 }
 
-/** FNV-1a over the name's characters. */
-function seedOf(name: string): number {
+/** FNV-1a over the name's UTF-16 code units. */
+function hashName(name: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
   return hash >>> 0;
 }
 
-// An encoded image becomes the image encoder's input.
-
 export interface DecodeTask {
-  /** For messages. */
+  /** For error messages. */
   readonly name: string;
   /** The encoded image. */
   readonly bytes: Uint8Array;
@@ -67,23 +66,23 @@ export interface DecodeTask {
   readonly spec: ImageSpec;
 }
 
-/** @returns the values of [3, size, size]. @throws ImageError if it is no image that can be read */
+/** Decodes, augments and preprocesses an image. @returns pixel values [3, size, size]. @throws ImageError if it cannot be decoded */
 export async function decodeImage({ name, bytes, view, spec }: DecodeTask): Promise<Float32Array> {
-  return preprocess(show(await readImage(bytes, { name }), view), spec).data;
+  return preprocess(applyView(await readImage(bytes, { name }), view), spec).data;
 }
 
 export interface Decoder {
-  /** @returns the values of [3, size, size]. @throws Error if it is no image that can be read */
+  /** @returns pixel values [3, size, size]. @throws Error if the image cannot be decoded */
   decode(task: DecodeTask): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
-/** As many workers as leave the engine a core, at most four. */
+/** At most four workers, leaving one core to the runtime. */
 export function defaultWorkers(): number {
   return Math.max(1, Math.min(4, availableParallelism() - 1));
 }
 
-/** @param workers threads; with 0, images are decoded on this thread */
+/** @param workers number of threads; 0 decodes on the calling thread */
 export function startDecoder(workers: number): Decoder {
   if (workers === 0) return { decode: decodeImage, close: async () => {} };
   const fromSource = import.meta.url.endsWith(".ts");
@@ -91,10 +90,10 @@ export function startDecoder(workers: number): Decoder {
     filename: new URL(`./decode-worker.${fromSource ? "ts" : "js"}`, import.meta.url).href,
     minThreads: workers,
     maxThreads: workers,
-    // Tasks are handed out at once: while the engine computes, nobody is there to hand out the next one.
+    // Tasks are queued in the workers: the runtime blocks this thread, so it could not dispatch the next task in time.
     concurrentTasksPerWorker: 1024,
-    // From its sources the project runs through a loader, of which workers must know.
-    ...(fromSource && { execArgv: ["--import", "tsx"] }),
+    // When run from source, workers need the TypeScript loader, too.
+    execArgv: fromSource ? ["--import", "tsx"] : undefined,
   });
   return { decode: (task) => pool.run(task), close: () => pool.close({ force: true }) };
 }

@@ -1,10 +1,9 @@
 /**
- * Features of images, kept from run to run: what is frozen before the first trained layer is computed once per image.
+ * Persistent cache of image features: the frozen layers before the first trained one run once per image.
  *
- * Below the cache's folder each key has a folder with a readable `cache.json` and segments (`row-segment.ts`). A segment
- * belongs to the process that made it, so that processes never disturb each other; a row that two of them computed is there
- * twice, harmlessly. Node cannot map files into memory without a native add-on: rows are read at their offsets, several
- * at once, and it is the system's page cache that keeps them near.
+ * In the cache folder, each key has a folder with a human-readable `cache.json` and segments (`row-segment.ts`). Each process writes its
+ * own segment, so that processes do not interfere; a row that two of them compute is stored twice. Node cannot map files into
+ * memory without a native add-on, so rows are read at their offsets, several at once, and the page cache keeps them in memory.
  */
 
 import { createHash, randomUUID } from "node:crypto";
@@ -15,13 +14,11 @@ import { z } from "zod";
 import { writeWhole } from "../files/atomic.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
-import { type RowFormat, RowSegment, recordsIn } from "./row-segment.ts";
+import { countRecords, type RowFormat, RowSegment } from "./row-segment.ts";
 
-// What a folder of feature caches holds, and removing what is no longer wanted.
-
-/** In each cache's folder, for people, and for what is below. */
-export const descriptionFile = "cache.json";
-export const segmentEnding = ".rows";
+/** Name of the file that describes a cache. */
+const descriptionFile = "cache.json";
+const segmentExtension = ".rows";
 
 const schema = z.object({
   version: z.literal(1),
@@ -29,23 +26,23 @@ const schema = z.object({
   shape: z.array(z.number().int().positive()).readonly(),
 });
 
-export type CacheDescription = z.infer<typeof schema>;
+type CacheDescription = z.infer<typeof schema>;
 
-/** The content of `cache.json`. @throws Error if a row of this shape has no values */
-export function describeCache(description: CacheDescription): string {
+/** The contents of `cache.json`. @throws Error if a dimension of the shape is not positive */
+function formatDescription(description: CacheDescription): string {
   return `${JSON.stringify(schema.parse(description), null, 2)}\n`;
 }
 
 export interface CacheStatus {
   readonly path: string;
   readonly key: string;
-  /** Records; one that two processes wrote counts twice. */
+  /** Number of records; a row that two processes wrote counts twice. */
   readonly rows: number;
   readonly bytes: number;
 }
 
-/** The caches below `folder`, by path; none if it is not there. What is no cache is passed over. */
-export async function cacheStatus(folder: string): Promise<CacheStatus[]> {
+/** Lists the caches in `folder`, sorted by path; empty if it does not exist. Other folders are ignored. */
+export async function listCaches(folder: string): Promise<CacheStatus[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: NodeJS.ErrnoException): Dirent[] => {
     if (error.code === "ENOENT") return [];
     throw error;
@@ -55,12 +52,12 @@ export async function cacheStatus(folder: string): Promise<CacheStatus[]> {
     const path = join(folder, name);
     const description = await readDescription(path);
     if (!description) continue;
-    const sizes = await Promise.all((await segmentsOf(path)).map(async (segment) => (await stat(segment)).size));
+    const sizes = await Promise.all((await listSegments(path)).map(async (segment) => (await stat(segment)).size));
     const rowBytes = sizeOf(description.shape) * 2;
     found.push({
       path,
       key: description.key,
-      rows: sizes.reduce((sum, size) => sum + recordsIn(size, rowBytes), 0),
+      rows: sizes.reduce((sum, size) => sum + countRecords(size, rowBytes), 0),
       bytes: sizes.reduce((sum, size) => sum + size, 0),
     });
   }
@@ -68,33 +65,33 @@ export async function cacheStatus(folder: string): Promise<CacheStatus[]> {
 }
 
 /**
- * Removes the caches below `folder` whose key is none of `keepKeys`; those that were removed. On Windows, files that a
- * process has open stay.
+ * Removes the caches in `folder` whose key is not in `keepKeys`. On Windows, files that a process has open remain.
  *
- * @param onProblem is told of caches that could not be removed
+ * @param onWarning called for each cache that could not be removed
+ * @returns the caches that were removed
  */
-export async function removeStale(
+export async function removeStaleCaches(
   folder: string,
   keepKeys: readonly string[],
-  onProblem: (message: string) => void = () => {},
+  onWarning: (message: string) => void = () => {},
 ): Promise<CacheStatus[]> {
   const removed: CacheStatus[] = [];
-  for (const cache of await cacheStatus(folder)) {
+  for (const cache of await listCaches(folder)) {
     if (keepKeys.includes(cache.key)) continue;
     try {
-      // The description last: what is interrupted can be taken up again.
-      for (const segment of await segmentsOf(cache.path)) await rm(segment);
+      // Remove the description last, so that an interrupted removal can be repeated.
+      for (const segment of await listSegments(cache.path)) await rm(segment);
       await rm(cache.path, { recursive: true });
       removed.push(cache);
     } catch (error) {
-      onProblem(`${cache.path} cannot be removed now: ${error instanceof Error ? error.message : error}`);
+      onWarning(`${cache.path} cannot be removed: ${error instanceof Error ? error.message : error}`);
     }
   }
   return removed;
 }
 
-async function segmentsOf(path: string): Promise<string[]> {
-  return (await readdir(path)).filter((name) => name.endsWith(segmentEnding)).map((name) => join(path, name));
+async function listSegments(path: string): Promise<string[]> {
+  return (await readdir(path)).filter((name) => name.endsWith(segmentExtension)).map((name) => join(path, name));
 }
 
 async function readDescription(path: string): Promise<CacheDescription | undefined> {
@@ -107,64 +104,63 @@ async function readDescription(path: string): Promise<CacheDescription | undefin
 
 export interface CacheRequest {
   readonly folder: string;
-  /** Everything rows depend on besides the image: encoder weights' hash, config, preprocessing. */
+  /** Identifies everything that rows depend on besides the image: hash of the encoder weights, config, preprocessing. */
   readonly key: string;
-  /** One row, e.g. [cells, width]. */
+  /** Shape of one row, for example [tokens, width]. */
   readonly shape: readonly number[];
 }
 
-/** Where a row lies. */
-interface Place {
+/** Location of a row. */
+interface RowLocation {
   readonly segment: RowSegment;
   readonly record: number;
 }
 
 export class FeatureCache {
-  /** Of one row. */
+  /** Shape of one row. */
   readonly shape: readonly number[];
   private readonly folder: string;
   private readonly format: RowFormat;
-  private readonly onProblem: (message: string) => void;
-  private readonly rows = new Map<string, Place>();
+  private readonly onWarning: (message: string) => void;
+  private readonly rows = new Map<string, RowLocation>();
   private readonly segments: RowSegment[] = [];
   private own: RowSegment | undefined;
-  /** Writes go one after the other, so that only a last record can be half-written. */
+  /** Writes are serialized, so that only the last record can be incomplete. */
   private lastWrite: Promise<unknown> = Promise.resolve();
 
   private constructor(
     folder: string,
     shape: readonly number[],
     format: RowFormat,
-    onProblem: (message: string) => void,
+    onWarning: (message: string) => void,
   ) {
     this.shape = shape;
     this.folder = folder;
     this.format = format;
-    this.onProblem = onProblem;
+    this.onWarning = onWarning;
   }
 
   /**
-   * Opens the cache of a key, and makes it if it is not there. Rows that earlier and other processes have written by now
-   * are found. Only the heads of records are read: 100,000 rows of 50 kB take one to three seconds from the page cache,
-   * and four to six from a cold solid-state disk.
+   * Opens the cache of a key, or creates it, and indexes the rows that any process has written so far. Reads only the record headers:
+   * 100,000 rows of 50 kB take one to three seconds from the page cache, and four to six from a cold SSD.
    *
-   * @param onProblem is told of files that are no segments of this cache, and of damaged rows; both are passed over
+   * @param onWarning called for files that are not segments of this cache, and for corrupted rows; both are skipped
    */
-  static async open(request: CacheRequest, onProblem: (message: string) => void = () => {}): Promise<FeatureCache> {
-    const { folder, description, format } = placeOf(request);
+  static async open(request: CacheRequest, onWarning: (message: string) => void = () => {}): Promise<FeatureCache> {
+    const { folder, description, format } = locateCache(request);
     await mkdir(folder, { recursive: true });
     const file = join(folder, descriptionFile);
-    const text = describeCache(description);
+    const text = formatDescription(description);
     if ((await readFile(file, "utf8").catch(() => "")) !== text) await writeWhole(file, (to) => to.writeFile(text));
-    const cache = new FeatureCache(folder, request.shape, format, onProblem);
-    // By age: of two records of the same image the younger one counts.
+    const cache = new FeatureCache(folder, request.shape, format, onWarning);
+    // Oldest first: of two records of an image, the newer one wins.
     for (const name of (await readdir(folder)).sort()) {
-      if (name.endsWith(segmentEnding)) await cache.index(join(folder, name));
+      if (name.endsWith(segmentExtension)) await cache.index(join(folder, name));
     }
     return cache;
   }
 
-  /** Images whose row is kept. */
+  /** Number of images in the cache. */
   get size(): number {
     return this.rows.size;
   }
@@ -175,33 +171,35 @@ export class FeatureCache {
   }
 
   /**
-   * Reads a row into `out`, rounded as float16. False if there is none, or if it is damaged; then it is forgotten, so that
-   * it is computed again.
+   * Reads a row, as rounded to float16, into `out`.
+   * @returns false if the row is missing or corrupted; a corrupted row is dropped, so that it is computed again
    */
   async read(id: string, out: Float32Array): Promise<boolean> {
     this.checkLength(out, id);
-    const place = this.rows.get(id);
-    if (!place) return false;
-    const { segment, record } = place;
+    const location = this.rows.get(id);
+    if (!location) return false;
+    const { segment, record } = location;
     const row = await segment.read(record, id).catch(() => undefined);
     if (row) {
       float16ToFloat32(viewBytes("float16", row), out);
       return true;
     }
-    // Unless it has been written anew meanwhile.
-    if (this.rows.get(id) === place) this.rows.delete(id);
-    this.onProblem(`${segment.path}: record ${record} is damaged; the features of image ${id} are computed again`);
+    // Unless it was rewritten in the meantime.
+    if (this.rows.get(id) === location) this.rows.delete(id);
+    this.onWarning(
+      `${segment.path}: record ${record} is corrupted; the features of image ${id} will be computed again`,
+    );
     return false;
   }
 
-  /** Keeps a row, as float16. @throws Error naming `id` if a value is not finite, or beyond 65504, the largest of float16 */
+  /** Stores a row as float16. @throws Error naming `id` if a value is not finite, or exceeds the float16 range (65504) */
   async write(id: string, row: Float32Array): Promise<void> {
-    if (!/^[0-9a-f]{64}$/.test(id)) throw new RangeError(`${JSON.stringify(id)} is no SHA-256 in hexadecimal`);
+    if (!/^[0-9a-f]{64}$/.test(id)) throw new RangeError(`${JSON.stringify(id)} is not a SHA-256 in hexadecimal`);
     this.checkLength(row, id);
     const bits = float32ToFloat16(row);
-    const unfit = bits.findIndex((value) => (value & infinity) === infinity);
-    if (unfit >= 0) {
-      throw new Error(`Features of image ${id}: value ${unfit} is ${row[unfit]}, which float16 cannot keep`);
+    const invalid = bits.findIndex((value) => (value & float16Infinity) === float16Infinity);
+    if (invalid >= 0) {
+      throw new Error(`Features of image ${id}: value ${invalid} is ${row[invalid]}, which float16 cannot represent`);
     }
     const writing = this.lastWrite.then(async () => {
       const segment = await this.ownSegment();
@@ -211,7 +209,7 @@ export class FeatureCache {
     return writing;
   }
 
-  /** Waits for writes, and closes the files. */
+  /** Waits for pending writes and closes the files. */
   async close(): Promise<void> {
     await this.lastWrite;
     this.rows.clear();
@@ -223,17 +221,17 @@ export class FeatureCache {
       const segment = await RowSegment.open(path, this.format);
       if (!segment) return;
       this.segments.push(segment);
-      for (const [record, id] of (await segment.ids()).entries()) this.rows.set(id, { segment, record });
+      for (const [record, id] of (await segment.readIds()).entries()) this.rows.set(id, { segment, record });
     } catch (error) {
-      this.onProblem(`${path} is passed over: ${error instanceof Error ? error.message : error}`);
+      this.onWarning(`${path} is skipped: ${error instanceof Error ? error.message : error}`);
     }
   }
 
-  /** Made at the first write: a process that only reads leaves nothing. Dead processes' segments are never gone on with. */
+  /** Created by the first write, so that readers leave no files. Segments of other processes are never appended to. */
   private async ownSegment(): Promise<RowSegment> {
     if (!this.own) {
       const time = new Date().toISOString().replace(/\W/g, "");
-      const path = join(this.folder, `${time}-${randomUUID()}${segmentEnding}`);
+      const path = join(this.folder, `${time}-${randomUUID()}${segmentExtension}`);
       this.own = await RowSegment.create(path, this.format);
       this.segments.push(this.own);
     }
@@ -243,16 +241,16 @@ export class FeatureCache {
   private checkLength(row: Float32Array, id: string): void {
     const values = this.format.rowBytes / 2;
     if (row.length !== values) {
-      throw new RangeError(`Features of image ${id}: ${row.length} values, but a row has ${values}`);
+      throw new RangeError(`Features of image ${id}: expected ${values} values, found ${row.length}`);
     }
   }
 }
 
-/** The exponent of float16's infinity and NaN. */
-const infinity = 0x7c00;
+/** Exponent bits of infinity and NaN. */
+const float16Infinity = 0x7c00;
 
-/** A short name for a key and shape is the folder's; the whole hash stands in each segment. */
-function placeOf({ folder, key, shape }: CacheRequest): {
+/** The folder is named by a prefix of the hash of key and shape; each segment contains the whole hash. */
+function locateCache({ folder, key, shape }: CacheRequest): {
   folder: string;
   description: CacheDescription;
   format: RowFormat;
@@ -268,8 +266,8 @@ function placeOf({ folder, key, shape }: CacheRequest): {
 }
 
 /**
- * The id of an image in a cache: the SHA-256 of its encoded bytes in hexadecimal, or, for a view of it (a flip, a crop),
- * that of this hash and the view's name.
+ * The id of an image in a cache, in hexadecimal: the SHA-256 of its encoded bytes or, for a view of it, the SHA-256 of that hash and the
+ * view's name.
  */
 export function imageId(bytes: Uint8Array, view?: string): string {
   const hash = createHash("sha256").update(bytes).digest();

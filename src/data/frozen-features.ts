@@ -1,6 +1,6 @@
-/** What is frozen before the first trained layer, as a session of its own that fills the feature cache. */
+/** Features of the frozen layers: loads images, or their features from the cache, and computes missing features in a session of its own. */
 
-import { readSpan } from "../files/file.ts";
+import { readBytes } from "../files/file.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import {
   type FrozenDepth,
@@ -17,17 +17,16 @@ import type { ImageTextPair } from "./dataset.ts";
 import { type Decoder, type View, viewName } from "./decoder.ts";
 import { type FeatureCache, imageId } from "./feature-cache.ts";
 
-// Images on their way to the frozen encoder: from the feature cache where it has them, else decoded.
-
-/** An image in one of its views: kept features, or the encoder's input. */
+/** A view of an image: its cached features, or the encoder's input. */
 export type LoadedImage =
   | { readonly features: Float32Array }
-  /** `pixels` [3, size, size], and the id under which the cache keeps what comes of them. */
+  /** Pixel values [3, size, size], and the id under which the cache stores their features. */
   | { readonly pixels: Float32Array; readonly id: string };
 
-/** Images whose content is remembered by name, so that their files need not be read again to find their features. */
-const remembered = 200_000;
+/** Number of images whose ids are kept by name, so that cached features are found without reading the file again. */
+const maxKnownIds = 200_000;
 
+/** Loads images from the feature cache if it has them, else decodes them. */
 export class ImageLoader {
   private readonly spec: ImageSpec;
   private readonly decoder: Decoder;
@@ -43,41 +42,41 @@ export class ImageLoader {
   /** @throws Error naming the image if it cannot be read */
   async load({ name, image }: ImageTextPair, view: View): Promise<LoadedImage> {
     const key = `${name} ${viewName(view)}`;
-    const known = this.ids.get(key);
-    const kept = known === undefined ? undefined : await this.kept(known);
-    if (kept) return kept;
-    const bytes = await readSpan(image);
+    const knownId = this.ids.get(key);
+    const known = knownId === undefined ? undefined : await this.readCached(knownId);
+    if (known) return known;
+    const bytes = await readBytes(image);
     const id = imageId(bytes, viewName(view));
-    if (this.cache && this.ids.size < remembered) this.ids.set(key, id);
-    const features = await this.kept(id);
-    if (features) return features;
+    if (this.cache && this.ids.size < maxKnownIds) this.ids.set(key, id);
+    const cached = await this.readCached(id);
+    if (cached) return cached;
     return { id, pixels: await this.decoder.decode({ name, bytes, view, spec: this.spec }) };
   }
 
-  private async kept(id: string): Promise<LoadedImage | undefined> {
+  private async readCached(id: string): Promise<LoadedImage | undefined> {
     if (!this.cache?.has(id)) return undefined;
     const features = new Float32Array(sizeOf(this.cache.shape));
     return (await this.cache.read(id, features)) ? { features } : undefined;
   }
 }
 
-/** Images that go through the encoder side by side; what there is between its layers of more leaves the processor's cache. */
-const batch = 4;
+/** Images per forward pass; the activations of more do not fit into the CPU cache. */
+const batchSize = 4;
 
 export interface FrozenPart {
   readonly config: VisionConfig;
   readonly depth: FrozenDepth;
-  /** Weights as constants of a graph. */
+  /** Adds the weights to a graph as constants. */
   weights(graph: Graph): ImageWeights;
 }
 
 export class FrozenFeatures {
-  /** Of one image. */
+  /** Shape of one image's features. */
   readonly shape: readonly number[];
   private readonly part: FrozenPart;
   private readonly cache: FeatureCache | undefined;
   private readonly options: SessionOptions;
-  /** Made when the first image comes that is not in the cache. */
+  /** Created for the first image that is not in the cache. */
   private session: Promise<Session<"features">> | undefined;
 
   constructor(part: FrozenPart, cache: FeatureCache | undefined, options: SessionOptions) {
@@ -87,8 +86,8 @@ export class FrozenFeatures {
     this.options = options;
   }
 
-  /** Features of several images, [images, ...shape]; what had to be computed is kept. */
-  async of(images: readonly LoadedImage[]): Promise<NdArray<"float32">> {
+  /** Features [images, ...shape]; computed ones are added to the cache. */
+  async compute(images: readonly LoadedImage[]): Promise<NdArray<"float32">> {
     const row = sizeOf(this.shape);
     const data = new Float32Array(images.length * row);
     const missing: { readonly pixels: Float32Array; readonly id: string; readonly at: number }[] = [];
@@ -96,13 +95,13 @@ export class FrozenFeatures {
       if ("features" in image) data.set(image.features, i * row);
       else missing.push({ ...image, at: i * row });
     });
-    for (let start = 0; start < missing.length; start += batch) {
-      const part = missing.slice(start, start + batch);
-      const features = await this.encode(part.map(({ pixels }) => pixels));
-      for (const [i, { id, at }] of part.entries()) {
+    for (let start = 0; start < missing.length; start += batchSize) {
+      const batch = missing.slice(start, start + batchSize);
+      const features = await this.encode(batch.map(({ pixels }) => pixels));
+      for (const [i, { id, at }] of batch.entries()) {
         const values = features.subarray(i * row, (i + 1) * row);
         await this.cache?.write(id, values);
-        // What will come from the cache later is rounded: let it be the same from the first time on.
+        // Round as the cache does, so that the first epoch sees the same values as later ones.
         data.set(this.cache ? float16ToFloat32(float32ToFloat16(values)) : values, at);
       }
     }

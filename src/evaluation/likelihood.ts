@@ -4,7 +4,7 @@
  */
 
 import type { ImageTextPair } from "../data/dataset.ts";
-import { readSpan } from "../files/file.ts";
+import { readBytes } from "../files/file.ts";
 import { toPositions } from "../generation/generate.ts";
 import { KVCache } from "../generation/kv-cache.ts";
 import { decoderFeeds, indices, type Position, type Precision } from "../generation/language-model.ts";
@@ -194,7 +194,7 @@ async function readPrompts(
     const parsed = parsePrompt(prompt + beginsWith);
     const prompts: Position[][] = [];
     for (const { name, image } of pairs) {
-      const tokens = await reader.encode(await readImage(await readSpan(image), { name }));
+      const tokens = await reader.encode(await readImage(await readBytes(image), { name }));
       prompts.push(toPositions(parsed, [tokens], folder.llm.tokenizer));
     }
     return prompts;

@@ -1,9 +1,9 @@
 /** How well a model finds the images of captions, and the captions of images. */
 
 import type { ImageTextPair } from "../data/dataset.ts";
-import { decodeImage, unchangedView } from "../data/decoder.ts";
+import { decodeImage, originalView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
-import { readSpan } from "../files/file.ts";
+import { readBytes } from "../files/file.ts";
 import { largest, Similarity } from "../retrieval/image-search.ts";
 import { type CandidateImage, imageBatchSize, type RetrievalModel } from "../retrieval/retrieval-model.ts";
 import type { SessionOptions } from "../runtime/session.ts";
@@ -263,6 +263,6 @@ async function load(
   { name, image }: ImageTextPair,
   { spec }: RetrievalModel,
 ): Promise<{ readonly id: string; readonly pixels: Float32Array }> {
-  const bytes = await readSpan(image);
-  return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: unchangedView, spec }) };
+  const bytes = await readBytes(image);
+  return { id: imageId(bytes), pixels: await decodeImage({ name, bytes, view: originalView, spec }) };
 }

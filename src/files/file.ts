@@ -62,26 +62,25 @@ export function quote(text: string): string {
   return JSON.stringify(text.length > longest ? `${text.slice(0, longest)}...` : text);
 }
 
-// Bytes in a file: all of it, or a stretch of it, as an image inside a tar is.
-
-export interface FileSpan {
+/** A whole file, or a range of its bytes, such as an image inside a tar. */
+export interface FileSource {
   readonly path: string;
-  /** Where the bytes lie in the file; left out, they are the whole file. */
-  readonly at?: { readonly offset: number; readonly length: number };
+  /** Byte range; the whole file if left out. */
+  readonly range?: { readonly offset: number; readonly length: number };
 }
 
 /** Reads the bytes. @throws Error naming the file if it cannot be read or ends too early */
-export async function readSpan({ path, at }: FileSpan): Promise<Uint8Array> {
-  if (!at) return readFile(path);
+export async function readBytes({ path, range }: FileSource): Promise<Uint8Array> {
+  if (!range) return readFile(path);
   const file = await open(path, "r");
   try {
-    const bytes = new Uint8Array(at.length);
+    const bytes = new Uint8Array(range.length);
     let done = 0;
-    while (done < at.length) {
-      const { bytesRead } = await file.read(bytes, done, at.length - done, at.offset + done);
+    while (done < range.length) {
+      const { bytesRead } = await file.read(bytes, done, range.length - done, range.offset + done);
       if (bytesRead === 0) {
         throw new Error(
-          `${path} ends at byte ${at.offset + done}, but ${at.length} bytes are expected from ${at.offset}`,
+          `${path} ends at byte ${range.offset + done}, but ${range.length} bytes are expected from ${range.offset}`,
         );
       }
       done += bytesRead;

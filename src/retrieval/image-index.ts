@@ -1,9 +1,9 @@
 /** The vectors of all images in a folder, kept in a file, and brought up to date with what is in the folder. */
 import { readFile } from "node:fs/promises";
-import type { Problem } from "../data/dataset.ts";
-import { type Decoder, defaultWorkers, startDecoder, unchangedView } from "../data/decoder.ts";
+import type { InvalidSample } from "../data/dataset.ts";
+import { type Decoder, defaultWorkers, originalView, startDecoder } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
-import { Prefetcher } from "../data/mixture.ts";
+import { Prefetcher } from "../data/sampling.ts";
 import { removeAbandoned } from "../files/atomic.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { sizeOf } from "../tensor/array.ts";
@@ -83,7 +83,7 @@ async function load(
   if (content !== undefined) return { image, id, content };
   try {
     // The message is kept with the content, which may get another name.
-    return { image, id, pixels: await decoder.decode({ name: "", bytes, view: unchangedView, spec }) };
+    return { image, id, pixels: await decoder.decode({ name: "", bytes, view: originalView, spec }) };
   } catch (error) {
     // What has a code is not the image's fault: memory, or a thread that broke down.
     if (!(error instanceof Error) || "code" in error) throw error;
@@ -115,7 +115,7 @@ export interface ImageIndex {
   /** float16 [images, ...shape of the finder]. */
   readonly vectors: Uint16Array;
   /** Images that cannot be found, because they are damaged or cannot be read. */
-  readonly problems: readonly Problem[];
+  readonly problems: readonly InvalidSample[];
 }
 
 export interface IndexOptions {
@@ -125,7 +125,7 @@ export interface IndexOptions {
   readonly rebuild?: boolean;
   readonly onProgress?: (done: number, total: number) => void;
   /** Told of each image that turns out to be unusable; not again at a later time, unless it changes. */
-  readonly onProblem?: (problem: Problem) => void;
+  readonly onProblem?: (problem: InvalidSample) => void;
   readonly onMessage?: (message: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -156,7 +156,7 @@ export async function updateIndex(
   const state = new IndexState({ folder, settings: finder.fingerprint.settings, files, shape: [...finder.shape] }, old);
   const found = await listFolder(folder);
   for (const problem of found.problems) onProblem?.(problem);
-  const unread: Problem[] = [...found.problems];
+  const unread: InvalidSample[] = [...found.problems];
 
   let lastKept = performance.now();
   let keepTime = 0;
@@ -286,7 +286,7 @@ class IndexState {
     return writeIndex(path, { ...this.head, images }, this.rowsOf(images));
   }
 
-  index(unread: readonly Problem[]): ImageIndex {
+  index(unread: readonly InvalidSample[]): ImageIndex {
     const all = this.images();
     const usable = all.filter(({ problem }) => problem === undefined);
     const broken = all.flatMap(({ name, problem }) => (problem === undefined ? [] : [{ name, reason: problem }]));

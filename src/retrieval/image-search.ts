@@ -4,8 +4,8 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile, realpath } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { modelPath } from "../chat/minigpt4.ts";
-import type { Problem } from "../data/dataset.ts";
-import { decodeImage, unchangedView } from "../data/decoder.ts";
+import type { InvalidSample } from "../data/dataset.ts";
+import { decodeImage, originalView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { type ImageInput, RequestError } from "../engine/engine.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
@@ -175,7 +175,7 @@ export class ImageSearch {
   }
 
   /** Images that cannot be found, because they are damaged or cannot be read. */
-  get problems(): readonly Problem[] {
+  get problems(): readonly InvalidSample[] {
     return this.index.problems;
   }
 
@@ -263,7 +263,7 @@ export class ImageSearch {
   private async pixels({ path, name }: FoundImage, id: string): Promise<Float32Array> {
     const bytes = await readFile(path).catch(() => undefined);
     if (!bytes || imageId(bytes) !== id) throw new GoneError(name);
-    return decodeImage({ name: path, bytes, view: unchangedView, spec: this.parts.finder.spec });
+    return decodeImage({ name: path, bytes, view: originalView, spec: this.parts.finder.spec });
   }
 
   /** Vectors of any image, from the index if it is there. */

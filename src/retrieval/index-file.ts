@@ -6,7 +6,7 @@ import { stat } from "node:fs/promises";
 import { relative, resolve, sep } from "node:path";
 import { crc32 } from "node:zlib";
 import { z } from "zod";
-import type { Problem } from "../data/dataset.ts";
+import type { InvalidSample } from "../data/dataset.ts";
 import { imageFiles } from "../data/formats/image-folder.ts";
 import { writeWhole } from "../files/atomic.ts";
 import { inFile, RandomAccessFile } from "../files/file.ts";
@@ -201,10 +201,10 @@ const coarsestTime = 2000;
 const atOnce = 256;
 
 /** The images by name, and what cannot be read. @throws Error if the folder itself cannot be read */
-export async function listFolder(folder: string): Promise<{ images: FolderImage[]; problems: Problem[] }> {
+export async function listFolder(folder: string): Promise<{ images: FolderImage[]; problems: InvalidSample[] }> {
   if (!(await stat(folder)).isDirectory()) throw new Error(`${folder} is no folder`);
   const paths: string[] = [];
-  const problems: Problem[] = [];
+  const problems: InvalidSample[] = [];
   for await (const found of imageFiles(folder)) {
     if ("path" in found) paths.push(found.path);
     else if (found.name === folder) throw new Error(`${folder} ${found.reason}`);

@@ -2,10 +2,10 @@
 
 import { appendFile, readFile } from "node:fs/promises";
 import { basename } from "node:path";
-import type { ImageTextPair, Problem, ProblemReport } from "../data/dataset.ts";
-import { unchangedView, type View, type ViewOptions, viewsOf } from "../data/decoder.ts";
+import type { ImageTextPair, InvalidSample, InvalidSampleTracker } from "../data/dataset.ts";
+import { createViews, originalView, type View, type ViewOptions } from "../data/decoder.ts";
 import type { ImageLoader, LoadedImage } from "../data/frozen-features.ts";
-import { type Draw, type Mixture, type MixtureState, Prefetcher } from "../data/mixture.ts";
+import { type Mixture, type MixtureSample, type MixtureState, Prefetcher } from "../data/sampling.ts";
 import { type StageSample, stepRandom } from "./stages/stage.ts";
 
 export interface LoadedSample extends StageSample {
@@ -28,7 +28,7 @@ export interface BatchOptions {
 }
 
 /** Where the pairs of a step come from. */
-export type DrawSource = Pick<Mixture, "draw" | "save">;
+export type DrawSource = Pick<Mixture, "take" | "save">;
 
 /** Batches that are loaded while one is used. */
 const ahead = 2;
@@ -37,20 +37,25 @@ const viewSeed = 1_000_003;
 
 /** What a batch will hold. */
 interface Plan {
-  readonly draws: readonly (Draw & { readonly view: View })[];
+  readonly draws: readonly (MixtureSample & { readonly view: View })[];
   readonly place: MixtureState;
 }
 
 export class BatchLoader {
   private readonly source: DrawSource;
   private readonly loader: Pick<ImageLoader, "load">;
-  private readonly problems: ProblemReport;
+  private readonly problems: InvalidSampleTracker;
   private readonly options: BatchOptions;
   private readonly prefetcher: Prefetcher<Plan, LoadedBatch>;
   private planned: number;
   private seen = 0;
 
-  constructor(source: DrawSource, loader: Pick<ImageLoader, "load">, problems: ProblemReport, options: BatchOptions) {
+  constructor(
+    source: DrawSource,
+    loader: Pick<ImageLoader, "load">,
+    problems: InvalidSampleTracker,
+    options: BatchOptions,
+  ) {
     this.source = source;
     this.loader = loader;
     this.problems = problems;
@@ -81,9 +86,9 @@ export class BatchLoader {
   private async plan(): Promise<Plan> {
     const { batchSize, views, seed } = this.options;
     const random = stepRandom(seed + viewSeed, this.planned++);
-    const draws = (await this.source.draw(batchSize)).map((draw) => {
+    const draws = (await this.source.take(batchSize)).map((draw) => {
       const number = random.below(views.count);
-      return { ...draw, view: viewsOf(basename(draw.pair.name), views)[number] ?? unchangedView };
+      return { ...draw, view: createViews(basename(draw.pair.name), views)[number] ?? originalView };
     });
     return { draws, place: this.source.save() };
   }
@@ -104,7 +109,7 @@ export async function loadOrReport(
   loader: Pick<ImageLoader, "load">,
   pair: ImageTextPair,
   view: View,
-  problems: ProblemReport,
+  problems: InvalidSampleTracker,
 ): Promise<LoadedImage | undefined> {
   try {
     return await loader.load(pair, view);
@@ -119,7 +124,7 @@ export async function loadOrReport(
 // `broken.jsonl` in a run's folder: each broken sample once, however often the run is gone on with.
 
 /** Notes one more problem. What cannot be noted is only told: no run ends for it. */
-type Note = (problem: Problem) => void;
+type Note = (problem: InvalidSample) => void;
 
 /** @param onMessage is told if the file cannot be written */
 export async function openBrokenLog(path: string, onMessage: (message: string) => void = () => {}): Promise<Note> {

@@ -2,7 +2,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import type { MixtureState } from "../data/mixture.ts";
+import type { MixtureState } from "../data/sampling.ts";
 import type { Checkpoint } from "../formats/open.ts";
 import { openSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";

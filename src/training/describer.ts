@@ -72,7 +72,7 @@ export class Describer {
   async describe(weights: NamedArrays): Promise<Description[]> {
     const loaded = await loadHeldOut(this.samples, this.images);
     if (loaded.length === 0) return [];
-    const features = await this.images.frozen.of(loaded.map(({ image }) => image));
+    const features = await this.images.frozen.compute(loaded.map(({ image }) => image));
     const { tokens } = await this.session.run({ features, ...weights });
     const { hiddenSize } = this.parts.llm.config;
     const rows = tokens.data as Float32Array;

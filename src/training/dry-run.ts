@@ -181,8 +181,8 @@ async function look(
   const lengths = some.flatMap((pair) => textsOf({ pair, dataset: index }).map(tokensOf));
   const sizes = await Promise.all(
     some.map(
-      async ({ image: { path, at } }) =>
-        at?.length ??
+      async ({ image: { path, range } }) =>
+        range?.length ??
         (await stat(path).then(
           ({ size }) => size,
           () => 0,
@@ -190,14 +190,14 @@ async function look(
     ),
   );
   return {
-    layout: dataset.layout,
+    layout: dataset.format,
     parts: dataset.parts.length,
     isEstimate: dataset.parts.length > read.length,
     images: Math.round(pairs.length * factor),
     texts: Math.round(texts * factor),
     tokensPerText: mean(lengths),
     bytes: Math.round(mean(sizes) * pairs.length * factor),
-    broken: read.reduce((sum, { problems }) => sum + problems.length, 0),
+    broken: read.reduce((sum, { invalid }) => sum + invalid.length, 0),
   };
 }
 

@@ -1,8 +1,8 @@
 /** Fills the feature cache of a recipe before it is run. */
 import { basename } from "node:path";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
-import { unchangedView, type View, viewsOf } from "../data/decoder.ts";
-import { Prefetcher } from "../data/mixture.ts";
+import { createViews, originalView, type View } from "../data/decoder.ts";
+import { Prefetcher } from "../data/sampling.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { loadOrReport } from "./batch-loader.ts";
 import { type PrepareOptions, prepare, prepareQFormer } from "./prepare.ts";
@@ -41,11 +41,11 @@ export async function encodeRecipe(
     const { run } = recipe;
     const wanted: { readonly pair: ImageTextPair; readonly view: View }[] = validation.map(({ pair }) => ({
       pair,
-      view: unchangedView,
+      view: originalView,
     }));
     for (const dataset of datasets) {
       for (const pair of await listPairs(dataset)) {
-        const views = viewsOf(basename(pair.name), { count: run.views, minSide: run.crop_min_side });
+        const views = createViews(basename(pair.name), { count: run.views, minSide: run.crop_min_side });
         wanted.push(...views.map((view) => ({ pair, view })));
       }
     }
@@ -59,7 +59,7 @@ export async function encodeRecipe(
       2,
     );
     for (let done = 0; done < wanted.length && !signal?.aborted; done += batch) {
-      await frozen.of((await batches.next()).filter((image) => image !== undefined));
+      await frozen.compute((await batches.next()).filter((image) => image !== undefined));
       problems.check(done + batch);
       onProgress?.(Math.min(done + batch, wanted.length), wanted.length);
     }

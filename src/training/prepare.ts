@@ -1,12 +1,12 @@
 /** What a run has ready before its first step: the model's parts, the images with their texts, and where features come from. */
 
 import { join } from "node:path";
-import { type Dataset, holdOut, listPairs, type Problem, ProblemReport } from "../data/dataset.ts";
-import { defaultWorkers, startDecoder, unchangedView } from "../data/decoder.ts";
+import { type Dataset, type InvalidSample, InvalidSampleTracker, listPairs, splitValidation } from "../data/dataset.ts";
+import { defaultWorkers, originalView, startDecoder } from "../data/decoder.ts";
 import { FeatureCache } from "../data/feature-cache.ts";
 import { openCaptioned } from "../data/formats/open.ts";
 import { FrozenFeatures, ImageLoader } from "../data/frozen-features.ts";
-import { Mixture, type MixtureState, ShuffledStream } from "../data/mixture.ts";
+import { Mixture, type MixtureState, ShuffledStream } from "../data/sampling.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { frozenShape, imageSpec } from "../models/minigpt4.ts";
 import type { SessionOptions } from "../runtime/session.ts";
@@ -32,7 +32,7 @@ export interface HeldOut {
 export interface Images {
   readonly loader: ImageLoader;
   readonly frozen: FrozenFeatures;
-  readonly problems: ProblemReport;
+  readonly problems: InvalidSampleTracker;
 }
 
 /** Loads held-out images as they are; broken ones are left out. */
@@ -42,7 +42,7 @@ export async function loadHeldOut(
 ): Promise<LoadedSample[]> {
   const loaded = await Promise.all(
     samples.map(async (sample): Promise<LoadedSample[]> => {
-      const image = await loadOrReport(loader, sample.pair, unchangedView, problems);
+      const image = await loadOrReport(loader, sample.pair, originalView, problems);
       return image ? [{ ...sample, image }] : [];
     }),
   );
@@ -107,8 +107,8 @@ async function prepareData(
   };
   try {
     const note = problemsPath === undefined ? undefined : await openBrokenLog(problemsPath, onMessage);
-    const problems = new ProblemReport(run.max_broken, note);
-    const onProblem = (problem: Problem) => problems.add(problem);
+    const problems = new InvalidSampleTracker(run.max_broken, note);
+    const onInvalid = (problem: InvalidSample) => problems.add(problem);
     const { datasets, validation } = await openDatasets(recipe);
     const { frozen: frozenPart, frozenKey } = parts;
     const cacheAt = cachePath(recipe);
@@ -133,7 +133,7 @@ async function prepareData(
       mixture(place) {
         const streams = datasets.map((dataset, i) => {
           const seed = run.seed * 1000 + i;
-          const stream = { seed, shuffleBuffer: run.shuffle_buffer, onProblem };
+          const stream = { seed, shuffleBuffer: run.shuffle_buffer, onInvalid };
           return { stream: new ShuffledStream(dataset, stream, place?.streams[i]), ratio: ratios[i] ?? 1 };
         });
         return new Mixture(streams, place?.behind);
@@ -150,15 +150,15 @@ async function prepareData(
 async function openDatasets(recipe: RecipeBase): Promise<{ datasets: Dataset[]; validation: StageSample[] }> {
   const datasets: Dataset[] = [];
   const validation: StageSample[] = [];
-  for (const [name, { path, layout, images, filter, hold_out: heldOut, validate }] of Object.entries(recipe.datasets)) {
+  for (const [name, { path, format, images, filter, hold_out: heldOut, validate }] of Object.entries(recipe.datasets)) {
     try {
       const dataset = await openCaptioned(path, {
-        ...(layout && { layout }),
+        format,
         ...(images && { images }),
         ...(filter && { filter }),
       });
-      const { train: usable } = await holdOut(dataset, heldOut);
-      const { train, heldOut: watched } = await holdOut(usable, validate);
+      const { train: usable } = await splitValidation(dataset, heldOut);
+      const { train, validation: watched } = await splitValidation(usable, validate);
       validation.push(...watched.map((pair) => ({ pair, dataset: datasets.length })));
       datasets.push(train);
     } catch (cause) {

@@ -1,6 +1,6 @@
 /** Training recipes: YAML with the original project's keys, checked when they are read. */
 import { z } from "zod";
-import { layoutNames } from "../data/formats/open.ts";
+import { formatNames } from "../data/formats/open.ts";
 import { encoderSchema, qformerSchema } from "../models/model-folder.ts";
 import { promptTemplates } from "../tokenizers/prompts.ts";
 import { readRecipeFile, translateOriginalKeys } from "./recipe-file.ts";
@@ -22,8 +22,8 @@ const conditionSchema = z.strictObject({
 const datasetSchema = z.strictObject({
   /** Where the data set lies; see `openDataset`. */
   path: z.string().min(1),
-  layout: z.enum(layoutNames).optional(),
-  /** Folder of the images, where the layout does not say. */
+  format: z.enum(formatNames).optional(),
+  /** Folder of the images, where the format does not say. */
   images: z.string().optional(),
   /** Which samples of web shards are taken, by columns of the parquet files beside them. */
   filter: z.record(z.string(), conditionSchema).optional(),

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import type { FrozenFeatures } from "../data/frozen-features.ts";
-import type { MixtureState } from "../data/mixture.ts";
+import type { MixtureState } from "../data/sampling.ts";
 import { openSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
@@ -76,7 +76,7 @@ export interface TrainOptions {
   readonly outside?: Pick<Outside, "feeds">;
   readonly schedule: Schedule;
   readonly batches: Pick<BatchLoader, "next">;
-  readonly frozen: Pick<FrozenFeatures, "of">;
+  readonly frozen: Pick<FrozenFeatures, "compute">;
   /** Images that go through the step side by side; a step of more accumulates. */
   readonly batchSize: number;
   readonly seed: number;
@@ -155,7 +155,7 @@ function compose(samples: readonly LoadedSample[], step: number, options: TrainO
   const feeds = used.map(
     ({ samples: part, composed }): BatchFeeds => ({
       samples: part.length,
-      make: async () => composed.feeds(await frozen.of(part.map(({ image }) => image)), totals),
+      make: async () => composed.feeds(await frozen.compute(part.map(({ image }) => image)), totals),
     }),
   );
   return { feeds, tokens: sum(({ composed }) => composed.tokens), places: sum(({ composed }) => composed.places) };

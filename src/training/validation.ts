@@ -82,7 +82,7 @@ export class Validation implements HeldOut {
       const part = await loadHeldOut(this.samples.slice(start, start + batch), this.images);
       const { feeds, targets } = this.sequencesOf(part);
       if (targets === 0) continue;
-      const features = await this.images.frozen.of(part.map(({ image }) => image));
+      const features = await this.images.frozen.compute(part.map(({ image }) => image));
       for (const loss of await this.reader.tokenLosses({ ...feeds, features, ...weights })) sum += loss;
       count += targets;
     }
@@ -145,7 +145,7 @@ export class QFormerValidation implements HeldOut {
       if (part.length === 0) continue;
       const composed = this.stage.compose(part, random);
       if (composed.targets === 0) continue;
-      const features = await frozen.of(part.map(({ image }) => image));
+      const features = await frozen.compute(part.map(({ image }) => image));
       const feeds = composed.feeds(features, { targets: composed.targets, samples: part.length });
       const { loss } = await this.session.run({
         ...feeds,

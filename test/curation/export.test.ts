@@ -16,7 +16,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { exportPairs } from "../../src/curation/export.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
-import type { FileSpan } from "../../src/files/file.ts";
+import type { FileSource } from "../../src/files/file.ts";
 import { readImage } from "../../src/images/decode.ts";
 import { image as example } from "../helpers/cli-command.ts";
 import { openProject } from "../helpers/curation-projects.ts";
@@ -45,7 +45,13 @@ function add(name: string, bytes: Uint8Array, { text = `It is ${name}.`, says = 
   return addSpan(name, { path: join(folder, name) }, bytes, text, says);
 }
 
-function addSpan(name: string, source: FileSpan, bytes: Uint8Array, text: string, says: "keep" | "drop" | ""): number {
+function addSpan(
+  name: string,
+  source: FileSource,
+  bytes: Uint8Array,
+  text: string,
+  says: "keep" | "drop" | "",
+): number {
   store.addImages([{ name, source, sha256: sha256(bytes) }]);
   const image = store.entries().at(-1)?.image.id ?? 0;
   const { id } = store.addVersion({ image, kind: "described", text, author: "nano", prompt: "Describe it." });
@@ -61,10 +67,10 @@ function drawing() {
 
 /** Name and text of all pairs that training would read. */
 async function pairsOf(path: string): Promise<(readonly [string, readonly string[]])[]> {
-  const { layout, parts } = await openDataset(path);
-  expect(layout).toBe("cc_sbu_align");
+  const { format, parts } = await openDataset(path);
+  expect(format).toBe("cc_sbu_align");
   const contents = await Promise.all(parts.map((part) => part.read()));
-  expect(contents.flatMap(({ problems }) => problems)).toEqual([]);
+  expect(contents.flatMap(({ invalid }) => invalid)).toEqual([]);
   return contents.flatMap(({ pairs }) => pairs.map(({ image, texts }) => [image.path, texts] as const));
 }
 
@@ -109,7 +115,7 @@ describe("what is kept", () => {
   test("comes from inside of larger files, too", async () => {
     const bytes = await drawing().jpeg().toBuffer();
     writeFileSync(join(folder, "a.tar"), Buffer.concat([Buffer.alloc(512), bytes, Buffer.alloc(99)]));
-    const source = { path: join(folder, "a.tar"), at: { offset: 512, length: bytes.length } };
+    const source = { path: join(folder, "a.tar"), range: { offset: 512, length: bytes.length } };
     const id = addSpan("a.tar/1", source, bytes, "A drawing.", "keep");
     expect(await exportPairs(store, target)).toMatchObject({ pairs: 1, copied: 1 });
     expect(exported(id).equals(bytes)).toBe(true);

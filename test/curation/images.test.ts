@@ -4,7 +4,7 @@ import { isAbsolute, join, relative } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { addImages, chooseImages } from "../../src/curation/images.ts";
-import { type Dataset, type ImageTextPair, listPairs, type Problem } from "../../src/data/dataset.ts";
+import { type Dataset, type ImageTextPair, type InvalidSample, listPairs } from "../../src/data/dataset.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
 import { openProject } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
@@ -15,10 +15,10 @@ function dataset(...sizes: readonly number[]): Dataset {
     async read() {
       if (size < 0) throw new Error(`${part}.tar is damaged`);
       const pairs = Array.from({ length: size }, (_, i) => pair(`${part}.tar/${i}`));
-      return { pairs, problems: [] };
+      return { pairs, invalid: [] };
     },
   }));
-  return { layout: "web_shards", parts };
+  return { format: "web_shards", parts };
 }
 
 function pair(name: string): ImageTextPair {
@@ -62,8 +62,8 @@ test("every image is as likely as any other, wherever it lies", async () => {
 });
 
 test("parts that cannot be read are told, unless none can", async () => {
-  const problems: Problem[] = [];
-  const options = { count: 99, seed: 0, onProblem: (problem: Problem) => problems.push(problem) };
+  const problems: InvalidSample[] = [];
+  const options = { count: 99, seed: 0, onProblem: (problem: InvalidSample) => problems.push(problem) };
   expect(await chooseImages(dataset(2, -1, 3), options)).toHaveLength(5);
   expect(problems).toEqual([{ name: "1.tar", reason: "1.tar is damaged" }]);
   await expect(chooseImages(dataset(-1, -1), options)).rejects.toThrow("0.tar is damaged");

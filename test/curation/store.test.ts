@@ -24,7 +24,7 @@ test("an image is in a project once, however often it is added", () => {
   expect(store.addImages(someImages(5))).toBe(2);
   const tarred = {
     name: "a.tar/1",
-    source: { path: "a.tar", at: { offset: 512, length: 99 } },
+    source: { path: "a.tar", range: { offset: 512, length: 99 } },
     sha256: "f".repeat(64),
   };
   expect(store.addImages([tarred])).toBe(1);

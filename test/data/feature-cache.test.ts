@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { cacheStatus, FeatureCache, imageId, removeStale } from "../../src/data/feature-cache.ts";
+import { FeatureCache, imageId, listCaches, removeStaleCaches } from "../../src/data/feature-cache.ts";
 
 const root = mkdtempSync(join(tmpdir(), "feature-cache-"));
 afterAll(() => rmSync(root, { recursive: true, force: true, maxRetries: 3 }));
@@ -93,8 +93,8 @@ test("another key, or another shape, never reads these rows", async () => {
   await other.write(id(7), row(7));
   await other.close();
   await flat.close();
-  const [mine = ""] = (await cacheStatus(folder)).filter(({ rows }) => rows === 3).map(({ path }) => path);
-  const [theirs = ""] = (await cacheStatus(folder)).filter(({ rows }) => rows === 1).map(({ path }) => path);
+  const [mine = ""] = (await listCaches(folder)).filter(({ rows }) => rows === 3).map(({ path }) => path);
+  const [theirs = ""] = (await listCaches(folder)).filter(({ rows }) => rows === 1).map(({ path }) => path);
   cpSync(segmentOf(theirs), join(mine, "stray.rows"));
   writeFileSync(join(mine, "no.rows"), "something else that is longer than the header of a segment is");
   const problems: string[] = [];
@@ -181,7 +181,7 @@ test("two instances at once do not disturb each other; what both computed is the
   expect(cache.size).toBe(100);
   for (let i = 0; i < 100; i++) expect(await read(cache, id(i))).toEqual([...row(i)]);
   await cache.close();
-  expect(await cacheStatus(folder)).toMatchObject([{ rows: 120 }]);
+  expect(await listCaches(folder)).toMatchObject([{ rows: 120 }]);
 });
 
 test("a process killed while it writes leaves all rows that it completed", async () => {
@@ -246,16 +246,16 @@ test("status names keys, rows and bytes; stale keys are removed, and nothing els
   writeFileSync(join(folder, "notes.txt"), "mine");
   const photos = mkdtempSync(join(folder, "photos"));
   const bytes = (rows: number) => headerBytes + rows * recordBytes;
-  const status = await cacheStatus(folder);
+  const status = await listCaches(folder);
   expect(status.map(({ key, rows, bytes }) => ({ key, rows, bytes })).sort((a, b) => b.rows - a.rows)).toEqual([
     { key: "encoder", rows: 3, bytes: bytes(3) },
     { key: "old", rows: 1, bytes: bytes(1) },
   ]);
-  expect(await removeStale(folder, ["encoder"])).toMatchObject([{ key: "old", rows: 1 }]);
-  expect(await cacheStatus(folder)).toMatchObject([{ key: "encoder", rows: 3 }]);
+  expect(await removeStaleCaches(folder, ["encoder"])).toMatchObject([{ key: "old", rows: 1 }]);
+  expect(await listCaches(folder)).toMatchObject([{ key: "encoder", rows: 3 }]);
   expect(readdirSync(folder).sort()).toHaveLength(3);
   expect(readdirSync(photos)).toEqual([]);
-  expect(await cacheStatus(join(folder, "missing"))).toEqual([]);
+  expect(await listCaches(join(folder, "missing"))).toEqual([]);
 });
 
 test("the id of an image is the SHA-256 of its bytes; each view has its own", () => {

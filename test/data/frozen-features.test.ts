@@ -36,7 +36,7 @@ const openCache = async (features: { readonly shape: readonly number[] }, name: 
 
 /** Rows of the result, one an image. */
 async function rowsOf(features: FrozenFeatures, images: readonly LoadedImage[]): Promise<Float32Array[]> {
-  const { shape, data } = await features.of(images);
+  const { shape, data } = await features.compute(images);
   expect(shape).toEqual([images.length, ...features.shape]);
   const row = sizeOf(features.shape);
   return images.map((_, i) => data.slice(i * row, (i + 1) * row));

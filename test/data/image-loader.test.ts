@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
-import { decodeImage, startDecoder, unchangedView, viewName } from "../../src/data/decoder.ts";
+import { decodeImage, originalView, startDecoder, viewName } from "../../src/data/decoder.ts";
 import { FeatureCache, imageId } from "../../src/data/feature-cache.ts";
 import { ImageLoader } from "../../src/data/frozen-features.ts";
 
@@ -11,7 +11,7 @@ const root = mkdtempSync(join(tmpdir(), "image-loader-"));
 afterAll(() => rmSync(root, { recursive: true, force: true, maxRetries: 3 }));
 
 const spec = { size: 8, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] } as const;
-const mirrored = { mirrored: true };
+const flipped = { flip: true };
 const shape = [2, 3];
 const row = (i: number) => Float32Array.from({ length: 6 }, (_, j) => i + j);
 
@@ -29,7 +29,7 @@ async function setting(background: string) {
   const open = (onProblem?: (message: string) => void) =>
     FeatureCache.open({ folder: join(folder, "cache"), key: "encoder", shape }, onProblem);
   const pair = { name: path, image: { path }, texts: [] };
-  return { folder, path, bytes, open, pair, id: imageId(bytes, viewName(unchangedView)) };
+  return { folder, path, bytes, open, pair, id: imageId(bytes, viewName(originalView)) };
 }
 
 const decoder = startDecoder(0);
@@ -37,7 +37,7 @@ const decoder = startDecoder(0);
 test("without a cache an image is decoded, each view by itself", async () => {
   const { pair, path, bytes } = await setting("red");
   const loader = new ImageLoader(spec, decoder);
-  for (const view of [unchangedView, mirrored]) {
+  for (const view of [originalView, flipped]) {
     const pixels = await decodeImage({ name: path, bytes, view, spec });
     expect(await loader.load(pair, view)).toEqual({ pixels, id: imageId(bytes, viewName(view)) });
   }
@@ -48,13 +48,13 @@ test("kept features are found by the image's content, whatever it is called; ano
   const cache = await open();
   await cache.write(id, row(1));
   const loader = new ImageLoader(spec, decoder, cache);
-  expect(await loader.load(pair, unchangedView)).toEqual({ features: row(1) });
+  expect(await loader.load(pair, originalView)).toEqual({ features: row(1) });
   const copy = join(folder, "copy.png");
   writeFileSync(copy, bytes);
-  expect(await loader.load({ ...pair, name: copy, image: { path: copy } }, unchangedView)).toEqual({
+  expect(await loader.load({ ...pair, name: copy, image: { path: copy } }, originalView)).toEqual({
     features: row(1),
   });
-  expect(await loader.load(pair, mirrored)).toHaveProperty("pixels");
+  expect(await loader.load(pair, flipped)).toHaveProperty("pixels");
   await cache.close();
 });
 
@@ -62,11 +62,11 @@ test("an image that was seen once is not read again to find its features", async
   const { path, open, pair, id } = await setting("red");
   const cache = await open();
   const loader = new ImageLoader(spec, decoder, cache);
-  expect(await loader.load(pair, unchangedView)).toMatchObject({ id });
+  expect(await loader.load(pair, originalView)).toMatchObject({ id });
   await cache.write(id, row(1));
   rmSync(path);
-  expect(await loader.load(pair, unchangedView)).toEqual({ features: row(1) });
-  await expect(new ImageLoader(spec, decoder, cache).load(pair, unchangedView)).rejects.toThrow(path);
+  expect(await loader.load(pair, originalView)).toEqual({ features: row(1) });
+  await expect(new ImageLoader(spec, decoder, cache).load(pair, originalView)).rejects.toThrow(path);
   await cache.close();
 });
 
@@ -78,10 +78,10 @@ test("another content under the same name never has the features of the old one 
   const blue = await painted("blue");
   writeFileSync(path, blue);
   const later = await open();
-  const loaded = await new ImageLoader(spec, decoder, later).load(pair, unchangedView);
+  const loaded = await new ImageLoader(spec, decoder, later).load(pair, originalView);
   expect(loaded).toEqual({
-    pixels: await decodeImage({ name: path, bytes: blue, view: unchangedView, spec }),
-    id: imageId(blue, viewName(unchangedView)),
+    pixels: await decodeImage({ name: path, bytes: blue, view: originalView, spec }),
+    id: imageId(blue, viewName(originalView)),
   });
   await later.close();
 });
@@ -98,8 +98,8 @@ test("where the kept row is damaged the image is decoded", async () => {
   writeFileSync(segment, damaged);
   const problems: string[] = [];
   const again = await open((message) => problems.push(message));
-  const loaded = await new ImageLoader(spec, decoder, again).load(pair, unchangedView);
-  expect(loaded).toEqual({ pixels: await decodeImage({ name: path, bytes, view: unchangedView, spec }), id });
+  const loaded = await new ImageLoader(spec, decoder, again).load(pair, originalView);
+  expect(loaded).toEqual({ pixels: await decodeImage({ name: path, bytes, view: originalView, spec }), id });
   expect(problems).toEqual([expect.stringContaining(id)]);
   await again.close();
 });
@@ -107,5 +107,5 @@ test("where the kept row is damaged the image is decoded", async () => {
 test("a broken image is an error with its name", async () => {
   const { bytes, path, pair } = await setting("red");
   writeFileSync(path, bytes.subarray(0, 30));
-  await expect(new ImageLoader(spec, decoder).load(pair, unchangedView)).rejects.toThrow(path);
+  await expect(new ImageLoader(spec, decoder).load(pair, originalView)).rejects.toThrow(path);
 });

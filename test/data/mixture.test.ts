@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Mixture, type MixtureState, ShuffledStream } from "../../src/data/mixture.ts";
+import { Mixture, type MixtureState, ShuffledStream } from "../../src/data/sampling.ts";
 import { datasetOf } from "../helpers/dataset-in-memory.ts";
 
 /** Data sets of different sizes in these proportions. */
@@ -12,7 +12,7 @@ function mixtureOf(ratios: readonly number[], place?: MixtureState): Mixture {
   return new Mixture(parts, place?.behind);
 }
 
-const setsOf = async (mixture: Mixture, count: number) => (await mixture.draw(count)).map(({ dataset }) => dataset);
+const setsOf = async (mixture: Mixture, count: number) => (await mixture.take(count)).map(({ dataset }) => dataset);
 
 test("stage 1 of the paper: 115 of LAION and 14 of Conceptual Captions in each 129", async () => {
   const mixture = mixtureOf([115, 14]);
@@ -56,10 +56,10 @@ test("from any place it goes on as if it had not been left", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(ratio, { minLength: 1, maxLength: 4 }), fc.nat(60), async (ratios, place) => {
       const mixture = mixtureOf(ratios);
-      await mixture.draw(place);
+      await mixture.take(place);
       const state: MixtureState = JSON.parse(JSON.stringify(mixture.save()));
-      const rest = await mixture.draw(30);
-      const again = await mixtureOf(ratios, state).draw(30);
+      const rest = await mixture.take(30);
+      const again = await mixtureOf(ratios, state).take(30);
       const named = (draws: typeof rest) => draws.map(({ pair, dataset }) => [dataset, pair.name]);
       expect(named(again)).toEqual(named(rest));
     }),
@@ -68,15 +68,15 @@ test("from any place it goes on as if it had not been left", async () => {
 
 test("what was saved does not change when more is drawn", async () => {
   const mixture = mixtureOf([2, 3]);
-  await mixture.draw(3);
+  await mixture.take(3);
   const state = mixture.save();
   const text = JSON.stringify(state);
-  await mixture.draw(5);
+  await mixture.take(5);
   expect(JSON.stringify(state)).toBe(text);
 });
 
 test("each draw says which data set it is from; a mixture of nothing is an error", async () => {
-  const draws = await mixtureOf([1, 1]).draw(10);
+  const draws = await mixtureOf([1, 1]).take(10);
   const sizes = (set: number) => new Set(draws.filter(({ dataset }) => dataset === set).map(({ pair }) => pair.name));
   expect([sizes(0).size, sizes(1).size]).toEqual([5, 5]);
   expect(() => new Mixture([])).toThrow(/one data set or more/);

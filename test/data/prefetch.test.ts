@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Prefetcher } from "../../src/data/mixture.ts";
+import { Prefetcher } from "../../src/data/sampling.ts";
 
 /** Promises that a test fulfils when it wants to. */
 function controlled() {

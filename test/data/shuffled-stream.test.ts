@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Dataset, listPairs, type Problem } from "../../src/data/dataset.ts";
-import { ShuffledStream, type StreamState } from "../../src/data/mixture.ts";
+import { type Dataset, type InvalidSample, listPairs } from "../../src/data/dataset.ts";
+import { ShuffledStream, type StreamState } from "../../src/data/sampling.ts";
 import { datasetOf, pairOf, partOf } from "../helpers/dataset-in-memory.ts";
 
 const sizesOfParts = fc
@@ -102,18 +102,18 @@ test("parts are listed when their turn comes, as few at once as fill the buffer"
 });
 
 test("what a part had to leave out, and a part that cannot be read, are told and passed over", async () => {
-  const broken: Problem = { name: "mixed/2", reason: "has no text" };
+  const broken: InvalidSample = { name: "mixed/2", reason: "has no text" };
   const dataset: Dataset = {
-    layout: "memory",
+    format: "memory",
     parts: [
-      { path: "mixed", read: async () => ({ pairs: [pairOf("mixed/0"), pairOf("mixed/1")], problems: [broken] }) },
+      { path: "mixed", read: async () => ({ pairs: [pairOf("mixed/0"), pairOf("mixed/1")], invalid: [broken] }) },
       { path: "lost", read: () => Promise.reject(new Error("the disk is gone")) },
       partOf("good", 2),
     ],
   };
-  const told: Problem[] = [];
-  const onProblem = (problem: Problem) => told.push(problem);
-  const stream = new ShuffledStream(dataset, { seed: 1, shuffleBuffer: 2, onProblem });
+  const told: InvalidSample[] = [];
+  const onInvalid = (problem: InvalidSample) => told.push(problem);
+  const stream = new ShuffledStream(dataset, { seed: 1, shuffleBuffer: 2, onInvalid });
   expect((await take(stream, 4)).sort()).toEqual(["good/0", "good/1", "mixed/0", "mixed/1"]);
   await take(stream, 4);
   expect(told.filter(({ name }) => name === "lost")[0]).toEqual({ name: "lost", reason: "the disk is gone" });
@@ -126,8 +126,8 @@ test("a data set without a single pair is an error that names it, also after a f
   const empty = new ShuffledStream(datasetOf([0, 0]), { seed: 1, shuffleBuffer: 5 });
   await expect(empty.next()).rejects.toThrow("part0 and its other parts (2) list no usable image");
   let isThere = true;
-  const vanishing = { path: "vanishing", read: async () => ({ pairs: isThere ? [pairOf("one")] : [], problems: [] }) };
-  const stream = new ShuffledStream({ layout: "memory", parts: [vanishing] }, { seed: 1, shuffleBuffer: 5 });
+  const vanishing = { path: "vanishing", read: async () => ({ pairs: isThere ? [pairOf("one")] : [], invalid: [] }) };
+  const stream = new ShuffledStream({ format: "memory", parts: [vanishing] }, { seed: 1, shuffleBuffer: 5 });
   expect(await take(stream, 1)).toEqual(["one"]);
   isThere = false;
   await expect(stream.next()).rejects.toThrow(/vanishing.*no usable image/);

@@ -8,10 +8,10 @@ export function pairOf(name: string): ImageTextPair {
 /** A part of `size` pairs, named `PATH/0` and so on. */
 export function partOf(path: string, size: number): Part {
   const pairs = Array.from({ length: size }, (_, i) => pairOf(`${path}/${i}`));
-  return { path, read: async () => ({ pairs, problems: [] }) };
+  return { path, read: async () => ({ pairs, invalid: [] }) };
 }
 
 /** A data set whose parts have these sizes. */
 export function datasetOf(sizes: readonly number[]): Dataset {
-  return { layout: "memory", parts: sizes.map((size, i) => partOf(`part${i}`, size)) };
+  return { format: "memory", parts: sizes.map((size, i) => partOf(`part${i}`, size)) };
 }

@@ -111,11 +111,11 @@ async function trainGoldens(
     ...engine,
     accumulates: recipe.run.accum_grad_iters > 1,
   });
-  const pairs = await listPairs(prepared.datasets[0] ?? { layout: "", parts: [] });
+  const pairs = await listPairs(prepared.datasets[0] ?? { format: "", parts: [] });
   const order = set.goldens.images.map((image) => pairs.find(({ name }) => name.endsWith(image)) as ImageTextPair);
   const left = [...steps];
   const source = {
-    draw: async () => (left.shift() ?? []).map((image) => ({ pair: order[image] as ImageTextPair, dataset: 0 })),
+    take: async () => (left.shift() ?? []).map((image) => ({ pair: order[image] as ImageTextPair, dataset: 0 })),
     save: () => ({ streams: [], behind: [] }),
   };
   const reports: StepReport[] = [];

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { MiniGPT4 } from "../../src/chat/minigpt4.ts";
-import { startDecoder, unchangedView } from "../../src/data/decoder.ts";
+import { originalView, startDecoder } from "../../src/data/decoder.ts";
 import { CLIP } from "../../src/images/preprocess.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
@@ -25,7 +25,7 @@ test("images are decoded on threads, as from the sources", async () => {
   const task = {
     name: "cat.jpg",
     bytes: readFileSync(image("cat.jpg")),
-    view: unchangedView,
+    view: originalView,
     spec: { ...CLIP, size: 64 },
   };
   const pixels: Float32Array[] = [];

@@ -34,7 +34,7 @@ const stage: Pick<Stage, "compose"> = {
 };
 
 const frozen: TrainOptions["frozen"] = {
-  async of(images) {
+  async compute(images) {
     const rows = images.map((image) => ("features" in image ? [...image.features] : []));
     return ndarray("float32", [images.length, 2], Float32Array.from(rows.flat()));
   },

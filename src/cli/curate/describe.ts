@@ -12,8 +12,8 @@ import {
 } from "../../curation/describe.ts";
 import { addImages, chooseImages } from "../../curation/images.ts";
 import { CurationStore } from "../../curation/store.ts";
-import type { Problem } from "../../data/dataset.ts";
-import { layoutNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
+import type { InvalidSample } from "../../data/dataset.ts";
+import { formatNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
 import { templateName } from "../../models/model-folder.ts";
 import {
   type AnswerFlags,
@@ -30,7 +30,7 @@ import { type CountDisplay, countDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
 
 /** Which images a project is about. */
-interface BeginOptions extends ProjectFlags, Pick<OpenOptions, "layout" | "images"> {
+interface BeginOptions extends ProjectFlags, Pick<OpenOptions, "format" | "images"> {
   readonly count: number;
   readonly seed?: number;
 }
@@ -65,8 +65,9 @@ export function registerDescribeStep(curate: Command): void {
       integerBetween(1, 1e7),
       countOfPaper,
     )
-    .addOption(new Option("--layout <name>", "of the data set, where two are possible").choices(layoutNames))
-    .option("--images <folder>", "of a data set's images, where its layout does not say")
+    .addOption(new Option("--format <name>", "dataset format, if it is ambiguous").choices(formatNames))
+    .addOption(new Option("--layout <name>", "deprecated: --format").choices(formatNames).hideHelp())
+    .option("--images <folder>", "of a data set's images, where its format does not say")
     .addOption(
       new Option(
         "--prompt <kind>",
@@ -121,10 +122,10 @@ export async function askingOf(modelFolder: string): Promise<Asking> {
 /** Opens the project, which is made if it is not there, with images of the data set added. */
 export async function beginProject(
   data: string,
-  { count, seed = 0, project, layout, images }: BeginOptions,
+  { count, seed = 0, project, format, images }: BeginOptions,
   signal: AbortSignal,
 ): Promise<CurationStore> {
-  const dataset = await openDataset(data, { ...(layout && { layout }), ...(images && { images }) });
+  const dataset = await openDataset(data, { ...(format && { format }), ...(images && { images }) });
   const listing = countDisplay("files listed");
   const told = problemTeller(listing);
   const pairs = await chooseImages(dataset, {
@@ -196,7 +197,7 @@ export async function describeProject(
 }
 
 /** Tells the first problems on standard error, and at the end how many more there were. */
-function problemTeller(display: CountDisplay): { tell(problem: Problem): void; finish(): void } {
+function problemTeller(display: CountDisplay): { tell(problem: InvalidSample): void; finish(): void } {
   let count = 0;
   return {
     tell({ name, reason }) {

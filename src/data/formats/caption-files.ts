@@ -1,7 +1,4 @@
-/**
- * The 3500 images of MiniGPT-4's second stage, as its authors publish them: a folder with `filter_cap.json`,
- * {"annotations": [{"image_id": "2", "caption": "..."}]}, and `image/2.jpg`.
- */
+/** Datasets whose captions are in one JSON file: MiniGPT-4's second stage (`cc_sbu_align`) and COCO captions. */
 
 import { access, readdir } from "node:fs/promises";
 import { dirname, extname, join, parse } from "node:path";
@@ -9,11 +6,9 @@ import { z } from "zod";
 import { inFile, RandomAccessFile } from "../../files/file.ts";
 import { parseJson } from "../../files/json.ts";
 import type { PartContents } from "../dataset.ts";
-import { type Layout, Listing, listedBy } from "./format.ts";
+import { CaptionList, type DatasetFormat, singlePart } from "./format.ts";
 
-// A JSON file of captions, read and checked.
-
-/** @throws Error naming the file, and the first place in it that is not as the schema says */
+/** Reads and validates a JSON file. @throws Error naming the file and the first key that does not match the schema */
 function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T> {
   return inFile(path, async () => {
     const file = await RandomAccessFile.open(path);
@@ -26,88 +21,90 @@ function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T> {
 }
 
 const captionsFile = "filter_cap.json";
-const endings = [".jpg", ".jpeg", ".png", ".webp"];
+const extensions = [".jpg", ".jpeg", ".png", ".webp"];
 
-const schema = z.object({
-  annotations: z.array(z.object({ image_id: z.union([z.string(), z.number()]), caption: z.string() })),
-});
+const imageId = z.union([z.string(), z.number()]);
+const annotationsSchema = z.array(z.object({ image_id: imageId, caption: z.string() }));
+const ccSbuAlignSchema = z.object({ annotations: annotationsSchema });
 
-export const ccSbuAlign: Layout = {
-  looksFor: `a folder with ${captionsFile} and image/`,
+/**
+ * The 3,500 images of MiniGPT-4's second stage, as its authors publish them: a folder with `filter_cap.json`,
+ * {"annotations": [{"image_id": "2", "caption": "..."}]}, and `image/2.jpg`.
+ */
+export const ccSbuAlign: DatasetFormat = {
+  summary: `a folder with ${captionsFile} and image/`,
   options: [],
-  recognises: ({ names }) => names.includes(captionsFile),
-  open: async ({ path }) => listedBy(join(path, captionsFile), () => read(path)),
+  matches: ({ names }) => names.includes(captionsFile),
+  open: async ({ path }) => singlePart(join(path, captionsFile), () => readCcSbuAlign(path)),
 };
 
-async function read(folder: string): Promise<PartContents> {
+async function readCcSbuAlign(folder: string): Promise<PartContents> {
   const file = join(folder, captionsFile);
   const imageFolder = join(folder, "image");
-  const { annotations } = await readJson(file, schema);
+  const { annotations } = await readJson(file, ccSbuAlignSchema);
   const names = await readdir(imageFolder).catch((cause: Error) => {
     throw new Error(`${imageFolder} cannot be read: ${cause.message}`, { cause });
   });
-  const files = names.filter((name) => endings.includes(parse(name).ext.toLowerCase())).sort();
-  // The annotations leave the ending out.
-  const nameOf = new Map(files.toReversed().map((name) => [parse(name).name, name]));
-  const listing = new Listing({ file, root: folder, images: imageFolder });
+  const files = names.filter((name) => extensions.includes(parse(name).ext.toLowerCase())).sort();
+  // Annotations name images without their extension.
+  const fileNames = new Map(files.toReversed().map((name) => [parse(name).name, name]));
+  const list = new CaptionList({ file, root: folder, images: imageFolder });
   annotations.forEach(({ image_id: id, caption }, i) => {
-    const name = nameOf.get(String(id));
-    if (name === undefined) listing.refuse(`annotation ${i + 1}`, `${join(imageFolder, `${id}.jpg`)} is not there`);
-    else listing.add(`annotation ${i + 1}`, name, [caption]);
+    const name = fileNames.get(String(id));
+    if (name === undefined) list.skip(`annotation ${i + 1}`, `${join(imageFolder, `${id}.jpg`)} does not exist`);
+    else list.add(`annotation ${i + 1}`, name, [caption]);
   });
-  return listing.contents();
+  return list.contents();
 }
 
-// COCO captions: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (https://cocodataset.org/#format-data).
-
-const id = z.union([z.number(), z.string()]);
-const schemaCoco = z.object({
-  images: z.array(z.object({ id, file_name: z.string().min(1) })),
-  annotations: z.array(z.object({ image_id: id, caption: z.string() })),
+const cocoSchema = z.object({
+  images: z.array(z.object({ id: imageId, file_name: z.string().min(1) })),
+  annotations: annotationsSchema,
 });
 
-/** Where COCO's own archives put the images, beside the annotations or beside their folder. */
-const imageFolders = ["", "train2017", "val2017", "train2014", "val2014", "images"];
-/** A few images may be missing; a folder is told by the first of these that it holds. */
+/** Folders of COCO's own archives, next to the annotation file or next to its folder. */
+const cocoImageFolders = ["", "train2017", "val2017", "train2014", "val2014", "images"];
+/** Number of images to look for when searching for the image folder; some may be missing. */
 const probes = 8;
 
-export const coco: Layout = {
-  looksFor: "a .json file of COCO captions, such as annotations/captions_val2017.json",
+/** COCO captions: {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} (https://cocodataset.org/#format-data). */
+export const coco: DatasetFormat = {
+  summary: "a .json file of COCO captions, such as annotations/captions_val2017.json",
   options: ["images"],
-  recognises: ({ path, kind }) => kind === "file" && extname(path).toLowerCase() === ".json",
-  open: async ({ path }, { images }) => listedBy(path, () => readCoco(path, images)),
+  matches: ({ path, kind }) => kind === "file" && extname(path).toLowerCase() === ".json",
+  open: async ({ path }, { images }) => singlePart(path, () => readCoco(path, images)),
 };
 
-async function readCoco(file: string, givenFolder: string | undefined): Promise<PartContents> {
-  const { images, annotations } = await readJson(file, schemaCoco);
+async function readCoco(file: string, imageFolder: string | undefined): Promise<PartContents> {
+  const { images, annotations } = await readJson(file, cocoSchema);
   const names = new Map(images.map((image) => [image.id, image.file_name]));
-  const folder = givenFolder ?? (await findImages(file, [...names.values()].slice(0, probes)));
-  const listing = new Listing({ file, root: folder, images: folder });
+  const folder = imageFolder ?? (await findImages(file, [...names.values()].slice(0, probes)));
+  const list = new CaptionList({ file, root: folder, images: folder });
   annotations.forEach(({ image_id: image, caption }, i) => {
     const name = names.get(image);
-    if (name === undefined) listing.refuse(`annotation ${i + 1}`, `its image ${image} is not in the list of images`);
-    else listing.add(`annotation ${i + 1}`, name, [caption]);
+    if (name === undefined) list.skip(`annotation ${i + 1}`, `image ${image} is not in the list of images`);
+    else list.add(`annotation ${i + 1}`, name, [caption]);
   });
-  const described = new Set(annotations.map((annotation) => annotation.image_id));
-  for (const image of images) if (!described.has(image.id)) listing.refuse(`image ${image.id}`, "has no caption");
-  return listing.contents();
+  const captioned = new Set(annotations.map((annotation) => annotation.image_id));
+  for (const image of images) if (!captioned.has(image.id)) list.skip(`image ${image.id}`, "has no caption");
+  return list.contents();
 }
 
-/** The first folder that holds one of the images. @throws Error naming where was looked */
+/** The first folder that contains one of the images. @throws Error listing the folders that were searched */
 async function findImages(file: string, images: readonly string[]): Promise<string> {
-  const beside = dirname(file);
-  const folders = [beside, dirname(beside)].flatMap((parent) => imageFolders.map((name) => join(parent, name)));
+  const parent = dirname(file);
+  const folders = [parent, dirname(parent)].flatMap((folder) => cocoImageFolders.map((name) => join(folder, name)));
   for (const image of images) {
     for (const folder of folders) {
-      const isThere = await access(join(folder, image)).then(
+      const exists = await access(join(folder, image)).then(
         () => true,
         () => false,
       );
-      if (isThere) return folder;
+      if (exists) return folder;
     }
   }
   throw new Error(
-    `${file}: found no folder with its images (${images[0] ?? "it lists none"}). Looked in ${folders.join(", ")}; ` +
-      "name the folder with the option images",
+    `${file}: its images (${images[0] ?? "it lists none"}) were not found in ${folders.join(", ")}; ` +
+      "set the option images to their folder",
   );
 }

@@ -1,91 +1,89 @@
-/** What each layout of a data set says of itself. */
-
+/** What a dataset format implements, and the list of pairs that formats with a caption file build. */
 import { isAbsolute, join, relative, sep } from "node:path";
-import type { Dataset, PartContents, Problem } from "../dataset.ts";
+import type { Dataset, InvalidSample, PartContents } from "../dataset.ts";
 import type { ParquetFilter } from "./parquet.ts";
 
-/** What lies at the path of a data set. */
-export interface Place {
+/** What was found at a dataset's path. */
+export interface DatasetLocation {
   readonly path: string;
   readonly kind: "file" | "folder" | "range";
-  /** Names in the folder, sorted. */
+  /** Names in the folder, sorted; empty for files and ranges. */
   readonly names: readonly string[];
 }
 
-export interface LayoutOptions {
-  /** Web shards: only samples whose row in the parquet file beside the shard satisfies this. */
+export interface FormatOptions {
+  /** Web shards: keep only samples whose row in the parquet file next to the shard matches. */
   readonly filter?: ParquetFilter;
   /** COCO: folder of the images. */
   readonly images?: string;
 }
 
-export interface Layout {
-  /** What a data set of this layout is, for messages. */
-  readonly looksFor: string;
-  /** The options that mean something here. */
-  readonly options: readonly (keyof LayoutOptions)[];
-  recognises(place: Place): boolean;
-  /** @throws Error naming the file or folder that is missing or wrong */
-  open(place: Place, options: LayoutOptions): Promise<Omit<Dataset, "layout">>;
+export interface DatasetFormat {
+  /** One line for error messages. */
+  readonly summary: string;
+  /** Options that this format supports. */
+  readonly options: readonly (keyof FormatOptions)[];
+  matches(location: DatasetLocation): boolean;
+  /** @throws Error naming the file or folder that is missing or invalid */
+  open(location: DatasetLocation, options: FormatOptions): Promise<Pick<Dataset, "parts">>;
 }
 
-/** A data set that one file lists. */
-export function listedBy(path: string, read: () => Promise<PartContents>): Omit<Dataset, "layout"> {
+/** A dataset that a single file or folder lists. */
+export function singlePart(path: string, read: () => Promise<PartContents>): Pick<Dataset, "parts"> {
   return { parts: [{ path, read }] };
 }
 
-// Pairs as a file of captions mentions them: an image is listed where it comes first, with all that is said of it.
-
-export interface ListingFolders {
-  /** The file that mentions the images. */
+export interface CaptionListOptions {
+  /** The file that lists the images. */
   readonly file: string;
-  /** The data set's folder, which no image's path may leave. */
+  /** The dataset's folder; no image path may point outside of it. */
   readonly root: string;
-  /** Where the images' names begin. */
+  /** Folder that image names are relative to. */
   readonly images: string;
 }
 
-export class Listing {
-  private readonly folders: ListingFolders;
+/** Collects the pairs of a caption file: each image once, where it first appears, with all its captions. */
+export class CaptionList {
+  private readonly options: CaptionListOptions;
   private readonly texts = new Map<string, string[]>();
-  private readonly problems: Problem[] = [];
+  private readonly invalid: InvalidSample[] = [];
 
-  constructor(folders: ListingFolders) {
-    this.folders = folders;
+  constructor(options: CaptionListOptions) {
+    this.options = options;
   }
 
-  /** `where` names the place in the file, for messages; what is no name or no text is refused. */
-  add(where: string, image: unknown, said: readonly unknown[]): void {
-    const texts = usableTexts(said);
-    if (!isFileName(image)) this.refuse(where, "names no image");
-    else if (this.isOutside(image)) this.refuse(where, `names an image outside of ${this.folders.root}`);
-    else if (texts.length === 0) this.refuse(where, "has no text");
-    else this.keep(join(this.folders.images, image), texts);
-  }
-
-  refuse(where: string, reason: string): void {
-    this.problems.push({ name: `${this.folders.file}, ${where}`, reason });
-  }
-
-  /** @throws Error naming the file if there is no pair in it */
-  contents(): PartContents {
-    const { problems } = this;
-    if (this.texts.size === 0) {
-      const first = problems[0];
-      if (!first) throw new Error(`${this.folders.file} lists no images`);
-      throw new Error(`${first.name}: ${first.reason}; nothing else in the file can be used either`);
+  /** Adds captions of an image, or an invalid sample. `position` locates the entry in the file, for messages. */
+  add(position: string, image: unknown, captions: readonly unknown[]): void {
+    const texts = usableTexts(captions);
+    if (!isFileName(image)) this.skip(position, "names no image");
+    else if (this.isOutside(image)) this.skip(position, `names an image outside of ${this.options.root}`);
+    else if (texts.length === 0) this.skip(position, "has no text");
+    else {
+      const path = join(this.options.images, image);
+      const known = this.texts.get(path);
+      if (known) known.push(...texts);
+      else this.texts.set(path, texts);
     }
-    return { pairs: [...this.texts].map(([path, texts]) => ({ name: path, image: { path }, texts })), problems };
   }
 
-  private keep(path: string, texts: string[]): void {
-    const known = this.texts.get(path);
-    if (known) known.push(...texts);
-    else this.texts.set(path, texts);
+  /** Records an invalid sample. */
+  skip(position: string, reason: string): void {
+    this.invalid.push({ name: `${this.options.file}, ${position}`, reason });
+  }
+
+  /** @throws Error naming the file if it has no usable pair */
+  contents(): PartContents {
+    const { texts, invalid } = this;
+    if (texts.size === 0) {
+      const [first] = invalid;
+      if (!first) throw new Error(`${this.options.file} lists no images`);
+      throw new Error(`${first.name}: ${first.reason}; the file has no other usable entry`);
+    }
+    return { pairs: [...texts].map(([path, captions]) => ({ name: path, image: { path }, texts: captions })), invalid };
   }
 
   private isOutside(image: string): boolean {
-    const { root, images } = this.folders;
+    const { root, images } = this.options;
     const inside = relative(root, join(images, image));
     return isAbsolute(image) || isAbsolute(inside) || inside === ".." || inside.startsWith(`..${sep}`);
   }
@@ -95,13 +93,13 @@ function isFileName(name: unknown): name is string {
   return typeof name === "string" && name !== "" && !name.includes("\0");
 }
 
-/** Those of the values that are texts, as they are; each once. */
+/** The non-blank strings among the values, unchanged and without duplicates. */
 export function usableTexts(values: readonly unknown[]): string[] {
   const texts = values.flatMap((value) => (typeof value === "string" ? [value] : []));
   return [...new Set(texts)].filter((text) => text.trim() !== "");
 }
 
-/** The fields of a JSON object; none of anything else. */
-export function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
+/** The fields of a JSON object; an empty object for any other value. */
+export function jsonFields(value: unknown): Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null ? { ...value } : {};
 }

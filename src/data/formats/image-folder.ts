@@ -1,43 +1,43 @@
-/** A folder of images of which nothing is said, also in folders below it. */
+/** A folder of images without captions, including its subfolders. */
 import { readdir } from "node:fs/promises";
 import { extname, join } from "node:path";
-import type { ImageTextPair, PartContents, Problem } from "../dataset.ts";
-import { type Layout, listedBy } from "./format.ts";
+import type { ImageTextPair, InvalidSample, PartContents } from "../dataset.ts";
+import { type DatasetFormat, singlePart } from "./format.ts";
 
-export const imageEndings = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".svg"];
+export const imageExtensions = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".svg"];
 
-export const images: Layout = {
-  looksFor: `a folder with image files (${imageEndings.join(", ")}), which has no texts`,
+export const images: DatasetFormat = {
+  summary: `a folder with image files (${imageExtensions.join(", ")}), without captions`,
   options: [],
-  recognises: ({ kind }) => kind === "folder",
-  open: async ({ path }) => listedBy(path, () => read(path)),
+  matches: ({ kind }) => kind === "folder",
+  open: async ({ path }) => singlePart(path, () => read(path)),
 };
 
 async function read(folder: string): Promise<PartContents> {
   const pairs: ImageTextPair[] = [];
-  const problems: Problem[] = [];
+  const invalid: InvalidSample[] = [];
   for await (const found of imageFiles(folder)) {
-    if ("reason" in found) problems.push(found);
+    if ("reason" in found) invalid.push(found);
     else pairs.push({ name: found.path, image: found, texts: [] });
   }
-  if (pairs.length > 0) return { pairs, problems };
-  const [first] = problems;
+  if (pairs.length > 0) return { pairs, invalid };
+  const [first] = invalid;
   throw new Error(
-    `${folder} holds no images (${imageEndings.join(", ")})${first ? `; ${first.name} ${first.reason}` : ""}`,
+    `${folder} contains no images (${imageExtensions.join(", ")})${first ? `; ${first.name} ${first.reason}` : ""}`,
   );
 }
 
-/** Whether there is an image in the folder, or in one below it. */
-export async function holdsImages(folder: string): Promise<boolean> {
+/** Whether the folder or one of its subfolders contains an image. */
+export async function containsImages(folder: string): Promise<boolean> {
   for await (const found of imageFiles(folder)) if ("path" in found) return true;
   return false;
 }
 
 /**
- * The images in the order of their names, and folders that cannot be read. Links to images are followed, links to folders are
- * not: they may lead in circles. What is hidden by its name is left out, as thumbnails and the side files of other systems are.
+ * Images sorted by name, and folders that cannot be read. Follows links to images, but not to folders, which may form cycles. Skips
+ * hidden files, such as thumbnails and metadata of other systems.
  */
-export async function* imageFiles(folder: string): AsyncGenerator<{ readonly path: string } | Problem> {
+export async function* imageFiles(folder: string): AsyncGenerator<{ readonly path: string } | InvalidSample> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: Error) => cause);
   if (entries instanceof Error) {
     yield { name: folder, reason: `cannot be read: ${entries.message}` };
@@ -47,7 +47,10 @@ export async function* imageFiles(folder: string): AsyncGenerator<{ readonly pat
     if (entry.name.startsWith(".")) continue;
     const path = join(folder, entry.name);
     if (entry.isDirectory()) yield* imageFiles(path);
-    else if ((entry.isFile() || entry.isSymbolicLink()) && imageEndings.includes(extname(entry.name).toLowerCase())) {
+    else if (
+      (entry.isFile() || entry.isSymbolicLink()) &&
+      imageExtensions.includes(extname(entry.name).toLowerCase())
+    ) {
       yield { path };
     }
   }

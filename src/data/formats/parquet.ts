@@ -1,23 +1,20 @@
-/** Choosing samples by what img2dataset writes of them in a parquet file beside each shard. */
+/** Filters samples by the metadata that img2dataset writes to a parquet file next to each shard. */
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { inFile, quote } from "../../files/file.ts";
 
-// * Some columns of a parquet file. It is read in a thread of its own, which can be ended: over a damaged page hyparquet
-// may loop for ever.
-
 export interface ParquetRows {
   /** Names of all columns of the file. */
   readonly columns: readonly string[];
-  /** Values by column name; none if a column that is asked for is missing. */
+  /** Values by column name; empty if a requested column is missing. */
   readonly rows: readonly Readonly<Record<string, unknown>>[];
 }
 
 const require = createRequire(import.meta.url);
 const library = pathToFileURL(require.resolve("hyparquet")).href;
 
-/** Given as text, since only the built package has a JavaScript file that a thread could begin with. */
+/** Source text, because a worker cannot start from a TypeScript file when run from source. */
 const program = `
 const { parentPort, workerData } = require("node:worker_threads");
 const { path, wanted, library } = workerData;
@@ -31,12 +28,13 @@ import(library).then(async ({ asyncBufferFromFile, parquetMetadataAsync, parquet
 `;
 
 /**
- * Reads the columns `wanted`.
+ * Reads some columns of a parquet file. It does so in a worker that can be terminated, because hyparquet may loop forever on a
+ * corrupted page.
  *
- * @param limit milliseconds that it may take; a shard's table takes a fraction of a second
+ * @param timeout milliseconds; a shard's table takes a fraction of a second
  * @throws Error naming the file if it is missing or damaged
  */
-export function readParquet(path: string, wanted: readonly string[], limit = 60_000): Promise<ParquetRows> {
+export function readParquet(path: string, wanted: readonly string[], timeout = 60_000): Promise<ParquetRows> {
   return inFile(path, async () => {
     const worker = new Worker(program, {
       eval: true,
@@ -47,8 +45,8 @@ export function readParquet(path: string, wanted: readonly string[], limit = 60_
     let timer: NodeJS.Timeout | undefined;
     try {
       return await new Promise<ParquetRows>((resolve, reject) => {
-        const late = () => reject(new Error(`took more than ${limit / 1000} s to read; it is probably damaged`));
-        timer = setTimeout(late, limit);
+        const expire = () => reject(new Error(`took more than ${timeout / 1000} s to read; it is probably corrupted`));
+        timer = setTimeout(expire, timeout);
         worker.once("message", resolve);
         worker.once("error", (cause) => reject(new Error(`cannot be read as parquet: ${cause.message}`, { cause })));
       });
@@ -59,7 +57,7 @@ export function readParquet(path: string, wanted: readonly string[], limit = 60_
   });
 }
 
-/** By column name, what the value has to be; bounds are included. A missing value (null) never passes. */
+/** Conditions by column name. Bounds are inclusive; a missing value (null) never matches. */
 export type ParquetFilter = Readonly<Record<string, Condition>>;
 
 interface Condition {
@@ -69,21 +67,22 @@ interface Condition {
 }
 
 /**
- * Whether the sample of each `key` passes.
+ * Applies a filter to every row of a parquet file.
  *
- * @throws Error naming the file, and its columns if one of the filter is not there
+ * @returns whether each sample matches, by its `key`
+ * @throws Error naming the file, and its columns if the filter uses one that does not exist
  */
-export async function readVerdicts(path: string, filter: ParquetFilter): Promise<Map<string, boolean>> {
+export async function applyFilter(path: string, filter: ParquetFilter): Promise<Map<string, boolean>> {
   const wanted = [...new Set(["key", ...Object.keys(filter)])];
   const { columns, rows } = await readParquet(path, wanted);
   const missing = wanted.find((name) => !columns.includes(name));
   if (missing !== undefined) {
-    throw new Error(`${path} has no column ${quote(missing)}; it has ${columns.map(quote).join(", ")}`);
+    throw new Error(`${path} has no column ${quote(missing)}; its columns are ${columns.map(quote).join(", ")}`);
   }
-  return new Map(rows.map((row) => [String(row.key), passes(row, filter, path)]));
+  return new Map(rows.map((row) => [String(row.key), matches(row, filter, path)]));
 }
 
-function passes(row: Readonly<Record<string, unknown>>, filter: ParquetFilter, path: string): boolean {
+function matches(row: Readonly<Record<string, unknown>>, filter: ParquetFilter, path: string): boolean {
   return Object.entries(filter).every(([name, { min, max, equals }]) => {
     const stored = row[name];
     if (stored === null || stored === undefined) return false;
@@ -92,7 +91,7 @@ function passes(row: Readonly<Record<string, unknown>>, filter: ParquetFilter, p
       new Error(`${path}: column ${quote(name)} holds ${quote(String(value))} (${typeof value}), but ${expected}`);
     if (min !== undefined || max !== undefined) {
       if (typeof value !== "number") throw mismatch("min and max need numbers");
-      // Written so that NaN does not pass.
+      // Written so that NaN does not match.
       if (!(value >= (min ?? -Infinity) && value <= (max ?? Infinity))) return false;
     }
     if (equals === undefined) return true;

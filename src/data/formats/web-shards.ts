@@ -1,5 +1,5 @@
 /**
- * Web shards: tar files of images and captions that share a key, as webdataset reads and img2dataset writes them
+ * Web shards: tar files in which an image and its captions share a key, as read by webdataset and written by img2dataset
  * (`000000012.jpg`, `000000012.json`, `000000012.txt`).
  */
 import { readdir } from "node:fs/promises";
@@ -7,51 +7,49 @@ import { basename, dirname, join, posix, sep } from "node:path";
 import { expand } from "brace-expansion";
 import { inFile, quote, RandomAccessFile } from "../../files/file.ts";
 import { parseJson } from "../../files/json.ts";
-import type { ImageTextPair, PartContents, Problem } from "../dataset.ts";
-import { fieldsOf, type Layout, type Place, usableTexts } from "./format.ts";
-import { type ParquetFilter, readVerdicts } from "./parquet.ts";
+import type { ImageTextPair, InvalidSample, PartContents } from "../dataset.ts";
+import { type DatasetFormat, type DatasetLocation, jsonFields, usableTexts } from "./format.ts";
+import { applyFilter, type ParquetFilter } from "./parquet.ts";
 import { ReadAhead, type TarMember, tarMembers } from "./tar.ts";
 
-// Which tar files a data set of web shards has: one, those of a folder, or a range such as `{00000..01255}.tar`.
-
-/** LAION-5B has some 230 000. */
-const mostShards = 1_000_000;
+/** LAION-5B has about 230,000. */
+const maxShards = 1_000_000;
 const compressed = /\.(tar\.(gz|bz2|xz|zst)|tgz)$/i;
 
-/** Compressed ones count, so that they are refused and not passed over. */
+/** Includes compressed tars, so that they are reported and not ignored. */
 function isTar(name: string): boolean {
   return /\.tar$/i.test(name) || compressed.test(name);
 }
 
-/** img2dataset's table of the samples of a shard: `00000.parquet` beside `00000.tar`. */
-function sideFile(shard: string): string {
+/** img2dataset's table of a shard's samples: `00000.parquet` next to `00000.tar`. */
+function parquetPath(shard: string): string {
   return shard.replace(/\.tar$/i, ".parquet");
 }
 
-/** The tars of a file, a folder or a range. @throws Error naming those that are not there or compressed */
-async function shardPaths({ path, kind, names }: Place): Promise<string[]> {
-  const paths = kind === "range" ? await expandRange(path) : kind === "file" ? [path] : tarsOf(path, names);
+/** Resolves a tar file, a folder of tars, or a range such as `{00000..01255}.tar`. @throws Error naming missing or compressed tars */
+async function shardPaths({ path, kind, names }: DatasetLocation): Promise<string[]> {
+  const paths = kind === "range" ? await expandRange(path) : kind === "file" ? [path] : listTars(path, names);
   const packed = paths.find((shard) => compressed.test(shard));
   if (packed === undefined) return paths;
-  throw new Error(`${packed} is compressed, so that images cannot be read from its middle; unpack it to a .tar`);
+  throw new Error(`${packed} is compressed, which does not allow random access to images; decompress it to a .tar`);
 }
 
-function tarsOf(folder: string, names: readonly string[]): string[] {
+function listTars(folder: string, names: readonly string[]): string[] {
   const tars = names.filter(isTar).map((name) => join(folder, name));
-  if (tars.length === 0) throw new Error(`${folder} holds no tar files`);
+  if (tars.length === 0) throw new Error(`${folder} contains no tar files`);
   return tars;
 }
 
 async function expandRange(range: string): Promise<string[]> {
-  // A backslash would protect the brace behind it.
-  const paths = expand(range.split(sep).join("/"), { max: mostShards + 1, maxLength: 2 ** 30 });
-  if (paths.length > mostShards) throw new Error(`${range} stands for more than ${mostShards} files`);
-  await checkPresent(paths, `${range} stands for them`);
+  // A backslash would escape the brace after it.
+  const paths = expand(range.split(sep).join("/"), { max: maxShards + 1, maxLength: 2 ** 30 });
+  if (paths.length > maxShards) throw new Error(`${range} expands to more than ${maxShards} files`);
+  await requireFiles(paths, `expanded from ${range}`);
   return paths;
 }
 
-/** Reads each folder once, not each file's entry. @throws Error naming the first few that are not there */
-async function checkPresent(paths: readonly string[], why: string): Promise<void> {
+/** Reads each folder once instead of each file's entry. @throws Error naming the first missing files */
+async function requireFiles(paths: readonly string[], why: string): Promise<void> {
   const folders = new Map<string, Set<string>>();
   for (const folder of new Set(paths.map((path) => dirname(path)))) {
     folders.set(folder, new Set(await readdir(folder).catch(() => [])));
@@ -60,35 +58,36 @@ async function checkPresent(paths: readonly string[], why: string): Promise<void
   if (missing.length === 0) return;
   const shown = missing.slice(0, 3).join(", ");
   throw new Error(
-    `${missing.length} of ${paths.length} files are not there: ${shown}${missing.length > 3 ? ", ..." : ""} (${why})`,
+    `${missing.length} of ${paths.length} files do not exist: ${shown}${missing.length > 3 ? ", ..." : ""} (${why})`,
   );
 }
 
-const imageEndings = ["jpg", "jpeg", "png", "webp"];
-/** Captions and what a crawler knows of an image; more is no caption. */
-const largestText = 2 ** 20;
+const imageExtensions = ["jpg", "jpeg", "png", "webp"];
+/** Limit for captions and crawler metadata. */
+const maxTextBytes = 2 ** 20;
 
-export const webShards: Layout = {
-  looksFor: "a tar file, a folder with tar files, or a range of them such as shards/{00000..01255}.tar",
+export const webShards: DatasetFormat = {
+  summary: "a tar file, a folder with tar files, or a range of them such as shards/{00000..01255}.tar",
   options: ["filter"],
-  recognises: ({ path, kind, names }) => (kind === "folder" ? names : [path]).some(isTar),
-  open: async (place, { filter }) => {
-    const paths = await shardPaths(place);
+  matches: ({ path, kind, names }) => (kind === "folder" ? names : [path]).some(isTar),
+  open: async (location, { filter }) => {
+    const paths = await shardPaths(location);
     if (filter) {
-      const sideFiles = paths.map(sideFile);
-      await checkPresent(sideFiles, "the filter needs the parquet file beside each shard");
-      // A filter that does not fit is found now, not in the middle of a run.
-      if (sideFiles[0]) await readVerdicts(sideFiles[0], filter);
+      const parquets = paths.map(parquetPath);
+      await requireFiles(parquets, "the filter needs the parquet file next to each shard");
+      // Report a filter that does not fit now, not in the middle of a run.
+      if (parquets[0]) await applyFilter(parquets[0], filter);
     }
     return { parts: paths.map((path) => ({ path, read: () => readShard(path, filter) })) };
   },
 };
 
-/** What a shard has of one key. */
+/** The members of a shard that share a key. */
 interface Sample {
   readonly images: TarMember[];
-  /** Of the json, and of the txt. */
+  /** Captions from the .json. */
   readonly captions: string[];
+  /** The caption from the .txt, used if the .json has none. */
   readonly plain: string[];
   readonly flaws: string[];
 }
@@ -97,88 +96,95 @@ function readShard(path: string, filter: ParquetFilter | undefined): Promise<Par
   return inFile(path, async () => {
     const file = await RandomAccessFile.open(path);
     try {
-      const { samples, problems, damage } = await scan(path, new ReadAhead(file));
-      const verdicts = filter && (await readVerdicts(sideFile(path), filter));
+      const { samples, invalid, damage } = await scan(path, new ReadAhead(file));
+      const selected = filter && (await applyFilter(parquetPath(path), filter));
       const pairs: ImageTextPair[] = [];
       for (const [key, sample] of samples) {
         const name = `${path}/${key}`;
-        const passes = verdicts ? verdicts.get(key) : true;
-        if (passes === undefined) problems.push({ name, reason: `has no row in ${sideFile(path)}` });
-        if (!passes) continue;
-        const pair = pairOf(name, path, sample);
-        if (typeof pair === "string") problems.push({ name, reason: pair });
+        const isSelected = selected ? selected.get(key) : true;
+        if (isSelected === undefined) invalid.push({ name, reason: `has no row in ${parquetPath(path)}` });
+        if (!isSelected) continue;
+        const pair = createPair(name, path, sample);
+        if (typeof pair === "string") invalid.push({ name, reason: pair });
         else pairs.push(pair);
       }
       if (damage) {
         if (samples.size === 0 || (pairs.length === 0 && !filter)) throw new Error(damage);
-        problems.push({ name: path, reason: `${damage}; what lies from there on is left out` });
+        invalid.push({ name: path, reason: `${damage}; the rest of the tar is skipped` });
       }
-      return { pairs, problems };
+      return { pairs, invalid };
     } finally {
       await file.close();
     }
   });
 }
 
-/** What a tar holds of each key, up to the damage if there is any. */
+/** Groups the members of a tar by key, up to the first error. */
 async function scan(path: string, file: ReadAhead) {
   const samples = new Map<string, Sample>();
-  const problems: Problem[] = [];
+  const invalid: InvalidSample[] = [];
   let damage: string | undefined;
   try {
     for await (const member of tarMembers(file)) {
       const name = posix.normalize(member.name);
       if (name.startsWith("/") || name.startsWith("../")) {
-        problems.push({ name: `${path}/${name}`, reason: "is named outside of the tar" });
+        invalid.push({ name: `${path}/${name}`, reason: "has a path outside of the tar" });
         continue;
       }
-      const { key, ending } = splitName(name);
-      const isImage = imageEndings.includes(ending);
-      if (!isImage && ending !== "json" && ending !== "txt") continue;
+      const { key, extension } = splitName(name);
+      const isImage = imageExtensions.includes(extension);
+      if (!isImage && extension !== "json" && extension !== "txt") continue;
       const sample = samples.get(key) ?? { images: [], captions: [], plain: [], flaws: [] };
       samples.set(key, sample);
       if (isImage) sample.images.push(member);
-      else await readText(file, member, ending, sample);
+      else await readText(file, member, extension, sample);
     }
   } catch (error) {
     damage = (error as Error).message;
   }
-  return { samples, problems, damage };
+  return { samples, invalid, damage };
 }
 
-/** A key ends at the first dot of the base name, as webdataset has it; a name without key or ending has neither. */
-function splitName(name: string): { key: string; ending: string } {
+/** Splits at the first dot of the base name, like webdataset. Key and extension are empty if either is missing. */
+function splitName(name: string): { key: string; extension: string } {
   const base = name.lastIndexOf("/") + 1;
   const dot = name.indexOf(".", base);
-  return dot > base ? { key: name.slice(0, dot), ending: name.slice(dot + 1).toLowerCase() } : { key: "", ending: "" };
+  return dot > base
+    ? { key: name.slice(0, dot), extension: name.slice(dot + 1).toLowerCase() }
+    : { key: "", extension: "" };
 }
 
-async function readText(file: ReadAhead, { offset, length }: TarMember, ending: string, sample: Sample): Promise<void> {
-  if (length > largestText) {
-    sample.flaws.push(`its .${ending} has ${length} bytes, the limit is ${largestText}`);
+async function readText(
+  file: ReadAhead,
+  { offset, length }: TarMember,
+  extension: string,
+  sample: Sample,
+): Promise<void> {
+  if (length > maxTextBytes) {
+    sample.flaws.push(`its .${extension} has ${length} bytes, the limit is ${maxTextBytes}`);
     return;
   }
   const bytes = await file.read(offset, length);
-  if (ending === "txt") {
+  if (extension === "txt") {
     sample.plain.push(...usableTexts([new TextDecoder().decode(bytes).trim()]));
     return;
   }
   try {
-    const { caption, captions } = fieldsOf(parseJson(bytes));
+    const { caption, captions } = jsonFields(parseJson(bytes));
     sample.captions.push(...usableTexts([caption, ...(Array.isArray(captions) ? captions : [])]));
   } catch (error) {
-    // Python writes NaN, which is no JSON; the caption may still stand in the txt.
+    // Python writes NaN, which is not JSON; the .txt may still have the caption.
     sample.flaws.push(`its .json ${(error as Error).message}`);
   }
 }
 
-/** The pair, or why there is none. */
-function pairOf(name: string, path: string, { images, captions, plain, flaws }: Sample): ImageTextPair | string {
+/** The pair, or the reason why the sample is invalid. */
+function createPair(name: string, path: string, { images, captions, plain, flaws }: Sample): ImageTextPair | string {
   const [image] = images;
   const texts = captions.length > 0 ? captions : plain;
-  if (!image) return `has no image (${imageEndings.join(", ")})`;
+  if (!image) return `has no image (${imageExtensions.join(", ")})`;
   if (images.length > 1) return `has ${images.length} images: ${images.map((p) => quote(p.name)).join(", ")}`;
   if (texts.length === 0) return ["has no caption", ...flaws].join("; ");
   const { offset, length } = image;
-  return { name, image: { path, at: { offset, length } }, texts };
+  return { name, image: { path, range: { offset, length } }, texts };
 }

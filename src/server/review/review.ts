@@ -6,7 +6,7 @@ import { z } from "zod";
 import { agreementOf, type Standing, standingOf } from "../../curation/decisions.ts";
 import { type Entry, type ProjectImage, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
 import { filters, type Progress, type ReviewDesk, select } from "../../curation/review.ts";
-import { readSpan } from "../../files/file.ts";
+import { readBytes } from "../../files/file.ts";
 import { invalidRequest, openAiError } from "../errors.ts";
 import { limitBody } from "../guards.ts";
 
@@ -37,7 +37,7 @@ const maxPixels = 100_000_000;
  * @throws OpenAiError 404 if its file is gone, holds something else than when it was added, or is no image
  */
 async function shownImage({ name, source, sha256 }: ProjectImage): Promise<ShownImage> {
-  const bytes = await readSpan(source).catch(() => {
+  const bytes = await readBytes(source).catch(() => {
     throw openAiError(404, { message: `${name} is not where it was when it was described`, code: "image_gone" });
   });
   // A project may come from anywhere: what it names is only given out if it is the image that it holds.

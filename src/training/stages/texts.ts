@@ -72,11 +72,11 @@ export type TextsOf = (sample: StageSample) => readonly string[];
 /** Cleans and fills in texts as each data set of the recipe says. @param datasets the recipe's, in its order */
 export function textsOfRecipe(
   { datasets }: Pick<RecipeBase, "datasets">,
-  opened: readonly Pick<Dataset, "layout">[],
+  opened: readonly Pick<Dataset, "format">[],
 ): TextsOf {
   const settings = Object.values(datasets).map(({ text_processor: processor, answer }, i) => ({
     answer,
-    clean: (processor ?? (opened[i]?.layout === "cc_sbu_align" ? "none" : "blip_caption")) === "blip_caption",
+    clean: (processor ?? (opened[i]?.format === "cc_sbu_align" ? "none" : "blip_caption")) === "blip_caption",
   }));
   return ({ pair, dataset }) => {
     const setting = settings[dataset];

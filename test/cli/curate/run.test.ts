@@ -63,7 +63,7 @@ test("all steps, then the review, then the same command once more, until there i
   });
   expect(server.asked).toHaveLength(asked);
   const dataset = await openDataset(out);
-  expect(dataset.layout).toBe("cc_sbu_align");
+  expect(dataset.format).toBe("cc_sbu_align");
   expect((await listPairs(dataset)).map(({ texts }) => texts)).toEqual(Array(4).fill([good]));
 });
 

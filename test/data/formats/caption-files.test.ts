@@ -23,7 +23,7 @@ async function folderWith(files: Readonly<Record<string, string>>): Promise<stri
 
 /** Layout, pairs and problems of the data set at `folder/name`, with paths relative to the folder. */
 async function read(folder: string, name = ".", options?: OpenOptions) {
-  const { layout, parts } = await openDataset(join(folder, name), options);
+  const { format, parts } = await openDataset(join(folder, name), options);
   const local = (path: string) => relative(folder, path).replaceAll("\\", "/");
   const pairs: [string, readonly string[]][] = [];
   const problems: string[] = [];
@@ -33,9 +33,9 @@ async function read(folder: string, name = ".", options?: OpenOptions) {
       expect(pair.image).toEqual({ path: pair.name });
       pairs.push([local(pair.name), pair.texts]);
     }
-    problems.push(...contents.problems.map((problem) => `${local(problem.name)}: ${problem.reason}`));
+    problems.push(...contents.invalid.map((problem) => `${local(problem.name)}: ${problem.reason}`));
   }
-  return { layout, listedBy: parts.map(({ path }) => local(path)), pairs, problems };
+  return { format, listedBy: parts.map(({ path }) => local(path)), pairs, problems };
 }
 
 describe("flickr8k", () => {
@@ -45,7 +45,7 @@ describe("flickr8k", () => {
       "Images/a.jpg": "",
     });
     expect(await read(folder)).toEqual({
-      layout: "flickr8k",
+      format: "flickr8k",
       listedBy: ["captions.txt"],
       pairs: [
         ["Images/b.jpg", ["A dog .", "Two dogs"]],
@@ -73,7 +73,7 @@ describe("cc_sbu_align", () => {
       "secret.jpg": "",
     });
     expect(await read(folder)).toEqual({
-      layout: "cc_sbu_align",
+      format: "cc_sbu_align",
       listedBy: ["filter_cap.json"],
       pairs: [
         ["image/2.jpg", ["The image shows a man ."]],
@@ -113,7 +113,7 @@ describe("coco", () => {
     ],
   });
   const expected = (folder: string, images: string) => ({
-    layout: "coco",
+    format: "coco",
     listedBy: ["annotations/captions_val2017.json"],
     pairs: [
       [`${images}/000000000025.jpg`, ["A giraffe.\n", "Two giraffes."]],
@@ -151,7 +151,7 @@ describe("tables", () => {
       "b.tsv": 'image\ttext\n1.jpg\tA "dog", here\n',
     });
     expect(await read(folder, "a.csv")).toEqual({
-      layout: "csv",
+      format: "csv",
       listedBy: ["a.csv"],
       pairs: [
         ["sub/1.jpg", ["A dog"]],
@@ -189,7 +189,7 @@ describe("tables", () => {
     });
     const { problems, ...listed } = await read(folder, "a.jsonl");
     expect(listed).toEqual({
-      layout: "jsonl",
+      format: "jsonl",
       listedBy: ["a.jsonl"],
       pairs: [
         ["1.jpg", ["One", "Uno"]],
@@ -258,7 +258,7 @@ describe("openDataset", () => {
   test("asks which one where two are possible, and takes the one that is named", async () => {
     const folder = await folderWith({ "captions.txt": "image,caption\n1.jpg,x\n", "0.tar": "" });
     await expect(openDataset(folder)).rejects.toThrow(/may be read as web_shards and as flickr8k; name the layout/);
-    expect((await read(folder, ".", { layout: "flickr8k" })).pairs).toEqual([["Images/1.jpg", ["x"]]]);
+    expect((await read(folder, ".", { format: "flickr8k" })).pairs).toEqual([["Images/1.jpg", ["x"]]]);
   });
 
   test("options that mean nothing in a layout are errors", async () => {

@@ -20,8 +20,8 @@ async function folderWith(...names: readonly string[]): Promise<string> {
 }
 
 async function imagesIn(folder: string): Promise<string[]> {
-  const { layout, parts } = await openDataset(folder);
-  expect(layout).toBe("images");
+  const { format, parts } = await openDataset(folder);
+  expect(format).toBe("images");
   const [contents, ...more] = await Promise.all(parts.map((part) => part.read()));
   expect(more).toEqual([]);
   return (contents?.pairs ?? []).map(({ name, image, texts }) => {
@@ -59,19 +59,19 @@ test.skipIf(process.platform === "win32")("links to images are followed, circles
 
 test("another layout goes before, and a folder without images is in none", async () => {
   const captions = await folderWith("captions.txt", "Images/1.jpg", "2.jpg");
-  expect((await openDataset(captions)).layout).toBe("flickr8k");
-  expect((await openDataset(captions, { layout: "images" })).layout).toBe("images");
+  expect((await openDataset(captions)).format).toBe("flickr8k");
+  expect((await openDataset(captions, { format: "images" })).format).toBe("images");
   const none = await folderWith("notes.md", "below/more.md");
   await expect(openDataset(none)).rejects.toThrow("is in no known layout");
-  const named = await openDataset(none, { layout: "images" });
+  const named = await openDataset(none, { format: "images" });
   await expect(named.parts[0]?.read()).rejects.toThrow(`${none} holds no images (.jpg`);
 });
 
 test("whoever needs texts is told that there are none, and what there could be", async () => {
   const folder = await folderWith("a.jpg");
   await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of images without texts`);
-  await expect(openCaptioned(folder, { layout: "images" })).rejects.toThrow("filter_cap.json");
-  expect((await openCaptioned(await folderWith("captions.txt"))).layout).toBe("flickr8k");
+  await expect(openCaptioned(folder, { format: "images" })).rejects.toThrow("filter_cap.json");
+  expect((await openCaptioned(await folderWith("captions.txt"))).format).toBe("flickr8k");
   const { code, stderr } = await minigpt4(["evaluate", "retrieval", folder]);
   expect(code).toBe(1);
   expect(stderr).toContain("is a folder of images without texts");

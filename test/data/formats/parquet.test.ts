@@ -43,7 +43,7 @@ await writeFile(join(folder, "00000.parquet"), Buffer.from(parquetWriteBuffer({ 
 async function kept(filter: ParquetFilter): Promise<string[]> {
   const { parts } = await openDataset(tar, { filter });
   const contents = await parts[0]?.read();
-  expect(contents?.problems).toEqual([]);
+  expect(contents?.invalid).toEqual([]);
   return contents?.pairs.flatMap((pair) => pair.texts) ?? [];
 }
 
@@ -95,7 +95,7 @@ describe("parquet filter", () => {
     const { parts } = await openDataset(join(path, "0.tar"), { filter });
     const contents = await parts[0]?.read();
     expect(contents?.pairs).toHaveLength(1);
-    expect(contents?.problems).toEqual([
+    expect(contents?.invalid).toEqual([
       { name: `${join(path, "0.tar")}/999`, reason: `has no row in ${join(path, "0.parquet")}` },
     ]);
   });

@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import type { PartContents } from "../../../src/data/dataset.ts";
 import { openDataset } from "../../../src/data/formats/open.ts";
-import { readSpan } from "../../../src/files/file.ts";
+import { readBytes } from "../../../src/files/file.ts";
 import { type Member, paxRecord, rawMember, tarEnd, tarOf } from "../../helpers/tar-bytes.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "shards-"));
@@ -23,8 +23,8 @@ async function shard(bytes: Uint8Array): Promise<string> {
 }
 
 async function readOnly(path: string): Promise<PartContents> {
-  const { layout, parts } = await openDataset(path);
-  expect(layout).toBe("web_shards");
+  const { format, parts } = await openDataset(path);
+  expect(format).toBe("web_shards");
   expect(parts.map((part) => part.path)).toEqual([path]);
   return (parts[0] as (typeof parts)[0]).read();
 }
@@ -44,20 +44,20 @@ function sample(key: string, caption: string | null, image: string): Member[] {
 }
 
 const texts = ({ pairs }: PartContents) => pairs.map((pair) => pair.texts);
-const reasons = ({ problems }: PartContents) => problems.map(({ name, reason }) => `${name}: ${reason}`);
+const reasons = ({ invalid }: PartContents) => invalid.map(({ name, reason }) => `${name}: ${reason}`);
 
 describe("samples of a shard", () => {
   test("an image is a span of the tar, its texts are those of the json", async () => {
     const path = await shard(
       await tarOf([...sample("000000001", "A dog.", "dog"), ...sample("000000007", "A cat.", "cat!")]),
     );
-    const { pairs, problems } = await readOnly(path);
-    expect(problems).toEqual([]);
+    const { pairs, invalid } = await readOnly(path);
+    expect(invalid).toEqual([]);
     expect(pairs.map(({ name, texts }) => ({ name, texts }))).toEqual([
       { name: `${path}/000000001`, texts: ["A dog."] },
       { name: `${path}/000000007`, texts: ["A cat."] },
     ]);
-    const bytes = await Promise.all(pairs.map(({ image }) => readSpan(image)));
+    const bytes = await Promise.all(pairs.map(({ image }) => readBytes(image)));
     expect(bytes.map((image) => new TextDecoder().decode(image))).toEqual(["dog", "cat!"]);
   });
 
@@ -77,7 +77,7 @@ describe("samples of a shard", () => {
         { name: "d.txt", body: "Python writes NaN" },
       ]),
     );
-    expect(contents.problems).toEqual([]);
+    expect(contents.invalid).toEqual([]);
     expect(texts(contents)).toEqual([[" of the json\n"], ["one", "two"], ["of the txt"], ["Python writes NaN"]]);
   });
 
@@ -93,8 +93,8 @@ describe("samples of a shard", () => {
         { name: "v1.5/x.txt", body: "X" },
       ]),
     );
-    const { pairs, problems } = await readOnly(path);
-    expect(problems).toEqual([]);
+    const { pairs, invalid } = await readOnly(path);
+    expect(invalid).toEqual([]);
     expect(pairs.map(({ name }) => name)).toEqual([`${path}/v1.5/x`, `${path}/v1.5/y`]);
     expect(pairs.map((pair) => pair.texts)).toEqual([["X"], ["Y"]]);
   });
@@ -158,12 +158,12 @@ describe("tar formats", () => {
         tarEnd,
       ]),
     );
-    const { pairs, problems } = await readOnly(path);
-    expect(problems).toEqual([]);
+    const { pairs, invalid } = await readOnly(path);
+    expect(invalid).toEqual([]);
     const keys = [`${"p".repeat(150)}/a`, longName, `${longName}é`, "plain"];
     expect(pairs.map(({ name }) => name)).toEqual(keys.map((key) => `${path}/${key}`));
     expect(pairs.map((pair) => pair.texts)).toEqual([["ustar"], ["GNU"], ["pax"], ["before POSIX"]]);
-    expect(await Promise.all(pairs.map(async ({ image }) => (await readSpan(image)).length))).toEqual([1, 2, 3, 4]);
+    expect(await Promise.all(pairs.map(async ({ image }) => (await readBytes(image)).length))).toEqual([1, 2, 3, 4]);
   });
 
   test("links, folders and devices have no bytes, whatever their size says", async () => {
@@ -180,7 +180,7 @@ describe("tar formats", () => {
       ]),
     );
     expect(texts(contents)).toEqual([["C"]]);
-    expect(contents.problems).toEqual([]);
+    expect(contents.invalid).toEqual([]);
   });
 
   test("sizes as base-256 numbers are read, impossible ones end the listing", async () => {
@@ -203,21 +203,21 @@ describe("tar formats", () => {
     };
     for (const [what, size] of Object.entries(sizes)) {
       for (const type of ["0", "L", "x"]) {
-        const { pairs, problems } = await contentsOf(
+        const { pairs, invalid } = await contentsOf(
           Buffer.concat([...good, rawMember({ name: what, type, size }), tarEnd]),
         );
         expect(
           pairs.map((pair) => pair.texts),
           what,
         ).toEqual([["A"]]);
-        expect(problems.at(-1)?.reason, what).toMatch(/^byte 2048: .*what lies from there on is left out$/);
+        expect(invalid.at(-1)?.reason, what).toMatch(/^byte 2048: .*what lies from there on is left out$/);
       }
     }
     const hugePax = rawMember({ name: "x", type: "x", body: paxRecord("size", "1e20") });
-    const { problems } = await contentsOf(
+    const { invalid } = await contentsOf(
       Buffer.concat([...good, hugePax, rawMember({ name: "b.jpg", body: "b" }), tarEnd]),
     );
-    expect(problems.at(-1)?.reason).toMatch(/^byte 3072: the size of "b.jpg" is 1000000/);
+    expect(invalid.at(-1)?.reason).toMatch(/^byte 3072: the size of "b.jpg" is 1000000/);
   });
 });
 
@@ -240,12 +240,12 @@ describe("damage", () => {
     fc.assert(
       fc.asyncProperty(arbitrarySamples, async (samples) => {
         const path = await shard(await tarOf(membersOf(samples)));
-        const { pairs, problems } = await readOnly(path);
-        expect(problems).toEqual([]);
+        const { pairs, invalid } = await readOnly(path);
+        expect(invalid).toEqual([]);
         expect(pairs.map(({ name, texts }) => [name, texts])).toEqual(
           samples.map(({ key, caption }) => [`${path}/${key}`, [caption]]),
         );
-        for (const [i, { image }] of pairs.entries()) expect(await readSpan(image)).toEqual(samples[i]?.image);
+        for (const [i, { image }] of pairs.entries()) expect(await readBytes(image)).toEqual(samples[i]?.image);
       }),
     ));
 
@@ -264,10 +264,10 @@ describe("damage", () => {
             await expect(readOnly(path)).rejects.toThrow(path);
             return;
           }
-          const { pairs, problems } = await readOnly(path);
+          const { pairs, invalid } = await readOnly(path);
           expect(pairs.map(({ texts }) => texts)).toEqual(samples.slice(0, before).map(({ caption }) => [caption]));
-          expect(problems.at(-1)?.name).toBe(path);
-          expect(problems.at(-1)?.reason).toMatch(/^byte \d+: /);
+          expect(invalid.at(-1)?.name).toBe(path);
+          expect(invalid.at(-1)?.reason).toMatch(/^byte \d+: /);
         },
       ),
     ));
@@ -283,7 +283,7 @@ describe("damage", () => {
           const path = await shard(bytes);
           try {
             const { pairs } = await readOnly(path);
-            for (const { image } of pairs) await readSpan(image);
+            for (const { image } of pairs) await readBytes(image);
           } catch (error) {
             expect(error).toBeInstanceOf(Error);
             expect((error as Error).message).toContain(path);
@@ -322,10 +322,10 @@ describe("paths", () => {
     for (const name of ["00001.tar", "00000.tar"])
       await writeFile(join(path, name), await tarOf(sample("1", "x", "p")));
     await writeFile(join(path, "00000_stats.json"), "{}");
-    const { layout, parts } = await openDataset(path);
-    expect(layout).toBe("web_shards");
+    const { format, parts } = await openDataset(path);
+    expect(format).toBe("web_shards");
     expect(parts.map((part) => part.path)).toEqual([join(path, "00000.tar"), join(path, "00001.tar")]);
-    await expect(openDataset(folder, { layout: "flickr8k" }).then(({ parts }) => parts[0]?.read())).rejects.toThrow(
+    await expect(openDataset(folder, { format: "flickr8k" }).then(({ parts }) => parts[0]?.read())).rejects.toThrow(
       /captions\.txt/,
     );
   });

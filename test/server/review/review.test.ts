@@ -198,7 +198,7 @@ describe("without a model", () => {
     const add = (name: string, bytes: Uint8Array, before = 0, after = 0) => {
       const path = join(folder, String(count - 1), name);
       writeFileSync(path, Buffer.concat([Buffer.alloc(before, 7), bytes, Buffer.alloc(after, 9)]));
-      const at = before + after > 0 ? { at: { offset: before, length: bytes.length } } : {};
+      const at = before + after > 0 ? { range: { offset: before, length: bytes.length } } : {};
       project.store.addImages([{ name, source: { path, ...at }, sha256: sha256(bytes) }]);
       return project.store.entries().at(-1)?.image.id;
     };

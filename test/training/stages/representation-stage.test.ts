@@ -95,7 +95,7 @@ async function step(losses: readonly RepresentationLoss[], batchSize: number) {
     schedule: { initLr: 1e-3, minLr: 1e-3, warmupLr: 0, warmupSteps: 0, totalSteps: 1 },
     batches: { next: async () => ({ samples, place: { streams: [], behind: [] } }) },
     frozen: {
-      async of(images) {
+      async compute(images) {
         const rows = images.flatMap((image) => ("features" in image ? [...image.features] : []));
         return ndarray("float32", [images.length, 4, 1280], Float32Array.from(rows));
       },

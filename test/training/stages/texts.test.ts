@@ -12,9 +12,9 @@ afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
 const path = await writeRecipe(folder);
 
 /** What is learned of texts of the first data set. */
-async function learned(texts: readonly string[], settings: readonly string[] = [], layout = "flickr8k") {
+async function learned(texts: readonly string[], settings: readonly string[] = [], format = "flickr8k") {
   const { recipe } = await readRecipe(path, settings);
-  return textsOfRecipe(recipe, [{ layout }])({
+  return textsOfRecipe(recipe, [{ format }])({
     pair: { name: "a.png", image: { path: "a.png" }, texts },
     dataset: 0,
   });
@@ -49,7 +49,7 @@ test("an answer is filled in, with the article where it is wanted; no text is ta
 test("each data set has its own settings; one that the recipe does not have is an error", async () => {
   const settings = ['datasets.doors={path: doors, answer: "door: {text}"}'];
   const { recipe } = await readRecipe(path, settings);
-  const textsOf = textsOfRecipe(recipe, [{ layout: "flickr8k" }, { layout: "cc_sbu_align" }]);
+  const textsOf = textsOfRecipe(recipe, [{ format: "flickr8k" }, { format: "cc_sbu_align" }]);
   const pair = { name: "a.png", image: { path: "a.png" }, texts: ["Wood ."] };
   expect(textsOf({ pair, dataset: 0 })).toEqual(["wood"]);
   expect(textsOf({ pair, dataset: 1 })).toEqual(["door: Wood ."]);
