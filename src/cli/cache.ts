@@ -1,8 +1,8 @@
-/** `minigpt4 cache`: what training has kept of images, and how to be rid of it. */
+/** `minigpt4 cache`: lists or clears the image features that training caches. */
 import { join } from "node:path";
 import type { Command } from "commander";
-import { type CacheStatus, listCaches, removeStaleCaches } from "../data/feature-cache.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
+import type { CommandContext } from "./context.ts";
 import { formatBytes, formatCount } from "./text.ts";
 
 interface CacheFlags {
@@ -11,38 +11,36 @@ interface CacheFlags {
   readonly json?: boolean;
 }
 
-export function registerCache(program: Command): void {
-  program
-    .command("cache")
-    .summary("show or clear the features that training keeps")
+export function defineCache(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Lists the feature caches: one for each frozen encoder (and Q-Former) and its settings. What is cleared is computed again when it is needed.",
+      "List the feature caches: one for each frozen encoder (and Q-Former) and its settings. Cleared features are computed " +
+        "again when they are needed.",
     )
-    .option("--folder <path>", "the cache's folder, where a recipe names its own", join(cacheFolder(), "features"))
-    .option("--clear", "remove all of them")
-    .option("--json", "print the list as JSON")
-    .action(showCache);
+    .option("--folder <path>", "folder of the cache, if a recipe sets its own", join(cacheFolder(), "features"))
+    .option("--clear", "remove all caches")
+    .option("--json", 'print a JSON array of {"path", "key", "rows", "bytes"}')
+    .addHelpText("after", "\nExamples:\n  minigpt4 cache\n  minigpt4 cache --clear")
+    .action((flags) => showCache(context, flags));
 }
 
-async function showCache({ folder, clear, json }: CacheFlags): Promise<void> {
+async function showCache(context: CommandContext, { folder, clear, json }: CacheFlags): Promise<void> {
+  const { listCaches, removeStaleCaches } = await import("../data/feature-cache.ts");
   const caches = clear
-    ? await removeStaleCaches(folder, [], (message) => process.stderr.write(`${message}\n`))
+    ? await removeStaleCaches(folder, [], (message) => context.printError(message))
     : await listCaches(folder);
   if (json) {
-    console.log(JSON.stringify(caches));
+    context.print(JSON.stringify(caches));
     return;
   }
   if (caches.length === 0) {
-    console.log(`No features are kept in ${folder}`);
+    context.print(`No cached features in ${folder}`);
     return;
   }
   const verb = clear ? "removed  " : "";
   for (const { path, rows, bytes } of caches) {
-    console.log(`${verb}${formatBytes(bytes).padStart(8)}  ${formatCount(rows).padStart(9)} rows  ${path}`);
+    context.print(`${verb}${formatBytes(bytes).padStart(8)}  ${formatCount(rows).padStart(9)} rows  ${path}`);
   }
-  console.log(`${verb}${formatBytes(totalBytes(caches)).padStart(8)}  in all`);
-}
-
-function totalBytes(caches: readonly CacheStatus[]): number {
-  return caches.reduce((sum, { bytes }) => sum + bytes, 0);
+  const total = caches.reduce((sum, { bytes }) => sum + bytes, 0);
+  context.print(`${verb}${formatBytes(total).padStart(8)}  total`);
 }

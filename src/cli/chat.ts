@@ -3,30 +3,28 @@ import { createInterface, type Interface } from "node:readline";
 import type { Command } from "commander";
 import type { AnswerOptions, Conversation } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
-import { readImage } from "../images/decode.ts";
-import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel, untilInterrupted } from "./options.ts";
+import type { CommandContext } from "./context.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel } from "./options.ts";
 import { explain, printable, readable } from "./text.ts";
 
 interface ChatFlags extends AnswerFlags {
   readonly system?: string;
 }
 
-const help = `Type a question and Enter, or:
-  /image PATH   add an image to the next question
-  /new          begin a new conversation, without images
-  /help         this text
-  /quit         leave (also Ctrl-D)
-Ctrl-C stops an answer; at the prompt it leaves.`;
+const help = `Type a question and press Enter, or:
+  /image PATH   add an image to your next question
+  /new          start a new conversation without images
+  /help         show this help
+  /quit         exit (also Ctrl-D)
+Ctrl-C stops an answer; at the prompt it exits.`;
 
-export function registerChat(program: Command): void {
-  const command = program
-    .command("chat")
-    .summary("talk about images")
+export function defineChat(command: Command, context: CommandContext): void {
+  command
     .description(
-      "A conversation about images. Where standard input is no terminal, each line of it is answered as a question.",
+      "Chat about images. If standard input is not a terminal, each of its lines is a question of one conversation.",
     )
-    .argument("[image]", "an image to begin with")
-    .option("--system <text>", "what the model is told before the conversation");
+    .argument("[image]", "an image for the first question")
+    .option("--system <text>", "system prompt (default: the model's prompt template)");
   addAnswerOptions(command)
     .addHelpText(
       "after",
@@ -37,126 +35,132 @@ Examples:
   minigpt4 chat cat.jpg
   echo "What colour is the cat?" | minigpt4 chat cat.jpg`,
     )
-    .action(chat);
+    .action((image, flags) => chat(context, image, flags));
 }
 
-async function chat(image: string | undefined, flags: ChatFlags): Promise<void> {
+async function chat(context: CommandContext, image: string | undefined, flags: ChatFlags): Promise<void> {
+  const { readImage } = await import("../images/decode.ts");
+  // A wrong path is reported before the model is loaded.
   if (image !== undefined) await readImage(image);
-  const signal = untilInterrupted();
-  const model = await loadModel(flags, signal);
-  const interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
+  const signal = context.untilInterrupted();
+  const model = await loadModel(context, flags, { signal });
+  const { stdin, stdout } = context;
+  const interactive = Boolean(stdin.isTTY && stdout.isTTY);
   const lines = createInterface({
-    input: process.stdin,
-    ...(interactive && { output: process.stdout }),
+    input: stdin,
+    output: interactive ? stdout : undefined,
     terminal: interactive,
     prompt: "> ",
   });
   try {
-    const session = new ChatSession(model, flags, image === undefined ? [] : [image]);
-    await (interactive ? talk(session, lines, flags.model) : answerAll(session, lines, signal));
+    const session = new ChatSession(context, model, { ...flags, images: image === undefined ? [] : [image] });
+    await (interactive ? chatInTerminal(session, lines, flags.model) : answerLines(session, lines, signal));
   } finally {
     lines.close();
     await model.close();
   }
 }
 
-/** At a terminal. */
-async function talk(session: ChatSession, lines: Interface, model: string): Promise<void> {
+async function chatInTerminal(session: ChatSession, lines: Interface, model: string): Promise<void> {
+  const { context } = session;
   let answering: AbortController | undefined;
   lines.on("SIGINT", () => (answering ? answering.abort() : lines.close()));
-  console.log(`Chat about images with ${model}. /help shows what you can type.`);
+  context.print(`Chat about images with ${model}. Type /help for help.`);
   lines.prompt();
   for await (const line of lines) {
     answering = new AbortController();
     try {
-      if ((await session.take(line, answering.signal)) === "quit") return;
+      if ((await session.handle(line, answering.signal)) === "quit") return;
     } catch (error) {
-      console.log(answering.signal.aborted ? "\n(stopped)" : `error: ${printable(explain(error))}`);
+      context.print(answering.signal.aborted ? "\n(stopped)" : `error: ${printable(explain(error))}`);
     }
     answering = undefined;
     lines.prompt();
   }
-  console.log();
+  context.print();
 }
 
-/** From a pipe or a file: answers on standard output, all else on standard error. */
-async function answerAll(session: ChatSession, lines: Interface, signal: AbortSignal): Promise<void> {
+/** Answers the lines of a pipe or a file: answers go to standard output, everything else to standard error. */
+async function answerLines(session: ChatSession, lines: Interface, signal: AbortSignal): Promise<void> {
   for await (const line of lines) {
     try {
-      if ((await session.take(line, signal)) === "quit") return;
+      if ((await session.handle(line, signal)) === "quit") return;
     } catch (error) {
       signal.throwIfAborted();
-      process.exitCode = 1;
-      console.error(`error: ${printable(explain(error))}`);
+      session.context.fail();
+      session.context.printError(`error: ${printable(explain(error))}`);
     }
   }
 }
 
-/** A conversation, and the images that the next question will bring into it. */
+/** A conversation, and the images for its next question. */
 class ChatSession {
+  readonly context: CommandContext;
   private readonly model: MiniGPT4;
   private readonly system: string | undefined;
   private readonly options: AnswerOptions;
   private conversation: Conversation;
   private images: readonly string[];
 
-  constructor(model: MiniGPT4, flags: ChatFlags, images: readonly string[]) {
+  constructor(context: CommandContext, model: MiniGPT4, flags: ChatFlags & { readonly images: readonly string[] }) {
+    this.context = context;
     this.model = model;
     this.system = flags.system;
     this.options = answerOptions(flags);
-    this.images = images;
-    this.conversation = this.begin();
+    this.images = flags.images;
+    this.conversation = this.start();
   }
 
-  /** Does what a line says: a question is answered, a command obeyed. @throws Error if that fails; nothing is changed then */
-  async take(line: string, signal: AbortSignal): Promise<"quit" | undefined> {
-    const [, command, rest = ""] = /^\s*\/(\w+)\s*(.*?)\s*$/s.exec(line) ?? [];
+  /** Answers a question or executes a command. @throws Error if that fails, which leaves the conversation unchanged */
+  async handle(line: string, signal: AbortSignal): Promise<"quit" | undefined> {
+    const [, command, argument = ""] = /^\s*\/(\w+)\s*(.*?)\s*$/s.exec(line) ?? [];
     switch (command) {
       case undefined:
         return this.ask(line.trim(), signal);
       case "image":
-        return this.addImage(unquote(rest));
+        return this.addImage(unquote(argument));
       case "new":
-        this.conversation = this.begin();
+        this.conversation = this.start();
         this.images = [];
-        console.error("A new conversation. /image PATH gives it an image.");
+        this.context.printError("Started a new conversation. Add an image with /image PATH.");
         return;
       case "help":
-        console.error(help);
+        this.context.printError(help);
         return;
       case "quit":
       case "exit":
         return "quit";
       default:
-        throw new Error(`there is no command /${command}; /help shows those that there are`);
+        throw new Error(`unknown command /${command}; type /help for the list of commands`);
     }
   }
 
-  private begin(): Conversation {
-    return this.model.chat(this.system === undefined ? {} : { system: this.system });
+  private start(): Conversation {
+    return this.model.chat({ system: this.system });
   }
 
   private async ask(question: string, signal: AbortSignal): Promise<undefined> {
     if (question === "") {
-      console.error("Type a question, for example: What is in the image?");
+      this.context.printError("Type a question, for example: What is in the image?");
       return;
     }
-    let begun = false;
-    const pieces = this.conversation.ask(question, { ...this.options, images: this.images, signal });
-    for await (const piece of pieces) {
+    const { stdout } = this.context;
+    let isEmpty = true;
+    for await (const text of this.conversation.ask(question, { ...this.options, images: this.images, signal })) {
       // Models like to begin with a space or an empty line.
-      process.stdout.write(readable(begun ? piece : piece.trimStart()));
-      begun ||= piece.trim() !== "";
+      stdout.write(readable(isEmpty ? text.trimStart() : text));
+      isEmpty &&= text.trim() === "";
     }
-    process.stdout.write("\n");
+    stdout.write("\n");
     this.images = [];
   }
 
   private async addImage(path: string): Promise<undefined> {
     if (path === "") throw new Error("/image needs the path of an image");
+    const { readImage } = await import("../images/decode.ts");
     await readImage(path);
     this.images = [...this.images, path];
-    console.error(`${printable(path)} will be shown with your next question.`);
+    this.context.printError(`Added ${printable(path)} to your next question.`);
   }
 }
 

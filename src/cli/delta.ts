@@ -1,8 +1,9 @@
-/** `minigpt4 delta apply`: a language model that is published as a difference, put together. */
+/** `minigpt4 delta apply`: adds a weight delta to its base model. */
 import type { Command } from "commander";
-import { applyDelta, type Merged } from "../convert/delta.ts";
-import { untilInterrupted } from "./options.ts";
-import { stepDisplay } from "./progress.ts";
+import type { Merged } from "../convert/delta.ts";
+import type { CommandContext } from "./context.ts";
+import { addCommands } from "./lazy-commands.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface DeltaFlags {
@@ -12,40 +13,47 @@ interface DeltaFlags {
   readonly json?: boolean;
 }
 
-export function registerDelta(program: Command): void {
-  program
-    .command("delta")
-    .summary("language models that are published as a difference (Vicuna v0)")
-    .description("Vicuna v0 is published as the difference to LLaMA, which has to be added before it is a model.")
-    .command("apply")
-    .summary("add a difference to its base")
+export function defineDelta(command: Command, context: CommandContext): void {
+  command.description(
+    "Work with language models that are published as a weight delta, as Vicuna v0 is: its base, LLaMA, has to be added.",
+  );
+  addCommands(command, context, [
+    { name: "apply", summary: "add a delta to its base model", load: async () => defineApply },
+  ]);
+}
+
+function defineApply(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Adds a difference to the model that it was made from, tensor by tensor, and writes the sum in float16 with the " +
-        "difference's config and tokenizer. What was interrupted goes on where it was when the same command is given again.",
+      "Add a delta to its base model, tensor by tensor, and write the sum in float16 with the config and tokenizer of the " +
+        "delta. Run the same command again to continue after an interruption.",
     )
-    .requiredOption("--base <folder>", "the model that the difference was made from, as Hugging Face has it")
-    .requiredOption("--delta <folder>", "the difference")
-    .requiredOption("--out <folder>", "the folder that is made")
-    .option("--json", 'print {"path", "bytes", "tensors", "addedRows"}')
+    .requiredOption("--base <folder>", "base model, a Hugging Face folder")
+    .requiredOption("--delta <folder>", "delta, a Hugging Face folder")
+    .requiredOption("--out <folder>", "output folder")
+    .option("--json", 'print one JSON object: {"path", "bytes", "tensors", "addedRows"}')
     .addHelpText(
       "after",
       "\nExample:\n  minigpt4 delta apply --base llama-7b --delta vicuna-7b-delta-v0 --out vicuna-7b-v0",
     )
-    .action(apply);
+    .action((flags) => apply(context, flags));
 }
 
-async function apply({ json, ...folders }: DeltaFlags): Promise<void> {
-  const display = stepDisplay();
+async function apply(context: CommandContext, { json, ...folders }: DeltaFlags): Promise<void> {
+  const { applyDelta } = await import("../convert/delta.ts");
+  const signal = context.untilInterrupted();
+  const display = new ProgressDisplay(context);
   try {
-    const merged = await applyDelta({ ...folders, signal: untilInterrupted(), onProgress: display.update });
+    const onProgress = (step: string, done: number, total: number) => display.task(step, "bytes")(done, total);
+    const merged = await applyDelta({ ...folders, signal, onProgress });
     display.stop();
-    console.log(json ? JSON.stringify(merged) : toText(merged));
+    context.print(json ? JSON.stringify(merged) : toText(merged));
   } finally {
     display.stop();
   }
 }
 
 function toText({ path, bytes, tensors, addedRows }: Merged): string {
-  const tokens = addedRows > 0 ? `, with ${addedRows} token${addedRows > 1 ? "s" : ""} more than the base` : "";
+  const tokens = addedRows > 0 ? `, ${addedRows} token${addedRows > 1 ? "s" : ""} more than the base` : "";
   return `${path}: ${tensors} tensors, ${formatBytes(bytes)}${tokens}`;
 }

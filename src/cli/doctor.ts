@@ -1,11 +1,11 @@
-/** `minigpt4 doctor`: what is wrong with a model folder. */
+/** `minigpt4 doctor`: checks a model folder, and explains how to repair it. */
 import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
-import { modelPath } from "../chat/minigpt4.ts";
-import { type Check, checks, type Finding } from "../evaluation/doctor/checks.ts";
-import { type Diagnosis, diagnose } from "../evaluation/doctor/doctor.ts";
-import { untilInterrupted } from "./options.ts";
-import { downloadDisplay, stepDisplay } from "./progress.ts";
+import type { Check, Finding } from "../evaluation/doctor/checks.ts";
+import type { Diagnosis } from "../evaluation/doctor/doctor.ts";
+import type { CommandContext } from "./context.ts";
+import { withDeprecatedValues } from "./options.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { printable } from "./text.ts";
 
 interface DoctorFlags {
@@ -13,69 +13,75 @@ interface DoctorFlags {
   readonly json?: boolean;
 }
 
-export function registerDoctor(program: Command): void {
-  program
-    .command("doctor")
-    .summary("find out what is wrong with a model folder")
+/** The checks in their order, with what the progress display shows. */
+const labels: Readonly<Record<Check, string>> = {
+  config: "Reading the config",
+  files: "Comparing files",
+  dimensions: "Comparing dimensions",
+  values: "Reading weights",
+  delta: "Reading weights",
+  tokenizer: "Checking the tokenizer",
+  language: "Measuring perplexity, layer",
+  images: "Encoding images",
+};
+
+export function defineDoctor(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Looks for what keeps a model folder from working: damaged or missing files, sizes that do not fit each other, a " +
-        "difference that was not added to its base, another model's tokenizer, a language model that finds plain English " +
-        "surprising. Says what to do about each. The language model is read one layer at a time, so that it need not fit " +
-        "into memory. The exit code is 1 if something is wrong.",
+      "Check a model folder for damaged or missing files, dimensions that do not match, a delta that was not applied to its " +
+        "base, a tokenizer of another model, and a language model with a high perplexity on plain English; and print what to " +
+        "do about each. The language model is read layer by layer, so it does not have to fit into memory. The exit code is 1 " +
+        "if a fault was found.",
     )
-    .argument("<folder>", "a model folder, or the name of a model that comes with the package")
+    .argument("<folder>", "a model folder, or the name of a bundled or pulled model")
     .addOption(
-      new Option("--skip <checks...>", "what is left out").choices(checks.filter((check) => check !== "config")),
+      withDeprecatedValues(
+        new Option("--skip <checks...>", "checks to skip (default: none)").choices(
+          Object.keys(labels).filter((check) => check !== "config"),
+        ),
+        context,
+        { pictures: "images" },
+      ),
     )
-    .option("--json", 'print {"path", "healthy", "checked", "findings", "perplexity"}')
+    .option("--json", 'print one JSON object: {"path", "healthy", "checked", "findings", "perplexity"}')
     .addHelpText(
       "after",
       "\nExamples:\n  minigpt4 doctor minigpt4-7b\n  minigpt4 doctor minigpt4-7b --skip language images",
     )
-    .action(doctor);
+    .action((folder, flags) => doctor(context, folder, flags));
 }
 
-async function doctor(folder: string, { skip, json }: DoctorFlags): Promise<void> {
-  const display = stepDisplay();
-  const download = downloadDisplay();
+async function doctor(context: CommandContext, folder: string, { skip, json }: DoctorFlags): Promise<void> {
+  const [{ diagnose }, { modelPath }] = await Promise.all([
+    import("../evaluation/doctor/doctor.ts"),
+    import("../chat/minigpt4.ts"),
+  ]);
+  const display = new ProgressDisplay(context);
   try {
-    // A folder that is not there is a finding, too.
+    // A folder that does not exist is a finding, too.
     const path = /^[\w.-]+$/.test(folder) && !existsSync(folder) ? modelPath(folder) : folder;
-    const onProgress = (check: Check, done: number, total: number) =>
-      display.update(steps[check], done, total, check === "language" ? String : undefined);
     const diagnosis = await diagnose(path, {
       skip,
-      signal: untilInterrupted(),
-      onProgress,
-      pull: { onProgress: download.onProgress },
+      signal: context.untilInterrupted(),
+      onProgress: (check, done, total) =>
+        display.task(labels[check], check === "language" ? "items" : "bytes")(done, total),
+      pull: { onProgress: display.download },
     });
     display.stop();
-    console.log(json ? JSON.stringify(diagnosis, null, 2) : toText(diagnosis));
-    if (!diagnosis.healthy) process.exitCode = 1;
+    context.print(json ? JSON.stringify(diagnosis, null, 2) : toText(diagnosis));
+    if (!diagnosis.healthy) context.fail();
   } finally {
-    download.stop();
     display.stop();
   }
 }
-
-const steps: Readonly<Record<Check, string>> = {
-  config: "Reading",
-  files: "Comparing files",
-  dimensions: "Comparing sizes",
-  values: "Reading weights",
-  delta: "Reading weights",
-  tokenizer: "Trying the tokenizer",
-  language: "Reading English",
-  images: "Looking at images",
-};
 
 function toText({ path, healthy, checked, findings, perplexity }: Diagnosis): string {
   const lines = findings.flatMap(({ kind, what, remedy }: Finding) => [
     `${kind}: ${what.split("\n").map(printable).join("\n  ")}`,
     ...(remedy ? [`  ${printable(remedy)}`] : []),
   ]);
-  const english = perplexity === undefined ? "" : `; perplexity on plain English ${perplexity.toFixed(1)}`;
+  const english = perplexity === undefined ? "" : `; perplexity on plain English: ${perplexity.toFixed(1)}`;
   const faults = findings.filter(({ kind }) => kind === "fault").length;
-  const sum = healthy ? "nothing is wrong" : `${faults} fault${faults === 1 ? "" : "s"}`;
-  return [...lines, `${path}: ${sum} (looked at ${checked.join(", ")}${english})`].join("\n");
+  const summary = healthy ? "no faults found" : `${faults} fault${faults === 1 ? "" : "s"} found`;
+  return [...lines, `${path}: ${summary} (checked ${checked.join(", ")}${english})`].join("\n");
 }

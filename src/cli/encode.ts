@@ -1,9 +1,9 @@
-/** `minigpt4 encode`: fills the feature cache of a recipe before it is trained. */
-import { type Command, Option } from "commander";
-import { devices } from "../runtime/environment.ts";
-import { type EncodeOptions, encodeRecipe } from "../training/encode.ts";
-import { Interrupted, openRecipe, settingsOption, untilInterrupted } from "./options.ts";
-import { countDisplay } from "./progress.ts";
+/** `minigpt4 encode`: fills the feature cache of a recipe before training. */
+import type { Command } from "commander";
+import type { EncodeOptions } from "../training/encode.ts";
+import { type CommandContext, Interrupted } from "./context.ts";
+import { deviceOption, openRecipe, settingsOption } from "./options.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { formatCount } from "./text.ts";
 
 interface EncodeFlags {
@@ -12,44 +12,41 @@ interface EncodeFlags {
   readonly device: NonNullable<EncodeOptions["device"]>;
 }
 
-export function registerEncode(program: Command): void {
-  program
-    .command("encode")
-    .summary("compute the features of a recipe's images before training")
+export function defineEncode(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Runs the frozen image encoder (and the Q-Former, where it is frozen) over all images of a recipe and keeps what comes " +
-        "out in the recipe's feature cache, so that no training step waits for it. What is there already is not computed again; " +
-        "after Ctrl-C, what was computed stays.",
+      "Run the frozen image encoder (and the Q-Former, if it is frozen) over all images of a recipe and write the outputs to " +
+        "the recipe's feature cache, so that training does not wait for them. Cached features are not computed again, and " +
+        "Ctrl-C keeps what was computed.",
     )
     .argument("<recipe>", "a YAML file")
     .addOption(settingsOption())
-    .option("--json", "print the counts as JSON")
-    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .option("--json", 'print one JSON object: {"total", "computed", "broken"}')
+    .addOption(deviceOption())
     .addHelpText(
       "after",
       "\nExample:\n  minigpt4 encode recipes/stage2.yaml --set datasets.cc_sbu_align.path=/data/cc_sbu_align",
     )
-    .action(encode);
+    .action((path, flags) => encode(context, path, flags));
 }
 
-async function encode(path: string, { set, json, device }: EncodeFlags): Promise<void> {
-  const recipe = await openRecipe(path, set);
-  const signal = untilInterrupted();
-  const display = countDisplay("images encoded");
+async function encode(context: CommandContext, path: string, { set, json, device }: EncodeFlags): Promise<void> {
+  const { encodeRecipe } = await import("../training/encode.ts");
+  const recipe = await openRecipe(context, path, set);
+  const signal = context.untilInterrupted();
+  const display = new ProgressDisplay(context);
   try {
     const report = await encodeRecipe(recipe, {
       device,
       signal,
-      onProgress: (done, total) => display.update(done, total),
-      onMessage: (message) => display.say(message),
+      onProgress: display.task("images encoded"),
+      onMessage: (message) => display.message(message),
     });
     display.stop();
     const { total, computed, broken } = report;
-    console.log(
-      json
-        ? JSON.stringify(report)
-        : `${formatCount(computed)} of ${formatCount(total)} were new${broken > 0 ? `; ${formatCount(broken)} are broken` : ""}`,
-    );
+    const unreadable = broken > 0 ? `; ${formatCount(broken)} could not be read` : "";
+    const text = `Computed features of ${formatCount(computed)} of ${formatCount(total)} images${unreadable}`;
+    context.print(json ? JSON.stringify(report) : text);
     if (signal.aborted) throw new Interrupted("Interrupted");
   } finally {
     display.stop();

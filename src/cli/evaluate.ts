@@ -1,25 +1,15 @@
-/** `minigpt4 evaluate`: what a model is worth, in numbers. */
+/** `minigpt4 evaluate`: measures a model. */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { modelPath } from "../chat/minigpt4.ts";
-import { type ImageTextPair, listPairs, splitValidation } from "../data/dataset.ts";
-import { openCaptioned } from "../data/formats/open.ts";
-import { evaluateLikelihood, type LikelihoodReport } from "../evaluation/likelihood.ts";
-import { perplexity } from "../evaluation/perplexity.ts";
-import {
-  evaluateRetrieval,
-  type RankMetrics,
-  type RecallMetrics,
-  type RetrievalMetrics,
-  type RetrievalReport,
-} from "../evaluation/retrieval.ts";
-import { type PullOptions, pull } from "../hub/pull.ts";
-import { openLlama } from "../models/llama-folder.ts";
-import { openModelFolder } from "../models/model-folder.ts";
-import { openRetrievalModel } from "../retrieval/open-retrieval-model.ts";
-import { addModelOptions, integerBetween, type ModelFlags, untilInterrupted } from "./options.ts";
-import { type CountDisplay, countDisplay, downloadDisplay } from "./progress.ts";
+import type { ImageTextPair } from "../data/dataset.ts";
+import type { LikelihoodReport } from "../evaluation/likelihood.ts";
+import type { RankMetrics, RecallMetrics, RetrievalMetrics, RetrievalReport } from "../evaluation/retrieval.ts";
+import type { PullOptions } from "../hub/pull.ts";
+import type { CommandContext } from "./context.ts";
+import { addCommands } from "./lazy-commands.ts";
+import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
+import { ProgressDisplay } from "./progress.ts";
 
 interface PerplexityFlags extends ModelFlags {
   readonly llm?: string;
@@ -35,47 +25,57 @@ interface EvaluateFlags extends ModelFlags {
   readonly json?: boolean;
 }
 
-export function registerEvaluate(program: Command): void {
-  const evaluate = program.command("evaluate").summary("measure a model").description("Measures a model.");
-  const ofLikelihood = evaluate
-    .command("likelihood")
-    .summary("how well captions tell images apart")
-    .description(
-      "For each caption, the loss given its own image and given every other one. A model that looks finds the own image likeliest.",
-    );
-  addOptions(ofLikelihood, "likelihood").action(likelihood);
-  const ofRetrieval = evaluate
-    .command("retrieval")
-    .summary("how well embeddings find a caption's image, and an image's caption")
-    .description(
-      "Embeds all images and captions. For each caption, where its own image stands among all; for each image, where the best of its captions does. " +
-        "The model is one with a contrastive head, as nano, or a Q-Former as BLIP-2 pre-trains it, whose matching head ranks the nearest once more.",
-    );
-  addOptions(ofRetrieval, "retrieval")
+export function defineEvaluate(command: Command, context: CommandContext): void {
+  command.description("Measure a model on images with captions, or its language model on a text.");
+  addCommands(command, context, [
+    { name: "likelihood", summary: "rank images by the loss of a caption", load: async () => defineLikelihood },
+    {
+      name: "retrieval",
+      summary: "rank images for a caption, and captions for an image, by their embeddings",
+      load: async () => defineRetrieval,
+    },
+    { name: "perplexity", summary: "perplexity of a text", load: async () => definePerplexity },
+  ]);
+}
+
+function defineLikelihood(command: Command, context: CommandContext): void {
+  command.description(
+    "Compute the loss of each caption given its own image and given every other image. A model that uses the image gives " +
+      "its own image the lowest loss.",
+  );
+  addPairOptions(command).action((folder, flags) => evaluateLikelihoods(context, folder, flags));
+}
+
+function defineRetrieval(command: Command, context: CommandContext): void {
+  command.description(
+    "Embed all images and captions. For each caption, rank its image among all images; for each image, rank the best of its " +
+      "captions. The model needs a contrastive head, as nano has, or is a pre-trained BLIP-2 Q-Former, whose matching head " +
+      "ranks the nearest again.",
+  );
+  addPairOptions(command)
     .option(
       "--rerank <k>",
-      "with a Q-Former, rank the k nearest once more by its matching head; 0 for none",
+      "with a Q-Former, rank the k nearest again by its matching head; 0 turns it off",
       integerBetween(0, 10_000),
       16,
     )
-    .option("--generation", "with a Q-Former, rank also by how likely it is to generate a caption from an image (slow)")
-    .action(retrieval);
-  registerPerplexity(evaluate);
+    .option("--generation", "with a Q-Former, also rank by the likelihood of generating the caption (slow)")
+    .action((folder, flags) => evaluateRetrievals(context, folder, flags));
 }
 
-function registerPerplexity(evaluate: Command): void {
-  addModelOptions(
-    evaluate
-      .command("perplexity")
-      .summary("how surprised the language model is by a text")
-      .description(
-        "The perplexity of a text under a model's language model, or under one by itself: what a precision costs shows here first.",
-      ),
-  )
-    .argument("<file>", "plain text")
-    .option("--llm <path>", "a language model by itself: a known name, a GGUF file or a folder; instead of --model")
-    .option("--window <n>", "tokens that are read together", integerBetween(2, 100_000), 512)
-    .option("--json", 'print {"tokens", "loss", "perplexity"}')
+function definePerplexity(command: Command, context: CommandContext): void {
+  command.description(
+    "Compute the perplexity of a text under a model's language model, or under a language model by itself. Use it to see " +
+      "what a precision costs.",
+  );
+  addModelOptions(command)
+    .argument("<file>", "a plain text file")
+    .option(
+      "--llm <path>",
+      "a language model by itself: a known name, a GGUF file or a folder (default: that of --model)",
+    )
+    .option("--window <n>", "context length in tokens", integerBetween(2, 100_000), 512)
+    .option("--json", 'print one JSON object: {"tokens", "loss", "perplexity"}')
     .addHelpText(
       "after",
       `
@@ -83,160 +83,164 @@ Examples:
   minigpt4 evaluate perplexity book.txt --precision int4
   minigpt4 evaluate perplexity book.txt --llm smollm2-135m-instruct --precision int4-128`,
     )
-    .action(ofText);
+    .action((file, flags) => evaluatePerplexity(context, file, flags));
 }
 
-async function ofText(file: string, flags: PerplexityFlags): Promise<void> {
-  const signal = untilInterrupted();
+/** The arguments and options of evaluations on images with captions. */
+function addPairOptions(command: Command): Command {
+  return addModelOptions(command)
+    .argument("<folder>", "a dataset with captions, for example Flickr8k (Images/ and captions.txt) or a CSV file")
+    .option(
+      "--limit <n>",
+      "only the last n images by name, which recipes use for validation (default: all)",
+      integerBetween(2, 1_000_000),
+    )
+    .option("--captions <n>", "only the first n captions of each image (default: all)", integerBetween(1, 1000))
+    .option("--json", "print the report as one JSON object")
+    .addHelpText("after", `\nExample:\n  minigpt4 evaluate ${command.name()} /data/flickr8k --limit 100`);
+}
+
+async function evaluatePerplexity(context: CommandContext, file: string, flags: PerplexityFlags): Promise<void> {
+  const { perplexity } = await import("../evaluation/perplexity.ts");
+  const signal = context.untilInterrupted();
   const text = await readFile(file, "utf8");
-  const { llm, precision, close } = await opened(signal, (pull) => openLanguageModel(flags, pull));
-  const display = countDisplay("windows");
+  const display = new ProgressDisplay(context);
+  const { llm, precision, close } = await openLanguageModel(flags, { onProgress: display.download, signal });
   try {
     const report = await perplexity(llm, text, {
       device: flags.device,
       precision: flags.precision ?? precision,
       window: flags.window,
       signal,
-      onProgress: (done, total) => display.update(done, total),
+      onProgress: display.task("windows"),
     });
     display.stop();
     const { tokens, loss } = report;
     const table = `tokens       ${tokens}\nloss         ${loss.toFixed(4)}\nperplexity   ${report.perplexity.toFixed(3)}`;
-    console.log(flags.json ? JSON.stringify(report) : table);
+    context.print(flags.json ? JSON.stringify(report) : table);
   } finally {
     display.stop();
     await close();
   }
 }
 
-/** The language model of a model folder, or one by itself. */
+/** Opens the language model of a model folder, or one by itself. */
 async function openLanguageModel({ llm: path, model }: PerplexityFlags, options: PullOptions) {
   if (path === undefined) {
-    const folder = await openModelFolder(modelPath(model), options);
+    const folder = await openModel(model, options);
     return { llm: folder.llm, precision: folder.precision, close: () => folder.close() };
   }
+  const [{ pull }, { openLlama }] = await Promise.all([import("../hub/pull.ts"), import("../models/llama-folder.ts")]);
   const llm = await openLlama(existsSync(path) ? path : await pull(path, options));
   return { llm, precision: undefined, close: () => llm.checkpoint.close() };
 }
 
-function addOptions(command: Command, name: string): Command {
-  return addModelOptions(command)
-    .argument("<folder>", "as Flickr8k has it: Images/ and captions.txt (image,caption); or a CSV file beside Images/")
-    .option("--limit <n>", "only the last n images by name (recipes hold these out)", integerBetween(2, 1_000_000))
-    .option("--captions <n>", "only the first n captions of each image", integerBetween(1, 1000))
-    .option("--json", "print the numbers as JSON")
-    .addHelpText("after", `\nExample:\n  minigpt4 evaluate ${name} /data/flickr8k --limit 100`);
+async function openModel(model: string, options: PullOptions) {
+  const [{ modelPath }, { openModelFolder }] = await Promise.all([
+    import("../chat/minigpt4.ts"),
+    import("../models/model-folder.ts"),
+  ]);
+  return openModelFolder(modelPath(model), options);
 }
 
-async function likelihood(folder: string, flags: EvaluateFlags): Promise<void> {
-  await evaluate(folder, flags, async (pairs, options) => {
-    const model = await opened(options.signal, (pull) => openModelFolder(modelPath(flags.model), pull));
-    const display = countDisplay("captions");
-    const onProgress = (done: number, total: number) => display.update(done, total);
-    try {
-      const report = await evaluateLikelihood(model, pairs, { ...options, precision: flags.precision, onProgress });
-      return { report, text: likelihoodTable(report) };
-    } finally {
-      display.stop();
-      await model.close();
-    }
-  });
-}
-
-async function retrieval(folder: string, flags: EvaluateFlags): Promise<void> {
-  await evaluate(folder, flags, async (pairs, options) => {
-    const finder = await opened(options.signal, (pull) =>
-      openRetrievalModel(flags.model, { device: flags.device, pull }),
-    );
-    let display: { readonly what: string; readonly counts: CountDisplay } | undefined;
-    const onProgress = (what: string, done: number, total: number) => {
-      if (display?.what !== what) {
-        display?.counts.stop();
-        display = { what, counts: countDisplay(what) };
-      }
-      display.counts.update(done, total);
-    };
-    try {
-      const { rerank = 0, generation = false } = flags;
-      const report = await evaluateRetrieval(finder, pairs, { ...options, rerank, generation, onProgress });
-      return { report, text: retrievalTable(report) };
-    } finally {
-      display?.counts.stop();
-      await finder.close();
-    }
-  });
-}
-
-interface MeasureOptions extends Pick<EvaluateFlags, "device"> {
-  readonly signal: AbortSignal;
-  readonly captionsPerImage?: number;
-}
-
-/** Opens a model; what has to be fetched for it is shown. */
-async function opened<T>(signal: AbortSignal, open: (options: PullOptions) => Promise<T>): Promise<T> {
-  const { onProgress, stop } = downloadDisplay();
+async function evaluateLikelihoods(context: CommandContext, folder: string, flags: EvaluateFlags): Promise<void> {
+  const { evaluateLikelihood } = await import("../evaluation/likelihood.ts");
+  const { device, precision, captions: captionsPerImage, json } = flags;
+  const signal = context.untilInterrupted();
+  const pairs = await openPairs(folder, flags.limit);
+  const display = new ProgressDisplay(context);
+  const model = await openModel(flags.model, { onProgress: display.download, signal });
   try {
-    return await open({ onProgress, signal });
+    const onProgress = display.task("captions");
+    const report = await evaluateLikelihood(model, pairs, { device, precision, captionsPerImage, signal, onProgress });
+    display.stop();
+    context.print(json ? JSON.stringify(report) : likelihoodTable(report));
   } finally {
-    stop();
+    display.stop();
+    await model.close();
   }
 }
 
-/** Lists the images, measures, and prints the report. */
-async function evaluate(
-  folder: string,
-  flags: EvaluateFlags,
-  measure: (
-    pairs: readonly ImageTextPair[],
-    options: MeasureOptions,
-  ) => Promise<{ readonly report: object; readonly text: string }>,
-): Promise<void> {
-  const signal = untilInterrupted();
-  const dataset = await openCaptioned(folder);
-  const pairs = flags.limit ? (await splitValidation(dataset, flags.limit)).validation : await listPairs(dataset);
-  const { report, text } = await measure(pairs, {
-    device: flags.device,
-    signal,
-    ...(flags.captions && { captionsPerImage: flags.captions }),
+async function evaluateRetrievals(context: CommandContext, folder: string, flags: EvaluateFlags): Promise<void> {
+  const [{ evaluateRetrieval }, { openRetrievalModel }] = await Promise.all([
+    import("../evaluation/retrieval.ts"),
+    import("../retrieval/open-retrieval-model.ts"),
+  ]);
+  const { device, captions: captionsPerImage, rerank = 0, generation = false, json } = flags;
+  const signal = context.untilInterrupted();
+  const pairs = await openPairs(folder, flags.limit);
+  const display = new ProgressDisplay(context);
+  const retrievalModel = await openRetrievalModel(flags.model, {
+    device,
+    pull: { onProgress: display.download, signal },
   });
-  console.log(flags.json ? JSON.stringify(report) : text);
+  try {
+    const report = await evaluateRetrieval(retrievalModel, pairs, {
+      device,
+      captionsPerImage,
+      signal,
+      rerank,
+      generation,
+      onProgress: (task, done, total) => display.task(task)(done, total),
+    });
+    display.stop();
+    context.print(json ? JSON.stringify(report) : retrievalTable(report));
+  } finally {
+    display.stop();
+    await retrievalModel.close();
+  }
 }
 
-const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
+/** The images of a dataset with their captions, or those that recipes hold out. */
+async function openPairs(folder: string, limit: number | undefined): Promise<readonly ImageTextPair[]> {
+  const [{ openCaptioned }, { listPairs, splitValidation }] = await Promise.all([
+    import("../data/formats/open.ts"),
+    import("../data/dataset.ts"),
+  ]);
+  const dataset = await openCaptioned(folder);
+  return limit === undefined ? listPairs(dataset) : (await splitValidation(dataset, limit)).validation;
+}
 
 function retrievalTable({ images, captions, chance, reranked, generated, ...nearest }: RetrievalReport): string {
-  const again = reranked ? `the ${reranked.candidates} nearest matched` : "";
-  const rows = (what: keyof RetrievalMetrics, title: string, of: number) => [
-    rankRow(title, nearest[what], of),
-    ...(reranked ? [rankRow(`  ${again}`, reranked[what], of)] : []),
-    ...(generated ? [rankRow("  likeliest generated", generated[what], of)] : []),
-    shareRow("  by chance", chance[what]),
+  const rows = (what: keyof RetrievalMetrics, title: string, candidates: number) => [
+    rankRow(title, nearest[what], candidates),
+    ...(reranked ? [rankRow(`  ${reranked.candidates} nearest reranked`, reranked[what], candidates)] : []),
+    ...(generated ? [rankRow("  by generation", generated[what], candidates)] : []),
+    recallRow("  by chance", chance[what]),
   ];
   return [
-    `images, captions        ${images}, ${captions}`,
-    `                             first among 5      10  median rank`,
+    row("images, captions", `${images}, ${captions}`),
+    row("", `${"R@1".padStart(8)}${"R@5".padStart(8)}${"R@10".padStart(8)}  median rank`),
     ...rows("textToImage", "image of a caption", images),
     ...rows("imageToText", "caption of an image", captions),
   ].join("\n");
 }
 
-function rankRow(title: string, ranks: RankMetrics, of: number): string {
-  return `${shareRow(title, ranks)}${`${ranks.medianRank}`.padStart(8)} of ${of}`;
+function rankRow(title: string, ranks: RankMetrics, candidates: number): string {
+  return `${recallRow(title, ranks)}${`${ranks.medianRank}`.padStart(8)} of ${candidates}`;
 }
 
-function shareRow(title: string, { recallAt1, recallAt5, recallAt10 }: RecallMetrics): string {
-  return title.padEnd(25) + [recallAt1, recallAt5, recallAt10].map((share) => percent(share).padStart(8)).join("");
+function recallRow(title: string, { recallAt1, recallAt5, recallAt10 }: RecallMetrics): string {
+  return row(title, [recallAt1, recallAt5, recallAt10].map((share) => percent(share).padStart(8)).join(""));
 }
 
 function likelihoodTable(report: LikelihoodReport): string {
   return [
-    `images, captions        ${report.images}, ${report.captions}`,
-    `loss, right image       ${report.matchedLoss.toFixed(3)}`,
-    `  without the end symbol  ${report.matchedLossWithoutEos.toFixed(3)}`,
-    `loss, wrong image       ${report.mismatchedLoss.toFixed(3)}`,
-    `median rank               ${report.medianRank} of ${report.images}`,
-    `own image first         ${percent(report.recallAt1)}`,
-    `among the first 5         ${percent(report.recallAt5)}`,
-    `among the first 10        ${percent(report.recallAt10)}`,
+    row("images, captions", `${report.images}, ${report.captions}`),
+    row("loss, own image", report.matchedLoss.toFixed(3)),
+    row("  without end token", report.matchedLossWithoutEos.toFixed(3)),
+    row("loss, other images", report.mismatchedLoss.toFixed(3)),
+    row("median rank", `${report.medianRank} of ${report.images}`),
+    row("R@1", percent(report.recallAt1)),
+    row("R@5", percent(report.recallAt5)),
+    row("R@10", percent(report.recallAt10)),
   ].join("\n");
+}
+
+function row(title: string, value: string): string {
+  return title.padEnd(25) + value;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)}%`;
 }

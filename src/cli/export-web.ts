@@ -1,10 +1,9 @@
-/** `minigpt4 export web`: a folder for any static host, with a page in which the model runs. */
-import { basename, join, resolve } from "node:path";
+/** `minigpt4 export web`: writes a static web site that runs the model in the browser. */
+import { basename, resolve } from "node:path";
 import { type Command, Option } from "commander";
-import { modelPath } from "../chat/minigpt4.ts";
-import { exportWeb } from "../convert/export-web.ts";
-import { untilInterrupted } from "./options.ts";
-import { countDisplay, downloadDisplay } from "./progress.ts";
+import type { CommandContext } from "./context.ts";
+import { pageFolder } from "./listening.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface ExportWebFlags {
@@ -14,60 +13,60 @@ interface ExportWebFlags {
   readonly json?: boolean;
 }
 
-/** The page as `npm run build:page` leaves it, in the package as in the sources. */
-const pageFolder = join(import.meta.dirname, "..", "..", "dist", "web");
-
-export function registerExportWeb(program: Command): void {
-  program
-    .command("web")
-    .summary("make a folder for a static host, in which the model runs in the visitor's browser")
+export function defineExportWeb(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Makes a folder with the page and the model, which any static host can serve: the model runs in the visitor's " +
-        "browser, on WebGPU where there is one, else on WebAssembly. Images never leave the browser.",
+      "Write a folder with the web page and the model, which any static host can serve. The model runs in the visitor's " +
+        "browser, on WebGPU or WebAssembly. Images never leave the browser.",
     )
-    .argument("<folder>", "where to write")
-    .option("--model <name>", "a model that comes with the package or was pulled, or a model folder", "nano")
+    .argument("<folder>", "output folder")
+    .option("--model <name>", "name of a bundled or pulled model, or path of a model folder", "nano")
     .addOption(
       new Option(
         "--precision <type>",
-        "int4 rounds the language model's matrices to 4 bits and others to float16, and has a GPU multiply in 4 bits; " +
-          "blocks of a GGUF file always stay as they are",
+        "int4 quantizes the language model's matrices to 4 bits and converts the others to float16; quantized matrices of a " +
+          "GGUF file are always kept",
       )
         .choices(["int4", "float32"])
         .default("int4"),
     )
-    .option("--overwrite", "replace an earlier export")
-    .option("--json", 'print {"path", "bytes", "modelBytes"}')
+    .option("--overwrite", "replace an existing export")
+    .option("--json", 'print one JSON object: {"path", "bytes", "modelBytes"}')
     .addHelpText(
       "after",
       `
 Examples:
   minigpt4 export web site
-  npx serve site             and open the address that it prints`,
+  npx serve site             then open the printed address`,
     )
-    .action(exportPage);
+    .action((output, flags) => exportPage(context, output, flags));
 }
 
-async function exportPage(output: string, { model, precision, overwrite, json }: ExportWebFlags): Promise<void> {
-  const signal = untilInterrupted();
-  const download = downloadDisplay();
-  const display = countDisplay("Packing tensors");
+async function exportPage(
+  context: CommandContext,
+  output: string,
+  { model, precision, overwrite, json }: ExportWebFlags,
+): Promise<void> {
+  const signal = context.untilInterrupted();
+  const [{ exportWeb }, { modelPath }] = await Promise.all([
+    import("../convert/export-web.ts"),
+    import("../chat/minigpt4.ts"),
+  ]);
+  const display = new ProgressDisplay(context);
   try {
     const path = modelPath(model);
-    const { onProgress } = download;
     const written = await exportWeb(path, output, {
       page: pageFolder,
       name: basename(resolve(path)),
       precision,
       overwrite,
-      pull: { onProgress, signal },
+      pull: { onProgress: display.download, signal },
       signal,
-      onProgress: (done, total) => display.update(done, total),
+      onProgress: display.task("Packing tensors"),
     });
     display.stop();
-    console.log(json ? JSON.stringify(written) : toText(output, written));
+    context.print(json ? JSON.stringify(written) : toText(output, written));
   } finally {
-    download.stop();
     display.stop();
   }
 }
@@ -76,6 +75,6 @@ function toText(
   output: string,
   { bytes, modelBytes }: { readonly bytes: number; readonly modelBytes: number },
 ): string {
-  return `${output}: ${formatBytes(bytes)}, of which a visitor's browser loads ${formatBytes(modelBytes)} of the model, once.
-Any static host can serve it. To try it: npx serve ${JSON.stringify(output)}`;
+  return `${output}: ${formatBytes(bytes)}, ${formatBytes(modelBytes)} of it the model, which a browser downloads once.
+Serve it with any static host, for example: npx serve ${JSON.stringify(output)}`;
 }

@@ -1,4 +1,4 @@
-/** `minigpt4 export`: copies weights into a file that other programs read. */
+/** `minigpt4 export`: writes weights as a file for other programs. */
 import { existsSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -11,7 +11,8 @@ import { writeTorch } from "../formats/torch/write.ts";
 import { readJson } from "../models/llama-folder.ts";
 import { type DType, type NdArray, ndarray, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
-import { registerExportWeb } from "./export-web.ts";
+import type { CommandContext } from "./context.ts";
+import { addCommands } from "./lazy-commands.ts";
 import { formatBytes, printable } from "./text.ts";
 
 const floatTypes = ["float32", "float16"] as const;
@@ -19,7 +20,7 @@ type FloatType = (typeof floatTypes)[number];
 const largestFloat16 = 65504;
 
 interface ExportFlags {
-  /** Required, but not where the subcommand is called. */
+  /** Required, but not by the subcommand. */
   readonly output?: string;
   readonly only?: readonly string[];
   readonly dtype?: FloatType;
@@ -27,29 +28,27 @@ interface ExportFlags {
   readonly json?: boolean;
 }
 
-export function registerExport(program: Command): void {
-  const command = program
-    .command("export")
-    .summary("write weights as .pth for PyTorch or as .safetensors, or a page in which the model runs")
+export function defineExport(command: Command, context: CommandContext): void {
+  command
     .description(
-      'Copies weights into one file: a .pth as torch.save({"model": {...}}) writes it, which the Python original loads ' +
-        "as its ckpt, or a .safetensors. Of a model folder only the projection is taken (llama_proj), unless --only says more.",
+      'Write weights to one file: a .pth in the form of torch.save({"model": {...}}), which the Python original loads as its ' +
+        "ckpt, or a .safetensors. From a model folder only the projection (llama_proj) is exported, unless --only is given.",
     )
     .argument("<file>", "weight file (safetensors, .pth, .bin, GGUF), model folder, or folder of a run")
-    .option("-o, --output <file>", "where to write; ends in .pth or .safetensors (required)", knownEnding)
+    .option("-o, --output <file>", "output file; ends in .pth or .safetensors (required)", checkExtension)
     .option(
       "--only <prefix>",
-      "only tensors whose name begins with this; can be repeated",
+      "export only tensors whose name starts with this prefix (repeatable)",
       (prefix, others?: string[]) => [...(others ?? []), prefix],
     )
     .addOption(
       new Option(
         "--dtype <type>",
-        "of floating-point values (default: float32 in .pth, as stored in .safetensors)",
+        "type of floating-point values (default: float32 in .pth, as stored in .safetensors)",
       ).choices(floatTypes),
     )
-    .option("--force", "write over a file that is there already")
-    .option("--json", "print one JSON object")
+    .option("--force", "overwrite an existing file")
+    .option("--json", 'print one JSON object: {"path", "tensors", "parameters", "bytes"}')
     .addHelpText(
       "after",
       `
@@ -57,38 +56,46 @@ Examples:
   minigpt4 export runs/mine -o projection.pth
   minigpt4 export runs/mine -o trained.safetensors --only llama_proj --only query_tokens --only Qformer`,
     )
-    .action(exportWeights);
-  registerExportWeb(command);
+    .action((path, flags) => {
+      if (flags.output === undefined) command.error("error: required option '-o, --output <file>' not specified");
+      return exportWeights(context, path, flags);
+    });
+  addCommands(command, context, [
+    {
+      name: "web",
+      summary: "write a static web site that runs the model in the browser",
+      load: async () => (await import("./export-web.ts")).defineExportWeb,
+    },
+  ]);
 }
 
-function knownEnding(path: string): string {
+function checkExtension(path: string): string {
   if (/\.(pth|safetensors)$/.test(path)) return path;
-  throw new InvalidArgumentError("It should end in .pth or .safetensors.");
+  throw new InvalidArgumentError("Expected a file name that ends in .pth or .safetensors.");
 }
 
 async function exportWeights(
+  context: CommandContext,
   path: string,
-  { output, only, dtype, force, json }: ExportFlags,
-  command: Command,
+  { output, only, dtype, force, json }: ExportFlags & { readonly output: string },
 ): Promise<void> {
-  if (output === undefined) command.error("error: required option '-o, --output <file>' not specified");
-  if (existsSync(output) && !force) throw new Error(`${output} exists already; --force writes over it`);
+  if (existsSync(output) && !force) throw new Error(`${output} already exists; pass --force to overwrite it`);
   const asTorch = output.endsWith(".pth");
   const tensors = await readTensors(path, only, dtype ?? (asTorch ? "float32" : undefined));
   await mkdir(dirname(output), { recursive: true });
   if (asTorch) await writeTorch(output, tensors);
   else await writeSafetensors(output, tensors);
-  console.log(json ? JSON.stringify({ path: output, ...summary(tensors) }, null, 2) : toText(output, tensors));
+  context.print(json ? JSON.stringify({ path: output, ...summary(tensors) }, null, 2) : toText(output, tensors));
 }
 
-/** The wanted tensors of all files that `path` stands for. */
+/** Reads the selected tensors of a file, a model folder or a run. */
 async function readTensors(
   path: string,
   only: readonly string[] | undefined,
   dtype: FloatType | undefined,
 ): Promise<Record<string, NdArray>> {
-  const { files, usual } = await weightFiles(path);
-  const prefixes = only ?? usual;
+  const { files, defaultPrefixes } = await weightFiles(path);
+  const prefixes = only ?? defaultPrefixes;
   const tensors = new Map<string, NdArray>();
   for (const file of files) {
     const checkpoint = await openCheckpoint(file);
@@ -96,7 +103,7 @@ async function readTensors(
       for (const info of checkpoint.tensors.values()) {
         if (!prefixes.some((prefix) => info.name.startsWith(prefix))) continue;
         if (tensors.has(info.name))
-          throw new Error(`${file}: tensor ${quote(info.name)} is in another file of ${path}, too`);
+          throw new Error(`${file}: tensor ${quote(info.name)} is also in another file of ${path}; expected it once`);
         tensors.set(info.name, await readTensor(checkpoint, info, dtype));
       }
     } finally {
@@ -105,8 +112,8 @@ async function readTensors(
   }
   if (tensors.size === 0) {
     throw new Error(
-      `${path} has no tensor whose name begins with ${prefixes.map(quote).join(" or ")}; ` +
-        "minigpt4 inspect shows the names of a file, --only chooses",
+      `${path} has no tensor whose name starts with ${prefixes.map(quote).join(" or ")}; list the names with ` +
+        "minigpt4 inspect, and select tensors with --only",
     );
   }
   return Object.fromEntries(tensors);
@@ -114,21 +121,22 @@ async function readTensors(
 
 const modelFolderSchema = z.object({ weights: z.record(z.string(), z.string()) });
 
-/** The weight files of a folder or file, and the beginnings of the names that one usually wants from it. */
-async function weightFiles(path: string): Promise<{ files: readonly string[]; usual: readonly string[] }> {
-  if (!(await stat(path)).isDirectory()) return { files: [path], usual: [""] };
-  const usual = ["llama_proj"];
+/** The weight files of a folder or file, and the prefixes of the tensors to export by default. */
+async function weightFiles(path: string): Promise<{ files: readonly string[]; defaultPrefixes: readonly string[] }> {
+  if (!(await stat(path)).isDirectory()) return { files: [path], defaultPrefixes: [""] };
+  const defaultPrefixes = ["llama_proj"];
   const config = join(path, "config.json");
   if (existsSync(config)) {
-    // A language model's folder has a config.json, too, but its weights are not named there.
+    // The config.json of a language model has no weights.
     const { data } = modelFolderSchema.safeParse(await readJson(config));
-    if (data) return { files: [...new Set(Object.values(data.weights))].map((name) => join(path, name)), usual };
+    if (data)
+      return { files: [...new Set(Object.values(data.weights))].map((name) => join(path, name)), defaultPrefixes };
   }
   const projection = join(path, "projection.safetensors");
-  return existsSync(projection) ? { files: [projection], usual } : { files: [path], usual: [""] };
+  return existsSync(projection) ? { files: [projection], defaultPrefixes } : { files: [path], defaultPrefixes: [""] };
 }
 
-/** What safetensors and GGUF call the types; torch files have our own words. */
+/** Types of safetensors and GGUF files; those of torch files are named as ours. */
 const storedTypes: Readonly<Record<string, DType>> = {
   F64: "float64",
   F32: "float32",
@@ -145,7 +153,7 @@ const storedTypes: Readonly<Record<string, DType>> = {
   BOOL: "bool",
 };
 
-/** Floating-point values, quantised ones included, as `dtype`; whole numbers and truth values stay as they are. */
+/** Reads a tensor: floating-point values, including quantized ones, as `dtype`; integers and booleans unchanged. */
 async function readTensor(
   checkpoint: Checkpoint,
   { name, storedType, shape }: TensorInfo,
@@ -157,11 +165,12 @@ async function readTensor(
   if (stored && (!isFloat || !dtype || dtype === stored)) {
     return ndarray(stored, shape, viewBytes(stored, await checkpoint.readBytes(name)));
   }
-  if (!dtype) throw new Error(`${where} is stored as ${storedType}, which cannot be copied as it is; choose a --dtype`);
+  if (!dtype)
+    throw new Error(`${where} is stored as ${storedType}, which cannot be copied; pass --dtype to convert it`);
   const values = await checkpoint.readFloat32(name);
   if (dtype === "float32") return ndarray(dtype, shape, values);
   if (values.some((value) => Math.abs(value) > largestFloat16 && Number.isFinite(value))) {
-    throw new Error(`${where} has values beyond ${largestFloat16}, the largest of float16; use --dtype float32`);
+    throw new Error(`${where} has values above ${largestFloat16}, the maximum of float16; use --dtype float32`);
   }
   return ndarray(dtype, shape, float32ToFloat16(values));
 }

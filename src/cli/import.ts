@@ -1,4 +1,4 @@
-/** `minigpt4 import`: the released files become a model folder. */
+/** `minigpt4 import`: converts the files of a released MiniGPT-4 to a model folder. */
 import { type Command, Option } from "commander";
 import { type Imported, importModel } from "../convert/import.ts";
 import {
@@ -9,8 +9,9 @@ import {
 } from "../convert/import-plan.ts";
 import { blockSizes } from "../formats/quantized-safetensors.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
-import { integerBetween, untilInterrupted } from "./options.ts";
-import { importProgress, stepDisplay } from "./progress.ts";
+import type { CommandContext } from "./context.ts";
+import { integerBetween } from "./options.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface ImportFlags {
@@ -30,31 +31,29 @@ interface ImportFlags {
   readonly json?: boolean;
 }
 
-export function registerImport(program: Command): void {
-  program
-    .command("import")
-    .summary("make a model folder of the files that MiniGPT-4 was released as")
+export function defineImport(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Makes a model folder that needs nothing else of the files that MiniGPT-4 was released as: image encoder, Q-Former, " +
-        "language model and projection. All dimensions are read from the files, and whether these fit each other is checked " +
-        "first. What was interrupted goes on where it was when the same command is given again.",
+      "Convert the files of a released MiniGPT-4 (image encoder, Q-Former, language model and projection) to a self-contained " +
+        "model folder. All dimensions are read from the files, and checked against each other first. Run the same command " +
+        "again to continue after an interruption.",
     )
     .requiredOption("--vit <file>", "image encoder (eva_vit_g.pth)")
-    .option("--qformer <file>", "Q-Former (blip2_pretrained_flant5xxl.pth); leave it out for the Llama 2 release")
-    .requiredOption("--llm <folder>", "language model: a folder as Hugging Face has it, or a GGUF file")
-    .requiredOption("--projection <file>", "the projection (pretrained_minigpt4_7b.pth)")
-    .requiredOption("--out <folder>", "the model folder that is made")
+    .option("--qformer <file>", "Q-Former (blip2_pretrained_flant5xxl.pth); omit it for the Llama 2 release")
+    .requiredOption("--llm <folder>", "language model, a Hugging Face folder or a GGUF file")
+    .requiredOption("--projection <file>", "projection (pretrained_minigpt4_7b.pth)")
+    .requiredOption("--out <folder>", "output folder")
     .addOption(
       new Option(
         "--precision <type>",
-        "of the language model's matrices: 4 or 8 bits in blocks of 32, float16, or as exact as the files " +
-          "(default: int4; a GGUF file stays as it is)",
+        "precision of the language model's matrices: 4 or 8 bits in blocks, float16, or as exact as the files " +
+          "(default: int4, or as stored in a GGUF file)",
       ).choices(importPrecisions),
     )
     .addOption(
       new Option(
         "--block-size <n>",
-        "most elements of a row that share a scale in 4 and 8 bits: large blocks are smaller and faster, small ones finer",
+        "maximum number of elements that share a scale in 4 and 8 bits: larger blocks are smaller and faster, smaller ones more precise",
       )
         .choices(blockSizes.map(String))
         .default("128"),
@@ -62,29 +61,28 @@ export function registerImport(program: Command): void {
     .addOption(
       new Option(
         "--encoder-precision <type>",
-        "of the image encoder's matrices (default: int8 where the language model is in 4 or 8 bits and photos stay the same, else fp16)",
+        "precision of the image encoder's matrices (default: int8 if the language model is quantized and image features stay the same, else fp16)",
       ).choices(encoderPrecisions),
     )
     .addOption(
-      new Option(
-        "--template <name>",
-        "how conversations are written (default: vicuna-v0, or llama-2 without a Q-Former)",
-      ).choices(Object.keys(promptTemplates)),
+      new Option("--template <name>", "prompt template (default: vicuna-v0, or llama-2 without a Q-Former)").choices(
+        Object.keys(promptTemplates),
+      ),
     )
     .option(
       "--prefill",
-      "of 4 or 8 bits: write the layers of the language model once more, in bytes, with which long prompts are read faster; " +
-        "it takes disk, no memory (7B: 6.5 GB) (default: where this processor can use it)",
+      "for 4 or 8 bits: also write an int8 copy of the language model's layers, which speeds up long prompts; it takes disk " +
+        "space but no memory (7B: 6.5 GB) (default: if this CPU benefits)",
     )
-    .option("--no-prefill", "leave that copy out")
-    .option("--vit-heads <n>", "heads of the image encoder (default: width / 88)", integerBetween(1, 1024))
+    .option("--no-prefill", "do not write that copy")
+    .option("--vit-heads <n>", "attention heads of the image encoder (default: width / 88)", integerBetween(1, 1024))
     .option(
       "--vit-layers <n>",
-      "blocks of the image encoder that are run (default: all; of EVA-CLIP g 39 of 40)",
+      "layers of the image encoder to run (default: all, or 39 of 40 for EVA-CLIP g)",
       integerBetween(1, 1024),
     )
-    .option("--qformer-heads <n>", "heads of the Q-Former (default: width / 64)", integerBetween(1, 1024))
-    .option("--json", 'print {"path", "bytes", "template", "encoder", "resumed"}')
+    .option("--qformer-heads <n>", "attention heads of the Q-Former (default: width / 64)", integerBetween(1, 1024))
+    .option("--json", 'print one JSON object: {"path", "bytes", "template", "encoder", "resumed"}')
     .addHelpText(
       "after",
       `
@@ -94,31 +92,40 @@ Examples:
   minigpt4 import --vit eva_vit_g.pth --llm Llama-2-7b-chat-hf/ \\
     --projection pretrained_minigpt4_llama2_7b.pth --out minigpt4-llama2`,
     )
-    .action(importFiles);
+    .action((flags) => importFiles(context, flags));
 }
 
-async function importFiles({ json, blockSize, ...flags }: ImportFlags): Promise<void> {
-  const display = stepDisplay();
+async function importFiles(context: CommandContext, { json, blockSize, ...flags }: ImportFlags): Promise<void> {
+  const display = new ProgressDisplay(context);
   try {
     const imported = await importModel({
       ...flags,
       blockSize: blockSizes.find((size) => `${size}` === blockSize),
-      signal: untilInterrupted(),
-      onProgress: importProgress(display),
+      signal: context.untilInterrupted(),
+      onProgress: showImport(display),
     });
     display.stop();
-    console.log(json ? JSON.stringify(imported) : toText(imported));
+    context.print(json ? JSON.stringify(imported) : toText(imported));
   } finally {
     display.stop();
   }
+}
+
+/** Shows the steps of an import: comparing counts blocks of the image encoder, the other steps count bytes. */
+export function showImport(display: ProgressDisplay): (step: string, done: number, total: number) => void {
+  return (step, done, total) => {
+    const task =
+      step === "Comparing" ? display.task("Comparing blocks of the image encoder") : display.task(step, "bytes");
+    task(done, total);
+  };
 }
 
 function toText({ path, bytes, template, encoder, resumed }: Imported): string {
   const similar =
     encoder.similarity === undefined
       ? ""
-      : `\nThe image encoder is stored in ${encoder.precision}: photos in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
-  const earlier = resumed > 0 ? `, of which ${formatBytes(resumed)} were there already` : "";
-  return `${path}: ${formatBytes(bytes)}${earlier}; conversations are written as ${template}.${similar}
-To try it: minigpt4 chat --model ${JSON.stringify(path)} IMAGE`;
+      : `\nThe image encoder is stored in ${encoder.precision}; image features in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
+  const earlier = resumed > 0 ? `, ${formatBytes(resumed)} of it from an earlier attempt` : "";
+  return `${path}: ${formatBytes(bytes)}${earlier}; prompt template ${template}.${similar}
+Try it with: minigpt4 chat --model ${JSON.stringify(path)} IMAGE`;
 }

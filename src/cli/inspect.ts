@@ -1,7 +1,8 @@
-/** `minigpt4 inspect`: what a weight file holds. */
+/** `minigpt4 inspect`: lists the tensors and metadata of a weight file. */
 import type { Command } from "commander";
 import { useOfType } from "../formats/gguf/blocks.ts";
 import { type Checkpoint, openCheckpoint, type TensorInfo } from "../formats/open.ts";
+import type { CommandContext } from "./context.ts";
 import { formatBytes, printable } from "./text.ts";
 
 interface InspectFlags {
@@ -9,17 +10,18 @@ interface InspectFlags {
   readonly filter?: string;
 }
 
-export function registerInspect(program: Command): void {
-  program
-    .command("inspect")
-    .summary("show what a weight file holds")
+export function defineInspect(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Shows format, metadata and tensors of a weight file: safetensors, PyTorch .pth or .bin, GGUF, an index of shards, " +
-        "or a folder that holds one. Only headers are read, and nothing in the file is executed.",
+      "List the format, metadata and tensors of a weight file: safetensors, PyTorch .pth or .bin, GGUF, an index of shards, " +
+        "or a folder of these. Only headers are read, and nothing in the file is executed.",
     )
     .argument("<file>", "file or folder")
-    .option("--filter <text>", "only tensors whose name contains this")
-    .option("--json", "print one JSON object; long metadata is cut short in it, too")
+    .option("--filter <text>", "list only tensors whose name contains this text")
+    .option(
+      "--json",
+      'print one JSON object: {"path", "format", "metadata", "tensors", "parameters", "bytes"}; long metadata is truncated',
+    )
     .addHelpText(
       "after",
       `
@@ -28,14 +30,14 @@ Examples:
   minigpt4 inspect pretrained_minigpt4_7b.pth --filter llama_proj
   minigpt4 inspect vicuna-7b/ --json`,
     )
-    .action(inspect);
+    .action((path, flags) => inspect(context, path, flags));
 }
 
-async function inspect(path: string, { json, filter = "" }: InspectFlags): Promise<void> {
+async function inspect(context: CommandContext, path: string, { json, filter = "" }: InspectFlags): Promise<void> {
   const checkpoint = await openCheckpoint(path);
   try {
     const tensors = [...checkpoint.tensors.values()].filter(({ name }) => name.includes(filter));
-    console.log(json ? JSON.stringify(toJson(checkpoint, tensors), null, 2) : toText(checkpoint, tensors, filter));
+    context.print(json ? JSON.stringify(toJson(checkpoint, tensors), null, 2) : toText(checkpoint, tensors, filter));
   } finally {
     await checkpoint.close();
   }
@@ -84,21 +86,21 @@ function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: 
     ...section("Metadata", metadata),
     ...section("Tensors", rows, 3),
     ...(checkpoint.format === "gguf"
-      ? section("Types, and what --precision int4 makes of matrices", typeRows(tensors), 1)
+      ? section("Types, and how --precision int4 runs their matrices", typeRows(tensors), 1)
       : []),
     "",
     `${count}, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
   ].join("\n");
 }
 
-/** Types of a GGUF file: bytes, and how matrices in them are used. */
+/** The types of a GGUF file, their bytes, and how their matrices are multiplied. */
 function typeRows(tensors: readonly TensorInfo[]): string[][] {
   const bytes = new Map<string, number>();
   for (const { storedType, byteLength } of tensors) bytes.set(storedType, (bytes.get(storedType) ?? 0) + byteLength);
   return [...bytes].map(([type, sum]) => [type, formatBytes(sum), useOfType(type)]);
 }
 
-/** A heading and rows in aligned columns; the column `right` is aligned to the right. */
+/** A heading and aligned columns; the column with index `right` is aligned to the right. */
 function section(heading: string, rows: readonly (readonly string[])[], right?: number): string[] {
   if (rows.length === 0) return [];
   const widths = (rows[0] ?? []).map((_, column) =>
@@ -116,10 +118,7 @@ const mostItems = 8;
 const mostCharacters = 160;
 const mostLevels = 4;
 
-/**
- * A value from a file as JSON that is short whatever the file says: lists may be long, contain themselves, or grow
- * when they are written out.
- */
+/** Truncates untrusted metadata, whose lists may be long or contain themselves. */
 function shorten(value: unknown, items = mostItems, levels = mostLevels): unknown {
   if (typeof value === "string") return cut(value);
   if (typeof value === "number" && !Number.isFinite(value)) return String(value);
@@ -130,11 +129,11 @@ function shorten(value: unknown, items = mostItems, levels = mostLevels): unknow
   if (Array.isArray(value) || value instanceof Set || ArrayBuffer.isView(value)) {
     const all = [...(value as Iterable<unknown>)];
     const shown = all.slice(0, mostItems).map((item) => shorten(item, mostItems, levels - 1));
-    return all.length > mostItems ? [...shown, `... ${all.length} in all`] : shown;
+    return all.length > mostItems ? [...shown, `... ${all.length} in total`] : shown;
   }
   const entries = Object.entries(value);
   const shown = entries.slice(0, items).map(([key, item]) => [cut(key), shorten(item, mostItems, levels - 1)]);
-  if (entries.length > items) shown.push(["...", `${entries.length} in all`]);
+  if (entries.length > items) shown.push(["...", `${entries.length} in total`]);
   return Object.fromEntries(shown);
 }
 

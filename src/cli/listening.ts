@@ -1,26 +1,15 @@
-/** What commands that serve something over HTTP have in common. */
+/** What `serve` and `curate review` have in common: both listen for HTTP requests until they are stopped. */
 import { isIP } from "node:net";
 import { join } from "node:path";
-import { Interrupted, interruptedExitCode } from "./options.ts";
+import type { CommandContext } from "./context.ts";
 
-/** Where the built page lies, beside the built program. */
+/** The built web page, next to the built program. */
 export const pageFolder = join(import.meta.dirname, "..", "..", "dist", "web");
 
-/** Time for running answers when the server is asked to stop; Docker, for one, waits for 10 seconds. */
+/** Milliseconds for running requests to finish when the server is stopped; Docker, for one, waits for 10 seconds. */
 export const graceMs = 7_000;
 
-/** A signal that the first Ctrl-C, or a request to end, aborts; the second ends the process at once. */
-export function untilStopped(): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => {
-      if (controller.signal.aborted) process.exit(interruptedExitCode);
-      controller.abort(new Interrupted("Interrupted"));
-    });
-  }
-  return controller.signal;
-}
-
+/** Resolves when the signal is aborted. */
 export function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
@@ -28,20 +17,21 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
-export function warnIfOpen(host: string, apiKeys: readonly string[]): void {
+/** Warns about a server that others can reach without a key. */
+export function warnIfOpen(context: CommandContext, host: string, apiKeys: readonly string[]): void {
   if (apiKeys.length > 0 || isLoopback(host)) return;
-  console.error(
-    `warning: whoever reaches ${host} can use this server; set MINIGPT4_API_KEYS to ask for keys (see docs/server.md)`,
+  context.printError(
+    `warning: anyone who can reach ${host} can use this server; set MINIGPT4_API_KEYS to require a key (see docs/server.md)`,
   );
 }
 
-/** Whoever must send a key cannot be a strange page in somebody's browser, so that any name will do then. */
-export function hostsOf(
+/** The host names that the server answers to. With keys any will do: a malicious page in a browser has none. */
+export function allowedHosts(
   { host, allowHost }: { readonly host: string; readonly allowHost?: readonly string[] },
   apiKeys: readonly string[],
-): { readonly hosts?: readonly string[] } {
-  if (apiKeys.length > 0) return { hosts: ["*"] };
-  return allowHost ? { hosts: ["localhost", host, ...allowHost] } : {};
+): readonly string[] | undefined {
+  if (apiKeys.length > 0) return ["*"];
+  return allowHost && ["localhost", host, ...allowHost];
 }
 
 function isLoopback(host: string): boolean {

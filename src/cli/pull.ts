@@ -1,4 +1,4 @@
-/** `minigpt4 pull`: fetches a known model into the cache. */
+/** `minigpt4 pull`: downloads a known model into the cache. */
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -10,11 +10,12 @@ import { type ReleasedModel, releasedModels } from "../convert/released.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { pull } from "../hub/pull.ts";
 import { registry } from "../hub/registry.ts";
-import { untilInterrupted } from "./options.ts";
-import { downloadDisplay, importProgress, stepDisplay } from "./progress.ts";
+import type { CommandContext } from "./context.ts";
+import { showImport } from "./import.ts";
+import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
-/** What only a released MiniGPT-4 takes. */
+/** Options of a released MiniGPT-4. */
 interface ReleasedFlags {
   readonly precision?: ImportPrecision;
   readonly prefill?: boolean;
@@ -31,48 +32,54 @@ interface PullFlags extends ReleasedFlags {
   readonly json?: boolean;
 }
 
-export function registerPull(program: Command): void {
+export function definePull(command: Command, context: CommandContext): void {
   const known = [
     ...[...releasedModels.keys()].map(
-      (name) => `  ${name}  the released MiniGPT-4 with Vicuna v0; LLaMA's licence allows no commercial use`,
+      (name) => `  ${name}  the released MiniGPT-4 with Vicuna v0; LLaMA's licence forbids commercial use`,
     ),
     ...[...registry].map(
       ([name, { bytes, license }]) => `  ${name}  a language model, ${formatBytes(bytes)}, ${license}`,
     ),
   ];
-  program
-    .command("pull")
-    .summary("fetch a model into the cache: the released MiniGPT-4, or a language model")
+  command
     .description(
-      "Fetches a known model into the cache, checks its files against the hashes that are known of them, and prints its path. " +
-        "Of the files that MiniGPT-4 was released as it makes a model folder, and removes them. What was interrupted goes on " +
-        "where it was when the same command is given again.",
+      "Download a known model into the cache, verify its files, and print its path. The files of a released MiniGPT-4 are " +
+        "converted to a model folder and then removed. Run the same command again to continue after an interruption.",
     )
-    .argument("<name>", "see below", knownName)
-    .option("--cache <folder>", "where to keep it", cacheFolder())
-    .option("--json", 'print {"name", "path", "bytes"} and, of a language model, {"sha256", "license"}')
-    .optionsGroup("Of a released MiniGPT-4:")
+    .argument("<name>", "name of a model; see below", knownName)
+    .option("--cache <folder>", "cache folder", cacheFolder())
+    .option(
+      "--json",
+      'print one JSON object: {"name", "path", "bytes"}, for a language model also {"sha256", "license"}',
+    )
+    .optionsGroup("Options of a released MiniGPT-4:")
     .addOption(
       new Option(
         "--precision <type>",
-        "of the language model's matrices (default: int4; a GGUF file stays as it is)",
+        "precision of the language model's matrices (default: int4, or as stored in a GGUF file)",
       ).choices(importPrecisions),
     )
-    .option("--prefill", "write the copy of the layers for long prompts, as import does")
-    .option("--no-prefill", "leave that copy out (7B: 6.5 GB)")
-    .option("--out <folder>", "the model folder that is made (default: in the cache, where its name finds it)")
-    .option("--keep-files", "leave the released files in the cache")
-    .option("--llm <folder>", "take the language model from here: a folder as Hugging Face has it, or a GGUF file")
-    .option("--vit <file>", "take the image encoder from here")
-    .option("--qformer <file>", "take the Q-Former from here")
-    .option("--projection <file>", "take the projection from here")
+    .option(
+      "--prefill",
+      "write an int8 copy of the layers, which speeds up long prompts (7B: 6.5 GB) (default: if this CPU benefits)",
+    )
+    .option("--no-prefill", "do not write that copy")
+    .option("--out <folder>", "output folder (default: in the cache, where --model finds it by name)")
+    .option("--keep-files", "keep the released files in the cache")
+    .option(
+      "--llm <folder>",
+      "use this language model, a Hugging Face folder or a GGUF file, instead of downloading one",
+    )
+    .option("--vit <file>", "use this image encoder instead of downloading it")
+    .option("--qformer <file>", "use this Q-Former instead of downloading it")
+    .option("--projection <file>", "use this projection instead of downloading it")
     .addHelpText(
       "after",
       `
 Known names:
 ${known.join("\n")}
 
-A repository that asks for a licence to be accepted wants an access token of yours as HF_TOKEN.
+Set HF_TOKEN to your access token for repositories that require accepting a licence.
 
 Examples:
   minigpt4 pull minigpt4-7b
@@ -80,72 +87,74 @@ Examples:
   minigpt4 chat --model minigpt4-7b cat.jpg
   minigpt4 pull ${[...registry.keys()][0]}`,
     )
-    .action(pullKnown);
+    .action((name, flags) => pullKnown(context, name, flags));
 }
 
 function knownName(name: string): string {
   if (registry.has(name) || releasedModels.has(name)) return name;
   const known = `Known names: ${[...releasedModels.keys(), ...registry.keys()].join(", ")}.`;
-  throw new InvalidArgumentError(name === "nano" ? `nano comes with the package. ${known}` : known);
+  throw new InvalidArgumentError(name === "nano" ? `nano is bundled; there is nothing to pull. ${known}` : known);
 }
 
-async function pullKnown(name: string, { cache, json, ...flags }: PullFlags): Promise<void> {
+async function pullKnown(context: CommandContext, name: string, { cache, json, ...flags }: PullFlags): Promise<void> {
   const released = releasedModels.get(name);
-  if (released) return pullMiniGPT4(released, { cache, json, ...flags });
+  if (released) return pullMiniGPT4(context, released, { cache, json, ...flags });
   const [flag] = Object.keys(flags);
   if (flag)
-    throw new Error(`${name} is a language model, fetched as it is; --${dashed(flag)} is for a released MiniGPT-4`);
-  await fetchModel(name, cache, json);
+    throw new Error(
+      `--${toFlag(flag)} is an option of a released MiniGPT-4, and ${name} is a language model; remove it`,
+    );
+  await fetchModel(context, name, { cache, json });
 }
 
-async function fetchModel(name: string, cache: string, json?: boolean): Promise<void> {
-  const { onProgress, stop } = downloadDisplay();
+async function fetchModel(
+  context: CommandContext,
+  name: string,
+  { cache, json }: Pick<PullFlags, "cache" | "json">,
+): Promise<void> {
+  const display = new ProgressDisplay(context);
   try {
-    const path = await pull(name, { cacheFolder: cache, onProgress, signal: untilInterrupted() });
-    stop();
+    const path = await pull(name, {
+      cacheFolder: cache,
+      onProgress: display.download,
+      signal: context.untilInterrupted(),
+    });
+    display.stop();
     const { size: bytes } = await stat(path);
     const { sha256, license } = registry.get(name) ?? {};
-    console.log(json ? JSON.stringify({ name, path, bytes, sha256, license }) : path);
+    context.print(json ? JSON.stringify({ name, path, bytes, sha256, license }) : path);
   } finally {
-    stop();
+    display.stop();
   }
 }
 
-async function pullMiniGPT4(model: ReleasedModel, { cache, json, ...flags }: PullFlags): Promise<void> {
-  const downloads = downloadDisplay();
-  const steps = stepDisplay();
-  const imported = importProgress(steps);
-  const stop = () => {
-    downloads.stop();
-    steps.stop();
-  };
+async function pullMiniGPT4(
+  context: CommandContext,
+  model: ReleasedModel,
+  { cache, json, ...flags }: PullFlags,
+): Promise<void> {
+  const display = new ProgressDisplay(context);
   try {
     const pulled = await pullReleased(model, {
       ...flags,
       cacheFolder: cache,
-      signal: untilInterrupted(),
-      onPlan: (plan) => say(planText(model.name, plan)),
-      onFetch(progress) {
-        steps.stop();
-        downloads.onProgress(progress);
-      },
-      onStep(step, done, total) {
-        downloads.stop();
-        imported(step, done, total);
-      },
+      signal: context.untilInterrupted(),
+      onPlan: (plan) => context.printError(planText(model.name, plan)),
+      onFetch: display.download,
+      onStep: showImport(display),
     });
-    stop();
+    display.stop();
     const { path, bytes, files } = pulled;
-    say(madeText(model.name, cache, pulled));
-    console.log(json ? JSON.stringify({ name: model.name, path, bytes, ...(files && { files }) }) : path);
+    context.printError(resultText(model.name, cache, pulled));
+    context.print(json ? JSON.stringify({ name: model.name, path, bytes, files }) : path);
   } finally {
-    stop();
+    display.stop();
   }
 }
 
-/** What is going to be done: a line for each file that stands alone, and one for the folder of a language model. */
+/** The files to download, with sizes and licences, and the size of the model folder. */
 export function planText(name: string, { out, files, missing, folder }: PullPlan): string {
-  const made = `The model folder will have about ${formatBytes(folder)}: ${out}`;
+  const made = `The model folder will take about ${formatBytes(folder)}: ${out}`;
   if (files.length === 0) return made;
   const lines = partKinds.flatMap((kind) => {
     const part = files.filter((file) => file.part === kind);
@@ -154,25 +163,25 @@ export function planText(name: string, { out, files, missing, folder }: PullPlan
     const what = part.length === 1 ? first.name : `${first.name.split("/")[0]}, ${part.length} files`;
     return `  ${formatBytes(total(part)).padStart(7)}  ${what} (${first.license})`;
   });
-  const there = missing < total(files) ? `, of which ${formatBytes(total(files) - missing)} are there` : "";
-  return [`${name} is made of ${formatBytes(total(files))}${there}:`, ...lines, made].join("\n");
+  const cached = missing < total(files) ? `, ${formatBytes(total(files) - missing)} of it cached` : "";
+  return [`${name} needs ${formatBytes(total(files))} of downloads${cached}:`, ...lines, made].join("\n");
 }
 
 function total(files: readonly { readonly bytes: number }[]): number {
   return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
-function madeText(name: string, cache: string, { path, fetched, files }: Pulled): string {
+function resultText(name: string, cache: string, { path, fetched, files }: Pulled): string {
   const rest = files
     ? [`The released files are in ${files}`]
     : fetched > 0
-      ? ["The released files have been removed from the cache (--keep-files leaves them there)."]
+      ? ["The released files were removed from the cache (--keep-files keeps them)."]
       : [];
   const model = isFoundBy(name, cache, path) ? name : JSON.stringify(path);
-  return [...rest, `To try it: minigpt4 chat --model ${model} IMAGE`].join("\n");
+  return [...rest, `Try it with: minigpt4 chat --model ${model} IMAGE`].join("\n");
 }
 
-/** Whether the commands find a folder under a model's name. */
+/** Whether `--model NAME` finds the folder. */
 function isFoundBy(name: string, cache: string, path: string): boolean {
   try {
     return cache === cacheFolder() && resolve(modelPath(name, cache)) === path;
@@ -181,10 +190,6 @@ function isFoundBy(name: string, cache: string, path: string): boolean {
   }
 }
 
-function say(text: string): void {
-  process.stderr.write(`${text}\n`);
-}
-
-function dashed(flag: string): string {
+function toFlag(flag: string): string {
   return flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -1,11 +1,15 @@
-/** `minigpt4 serve`: an HTTP server that clients of OpenAI's API can ask, and a page. */
+/** `minigpt4 serve`: serves an OpenAI-compatible API and a web page. */
 import { type Command, InvalidArgumentError } from "commander";
-import { pino } from "pino";
-import { CurationStore } from "../curation/store.ts";
-import { readApiKeys } from "../server/api-keys.ts";
-import { startServer } from "../server/serve.ts";
-import { aborted, graceMs, hostsOf, pageFolder, untilStopped, warnIfOpen } from "./listening.ts";
-import { addModelOptions, integerBetween, loadModel, type ModelFlags, numberBetween } from "./options.ts";
+import type { CommandContext } from "./context.ts";
+import { aborted, allowedHosts, graceMs, pageFolder, warnIfOpen } from "./listening.ts";
+import {
+  addDeprecatedOption,
+  addModelOptions,
+  integerBetween,
+  loadModel,
+  type ModelFlags,
+  numberBetween,
+} from "./options.ts";
 
 interface ServeFlags extends ModelFlags {
   readonly host: string;
@@ -25,35 +29,45 @@ interface ServeFlags extends ModelFlags {
   readonly quiet?: boolean;
 }
 
-export function registerServe(program: Command): void {
-  const command = program
-    .command("serve")
-    .summary("answer over HTTP, as OpenAI's API does, with a page")
+export function defineServe(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Answers over HTTP as OpenAI's API does (chat completions, embeddings, models), and serves a page to chat with.\n" +
-        "Keys that clients must send come from the environment variable MINIGPT4_API_KEYS (comma separated), or from a file.\n" +
-        "Ctrl-C lets running answers end first; a second Ctrl-C ends at once.",
+      "Serve an OpenAI-compatible API (chat completions, embeddings, models) and a web page to chat with.\n" +
+        "API keys come from the environment variable MINIGPT4_API_KEYS (comma separated) or from a file.\n" +
+        "Ctrl-C waits for running requests; a second Ctrl-C exits immediately.",
     )
-    .option("--host <host>", "address to listen at; 0.0.0.0 is reached from other machines", "127.0.0.1")
-    .option("--port <port>", "0 takes a free one", integerBetween(0, 65535), 8000)
-    .option("--max-concurrent <n>", "questions that are answered at once", integerBetween(1, 256), 8)
-    .option("--max-queue <n>", "questions that wait; more get status 429", integerBetween(0, 100_000), 64)
-    .option("--timeout <seconds>", "longest time for an answer", numberBetween(1, 86_400), 300)
-    .option("--max-body <MB>", "largest request, images included", numberBetween(0.001, 256), 32)
+    .option("--host <host>", "address to listen on; 0.0.0.0 accepts connections from other machines", "127.0.0.1")
+    .option("--port <port>", "port to listen on; 0 picks a free one", integerBetween(0, 65535), 8000)
+    .option(
+      "--max-concurrent <n>",
+      "maximum number of requests that are generated at the same time",
+      integerBetween(1, 256),
+      8,
+    )
+    .option(
+      "--max-queue <n>",
+      "maximum number of waiting requests; more are rejected with status 429",
+      integerBetween(0, 100_000),
+      64,
+    )
+    .option("--timeout <seconds>", "time limit of a request", numberBetween(1, 86_400), 300)
+    .option("--max-body <MB>", "maximum size of a request, including images", numberBetween(0.001, 256), 32)
     .option(
       "--max-pixels <n>",
-      "most pixels of all images of a request together",
+      "maximum number of pixels in all images of a request",
       integerBetween(1, 1_000_000_000),
       50_000_000,
     )
-    .option("--max-images <n>", "most images of a request", integerBetween(1, 1000), 16)
-    .option("--allow-remote-images", "fetch images that are given by http and https addresses")
-    .option("--allow-host <name...>", "names that the server goes by behind a proxy, for example ai.example.org")
-    .option("--cors <origin...>", "pages of these origins may ask, for example https://example.org", origin)
-    .option("--runs <folder>", "the folder that training runs lie in, whose curves the page shows", "runs")
-    .option("--review <file>", "a curation project whose pairs the page reviews")
-    .option("--api-keys-file <file>", "keys that clients may use, one a line")
+    .option("--max-images <n>", "maximum number of images per request", integerBetween(1, 1000), 16)
+    .option("--allow-remote-images", "fetch images from http and https URLs in requests")
+    .option("--allow-host <name...>", "host names of the server behind a proxy, for example ai.example.org")
+    .option("--cors <origin...>", "origins of web pages that may call the API, for example https://example.org", origin)
+    .option("--runs <folder>", "folder of training runs, whose curves the page shows", "runs")
+    .option("--review <file>", "curation project to review on the page")
+    .option("--api-keys-file <file>", "file with API keys, one per line")
     .option("--quiet", "log only warnings and errors");
+  addDeprecatedOption(command, context, { flags: "--max-pictures <n>", replacement: "--max-images" });
+  addDeprecatedOption(command, context, { flags: "--allow-remote-pictures", replacement: "--allow-remote-images" });
   addModelOptions(command)
     .addHelpText(
       "after",
@@ -69,15 +83,22 @@ Examples:
    base64 < cat.jpg | tr -d '\\n'
    printf '"}}]}]}') | curl http://127.0.0.1:8000/v1/chat/completions -H "content-type: application/json" -d @-`,
     )
-    .action(serve);
+    .action((flags) => serve(context, flags));
 }
 
-async function serve(flags: ServeFlags): Promise<void> {
-  const stop = untilStopped();
-  const apiKeys = await readApiKeys(process.env, flags.apiKeysFile);
-  warnIfOpen(flags.host, apiKeys);
+async function serve(context: CommandContext, flags: ServeFlags): Promise<void> {
+  const [{ pino }, { CurationStore }, { readApiKeys }, { startServer }] = await Promise.all([
+    import("pino"),
+    import("../curation/store.ts"),
+    import("../server/api-keys.ts"),
+    import("../server/serve.ts"),
+  ]);
+  const stop = context.untilInterrupted("SIGINT", "SIGTERM");
+  const apiKeys = await readApiKeys(context.env, flags.apiKeysFile);
+  warnIfOpen(context, flags.host, apiKeys);
   const review = flags.review === undefined ? undefined : CurationStore.open(flags.review);
-  const { engine } = await loadModel(flags, stop, {
+  const { engine } = await loadModel(context, flags, {
+    signal: stop,
     maxBatch: flags.maxConcurrent,
     images: { maxPixels: flags.maxPixels },
   });
@@ -87,7 +108,7 @@ async function serve(flags: ServeFlags): Promise<void> {
       host: flags.host,
       port: flags.port,
       apiKeys,
-      ...hostsOf(flags, apiKeys),
+      hosts: allowedHosts(flags, apiKeys),
       corsOrigins: flags.cors,
       maxConcurrent: flags.maxConcurrent,
       maxQueue: flags.maxQueue,
@@ -99,11 +120,11 @@ async function serve(flags: ServeFlags): Promise<void> {
       runsFolder: flags.runs,
       review,
       pageFolder,
-      log: pino({ level: flags.quiet ? "warn" : "info", base: null }, pino.destination(2)),
+      log: pino({ level: flags.quiet ? "warn" : "info", base: null }, context.stderr),
     });
-    console.log(`${engine.model.name} answers at ${server.url} (the API at ${server.url}/v1). Ctrl-C stops it.`);
+    context.print(`Serving ${engine.model.name} at ${server.url} (API: ${server.url}/v1). Press Ctrl-C to stop.`);
     await aborted(stop);
-    console.error("Stopping when the running answers have ended; Ctrl-C again ends at once.");
+    context.printError("Waiting for running requests. Press Ctrl-C again to exit immediately.");
     await server.close(graceMs);
   } finally {
     await engine.close();
@@ -111,8 +132,8 @@ async function serve(flags: ServeFlags): Promise<void> {
   }
 }
 
-function origin(text: string, before: readonly string[] = []): string[] {
+function origin(text: string, previous: readonly string[] = []): string[] {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (text === "*" || url?.origin === text) return [...before, text];
-  throw new InvalidArgumentError("It should be an origin like https://example.org, without a path, or *.");
+  if (text === "*" || url?.origin === text) return [...previous, text];
+  throw new InvalidArgumentError("Expected an origin such as https://example.org, without a path, or *.");
 }

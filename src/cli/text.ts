@@ -1,21 +1,26 @@
-/** How things are written for people to read. */
+/** Text, sizes, durations and errors as they are printed. */
 
-/** Characters that a terminal would obey instead of showing, and those that turn the direction of writing. */
+/** Control characters, which a terminal would execute, and characters that change the direction of writing. */
 const control = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
 
-/** Text of a file in one line, with nothing in it that a terminal would obey. */
+/** Untrusted text on one line, with control characters escaped. */
 export function printable(text: string): string {
   return text.replace(control, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** A model's text, or a part of it, without what a terminal would obey. */
+/** Generated text without control characters other than line breaks and tabs. */
 export function readable(text: string): string {
   return text.replace(control, (c) => (c === "\n" || c === "\t" ? c : ""));
 }
 
+/** Generated text on one line. */
+export function oneLine(text: string): string {
+  return readable(text.replace(/\s+/g, " "));
+}
+
 const units = ["kB", "MB", "GB", "TB"];
 
-/** Bytes with three digits in decimal units: `512 B`, `1.02 kB`, `98.4 MB`. */
+/** Bytes in decimal units with three digits: `512 B`, `1.02 kB`, `98.4 MB`. */
 export function formatBytes(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`;
   let unit = 0;
@@ -24,7 +29,7 @@ export function formatBytes(bytes: number): string {
   return `${Number(value.toPrecision(3))} ${units[unit]}`;
 }
 
-/** A count with its thousands set apart: `20,000`. */
+/** A count with thousands separators: `20,000`. */
 export function formatCount(count: number): string {
   return Math.round(count).toLocaleString("en-US");
 }
@@ -47,7 +52,7 @@ export function formatDuration(seconds: number): string {
     .join(" ");
 }
 
-/** A failure as it is told: its message, for the system's errors in plain words. */
+/** The message of an error; those of the operating system in plain words. */
 export function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code, path } = error as NodeJS.ErrnoException;
@@ -56,11 +61,11 @@ export function explain(error: unknown): string {
 }
 
 const systemErrors: Readonly<Record<string, string>> = {
-  ENOENT: "there is no such file or folder",
+  ENOENT: "no such file or folder",
   EACCES: "permission denied",
   EPERM: "permission denied",
-  EISDIR: "is a folder, not a file",
-  ENOTDIR: "a part of this path is a file, not a folder",
+  EISDIR: "is a folder; expected a file",
+  ENOTDIR: "a part of this path is a file; expected a folder",
   ENOSPC: "the disk is full",
-  EROFS: "this disk cannot be written to",
+  EROFS: "the disk is read-only",
 };

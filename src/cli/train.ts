@@ -1,12 +1,11 @@
-/** `minigpt4 train`: trains the part between a frozen image encoder and a frozen language model. */
+/** `minigpt4 train`: trains the connector between a frozen image encoder and a frozen language model. */
 import { type Command, Option } from "commander";
-import { devices } from "../runtime/environment.ts";
-import { type DryRun, dryRun } from "../training/dry-run.ts";
-import { type RunOptions, runRecipe } from "../training/run.ts";
-import { oneLine } from "./describe.ts";
-import { Interrupted, openRecipe, settingsOption, untilInterrupted } from "./options.ts";
-import { countDisplay } from "./progress.ts";
-import { formatBytes, formatCount, formatDuration, printable } from "./text.ts";
+import type { DryRun } from "../training/dry-run.ts";
+import type { RunOptions } from "../training/run.ts";
+import { type CommandContext, Interrupted } from "./context.ts";
+import { deviceOption, openRecipe, settingsOption } from "./options.ts";
+import { ProgressDisplay, type ReportProgress } from "./progress.ts";
+import { formatBytes, formatCount, formatDuration, oneLine, printable } from "./text.ts";
 
 interface TrainFlags {
   readonly set: readonly string[];
@@ -17,26 +16,24 @@ interface TrainFlags {
   readonly device: NonNullable<RunOptions["device"]>;
 }
 
-export function registerTrain(program: Command): void {
-  program
-    .command("train")
-    .summary("train the part between image encoder and language model")
+export function defineTrain(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Trains what a recipe says, on the images it names, and writes a model folder that describe and chat take with --model. " +
-        "Ctrl-C saves the state; --resume goes on from there, as it does after a crash.",
+      "Train a model as a recipe says, and write a model folder for the --model option of other commands. Ctrl-C saves the " +
+        "state; --resume continues from there, and after a crash from the newest checkpoint.",
     )
-    .argument("<recipe>", "a YAML file, for example recipes/nano.yaml; recipes of the original project are understood")
+    .argument("<recipe>", "a YAML file, for example recipes/nano.yaml; recipes of the original MiniGPT-4 are supported")
     .addOption(settingsOption())
-    .option("--resume", "go on from the newest checkpoint in the recipe's output folder")
-    .option("--overwrite", "begin anew where the output folder holds a run")
+    .option("--resume", "continue from the newest checkpoint in the recipe's output folder")
+    .option("--overwrite", "start again if the output folder already contains a run")
     .addOption(
-      new Option("--dry-run", "say what would be trained, on what, and how long it would take").conflicts([
+      new Option("--dry-run", "print what would be trained, on which data, and how long it would take").conflicts([
         "resume",
         "overwrite",
       ]),
     )
     .option("--json", "print the dry run as JSON")
-    .addOption(new Option("--device <device>", "where to compute").choices(devices).default("auto"))
+    .addOption(deviceOption())
     .addHelpText(
       "after",
       `
@@ -46,89 +43,82 @@ Examples:
   minigpt4 train recipes/nano-qformer.yaml --set model.bert_ckpt=/data/all-MiniLM-L6-v2
   minigpt4 train recipes/nano.yaml --resume`,
     )
-    .action(trainRecipe);
+    .action((path, flags) => trainRecipe(context, path, flags));
 }
 
 async function trainRecipe(
+  context: CommandContext,
   path: string,
   { set, resume, overwrite, json, device, ...flags }: TrainFlags,
 ): Promise<void> {
-  const recipe = await openRecipe(path, set);
+  const recipe = await openRecipe(context, path, set);
   if (flags.dryRun) {
+    const { dryRun } = await import("../training/dry-run.ts");
     const plan = await dryRun(recipe, { device });
-    console.log(json ? JSON.stringify(plan) : describePlan(plan));
+    context.print(json ? JSON.stringify(plan) : planText(plan));
     return;
   }
-  const signal = untilInterrupted();
-  const display = stepDisplay();
+  const { runRecipe } = await import("../training/run.ts");
+  const signal = context.untilInterrupted();
+  const display = new ProgressDisplay(context);
   try {
-    const folder = await runRecipe(recipe, {
-      device,
-      signal,
-      ...(resume && { resume }),
-      ...(overwrite && { overwrite }),
-      ...display.events,
-    }).catch((error: unknown) => {
-      if (error instanceof Interrupted) return recipe.run.output_dir;
-      throw error;
-    });
+    const folder = await runRecipe(recipe, { device, signal, resume, overwrite, ...showTraining(display) });
     signal.throwIfAborted();
     display.stop();
-    console.log(folder);
+    context.print(folder);
   } catch (error) {
     display.stop();
     if (error instanceof Interrupted) {
-      process.stderr.write(`Stopped; the state is saved in ${recipe.run.output_dir}. Go on with --resume.\n`);
+      context.printError(`Stopped. The state is saved in ${recipe.run.output_dir}; continue with --resume.`);
     }
     throw error;
   }
 }
 
-/** A bar for the steps of each stage, and lines for what happens beside them. */
-function stepDisplay() {
+type TrainingEvents = Required<Pick<RunOptions, "onStep" | "onValidation" | "onSamples" | "onMessage">>;
+
+/** Shows the steps of each stage with the smoothed loss and the throughput, and prints what else happens. */
+function showTraining(display: ProgressDisplay): TrainingEvents {
   let stage = "";
-  let display = countDisplay(stage);
+  let report: ReportProgress = () => {};
   let loss = 0;
   let tokens = 0;
   let seconds = 0;
   let waiting = 0;
-  const say = (text: string) => display.say(text);
-  const events: Required<Pick<RunOptions, "onStep" | "onValidation" | "onSamples" | "onMessage">> = {
-    onStep(name, report) {
+  return {
+    onStep(name, step) {
       if (name !== stage) {
-        display.stop();
         stage = name;
-        display = countDisplay(`${name}: step`);
-        [loss, tokens, seconds, waiting] = [report.loss, 0, 0, 0];
+        report = display.task(`${name}: step`);
+        [loss, tokens, seconds, waiting] = [step.loss, 0, 0, 0];
       }
-      loss = loss * 0.97 + report.loss * 0.03;
-      tokens += report.tokens;
-      seconds += report.seconds;
-      waiting += report.dataSeconds;
+      loss = loss * 0.97 + step.loss * 0.03;
+      tokens += step.tokens;
+      seconds += step.seconds;
+      waiting += step.dataSeconds;
       const notes = [
-        `loss ${loss.toFixed(3)}${partsOf(report.terms)}`,
-        `lr ${report.learningRate.toExponential(1)}`,
+        `loss ${loss.toFixed(3)}${formatTerms(step.terms)}`,
+        `lr ${step.learningRate.toExponential(1)}`,
         `${Math.round(tokens / seconds)} tokens/s`,
         `${((100 * waiting) / seconds).toFixed(0)}% waiting for data`,
       ];
-      display.update(report.step, report.totalSteps, notes.join("  "));
+      report(step.step, step.totalSteps, notes.join("  "));
     },
-    onValidation: (step, held, isBest) =>
-      say(`step ${step}: held-out loss ${held.toFixed(3)}${isBest ? ", the best" : ""}`),
+    onValidation: (step, validation, isBest) =>
+      display.message(`step ${step}: validation loss ${validation.toFixed(3)}${isBest ? " (best)" : ""}`),
     onSamples: (_, samples) =>
-      say(samples.map(({ image, text }) => `  ${printable(image)}: ${oneLine(text)}`).join("\n")),
-    onMessage: say,
+      display.message(samples.map(({ image, text }) => `  ${printable(image)}: ${oneLine(text)}`).join("\n")),
+    onMessage: (message) => display.message(message),
   };
-  return { events, stop: () => display.stop() };
 }
 
-/** " (itc 3.912 itm 0.637 itg 5.301)" where a loss has parts. */
-function partsOf(terms: Readonly<Record<string, number>>): string {
+/** ` (itc 3.912 itm 0.637 itg 5.301)` if a loss has several terms. */
+function formatTerms(terms: Readonly<Record<string, number>>): string {
   const parts = Object.entries(terms).map(([name, value]) => `${name} ${value.toFixed(3)}`);
   return parts.length > 0 ? ` (${parts.join(" ")})` : "";
 }
 
-function describePlan(plan: DryRun): string {
+function planText(plan: DryRun): string {
   const parts = plan.parts.map(
     ({ name, trained, origin }) => `  ${name.padEnd(15)} ${trained ? "trained" : "frozen "}  ${origin}`,
   );
@@ -143,20 +133,20 @@ function describePlan(plan: DryRun): string {
   const cache =
     plan.cacheBytes === undefined
       ? "none: features are computed in each step"
-      : `${formatBytes(plan.cacheBytes)} when all images are in it; ${formatCount(plan.cachedRows)} rows are there`;
+      : `${formatBytes(plan.cacheBytes)} with all images; ${formatCount(plan.cachedRows)} rows are cached`;
   return [
     "Parts",
     ...parts,
     "",
     "Data",
     ...datasets,
-    `  watched         ${formatCount(plan.watched)} images, not trained on`,
+    `  validation      ${formatCount(plan.watched)} images, not trained on`,
     "",
     "Run",
     `  parameters      ${formatCount(plan.trainedParameters)} trained`,
     `  steps           ${formatCount(plan.steps)} of ${formatCount(plan.imagesPerStep)} images`,
-    `  padding         ${(100 * plan.padding).toFixed(0)}% of the places`,
+    `  padding         ${(100 * plan.padding).toFixed(0)}% of the positions`,
     `  feature cache   ${cache}`,
-    `  time            ${plan.secondsPerStep.toFixed(2)} s a step, measured on three; ${formatDuration(plan.seconds)} for all of them`,
+    `  time            ${plan.secondsPerStep.toFixed(2)} s per step, measured on three; ${formatDuration(plan.seconds)} in total`,
   ].join("\n");
 }

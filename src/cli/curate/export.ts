@@ -1,9 +1,10 @@
-/** `minigpt4 curate export`: writes the data set that the second stage trains on. */
+/** `minigpt4 curate export`: writes the dataset for the second training stage. */
 import type { Command } from "commander";
 import { type ExportOptions, type ExportReport, exportPairs } from "../../curation/export.ts";
 import { CurationStore } from "../../curation/store.ts";
-import { type ProjectFlags, projectOption, untilInterrupted } from "../options.ts";
-import { countDisplay } from "../progress.ts";
+import type { CommandContext } from "../context.ts";
+import { type ProjectFlags, projectOption } from "../options.ts";
+import { ProgressDisplay } from "../progress.ts";
 import { formatCount, printable } from "../text.ts";
 
 interface ExportFlags extends ProjectFlags {
@@ -12,20 +13,18 @@ interface ExportFlags extends ProjectFlags {
   readonly json?: boolean;
 }
 
-export function registerExport(curate: Command): void {
-  curate
-    .command("export")
-    .summary("write what was kept as a data set for the second stage")
+export function defineExport(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Writes the pairs that a person has kept as a folder that training reads (cc_sbu_align), here and in the Python original: filter_cap.json, image/ID.jpg, " +
-        "and provenance.jsonl, which says where each pair comes from. Images that are no upright JPEGs become ones. An image that is gone or has changed " +
-        "since it was described is reported and left out.",
+      "Write the pairs that a reviewer has kept in the format of cc_sbu_align, which this project and the Python original train " +
+        "on: filter_cap.json, image/ID.jpg, and provenance.jsonl with the origin of each pair. Images are converted to upright " +
+        "JPEGs. Images that are missing or have changed since they were described are reported and skipped.",
     )
-    .argument("<folder>", "where to write; should not be there yet")
+    .argument("<folder>", "output folder; must not exist")
     .addOption(projectOption())
-    .option("--unreviewed", "also pairs that nobody has reviewed and no rule drops")
-    .option("--overwrite", "replace the data set that is in the folder")
-    .option("--json", "print one JSON object")
+    .option("--unreviewed", "also export pairs that no one has reviewed and no rule drops")
+    .option("--overwrite", "replace the dataset in the folder")
+    .option("--json", "print the report as one JSON object")
     .addHelpText(
       "after",
       `
@@ -34,43 +33,49 @@ Examples:
   minigpt4 curate export cc_sbu_align --unreviewed --overwrite
   minigpt4 train recipes/stage2.yaml --set datasets.cc_sbu_align.path=cc_sbu_align`,
     )
-    .action(exportDataset);
+    .action((folder, flags) => exportDataset(context, folder, flags));
 }
 
-async function exportDataset(folder: string, { project, json, ...options }: ExportFlags): Promise<void> {
-  const signal = untilInterrupted();
+async function exportDataset(
+  context: CommandContext,
+  folder: string,
+  { project, json, ...options }: ExportFlags,
+): Promise<void> {
+  const signal = context.untilInterrupted();
   const store = CurationStore.open(project);
   try {
-    const report = await exportProject(store, folder, { ...options, signal });
-    console.log(json ? JSON.stringify(report, null, 2) : exportText(report));
+    const report = await exportProject(context, store, folder, { ...options, signal });
+    context.print(json ? JSON.stringify(report, null, 2) : exportText(report));
   } finally {
     store.close();
   }
 }
 
-/** Exports, shows how far it is, and tells what was refused. @throws as `exportPairs` */
+/** Exports with a progress display, and reports the images that were refused. @throws as `exportPairs` */
 export async function exportProject(
+  context: CommandContext,
   store: CurationStore,
   folder: string,
   options: ExportOptions,
 ): Promise<ExportReport> {
-  const display = countDisplay("exported");
+  const display = new ProgressDisplay(context);
   try {
-    const report = await exportPairs(store, folder, { ...options, onProgress: display.update });
+    const report = await exportPairs(store, folder, { ...options, onProgress: display.task("pairs exported") });
     display.stop();
-    for (const { name, reason } of report.refused) console.error(`error: ${printable(name)}: ${printable(reason)}`);
-    if (report.refused.length > 0) process.exitCode = 1;
+    for (const { name, reason } of report.refused)
+      context.printError(`error: ${printable(name)}: ${printable(reason)}`);
+    if (report.refused.length > 0) context.fail();
     return report;
   } finally {
     display.stop();
   }
 }
 
-/** What was written, for people. */
+/** The report as text. */
 export function exportText({ folder, pairs, copied, converted, refused, left }: ExportReport): string {
   const { open = 0, dropped = 0, empty = 0 } = left;
   return [
-    `${formatCount(pairs)} pairs in ${printable(folder)}: ${formatCount(copied)} images copied, ${formatCount(converted)} made upright JPEGs, ${formatCount(refused.length)} refused`,
-    `left out: ${formatCount(open)} not reviewed, ${formatCount(dropped)} dropped, ${formatCount(empty)} without text`,
+    `${formatCount(pairs)} pairs in ${printable(folder)}: ${formatCount(copied)} images copied, ${formatCount(converted)} converted, ${formatCount(refused.length)} refused`,
+    `skipped: ${formatCount(open)} not reviewed, ${formatCount(dropped)} dropped, ${formatCount(empty)} without text`,
   ].join("\n");
 }

@@ -1,12 +1,12 @@
-/** `minigpt4 curate filter`: rules judge the texts. */
+/** `minigpt4 curate filter`: drops texts by rules. */
 import type { Command } from "commander";
 import { applyRules, type DroppedText, type FilterOptions, type FilterReport } from "../../curation/filter.ts";
 import { defaultRules, type RuleSet, readRules } from "../../curation/rules/rule-set.ts";
 import { CurationStore } from "../../curation/store.ts";
-import { oneLine } from "../describe.ts";
-import { type ProjectFlags, projectOption, untilInterrupted } from "../options.ts";
-import { countDisplay } from "../progress.ts";
-import { formatCount, printable } from "../text.ts";
+import type { CommandContext } from "../context.ts";
+import { type ProjectFlags, projectOption } from "../options.ts";
+import { ProgressDisplay } from "../progress.ts";
+import { formatCount, oneLine, printable } from "../text.ts";
 
 interface FilterFlags extends ProjectFlags {
   readonly rules?: string;
@@ -14,17 +14,16 @@ interface FilterFlags extends ProjectFlags {
   readonly json?: boolean;
 }
 
-export function registerFilter(curate: Command): void {
-  curate
-    .command("filter")
-    .summary("drop texts by rules: apologies, repetitions, meaningless characters, other languages")
+export function defineFilter(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Has rules judge the current text of every image. A text that breaks one is dropped, unless a person keeps it; nothing is removed. Rules judge a text once; changed rules, and changed texts, are judged again.",
+      "Apply rules to the current text of every image. A text that breaks a rule is dropped, unless a reviewer keeps it; nothing " +
+        "is deleted. A text is judged again only if the text or the rules change.",
     )
     .addOption(projectOption())
-    .option("--rules <file>", `a YAML file with what is to be otherwise than in ${defaultRules}`)
-    .option("--dry-run", "say what the rules would drop, and write nothing")
-    .option("--json", "print one JSON object, with every dropped text and the reasons")
+    .option("--rules <file>", `YAML file that overrides rules of ${defaultRules}`)
+    .option("--dry-run", "print what the rules would drop without writing it")
+    .option("--json", "print the report as one JSON object, with every dropped text and its reasons")
     .addHelpText(
       "after",
       `
@@ -33,39 +32,42 @@ Examples:
   minigpt4 curate filter --rules my-rules.yaml
   minigpt4 curate filter --json > dropped.json`,
     )
-    .action(filter);
+    .action((flags) => filter(context, flags));
 }
 
-async function filter({ project, rules: path, dryRun = false, json }: FilterFlags): Promise<void> {
-  const signal = untilInterrupted();
+async function filter(
+  context: CommandContext,
+  { project, rules: path, dryRun = false, json }: FilterFlags,
+): Promise<void> {
+  const signal = context.untilInterrupted();
   const rules = await readRules(path);
   const store = CurationStore.open(project);
   try {
-    const report = await filterProject(store, rules, { dryRun, signal });
-    console.log(json ? JSON.stringify(report, null, 2) : filterText(report, dryRun));
+    const report = await filterProject(context, store, { rules, dryRun, signal });
+    context.print(json ? JSON.stringify(report, null, 2) : filterText(report, dryRun));
   } finally {
     store.close();
   }
 }
 
-/** Has rules judge the texts, and shows how far it is. @throws as `applyRules` */
+/** Applies rules with a progress display. @throws as `applyRules` */
 export async function filterProject(
+  context: CommandContext,
   store: CurationStore,
-  rules: RuleSet,
-  options: FilterOptions,
+  { rules, ...options }: FilterOptions & { readonly rules: RuleSet },
 ): Promise<FilterReport> {
-  const display = countDisplay("judged");
+  const display = new ProgressDisplay(context);
   try {
-    return await applyRules(store, rules, { ...options, onProgress: display.update });
+    return await applyRules(store, rules, { ...options, onProgress: display.task("texts judged") });
   } finally {
     display.stop();
   }
 }
 
-/** What the rules said, for people. */
+/** The report as text. */
 export function filterText({ judged, known, empty, kept, dropped, broken }: FilterReport, dryRun = false): string {
   const lines = [
-    `${formatCount(judged)} texts judged${dryRun ? " (dry run: nothing was written)" : ""}, ${formatCount(known)} were judged before, ${formatCount(empty)} images have no text`,
+    `${formatCount(judged)} texts judged${dryRun ? " (dry run, nothing written)" : ""}, ${formatCount(known)} judged before, ${formatCount(empty)} images without text`,
     `${formatCount(kept)} pass, ${formatCount(dropped.length)} dropped`,
   ];
   for (const [rule, count] of Object.entries(broken)) {
@@ -74,7 +76,7 @@ export function filterText({ judged, known, empty, kept, dropped, broken }: Filt
   return lines.join("\n");
 }
 
-/** What the rule found, and in which image's text. */
+/** A text that broke the rule. */
 function example(rule: string, dropped: readonly DroppedText[]): string {
   for (const { name, reasons } of dropped) {
     const message = reasons.find((reason) => reason.rule === rule)?.message;

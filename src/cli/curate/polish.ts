@@ -1,18 +1,12 @@
-/** `minigpt4 curate polish`: a chat model rewrites the descriptions. */
+/** `minigpt4 curate polish`: rewrites the descriptions with a chat model. */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { PolishError, type PolishOptions, type PolishReport, paragraphPlace } from "../../curation/polishing/plan.ts";
 import { estimatePolish, type PolishEstimate, polish } from "../../curation/polishing/polish.ts";
 import { CurationStore } from "../../curation/store.ts";
-import {
-  Interrupted,
-  integerBetween,
-  numberBetween,
-  type ProjectFlags,
-  projectOption,
-  untilInterrupted,
-} from "../options.ts";
-import { type CountDisplay, countDisplay } from "../progress.ts";
+import { type CommandContext, Interrupted } from "../context.ts";
+import { integerBetween, numberBetween, type ProjectFlags, projectOption } from "../options.ts";
+import { ProgressDisplay } from "../progress.ts";
 import { formatCount, formatDuration, printable } from "../text.ts";
 
 interface PolishFlags extends ProjectFlags {
@@ -35,39 +29,41 @@ interface PolishFlags extends ProjectFlags {
   readonly json?: boolean;
 }
 
-export function registerPolish(curate: Command): void {
-  curate
-    .command("polish")
-    .summary("let a chat model rewrite the descriptions")
+export function definePolish(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Rewrites each described text through a service with OpenAI's chat API, a local one or a remote one. Each answer is kept as soon as " +
-        "it is there: after Ctrl-C, or whatever else ends it, the same command goes on. A key comes from the environment only.",
+      "Rewrite each description with a local or remote service that has an OpenAI-compatible chat API. Answers are saved as they " +
+        "arrive; run the same command again to continue. The API key is read from the environment only.",
     )
     .addOption(projectOption())
-    .option("--base-url <url>", "of the service; default: OPENAI_BASE_URL of the environment")
-    .option("--model <name>", "default: the one that the service has, if it has only one")
-    .option("--api-key-env <name>", "the environment variable that holds the key", "OPENAI_API_KEY")
+    .option("--base-url <url>", "base URL of the service (default: the environment variable OPENAI_BASE_URL)")
+    .option("--model <name>", "model of the service (default: its only model)")
+    .option("--api-key-env <name>", "environment variable with the API key", "OPENAI_API_KEY")
     .option(
       "--prompt-file <file>",
-      `instead of the paper's prompt; the text follows it, or stands where it says ${paragraphPlace}`,
+      `file with the prompt; the text replaces ${paragraphPlace} or follows the prompt (default: the paper's prompt)`,
     )
-    .option("--temperature <t>", "0 takes what is likeliest", numberBetween(0, 2), 0)
-    .option("--max-tokens <n>", "longest answer; default: 1.5 times the text's length", integerBetween(1, 1_000_000))
-    .option("--parallel <n>", "requests at once", integerBetween(1, 256), 4)
-    .option("--retries <n>", "how often a request that fails is sent again", integerBetween(0, 100), 5)
-    .option("--timeout <seconds>", "longest time for an answer", numberBetween(0.1, 300), 120)
+    .option("--temperature <t>", "sampling temperature; 0 is greedy", numberBetween(0, 2), 0)
+    .option(
+      "--max-tokens <n>",
+      "maximum length of an answer in tokens (default: 1.5 times the text)",
+      integerBetween(1, 1_000_000),
+    )
+    .option("--parallel <n>", "number of concurrent requests", integerBetween(1, 256), 4)
+    .option("--retries <n>", "number of retries of a failed request", integerBetween(0, 100), 5)
+    .option("--timeout <seconds>", "time limit of a request", numberBetween(0.1, 300), 120)
     .option(
       "--budget <tokens>",
-      "most tokens that polishing may cost the project, all runs together",
+      "maximum number of tokens for the project, over all runs (default: unlimited)",
       integerBetween(1, Number.MAX_SAFE_INTEGER),
     )
-    .option("--price-input <price>", "of a million tokens of prompts", numberBetween(0, 1e6))
-    .option("--price-output <price>", "of a million tokens of answers", numberBetween(0, 1e6))
-    .option("--limit <n>", "only the first n texts", integerBetween(1, Number.MAX_SAFE_INTEGER))
-    .option("--again", "also polish polished texts anew, unless a person has changed them")
-    .option("--retry-failed", "also try those texts again that were left because no answer was of use")
-    .option("--dry-run", "say how many texts and about how many tokens there are, and ask nobody")
-    .option("--json", "print the numbers as JSON")
+    .option("--price-input <price>", "price of a million prompt tokens, to print the cost", numberBetween(0, 1e6))
+    .option("--price-output <price>", "price of a million output tokens, to print the cost", numberBetween(0, 1e6))
+    .option("--limit <n>", "polish only the first n texts (default: all)", integerBetween(1, Number.MAX_SAFE_INTEGER))
+    .option("--again", "polish polished texts again, unless a reviewer has edited them")
+    .option("--retry-failed", "retry texts that had no usable answer")
+    .option("--dry-run", "print the number of texts and the estimated number of tokens without sending requests")
+    .option("--json", "print the report as one JSON object")
     .addHelpText(
       "after",
       `
@@ -79,91 +75,104 @@ Examples:
   minigpt4 curate polish --base-url https://api.openai.com/v1 --model gpt-4o-mini --limit 20 \\
     --price-input 0.15 --price-output 0.60 --budget 2000000`,
     )
-    .action(run);
+    .action((flags) => run(context, flags));
 }
 
-async function run(flags: PolishFlags): Promise<void> {
-  const { baseUrl = process.env.OPENAI_BASE_URL } = flags;
+async function run(context: CommandContext, flags: PolishFlags): Promise<void> {
+  const { baseUrl = context.env.OPENAI_BASE_URL } = flags;
   const prompt = flags.promptFile === undefined ? undefined : await readPrompt(flags.promptFile);
   const store = CurationStore.open(flags.project);
   try {
-    const asked = { ...optionsOf(flags), prompt };
+    const options = { ...polishOptions(flags, context.env), prompt };
     if (flags.dryRun) {
-      const estimate = estimatePolish(store, asked);
-      console.log(flags.json ? JSON.stringify(estimate) : told(estimate));
+      const estimate = estimatePolish(store, options);
+      context.print(flags.json ? JSON.stringify(estimate) : estimateTable(estimate));
       return;
     }
     if (!baseUrl) {
       throw new Error(
-        "Which service polishes? Say it with --base-url, for example http://127.0.0.1:8000/v1 for `minigpt4 serve`",
+        "The service that polishes is missing; pass --base-url, for example http://127.0.0.1:8000/v1 for `minigpt4 serve`",
       );
     }
-    await polishAndTell(store, { ...asked, baseUrl }, flags.json ?? false);
+    await polishAndReport(context, store, { ...options, baseUrl, json: flags.json });
   } finally {
     store.close();
   }
 }
 
-async function polishAndTell(store: CurationStore, options: PolishOptions, json: boolean): Promise<void> {
-  const signal = untilInterrupted();
-  const tell = (report: PolishReport) => console.log(json ? JSON.stringify(report) : polishTable(report));
+async function polishAndReport(
+  context: CommandContext,
+  store: CurationStore,
+  { json, ...options }: PolishOptions & { readonly json?: boolean },
+): Promise<void> {
+  const signal = context.untilInterrupted();
+  const print = (report: PolishReport) => context.print(json ? JSON.stringify(report) : polishTable(report));
   try {
-    tell(await polishProject(store, options, signal));
+    print(await polishProject(context, store, { ...options, signal }));
   } catch (error) {
-    if (error instanceof PolishError) tell(error.report);
+    if (error instanceof PolishError) print(error.report);
     throw error;
   }
   if (signal.aborted) throw new Interrupted("Interrupted");
 }
 
-/** Polishes, and shows how far it is. @throws as `polish` */
+/** Polishes with a progress display. @throws as `polish` */
 export async function polishProject(
+  context: CommandContext,
   store: CurationStore,
-  options: PolishOptions,
-  signal: AbortSignal,
+  { signal, ...options }: PolishOptions & { readonly signal: AbortSignal },
 ): Promise<PolishReport> {
-  const display = countDisplay("texts polished");
+  const display = new ProgressDisplay(context);
   try {
-    return await polish(store, { ...options, ...shownOn(display) }, signal);
+    return await polish(store, { ...options, ...showPolish(display) }, signal);
   } finally {
     display.stop();
   }
 }
 
-function optionsOf(flags: PolishFlags): Omit<PolishOptions, "baseUrl"> {
+function polishOptions(flags: PolishFlags, env: NodeJS.ProcessEnv): Omit<PolishOptions, "baseUrl"> {
   const { priceInput, priceOutput, apiKeyEnv, timeout } = flags;
   const { model, temperature, maxTokens, parallel, retries, budget, limit, again, retryFailed } = flags;
-  const priced = priceInput !== undefined || priceOutput !== undefined;
+  const hasPrices = priceInput !== undefined || priceOutput !== undefined;
   return {
-    ...{ model, temperature, maxTokens, parallel, retries, budget, limit, again, retryFailed },
-    apiKey: process.env[apiKeyEnv]?.trim() || undefined,
+    model,
+    temperature,
+    maxTokens,
+    parallel,
+    retries,
+    budget,
+    limit,
+    again,
+    retryFailed,
+    apiKey: env[apiKeyEnv]?.trim() || undefined,
     apiKeyName: apiKeyEnv,
     timeout: Math.round(timeout * 1000),
-    ...(priced && { prices: { input: priceInput ?? 0, output: priceOutput ?? 0 } }),
+    prices: hasPrices ? { input: priceInput ?? 0, output: priceOutput ?? 0 } : undefined,
   };
 }
 
 export async function readPrompt(path: string): Promise<string> {
   const prompt = (await readFile(path, "utf8")).trim();
-  if (prompt === "") throw new Error(`${path}, the prompt, is empty`);
+  if (prompt === "") throw new Error(`The prompt file ${path} is empty`);
   return prompt;
 }
 
-/** Pauses shorter than this are not worth a line, in milliseconds. */
-const notedPause = 5000;
+/** Pauses shorter than this are not reported, in milliseconds. */
+const reportedPause = 5000;
 
-function shownOn(display: CountDisplay): Pick<PolishOptions, "onProgress" | "onPause"> {
+function showPolish(display: ProgressDisplay): Pick<PolishOptions, "onProgress" | "onPause"> {
   let pausedUntil = 0;
+  const report = display.task("texts polished");
   return {
     onProgress({ done, total, tokens, cost }) {
       const costs = cost === undefined ? "" : `, cost ${formatCost(cost)}`;
-      display.update(done, total, `${formatCount(tokens)} tokens${costs}`);
+      report(done, total, `${formatCount(tokens)} tokens${costs}`);
     },
     onPause(milliseconds) {
       const until = performance.now() + milliseconds;
-      // Those who were asked to wait at the same time say it once.
-      if (milliseconds >= notedPause && until > pausedUntil + 1000) {
-        display.say(`The service asks to wait ${formatDuration(milliseconds / 1000)}`);
+      // Concurrent requests that are told to wait report it once.
+      if (milliseconds >= reportedPause && until > pausedUntil + 1000) {
+        display.message(`Rate limited by the service; waiting ${formatDuration(milliseconds / 1000)}`);
       }
       pausedUntil = Math.max(pausedUntil, until);
     },
@@ -174,38 +183,48 @@ function formatCost(cost: number): string {
   return cost >= 1 ? cost.toFixed(2) : cost.toPrecision(2);
 }
 
-function told({ texts, givenUpBefore, promptTokens, completionTokens, cost, projectTokens }: PolishEstimate): string {
-  return lines([
+function estimateTable({
+  texts,
+  givenUpBefore,
+  promptTokens,
+  completionTokens,
+  cost,
+  projectTokens,
+}: PolishEstimate): string {
+  return table([
     ["texts to polish", formatCount(texts)],
-    ["left by an earlier run", givenUpBefore > 0 && `${formatCount(givenUpBefore)} (--retry-failed tries them again)`],
-    ["tokens, about", `${formatCount(promptTokens)} of prompts, ${formatCount(completionTokens)} of answers`],
-    ["cost, about", cost !== undefined && formatCost(cost)],
-    ["tokens of the project so far", formatCount(projectTokens)],
+    [
+      "skipped since an earlier run",
+      givenUpBefore > 0 && `${formatCount(givenUpBefore)} (retry them with --retry-failed)`,
+    ],
+    ["tokens, estimated", `${formatCount(promptTokens)} prompt, ${formatCount(completionTokens)} output`],
+    ["cost, estimated", cost !== undefined && formatCost(cost)],
+    ["tokens used by the project", formatCount(projectTokens)],
   ]);
 }
 
-/** What was done, for people. */
+/** The report as a table. */
 export function polishTable(report: PolishReport): string {
   const { promptTokens, completionTokens, cost, givenUpBefore, stopped } = report;
   const reasons = Object.entries(report.reasons).map(([reason, times]) => `${reason} ${formatCount(times)}`);
   const some = (count: number, note: string) => count > 0 && `${formatCount(count)} (${note})`;
-  return lines([
+  return table([
     ["polished", `${formatCount(report.polished)} of ${formatCount(report.texts)}, by ${printable(report.model)}`],
-    ["  as it was", report.unchanged > 0 && formatCount(report.unchanged)],
-    ["no answer of use", some(report.notTaken, "left as they are; --retry-failed tries them again")],
-    ["request failed", some(report.failed, "the next run tries them again")],
-    ["changed meanwhile", some(report.changedMeanwhile, "not touched")],
-    ["left by an earlier run", some(givenUpBefore, "--retry-failed tries them again")],
-    ["answers not taken", reasons.length > 0 && reasons.join(", ")],
-    ["tokens", `${formatCount(promptTokens)} of prompts, ${formatCount(completionTokens)} of answers`],
+    ["  unchanged", report.unchanged > 0 && formatCount(report.unchanged)],
+    ["no usable answer", some(report.notTaken, "kept as they were; retry them with --retry-failed")],
+    ["request failed", some(report.failed, "the next run retries them")],
+    ["edited meanwhile", some(report.changedMeanwhile, "not changed")],
+    ["skipped since an earlier run", some(givenUpBefore, "retry them with --retry-failed")],
+    ["rejected answers", reasons.length > 0 && reasons.join(", ")],
+    ["tokens", `${formatCount(promptTokens)} prompt, ${formatCount(completionTokens)} output`],
     ["cost", cost !== undefined && formatCost(cost)],
-    ["tokens of the project", formatCount(report.projectTokens)],
+    ["tokens used by the project", formatCount(report.projectTokens)],
     ["time", formatDuration(report.seconds)],
-    ["stopped", stopped === "budget" && "before the budget would be exceeded; --budget sets another"],
+    ["stopped", stopped === "budget" && "before exceeding the budget; raise it with --budget"],
   ]);
 }
 
-/** Two columns; lines that say nothing are left out. */
-function lines(rows: readonly (readonly [string, string | false])[]): string {
+/** Two columns; rows without a value are omitted. */
+function table(rows: readonly (readonly [string, string | false])[]): string {
   return rows.flatMap(([name, value]) => (value === false ? [] : [`${name.padEnd(30)}${value}`])).join("\n");
 }

@@ -1,14 +1,16 @@
-/** `minigpt4 curate run`: all steps that need no person, as a recipe says. */
+/** `minigpt4 curate run`: the steps that need no reviewer, as a recipe says. */
 import type { Command } from "commander";
 import { modelPath } from "../../chat/minigpt4.ts";
+import type { ExportReport } from "../../curation/export.ts";
 import type { PolishOptions } from "../../curation/polishing/plan.ts";
 import { type CurationRecipe, readCurationRecipe } from "../../curation/recipe.ts";
 import { readRules } from "../../curation/rules/rule-set.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import type { CurationStore } from "../../curation/store.ts";
-import { answerOptions, Interrupted, settingsOption, untilInterrupted } from "../options.ts";
+import { type CommandContext, Interrupted } from "../context.ts";
+import { answerOptions, settingsOption } from "../options.ts";
 import { formatCount, printable } from "../text.ts";
-import { askingOf, beginProject, describeProject, describeText } from "./describe.ts";
+import { createProject, defaultAsking, describeProject, describeText } from "./describe.ts";
 import { exportProject, exportText } from "./export.ts";
 import { filterProject, filterText } from "./filter.ts";
 import { polishProject, polishTable, readPrompt } from "./polish.ts";
@@ -18,17 +20,15 @@ interface RunFlags {
   readonly json?: boolean;
 }
 
-export function registerRun(curate: Command): void {
-  curate
-    .command("run")
-    .summary("describe, polish, filter and export as a recipe says")
+export function defineRun(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Takes the steps that need no person, one after the other: describe, polish, filter, and the export of what was kept. " +
-        "Each goes on where it was, so that the same command is given after an interruption, and again after the review.",
+      "Run the steps that need no reviewer: describe, polish, filter, and the export of what was kept. Each continues where it " +
+        "stopped: run the same command again after an interruption, and after the review.",
     )
     .argument("<recipe>", "a YAML file, for example recipes/curate.yaml")
     .addOption(settingsOption())
-    .option("--json", "print what each step did, and where the project stands, as one JSON object")
+    .option("--json", "print the reports of the steps and the status of the project as one JSON object")
     .addHelpText(
       "after",
       `
@@ -37,40 +37,43 @@ Examples:
   minigpt4 curate run recipes/curate.yaml --set images.path=photos --set images.count=500 --set polish=null
   minigpt4 curate run recipes/curate.yaml --set export.unreviewed=true`,
     )
-    .action(run);
+    .action((path, flags) => run(context, path, flags));
 }
 
-async function run(path: string, { set, json = false }: RunFlags): Promise<void> {
+async function run(context: CommandContext, path: string, { set, json = false }: RunFlags): Promise<void> {
   const recipe = await readCurationRecipe(path, set);
-  const signal = untilInterrupted();
-  // Whatever is wrong with a later step is found before the first one.
-  const [rules, polish] = await Promise.all([readRules(recipe.filter.rules), polishOptions(recipe)]);
+  const signal = context.untilInterrupted();
+  // Problems of a later step are found before the first one.
+  const [rules, polish] = await Promise.all([readRules(recipe.filter.rules), polishOptions(recipe, context.env)]);
   const reports: Record<string, unknown> = {};
   const note = (step: string, report: object, text: string) => {
     reports[step] = report;
-    if (!json) console.log(`${step}\n${text.replace(/^/gm, "  ")}`);
+    if (!json) context.print(`${step}\n${text.replace(/^/gm, "  ")}`);
   };
   const described = await describeOptions(recipe);
-  const store = await beginProject(recipe.images.path, { ...recipe.images, project: recipe.project }, signal);
+  const store = await createProject(context, recipe.images.path, { ...recipe.images, project: recipe.project, signal });
   try {
-    const description = await describeProject(store, described, recipe.describe, signal);
+    const description = await describeProject(context, store, { ...described, model: recipe.describe, signal });
     note("describe", description, describeText(description));
     let isComplete = true;
     if (polish) {
-      const report = await polishProject(store, polish, signal);
+      const report = await polishProject(context, store, { ...polish, signal });
       note("polish", report, polishTable(report));
       if (signal.aborted) throw new Interrupted("Interrupted");
       isComplete = report.stopped === undefined;
     }
-    // Rules are for texts that are as good as they get.
+    // Rules are applied only when all texts are polished.
     if (isComplete) {
-      const report = await filterProject(store, rules, { signal });
+      const report = await filterProject(context, store, { rules, signal });
       note("filter", { ...report, dropped: report.dropped.length }, filterText(report));
-      await exportFinished(store, recipe, signal, note);
+      const exported = await exportKept(context, store, { recipe: recipe.export, signal });
+      if (exported) note("export", exported, exportText(exported));
     }
     const status = statusOf(store);
-    const next = isComplete ? nextStep(status, recipe) : "Polishing is not done; the same command goes on with it";
-    console.log(json ? JSON.stringify({ ...reports, status, next }) : `\n${next}`);
+    const next = isComplete
+      ? nextStep(status, recipe)
+      : "Polishing is not finished; run the same command again to continue";
+    context.print(json ? JSON.stringify({ ...reports, status, next }) : `\n${next}`);
   } finally {
     store.close();
   }
@@ -79,57 +82,68 @@ async function run(path: string, { set, json = false }: RunFlags): Promise<void>
 async function describeOptions({ describe }: CurationRecipe) {
   const { prompt, continues, parallel, tries, short_answer: shortAnswer, beams, temperature, seed } = describe;
   return {
-    asking: prompt ?? (await askingOf(modelPath(describe.model))),
+    asking: prompt ?? (await defaultAsking(modelPath(describe.model))),
     decoding: answerOptions({
       ...describe,
-      ...{ beams, temperature, seed },
+      beams,
+      temperature,
+      seed,
       topP: describe.top_p,
       topK: describe.top_k,
       repetitionPenalty: describe.repetition_penalty,
       maxNewTokens: describe.max_new_tokens,
     }),
-    ...{ continues, parallel, tries, shortAnswer },
+    continues,
+    parallel,
+    tries,
+    shortAnswer,
   };
 }
 
-/** @throws Error if the prompt cannot be read, or nobody says which service polishes */
-async function polishOptions({ polish }: CurationRecipe): Promise<PolishOptions | undefined> {
+/** @throws Error if the prompt cannot be read or the service is missing */
+async function polishOptions({ polish }: CurationRecipe, env: NodeJS.ProcessEnv): Promise<PolishOptions | undefined> {
   if (!polish) return undefined;
-  const { base_url: baseUrl = process.env.OPENAI_BASE_URL, timeout, model, temperature, ...more } = polish;
+  const { base_url: baseUrl = env.OPENAI_BASE_URL, timeout, model, temperature, ...more } = polish;
   if (!baseUrl)
-    throw new Error("Which service polishes? Say it with polish.base_url, or remove the step with --set polish=null");
+    throw new Error(
+      "The service that polishes is missing; set polish.base_url, or remove the step with --set polish=null",
+    );
   const { parallel, retries, budget } = more;
   return {
-    ...{ baseUrl, model, temperature, parallel, retries, budget, maxTokens: more.max_tokens },
-    apiKey: process.env[more.api_key_env]?.trim() || undefined,
+    baseUrl,
+    model,
+    temperature,
+    parallel,
+    retries,
+    budget,
+    maxTokens: more.max_tokens,
+    apiKey: env[more.api_key_env]?.trim() || undefined,
     apiKeyName: more.api_key_env,
     prompt: more.prompt_file === undefined ? undefined : await readPrompt(more.prompt_file),
     timeout: timeout === undefined ? undefined : Math.round(timeout * 1000),
   };
 }
 
-/** Exports, if the recipe says so and there is something to export. */
-async function exportFinished(
+/** Exports if the recipe says so and there is something to export. */
+async function exportKept(
+  context: CommandContext,
   store: CurationStore,
-  { export: wanted }: CurationRecipe,
-  signal: AbortSignal,
-  note: (step: string, report: object, text: string) => void,
-): Promise<void> {
-  if (!wanted) return;
-  const { unreviewed, overwrite } = wanted;
+  { recipe, signal }: { readonly recipe: CurationRecipe["export"]; readonly signal: AbortSignal },
+): Promise<ExportReport | undefined> {
+  if (!recipe) return undefined;
+  const { folder, unreviewed, overwrite } = recipe;
   const { kept, open } = statusOf(store).standing;
-  if (kept + (unreviewed ? open : 0) === 0) return;
-  const report = await exportProject(store, wanted.folder, { unreviewed, overwrite, signal });
-  note("export", report, exportText(report));
+  if (kept + (unreviewed ? open : 0) === 0) return undefined;
+  return exportProject(context, store, folder, { unreviewed, overwrite, signal });
 }
 
-/** What a person does now. */
-function nextStep({ standing }: ProjectStatus, { project, export: wanted }: CurationRecipe): string {
-  if (standing.open > 0 && !wanted?.unreviewed) {
-    const then = wanted ? ", then give this command again" : "";
-    return `${formatCount(standing.open)} texts wait for a person: minigpt4 curate review --project ${printable(project)}${then}`;
+/** What to do next. */
+function nextStep({ standing }: ProjectStatus, { project, export: target }: CurationRecipe): string {
+  if (standing.open > 0 && !target?.unreviewed) {
+    const then = target ? ", then run the same command again" : "";
+    return `Review ${formatCount(standing.open)} texts: minigpt4 curate review --project ${printable(project)}${then}`;
   }
-  if (!wanted) return `All is reviewed: minigpt4 curate export FOLDER --project ${printable(project)}`;
+  if (!target) return `Everything is reviewed: minigpt4 curate export FOLDER --project ${printable(project)}`;
   if (standing.kept + standing.open === 0) return "No text is left; minigpt4 curate status shows why";
-  return `Train on it: minigpt4 train recipes/stage2.yaml --set datasets.cc_sbu_align.path=${printable(wanted.folder)}`;
+  return `Train on it: minigpt4 train recipes/stage2.yaml --set datasets.cc_sbu_align.path=${printable(target.folder)}`;
 }

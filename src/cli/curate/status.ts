@@ -1,40 +1,39 @@
-/** `minigpt4 curate status`: where a project stands. */
+/** `minigpt4 curate status`: shows the progress of a project. */
 import type { Command } from "commander";
 import { describeStep } from "../../curation/describe.ts";
 import { polishStep, requestStep } from "../../curation/polishing/plan.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import { CurationStore } from "../../curation/store.ts";
+import type { CommandContext } from "../context.ts";
 import { type ProjectFlags, projectOption } from "../options.ts";
 import { formatCount, printable } from "../text.ts";
 
-export function registerStatus(curate: Command): void {
-  curate
-    .command("status")
-    .summary("show where a project stands")
+export function defineStatus(command: Command, context: CommandContext): void {
+  command
     .description(
-      "Shows how many images went into each step of a project and came out of it, what rules and persons decided, and what it cost. " +
-        "It can be asked while a step runs.",
+      "Show how many images entered and left each step of a project, the decisions of rules and reviewers, and the costs. It " +
+        "also works while a step runs.",
     )
     .addOption(projectOption())
     .option("--json", "print the counts as one JSON object")
     .addHelpText("after", "\nExamples:\n  minigpt4 curate status\n  minigpt4 curate status --project second.db --json")
-    .action(status);
+    .action((flags) => status(context, flags));
 }
 
-function status({ project, json }: ProjectFlags & { readonly json?: boolean }): void {
+function status(context: CommandContext, { project, json }: ProjectFlags & { readonly json?: boolean }): void {
   const store = CurationStore.open(project);
   try {
     const found = statusOf(store);
-    console.log(json ? JSON.stringify(found) : statusTable(found));
+    context.print(json ? JSON.stringify(found) : statusTable(found));
   } finally {
     store.close();
   }
 }
 
-/** The counts as lines for people. */
+/** The counts as a table. */
 export function statusTable(status: ProjectStatus): string {
   const { images, steps, standing, authors } = status;
-  const notes = notesOf(status);
+  const notes = stepNotes(status);
   const rows = Object.entries(steps).map(([step, { in: before, out }]) => {
     const note = notes[step as keyof typeof steps].join(", ");
     return `${step.padEnd(10)}${cell(before)}${cell(out)}${note && `   ${note}`}`;
@@ -43,7 +42,7 @@ export function statusTable(status: ProjectStatus): string {
     .filter(({ kind }) => kind !== "edited")
     .map(
       ({ author, kind, texts, promptTokens, completionTokens, seconds }) =>
-        `${cell(texts)}${cell(promptTokens, 13)}${cell(completionTokens, 13)}${cell(seconds, 11)}   ${kind} by ${printable(author)}`,
+        `${cell(texts)}${cell(promptTokens, 15)}${cell(completionTokens, 15)}${cell(seconds, 11)}   ${kind} by ${printable(author)}`,
     );
   return [
     `step      ${"in".padStart(9)}${"out".padStart(9)}`,
@@ -51,18 +50,18 @@ export function statusTable(status: ProjectStatus): string {
     "",
     `${formatCount(images)} images: ${formatCount(standing.kept)} kept, ${formatCount(standing.dropped)} dropped, ` +
       `${formatCount(standing.open)} open, ${formatCount(standing.empty)} without a text`,
-    ...(costs.length > 0 ? ["", `    texts  tokens read    and said    seconds`, ...costs] : []),
+    ...(costs.length > 0 ? ["", `    texts  prompt tokens  output tokens    seconds`, ...costs] : []),
   ].join("\n");
 }
 
-/** What is worth saying of each step. */
-function notesOf(status: ProjectStatus): Record<keyof ProjectStatus["steps"], string[]> {
+/** Remarks on each step. */
+function stepNotes(status: ProjectStatus): Record<keyof ProjectStatus["steps"], string[]> {
   const { failures, rules, persons, edited, judgedBySeveral, disagreements } = status;
   const failed = (step: string, what: string) => (failures[step] ? [`${formatCount(failures[step])} ${what}`] : []);
   return {
     describe: failed(describeStep, "failed"),
     continue: [],
-    polish: [...failed(polishStep, "had an answer of no use"), ...failed(requestStep, "had no answer")],
+    polish: [...failed(polishStep, "had no usable answer"), ...failed(requestStep, "had a failed request")],
     filter: Object.entries(rules).map(([rule, count]) => `${printable(rule)} ${formatCount(count)}`),
     review: [
       ...persons.map(
@@ -71,7 +70,7 @@ function notesOf(status: ProjectStatus): Record<keyof ProjectStatus["steps"], st
       ),
       ...(edited > 0 ? [`${formatCount(edited)} edited`] : []),
       ...(judgedBySeveral > 0
-        ? [`several judged ${formatCount(judgedBySeveral)}, on ${formatCount(disagreements)} they disagree`]
+        ? [`${formatCount(judgedBySeveral)} judged by several reviewers, ${formatCount(disagreements)} disagreements`]
         : []),
     ],
   };
