@@ -16,7 +16,7 @@ test("lists what is kept, and clears it", async () => {
   expect(JSON.parse(listed.stdout)).toMatchObject([{ key: "an encoder", rows: 1 }]);
   const cleared = await minigpt4(["cache", "--folder", folder, "--clear"]);
   expect(cleared).toMatchObject({ code: 0, stderr: "" });
-  expect(cleared.stdout).toMatch(/removed .* 1 rows .*\nremoved .* in all/);
+  expect(cleared.stdout).toMatch(/removed .* 1 rows .*\nremoved .* total/);
   const after = await minigpt4(["cache", "--folder", folder]);
-  expect(after.stdout).toBe(`No features are kept in ${folder}\n`);
+  expect(after.stdout).toBe(`No cached features in ${folder}\n`);
 });

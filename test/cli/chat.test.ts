@@ -26,7 +26,7 @@ test("each line is a question of one conversation; images join it", async () => 
   const [cat, coffee] = [image("cat.jpg"), image("coffee.jpg")];
   const lines = `What is this?\n/image "${coffee}"\nAnd this?\r\nWhich is larger?`;
   const { code, stdout, stderr } = await minigpt4(["chat", cat, ...short], lines);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: `${coffee} will be shown with your next question.\n` });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: `Added ${coffee} to your next question.\n` });
   const expected = await answers([
     ["What is this?", [cat]],
     ["And this?", [coffee]],
@@ -52,7 +52,7 @@ test("an empty question gets a hint; what fails is said, and the next line is an
     "Type a question, for example: What is in the image?",
     `error: ${join(folder, "missing.jpg")} cannot be read: there is no such file`,
     "error: /image needs the path of an image",
-    "error: there is no command /dance; /help shows those that there are",
+    "error: unknown command /dance; type /help for the list of commands",
   ]);
   expect(stderr).toContain("/quit");
 });

@@ -96,7 +96,7 @@ test("quantised blocks become the floating-point type that is asked for", async 
   const args = ["export", gguf, "--only", "Q4_0", "--only", "Q8_0", "-o"];
   const { code, stderr } = await minigpt4([...args, at("blocks.safetensors")]);
   expect(code).toBe(1);
-  expect(stderr).toContain('tensor "Q4_0" is stored as Q4_0, which cannot be copied as it is; choose a --dtype\n');
+  expect(stderr).toContain('tensor "Q4_0" is stored as Q4_0, which cannot be copied; pass --dtype to convert it\n');
   await minigpt4([...args, at("blocks.pth")]);
   const [found, stored] = [await contents(at("blocks.pth")), await contents(gguf, /^Q[48]_0/)];
   const asFloat32 = (name: string) => ["float32", ...(stored[name] as unknown[]).slice(1)];
@@ -109,7 +109,7 @@ test("nothing is overwritten without --force", async () => {
   expect(refused).toEqual({
     code: 1,
     stdout: "",
-    stderr: `error: ${at("there.pth")} exists already; --force writes over it\n`,
+    stderr: `error: ${at("there.pth")} already exists; pass --force to overwrite it\n`,
   });
   expect(readFileSync(at("there.pth"), "utf8")).toBe("before");
   expect((await minigpt4(["export", mixed, "-o", at("there.pth"), "--force"])).code).toBe(0);
@@ -117,10 +117,10 @@ test("nothing is overwritten without --force", async () => {
 });
 
 test.each([
-  ["an unknown ending", ["export", mixed, "-o", at("x.onnx")], 2, "should end in .pth or .safetensors"],
-  ["a name that is not there", ["export", mixed, "-o", at("x.pth"), "--only", "nope"], 1, 'begins with "nope"'],
+  ["an unknown ending", ["export", mixed, "-o", at("x.onnx")], 2, "Expected a file name that ends in .pth or .safetensors"],
+  ["a name that is not there", ["export", mixed, "-o", at("x.pth"), "--only", "nope"], 1, 'starts with "nope"'],
   ["a value too large for float16", ["export", mixed, "-o", at("x.pth"), "--dtype", "float16"], 1, "llama_proj.bias"],
-  ["no file", ["export", at("missing"), "-o", at("x.pth")], 1, `${at("missing")}: there is no such file or folder`],
+  ["no file", ["export", at("missing"), "-o", at("x.pth")], 1, `${at("missing")}: no such file or folder`],
 ])("%s is told in plain words, and nothing is written", async (_, args, expectedCode, message) => {
   const { code, stderr } = await minigpt4(args);
   expect(code).toBe(expectedCode);

@@ -19,7 +19,7 @@ test("--help lists every command", async () => {
 test.each([
   ["descibe x", "Did you mean describe?"],
   ["describe", "missing required argument 'image'"],
-  ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. It should be a number between 0 and 1"],
+  ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. Expected a number between 0 and 1"],
 ])("wrong use ends with 2 before anything is loaded: %s", async (line, message) => {
   const { code, stdout, stderr } = await minigpt4(line.split(" "));
   expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -28,7 +28,7 @@ test.each([
 
 test("a failure is one line; the place in the code is shown only on request", async () => {
   const short = await minigpt4(["inspect", "nowhere.gguf"]);
-  expect(short).toEqual({ code: 1, stdout: "", stderr: "error: nowhere.gguf: there is no such file or folder\n" });
+  expect(short).toEqual({ code: 1, stdout: "", stderr: "error: nowhere.gguf: no such file or folder\n" });
   for (const long of [
     await minigpt4(["inspect", "nowhere.gguf", "--verbose"]),
     await minigpt4(["inspect", "nowhere.gguf"], "", { MINIGPT4_DEBUG: "1" }),

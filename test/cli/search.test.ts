@@ -69,11 +69,11 @@ test("--json: an object a line, with both scores; --like: by another image", asy
 });
 
 test.each([
-  [[folder], 2, /^error: say what to find: either a text, or an image with --like\n/],
+  [[folder], 2, /^error: expected either a text or an image \(--like\)\n/],
   [[folder, "..."], 1, /^error: A text without any word has no embedding\n$/],
   [[folder, "a cat", "--index", image("cat.jpg")], 1, /cat\.jpg is no image index; it is left as it is/],
-  [["nowhere", "a cat"], 1, /^error: nowhere: there is no such file or folder\n$/],
-  [[join(root, "empty"), "a cat"], 1, /empty holds no images that can be read \(\.jpg, /],
+  [["nowhere", "a cat"], 1, /^error: nowhere: no such file or folder\n$/],
+  [[join(root, "empty"), "a cat"], 1, /empty has no readable images \(\.jpg, /],
 ] as const)("wrong use: %s", async (args, code, message) => {
   const result = await minigpt4(["search", ...args, "--model", model], "", env);
   expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: "" });

@@ -16,7 +16,7 @@ async function serve(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
     let printed = "";
     child.stdout?.on("data", (text) => {
       printed += text;
-      const found = /answers at (http:\S+)/.exec(printed)?.[1];
+      const found = /Serving .* at (http:\S+) /.exec(printed)?.[1];
       if (found) resolve(found);
     });
     void ended.then(({ stderr }) => reject(new Error(stderr)));
@@ -38,7 +38,7 @@ test("prints its address when it answers; Ctrl-C during an answer lets that end,
   expect(text).toMatch(/data: \[DONE\]\n\n$/);
   const { code, stderr } = await ended;
   expect(code).toBe(0);
-  expect(stderr).toBe("Stopping when the running answers have ended; Ctrl-C again ends at once.\n");
+  expect(stderr).toBe("Waiting for running requests. Press Ctrl-C again to exit immediately.\n");
 });
 
 test("keys from the environment and a file are asked for; SIGTERM stops, too", async () => {
@@ -90,8 +90,8 @@ test("a port in use, an unknown model and a wrong origin are told", async () => 
   );
   const unknown = await minigpt4(["serve", "--model", "nothing", "--host", "0.0.0.0"]);
   expect(unknown.code).toBe(1);
-  expect(unknown.stderr).toMatch(/^warning: whoever reaches 0.0.0.0 can use this server.*\nerror: There is no model/);
+  expect(unknown.stderr).toMatch(/^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: There is no model/);
   const wrong = await minigpt4(["serve", "--cors", "example.org"]);
   expect(wrong.code).toBe(2);
-  expect(wrong.stderr).toContain("It should be an origin like https://example.org");
+  expect(wrong.stderr).toContain("Expected an origin such as https://example.org");
 });

@@ -30,12 +30,12 @@ test("a dry run prints the plan and leaves nothing", async () => {
     /^ {2}qformer +trained +new, random$/m,
     /^ {2}language model +frozen +.*llama-safetensors/m,
     /^ {2}walls +4 images, 8 texts of \d\.\d tokens, \d+ B {2}\(flickr8k, .*data\)$/m,
-    /^ {2}watched +2 images, not trained on$/m,
+    /^ {2}validation +2 images, not trained on$/m,
     /^ {2}parameters +44,960 trained$/m,
     /^ {2}steps +3 of 4 images$/m,
-    /^ {2}padding +\d+% of the places$/m,
+    /^ {2}padding +\d+% of the positions$/m,
     /^ {2}feature cache +none: features are computed in each step$/m,
-    /^ {2}time +\d+\.\d+ s a step, measured on three; .* for all of them$/m,
+    /^ {2}time +\d+\.\d+ s per step, measured on three; .* in total$/m,
   ]) {
     expect(stdout).toMatch(line);
   }
@@ -85,7 +85,7 @@ test("a run prints its folder, which describe takes; it is not begun anew by mis
   const { code, stdout, stderr } = await minigpt4(args);
   expect({ code, stdout }).toEqual({ code: 0, stdout: `${out("model")}\n` });
   expect(stderr).toMatch(/^captions: step 3 of 3 .*loss \d+\.\d{3} {2}lr .*tokens\/s .*waiting for data$/m);
-  expect(stderr).toMatch(/^step 2: held-out loss \d+\.\d{3}/m);
+  expect(stderr).toMatch(/^step 2: validation loss \d+\.\d{3}/m);
   // What the model says is shown in a line, without what a terminal would obey.
   expect(stderr).toMatch(/^ {2}.*white\.png: /m);
   expect(stderr.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
@@ -113,7 +113,7 @@ test("--resume without a run says so", async () => {
 
 test("encode fills the cache and prints what was new", async () => {
   const cache = ["--set", `run.feature_cache=${JSON.stringify(out("encoded"))}`];
-  expect(await minigpt4(["encode", recipe, ...cache])).toMatchObject({ code: 0, stdout: "10 of 10 were new\n" });
+  expect(await minigpt4(["encode", recipe, ...cache])).toMatchObject({ code: 0, stdout: "Computed features of 10 of 10 images\n" });
   expect(readdirSync(out("encoded"))).toHaveLength(1);
   const again = await minigpt4(["encode", recipe, ...cache, "--json"]);
   expect(again.code).toBe(0);

@@ -35,13 +35,13 @@ test("begins a project, goes on without the data set, and takes more images late
   const some = texts("a.db");
   expect(Object.keys(some)).toHaveLength(4);
   const more = await minigpt4(describe("a.db", data));
-  expect(more.stderr).toMatch(/7 of 11 images added to .*a\.db; 4 there before/);
+  expect(more.stderr).toMatch(/7 of 11 images added to .*a\.db; 4 already in it/);
   expect(more.stderr).toContain("garbage.jpg is not an image that can be read");
-  expect(more.stdout).toMatch(/images described; .* gone on with, .*; 1 failed, and are tried again/);
+  expect(more.stdout).toMatch(/images described; .* continued, .*; 1 failed; run the same command again/);
   expect(texts("a.db")).toMatchObject(some);
   // Tried once or twice so far, for the last time, and no more.
   for (let again = 0; again < 2; again++) await minigpt4(describe("a.db"));
-  expect((await minigpt4(describe("a.db"))).stdout).toBe("0 images described; 1 failed too often\n");
+  expect((await minigpt4(describe("a.db"))).stdout).toBe("0 images described; 1 failed too often and are skipped\n");
   const status = await minigpt4(["curate", "status", "--project", project("a.db"), "--json"]);
   expect(JSON.parse(status.stdout)).toMatchObject({
     images: 11,

@@ -23,18 +23,18 @@ test("drops texts, and says how many and why, once", async () => {
   const args = ["curate", "filter", "--project", project];
   const dry = await minigpt4([...args, "--dry-run"]);
   expect(dry.code).toBe(0);
-  expect(dry.stdout).toContain("2 texts judged (dry run: nothing was written), 0 were judged before");
+  expect(dry.stdout).toContain("2 texts judged (dry run, nothing written), 0 judged before");
   expect(store.entries().map(standingOf)).toEqual(["open", "open"]);
   const { code, stdout } = await minigpt4(args);
   expect(code).toBe(0);
   expect(stdout.split("\n").slice(0, 2)).toEqual([
-    "2 texts judged, 0 were judged before, 0 images have no text",
+    "2 texts judged, 0 judged before, 0 images without text",
     "1 pass, 1 dropped",
   ]);
   expect(stdout).toMatch(/^ {7}1 {2}self_talk +1\.jpg: says "as an AI"$/m);
   expect(stdout).not.toContain("\u001b");
   expect(store.entries().map(standingOf)).toEqual(["open", "dropped"]);
-  expect((await minigpt4(args)).stdout).toContain("0 texts judged, 2 were judged before");
+  expect((await minigpt4(args)).stdout).toContain("0 texts judged, 2 judged before");
 });
 
 test("takes rules from a file, and reports as JSON", async () => {

@@ -22,14 +22,14 @@ test("a dry run, a run, and another prompt; key and address from the environment
   const prices = ["--price-input", "0.15", "--price-output", "0.6"];
   const dry = await minigpt4(["curate", "polish", "--project", path, "--dry-run", ...prices], "", nobody);
   expect(dry.stdout).toMatch(/texts to polish +5\n/);
-  expect(dry.stdout).toMatch(/tokens, about +4\d\d of prompts, 20 of answers\ncost, about +0\.0000\d+\n/);
+  expect(dry.stdout).toMatch(/tokens, estimated +4\d\d prompt, 20 output\ncost, estimated +0\.0000\d+\n/);
   expect(server.asked).toHaveLength(0);
 
   const key = "sk-1234567890";
   const env = { OPENAI_BASE_URL: server.url, MY_KEY: `${key}\n`, OPENAI_API_KEY: "sk-the-other-one" };
   const args = ["curate", "polish", "--project", path, "--api-key-env", "MY_KEY", "--limit", "3", ...prices];
   const run = await minigpt4(args, "", env);
-  expect(run.stdout).toMatch(/^polished +3 of 3, by only\ntokens +300 of prompts, 30 of answers\ncost +0\.000063\n/);
+  expect(run.stdout).toMatch(/^polished +3 of 3, by only\ntokens +300 prompt, 30 output\ncost +0\.000063\n/);
   expect(run.stderr).toMatch(/texts polished 3 of 3 .* 330 tokens, cost 0\.000063\n$/);
   expect(server.asked.map(({ headers }) => headers.authorization)).toEqual(Array(3).fill(`Bearer ${key}`));
   expect(run.stdout + run.stderr).not.toContain("sk-");
@@ -49,7 +49,7 @@ test("a dry run, a run, and another prompt; key and address from the environment
 test("what is wrong is said in one line", async () => {
   const { path } = project("wrong.db", 20);
   const polish = (...args: string[]) => minigpt4(["curate", "polish", "--project", path, ...args], "", nobody);
-  expect((await polish()).stderr).toMatch(/^error: Which service polishes\? Say it with --base-url.*\n$/);
+  expect((await polish()).stderr).toMatch(/^error: The service that polishes is missing; pass --base-url.*\n$/);
   const server = await ChatServer.start(() => ({ status: 401, body: { error: { message: "who are\n you?" } } }));
   server.models = { data: [{ id: "a" }, { id: "b\u001b[2J" }] };
   const several = await polish("--base-url", server.url);

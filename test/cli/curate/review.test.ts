@@ -13,7 +13,7 @@ test("prints where the pairs are reviewed, answers there without a model, and en
   const ended = outcome(child);
   const url = await new Promise<string>((resolve, reject) => {
     child.stdout?.on("data", (text) => {
-      const found = /reviewed at (http:\S+)\/#\/review\. Ctrl-C/.exec(text)?.[1];
+      const found = /at (http:\S+)\/#\/review\. Press Ctrl-C/.exec(text)?.[1];
       if (found) resolve(found);
     });
     void ended.then(({ stderr }) => reject(new Error(stderr)));

@@ -41,7 +41,7 @@ test("all steps, then the review, then the same command once more, until there i
   expect(first.stdout).toMatch(/^describe\n {2}6 images described; /);
   expect(first.stdout).toMatch(/\npolish\n {2}polished +6 of 6, by only\n/);
   expect(first.stdout).toMatch(/\nfilter\n {2}6 texts judged.*\n {2}5 pass, 1 dropped\n/);
-  expect(first.stdout).toMatch(/\n5 texts wait for a person: minigpt4 curate review --project .*whole\.db, then give/);
+  expect(first.stdout).toMatch(/\nReview 5 texts: minigpt4 curate review --project .*whole\.db, then run/);
   expect(existsSync(out)).toBe(false);
 
   const store = CurationStore.open(project);
@@ -91,7 +91,7 @@ test("what is wrong with a later step is found before anything is done", async (
   const { path, project } = recipe("wrong", { polish: {} });
   const run = (...set: string[]) =>
     minigpt4(["curate", "run", path, ...set.flatMap((one) => ["--set", one])], "", nobody);
-  expect(await run()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: Which service polishes\?/) });
+  expect(await run()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: The service that polishes is missing/) });
   const noRules = await run("polish=null", "filter.rules=nowhere.yaml");
   expect(noRules).toMatchObject({ code: 1, stderr: expect.stringContaining("nowhere.yaml") });
   expect(existsSync(project)).toBe(false);
