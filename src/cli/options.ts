@@ -164,7 +164,7 @@ export function addDeprecatedOption(
   return command.on(`option:${option.name()}`, (value: string | null) => {
     context.warnOnce(`warning: ${option.long} is deprecated; use ${replacement}`);
     // The new option parses the value, with its own error messages.
-    command.emit(`option:${replacement.slice(2)}`, value);
+    (command as Command & NodeJS.EventEmitter).emit(`option:${replacement.slice(2)}`, value);
   });
 }
 

@@ -66,7 +66,7 @@ async function search(
   folder: string,
   { text, like, model, device, index, rebuild, top, rerank, json }: SearchFlags & { readonly text?: string },
 ): Promise<void> {
-  const [{ ImageSearch }, { imageEndings }] = await Promise.all([
+  const [{ ImageSearch }, { imageExtensions }] = await Promise.all([
     import("../retrieval/image-search.ts"),
     import("../data/formats/image-folder.ts"),
   ]);
@@ -89,7 +89,7 @@ async function search(
     display.stop();
   }
   try {
-    if (images.size === 0) throw new Error(`${folder} has no readable images (${imageEndings.join(", ")})`);
+    if (images.size === 0) throw new Error(`${folder} has no readable images (${imageExtensions.join(", ")})`);
     const found = await (like === undefined
       ? images.search(text ?? "", { top, rerank, signal })
       : images.like(like, { top, signal }));
