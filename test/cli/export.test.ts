@@ -117,7 +117,12 @@ test("nothing is overwritten without --force", async () => {
 });
 
 test.each([
-  ["an unknown ending", ["export", mixed, "-o", at("x.onnx")], 2, "Expected a file name that ends in .pth or .safetensors"],
+  [
+    "an unknown ending",
+    ["export", mixed, "-o", at("x.onnx")],
+    2,
+    "Expected a file name that ends in .pth or .safetensors",
+  ],
   ["a name that is not there", ["export", mixed, "-o", at("x.pth"), "--only", "nope"], 1, 'starts with "nope"'],
   ["a value too large for float16", ["export", mixed, "-o", at("x.pth"), "--dtype", "float16"], 1, "llama_proj.bias"],
   ["no file", ["export", at("missing"), "-o", at("x.pth")], 1, `${at("missing")}: no such file or folder`],

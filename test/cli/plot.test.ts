@@ -74,7 +74,11 @@ test("--json tells first, last and best losses, and draws nothing", async () => 
 test.each([
   ["a folder without metrics", () => [root], `${root} has no metrics.jsonl`],
   ["a place that is not there", () => ["nowhere"], "nowhere: no such file or folder"],
-  ["an unknown ending", () => [run("x"), "-o", "plot.jpg"], "plot.jpg: expected a file name that ends in .svg or .png, found .jpg"],
+  [
+    "an unknown ending",
+    () => [run("x"), "-o", "plot.jpg"],
+    "plot.jpg: expected a file name that ends in .svg or .png, found .jpg",
+  ],
   ["two runs and no place", () => [run("x"), run("y")], "add -o FILE.svg"],
   [
     "a run without losses",

@@ -90,7 +90,9 @@ test("a port in use, an unknown model and a wrong origin are told", async () => 
   );
   const unknown = await minigpt4(["serve", "--model", "nothing", "--host", "0.0.0.0"]);
   expect(unknown.code).toBe(1);
-  expect(unknown.stderr).toMatch(/^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: There is no model/);
+  expect(unknown.stderr).toMatch(
+    /^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: There is no model/,
+  );
   const wrong = await minigpt4(["serve", "--cors", "example.org"]);
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain("Expected an origin such as https://example.org");

@@ -113,7 +113,10 @@ test("--resume without a run says so", async () => {
 
 test("encode fills the cache and prints what was new", async () => {
   const cache = ["--set", `run.feature_cache=${JSON.stringify(out("encoded"))}`];
-  expect(await minigpt4(["encode", recipe, ...cache])).toMatchObject({ code: 0, stdout: "Computed features of 10 of 10 images\n" });
+  expect(await minigpt4(["encode", recipe, ...cache])).toMatchObject({
+    code: 0,
+    stdout: "Computed features of 10 of 10 images\n",
+  });
   expect(readdirSync(out("encoded"))).toHaveLength(1);
   const again = await minigpt4(["encode", recipe, ...cache, "--json"]);
   expect(again.code).toBe(0);

@@ -91,7 +91,10 @@ test("what is wrong with a later step is found before anything is done", async (
   const { path, project } = recipe("wrong", { polish: {} });
   const run = (...set: string[]) =>
     minigpt4(["curate", "run", path, ...set.flatMap((one) => ["--set", one])], "", nobody);
-  expect(await run()).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: The service that polishes is missing/) });
+  expect(await run()).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/^error: The service that polishes is missing/),
+  });
   const noRules = await run("polish=null", "filter.rules=nowhere.yaml");
   expect(noRules).toMatchObject({ code: 1, stderr: expect.stringContaining("nowhere.yaml") });
   expect(existsSync(project)).toBe(false);
