@@ -15,7 +15,7 @@ import {
   type ModelInfo,
   RequestError,
 } from "./engine.ts";
-import { eventTurn, type ScheduledRequest, Scheduler, type SchedulerOptions } from "./scheduler.ts";
+import { type ScheduledRequest, Scheduler, type SchedulerOptions, yieldToEventLoop } from "./scheduler.ts";
 
 /** What answers are made with. */
 export interface EngineParts {
@@ -50,7 +50,7 @@ export class LocalEngine implements Engine {
     // What a description begins with is read as a part of the prompt, and is a part of the answer.
     const beginning = question.turns === "describe" ? this.parts.describe.beginsWith : "";
     const begun = new Set<number>();
-    for await (const event of this.scheduler.write(request, signal)) {
+    for await (const event of this.scheduler.generate(request, signal)) {
       if (event.kind !== "begin" && beginning !== "" && !begun.has(event.choice)) {
         begun.add(event.choice);
         yield { kind: "text", choice: event.choice, text: beginning };
@@ -70,7 +70,7 @@ export class LocalEngine implements Engine {
       if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
       else all.push(await embedder.embedImage(await images.encode(input.image)));
       // Many texts in a row must not hold up answers.
-      await eventTurn();
+      await yieldToEventLoop();
     }
     return all;
   }

@@ -1,11 +1,10 @@
 /**
- * Writes several answers at once: every step of the language model goes on with all of them, because reading the weights
- * costs more than the arithmetic on a few rows. Answers join and leave between two steps; long prompts are read in
- * pieces, so that they do not hold up the others.
+ * Continuous batching: all running generations advance by one token per forward pass, and requests join and leave between two
+ * steps. Long prompts are prefilled in chunks, so that they do not hold up the others.
  */
 
-import { beamSteps } from "../generation/beam-search.ts";
-import { AnswerWriter, type Ending, type Written } from "../generation/generate.ts";
+import { BeamSearchDecoder } from "../generation/beam-search.ts";
+import { Batch, type Decoder, type Finish, type NextToken, SamplingDecoder } from "../generation/generate.ts";
 import type { KVCache } from "../generation/kv-cache.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
 import { Random } from "../tensor/random.ts";
@@ -14,76 +13,50 @@ import { PrefixCache } from "./caches.ts";
 import type { GenerationEvent, GenerationOptions } from "./engine.ts";
 import { Channel } from "./port.ts";
 
-/** Lets the thread see what has happened meanwhile: messages, timers, input. */
-export function eventTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    if (typeof setImmediate === "function") {
-      setImmediate(resolve);
-      return;
-    }
-    // In a browser; a time-out of 0 takes 4 ms there once it is nested.
-    const { port1, port2 } = new MessageChannel();
-    const arrived = () => {
-      port1.close();
-      resolve();
-    };
-    port1.addEventListener("message", arrived);
-    port1.start();
-    port2.postMessage(undefined);
-  });
-}
-
-/** Positions of a prompt that are read in one step. */
-const pieceLength = 256;
-/** Tokens in which a stop text is looked for in beam search; stop texts are short. */
+/** Tokens of a prompt that are prefilled in one step. */
+const chunkLength = 256;
+/** Last tokens in which beam search looks for a stop string; stop strings are short. */
 const stopWindow = 8;
 
 export interface SchedulerOptions {
-  /** Answers that are written at once; others wait. */
+  /** Sequences that are generated at the same time; further requests wait. */
   readonly maxBatch: number;
-  /** Memory for what was read of earlier questions. */
+  /** Memory for the KV caches of earlier requests, in bytes. */
   readonly prefixBytes: number;
 }
 
 export interface ScheduledRequest extends GenerationOptions {
-  /** What the answer follows, at least one position. Together with `maxNewTokens` no longer than the model's context. */
+  /** The prompt: at least one position, and together with `maxNewTokens` no longer than the model's context. */
   readonly sequence: readonly Position[];
   readonly maxNewTokens: number;
   readonly stop: readonly string[];
   readonly choices: number;
 }
 
-/** A request on its way: waiting, its prompt being read, its choices being written. */
+/** A request in progress: waiting, in prefill, or decoding. */
 interface Job {
   readonly request: ScheduledRequest;
   readonly events: Channel<GenerationEvent>;
-  /** Choices that have not ended. */
+  /** Choices that have not finished. */
   open: number;
   cancelled: boolean;
 }
 
-/** A prompt that is being read. */
-interface Reading {
+/** A prompt in prefill. */
+interface PrefillJob {
   readonly job: Job;
   readonly cache: KVCache;
 }
 
-/** One answer that is being written; the rows stand in the order of the batch's sequences. */
-interface Row {
+/** The decoder of a job, which reports text and finish as events. */
+interface JobDecoder extends Decoder {
   readonly job: Job;
-  readonly choice: number;
-  readonly writer: AnswerWriter;
-  /** Tokens that were written; the last one is yet to be read. */
-  readonly ids: number[];
+  /** Generated token ids, where the cache is worth keeping for the next request. */
+  readonly ids?: readonly number[];
 }
 
-interface Search {
-  readonly job: Job;
-  readonly steps: AsyncGenerator<void, number[]>;
-}
-
-/** Sequences that a request takes in the batch, or in a batch of its own. */
-function placesOf({ choices, numBeams = 1 }: ScheduledRequest): number {
+/** Rows of a batch that a request takes. */
+function countRows({ choices, numBeams = 1 }: ScheduledRequest): number {
   return numBeams > 1 ? numBeams : choices;
 }
 
@@ -93,10 +66,10 @@ export class Scheduler {
   private readonly maxBatch: number;
   private readonly prefixes: PrefixCache;
   private waiting: Job[] = [];
-  private reading: Reading | undefined;
-  private searches: Search[] = [];
-  private batch: KVCache;
-  private rows: Row[] = [];
+  private prefilling: PrefillJob | undefined;
+  private readonly batch: Batch<JobDecoder>;
+  /** Each beam search has a batch to itself. */
+  private searches: Batch<JobDecoder>[] = [];
   private running: Promise<void> | undefined;
 
   constructor(model: LanguageModel, tokenizer: Tokenizer, { maxBatch, prefixBytes }: SchedulerOptions) {
@@ -104,11 +77,11 @@ export class Scheduler {
     this.tokenizer = tokenizer;
     this.maxBatch = maxBatch;
     this.prefixes = new PrefixCache(model, prefixBytes);
-    this.batch = model.newCache(0);
+    this.batch = new Batch(model);
   }
 
-  /** The answers, as they are written. Whoever stops listening stops them. */
-  async *write(request: ScheduledRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  /** Streams the events of a request. To stop iterating cancels it. */
+  async *generate(request: ScheduledRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
     signal?.throwIfAborted();
     const job: Job = { request, events: new Channel(), open: request.choices, cancelled: false };
     const abort = () => this.fail(job, signal?.reason);
@@ -123,31 +96,39 @@ export class Scheduler {
     }
   }
 
-  /** Ends all answers with an error; resolves when the model is no longer used. */
+  /** Fails all requests with an error; resolves when the model is no longer in use. */
   async stop(error: unknown): Promise<void> {
     for (const job of this.jobs()) this.fail(job, error);
     await this.running;
   }
 
+  private get batches(): readonly Batch<JobDecoder>[] {
+    return [this.batch, ...this.searches];
+  }
+
+  private decoders(): readonly JobDecoder[] {
+    return this.batches.flatMap(({ decoders }) => decoders);
+  }
+
   private jobs(): Job[] {
-    const begun = [...this.rows, ...this.searches, ...(this.reading ? [this.reading] : [])];
-    return [...this.waiting, ...begun.map(({ job }) => job)];
+    const running = this.decoders().map(({ job }) => job);
+    return [...this.waiting, ...running, ...(this.prefilling ? [this.prefilling.job] : [])];
   }
 
   private async run(): Promise<void> {
     try {
       while (this.jobs().length > 0) {
-        await eventTurn();
+        await yieldToEventLoop();
         this.dropCancelled();
-        await this.readPrompt();
-        await this.writeTokens();
-        await this.search();
+        await this.prefill();
+        for (const batch of this.batches) await this.step(batch);
+        this.searches = this.searches.filter(({ decoders }) => decoders.length > 0);
       }
     } catch (error) {
-      // Nothing of what was begun can be trusted, for instance where memory ran out; what is asked next begins anew.
+      // The state may be inconsistent, for instance when memory ran out. Later requests start from an empty one.
       for (const job of this.jobs()) this.fail(job, error);
-      [this.waiting, this.searches, this.reading] = [[], [], undefined];
-      this.dropRows();
+      [this.waiting, this.searches, this.prefilling] = [[], [], undefined];
+      this.batch.clear();
     } finally {
       this.running = undefined;
     }
@@ -155,158 +136,155 @@ export class Scheduler {
 
   private dropCancelled(): void {
     this.waiting = this.waiting.filter(({ cancelled }) => !cancelled);
-    this.searches = this.searches.filter(({ job }) => !job.cancelled);
-    if (this.reading?.job.cancelled) {
-      this.keep(this.reading.job.request.sequence, this.reading.cache);
-      this.reading = undefined;
+    this.searches = this.searches.filter(({ decoders }) => decoders.every(({ job }) => !job.cancelled));
+    if (this.prefilling?.job.cancelled) {
+      this.keep(this.prefilling.job.request.sequence, this.prefilling.cache);
+      this.prefilling = undefined;
     }
-    for (let row = this.rows.length - 1; row >= 0; row--) if (this.rows[row]?.job.cancelled) this.takeRow(row);
+    for (const decoder of this.batch.decoders) {
+      if (decoder.job.cancelled) this.keepGenerated(decoder, this.batch.remove(decoder));
+    }
   }
 
-  /** Reads the next piece of a prompt, that of the request which has waited longest if none is being read. */
-  private async readPrompt(): Promise<void> {
-    this.reading ??= this.admit();
-    if (!this.reading) return;
-    const { job, cache } = this.reading;
-    const { sequence, numBeams = 1 } = job.request;
+  /** Prefills the next chunk of a prompt; if none is in prefill, that of the request that has waited longest. */
+  private async prefill(): Promise<void> {
+    this.prefilling ??= this.admit();
+    if (!this.prefilling) return;
+    const { job, cache } = this.prefilling;
+    const { sequence } = job.request;
     try {
-      // Beam search reads the end of the prompt itself.
-      const end = Math.min(cache.length + pieceLength, sequence.length);
-      if (end === sequence.length && numBeams > 1) {
-        this.reading = undefined;
-        this.searches.push({ job, steps: this.beams(job, cache) });
-        return;
-      }
-      const piece = sequence.slice(cache.length, end);
-      if (end < sequence.length) return await this.model.prefill(piece, cache);
-      const scores = await this.model.forward([piece], cache);
-      this.reading = undefined;
-      this.beginWriting(job, cache, scores.data);
+      const end = Math.min(cache.length + chunkLength, sequence.length);
+      const chunk = sequence.slice(cache.length, end);
+      if (end < sequence.length) return await this.model.prefill(chunk, cache);
+      const logits = await this.model.forward([chunk], cache);
+      this.prefilling = undefined;
+      this.startDecoding(job, cache, logits.data);
     } catch (error) {
-      this.reading = undefined;
+      this.prefilling = undefined;
       this.fail(job, error);
     }
   }
 
-  private admit(): Reading | undefined {
+  private admit(): PrefillJob | undefined {
     const [job] = this.waiting;
     if (!job) return undefined;
-    const busy = this.rows.length + this.searches.reduce((sum, search) => sum + placesOf(search.job.request), 0);
-    // A request that takes more places than there are is taken when nothing else is there.
-    if (busy > 0 && busy + placesOf(job.request) > this.maxBatch) return undefined;
-    const { sequence } = job.request;
-    const cache = this.prefixes.take(sequence);
+    const { request } = job;
+    const searching = this.searches.flatMap(({ decoders }) => decoders.map(({ job }) => countRows(job.request)));
+    const busy = searching.reduce((sum, rows) => sum + rows, this.batch.decoders.length);
+    // A request that needs more rows than there are is admitted when nothing else runs.
+    if (busy > 0 && busy + countRows(request) > this.maxBatch) return undefined;
+    const cache = this.prefixes.take(request.sequence);
     this.waiting.shift();
-    job.events.push({ kind: "begin", promptTokens: sequence.length, cachedTokens: cache.length });
+    job.events.push({ kind: "begin", promptTokens: request.sequence.length, cachedTokens: cache.length });
     return { job, cache };
   }
 
-  /** The first token of each choice; those that go on join the batch. */
-  private beginWriting(job: Job, cache: KVCache, scores: Float32Array): void {
-    const { sequence, choices, seed = 0 } = job.request;
-    for (let choice = 0; choice < choices; choice++) {
-      const row: Row = {
-        job,
-        choice,
-        writer: new AnswerWriter(this.tokenizer, job.request, new Random(seed + choice)),
-        ids: [],
-      };
-      if (this.accept(row, row.writer.take(scores.slice()))) continue;
-      this.rows.push(row);
-      // The first sequence brings its cache with it, the others are copied beside it.
-      if (this.batch.batch === 0 && choices === 1) this.batch = cache;
-      else this.batch.push(cache);
+  /** The first token of each choice; those that continue join a batch. */
+  private startDecoding(job: Job, cache: KVCache, logits: Float32Array): void {
+    const { sequence, choices, numBeams = 1 } = job.request;
+    if (numBeams > 1) {
+      const search = new Batch<JobDecoder>(this.model);
+      search.add(this.beamDecoder(job, numBeams), logits, { cache, takesCache: false });
+      this.searches.push(search);
+    } else {
+      for (let choice = 0; choice < choices; choice++) {
+        this.batch.add(this.samplingDecoder(job, choice), logits.slice(), { cache, takesCache: choices === 1 });
+      }
     }
-    if (this.batch !== cache) this.keep(sequence, cache);
+    if (!this.batch.uses(cache)) this.keep(sequence, cache);
   }
 
-  /** One token more of every answer. */
-  private async writeTokens(): Promise<void> {
-    if (this.rows.length === 0) return;
+  /** One more token of every generation in a batch. */
+  private async step(batch: Batch<JobDecoder>): Promise<void> {
     try {
-      const next = this.rows.map(({ ids }) => ids.slice(-1));
-      const { data } = await this.model.forward(next, this.batch);
-      const vocabSize = data.length / next.length;
-      // From the last one on, because a row that is taken out is replaced by the last.
-      for (let row = this.rows.length - 1; row >= 0; row--) {
-        const { writer } = this.rows[row] as Row;
-        const written = writer.take(data.subarray(row * vocabSize, (row + 1) * vocabSize));
-        if (this.accept(this.rows[row] as Row, written)) this.takeRow(row);
-      }
+      for (const { decoder, cache } of await batch.step()) this.keepGenerated(decoder, cache);
     } catch (error) {
-      for (const { job } of this.rows) this.fail(job, error);
-      this.dropRows();
+      for (const { job } of batch.decoders) this.fail(job, error);
+      batch.clear();
     }
   }
 
-  private dropRows(): void {
-    this.rows = [];
-    this.batch = this.model.newCache(0);
+  private samplingDecoder(job: Job, choice: number): JobDecoder {
+    const { seed = 0 } = job.request;
+    const decoder = new SamplingDecoder(this.tokenizer, job.request, new Random(seed + choice));
+    return {
+      job,
+      ids: decoder.ids,
+      next: (logits) => {
+        const next = decoder.next(logits);
+        this.report(job, { choice, text: decoder.takeText(), finish: decoder.finish });
+        return next;
+      },
+    };
   }
 
-  /** Passes on what was written. Whether the answer has ended. */
-  private accept({ job, choice, ids }: Row, { text, ...rest }: Written): boolean {
-    if (text) job.events.push({ kind: "text", choice, text });
-    if (rest.ending) this.endChoice(job, choice, rest.ending);
-    else ids.push(rest.id);
-    return rest.ending !== undefined;
-  }
-
-  /** Takes an answer out of the batch; what was read of it is kept for the next question. */
-  private takeRow(row: number): void {
-    const { job, ids } = this.rows[row] as Row;
-    const last = this.rows.pop() as Row;
-    if (row < this.rows.length) this.rows[row] = last;
-    const cache = this.batch.take(row);
-    this.keep([...job.request.sequence, ...ids], cache);
-  }
-
-  /** @param positions those of the cache, and maybe more that were not read yet */
-  private keep(positions: readonly Position[], cache: KVCache): void {
-    if (cache.length > 0) this.prefixes.put(positions.slice(0, cache.length), cache);
-  }
-
-  /** One step of each beam search. */
-  private async search(): Promise<void> {
-    for (const search of this.searches) {
-      const { job, steps } = search;
-      try {
-        const { done } = await steps.next();
-        if (!done) continue;
-      } catch (error) {
-        this.fail(job, error);
-      }
-      this.searches = this.searches.filter((other) => other !== search);
-    }
-  }
-
-  private async *beams(job: Job, cache: KVCache): AsyncGenerator<void, number[]> {
-    const { sequence, stop, maxNewTokens, numBeams = 1 } = job.request;
-    const { eosId, vocabSize: knownTokens } = this.tokenizer;
+  /** The best sequence is the text of all choices. */
+  private beamDecoder(job: Job, numBeams: number): JobDecoder {
+    const { stop, maxNewTokens, choices } = job.request;
+    const { tokenizer } = this;
+    const { eosId, vocabSize } = tokenizer;
     const isStop = (ids: readonly number[]) =>
-      stop.some((end) => this.tokenizer.decode(ids.slice(-stopWindow)).includes(end));
-    const rest = sequence.slice(cache.length);
-    const ids = yield* beamSteps(this.model, rest, cache, { ...job.request, numBeams, eosId, knownTokens, isStop });
-    this.keep(sequence, cache);
-    const all = this.tokenizer.decode(ids, { skipSpecial: true });
-    const cuts = stop.map((end) => all.indexOf(end)).filter((at) => at >= 0);
-    const text = all.slice(0, Math.min(all.length, ...cuts));
-    for (let choice = 0; choice < job.request.choices; choice++) {
-      if (text) job.events.push({ kind: "text", choice, text });
-      const isLong = ids.length >= maxNewTokens && cuts.length === 0;
-      this.endChoice(job, choice, { reason: isLong ? "length" : "stop", tokens: ids.length });
-    }
-    return ids;
+      stop.some((end) => tokenizer.decode(ids.slice(-stopWindow)).includes(end));
+    const decoder = new BeamSearchDecoder({ ...job.request, numBeams, eosId, vocabSize, isStop });
+    const report = () => {
+      const ids = decoder.best;
+      const all = tokenizer.decode(ids, { skipSpecial: true });
+      const cuts = stop.map((end) => all.indexOf(end)).filter((at) => at >= 0);
+      const text = all.slice(0, Math.min(all.length, ...cuts));
+      const reason = ids.length >= maxNewTokens && cuts.length === 0 ? "length" : "stop";
+      for (let choice = 0; choice < choices; choice++) {
+        this.report(job, { choice, text, finish: { reason, tokens: ids.length } });
+      }
+    };
+    return {
+      job,
+      next(logits): readonly NextToken[] {
+        const next = decoder.next(logits);
+        if (next.length === 0) report();
+        return next;
+      },
+    };
   }
 
-  private endChoice(job: Job, choice: number, ending: Ending): void {
-    job.events.push({ kind: "end", choice, ...ending });
+  private report(job: Job, { choice, text, finish }: { choice: number; text: string; finish?: Finish }): void {
+    if (text) job.events.push({ kind: "text", choice, text });
+    if (!finish) return;
+    job.events.push({ kind: "end", choice, ...finish });
     job.open--;
     if (job.open === 0) job.events.end();
+  }
+
+  /** Keeps the cache of a generation that has left the batch, for a request that continues the conversation. */
+  private keepGenerated({ job, ids }: JobDecoder, cache: KVCache): void {
+    if (ids) this.keep([...job.request.sequence, ...ids], cache);
+  }
+
+  /** @param positions those in the cache, possibly followed by others */
+  private keep(positions: readonly Position[], cache: KVCache): void {
+    if (cache.length > 0) this.prefixes.put(positions.slice(0, cache.length), cache);
   }
 
   private fail(job: Job, error: unknown): void {
     job.cancelled = true;
     job.events.end(error);
   }
+}
+
+/** Lets the thread handle pending events: messages, timers, input. */
+export function yieldToEventLoop(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") {
+      setImmediate(resolve);
+      return;
+    }
+    // In a browser, where a nested timeout of 0 takes 4 ms.
+    const { port1, port2 } = new MessageChannel();
+    const onMessage = () => {
+      port1.close();
+      resolve();
+    };
+    port1.addEventListener("message", onMessage);
+    port1.start();
+    port2.postMessage(undefined);
+  });
 }

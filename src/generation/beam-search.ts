@@ -1,23 +1,23 @@
 /**
- * Beam search: follows the `numBeams` likeliest continuations at once and keeps the best finished one.
+ * Beam search: follows the `numBeams` most likely sequences at a time and keeps the best finished one.
  * Same results as `generate(num_beams=...)` of Hugging Face transformers with `early_stopping=False`.
  */
-import type { KVCache } from "./kv-cache.ts";
-import type { LanguageModel, Position } from "./language-model.ts";
-import { logSoftmax, mostLikely, penalizeRepetition } from "./sampling.ts";
+import { type Decoder, type DecodingContext, decode, type NextToken } from "./generate.ts";
+import type { Position } from "./language-model.ts";
+import { logSoftmax, penalizeRepetition, topKIndices } from "./sampling.ts";
 
 export interface BeamOptions {
   readonly numBeams: number;
   readonly maxNewTokens: number;
-  /** Scores are sums of log-probabilities divided by length^lengthPenalty: above 0 favours long answers. */
+  /** Sequences are ranked by the sum of their log-probabilities divided by length^lengthPenalty: above 0 favours long ones. @default 1 */
   readonly lengthPenalty?: number;
+  /** @default 1 */
   readonly repetitionPenalty?: number;
   readonly eosId: number;
-  /** How many tokens there are, if the model has scores for more: these are never said. */
-  readonly knownTokens?: number;
-  /** Whether an answer ends after these tokens, beside the end-of-sequence token. */
+  /** Number of token ids, where the model has logits for more; the others are never generated. */
+  readonly vocabSize?: number;
+  /** Whether a sequence ends after these tokens, in addition to the end-of-sequence token. */
   readonly isStop?: (ids: readonly number[]) => boolean;
-  readonly signal?: AbortSignal;
 }
 
 interface Beam {
@@ -26,93 +26,83 @@ interface Beam {
   readonly score: number;
 }
 
-/** The best answer's token ids, without the end-of-sequence token. `cache` may already hold the start of the prompt. */
-export async function beamSearch(...search: Parameters<typeof beamSteps>): Promise<number[]> {
-  const steps = beamSteps(...search);
-  for (;;) {
-    const { done, value } = await steps.next();
-    if (done) return value;
-  }
+/** Token ids of the best sequence, without the end-of-sequence token. */
+export async function beamSearch(
+  prompt: readonly Position[],
+  options: BeamOptions,
+  context: DecodingContext,
+): Promise<readonly number[]> {
+  const decoder = new BeamSearchDecoder(options);
+  for await (const _ of decode(decoder, prompt, context));
+  return decoder.best;
 }
 
-/** As `beamSearch`, one step of the language model at a time, so that others can have it in between. */
-export async function* beamSteps(
-  model: Pick<LanguageModel, "forward">,
-  prompt: readonly Position[],
-  cache: KVCache,
-  options: BeamOptions,
-): AsyncGenerator<void, number[]> {
-  const {
-    numBeams,
-    maxNewTokens,
-    lengthPenalty = 1,
-    repetitionPenalty = 1,
-    eosId,
-    knownTokens,
-    isStop,
-    signal,
-  } = options;
-  const finished: Beam[] = [];
-  const normalized = (score: number, length: number) => score / length ** lengthPenalty;
-  const finish = (ids: readonly number[], score: number, length: number) => {
-    finished.push({ ids, score: normalized(score, length) });
-    finished.sort((a, b) => b.score - a.score).splice(numBeams);
-  };
+export class BeamSearchDecoder implements Decoder {
+  private readonly options: BeamOptions;
+  private beams: readonly Beam[] = [{ ids: [], score: 0 }];
+  /** The best `numBeams` that have ended, best first; scores are normalised by length. */
+  private readonly finished: Beam[] = [];
+  private length = 0;
 
-  let beams: Beam[] = [{ ids: [], score: 0 }];
-  let scores = await model.forward([prompt], cache);
-  let caches = cache;
-  for (let length = 1; length <= maxNewTokens; length++) {
-    signal?.throwIfAborted();
-    const candidates = continuations(beams, scores.data, 2 * numBeams, repetitionPenalty, knownTokens);
-    const next: { from: number; beam: Beam; id: number }[] = [];
-    for (const [rank, { from, id, score }] of candidates.entries()) {
-      const ids = (beams[from] as Beam).ids;
+  constructor(options: BeamOptions) {
+    this.options = options;
+  }
+
+  /** Token ids of the best finished sequence. */
+  get best(): readonly number[] {
+    return this.finished[0]?.ids ?? [];
+  }
+
+  next(logits: Float32Array): readonly NextToken[] {
+    const { numBeams, maxNewTokens, eosId, isStop } = this.options;
+    this.length++;
+    const candidates = this.rankContinuations(logits, 2 * numBeams);
+    const kept: { parent: number; beam: Beam; id: number }[] = [];
+    for (const [rank, { parent, id, score }] of candidates.entries()) {
+      const ids = (this.beams[parent] as Beam).ids;
       if (id === eosId) {
-        // An end that is not among the best would only push out better beams.
-        if (rank < numBeams) finish(ids, score, length);
+        // A sequence that ends at a lower rank would only push out better beams.
+        if (rank < numBeams) this.finish(ids, score);
       } else if (isStop?.([...ids, id])) {
-        if (rank < numBeams) finish([...ids, id], score, length);
-      } else if (next.length < numBeams) {
-        next.push({ from, id, beam: { ids: [...ids, id], score } });
+        if (rank < numBeams) this.finish([...ids, id], score);
+      } else if (kept.length < numBeams) {
+        kept.push({ parent, id, beam: { ids: [...ids, id], score } });
       }
     }
-    const best = candidates[0]?.score ?? Number.NEGATIVE_INFINITY;
-    beams = next.map(({ beam }) => beam);
-    const worst = finished[numBeams - 1]?.score;
-    if (beams.length === 0 || (worst !== undefined && worst >= normalized(best, length))) break;
-    if (length === maxNewTokens) {
-      for (const { ids, score } of beams) finish(ids, score, length);
-      break;
+    this.beams = kept.map(({ beam }) => beam);
+    const bestScore = candidates[0]?.score ?? Number.NEGATIVE_INFINITY;
+    const worst = this.finished[numBeams - 1]?.score;
+    if (kept.length === 0 || (worst !== undefined && worst >= this.normalize(bestScore))) return [];
+    if (this.length >= maxNewTokens) {
+      for (const { ids, score } of this.beams) this.finish(ids, score);
+      return [];
     }
-    yield;
-    caches = caches.select(next.map(({ from }) => from));
-    scores = await model.forward(
-      next.map(({ id }) => [id]),
-      caches,
-    );
+    return kept.map(({ parent, id }) => ({ parent, id }));
   }
-  return [...(finished[0]?.ids ?? [])];
-}
 
-/** The best ways to go on, over all beams, best first. */
-function continuations(
-  beams: readonly Beam[],
-  scores: Float32Array,
-  count: number,
-  repetitionPenalty: number,
-  knownTokens = Number.POSITIVE_INFINITY,
-) {
-  const vocabSize = scores.length / beams.length;
-  const known = Math.min(vocabSize, knownTokens);
-  const all = beams.flatMap((beam, from) => {
-    const logProbabilities = logSoftmax(scores.subarray(from * vocabSize, from * vocabSize + known));
-    penalizeRepetition(logProbabilities, beam.ids, repetitionPenalty);
-    return mostLikely(logProbabilities, count).map((id) => ({
-      from,
-      id,
-      score: beam.score + (logProbabilities[id] as number),
-    }));
-  });
-  return all.sort((a, b) => b.score - a.score).slice(0, count);
+  private normalize(score: number): number {
+    return score / this.length ** (this.options.lengthPenalty ?? 1);
+  }
+
+  private finish(ids: readonly number[], score: number): void {
+    this.finished.push({ ids, score: this.normalize(score) });
+    this.finished.sort((a, b) => b.score - a.score).splice(this.options.numBeams);
+  }
+
+  /** The best continuations over all beams, best first. */
+  private rankContinuations(logits: Float32Array, count: number) {
+    const { repetitionPenalty = 1, vocabSize = Number.POSITIVE_INFINITY } = this.options;
+    const rowLength = logits.length / this.beams.length;
+    const tokens = Math.min(rowLength, vocabSize);
+    const all = this.beams.flatMap((beam, parent) => {
+      const logProbabilities = logSoftmax(logits.subarray(parent * rowLength, parent * rowLength + tokens));
+      penalizeRepetition(logProbabilities, beam.ids, repetitionPenalty);
+      return topKIndices(logProbabilities, count).map((id) => ({
+        parent,
+        id,
+        score: beam.score + (logProbabilities[id] as number),
+      }));
+    });
+    return all.sort((a, b) => b.score - a.score).slice(0, count);
+  }
 }

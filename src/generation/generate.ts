@@ -1,4 +1,8 @@
-/** Writing one answer by itself, token by token, as a stream of text. */
+/**
+ * The decoding loop. A {@link Decoder} chooses the next tokens of one generation from its logits: by sampling
+ * ({@link SamplingDecoder}) or by beam search (`beam-search.ts`). A {@link Batch} advances several generations by one token per
+ * forward pass; the scheduler of `engine/` and {@link decode}, which runs one generation by itself, both use it.
+ */
 
 import type { Random } from "../tensor/random.ts";
 import { TextStream } from "../tokenizers/decode-stream.ts";
@@ -7,163 +11,237 @@ import { type Prompt, tokenizePrompt } from "../tokenizers/prompts.ts";
 import type { ImageTokens } from "./image-encoder.ts";
 import type { KVCache } from "./kv-cache.ts";
 import type { LanguageModel, Position } from "./language-model.ts";
-import { chooseToken, type SamplingOptions } from "./sampling.ts";
+import { type SamplingOptions, sampleToken } from "./sampling.ts";
+import { StopFilter } from "./stop-filter.ts";
 
-/** Cuts a stream of text before the first stop string, also where the stop string arrives in parts. */
-export class StopFilter {
-  private readonly stops: readonly string[];
-  private held = "";
-  private found = false;
-
-  constructor(stops: readonly string[]) {
-    this.stops = stops.filter((stop) => stop !== "");
-  }
-
-  /** Whether a stop string has arrived; nothing comes out after it. */
-  get stopped(): boolean {
-    return this.found;
-  }
-
-  /** Text that surely lies before any stop string; what may be the beginning of one is held back. */
-  push(text: string): string {
-    if (this.found) return "";
-    this.held += text;
-    const cut = this.firstStop();
-    if (cut !== undefined) {
-      this.found = true;
-      return this.take(cut);
-    }
-    return this.take(this.held.length - this.possibleStart());
-  }
-
-  /** What was held back, when no more text comes. */
-  flush(): string {
-    return this.found ? "" : this.take(this.held.length);
-  }
-
-  /** Where the stop string begins that is complete first: the result does not depend on how the text is cut up. */
-  private firstStop(): number | undefined {
-    let first: { start: number; end: number } | undefined;
-    for (const stop of this.stops) {
-      const start = this.held.indexOf(stop);
-      const end = start + stop.length;
-      if (start < 0 || (first && (end > first.end || (end === first.end && start > first.start)))) continue;
-      first = { start, end };
-    }
-    return first?.start;
-  }
-
-  private take(length: number): string {
-    const text = this.held.slice(0, length);
-    this.held = this.found ? "" : this.held.slice(length);
-    return text;
-  }
-
-  /** Length of the longest end of the held text that begins a stop string. */
-  private possibleStart(): number {
-    const longest = Math.max(0, ...this.stops.map((stop) => stop.length - 1));
-    for (let length = Math.min(longest, this.held.length); length > 0; length--) {
-      const end = this.held.slice(-length);
-      if (this.stops.some((stop) => stop.startsWith(end))) return length;
-    }
-    return 0;
-  }
-}
-
-// One answer while it is written: scores become a token, tokens become text, until the answer ends.
-
-/** An answer ends by itself or at a stop text, or because it has reached its greatest length. */
+/** Why a generation ended: `"stop"` at the end-of-sequence token or a stop string, `"length"` at its token limit. */
 export type FinishReason = "stop" | "length";
 
-export interface WritingOptions extends SamplingOptions {
+export interface DecodingOptions extends SamplingOptions {
   /** At least 1. */
   readonly maxNewTokens: number;
-  /** The answer ends before any of these; they may span tokens. */
+  /** The text ends before any of these strings; they may span tokens. */
   readonly stop?: readonly string[];
 }
 
-export interface Ending {
+export interface Finish {
   readonly reason: FinishReason;
-  /** How many tokens were written, the end-of-sequence token not counted. */
+  /** Number of generated tokens, without the end-of-sequence token. */
   readonly tokens: number;
 }
 
-/** What one more token brings: whole characters, maybe none; and either the token, which is to be read next, or the end. */
-export type Written =
-  | { readonly text: string; readonly id: number; readonly ending?: undefined }
-  | { readonly text: string; readonly ending: Ending };
+/** A token to append to the sequence in row `parent`. */
+export interface NextToken {
+  readonly parent: number;
+  readonly id: number;
+}
 
-export class AnswerWriter {
+/** Chooses the tokens of one generation, which has one sequence, or several (beam search). */
+export interface Decoder {
+  /**
+   * @param logits [sequences, vocabSize] of the last position of each sequence; may be changed in place
+   * @returns the sequences to continue; none when the generation is finished
+   */
+  next(logits: Float32Array): readonly NextToken[];
+}
+
+/** Samples (or takes greedily) the tokens of one sequence and turns them into text. */
+export class SamplingDecoder implements Decoder {
+  /** Generated token ids. */
+  readonly ids: number[] = [];
   private readonly tokenizer: Tokenizer;
-  private readonly options: WritingOptions;
+  private readonly options: DecodingOptions;
   private readonly random: Random;
-  private readonly text: TextStream;
+  private readonly stream: TextStream;
   private readonly filter: StopFilter;
-  private readonly said: number[] = [];
+  private text = "";
+  private finished: Finish | undefined;
 
-  constructor(tokenizer: Tokenizer, options: WritingOptions, random: Random) {
+  constructor(tokenizer: Tokenizer, options: DecodingOptions, random: Random) {
     this.tokenizer = tokenizer;
     this.options = options;
     this.random = random;
-    this.text = new TextStream(tokenizer);
+    this.stream = new TextStream(tokenizer);
     this.filter = new StopFilter(options.stop ?? []);
   }
 
-  /** @param scores [vocabSize] of what follows; changed in place. A model may have more rows than there are tokens: these are never said */
-  take(scores: Float32Array): Written {
-    const known = scores.subarray(0, this.tokenizer.vocabSize);
-    const id = chooseToken(known, this.said, this.options, this.random);
-    if (id === this.tokenizer.eosId) return this.end("", "stop");
-    this.said.push(id);
-    const text = this.filter.push(this.text.push(id));
-    if (this.filter.stopped) return { text, ending: { reason: "stop", tokens: this.said.length } };
-    return this.said.length < this.options.maxNewTokens ? { text, id } : this.end(text, "length");
+  /** Why and where the generation ended; undefined while it is running. */
+  get finish(): Finish | undefined {
+    return this.finished;
   }
 
-  private end(text: string, reason: FinishReason): Written {
-    const rest = this.filter.push(this.text.flush()) + this.filter.flush();
-    return { text: text + rest, ending: { reason, tokens: this.said.length } };
+  next(logits: Float32Array): readonly NextToken[] {
+    // The model may have more rows than the tokenizer has tokens.
+    const id = sampleToken(logits.subarray(0, this.tokenizer.vocabSize), this.ids, this.options, this.random);
+    if (id === this.tokenizer.eosId) return this.end("stop");
+    this.ids.push(id);
+    this.text += this.filter.push(this.stream.push(id));
+    if (this.filter.stopped) return this.end("stop");
+    if (this.ids.length >= this.options.maxNewTokens) return this.end("length");
+    return [{ parent: 0, id }];
+  }
+
+  /** The text since the last call, in whole characters; may be empty. */
+  takeText(): string {
+    const { text } = this;
+    this.text = "";
+    return text;
+  }
+
+  private end(reason: FinishReason): readonly NextToken[] {
+    this.text += this.filter.push(this.stream.flush()) + this.filter.flush();
+    this.finished = { reason, tokens: this.ids.length };
+    return [];
   }
 }
 
-export interface GenerateOptions extends WritingOptions {
-  readonly signal?: AbortSignal;
+/** The part of a language model that decoding needs. */
+type ForwardModel = Pick<LanguageModel, "forward">;
+
+interface Entry<D extends Decoder> {
+  readonly decoder: D;
+  /** The chosen token of each of its sequences, not yet in the cache. */
+  ids: readonly number[];
 }
 
 /**
- * The answer to a prompt, in pieces of whole characters.
- *
- * @param cache may already hold the start of the conversation; `prompt` is what follows it
+ * Generations that advance together, one token of each per forward pass, because reading the weights costs more than the
+ * arithmetic of a few rows. A decoder of several sequences has a batch to itself, as its rows are reordered at every step.
  */
-export async function* generate(
-  model: Pick<LanguageModel, "forward">,
-  tokenizer: Tokenizer,
-  prompt: readonly Position[],
-  cache: KVCache,
-  options: GenerateOptions,
-  random: Random,
-): AsyncGenerator<string, Ending> {
-  const writer = new AnswerWriter(tokenizer, options, random);
-  let next: readonly Position[] = prompt;
-  for (;;) {
-    options.signal?.throwIfAborted();
-    const scores = await model.forward([next], cache);
-    const written = writer.take(scores.data);
-    if (written.text) yield written.text;
-    if (written.ending) return written.ending;
-    next = [written.id];
+export class Batch<D extends Decoder> {
+  private readonly model: ForwardModel;
+  /** Its sequences are in the order of the entries. */
+  private cache: KVCache | undefined;
+  private entries: Entry<D>[] = [];
+
+  constructor(model: ForwardModel) {
+    this.model = model;
+  }
+
+  get decoders(): readonly D[] {
+    return this.entries.map(({ decoder }) => decoder);
+  }
+
+  /** Whether the batch has taken over this cache, which must not be used elsewhere then. */
+  uses(cache: KVCache): boolean {
+    return this.cache === cache;
+  }
+
+  /**
+   * Chooses the first tokens after a prompt and adds the generation, unless it is finished already.
+   *
+   * @param logits [1, vocabSize] of what follows the prompt; may be changed in place
+   * @param cache the prompt's. It is copied, or taken over if `takesCache` and the batch is empty
+   */
+  add(decoder: D, logits: Float32Array, { cache, takesCache }: { cache: KVCache; takesCache: boolean }): void {
+    const next = decoder.next(logits);
+    if (next.length === 0) return;
+    if (!this.cache || this.entries.length === 0) {
+      this.cache = takesCache && next.length === 1 ? cache : cache.select(next.map(({ parent }) => parent));
+    } else {
+      this.cache.push(cache);
+    }
+    this.entries.push({ decoder, ids: next.map(({ id }) => id) });
+  }
+
+  /** One forward pass and one token for every sequence. @returns the generations that finished, with the cache of each */
+  async step(): Promise<{ readonly decoder: D; readonly cache: KVCache }[]> {
+    const { cache } = this;
+    if (!cache || this.entries.length === 0) return [];
+    const tokens = this.entries.flatMap(({ ids }) => ids.map((id) => [id]));
+    const { data } = await this.model.forward(tokens, cache);
+    const rowLength = data.length / this.entries.length;
+    const finished: { decoder: D; cache: KVCache }[] = [];
+    const advance = this.entries.map(({ decoder }, i) =>
+      decoder.next(data.subarray(i * rowLength, (i + 1) * rowLength)),
+    );
+    // From the last one, because a removed row is replaced by the last.
+    for (let i = this.entries.length - 1; i >= 0; i--) {
+      const entry = this.entries[i] as Entry<D>;
+      const next = advance[i] as readonly NextToken[];
+      if (next.length === 0) {
+        finished.push({ decoder: entry.decoder, cache: this.removeAt(i) });
+      } else {
+        if (next.length > 1 || entry.ids.length > 1) this.cache = cache.select(next.map(({ parent }) => parent));
+        entry.ids = next.map(({ id }) => id);
+      }
+    }
+    return finished;
+  }
+
+  /** Removes a generation. @returns the cache of its (first) sequence */
+  remove(decoder: D): KVCache {
+    return this.removeAt(this.entries.findIndex((entry) => entry.decoder === decoder));
+  }
+
+  /** Removes all generations and their cache. */
+  clear(): void {
+    this.entries = [];
+    this.cache = undefined;
+  }
+
+  private removeAt(index: number): KVCache {
+    const { cache } = this;
+    const removed = this.entries[index];
+    if (!cache || !removed) throw new RangeError("The generation is not in this batch");
+    const last = this.entries.pop() as Entry<D>;
+    if (index < this.entries.length) this.entries[index] = last;
+    const taken = cache.take(index);
+    if (this.entries.length === 0) this.cache = undefined;
+    return taken;
   }
 }
 
-// A prompt as a language model reads it: a sequence of positions.
+/** What a generation by itself runs on. */
+export interface DecodingContext {
+  readonly model: ForwardModel;
+  /** Of one sequence; may already hold the beginning of the conversation, which the prompt continues. */
+  readonly cache: KVCache;
+  readonly signal?: AbortSignal;
+}
 
-/** Token ids, and the image tokens of each image at its place. */
+/** Runs one generation by itself: the prompt, then token by token. Yields after every step, also after the last. */
+export async function* decode(
+  decoder: Decoder,
+  prompt: readonly Position[],
+  { model, cache, signal }: DecodingContext,
+): AsyncGenerator<void, void> {
+  signal?.throwIfAborted();
+  const batch = new Batch(model);
+  batch.add(decoder, (await model.forward([prompt], cache)).data, { cache, takesCache: true });
+  for (;;) {
+    yield;
+    if (batch.decoders.length === 0) return;
+    signal?.throwIfAborted();
+    await batch.step();
+  }
+}
+
+export interface GenerateContext extends DecodingContext {
+  readonly tokenizer: Tokenizer;
+  readonly random: Random;
+}
+
+/** The generated text after a prompt, streamed in pieces of whole characters. */
+export async function* generate(
+  prompt: readonly Position[],
+  options: DecodingOptions,
+  { tokenizer, random, ...context }: GenerateContext,
+): AsyncGenerator<string, Finish> {
+  const decoder = new SamplingDecoder(tokenizer, options, random);
+  for await (const _ of decode(decoder, prompt, context)) {
+    const text = decoder.takeText();
+    if (text) yield text;
+  }
+  return decoder.finish as Finish;
+}
+
+/** A prompt as a sequence of positions: token ids, and the image tokens of each image where it is placed. */
 export function toPositions(prompt: Prompt, images: readonly ImageTokens[], tokenizer: Tokenizer): Position[] {
   return tokenizePrompt(prompt, tokenizer).flatMap((piece): readonly Position[] => {
     if ("ids" in piece) return piece.ids;
     const tokens = images[piece.image];
-    if (!tokens)
-      throw new Error(`The prompt has a place for image ${piece.image + 1}, but ${images.length} were given`);
+    if (!tokens) throw new Error(`The prompt places image ${piece.image + 1}, but only ${images.length} were given`);
     return tokens;
   });
 }

@@ -1,58 +1,58 @@
-/** From scores to the next token: repetition penalty, temperature, top-k, top-p, and a seeded draw. */
+/** The next token from logits: repetition penalty, temperature, top-k, top-p, and a seeded draw. */
 import type { Random } from "../tensor/random.ts";
 
 export interface SamplingOptions {
-  /** 0 takes the most likely token (greedy); 1 draws from the model's distribution. */
+  /** 0 takes the most likely token (greedy); 1 samples from the model's distribution. @default 0 */
   readonly temperature?: number;
-  /** Draw among this many most likely tokens; 0 means all. */
+  /** Sample from this many most likely tokens; 0 means all. @default 0 */
   readonly topK?: number;
-  /** Draw among the most likely tokens that together have this probability (Holtzman et al., arXiv 1904.09751). */
+  /** Sample from the most likely tokens that together have this probability (Holtzman et al., arXiv 1904.09751). @default 1 */
   readonly topP?: number;
-  /** Above 1, tokens that were said already become less likely (Keskar et al., arXiv 1909.05858). */
+  /** Above 1, tokens that were generated before become less likely (Keskar et al., arXiv 1909.05858). @default 1 */
   readonly repetitionPenalty?: number;
 }
 
-/** Divides positive scores of the tokens in `said` by `penalty` and multiplies negative ones, in place. */
-export function penalizeRepetition(scores: Float32Array, said: Iterable<number>, penalty: number): void {
+/** Divides positive logits of the `previous` tokens by `penalty` and multiplies negative ones, in place. */
+export function penalizeRepetition(logits: Float32Array, previous: Iterable<number>, penalty: number): void {
   if (penalty === 1) return;
-  for (const id of new Set(said)) {
-    const score = scores[id] as number;
-    scores[id] = score > 0 ? score / penalty : score * penalty;
+  for (const id of new Set(previous)) {
+    const logit = logits[id] as number;
+    logits[id] = logit > 0 ? logit / penalty : logit * penalty;
   }
 }
 
-/** Index of the largest score; the first of equal ones. */
-export function argmax(scores: Float32Array): number {
+/** Index of the largest logit; the first of several equal ones. */
+export function argmax(logits: Float32Array): number {
   let best = 0;
-  for (let i = 1; i < scores.length; i++) if ((scores[i] as number) > (scores[best] as number)) best = i;
+  for (let i = 1; i < logits.length; i++) if ((logits[i] as number) > (logits[best] as number)) best = i;
   return best;
 }
 
-/** log(softmax(scores)), as a new array. */
-export function logSoftmax(scores: Float32Array): Float32Array {
+/** log(softmax(logits)), as a new array. */
+export function logSoftmax(logits: Float32Array): Float32Array {
   let max = Number.NEGATIVE_INFINITY;
-  for (const score of scores) if (score > max) max = score;
+  for (const logit of logits) if (logit > max) max = logit;
   let sum = 0;
-  for (const score of scores) sum += Math.exp(score - max);
+  for (const logit of logits) sum += Math.exp(logit - max);
   const shift = max + Math.log(sum);
-  return scores.map((score) => score - shift);
+  return logits.map((logit) => logit - shift);
 }
 
-/** The tokens that may be drawn and their probabilities, most likely first. */
-export function distribution(scores: Float32Array, options: SamplingOptions): { id: number; probability: number }[] {
+/** The tokens to sample from and their probabilities, most likely first. */
+export function distribution(logits: Float32Array, options: SamplingOptions): { id: number; probability: number }[] {
   const { temperature = 1, topK = 0, topP = 1 } = options;
-  const max = scores[argmax(scores)] as number;
-  const weigh = (id: number) => Math.exp(((scores[id] as number) - max) / temperature);
-  const candidates = topK > 0 ? mostLikely(scores, topK) : [...scores.keys()];
+  const max = logits[argmax(logits)] as number;
+  const weigh = (id: number) => Math.exp(((logits[id] as number) - max) / temperature);
+  const candidates = topK > 0 ? topKIndices(logits, topK) : [...logits.keys()];
   const total = candidates.reduce((sum, id) => sum + weigh(id), 0);
-  // All tokens below this together could not make up what topP leaves out; sorting them too would take longer than a small model.
+  // All tokens below this together have less probability than topP excludes. Sorting them too would take longer than running a small model.
   const negligible = Math.min(1, ((1 - topP) * total) / candidates.length);
   const order = candidates.filter((id) => weigh(id) >= negligible);
-  if (topK === 0) order.sort((a, b) => (scores[b] as number) - (scores[a] as number));
+  if (topK === 0) order.sort((a, b) => (logits[b] as number) - (logits[a] as number));
   const kept: { id: number; probability: number }[] = [];
   let mass = 0;
   for (const id of order) {
-    // The token that crosses topP still belongs to the set, so there is always one.
+    // The token that crosses topP is included, so the set is never empty.
     if (kept.length > 0 && mass >= topP * total) break;
     mass += weigh(id);
     kept.push({ id, probability: weigh(id) });
@@ -60,30 +60,30 @@ export function distribution(scores: Float32Array, options: SamplingOptions): { 
   return kept.map(({ id, probability }) => ({ id, probability: probability / mass }));
 }
 
-/** The next token. `scores` are changed in place by the penalty. */
-export function chooseToken(
-  scores: Float32Array,
-  said: Iterable<number>,
+/** Samples the next token id. The penalty changes `logits` in place. */
+export function sampleToken(
+  logits: Float32Array,
+  previous: Iterable<number>,
   options: SamplingOptions,
   random: Random,
 ): number {
-  penalizeRepetition(scores, said, options.repetitionPenalty ?? 1);
-  if (!options.temperature) return argmax(scores);
-  if (!options.topK && (options.topP ?? 1) >= 1) return drawAny(scores, options.temperature, random);
+  penalizeRepetition(logits, previous, options.repetitionPenalty ?? 1);
+  if (!options.temperature) return argmax(logits);
+  if (!options.topK && (options.topP ?? 1) >= 1) return sampleUnsorted(logits, options.temperature, random);
   let rest = random.uniform();
-  const candidates = distribution(scores, options);
+  const candidates = distribution(logits, options);
   for (const { id, probability } of candidates) {
     rest -= probability;
     if (rest < 0) return id;
   }
-  return candidates[0]?.id ?? argmax(scores);
+  return candidates[0]?.id ?? argmax(logits);
 }
 
-/** A token drawn among all of them, which need no order: sorting a vocabulary takes longer than a small model. */
-function drawAny(scores: Float32Array, temperature: number, random: Random): number {
-  const best = argmax(scores);
-  const max = scores[best] as number;
-  const weights = scores.map((score) => Math.exp((score - max) / temperature));
+/** Samples from all tokens without sorting them, because sorting a vocabulary takes longer than running a small model. */
+function sampleUnsorted(logits: Float32Array, temperature: number, random: Random): number {
+  const best = argmax(logits);
+  const max = logits[best] as number;
+  const weights = logits.map((logit) => Math.exp((logit - max) / temperature));
   let total = 0;
   for (const weight of weights) total += weight;
   let rest = random.uniform() * total;
@@ -94,15 +94,15 @@ function drawAny(scores: Float32Array, temperature: number, random: Random): num
   return best;
 }
 
-/** Indices of the `count` largest scores, largest first. */
-export function mostLikely(scores: Float32Array, count: number): number[] {
-  if (count >= scores.length) return [...scores.keys()].sort((a, b) => (scores[b] as number) - (scores[a] as number));
+/** Indices of the `count` largest logits, largest first. */
+export function topKIndices(logits: Float32Array, count: number): number[] {
+  if (count >= logits.length) return [...logits.keys()].sort((a, b) => (logits[b] as number) - (logits[a] as number));
   const best: number[] = [];
-  for (let id = 0; id < scores.length; id++) {
-    const score = scores[id] as number;
-    if (best.length === count && score <= (scores[best[count - 1] as number] as number)) continue;
+  for (let id = 0; id < logits.length; id++) {
+    const logit = logits[id] as number;
+    if (best.length === count && logit <= (logits[best[count - 1] as number] as number)) continue;
     let at = best.length;
-    while (at > 0 && score > (scores[best[at - 1] as number] as number)) at--;
+    while (at > 0 && logit > (logits[best[at - 1] as number] as number)) at--;
     best.splice(at, 0, id);
     if (best.length > count) best.pop();
   }

@@ -98,7 +98,12 @@ export class Describer {
     const prompt = toPositions(parsePrompt(this.prompt.text), [image], tokenizer);
     const options = { maxNewTokens, stop: [this.prompt.endSym] };
     let text = "";
-    for await (const piece of generate(this.llm, tokenizer, prompt, this.llm.newCache(), options, new Random(0))) {
+    for await (const piece of generate(prompt, options, {
+      model: this.llm,
+      tokenizer,
+      cache: this.llm.newCache(),
+      random: new Random(0),
+    })) {
       text += piece;
     }
     return text.trim();

@@ -71,7 +71,13 @@ async function fresh(turns: readonly Turn[], images: readonly ImageTokens[]): Pr
   const sequence = toPositions(vicunaV0.render(turns), images, tokenizer);
   const options = { ...short, stop: vicunaV0.stop };
   let text = "";
-  for await (const piece of generate(llm, tokenizer, sequence, llm.newCache(), options, new Random(0))) text += piece;
+  for await (const piece of generate(sequence, options, {
+    model: llm,
+    tokenizer,
+    cache: llm.newCache(),
+    random: new Random(0),
+  }))
+    text += piece;
   return text;
 }
 

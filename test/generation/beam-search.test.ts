@@ -28,9 +28,9 @@ async function allAnswers(model: LanguageModel, ids: readonly number[] = [], sco
 }
 
 const search = (model: LanguageModel, options: Partial<BeamOptions>) =>
-  beamSearch(model, prompt, model.newCache(), { numBeams: 1, maxNewTokens, eosId, ...options });
+  beamSearch(prompt, { numBeams: 1, maxNewTokens, eosId, ...options }, { model, cache: model.newCache() });
 
-test("with as many beams as there are answers, the best of all is found, for every length penalty", async () => {
+test("with as many beams as possible answers, the best answer is found for every length penalty", async () => {
   const found = new Set<number>();
   for (const seed of [1, 2, 3]) {
     const model = await tinyLanguageModel(vocabSize, seed);
@@ -60,16 +60,16 @@ test("one beam without an end is greedy decoding", async () => {
   await model.close();
 });
 
-test("a prompt that is partly in the cache gives the same answer", async () => {
+test("a prompt that is partly in the cache gives the same result", async () => {
   const model = await tinyLanguageModel(vocabSize, 2);
   const cache = model.newCache();
   await model.forward([prompt.slice(0, 1)], cache);
   const options = { numBeams: 3, maxNewTokens, eosId };
-  expect(await beamSearch(model, prompt.slice(1), cache, options)).toEqual(await search(model, options));
+  expect(await beamSearch(prompt.slice(1), options, { model, cache })).toEqual(await search(model, options));
   await model.close();
 });
 
-test("an answer that ends in a stop sequence is finished", async () => {
+test("a sequence that ends in a stop string is finished", async () => {
   const model = await tinyLanguageModel(vocabSize, 5);
   const all = await search(model, { numBeams: 2, eosId: -1, lengthPenalty: 0 });
   const isStop = (ids: readonly number[]) => ids.length === 2;
@@ -81,6 +81,7 @@ test("an answer that ends in a stop sequence is finished", async () => {
 
 test("a search can be cancelled", async () => {
   const model = await tinyLanguageModel(vocabSize);
-  await expect(search(model, { numBeams: 2, signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
+  const context = { model, cache: model.newCache(), signal: AbortSignal.abort() };
+  await expect(beamSearch(prompt, { numBeams: 2, maxNewTokens, eosId }, context)).rejects.toThrow(/abort/i);
   await model.close();
 });

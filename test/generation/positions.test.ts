@@ -16,9 +16,7 @@ test("the oldest positions are dropped when a text is too long for its answer", 
   );
 });
 
-test("a prompt with more places than images is refused", () => {
+test("a prompt with more image placeholders than images is refused", () => {
   const prompt = vicunaV0.render([{ role: "user", text: "What?", images: 2 }]);
-  expect(() => toPositions(prompt, [[]], byteTokenizer)).toThrow(
-    "The prompt has a place for image 2, but 1 were given",
-  );
+  expect(() => toPositions(prompt, [[]], byteTokenizer)).toThrow("The prompt places image 2, but only 1 were given");
 });

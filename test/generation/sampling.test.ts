@@ -2,11 +2,11 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   argmax,
-  chooseToken,
   distribution,
   logSoftmax,
-  mostLikely,
   penalizeRepetition,
+  sampleToken,
+  topKIndices,
 } from "../../src/generation/sampling.ts";
 import { Random } from "../../src/tensor/random.ts";
 
@@ -21,11 +21,11 @@ function softmax(values: Float32Array, temperature: number): number[] {
   return weights.map((weight) => weight / total);
 }
 
-test("mostLikely sorts as a full sort does", () => {
+test("topKIndices sorts as a full sort does", () => {
   fc.assert(
     fc.property(scores, fc.nat(45), (values, count) => {
       const expected = [...values].sort((a, b) => b - a).slice(0, count);
-      expect(mostLikely(values, count).map((id) => values[id])).toEqual(expected);
+      expect(topKIndices(values, count).map((id) => values[id])).toEqual(expected);
     }),
   );
 });
@@ -59,7 +59,7 @@ describe("distribution", () => {
     fc.assert(
       fc.property(scores, options, (values, { temperature, topK, topP }) => {
         const found = distribution(values, { temperature, topK, topP });
-        const order = mostLikely(values, topK > 0 ? Math.min(topK, values.length) : values.length);
+        const order = topKIndices(values, topK > 0 ? Math.min(topK, values.length) : values.length);
         expect(found.map(({ id }) => id)).toEqual(order.slice(0, found.length));
         expect(found.reduce((sum, { probability }) => sum + probability, 0)).toBeCloseTo(1, 6);
         const all = softmax(values, temperature);
@@ -75,14 +75,14 @@ describe("distribution", () => {
   });
 });
 
-describe("chooseToken", () => {
+describe("sampleToken", () => {
   test("draws tokens as often as their probability says", () => {
     const random = new Random(3);
     const values = [0, 1, 2];
     const counts = [0, 0, 0];
     const draws = 20000;
     for (let i = 0; i < draws; i++) {
-      const id = chooseToken(Float32Array.from(values), [], { temperature: 1.5 }, random);
+      const id = sampleToken(Float32Array.from(values), [], { temperature: 1.5 }, random);
       counts[id] = (counts[id] as number) + 1;
     }
     softmax(Float32Array.from(values), 1.5).forEach((probability, id) => {
@@ -93,9 +93,9 @@ describe("chooseToken", () => {
   test("without temperature takes the most likely, whatever the seed", () => {
     fc.assert(
       fc.property(scores, fc.nat(), (values, seed) => {
-        expect(chooseToken(values.slice(), [], {}, new Random(seed))).toBe(argmax(values));
-        expect(chooseToken(values.slice(), [], { temperature: 1, topK: 1 }, new Random(seed))).toBe(argmax(values));
-        expect(chooseToken(values.slice(), [], { temperature: 1, topP: 0 }, new Random(seed))).toBe(argmax(values));
+        expect(sampleToken(values.slice(), [], {}, new Random(seed))).toBe(argmax(values));
+        expect(sampleToken(values.slice(), [], { temperature: 1, topK: 1 }, new Random(seed))).toBe(argmax(values));
+        expect(sampleToken(values.slice(), [], { temperature: 1, topP: 0 }, new Random(seed))).toBe(argmax(values));
       }),
     );
   });
@@ -103,7 +103,7 @@ describe("chooseToken", () => {
   test("the same seed gives the same token", () => {
     fc.assert(
       fc.property(scores, fc.nat(), (values, seed) => {
-        const draw = () => chooseToken(values.slice(), [], { temperature: 2 }, new Random(seed));
+        const draw = () => sampleToken(values.slice(), [], { temperature: 2 }, new Random(seed));
         expect(draw()).toBe(draw());
       }),
     );
@@ -122,7 +122,7 @@ test("drawn among all tokens, each comes as often as its probability says", () =
   const counts = [0, 0, 0, 0];
   const draws = 4000;
   for (let i = 0; i < draws; i++) {
-    const id = chooseToken(scores(), [], { temperature: 0.5 }, random);
+    const id = sampleToken(scores(), [], { temperature: 0.5 }, random);
     counts[id] = (counts[id] ?? 0) + 1;
   }
   for (const { id, probability } of distribution(scores(), { temperature: 0.5 })) {

@@ -1,7 +1,7 @@
 /** Before the stop string that is complete first; of several that end at once, before the longest. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { StopFilter } from "../../src/generation/generate.ts";
+import { StopFilter } from "../../src/generation/stop-filter.ts";
 
 function cutWhole(text: string, stops: readonly string[]): string {
   for (let end = 0; end <= text.length; end++) {

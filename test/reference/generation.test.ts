@@ -9,7 +9,7 @@ import type { ImageTokens } from "../../src/generation/image-encoder.ts";
 import type { LanguageModel } from "../../src/generation/language-model.ts";
 import { indices, type Position } from "../../src/generation/language-model.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
-import { chooseToken, type SamplingOptions } from "../../src/generation/sampling.ts";
+import { type SamplingOptions, sampleToken } from "../../src/generation/sampling.ts";
 import { embedTokens } from "../../src/models/llama.ts";
 import { Weights } from "../../src/nn/weights.ts";
 import { evaluate } from "../../src/runtime/session.ts";
@@ -73,7 +73,7 @@ describe.each(goldenFolders())("%s", (folder) => {
         for (const [i, turn] of set.goldens.dialogue.entries()) {
           const prompt = sequence(i);
           const beams = (numBeams: number, lengthPenalty: number) =>
-            beamSearch(model, prompt, model.newCache(), { numBeams, lengthPenalty, maxNewTokens, eosId });
+            beamSearch(prompt, { numBeams, lengthPenalty, maxNewTokens, eosId }, { model, cache: model.newCache() });
           type Way = "greedy" | "greedy_rp" | "beam5" | "beam3_lp";
           const compare = (way: Way, found: readonly number[], note = "") =>
             expectEqual(`${name}: ${way}${note} of turn ${i} (${llm})`, found, upTo(turn[way], eosId));
@@ -203,7 +203,7 @@ async function tokens(model: LanguageModel, prompt: readonly Position[], eosId: 
   let next = prompt;
   while (said.length < maxNewTokens) {
     const { data } = await model.forward([next], cache);
-    const id = chooseToken(data, said, options, new Random(0));
+    const id = sampleToken(data, said, options, new Random(0));
     if (id === eosId) break;
     said.push(id);
     next = [id];
@@ -213,7 +213,11 @@ async function tokens(model: LanguageModel, prompt: readonly Position[], eosId: 
 
 async function text(model: LanguageModel, tokenizer: Tokenizer, prompt: readonly Position[]): Promise<string> {
   let answer = "";
-  for await (const piece of generate(model, tokenizer, prompt, model.newCache(), { maxNewTokens }, new Random(0))) {
+  for await (const piece of generate(
+    prompt,
+    { maxNewTokens },
+    { model, tokenizer, cache: model.newCache(), random: new Random(0) },
+  )) {
     answer += piece;
   }
   return answer;
