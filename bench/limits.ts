@@ -5,7 +5,7 @@ import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
 import { matmul } from "../src/tensor/ops/matmul.ts";
 import { reduceSum } from "../src/tensor/ops/reduce.ts";
-import { matmulInt8 } from "../src/tensor/quant/int8.ts";
+import { Int8Matrix } from "../src/tensor/quant/int8.ts";
 
 export interface Limits {
   /** Bytes a second that are read from memory in order, by a sum over 1 GB. */
@@ -30,7 +30,7 @@ export async function measureLimits(threads: number): Promise<Limits> {
     const load = async () => new Float32Array(width * width).fill(1);
     const y =
       of === "int8"
-        ? matmulInt8(x, { name: "weight", rows: width, columns: width, load })
+        ? new Int8Matrix({ name: "weight", rows: width, columns: width, readFloat32: load }).matmul(x)
         : matmul(
             x,
             graph.weight("weight", "float32", [width, width], async () => new Uint8Array((await load()).buffer)),

@@ -2,12 +2,13 @@
 
 import { type PerplexityReport, perplexity } from "../src/evaluation/perplexity.ts";
 import type { Checkpoint } from "../src/formats/open.ts";
-import { isMatrix } from "../src/generation/language-model.ts";
+import { llamaMatrices } from "../src/models/llama.ts";
 import { type OpenLlama, openLlama } from "../src/models/llama-folder.ts";
 import type { SessionOptions } from "../src/runtime/session.ts";
-import { type BlockSize, type BlockSource, roundToInt8Blocks } from "../src/tensor/quant/blocks.ts";
-import { quantizeInt4 } from "../src/tensor/quant/int4.ts";
-import { quantizeRows } from "../src/tensor/quant/int8.ts";
+import { BlockMatrix, type BlockSize, quantizeBlocks } from "../src/tensor/quant/blocks.ts";
+import { DenseMatrix } from "../src/tensor/quant/dense.ts";
+import { Int8Matrix } from "../src/tensor/quant/int8.ts";
+import type { Matrix } from "../src/tensor/quant/matrix.ts";
 
 export interface RoundedPerplexity extends PerplexityReport {
   readonly name: string;
@@ -26,7 +27,7 @@ export async function benchPerplexity(
   await measure("float32", llm, "float32");
   await measure("the file's blocks", llm, "int4");
   await measure("4 bits in blocks of 128, also over the end of a row", llm, "int4-128");
-  await measure("layers in bytes with a scale for each row, as prompts are read", inBytes(llm), "stored");
+  await measure("layers in bytes with a scale for each row, as prompts are read", inInt8(llm), "stored");
   for (const [bits, blockSize] of [
     [8, 64],
     [8, 32],
@@ -40,52 +41,30 @@ export async function benchPerplexity(
 
 /** The model with its matrices rounded as `minigpt4 import` does, the table of embeddings to 8 bits. */
 function rounded(llm: OpenLlama, bits: 4 | 8, blockSize: BlockSize): OpenLlama {
-  return storedAs(llm, {
-    blocks: (name) =>
-      isMatrix(name) ? blocksOf(llm.checkpoint, name, name.includes("embed") ? 8 : bits, blockSize) : undefined,
+  return withMatrices(llm, (matrix) => {
+    if (!llamaMatrices.inBlocks(matrix.name) || matrix.columns % blockSize !== 0) return DenseMatrix.from(matrix);
+    const { name, rows, columns } = matrix;
+    const format = { bits: name.includes("embed") ? 8 : bits, minima: false, blockSize } as const;
+    return new BlockMatrix({
+      name,
+      rows,
+      columns,
+      format: { ...format, zeroPoints: format.bits === 4 },
+      load: async () => quantizeBlocks(await matrix.readFloat32(), columns, format),
+    });
   });
 }
 
-/** The model with the matrices of its layers as `chat/prefill.ts` multiplies them, all else in float32. */
-function inBytes(llm: OpenLlama): OpenLlama {
-  const { checkpoint } = llm;
-  return storedAs(llm, {
-    int8Columns(name) {
-      const [rows = 0, columns = 0] = checkpoint.tensors.get(name)?.shape ?? [];
-      if (!name.startsWith("model.layers.") || columns === 0) return undefined;
-      return { tile: rows, load: async () => quantizeRows(await checkpoint.readFloat32(name), columns) };
-    },
+/** The model with the matrices of its layers as `generation/prefill.ts` multiplies them, all else in float32. */
+function inInt8(llm: OpenLlama): OpenLlama {
+  return withMatrices(llm, (matrix) =>
+    matrix.name.startsWith("model.layers.") && matrix.columns > 1 ? new Int8Matrix(matrix) : DenseMatrix.from(matrix),
+  );
+}
+
+function withMatrices(llm: OpenLlama, quantize: (matrix: Matrix) => Matrix): OpenLlama {
+  const view: Checkpoint = Object.create(llm.checkpoint, {
+    matrix: { value: (name: string) => quantize(llm.checkpoint.matrix(name)) },
   });
-}
-
-function storedAs(
-  { config, tokenizer, checkpoint }: OpenLlama,
-  matrices: Pick<Checkpoint, "blocks" | "int8Columns">,
-): OpenLlama {
-  const { path, format, metadata, tensors } = checkpoint;
-  const view: Checkpoint = {
-    path,
-    format,
-    metadata,
-    tensors,
-    readFloat32: (name) => checkpoint.readFloat32(name),
-    readBytes: (name) => checkpoint.readBytes(name),
-    ...matrices,
-    close: () => checkpoint.close(),
-  };
-  return { config, tokenizer, checkpoint: view };
-}
-
-function blocksOf(checkpoint: Checkpoint, name: string, bits: 4 | 8, blockSize: BlockSize): BlockSource | undefined {
-  const [rows = 0, columns = 0] = checkpoint.tensors.get(name)?.shape ?? [];
-  if (columns % blockSize !== 0) return undefined;
-  return {
-    format: { bits, minima: false, zeroPoints: bits === 4, blockSize },
-    async load() {
-      const values = await checkpoint.readFloat32(name);
-      if (bits === 8) return roundToInt8Blocks(values, blockSize);
-      const { nibbles, scales, zeroPoints } = quantizeInt4(values, rows, columns, blockSize);
-      return { quants: nibbles.data, scales: scales.data, zeroPoints: zeroPoints.data };
-    },
-  };
+  return { ...llm, checkpoint: view };
 }

@@ -7,7 +7,7 @@ import {
   type ImportPrecision,
   importPrecisions,
 } from "../convert/import-plan.ts";
-import { blockSizes } from "../formats/quantized-safetensors.ts";
+import { blockSizes } from "../tensor/quant/blocks.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { CommandContext } from "./context.ts";
 import { integerBetween } from "./options.ts";

@@ -2,13 +2,12 @@
 
 import { quote } from "../files/file.ts";
 import { type Checkpoint, type TensorInfo, widen } from "../formats/checkpoint.ts";
-import { blockSizes, columnParts, partNames, tileOf } from "../formats/quantized-safetensors.ts";
+import { columnParts, partNames, tileOf } from "../formats/quantized-safetensors.ts";
 import { safetensorsType, type TensorSpec } from "../formats/safetensors.ts";
 import type { TensorGroup } from "../formats/safetensors-writer.ts";
 import { bytesOf, bytesPerElement, type DType, sizeOf } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
-import { type BlockSize, roundToInt8Blocks } from "../tensor/quant/blocks.ts";
-import { quantizeInt4 } from "../tensor/quant/int4.ts";
+import { type BlockSize, blockSizes, quantizeBlocks } from "../tensor/quant/blocks.ts";
 import { quantizeRows } from "../tensor/quant/int8.ts";
 
 /**
@@ -103,10 +102,10 @@ async function* int4(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockS
   const scales: Uint8Array[] = [];
   const zeroPoints: Uint8Array[] = [];
   for await (const values of strips(checkpoint, info, columns)) {
-    const matrix = quantizeInt4(finite(checkpoint, info, values), values.length / columns, columns, blockSize);
-    yield matrix.nibbles.data;
-    scales.push(bytesOf(matrix.scales.data));
-    zeroPoints.push(matrix.zeroPoints.data);
+    const blocks = quantizeBlocks(finite(checkpoint, info, values), columns, { bits: 4, blockSize });
+    yield blocks.quants;
+    scales.push(bytesOf(blocks.scales));
+    if (blocks.zeroPoints) zeroPoints.push(blocks.zeroPoints);
   }
   yield* scales;
   yield* zeroPoints;
@@ -114,8 +113,9 @@ async function* int4(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockS
 
 async function* int8(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockSize): AsyncGenerator<Uint8Array> {
   const scales: Uint8Array[] = [];
-  for await (const values of strips(checkpoint, info, info.shape[1] ?? 0)) {
-    const blocks = roundToInt8Blocks(finite(checkpoint, info, values), blockSize);
+  const [, columns = 0] = info.shape;
+  for await (const values of strips(checkpoint, info, columns)) {
+    const blocks = quantizeBlocks(finite(checkpoint, info, values), columns, { bits: 8, blockSize });
     yield blocks.quants;
     scales.push(bytesOf(blocks.scales));
   }

@@ -6,11 +6,12 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { readImage } from "../images/decode.ts";
 import { CLIP, preprocess } from "../images/preprocess.ts";
-import { type EvaVitConfig, embedPatches, evaVitBlock, int8Choice } from "../models/eva-vit.ts";
-import { type WeightOptions, Weights } from "../nn/weights.ts";
+import { type EvaVitConfig, embedPatches, evaVitBlock, evaVitMatrices } from "../models/eva-vit.ts";
+import { Weights } from "../nn/weights.ts";
 import { evaluate, type SessionOptions } from "../runtime/session.ts";
 import { concatFloat32, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
+import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 
 /** Bytes are taken where the features of each photo have at least this cosine similarity to those in float32. */
@@ -37,18 +38,20 @@ export async function int8Similarity(
   const { imageSize, numHiddenLayers, hiddenSize } = config;
   const images = await shippedPhotos(config);
   const pixels = ndarray("float32", [images.length, 3, imageSize, imageSize], concatFloat32(images));
-  const run = async (x: NdArray, options: WeightOptions, write: (w: Weights, x: Value) => Value) => {
+  const run = async (x: NdArray, arithmetic: "float32" | "int8", write: (w: Weights, x: Value) => Value) => {
     signal?.throwIfAborted();
     const graph = new Graph();
+    const quantization = quantizationPolicy(arithmetic, evaVitMatrices);
     const input = graph.input("x", "float32", ["images", ...x.shape.slice(1)]);
-    return (await evaluate(graph, { out: write(new Weights(graph, source, options), input) }, { x }, session)).out;
+    return (await evaluate(graph, { out: write(new Weights(graph, source, { quantization }), input) }, { x }, session))
+      .out;
   };
-  let exact = await run(pixels, {}, (w, x) => embedPatches(w, x, config));
+  let exact = await run(pixels, "float32", (w, x) => embedPatches(w, x, config));
   let rounded = exact;
   for (let i = 0; i < numHiddenLayers; i++) {
     const block = (w: Weights, x: Value) => evaVitBlock(w.at("blocks").at(i), x, config);
-    exact = await run(exact, {}, block);
-    rounded = await run(rounded, { int8: int8Choice }, block);
+    exact = await run(exact, "float32", block);
+    rounded = await run(rounded, "int8", block);
     onProgress?.(i + 1, numHiddenLayers);
   }
   const [a, b] = [exact, rounded].map(({ data }) => normalised(data as Float32Array, hiddenSize)) as [

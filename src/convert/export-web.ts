@@ -6,9 +6,9 @@ import { dirname, join, resolve } from "node:path";
 import { replaceFolder } from "../files/atomic.ts";
 import { alignment, type PackedTensor, packTensor, type Rounding } from "../formats/packed.ts";
 import { imageOutputs, languageGraph } from "../generation/graphs.ts";
-import { isMatrix } from "../generation/language-model.ts";
 import { resolveContextLength } from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
+import { llamaMatrices } from "../models/llama.ts";
 import { imageWeights } from "../models/minigpt4.ts";
 import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
 import { type WebModel, type WebModelFile, webModel, webModelFile } from "../models/web-model.ts";
@@ -195,7 +195,8 @@ async function writeParts(folder: ModelFolder, target: string, options: ExportWe
   };
   const ofImages = (): Rounding => (rounds ? "float16" : "none");
   // The table of input embeddings is looked up as it is, and has much to lose.
-  const ofLlm = (name: string): Rounding => (isMatrix(name) && !/embed_tokens/.test(name) ? "blocks" : "float16");
+  const ofLlm = (name: string): Rounding =>
+    llamaMatrices.inBlocks(name) && !/embed_tokens/.test(name) ? "blocks" : "float16";
   try {
     const tensors = {
       encoder: await pack(used.encoder, ofImages),

@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import type { TensorInfo } from "../formats/checkpoint.ts";
 import type { Checkpoint } from "../formats/open.ts";
 import { interleaved, intoShards, type TensorGroup } from "../formats/safetensors-writer.ts";
-import { int8Choice } from "../models/eva-vit.ts";
+import { evaVitMatrices } from "../models/eva-vit.ts";
 import { smallFiles } from "../models/llama-folder.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
 import { bytesOf } from "../tensor/array.ts";
@@ -103,7 +103,9 @@ function imageFiles(
   const part = (checkpoint: Checkpoint, names: ReadonlySet<string>) =>
     tensors(checkpoint, names, (info) => storedFloat(checkpoint, info, precision));
   const encoder = tensors(vit, used.encoder, (info) =>
-    encoderPrecision === "int8" && int8Choice(info.name) ? "int8-columns" : storedFloat(vit, info, precision),
+    encoderPrecision === "int8" && evaVitMatrices.activationBits(info.name)
+      ? "int8-columns"
+      : storedFloat(vit, info, precision),
   );
   const files = new Map([["encoder.safetensors", encoder]]);
   // What is multiplied in float32 is mapped where it lies in float32.

@@ -6,9 +6,9 @@ import { indices } from "../generation/language-model.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
 import { masked } from "../nn/attention.ts";
-import { asStored } from "../nn/weights.ts";
 import { evaluate, type SessionOptions } from "../runtime/session.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
+import { native } from "../tensor/quant/quantization.ts";
 
 export interface LayerwiseOptions extends SessionOptions {
   readonly signal?: AbortSignal | undefined;
@@ -59,13 +59,15 @@ export async function computeLayerwiseLoss(
     signal?.throwIfAborted();
     return (await evaluate(graph, { out }, { x: hidden, ...feeds }, session)).out;
   };
-  const options = asStored(checkpoint);
   for (let i = 0; i < numHiddenLayers; i++) {
-    hidden = await run(layerPiece(checkpoint, i, { ...config, positions: length }, options), seen);
+    hidden = await run(
+      layerPiece(checkpoint, { ...config, positions: length }, { index: i, quantization: native }),
+      seen,
+    );
     if (!isNumbers(hidden)) return { brokenAt: `layer ${i} of ${numHiddenLayers}` };
     onProgress?.(i + 1, numHiddenLayers + 1);
   }
-  const losses = (await run(headPiece(checkpoint, config, options), targets)).data as Float32Array;
+  const losses = (await run(headPiece(checkpoint, config, { quantization: native }), targets)).data as Float32Array;
   onProgress?.(numHiddenLayers + 1, numHiddenLayers + 1);
   const loss = losses.reduce((sum, value) => sum + value, 0) / losses.length;
   return Number.isFinite(loss) ? { loss } : { brokenAt: "the output layer" };

@@ -4,8 +4,8 @@ import { inFile, quote, RandomAccessFile } from "../files/file.ts";
 import { type ArrayOf, type DType, viewBytes } from "../tensor/array.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../tensor/float16.ts";
 import type { FileRange } from "../tensor/graph.ts";
-import type { BlockSource } from "../tensor/quant/blocks.ts";
-import type { TileSource } from "../tensor/quant/int8.ts";
+import type { Matrix } from "../tensor/quant/matrix.ts";
+import { denseMatrix } from "../tensor/weight-source.ts";
 
 export interface TensorInfo {
   readonly name: string;
@@ -14,6 +14,8 @@ export interface TensorInfo {
   /** Row-major, outermost dimension first, in every format. */
   readonly shape: readonly number[];
   readonly byteLength: number;
+  /** Where its bytes lie in a file; undefined where they are compressed, reordered, or in parts. */
+  readonly range?: FileRange;
 }
 
 /** An open weight file, or several that belong together. Tensors are read when asked for, one by one. */
@@ -27,12 +29,8 @@ export interface Checkpoint {
   readFloat32(name: string): Promise<Float32Array>;
   /** The stored bytes (quantised blocks as they are), little endian, contiguous and row-major. */
   readBytes(name: string): Promise<Uint8Array>;
-  /** A quantised matrix in blocks that products can use as they are; undefined if it is not stored in such. */
-  blocks?(name: string): BlockSource | undefined;
-  /** A matrix in bytes with a scale for each row, transposed and in tiles; undefined if it is not stored so. */
-  int8Columns?(name: string): TileSource | undefined;
-  /** Where the bytes of a tensor lie in a file; undefined where they are compressed, or in parts. */
-  placeOf?(name: string): FileRange | undefined;
+  /** The tensor as a matrix of the kind in which it is stored. @throws Error if there is no tensor of that name */
+  matrix(name: string): Matrix;
   close(): Promise<void>;
 }
 
@@ -92,7 +90,12 @@ class FileCheckpoint implements Checkpoint {
       stored.set(name, tensor);
     }
     this.stored = stored;
-    this.tensors = new Map([...stored].map(([name, { info }]) => [name, info]));
+    this.tensors = new Map(
+      [...stored].map(([name, { info, offset }]) => {
+        const range = offset === undefined ? undefined : { path: file.path, offset, length: info.byteLength };
+        return [name, range ? { ...info, range } : info];
+      }),
+    );
     this.refused = contents.refused ?? new Map();
   }
 
@@ -104,9 +107,8 @@ class FileCheckpoint implements Checkpoint {
     return this.inTensor(name, (tensor) => tensor.readBytes());
   }
 
-  placeOf(name: string): FileRange | undefined {
-    const { offset, info } = this.stored.get(name) ?? {};
-    return offset === undefined || !info ? undefined : { path: this.path, offset, length: info.byteLength };
+  matrix(name: string): Matrix {
+    return denseMatrix(this, name);
   }
 
   close(): Promise<void> {

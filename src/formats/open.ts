@@ -133,8 +133,8 @@ class ShardedCheckpoint implements Checkpoint {
     return this.home(name).readBytes(name);
   }
 
-  placeOf(name: string): ReturnType<NonNullable<Checkpoint["placeOf"]>> {
-    return this.homes.get(name)?.placeOf?.(name);
+  matrix(name: string): ReturnType<Checkpoint["matrix"]> {
+    return this.home(name).matrix(name);
   }
 
   close(): Promise<void> {

@@ -5,9 +5,9 @@
 
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
-import type { BlockSource } from "../tensor/quant/blocks.ts";
-import type { WeightSource } from "../tensor/weight-source.ts";
-import { type BlockType, blockLayouts, blockSource, blocksToFloat32, isBlockType, putTogether } from "./gguf/blocks.ts";
+import { BlockMatrix } from "../tensor/quant/blocks.ts";
+import { denseMatrix, type WeightSource } from "../tensor/weight-source.ts";
+import { type BlockType, blockLayouts, blockMatrix, blocksToFloat32, isBlockType, putTogether } from "./gguf/blocks.ts";
 
 /** How the elements of a tensor are packed: plainly, or in blocks as GGUF files have them. */
 export type Packing = "float32" | "float16" | BlockType;
@@ -42,8 +42,9 @@ export async function packTensor(
   rounding: Rounding,
 ): Promise<{ readonly packing: Packing; readonly bytes: Uint8Array }> {
   const shape = source.tensors.get(name)?.shape ?? [];
-  const packed = source.blocks?.(name)?.packed;
-  if (packed && isBlockType(packed.type)) return { packing: packed.type, bytes: await packed.read() };
+  const matrix = source.matrix(name);
+  const gguf = matrix instanceof BlockMatrix ? matrix.gguf : undefined;
+  if (gguf && isBlockType(gguf.type)) return { packing: gguf.type, bytes: await gguf.read() };
   const values = await source.readFloat32(name);
   if (rounding === "blocks" && shape.length === 2 && Number(shape[1]) % blockLayouts.Q4_1.elements === 0) {
     return { packing: "Q4_1", bytes: roundToBlocks(values) };
@@ -77,9 +78,10 @@ export function packedWeights(path: string, index: readonly PackedTensor[], byte
       if (isBlockType(packing)) return blocksToFloat32(blockLayouts[packing], own);
       return packing === "float32" ? viewBytes("float32", own) : float16ToFloat32(viewBytes("float16", own));
     },
-    blocks(name): BlockSource | undefined {
-      const { packing, bytes: own } = find(name);
-      return isBlockType(packing) ? blockSource(packing, async () => own) : undefined;
+    matrix(name) {
+      const { packing, shape, bytes: own } = find(name);
+      if (!isBlockType(packing)) return denseMatrix(this, name);
+      return blockMatrix({ name, shape, type: packing, read: async () => own });
     },
   };
 }

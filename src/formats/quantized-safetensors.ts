@@ -4,13 +4,14 @@ import { quote } from "../files/file.ts";
 import { viewBytes } from "../tensor/array.ts";
 import {
   type BlockFormat,
+  BlockMatrix,
   type BlockSize,
-  type BlockSource,
   type Blocks,
-  elementsOf,
+  blockSizes,
   unpackRows,
 } from "../tensor/quant/blocks.ts";
-import { joinTiles, type TileSource, valuesOfColumns } from "../tensor/quant/int8.ts";
+import type { Matrix } from "../tensor/quant/matrix.ts";
+import { TiledInt8Matrix } from "../tensor/quant/tiled-int8.ts";
 import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
 import { putTogether } from "./gguf/blocks.ts";
 
@@ -19,9 +20,7 @@ interface StoredMatrix {
   readonly info: TensorInfo;
   /** Its tensors in the file. */
   readonly parts: readonly TensorInfo[];
-  readFloat32(): Promise<Float32Array>;
-  readonly blocks?: BlockSource;
-  readonly int8Columns?: TileSource;
+  readonly matrix: Matrix;
 }
 
 /** A part of a matrix. @throws Error naming file and matrix if it is missing, or of another type or shape */
@@ -43,9 +42,6 @@ function partOf(
 // * Matrices that safetensors files store in the blocks that products take (`tensor/blocks.ts`): of `NAME`, the quants
 // `NAME.int4` or `NAME.int8`, uint8 [rows, blocks, bytes of a block], `NAME.scales`, float32 [rows, blocks], and in 4 bits
 // `NAME.zero_points`, uint8 [rows, bytes], two a byte.
-
-/** Elements of a block, the largest first. */
-export const blockSizes = [128, 64, 32] as const;
 
 /** The names of a matrix' parts. */
 export const partNames = (name: string, bits: 4 | 8) => ({
@@ -74,7 +70,7 @@ function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix |
   const load = async (): Promise<Blocks> => ({
     quants: await checkpoint.readBytes(quants.name),
     scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
-    ...(zeroPoints && { zeroPoints: await checkpoint.readBytes(zeroPoints.name) }),
+    zeroPoints: zeroPoints && (await checkpoint.readBytes(zeroPoints.name)),
   });
   const columns = blocks * size;
   const parts = [quants, scales, ...(zeroPoints ? [zeroPoints] : [])];
@@ -83,17 +79,15 @@ function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix |
   return {
     info: { name, storedType: `INT${bits}`, shape: [rows, columns], byteLength },
     parts,
-    readFloat32: async () => elementsOf(await load(), format, columns),
-    blocks: {
+    matrix: new BlockMatrix({
+      name,
+      rows,
+      columns,
       format,
       load,
-      stored: {
-        quants: checkpoint.placeOf?.(quants.name),
-        scales: checkpoint.placeOf?.(scales.name),
-        zeroPoints: zeroPoints && checkpoint.placeOf?.(zeroPoints.name),
-      },
-      packed: { type, read: async () => toGgml(type, await load(), { ...format, columns }) },
-    },
+      ranges: { quants: quants.range, scales: scales.range, zeroPoints: zeroPoints?.range },
+      gguf: { type, read: async () => toGgml(type, await load(), { ...format, columns }) },
+    }),
   };
 }
 
@@ -107,7 +101,7 @@ function toGgml(
   const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
   const minima = zeros && scales.map((scale, block) => -(zeros[block] as number) * scale);
   const each = (values: Float32Array) => repeated(values, blockSize / 32);
-  return putTogether(type, { levels, scales: each(scales), ...(minima && { minima: each(minima) }) });
+  return putTogether(type, { levels, scales: each(scales), minima: minima && each(minima) });
 }
 
 function repeated(values: Float32Array, times: number): Float32Array {
@@ -142,12 +136,14 @@ function columnMatrix(checkpoint: Checkpoint, bytes: TensorInfo): StoredMatrix |
   return {
     info: { name, storedType: "INT8", shape: [rows, columns], byteLength },
     parts: [bytes, scales],
-    readFloat32: async () => valuesOfColumns(joinTiles(await load(), columns, tile)),
-    int8Columns: {
+    matrix: new TiledInt8Matrix({
+      name,
+      rows,
+      columns,
       tile,
       load,
-      stored: { bytes: checkpoint.placeOf?.(bytes.name), scales: checkpoint.placeOf?.(scales.name) },
-    },
+      ranges: { bytes: bytes.range, scales: scales.range },
+    }),
   };
 }
 
@@ -172,15 +168,13 @@ export function withStoredMatrices(checkpoint: Checkpoint): Checkpoint {
     format,
     metadata,
     tensors: new Map([...plain, ...[...matrices].map(([name, { info }]) => [name, info] as const)]),
-    readFloat32: (name) => matrices.get(name)?.readFloat32() ?? checkpoint.readFloat32(name),
+    readFloat32: (name) => matrices.get(name)?.matrix.readFloat32() ?? checkpoint.readFloat32(name),
     async readBytes(name) {
       const parts = matrices.get(name)?.parts;
       if (!parts) return checkpoint.readBytes(name);
       return Buffer.concat(await Promise.all(parts.map((part) => checkpoint.readBytes(part.name))));
     },
-    blocks: (name) => (matrices.get(name) ?? { blocks: checkpoint.blocks?.(name) }).blocks,
-    placeOf: (name) => checkpoint.placeOf?.(name),
-    int8Columns: (name) => matrices.get(name)?.int8Columns,
+    matrix: (name) => matrices.get(name)?.matrix ?? checkpoint.matrix(name),
     close: () => checkpoint.close(),
   };
 }

@@ -1,10 +1,11 @@
 /** A LLaMA that is ready to read and write: one session, and caches of what was read. */
-import { type LlamaConfig, llama } from "../models/llama.ts";
+import { type LlamaConfig, llama, llamaMatrices } from "../models/llama.ts";
 import { embedSequence, type MultimodalSequence } from "../models/minigpt4.ts";
-import { asStored, type WeightOptions, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
 import type { Runner } from "../runtime/runner.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
+import { float32, native, type QuantizationPolicy, quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { KVCache } from "./kv-cache.ts";
 
@@ -162,7 +163,7 @@ export function decoderGraph(
   precision: Precision = "float32",
 ): DecoderGraph {
   const graph = new Graph();
-  const weights = new Weights(graph, source, weightOptions[precision](source));
+  const weights = new Weights(graph, source, { quantization: policies[precision] });
   const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
     graph.input(name, dtype, shape);
   const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
@@ -191,12 +192,9 @@ export function sequenceInputs(graph: Graph, { hiddenSize }: LlamaConfig): Multi
   };
 }
 
-/** Whether a weight of a language model is a matrix that a precision is for. */
-export const isMatrix = (name: string) => /_proj\.weight$|^lm_head\.weight$|embed_tokens\.weight$/.test(name);
-
-const weightOptions: Readonly<Record<Precision, (source: WeightSource) => WeightOptions>> = {
-  float32: () => ({}),
-  int4: () => ({ int4: isMatrix }),
-  "int4-128": () => ({ int4: isMatrix, blockSize: 128 }),
-  stored: asStored,
+const policies: Readonly<Record<Precision, QuantizationPolicy>> = {
+  float32,
+  int4: quantizationPolicy("int4", llamaMatrices),
+  "int4-128": quantizationPolicy({ bits: 4, blockSize: 128 }, llamaMatrices),
+  stored: native,
 };

@@ -71,13 +71,11 @@ export async function openImageEncoderRunner(
 ): Promise<Runner<"tokens">> {
   const own = { ...options, weightsFolder: path };
   const { encoder } = imageSources;
-  const isInBytes = [...encoder.tensors.keys()].some((name) => encoder.int8Columns?.(name));
-  const graph = new Graph();
-  if (!isInBytes || !MappedModel.isPossible(options.device)) {
-    return Session.create(graph, imageOutputs(graph, imageWeights(graph, imageSources), config), own);
-  }
-  const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
-  return MappedModel.create(graph, outputs, path, options);
+  const isTiled = [...encoder.tensors.keys()].some((name) => encoder.matrix(name).kind === "tiled-int8");
+  const mapped = isTiled && MappedModel.isPossible(options.device);
+  const graph = new Graph({ mapped });
+  const outputs = imageOutputs(graph, imageWeights(graph, imageSources), config);
+  return mapped ? MappedModel.create(graph, outputs, path, options) : Session.create(graph, outputs, own);
 }
 
 /** Positions of prompt and answer together, as in the original demo. */

@@ -5,13 +5,14 @@
  */
 import type { Checkpoint } from "../formats/open.ts";
 import type { LlamaConfig } from "../models/llama.ts";
-import { cachedLayerPiece, scoresPiece } from "../models/llama-layers.ts";
+import { cachedLayerPiece, logitsPiece } from "../models/llama-layers.ts";
 import { embedSequence } from "../models/minigpt4.ts";
 import { rotaryAngles } from "../nn/positions.ts";
-import { asStored, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
 import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts";
 import type { NdArray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
+import { native } from "../tensor/quant/quantization.ts";
 import type { KVCache } from "./kv-cache.ts";
 import { decoderFeeds, indices, type Position, sequenceInputs } from "./language-model.ts";
 
@@ -43,24 +44,24 @@ export class Prefill {
 
   static async create(sources: PrefillSources, config: LlamaConfig, options: SessionOptions): Promise<Prefill> {
     const { folder, llm } = sources;
-    const model = (index: number, which: "all" | "wanted" = "all") => {
-      const weights = { ...asStored(sources.layers), mapped: true };
-      const { graph, out, keys, values } = cachedLayerPiece(sources.layers, index, config, weights, which);
+    const model = (index: number, outputs: "all" | "selected" = "all") => {
+      const layerOptions = { index, quantization: native, mapped: true, outputs };
+      const { graph, out, keys, values } = cachedLayerPiece(sources.layers, config, layerOptions);
       return MappedModel.create<LayerOutput>(graph, { out, newKeys: keys, newValues: values }, folder, options);
     };
     const last = config.numHiddenLayers - 1;
     const layers: LayerModel[] = [];
     for (let i = 0; i < last; i++) layers.push(await model(i));
     const graph = new Graph();
-    const weights = new Weights(graph, llm, asStored(llm));
+    const weights = new Weights(graph, llm, { quantization: native });
     const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
-    const scores = scoresPiece(llm, config, asStored(llm));
+    const scores = logitsPiece(llm, config, { quantization: native });
     // Ever new lengths gain nothing from a plan of memory, and a second thread would wait busily while the layers need its core.
     const own = { ...options, threads: 1, plansMemory: false, weightsFolder: folder };
     return new Prefill(config, {
       embeddings: await Session.create(graph, { embeddings }, own),
       layers,
-      last: await model(last, "wanted"),
+      last: await model(last, "selected"),
       scores: await Session.create(scores.graph, { scores: scores.out }, own),
     });
   }

@@ -5,7 +5,7 @@
 import type { Checkpoint } from "../formats/open.ts";
 import type { Random } from "../tensor/random.ts";
 import { formatShape, sameShape } from "../tensor/shapes.ts";
-import type { WeightSource } from "../tensor/weight-source.ts";
+import { denseMatrix, type WeightSource } from "../tensor/weight-source.ts";
 import type { QFormerConfig } from "./qformer.ts";
 import { normalNumbers, qformerTensors } from "./qformer-init.ts";
 
@@ -54,6 +54,9 @@ export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Ran
       const tensor = tensors.get(name);
       if (!tensor) throw new Error(`${bert.path} has nothing for tensor "${name}"`);
       return tensor.read();
+    },
+    matrix(name) {
+      return denseMatrix(this, name);
     },
   };
 }

@@ -10,6 +10,7 @@ import type { Value } from "../tensor/graph.ts";
 import { conv2d } from "../tensor/ops/convolution.ts";
 import { gelu } from "../tensor/ops/elementwise.ts";
 import { concat, expand, reshape, split, transpose } from "../tensor/ops/layout.ts";
+import type { QuantizedMatrices } from "../tensor/quant/quantization.ts";
 
 export interface EvaVitConfig {
   /** Height and width of the image in pixels. */
@@ -23,10 +24,13 @@ export interface EvaVitConfig {
   readonly layerNormEps: number;
 }
 
-/** Which matrices can be multiplied in 8-bit arithmetic (`int8` of `WeightOptions`): all of the blocks'. */
-export function int8Choice(name: string): 8 | undefined {
-  return /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name) ? 8 : undefined;
-}
+const isBlockMatrix = (name: string) => /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name);
+
+/** The matrices that quantization is for: all of the transformer blocks'. */
+export const evaVitMatrices: QuantizedMatrices = {
+  inBlocks: isBlockMatrix,
+  activationBits: (name) => (isBlockMatrix(name) ? 8 : undefined),
+};
 
 /** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first; no final norm. */
 export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {

@@ -2,11 +2,12 @@
 import { causalMask } from "../nn/attention.ts";
 import { rmsNorm } from "../nn/layers.ts";
 import { rotaryTables } from "../nn/positions.ts";
-import { type WeightOptions, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { hasGroupQueryAttention } from "../tensor/ops/attention.ts";
 import { gather } from "../tensor/ops/gather.ts";
 import { reshape } from "../tensor/ops/layout.ts";
+import type { QuantizationPolicy } from "../tensor/quant/quantization.ts";
 import { type Dim, mulDims } from "../tensor/shapes.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { type LlamaConfig, llamaLayer, logits, negativeLogLikelihood } from "./llama.ts";
@@ -19,6 +20,22 @@ export interface Piece {
   readonly out: Value;
 }
 
+interface PieceOptions {
+  /** How matrices are multiplied. @default float32 */
+  readonly quantization?: QuantizationPolicy;
+}
+
+interface LayerOptions extends PieceOptions {
+  readonly index: number;
+}
+
+interface CachedLayerOptions extends LayerOptions {
+  /** Whether constants stay in their files; see `Graph`. */
+  readonly mapped?: boolean;
+  /** Positions that `out` has: all, or those that the input `wanted` selects. @default "all" */
+  readonly outputs?: "all" | "selected";
+}
+
 /** A model's dimensions, with as many rows of the rotary tables as its texts are long. */
 export type PieceConfig = LlamaConfig & { readonly positions: number };
 
@@ -26,8 +43,8 @@ export type PieceConfig = LlamaConfig & { readonly positions: number };
  * Layer `index`: `out` is of the shape of `x`. Inputs beside it are `positions` int64 [batch, sequence] and `mask` float32
  * [batch, 1, sequence, sequence], which is added to the scores.
  */
-export function layerPiece(source: WeightSource, index: number, config: PieceConfig, options: WeightOptions): Piece {
-  const { graph, x, w } = begin(source, config, options);
+export function layerPiece(source: WeightSource, config: PieceConfig, { index, quantization }: LayerOptions): Piece {
+  const { graph, x, w } = begin(source, config, { quantization });
   const seen = {
     positions: graph.input("positions", "int64", ["batch", "sequence"]),
     mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
@@ -52,12 +69,10 @@ export interface CachedPiece extends Piece {
  */
 export function cachedLayerPiece(
   source: WeightSource,
-  index: number,
   config: LlamaConfig,
-  options: WeightOptions,
-  which: "all" | "wanted" = "all",
+  { index, quantization, mapped, outputs = "all" }: CachedLayerOptions,
 ): CachedPiece {
-  const { graph, x, w } = begin(source, config, options, 1);
+  const { graph, x, w } = begin(source, config, { quantization, mapped, batch: 1 });
   const { numKeyValueHeads: heads, headDim } = config;
   const input = (name: string, shape: (string | number)[]) => graph.input(name, "float32", shape);
   const table = (name: string) => input(name, ["positions", headDim / 2]);
@@ -71,7 +86,7 @@ export function cachedLayerPiece(
       keys: input("keys", [1, heads, "capacity", headDim]),
       values: input("values", [1, heads, "capacity", headDim]),
     },
-    places: which === "wanted" ? graph.input("wanted", "int64", ["wanted"]) : undefined,
+    places: outputs === "selected" ? graph.input("wanted", "int64", ["wanted"]) : undefined,
   };
   const layer = w.at("model.layers").at(index);
   const { hidden, cache } = graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config));
@@ -82,8 +97,8 @@ export function cachedLayerPiece(
  * What comes after the layers: `out` is the negative log-likelihood of each target token, [targets]. Inputs beside `x` are
  * `targetPlaces` int64 [targets], the places of [batch * sequence] that predict them, and `targetIds` int64 [targets].
  */
-export function headPiece(source: WeightSource, config: LlamaConfig, options: WeightOptions): Piece {
-  const { graph, x, w } = begin(source, config, options);
+export function headPiece(source: WeightSource, config: LlamaConfig, { quantization }: PieceOptions = {}): Piece {
+  const { graph, x, w } = begin(source, config, { quantization });
   const places = graph.input("targetPlaces", "int64", ["targets"]);
   const rows = gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), config.hiddenSize]), places);
   const predicting = rmsNorm(w.at("model.norm"), rows, config.rmsNormEps);
@@ -95,15 +110,19 @@ export function headPiece(source: WeightSource, config: LlamaConfig, options: We
 }
 
 /** What comes after the layers: `x` [wanted, hiddenSize] -> `out`, the scores of what follows each place, [wanted, vocabSize]. */
-export function scoresPiece(source: WeightSource, config: LlamaConfig, options: WeightOptions): Piece {
+export function logitsPiece(source: WeightSource, config: LlamaConfig, { quantization }: PieceOptions = {}): Piece {
   const graph = new Graph();
-  const w = new Weights(graph, source, options);
+  const w = new Weights(graph, source, { quantization });
   const x = graph.input("x", "float32", ["wanted", config.hiddenSize]);
   return { graph, x, out: logits(w, rmsNorm(w.at("model.norm"), x, config.rmsNormEps), config) };
 }
 
-function begin(source: WeightSource, config: LlamaConfig, options: WeightOptions, batch: Dim = "batch") {
-  const graph = new Graph();
+function begin(
+  source: WeightSource,
+  config: LlamaConfig,
+  { quantization, mapped, batch = "batch" }: Partial<CachedLayerOptions> & { readonly batch?: Dim },
+) {
+  const graph = new Graph({ mapped });
   const x = graph.input("x", "float32", [batch, "sequence", config.hiddenSize]);
-  return { graph, x, w: new Weights(graph, source, options) };
+  return { graph, x, w: new Weights(graph, source, { quantization }) };
 }

@@ -4,10 +4,11 @@
  */
 import { CLIP, EFFICIENTNET, type ImageSpec } from "../images/preprocess.ts";
 import { layerNorm, linear } from "../nn/layers.ts";
-import { asStored, type WeightOptions, Weights } from "../nn/weights.ts";
+import { Weights } from "../nn/weights.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { putRows } from "../tensor/ops/gather.ts";
 import { reshape, slice } from "../tensor/ops/layout.ts";
+import { native } from "../tensor/quant/quantization.ts";
 import { productOf } from "../tensor/shapes.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { efficientNetCells, efficientNetFeatures, efficientNetWidth } from "./efficientnet.ts";
@@ -42,13 +43,9 @@ export interface ImageWeights {
 /** Where each part's weights come from. */
 export type ImageSources = Readonly<Record<keyof ImageWeights, WeightSource>>;
 
-/** Frozen weights as values of a graph; matrices in stored blocks are multiplied so. @param mapped as in `WeightOptions` */
-export function imageWeights(
-  graph: Graph,
-  { encoder, qformer, projection }: ImageSources,
-  { mapped = false }: Pick<WeightOptions, "mapped"> = {},
-): ImageWeights {
-  const at = (source: WeightSource) => new Weights(graph, source, { ...asStored(source), mapped });
+/** Frozen weights of a graph, with matrices as they are stored. */
+export function imageWeights(graph: Graph, { encoder, qformer, projection }: ImageSources): ImageWeights {
+  const at = (source: WeightSource) => new Weights(graph, source, { quantization: native });
   return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
 }
 

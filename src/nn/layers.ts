@@ -5,52 +5,42 @@ import { gatherElements } from "../tensor/ops/gather.ts";
 import { split } from "../tensor/ops/layout.ts";
 import * as ops from "../tensor/ops/normalization.ts";
 import { logSumExp, reduceMean, reduceSum } from "../tensor/ops/reduce.ts";
+import type { Matrix } from "../tensor/quant/matrix.ts";
 import type { Weights } from "./weights.ts";
 
-/** x [..., in] -> [..., out]: `weight`, and `bias` where the file has one. */
+/** x [..., in] -> [..., out] with `weight` [out, in], and `bias` where the file has one. */
 export function linear(w: Weights, x: Value, out: number): Value {
-  const y = w.product(x, [{ name: "weight", out }]);
+  const y = w.matrix("weight", [out, x.size(-1)]).matmul(x);
   return w.has("bias") ? y.add(w.get("bias", [out])) : y;
 }
 
 /**
- * Several linear layers without bias over the same input, x [..., in] -> [..., out_i] each.
- * Frozen ones are one product where they can be, which saves reading `x` again, and adding their gradients in training.
+ * Several linear layers without bias over the same input: x [..., in] -> [..., out_i] each. Where they can be one product they are,
+ * which reads `x` once, and saves adding their gradients in training.
  */
 export function linears(w: Weights, x: Value, outs: Readonly<Record<string, number>>): Value[] {
-  const matrices = Object.entries(outs).map(([layer, out]) => ({ name: `${layer}.weight`, out }));
-  if (!w.isOneProduct(matrices.map(({ name }) => name))) return matrices.map((matrix) => w.product(x, [matrix]));
-  return split(w.product(x, matrices), -1, Object.values(outs));
+  const matrices = layerMatrices(w, x, outs);
+  const joined = w.joined(matrices);
+  return joined ? split(joined.matmul(x), -1, Object.values(outs)) : matrices.map((matrix) => matrix.matmul(x));
 }
 
-/**
- * As `linears`, of layers with one size, which `combine` makes one of.
- * @param combine works on each element by itself
- */
-function combinedLinears(
-  w: Weights,
-  x: Value,
-  layers: readonly string[],
-  out: number,
-  combine: (parts: readonly Value[]) => Value,
-): Value {
-  const matrices = layers.map((layer) => ({ name: `${layer}.weight`, out }));
-  if (!w.isOneProduct(matrices.map(({ name }) => name))) return w.combined(x, matrices, combine);
-  return combine(linears(w, x, Object.fromEntries(layers.map((layer) => [layer, out]))));
+function layerMatrices(w: Weights, x: Value, outs: Readonly<Record<string, number>>): Matrix[] {
+  return Object.entries(outs).map(([layer, out]) => w.matrix(`${layer}.weight`, [out, x.size(-1)]));
 }
 
 /** Rows of the table `weight` [count, size]: ids of any shape -> [...ids, size]. */
 export function embedding(w: Weights, ids: Value, count: number, size: number): Value {
-  return w.rows("weight", ids, [count, size]);
+  return w.matrix("weight", [count, size]).gather(ids);
 }
 
-// The gated feed-forward block of LLaMA (SwiGLU, Shazeer, arXiv 2002.05202).
-
-/** down(silu(gate(x)) * up(x)): x [..., hidden] -> [..., hidden]. */
+/** LLaMA's gated feed-forward block (SwiGLU, Shazeer, arXiv 2002.05202): down(silu(gate(x)) * up(x)), x [..., hidden] -> [..., hidden]. */
 export function gatedMlp(w: Weights, x: Value, intermediateSize: number): Value {
-  const inner = combinedLinears(w, x, ["gate_proj", "up_proj"], intermediateSize, ([gate, up]) =>
-    silu(gate as Value).mul(up as Value),
-  );
+  const outs = { gate_proj: intermediateSize, up_proj: intermediateSize };
+  const swiglu = ([gate, up]: readonly Value[]) => silu(gate as Value).mul(up as Value);
+  const matrices = layerMatrices(w, x, outs);
+  const [gate, ...others] = matrices as [Matrix, ...Matrix[]];
+  const joined = w.joined(matrices);
+  const inner = joined ? swiglu(split(joined.matmul(x), -1, Object.values(outs))) : gate.combine(x, others, swiglu);
   return linear(w.at("down_proj"), inner, x.size(-1));
 }
 

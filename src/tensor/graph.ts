@@ -72,7 +72,17 @@ export class Graph {
   private readonly names = new Set<string>();
   private readonly scopes: string[] = [];
   private readonly scalars = new Map<string, Value>();
-  private readonly sharedConstants = new Map<string, Value>();
+  private readonly sharedValues = new Map<unknown, Value>();
+
+  /**
+   * Whether the model's constants stay in the files that hold them (`storage: "mapped"` of a session): matrices are then
+   * multiplied one by one as they are stored, as joining or packing them would copy them.
+   */
+  readonly mapped: boolean;
+
+  constructor({ mapped = false }: { readonly mapped?: boolean } = {}) {
+    this.mapped = mapped;
+  }
 
   /** A value that is given at each run. Named sizes in `shape` are bound by the arrays that are fed. */
   input(name: string, dtype: DType, shape: Shape): Value {
@@ -91,12 +101,12 @@ export class Graph {
     return this.weight(name, array.dtype, array.shape, () => bytesOf(array.data));
   }
 
-  /** A constant that several parts of the network share: made once for each `name`. */
-  shared(name: string, make: () => NdArray): Value {
-    let found = this.sharedConstants.get(name);
+  /** A value that several parts of the network share: made once for each `key`. */
+  shared(key: unknown, make: () => Value): Value {
+    let found = this.sharedValues.get(key);
     if (!found) {
-      found = this.constant(make(), name);
-      this.sharedConstants.set(name, found);
+      found = make();
+      this.sharedValues.set(key, found);
     }
     return found;
   }

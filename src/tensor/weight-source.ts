@@ -1,21 +1,41 @@
 /** Where weights come from: a file, several files as one, or memory. */
+import { sizeOf } from "./array.ts";
 import type { FileRange } from "./graph.ts";
-import type { BlockSource } from "./quant/blocks.ts";
-import type { TileSource } from "./quant/int8.ts";
+import { DenseMatrix } from "./quant/dense.ts";
+import type { Matrix } from "./quant/matrix.ts";
+
+/** What is known of a weight before it is read. */
+export interface WeightInfo {
+  readonly shape: readonly number[];
+  /** The element type in the file's own words, if it comes from one. */
+  readonly storedType?: string;
+  /** Where its bytes, in the stored type, lie in a file. */
+  readonly range?: FileRange;
+}
 
 /** Named tensors: a weight file, or weights in memory. */
 export interface WeightSource {
   /** Where the weights come from, for messages. */
   readonly path: string;
-  /** `storedType` as the file calls it, where there is one. */
-  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly storedType?: string }>;
+  readonly tensors: ReadonlyMap<string, WeightInfo>;
   readFloat32(name: string): Promise<Float32Array>;
-  /** Where the bytes of a tensor lie in a file, of whatever type they are; undefined where they do not lie as they are. */
-  placeOf?(name: string): FileRange | undefined;
-  /** A matrix in stored blocks that products use as they are; undefined if it is not stored so. */
-  blocks?(name: string): BlockSource | undefined;
-  /** A matrix stored in bytes with a scale for each of its rows, transposed as products take it, in tiles; undefined if it is not stored so. */
-  int8Columns?(name: string): TileSource | undefined;
+  /** The tensor as a matrix of the kind in which it is stored. @throws Error if there is no tensor of that name */
+  matrix(name: string): Matrix;
+}
+
+/** A tensor of a source as a float32 matrix [first axis, all other axes]; axes of size 1 before the last two do not count. */
+export function denseMatrix(source: Pick<WeightSource, "path" | "tensors" | "readFloat32">, name: string): Matrix {
+  const info = source.tensors.get(name);
+  if (!info) throw missing(source.path, name);
+  const { shape, storedType, range } = info;
+  const [rows = 1, ...others] = shape.length === 2 ? shape : shape.filter((size) => size !== 1);
+  return new DenseMatrix({
+    name,
+    rows,
+    columns: sizeOf(others),
+    readFloat32: () => source.readFloat32(name),
+    range: storedType === "F32" ? range : undefined,
+  });
 }
 
 /** Weights in memory as a source for a graph. */
@@ -29,43 +49,51 @@ export function weightsInMemory(
     tensors,
     async readFloat32(name) {
       const array = tensors.get(name);
-      if (!array) throw new Error(`${path} has no tensor "${name}"`);
+      if (!array) throw missing(path, name);
       return array.data;
+    },
+    matrix(name) {
+      return denseMatrix(this, name);
     },
   };
 }
 
-/** Where several sources have a weight of one name, the first one's counts. */
+/** Several sources as one. Where more than one has a weight of the same name, the first one's is used. */
 export function overlayWeights(sources: readonly WeightSource[]): WeightSource {
   const owners = new Map<string, WeightSource>();
-  for (const source of sources.toReversed()) for (const name of source.tensors.keys()) owners.set(name, source);
-  const ownerOf = (name: string): WeightSource => {
-    const owner = owners.get(name);
-    if (!owner) throw new Error(`${path} has no tensor "${name}"`);
-    return owner;
-  };
+  const tensors = new Map<string, WeightInfo>();
+  for (const source of sources.toReversed()) {
+    for (const [name, info] of source.tensors) {
+      owners.set(name, source);
+      tensors.set(name, info);
+    }
+  }
   const path = sources.map((source) => source.path).join(" and ");
+  const owner = (name: string): WeightSource => {
+    const found = owners.get(name);
+    if (!found) throw missing(path, name);
+    return found;
+  };
   return {
     path,
-    tensors: new Map(
-      [...owners].map(([name, owner]) => [name, owner.tensors.get(name) as { readonly shape: readonly number[] }]),
-    ),
-    readFloat32: (name) => ownerOf(name).readFloat32(name),
-    blocks: (name) => owners.get(name)?.blocks?.(name),
-    int8Columns: (name) => owners.get(name)?.int8Columns?.(name),
+    tensors,
+    readFloat32: (name) => owner(name).readFloat32(name),
+    matrix: (name) => owner(name).matrix(name),
   };
 }
 
-/** Remembers which weights a graph has asked for; a checkpoint may hold more. */
+/** Records which weights a graph uses; a checkpoint may hold more. */
 export class UsedWeights implements WeightSource {
   readonly names = new Set<string>();
+  readonly path: string;
   readonly tensors: WeightSource["tensors"];
   private readonly source: WeightSource;
 
   constructor(source: WeightSource) {
     this.source = source;
+    this.path = source.path;
     const { names } = this;
-    this.tensors = new (class extends Map<string, { readonly shape: readonly number[] }> {
+    this.tensors = new (class extends Map<string, WeightInfo> {
       override get(name: string) {
         if (this.has(name)) names.add(name);
         return super.get(name);
@@ -73,19 +101,15 @@ export class UsedWeights implements WeightSource {
     })(source.tensors);
   }
 
-  get path(): string {
-    return this.source.path;
-  }
-
   readFloat32(name: string): Promise<Float32Array> {
     return this.source.readFloat32(name);
   }
 
-  blocks(name: string): ReturnType<NonNullable<WeightSource["blocks"]>> {
-    return this.source.blocks?.(name);
+  matrix(name: string): Matrix {
+    return this.source.matrix(name);
   }
+}
 
-  int8Columns(name: string): ReturnType<NonNullable<WeightSource["int8Columns"]>> {
-    return this.source.int8Columns?.(name);
-  }
+function missing(path: string, name: string): Error {
+  return new Error(`${path} has no tensor "${name}"`);
 }

@@ -6,14 +6,14 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { checkSpace } from "../files/journal.ts";
-import { int8Choice, type LlamaConfig } from "../models/llama.ts";
+import { type LlamaConfig, llamaMatrices } from "../models/llama.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
-import type { WeightOptions } from "../nn/weights.ts";
 import { type SessionOptions, StoredModels } from "../runtime/session.ts";
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import { gradients } from "../tensor/grad/gradients.ts";
 import type { Value } from "../tensor/graph.ts";
 import { reduceSum } from "../tensor/ops/reduce.ts";
+import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 
 export interface LayeredOptions {
@@ -57,12 +57,12 @@ export class LayeredLlama {
     await mkdir(folder, { recursive: true });
     try {
       await checkSpace(folder, layeredBytes(source, precision));
-      const weights: WeightOptions = precision === "int8" ? { int8: int8Choice } : {};
+      const quantization = quantizationPolicy(precision, llamaMatrices);
       const count = config.numHiddenLayers;
       const layers: StoredModels<LayerModels>[] = [];
       for (let i = 0; i < count; i++) {
         signal?.throwIfAborted();
-        const piece = () => layerPiece(source, i, { ...config, positions }, weights);
+        const piece = () => layerPiece(source, { ...config, positions }, { index: i, quantization });
         const [forward, backward] = [piece(), piece()];
         layers.push(
           await StoredModels.write<LayerModels>(await pieceFolder(folder, `layer-${i}`), {
@@ -72,7 +72,8 @@ export class LayeredLlama {
         );
         onProgress?.(i + 1, count + 1);
       }
-      const [forward, backward] = [headPiece(source, config, weights), headPiece(source, config, weights)];
+      const headOf = () => headPiece(source, config, { quantization });
+      const [forward, backward] = [headOf(), headOf()];
       const head = await StoredModels.write<HeadModels>(await pieceFolder(folder, "head"), {
         forward: { graph: forward.graph, outputs: { losses: forward.out } },
         backward: { graph: backward.graph, outputs: { losses: backward.out, gradient: backwardOf(backward) } },
@@ -140,7 +141,7 @@ export class LayeredLlama {
 export function layeredBytes({ tensors }: WeightSource, precision: LayeredOptions["precision"]): number {
   let bytes = 0;
   for (const [name, { shape }] of tensors) {
-    const perWeight = precision === "int8" && int8Choice(name) !== undefined ? 2 : 4;
+    const perWeight = precision === "int8" && llamaMatrices.activationBits(name) !== undefined ? 2 : 4;
     bytes += sizeOf(shape) * perWeight;
   }
   return bytes;

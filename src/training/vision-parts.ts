@@ -5,10 +5,11 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { FrozenPart } from "../data/frozen-features.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
-import { int8Choice } from "../models/eva-vit.ts";
+import { evaVitMatrices } from "../models/eva-vit.ts";
 import { type FrozenDepth, imageSpec, type VisionConfig } from "../models/minigpt4.ts";
 import { Weights } from "../nn/weights.ts";
 import type { Graph } from "../tensor/graph.ts";
+import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import { overlayWeights, type WeightSource } from "../tensor/weight-source.ts";
 
 /** Parts by the names of their weights; the contrastive head is none of an image's way. */
@@ -58,7 +59,8 @@ export async function openVision({
       config,
       depth,
       weights(graph: Graph) {
-        const weights = new Weights(graph, image, encoderPrecision === "int8" ? { int8: int8Choice } : {});
+        const quantization = quantizationPolicy(encoderPrecision, evaVitMatrices);
+        const weights = new Weights(graph, image, { quantization });
         return { encoder: weights, qformer: weights, projection: weights };
       },
     };

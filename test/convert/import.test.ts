@@ -16,7 +16,7 @@ import { type ModelFolder, openModelFolder } from "../../src/models/model-folder
 import { evaluate, MappedModel, Session } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
-import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quant/int4.ts";
+import { BlockMatrix, dequantizeBlocks, quantizeBlocks } from "../../src/tensor/quant/blocks.ts";
 import { parsePrompt } from "../../src/tokenizers/prompts.ts";
 import { largestDifference, relativeDifference } from "../helpers/deviations.ts";
 import { golden, goldenImport } from "../helpers/golden-import.ts";
@@ -90,19 +90,17 @@ describe("the golden files", () => {
     const { llm, precision, close } = await openModelFolder(out);
     expect(precision).toBe("stored");
     const name = "model.layers.0.self_attn.q_proj.weight";
-    const format = { bits: 4, minima: false, zeroPoints: true, blockSize };
-    expect(llm.checkpoint.blocks?.(name)?.format).toEqual(format);
+    const format = { bits: 4, minima: false, zeroPoints: true, blockSize } as const;
+    const matrix = llm.checkpoint.matrix(name);
+    if (!(matrix instanceof BlockMatrix)) throw new Error(`expected blocks, found ${matrix.kind}`);
+    expect(matrix.format).toEqual(format);
     expect(llm.checkpoint.tensors.get(name)).toMatchObject({ storedType: "INT4", shape: [64, 64] });
     const original = await openCheckpoint(golden("llama-bin"));
-    const exact = quantizeInt4(await original.readFloat32(name), 64, 64, blockSize);
+    const exact = quantizeBlocks(await original.readFloat32(name), 64, format);
     await original.close();
-    const stored = await llm.checkpoint.blocks?.(name)?.load();
-    expect(stored).toEqual({
-      quants: exact.nibbles.data,
-      scales: exact.scales.data,
-      zeroPoints: exact.zeroPoints.data,
-    });
-    expect(await llm.checkpoint.readFloat32(name)).toEqual(dequantizeInt4(exact));
+    const { quants, scales, zeroPoints } = await matrix.load();
+    expect({ quants: new Uint8Array(quants), scales, zeroPoints: new Uint8Array(zeroPoints ?? []) }).toEqual(exact);
+    expect(await llm.checkpoint.readFloat32(name)).toEqual(dequantizeBlocks(exact, format, 64));
     // Rows of 172 are no whole blocks.
     expect(llm.checkpoint.tensors.get("model.layers.0.mlp.down_proj.weight")?.storedType).toBe("F16");
     // Only rows of the table are read, in 8 bits.
@@ -115,8 +113,8 @@ describe("the golden files", () => {
     await importModel(goldenImport(out, { precision: "int8", encoderPrecision: "int8" }));
     const { llm, config, imageSources, close } = await openModelFolder(out);
     const { graph, outputs } = languageGraph(llm.checkpoint, llm.config, "stored");
-    const images = new Graph();
-    imageOutputs(images, imageWeights(images, imageSources, { mapped: true }), config);
+    const images = new Graph({ mapped: true });
+    imageOutputs(images, imageWeights(images, imageSources), config);
     const byName = new Map([...graph.initializers, ...images.initializers]);
     const products = ["q_proj", "k_proj", "v_proj"].map((name) => `model.layers.1.self_attn.${name}.weight`);
     for (const name of [
@@ -169,8 +167,8 @@ describe("the golden files", () => {
     const size = (out: string) => statSync(join(out, "encoder.safetensors")).size;
     expect(size(narrow)).toBeLessThan(0.8 * size(wide));
     const checkpoint = await openCheckpoint(join(narrow, "encoder.safetensors"));
-    expect(checkpoint.int8Columns?.("blocks.0.mlp.fc1.weight")).toBeDefined();
-    expect(checkpoint.int8Columns?.("blocks.0.norm1.weight")).toBeUndefined();
+    expect(checkpoint.matrix("blocks.0.mlp.fc1.weight").kind).toBe("tiled-int8");
+    expect(checkpoint.matrix("blocks.0.norm1.weight").kind).toBe("float32");
     await checkpoint.close();
   });
 
@@ -358,8 +356,8 @@ async function imageTokens(model: ModelFolder, set: GoldenSet): Promise<Float32A
 /** As `imageTokens`, with the weights mapped. */
 async function mappedTokens(path: string, set: GoldenSet): Promise<Float32Array> {
   const { config, imageSources, close, ...model } = await openModelFolder(path);
-  const graph = new Graph();
-  const outputs = imageOutputs(graph, imageWeights(graph, imageSources, { mapped: true }), config);
+  const graph = new Graph({ mapped: true });
+  const outputs = imageOutputs(graph, imageWeights(graph, imageSources), config);
   const { tokens } = await (await MappedModel.create(graph, outputs, path)).run(
     await firstImage({ ...model, config }, set),
   );

@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type BlockType, blockLayouts, blockSource, blocksToFloat32 } from "../../src/formats/gguf/blocks.ts";
+import { type BlockType, blockLayouts, blockMatrix, blocksToFloat32 } from "../../src/formats/gguf/blocks.ts";
 import { packedBytes, packedWeights, packTensor, type Rounding } from "../../src/formats/packed.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
-import type { Blocks } from "../../src/tensor/quant/blocks.ts";
+import { BlockMatrix, type Blocks } from "../../src/tensor/quant/blocks.ts";
+import type { Matrix } from "../../src/tensor/quant/matrix.ts";
 import { type WeightSource, weightsInMemory } from "../../src/tensor/weight-source.ts";
 
 const inHalf = (values: Float32Array) => float16ToFloat32(float32ToFloat16(values));
@@ -56,8 +57,8 @@ test("rounding to blocks is off by half a step at most, and says what it stands 
         // A little more, as scale and minimum have 16 bits themselves.
         expect(Math.abs((found[i] as number) - value)).toBeLessThanOrEqual(step / 2 + 0.011);
       });
-      const blocks = await packed.blocks?.("w")?.load();
-      expect(elements(blocks as Blocks)).toEqual(found);
+      const blocks = await inBlocks(packed.matrix("w")).load();
+      expect(elements(blocks)).toEqual(found);
     }),
   );
 });
@@ -67,12 +68,13 @@ test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file stay as th
   const shape = [2, elements];
   // Any bytes whose float16 numbers are finite.
   const data = Uint8Array.from({ length: 2 * bytes }, (_, i) => (i * 37) % 60);
-  const file = { ...source(shape, new Float32Array()), blocks: () => blockSource(type, async () => data) };
+  const stored = blockMatrix({ name: "w", shape, type, read: async () => data });
+  const file = { ...source(shape, new Float32Array()), matrix: () => stored };
   const { packing, packed } = await throughPacking(file, "none");
   expect(packing).toBe(type);
-  const blocks = packed.blocks?.("w");
-  expect(blocks?.format).toEqual(file.blocks().format);
-  expect(await blocks?.load()).toEqual(await file.blocks().load());
+  const matrix = inBlocks(packed.matrix("w"));
+  expect(matrix.format).toEqual(stored.format);
+  expect(await matrix.load()).toEqual(await stored.load());
   expect(await packed.readFloat32("w")).toEqual(blocksToFloat32(blockLayouts[type], data));
 });
 
@@ -81,6 +83,11 @@ test("an index that does not fit the bytes is refused", () => {
   expect(() => packedWeights("there", index, new Uint8Array(71))).toThrow('there: tensor "w" lies behind the end');
   expect(packedWeights("there", index, new Uint8Array(72)).tensors.size).toBe(1);
 });
+
+function inBlocks(matrix: Matrix): BlockMatrix {
+  if (matrix instanceof BlockMatrix) return matrix;
+  throw new Error(`expected blocks, found ${matrix.kind}`);
+}
 
 function elements({ quants, scales, minima = new Float32Array(scales.length) }: Blocks): Float32Array {
   return Float32Array.from({ length: scales.length * 32 }, (_, i) => {

@@ -74,7 +74,13 @@ test("float16, bfloat16 and integers widen to their values", async () => {
   expect([...(await checkpoint.readFloat32("half"))]).toEqual([1, -65504, 2 ** -24]);
   expect([...(await checkpoint.readFloat32("brain"))]).toEqual([1.0078125, -2]);
   expect([...(await checkpoint.readFloat32("long"))]).toEqual([-3]);
-  expect(checkpoint.tensors.get("half")).toEqual({ name: "half", storedType: "F16", shape: [3], byteLength: 6 });
+  expect(checkpoint.tensors.get("half")).toEqual({
+    name: "half",
+    storedType: "F16",
+    shape: [3],
+    byteLength: 6,
+    range: { path: checkpoint.path, offset: expect.any(Number), length: 6 },
+  });
   await expect(checkpoint.readFloat32("missing")).rejects.toThrow(`${path}, tensor "missing": not in this file`);
   await checkpoint.close();
   await expect(checkpoint.readFloat32("half")).rejects.toThrow(path);

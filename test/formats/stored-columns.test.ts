@@ -6,10 +6,11 @@ import { convertedTensor } from "../../src/convert/convert-tensor.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { streamSafetensors } from "../../src/formats/safetensors-writer.ts";
-import { asStored, Weights } from "../../src/nn/weights.ts";
+import { Weights } from "../../src/nn/weights.ts";
 import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
+import { native } from "../../src/tensor/quant/quantization.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
@@ -64,13 +65,13 @@ test("each element is within half a step of its row, whatever the shape", async 
 test("several matrices are one product, as one after the other", async () => {
   const { checkpoint } = await written({ "a.weight": [48, 32], "b.weight": [16, 32] });
   const graph = new Graph();
-  const w = new Weights(graph, checkpoint, asStored(checkpoint));
+  const w = new Weights(graph, checkpoint, { quantization: native });
   const x = graph.input("x", "float32", ["rows", 32]);
-  const both = w.product(x, [
-    { name: "a.weight", out: 48 },
-    { name: "b.weight", out: 16 },
-  ]);
-  const second = w.product(x, [{ name: "b.weight", out: 16 }]);
+  const matrices = [w.matrix("a.weight", [48, 32]), w.matrix("b.weight", [16, 32])];
+  const joined = w.joined(matrices);
+  if (!joined) throw new Error("the matrices should be joined");
+  const both = joined.matmul(x);
+  const second = w.matrix("b.weight", [16, 32]).matmul(x);
   const random = new Random(3);
   const data = Float32Array.from({ length: 5 * 32 }, () => random.normal());
   const found = await evaluate(graph, { both, second }, { x: ndarray("float32", [5, 32], data) });

@@ -4,7 +4,7 @@ import { createLanguageModel } from "../../src/generation/load.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
 import { sizeOf } from "../../src/tensor/array.ts";
 import { Random } from "../../src/tensor/random.ts";
-import type { WeightSource } from "../../src/tensor/weight-source.ts";
+import { denseMatrix, type WeightSource } from "../../src/tensor/weight-source.ts";
 import { createTokenizer, type Tokenizer } from "../../src/tokenizers/tokenizer.ts";
 
 export function tinyConfig(vocabSize: number): LlamaConfig {
@@ -54,6 +54,9 @@ export function randomLlama(config: LlamaConfig, seed: number): WeightSource {
     path: "random",
     tensors,
     readFloat32: async (name) => values.get(name) ?? new Float32Array(0),
+    matrix(name) {
+      return denseMatrix(this, name);
+    },
   };
 }
 

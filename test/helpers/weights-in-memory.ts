@@ -2,13 +2,16 @@
 
 import { type NdArray, ndarray, sizeOf } from "../../src/tensor/array.ts";
 import { Random } from "../../src/tensor/random.ts";
-import type { WeightSource } from "../../src/tensor/weight-source.ts";
+import { denseMatrix, type WeightSource } from "../../src/tensor/weight-source.ts";
 
 export function inMemory(arrays: Readonly<Record<string, NdArray<"float32">>>, path = "memory"): WeightSource {
   return {
     path,
     tensors: new Map(Object.entries(arrays)),
     readFloat32: async (name) => arrays[name]?.data ?? new Float32Array(0),
+    matrix(name) {
+      return denseMatrix(this, name);
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 /** A layer that reads behind a cache, with the engine's own operator and without, against the network in one. */
 import { describe, expect, test } from "vitest";
 import { llama, logits } from "../../src/models/llama.ts";
-import { cachedLayerPiece, scoresPiece } from "../../src/models/llama-layers.ts";
+import { cachedLayerPiece, logitsPiece } from "../../src/models/llama-layers.ts";
 import { masked } from "../../src/nn/attention.ts";
 import { rotaryAngles } from "../../src/nn/positions.ts";
 import { Weights } from "../../src/nn/weights.ts";
@@ -39,9 +39,9 @@ describe.each([8, 6])("with heads of size %d", (headDim) => {
   async function behind(
     used: number,
     past: { readonly keys: NdArray; readonly values: NdArray },
-    which: "all" | "wanted",
+    which: "all" | "selected",
   ) {
-    const { graph, out, keys, values } = cachedLayerPiece(source, 0, config, {}, which);
+    const { graph, out, keys, values } = cachedLayerPiece(source, config, { index: 0, outputs: which });
     const capacity = used + 4;
     const mask = Float32Array.from({ length: capacity }, (_, i) => (i < used ? 0 : masked));
     const feeds = {
@@ -77,9 +77,9 @@ describe.each([8, 6])("with heads of size %d", (headDim) => {
       ]);
       return ndarray("float32", [1, heads, length, size], Float32Array.from(parts.flat()));
     };
-    const rest = await behind(3, { keys: first(all.newKeys, 3), values: first(all.newValues, 3) }, "wanted");
+    const rest = await behind(3, { keys: first(all.newKeys, 3), values: first(all.newValues, 3) }, "selected");
     expect(rest.out.shape).toEqual([1, config.hiddenSize]);
-    const piece = scoresPiece(source, config, {});
+    const piece = logitsPiece(source, config);
     const { scores } = await evaluate(piece.graph, { scores: piece.out }, { x: rest.out });
 
     const last = whole.scores.data.slice(6 * config.vocabSize) as Float32Array;

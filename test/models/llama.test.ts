@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
-import { int8Choice, llama, logits } from "../../src/models/llama.ts";
+import { llama, llamaMatrices, logits } from "../../src/models/llama.ts";
 import { Weights } from "../../src/nn/weights.ts";
 import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
+import { quantizationPolicy } from "../../src/tensor/quant/quantization.ts";
 import type { WeightSource } from "../../src/tensor/weight-source.ts";
 import { randomLlama, tinyConfig } from "../helpers/tiny-llama.ts";
 import { normal } from "../helpers/weights-in-memory.ts";
@@ -74,7 +75,7 @@ test("weights of another size are refused with file, tensor and shapes", async (
 
 test("8-bit products where they are chosen keep the scores; the output layer stays in float32", async () => {
   const graph = new Graph();
-  const w = new Weights(graph, source, { int8: int8Choice });
+  const w = new Weights(graph, source, { quantization: quantizationPolicy("int8", llamaMatrices) });
   const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
   const positions = graph.input("positions", "int64", ["batch", "sequence"]);
   const y = logits(w, llama(w, x, positions, config).hidden, config);

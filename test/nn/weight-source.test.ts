@@ -1,8 +1,7 @@
 import { expect, test } from "vitest";
 import { ndarray } from "../../src/tensor/array.ts";
-import type { BlockSource } from "../../src/tensor/quant/blocks.ts";
-import type { WeightSource } from "../../src/tensor/weight-source.ts";
-import { overlayWeights } from "../../src/tensor/weight-source.ts";
+import { TiledInt8Matrix } from "../../src/tensor/quant/tiled-int8.ts";
+import { overlayWeights, UsedWeights } from "../../src/tensor/weight-source.ts";
 import { inMemory } from "../helpers/weights-in-memory.ts";
 
 const vector = (...values: number[]) => ndarray("float32", [values.length], Float32Array.from(values));
@@ -28,15 +27,15 @@ test("a weight that none has is named, with all sources", () => {
   );
 });
 
-test("stored blocks are those of the source that the weight comes from", () => {
-  const asked: string[] = [];
-  const blocks: WeightSource["blocks"] = (name) => {
-    asked.push(name);
-    return undefined as BlockSource | undefined;
-  };
-  const layered = overlayWeights([trained, { ...frozen, blocks }]);
-  for (const name of ["both", "own", "other", "missing"]) expect(layered.blocks?.(name)).toBe(undefined);
-  expect(asked).toEqual(["other"]);
+test("a matrix has the kind in which its own source stores it, and its place in the file", () => {
+  const used = new UsedWeights(overlayWeights([trained, { ...frozen, matrix: () => blocks }]));
+  const blocks = new TiledInt8Matrix({ name: "other", rows: 2, columns: 3, tile: 2, load: () => Promise.reject() });
+  expect(used.matrix("other")).toBe(blocks);
+  expect(used.matrix("both").kind).toBe("float32");
+  expect(() => used.matrix("missing")).toThrow('no tensor "missing"');
+  const range = { path: "frozen.safetensors", offset: 8, length: 4 };
+  const inFile = { ...frozen, tensors: new Map([["other", { shape: [1], storedType: "F32", range }]]) };
+  expect(new UsedWeights(overlayWeights([trained, inFile])).tensors.get("other")?.range).toEqual(range);
 });
 
 test("layers of layers are layers", async () => {

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { linear, linears } from "../../src/nn/layers.ts";
 import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
 import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
@@ -9,10 +10,16 @@ import { gradients } from "../../src/tensor/grad/gradients.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { concat } from "../../src/tensor/ops/layout.ts";
 import { reduceSum } from "../../src/tensor/ops/reduce.ts";
+import { BlockMatrix } from "../../src/tensor/quant/blocks.ts";
+import { DenseMatrix } from "../../src/tensor/quant/dense.ts";
+import type { Matrix } from "../../src/tensor/quant/matrix.ts";
+import { type Quantization, type QuantizedMatrices, quantizationPolicy } from "../../src/tensor/quant/quantization.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 import { inMemory, normal } from "../helpers/weights-in-memory.ts";
 
 const folder = temporaryFolder();
+
+const all: QuantizedMatrices = { inBlocks: () => true, activationBits: () => 8 };
 
 const source = inMemory(
   {
@@ -40,13 +47,11 @@ test("a tensor of another shape is named with its file, both shapes, and the lik
     '/models/tiny.safetensors: tensor "layer.0.up.weight" is [6, 4], but this network needs [4, 6]; ' +
     "are these the weights of another model size?";
   expect(() => w.get("layer.0.up.weight", [4, 6])).toThrow(message);
+  expect(() => w.matrix("layer.0.up.weight", [4, 6])).toThrow(message);
   const x = w.graph.input("x", "float32", [1, 6]);
-  expect(() => w.product(x, [{ name: "layer.0.up.weight", out: 4 }])).toThrow(message);
-  const two = [
-    { name: "layer.0.gate.weight", out: 2 },
-    { name: "layer.0.up.weight", out: 4 },
-  ];
-  expect(() => w.product(x, two)).toThrow('tensor "layer.0.gate.weight" is [2, 4], but this network needs [2, 6]');
+  expect(() => linears(w.at("layer.0"), x, { gate: 2, up: 4 })).toThrow(
+    'tensor "layer.0.gate.weight" is [2, 4], but this network needs [2, 6]',
+  );
 });
 
 test("axes of size 1 do not matter", () => {
@@ -73,20 +78,27 @@ test("what is trained is an input, what is frozen is read when the model is writ
   expect(w.graph.inputs).toEqual([bias]);
   expect([...w.graph.initializers.values()].map(({ value }) => value)).toEqual([up]);
   expect([...w.trained]).toEqual([["layer.0.bias", bias]]);
-  expect(w.isOneProduct(["layer.0.up.weight", "layer.0.bias"])).toBe(false);
-  expect(w.isOneProduct(["layer.0.up.weight"])).toBe(true);
+});
+
+test("frozen matrices are one product; a trained one stays separate, and so do all in a mapped graph", () => {
+  const joined = (options: WeightOptions, mapped = false) => {
+    const w = new Weights(new Graph({ mapped }), source, options);
+    const matrices = [w.matrix("layer.0.up.weight", [6, 4]), w.matrix("layer.0.gate.weight", [2, 4])];
+    return w.joined(matrices);
+  };
+  expect(joined({})).toMatchObject({ kind: "float32", rows: 8, columns: 4 });
+  expect(joined({ trainable: (name) => name.includes("up") })).toBeUndefined();
+  expect(joined({ trainable: (name) => name.includes("gate") })).toBeUndefined();
+  expect(joined({}, true)).toBeUndefined();
 });
 
 test("matrices in 4 bits give about the same product", async () => {
-  const wide = inMemory({ a: normal([8, 64], 4), b: normal([8, 64], 5) });
+  const wide = inMemory({ "a.weight": normal([8, 64], 4), "b.weight": normal([8, 64], 5) });
   const x = normal([3, 64], 6);
   const run = async (int4: boolean) => {
     const graph = new Graph();
-    const w = new Weights(graph, wide, { int4: () => int4 });
-    const y = w.product(graph.input("x", "float32", ["n", 64]), [
-      { name: "a", out: 8 },
-      { name: "b", out: 8 },
-    ]);
+    const w = new Weights(graph, wide, { quantization: quantizationPolicy(int4 ? "int4" : "float32", all) });
+    const y = concat(linears(w, graph.input("x", "float32", ["n", 64]), { a: 8, b: 8 }), -1);
     return (await evaluate(graph, { y }, { x })).y.data as Float32Array;
   };
   const [exact, rounded] = [await run(false), await run(true)];
@@ -96,46 +108,64 @@ test("matrices in 4 bits give about the same product", async () => {
 });
 
 test("matrices in 8 bits, joined too, give nearly the product and gradient of float32", async () => {
-  const wide = inMemory({ a: normal([8, 64], 4), b: normal([24, 64], 5) });
-  const run = async (options: WeightOptions) => {
+  const wide = inMemory({ "a.weight": normal([8, 64], 4), "b.weight": normal([24, 64], 5) });
+  const run = async (activationBits: QuantizedMatrices["activationBits"]) => {
     const graph = new Graph();
-    const w = new Weights(graph, wide, options);
+    const quantization = quantizationPolicy("int8", { ...all, activationBits });
+    const w = new Weights(graph, wide, { quantization });
     const x = graph.input("x", "float32", ["n", 64]);
-    const matrices = [
-      { name: "a", out: 8 },
-      { name: "b", out: 24 },
-    ];
-    const joined = w.product(x, matrices);
-    const y = joined.add(concat([w.product(x, matrices.slice(0, 1)), w.product(x, matrices.slice(1))], -1));
+    const joined = concat(linears(w, x, { a: 8, b: 24 }), -1);
+    const y = joined.add(concat([linear(w.at("a"), x, 8), linear(w.at("b"), x, 24)], -1));
     const [dx = y] = gradients(reduceSum(y.mul(y), [0, 1], { keep: false }), [x]);
     const found = await evaluate(graph, { y, dx }, { x: normal([3, 64], 6) });
     return [...(found.y.data as Float32Array), ...(found.dx.data as Float32Array)];
   };
-  const exact = await run({});
+  const exact = await run(() => undefined);
   const dot = (a: number[], b: number[]) => a.reduce((sum, value, i) => sum + value * (b[i] as number), 0);
-  const rounded = await run({ int8: () => 8 });
+  const rounded = await run(() => 8);
   expect(dot(exact, rounded) / Math.sqrt(dot(exact, exact) * dot(rounded, rounded))).toBeGreaterThan(0.999);
   expect(rounded).not.toEqual(exact);
-  // Matrices that are joined are in 8 bits together or not at all.
-  const some = await run({ int8: (name) => (name === "a" ? 8 : undefined) });
+  // Matrices of different kinds are separate products, each in its own arithmetic.
+  const some = await run((name) => (name === "a.weight" ? 8 : undefined));
   expect(dot(exact, some) / Math.sqrt(dot(exact, exact) * dot(some, some))).toBeGreaterThan(0.999);
   expect(some).not.toEqual(rounded);
   // Twice as many bits of what they are multiplied with are nearer to float32.
-  const finer = await run({ int8: () => 16 });
+  const finer = await run(() => 16);
   const distance = (values: number[]) =>
     values.reduce((sum, value, i) => sum + Math.abs(value - (exact[i] as number)), 0);
   expect(distance(finer)).toBeLessThan(distance(rounded));
 });
 
-test("what is trained stays in float32, and nothing is in 4 and in 8 bits at once", () => {
-  const w = new Weights(new Graph(), source, { int8: () => 8, trainable: () => true });
-  const x = w.graph.input("x", "float32", [1, 4]);
-  w.product(x, [{ name: "layer.0.gate.weight", out: 2 }]);
+test("what is trained stays in float32", () => {
+  const w = new Weights(new Graph(), source, { quantization: quantizationPolicy("int8", all), trainable: () => true });
+  expect(w.matrix("layer.0.gate.weight", [2, 4]).kind).toBe("float32");
   expect([...w.trained.keys()]).toEqual(["layer.0.gate.weight"]);
-  const both = new Weights(x.graph, source, { int8: () => 8, int4: (name) => name.includes("up") });
-  expect(() => both.product(x, [{ name: "layer.0.up.weight", out: 6 }])).toThrow(
-    '"layer.0.up.weight" is asked for in 4 bits and in 8 bits; choose one of them',
-  );
+});
+
+test("a policy applies to the matrices of its network, and rows of a table keep the values of the file", () => {
+  const kinds = (quantization: Quantization, stored: Matrix = dense) => {
+    const policy = quantizationPolicy(quantization, {
+      inBlocks: (name) => name === "a",
+      activationBits: (name) => (name === "a" ? 8 : undefined),
+    });
+    return [policy(stored, "a"), policy(stored, "b")].map(({ kind }) => kind);
+  };
+  const readFloat32 = async () => new Float32Array(8 * 64);
+  const dense = new DenseMatrix({ name: "a", rows: 8, columns: 64, readFloat32 });
+  const blocks = BlockMatrix.round(dense, { bits: 8, blockSize: 32 });
+  expect(kinds("native")).toEqual(["float32", "float32"]);
+  expect(kinds("native", blocks)).toEqual(["blocks", "blocks"]);
+  expect(kinds("float32", blocks)).toEqual(["float32", "float32"]);
+  expect(kinds("int4")).toEqual(["blocks", "float32"]);
+  expect(kinds("int8")).toEqual(["int8", "float32"]);
+  const policy = (quantization: Quantization) => quantizationPolicy(quantization, all);
+  // Without a block size, the blocks of the file are used; with one, everything is rounded.
+  expect(policy("int4")(blocks, "a")).toBe(blocks);
+  const rounded = policy({ bits: 4, blockSize: 64 })(blocks, "a");
+  expect(rounded).toMatchObject({ kind: "blocks", format: { bits: 4, blockSize: 64 } });
+  const ids = new Graph().input("ids", "int64", ["n"]);
+  rounded.gather(ids);
+  expect([...ids.graph.initializers.values()].map(({ value }) => value.dtype)).toEqual(["float32"]);
 });
 
 test("float32 is mapped where it lies in a file, what has to be converted is not", async () => {

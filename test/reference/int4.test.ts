@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { describe, test } from "vitest";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
-import { dequantizeInt4, quantizeInt4 } from "../../src/tensor/quant/int4.ts";
-import type { WeightSource } from "../../src/tensor/weight-source.ts";
+import { dequantizeBlocks, quantizeBlocks } from "../../src/tensor/quant/blocks.ts";
+import { denseMatrix, type WeightSource } from "../../src/tensor/weight-source.ts";
 import { expectDeviation, relativeDifference } from "../helpers/deviations.ts";
 import { GoldenSet, goldenFolders } from "../helpers/golden-set.ts";
 
@@ -42,9 +42,13 @@ function dequantised(source: WeightSource): WeightSource {
     tensors: source.tensors,
     async readFloat32(name) {
       const values = await source.readFloat32(name);
-      const [rows = 0, columns] = source.tensors.get(name)?.shape ?? [];
+      const [, columns] = source.tensors.get(name)?.shape ?? [];
       if (columns === undefined || name.includes("embed_tokens")) return values;
-      return dequantizeInt4(quantizeInt4(values, rows, columns, 32));
+      const format = { bits: 4, blockSize: 32 } as const;
+      return dequantizeBlocks(quantizeBlocks(values, columns, format), format, columns);
+    },
+    matrix(name) {
+      return denseMatrix(this, name);
     },
   };
 }

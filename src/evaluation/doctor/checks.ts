@@ -14,6 +14,7 @@ import { llamaConfigFromJson, type OpenLlama, openLlama, readJson } from "../../
 import { findLlm, readDescription } from "../../models/model-folder.ts";
 import type { SessionOptions } from "../../runtime/session.ts";
 import { ndarray, sizeOf } from "../../tensor/array.ts";
+import { BlockMatrix } from "../../tensor/quant/blocks.ts";
 import { Random } from "../../tensor/random.ts";
 import { loadTokenizer, type Tokenizer } from "../../tokenizers/load.ts";
 import type { PromptTemplate } from "../../tokenizers/prompts.ts";
@@ -301,9 +302,9 @@ export async function checkValues(
           if (sizes !== 0) zeros = false;
         };
         // Of blocks only the scales can be no numbers.
-        const blocks = checkpoint.blocks?.(name);
-        if (blocks) {
-          const { scales, minima } = await blocks.load();
+        const matrix = checkpoint.matrix(name);
+        if (matrix instanceof BlockMatrix) {
+          const { scales, minima } = await matrix.load();
           look(scales);
           if (minima) look(minima);
         } else for await (const values of strips(checkpoint, info, 1)) look(values);

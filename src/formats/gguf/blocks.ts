@@ -8,7 +8,7 @@
 
 import type { DType } from "../../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../tensor/float16.ts";
-import type { BlockFormat, BlockSource, Blocks } from "../../tensor/quant/blocks.ts";
+import { type BlockFormat, BlockMatrix, type Blocks } from "../../tensor/quant/blocks.ts";
 import { widen } from "../checkpoint.ts";
 
 interface Plane {
@@ -330,11 +330,20 @@ export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
 
 // Quantised tensors of GGUF files in the blocks that products take (`tensor/blocks.ts`), value for value.
 
-/** Blocks for products of what is stored in a type. @param read the stored bytes */
-export function blockSource(type: BlockType, read: () => Promise<Uint8Array>): BlockSource {
+/** A matrix that is stored in a block type. */
+export function blockMatrix({ name, shape: [rows = 0, columns = 0], type, read }: StoredBlocks): BlockMatrix {
   const layout = blockLayouts[type];
   const format = formatOf(layout);
-  return { format, load: async () => toBlocks(layout, format, await read()), packed: { type, read } };
+  const load = async () => toBlocks(layout, format, await read());
+  return new BlockMatrix({ name, rows, columns, format, load, gguf: { type, read } });
+}
+
+interface StoredBlocks {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly type: BlockType;
+  /** The stored bytes. */
+  read(): Promise<Uint8Array>;
 }
 
 /** Groups become blocks; levels of more than 4 bits take 8. */

@@ -1,6 +1,7 @@
 /** LLaMA checkpoints in GGUF under the names, and with the row order, of Hugging Face's files. */
+import { denseMatrix } from "../../tensor/weight-source.ts";
 import type { Checkpoint } from "../checkpoint.ts";
-import { blockSource, isBlockType } from "./blocks.ts";
+import { blockMatrix, isBlockType } from "./blocks.ts";
 
 const names: readonly (readonly [RegExp, string])[] = [
   [/^token_embd\.weight$/, "model.embed_tokens.weight"],
@@ -41,7 +42,8 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
   const tensors = new Map(
     [...original].flatMap(([name, stored]) => {
       const info = checkpoint.tensors.get(stored);
-      return info ? [[name, { ...info, name }] as const] : [];
+      // The rows of some tensors are put into another order, so that their bytes cannot be used from the file.
+      return info ? [[name, { ...info, name, range: undefined }] as const] : [];
     }),
   );
   /** Puts the rows of a query or key matrix, of any number of elements each, into Hugging Face's order. */
@@ -59,9 +61,10 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
     tensors,
     readFloat32: async (name) => inOrder(name, await checkpoint.readFloat32(find(name))),
     readBytes,
-    blocks(name) {
-      const type = tensors.get(name)?.storedType ?? "";
-      return isBlockType(type) ? blockSource(type, () => readBytes(name)) : undefined;
+    matrix(name) {
+      const { storedType = "", shape = [] } = tensors.get(name) ?? {};
+      if (!isBlockType(storedType)) return denseMatrix(this, name);
+      return blockMatrix({ name, shape, type: storedType, read: () => readBytes(name) });
     },
     close: () => checkpoint.close(),
   };

@@ -1,143 +1,262 @@
 /**
- * Products with matrices in the blocks that a file stores: 16 to 128 elements of a row in 4 or 8 bits with a scale, perhaps a
- * minimum. They are used as they are; nothing is rounded a second time.
+ * Matrices in blocks: 16 to 128 elements of a row in 4 or 8 bits share a scale, and a zero point or a minimum. What a file stores so is
+ * multiplied as it is, by the runtime's MatMulNBits; nothing is rounded a second time.
  */
-import { bytesOf, type NdArray, ndarray } from "../array.ts";
+import { bytesOf } from "../array.ts";
 import { type FileRange, single, type Value } from "../graph.ts";
 import { gather } from "../ops/gather.ts";
 import { concat, padZeros, reshape } from "../ops/layout.ts";
 import { reduceSum } from "../ops/reduce.ts";
-import { type Int4Matrix, loadOnce, matmulNBits } from "./int4.ts";
+import { checkInnerSize, loadOnce, Matrix } from "./matrix.ts";
 
-/** Elements of a block. */
-export type BlockSize = 16 | 32 | 64 | 128;
+/** Block sizes that matrices are rounded to, the largest first. */
+export const blockSizes = [128, 64, 32] as const;
+/** Elements of a block; 16 only in GGUF files. */
+export type BlockSize = 16 | (typeof blockSizes)[number];
 
 export interface BlockFormat {
   readonly bits: 4 | 8;
-  /** With minima an element is q * scale + minimum, without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
+  /** With minima an element is q * scale + minimum; without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
   readonly minima: boolean;
   /** Without minima: each block has a zero point of its own, and an element is (q - zero point) * scale. */
   readonly zeroPoints?: boolean;
   readonly blockSize: BlockSize;
 }
 
-/** Blocks of a matrix, row after row. */
+/** The data of a matrix in blocks, row after row. The last block of a row may be partial; it is padded. */
 export interface Blocks {
-  /** Unsigned; of 4 bits two a byte, the first in the low half. */
+  /** Unsigned; with 4 bits two a byte, the first in the low half. */
   readonly quants: Uint8Array;
-  /** One for each block. */
+  /** One per block. */
   readonly scales: Float32Array;
-  /** One for each block, where the format has them. */
+  /** One per block, where the format has them. */
   readonly minima?: Float32Array;
-  /** One for each block, where the format has them: packed as quants are, the rows of the matrix padded to whole bytes. */
+  /** One per block, where the format has them: packed as quants are, the rows of the matrix padded to whole bytes. */
   readonly zeroPoints?: Uint8Array;
 }
 
-export type StoredBlocks = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange | undefined };
+/** Where the data of blocks lies in files, byte for byte. */
+export type BlockRanges = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange };
 
-/** Where blocks come from: their format is known at once, their data when the model is written. */
 export interface BlockSource {
+  readonly name: string;
+  readonly rows: number;
+  readonly columns: number;
   readonly format: BlockFormat;
   load(): Promise<Blocks>;
-  /** Where the same bytes lie in files. */
-  readonly stored?: StoredBlocks | undefined;
-  /** In a type of GGUF files: its name, and the bytes as the file has them, or with scales and minima rounded to 16 bits. */
-  readonly packed?: { readonly type: string; read(): Promise<Uint8Array> };
+  readonly ranges?: BlockRanges;
+  /** The matrix in a block type of GGUF files: as it is stored there, or with scales and minima rounded to float16. */
+  readonly gguf?: { readonly type: string; read(): Promise<Uint8Array> };
+  /** Rows are taken from this matrix instead. */
+  readonly table?: Matrix;
 }
 
-/** Whether matrices of these formats can be one product. */
-export function sameFormat(a: BlockFormat, b: BlockFormat): boolean {
+export class BlockMatrix extends Matrix {
+  readonly kind = "blocks";
+  readonly name: string;
+  readonly rows: number;
+  readonly columns: number;
+  readonly format: BlockFormat;
+  readonly gguf: BlockSource["gguf"];
+  private readonly source: BlockSource;
+
+  constructor(source: BlockSource) {
+    super();
+    this.name = source.name;
+    this.rows = source.rows;
+    this.columns = source.columns;
+    this.format = source.format;
+    this.gguf = source.gguf;
+    this.source = source;
+  }
+
+  /** A matrix rounded to blocks when the model is written. Rows that are looked up keep the values of the matrix itself. */
+  static round(
+    matrix: Matrix,
+    { bits, blockSize }: { readonly bits: 4 | 8; readonly blockSize: BlockSize },
+  ): BlockMatrix {
+    const { name, rows, columns } = matrix;
+    const format: BlockFormat = { bits, minima: false, zeroPoints: bits === 4, blockSize };
+    const load = async () => quantizeBlocks(await matrix.readFloat32(), columns, format);
+    return new BlockMatrix({ name, rows, columns, format, load, table: matrix });
+  }
+
+  load(): Promise<Blocks> {
+    return this.source.load();
+  }
+
+  async readFloat32(): Promise<Float32Array> {
+    return dequantizeBlocks(await this.load(), this.format, this.columns);
+  }
+
+  /** In 8-bit arithmetic (accuracy level 4): activations are rounded to int8 per block. */
+  matmul(x: Value): Value {
+    checkInnerSize(x, this);
+    const { rows, columns, format, source } = this;
+    const { minima, bits, blockSize } = format;
+    if (!minima) return matmulNBits(x, source);
+    this.checkWholeBlocks(x);
+    const sets = bits === 4 ? 2 : 1;
+    return matmulNBits(withBlockSums(x, blockSize, sets), {
+      ...source,
+      columns: columns + sets * sumColumns(columns, blockSize),
+      format: { bits, blockSize, minima: false, zeroPoints: true },
+      load: async () => foldMinima(await source.load(), rows, columns, format),
+      ranges: undefined,
+    });
+  }
+
+  /** The float32 values of the rows, to the bit. */
+  gather(ids: Value): Value {
+    const { table, ranges, load: read } = this.source;
+    if (table) return table.gather(ids);
+    this.checkWholeBlocks(ids);
+    const { graph } = ids;
+    const { rows, columns } = this;
+    const name = `${this.name}.rows`;
+    const { bits, minima, zeroPoints, blockSize } = this.format;
+    const blocks = columns / blockSize;
+    const load = loadOnce(read, minima || zeroPoints ? 3 : 2);
+    const part = (key: keyof Blocks) => async () => bytesOf(partOf(await load(), key, name));
+    const quants = [rows, (columns * bits) / 8];
+    const inputs = [
+      graph.weight(`${name}.int${bits}`, "uint8", quants, part("quants"), ranges?.quants),
+      ids,
+      graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"), ranges?.scales),
+    ];
+    if (minima || zeroPoints) {
+      const rowBytes = Math.ceil((blocks * bits) / 8);
+      const zeros = zeroPoints ? part("zeroPoints") : () => new Uint8Array(rows * rowBytes);
+      inputs.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows, rowBytes], zeros));
+    }
+    const attributes = { bits, block_size: blockSize, gather_axis: 0, quantize_axis: 1 };
+    const type = { dtype: "float32", shape: [...ids.shape, columns] } as const;
+    const scaled = single(graph.node("GatherBlockQuantized", inputs, [type], { attributes, domain: "com.microsoft" }));
+    if (!minima) return scaled;
+    const least = gather(graph.weight(`${name}.minima`, "float32", [rows, blocks, 1], part("minima")), ids);
+    return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(least), type.shape);
+  }
+
+  /** Only matrices of one format are one product. */
+  override concat(others: readonly Matrix[]): Matrix | undefined {
+    const parts: readonly Matrix[] = [this, ...others];
+    if (!parts.every((part) => part instanceof BlockMatrix && sameFormat(part.format, this.format))) return undefined;
+    const blocks = parts as readonly BlockMatrix[];
+    return new BlockMatrix({
+      name: parts.map(({ name }) => name).join(","),
+      rows: parts.reduce((sum, { rows }) => sum + rows, 0),
+      columns: this.columns,
+      format: this.format,
+      async load() {
+        const loaded: Blocks[] = [];
+        for (const part of blocks) loaded.push(await part.load());
+        return concatBlocks(loaded);
+      },
+      ranges: concatRanges(blocks.map(({ source }) => source.ranges ?? {})),
+    });
+  }
+
+  private checkWholeBlocks({ graph }: Value): void {
+    const { name, columns, format } = this;
+    if (columns % format.blockSize === 0) return;
+    throw new Error(
+      `${graph.where()}"${name}": rows of ${columns} elements are not whole blocks of ${format.blockSize}`,
+    );
+  }
+}
+
+function sameFormat(a: BlockFormat, b: BlockFormat): boolean {
   const keys = ["bits", "minima", "blockSize"] as const;
   return keys.every((key) => a[key] === b[key]) && Boolean(a.zeroPoints) === Boolean(b.zeroPoints);
 }
 
-/** x [..., columns] times the transposed matrix [rows, columns] -> [..., rows], in 8-bit arithmetic. */
-export function matmulBlocks(
-  x: Value,
-  name: string,
-  size: { readonly rows: number; readonly columns: number },
-  { format, load: loadBlocks, stored: { quants: nibbles, ...others } = {} }: BlockSource,
-): Value {
-  const { bits, minima, blockSize, zeroPoints: hasZeroPoints = false } = format;
-  const { rows, columns } = size;
-  if (columns % blockSize !== 0) {
-    throw new Error(`${x.graph.where()}"${name}": rows of ${columns} elements are no whole blocks of ${blockSize}`);
+/** x [..., columns] times a transposed matrix without minima -> [..., rows]. */
+function matmulNBits(x: Value, { name, rows, columns, format, load: read, ranges }: BlockSource): Value {
+  const { graph } = x;
+  const { bits, blockSize, zeroPoints } = format;
+  const load = loadOnce(read, zeroPoints ? 3 : 2);
+  const part = (key: keyof Blocks) => async () => bytesOf(partOf(await load(), key, name));
+  const blocks = Math.ceil(columns / blockSize);
+  const quants = [rows, blocks, (blockSize * bits) / 8];
+  const constants = [
+    graph.weight(`${name}.int${bits}`, "uint8", quants, part("quants"), ranges?.quants),
+    graph.weight(`${name}.scales`, "float32", [rows * blocks], part("scales"), ranges?.scales),
+  ];
+  if (zeroPoints) {
+    const size = rows * Math.ceil((blocks * bits) / 8);
+    constants.push(graph.weight(`${name}.zeroPoints`, "uint8", [size], part("zeroPoints"), ranges?.zeroPoints));
   }
-  if (!minima) {
-    const load = async () => {
-      const { quants, scales, zeroPoints } = await loadBlocks();
-      return { nibbles: bytes(quants), scales: floats(scales), ...(zeroPoints && { zeroPoints: bytes(zeroPoints) }) };
-    };
-    return matmulNBits(x, { ...size, name, bits, blockSize, hasZeroPoints, load, stored: { nibbles, ...others } });
-  }
-  const sets = bits === 4 ? 2 : 1;
-  const load = async () => foldMinima(await loadBlocks(), rows, columns, format);
-  return matmulNBits(withBlockSums(x, blockSize, sets), {
-    name,
-    rows,
-    columns: columns + sets * sumColumns(columns, blockSize),
-    bits,
-    blockSize,
-    hasZeroPoints: true,
-    load,
-  });
+  const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), rows] };
+  const attributes = { K: columns, N: rows, bits, block_size: blockSize, accuracy_level: 4 };
+  return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
 }
 
-/** Rows of a table in blocks: ids of any shape -> [...ids, columns], the float32 values to the bit. */
-export function gatherBlocks(
-  ids: Value,
-  name: string,
-  { rows, columns }: { readonly rows: number; readonly columns: number },
-  source: BlockSource,
-): Value {
-  const { graph } = ids;
-  const { bits, minima, zeroPoints, blockSize } = source.format;
-  const blocks = columns / blockSize;
-  const load = loadOnce(source.load, minima || zeroPoints ? 3 : 2);
-  const part = (key: keyof Blocks) => async () => {
-    const data = (await load())[key];
-    if (!data) throw new Error(`"${name}" has no ${key}`);
-    return bytesOf(data);
-  };
-  const { stored } = source;
-  const quants = part("quants");
-  const table = graph.weight(`${name}.int${bits}`, "uint8", [rows, (columns * bits) / 8], quants, stored?.quants);
-  const scales = graph.weight(`${name}.scales`, "float32", [rows, blocks], part("scales"), stored?.scales);
-  const inputs = [table, ids, scales];
-  if (minima || zeroPoints) {
-    const rowBytes = Math.ceil((blocks * bits) / 8);
-    const zeros = zeroPoints ? part("zeroPoints") : () => new Uint8Array(rows * rowBytes);
-    inputs.push(graph.weight(`${name}.zeroPoints`, "uint8", [rows, rowBytes], zeros));
-  }
-  const attributes = { bits, block_size: blockSize, gather_axis: 0, quantize_axis: 1 };
-  const type = { dtype: "float32", shape: [...ids.shape, columns] } as const;
-  const scaled = single(graph.node("GatherBlockQuantized", inputs, [type], { attributes, domain: "com.microsoft" }));
-  if (!minima) return scaled;
-  const least = gather(graph.weight(`${name}.minima`, "float32", [rows, blocks, 1], part("minima")), ids);
-  return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(least), type.shape);
+function partOf(blocks: Blocks, key: keyof Blocks, name: string): Uint8Array | Float32Array {
+  const data = blocks[key];
+  if (!data) throw new Error(`Matrix "${name}" in blocks has no ${key}`);
+  return data;
 }
 
-/** The elements that the blocks of a matrix with so many columns stand for, row after row. */
-export function elementsOf(
-  { quants, scales, minima, zeroPoints }: Blocks,
-  { bits, blockSize }: BlockFormat,
+/**
+ * Rounds a matrix to blocks: with 4 bits to zero points and scales, with 8 bits to scales.
+ *
+ * @param values row-major
+ * @throws Error if rows are not whole blocks, with 8 bits
+ */
+export function quantizeBlocks(
+  values: Float32Array,
   columns: number,
-): Float32Array {
-  const levels = unpackRows(quants, columns, bits);
-  const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
-  const out = new Float32Array(levels.length);
-  for (let block = 0, i = 0; block < scales.length; block++) {
-    const scale = scales[block] as number;
-    const zero = zeros ? (zeros[block] as number) : minima ? 0 : 2 ** (bits - 1);
-    // Adding -0 changes nothing, not even the sign of a zero.
-    const minimum = minima ? (minima[block] as number) : -0;
-    for (const end = i + blockSize; i < end; i++) out[i] = ((levels[i] as number) - zero) * scale + minimum;
+  { bits, blockSize }: Pick<BlockFormat, "bits" | "blockSize">,
+): Blocks {
+  if (bits === 4) return quantizeInt4(values, columns, blockSize);
+  if (columns % blockSize !== 0) {
+    throw new Error(
+      `Rows of ${columns} elements are not whole 8-bit blocks of ${blockSize}; choose a smaller block size`,
+    );
   }
-  return out;
+  return quantizeInt8(values, blockSize);
 }
 
-/** Rounds a matrix whose rows are whole blocks to 8 bits: the largest magnitude of each block becomes 127. */
-export function roundToInt8Blocks(values: Float32Array, blockSize: BlockSize): Blocks {
+/** 4 bits: the levels of a block span its own range, which always contains zero. The last block of a row may be partial. */
+function quantizeInt4(values: Float32Array, columns: number, blockSize: number): Blocks {
+  const rows = values.length / columns;
+  const blocks = Math.ceil(columns / blockSize);
+  const quants = new Uint8Array((rows * blocks * blockSize) / 2);
+  const scales = new Float32Array(rows * blocks);
+  const zeroBytes = Math.ceil(blocks / 2);
+  const zeroPoints = new Uint8Array(rows * zeroBytes);
+  for (let row = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const start = row * columns + block * blockSize;
+      const end = Math.min(start + blockSize, (row + 1) * columns);
+      let low = 0;
+      let high = 0;
+      for (let i = start; i < end; i++) {
+        const value = values[i] as number;
+        if (value < low) low = value;
+        if (value > high) high = value;
+      }
+      const scale = (high - low) / 15 || 1;
+      const zero = Math.round(-low / scale);
+      scales[row * blocks + block] = scale;
+      const zeroAt = row * zeroBytes + (block >> 1);
+      zeroPoints[zeroAt] = (zeroPoints[zeroAt] as number) | (zero << (4 * (block & 1)));
+      let to = ((row * blocks + block) * blockSize) / 2;
+      for (let i = start; i < end; i += 2) {
+        const second = i + 1 < end ? (values[i + 1] as number) : 0;
+        quants[to++] = nibble(values[i] as number, scale, zero) | (nibble(second, scale, zero) << 4);
+      }
+    }
+  }
+  return { quants, scales, zeroPoints };
+}
+
+function nibble(value: number, scale: number, zero: number): number {
+  return Math.max(0, Math.min(15, Math.round(value / scale) + zero));
+}
+
+/** 8 bits: the largest magnitude of each block becomes 127. Rows are whole blocks. */
+function quantizeInt8(values: Float32Array, blockSize: number): Blocks {
   const scales = new Float32Array(values.length / blockSize);
   const quants = new Uint8Array(values.length);
   for (let block = 0; block < scales.length; block++) {
@@ -151,14 +270,40 @@ export function roundToInt8Blocks(values: Float32Array, blockSize: BlockSize): B
   return { quants, scales };
 }
 
-/** Where the rows of several matrices lie one after the other, as `stackBlocks` gives them; what does not has no place. */
-export function stackStored(parts: readonly (StoredBlocks | undefined)[]): StoredBlocks {
-  const join = (key: keyof StoredBlocks) => joinStored(parts.map((part) => part?.[key]));
+/** The float32 values of blocks, row-major. */
+export function dequantizeBlocks(
+  { quants, scales, minima, zeroPoints }: Blocks,
+  { bits, blockSize }: Pick<BlockFormat, "bits" | "blockSize">,
+  columns: number,
+): Float32Array {
+  const blocks = Math.ceil(columns / blockSize);
+  const rows = scales.length / blocks;
+  const levels = unpackRows(quants, blocks * blockSize, bits);
+  const zeros = zeroPoints && unpackRows(zeroPoints, blocks, bits);
+  const out = new Float32Array(rows * columns);
+  for (let row = 0, to = 0; row < rows; row++) {
+    for (let block = row * blocks; block < (row + 1) * blocks; block++) {
+      const scale = scales[block] as number;
+      const zero = zeros ? (zeros[block] as number) : minima ? 0 : 2 ** (bits - 1);
+      // Adding -0 changes nothing, not even the sign of a zero.
+      const minimum = minima ? (minima[block] as number) : -0;
+      const end = Math.min(to + blockSize, (row + 1) * columns);
+      for (let from = block * blockSize; to < end; from++, to++) {
+        out[to] = ((levels[from] as number) - zero) * scale + minimum;
+      }
+    }
+  }
+  return out;
+}
+
+/** Where the rows of several matrices lie, for those parts that follow each other in one file. */
+function concatRanges(parts: readonly BlockRanges[]): BlockRanges {
+  const join = (key: keyof BlockRanges) => joinRanges(parts.map((part) => part[key]));
   return { quants: join("quants"), scales: join("scales"), zeroPoints: join("zeroPoints") };
 }
 
-/** Pieces that follow each other in one file. */
-function joinStored([first, ...others]: readonly (FileRange | undefined)[]): FileRange | undefined {
+/** One range for ranges that follow each other in one file. */
+function joinRanges([first, ...others]: readonly (FileRange | undefined)[]): FileRange | undefined {
   let whole = first;
   for (const piece of others) {
     if (!whole || piece?.path !== whole.path || piece.offset !== whole.offset + whole.length) return undefined;
@@ -167,8 +312,8 @@ function joinStored([first, ...others]: readonly (FileRange | undefined)[]): Fil
   return whole;
 }
 
-/** The rows of several matrices of one format and width, one after the other. */
-export function stackBlocks(parts: readonly Blocks[]): Blocks {
+/** The rows of several matrices of one format and width, one below the other. */
+export function concatBlocks(parts: readonly Blocks[]): Blocks {
   const quants = parts.map((part) => part.quants);
   const scales = parts.map((part) => part.scales);
   const minima = parts.flatMap((part) => part.minima ?? []);
@@ -178,8 +323,8 @@ export function stackBlocks(parts: readonly Blocks[]): Blocks {
   return {
     quants: bytes(quants),
     scales: floats(scales),
-    ...(minima.length > 0 && { minima: floats(minima) }),
-    ...(zeroPoints.length > 0 && { zeroPoints: bytes(zeroPoints) }),
+    minima: minima.length > 0 ? floats(minima) : undefined,
+    zeroPoints: zeroPoints.length > 0 ? bytes(zeroPoints) : undefined,
   };
 }
 
@@ -187,12 +332,12 @@ function total(arrays: readonly { readonly length: number }[]): number {
   return arrays.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** Columns that hold the sums of a row's blocks: whole blocks themselves. */
+/** Columns that hold the sums of a row's blocks, rounded up to whole blocks. */
 function sumColumns(columns: number, blockSize: number): number {
   return Math.ceil(columns / blockSize / blockSize) * blockSize;
 }
 
-/** x [..., columns] with the sums of its blocks behind it, once or twice. */
+/** x [..., columns] with the sums of its blocks appended, once or twice. */
 function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
   const columns = x.size(-1);
   const blocks = columns / blockSize;
@@ -202,17 +347,18 @@ function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
 }
 
 /**
- * The engine's zero points are whole numbers. With the nearest, z, an element is (q - z) scale + rest, and the rest of a
- * block, below half a scale, meets the sum of its block: it is a column more. Those columns are blocks of as many bits; of
- * 4 bits there is a second set, which holds what the first one rounds away.
+ * Blocks with zero points instead of minima, for an operand with the sums of its blocks appended (`withBlockSums`).
+ *
+ * The runtime's zero points are integers. With the nearest one, z, an element is (q - z) * scale + rest, where the rest is below half a
+ * scale and the same for the whole block: it is multiplied by the sum of the block, as one more column. These columns are blocks of the same
+ * bits; with 4 bits a second set of them holds what the first one rounds away.
  */
 function foldMinima(
-  { quants, scales, minima }: Blocks,
+  { quants, scales, minima = new Float32Array(scales.length) }: Blocks,
   rows: number,
   columns: number,
   { bits, blockSize }: BlockFormat,
-): Int4Matrix {
-  if (!minima) throw new Error("These blocks should have minima");
+): Blocks {
   const blocks = columns / blockSize;
   const sums = sumColumns(columns, blockSize);
   const zeros = new Uint8Array(rows * blocks);
@@ -226,24 +372,21 @@ function foldMinima(
       rest[row * sums + block] = minimum + zero * scale;
     }
   }
-  const sets = [roundToBlocks(rest, bits, blockSize)];
-  if (bits === 4) sets.push(roundToBlocks(rest, bits, blockSize));
+  const sets = [roundWithRest(rest, bits, blockSize)];
+  if (bits === 4) sets.push(roundWithRest(rest, bits, blockSize));
   const all = blocks + (sets.length * sums) / blockSize;
   const ofBlocks = (length: number) => new Uint8Array(rows * all * length);
   const parts = [quants, ...sets.map(({ levels }) => packRows(levels, levels.length, bits))];
   const zeroParts = [zeros, ...sets.map((set) => set.zeros)];
   return {
-    rows,
-    columns: columns + sets.length * sums,
-    blockSize,
-    nibbles: bytes(join(ofBlocks((blockSize * bits) / 8), rows, parts)),
-    scales: floats(join(new Float32Array(rows * all), rows, [scales, ...sets.map((set) => set.scales)])),
-    zeroPoints: bytes(packRows(join(ofBlocks(1), rows, zeroParts), all, bits)),
+    quants: join(ofBlocks((blockSize * bits) / 8), rows, parts),
+    scales: join(new Float32Array(rows * all), rows, [scales, ...sets.map((set) => set.scales)]),
+    zeroPoints: packRows(join(ofBlocks(1), rows, zeroParts), all, bits),
   };
 }
 
-/** Rounds blocks, each to steps of its own range, which always holds zero. What is rounded away stays in `values`. */
-function roundToBlocks(values: Float32Array, bits: 4 | 8, blockSize: number) {
+/** Rounds blocks to the levels of their own ranges, which always contain zero. The rounding errors stay in `values`. */
+function roundWithRest(values: Float32Array, bits: 4 | 8, blockSize: number) {
   const top = 2 ** bits - 1;
   const levels = new Uint8Array(values.length);
   const scales = new Float32Array(values.length / blockSize);
@@ -265,7 +408,7 @@ function roundToBlocks(values: Float32Array, bits: 4 | 8, blockSize: number) {
   return { levels, scales, zeros };
 }
 
-/** Numbers of 4 bits two a byte, rows padded to whole bytes; of 8 bits as they are. */
+/** Packs 4-bit numbers two a byte, the first in the low half, with rows padded to whole bytes; 8-bit numbers stay as they are. */
 function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   if (bits === 8) return values;
   const rows = values.length / width;
@@ -280,7 +423,7 @@ function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   return packed;
 }
 
-/** What `packRows` packed, one number a byte. */
+/** The inverse of `packRows`: one number a byte. */
 export function unpackRows(packed: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   if (bits === 8) return packed;
   const rowBytes = Math.ceil(width / 2);
@@ -294,7 +437,7 @@ export function unpackRows(packed: Uint8Array, width: number, bits: 4 | 8): Uint
   return values;
 }
 
-/** Fills `target` with matrices of as many rows, side by side; with one row, one after the other. */
+/** Fills `target` with matrices of the same number of rows, side by side; with one row, one after the other. */
 function join<T extends Uint8Array | Float32Array>(target: T, rows: number, parts: readonly T[]): T {
   const width = target.length / rows;
   let start = 0;
@@ -304,12 +447,4 @@ function join<T extends Uint8Array | Float32Array>(target: T, rows: number, part
     start += own;
   }
   return target;
-}
-
-function bytes(data: Uint8Array): NdArray<"uint8"> {
-  return ndarray("uint8", [data.length], data);
-}
-
-function floats(data: Float32Array): NdArray<"float32"> {
-  return ndarray("float32", [data.length], data);
 }

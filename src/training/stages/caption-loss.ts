@@ -1,5 +1,5 @@
 /** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given images and prompts. */
-import { int8Choice, llama, negativeLogLikelihood } from "../../models/llama.ts";
+import { llama, llamaMatrices, negativeLogLikelihood } from "../../models/llama.ts";
 import {
   embedSequence,
   type FrozenDepth,
@@ -15,6 +15,7 @@ import { detach } from "../../tensor/ops/elementwise.ts";
 import { gather } from "../../tensor/ops/gather.ts";
 import { reshape } from "../../tensor/ops/layout.ts";
 import { reduceSum } from "../../tensor/ops/reduce.ts";
+import { quantizationPolicy } from "../../tensor/quant/quantization.ts";
 import { mulDims } from "../../tensor/shapes.ts";
 import type { WeightSource } from "../../tensor/weight-source.ts";
 import type { ModelParts } from "../parts.ts";
@@ -113,6 +114,11 @@ export function trainingWeights(
 ): MiniGPT4Weights {
   const graph = new Graph();
   const image = new Weights(graph, source, { trainable: isTrained });
-  const options = llmPrecision === "int8" ? { int8: int8Choice } : {};
-  return { encoder: image, qformer: image, projection: image, llm: new Weights(graph, llm.checkpoint, options) };
+  const quantization = quantizationPolicy(llmPrecision, llamaMatrices);
+  return {
+    encoder: image,
+    qformer: image,
+    projection: image,
+    llm: new Weights(graph, llm.checkpoint, { quantization }),
+  };
 }

@@ -4,7 +4,7 @@ import {
   type BlockLayout,
   type BlockType,
   blockLayouts,
-  blockSource,
+  blockMatrix,
   blocksToFloat32,
 } from "../../../src/formats/gguf/blocks.ts";
 
@@ -34,8 +34,10 @@ test.each(layouts)(
         const values = blocksToFloat32(layout, bytes);
         expect(values.length).toBe((bytes.length / layout.bytes) * layout.elements);
         expect(values.every(Number.isFinite)).toBe(true);
-        const { format, load } = blockSource(name as BlockType, async () => bytes);
-        const { quants, scales, minima } = await load();
+        const shape = [1, values.length];
+        const matrix = blockMatrix({ name, shape, type: name as BlockType, read: async () => bytes });
+        const { format } = matrix;
+        const { quants, scales, minima } = await matrix.load();
         expect(quants.length).toBe((values.length * format.bits) / 8);
         expect(minima !== undefined).toBe(format.minima);
         const expected = values.map((_, i) => {

@@ -7,13 +7,9 @@ import { Graph, type Value } from "../../../src/tensor/graph.ts";
 import { tanh } from "../../../src/tensor/ops/elementwise.ts";
 import { reduceSum } from "../../../src/tensor/ops/reduce.ts";
 import { largestInt8Weight, thisCpu } from "../../../src/tensor/quant/cpu.ts";
-import {
-  type Int8Options,
-  joinTiles,
-  matmulInt8,
-  quantizeRows,
-  tiledProducts,
-} from "../../../src/tensor/quant/int8.ts";
+import { DenseMatrix } from "../../../src/tensor/quant/dense.ts";
+import { Int8Matrix, type Int8Options, quantizeRows } from "../../../src/tensor/quant/int8.ts";
+import { joinTiles, TiledInt8Matrix } from "../../../src/tensor/quant/tiled-int8.ts";
 import { Random } from "../../../src/tensor/random.ts";
 
 interface Case {
@@ -43,7 +39,7 @@ function build({ matrix, rows, columns }: Case, options: Int8Options = {}) {
   const graph = new Graph();
   const x = graph.input("x", "float32", ["batch", "sequence", columns]);
   const g = graph.input("g", "float32", ["batch", "sequence", rows]);
-  const y = matmulInt8(x, { name: "w", rows, columns, load: async () => matrix }, options);
+  const y = new Int8Matrix({ name: "w", rows, columns, readFloat32: async () => matrix }, options).matmul(x);
   const [dx] = gradients(reduceSum(y.mul(g), [0, 1, 2], { keep: false }), [x]);
   if (!dx) throw new Error("no gradient");
   return { graph, outputs: { y, dx } };
@@ -218,11 +214,11 @@ test("the matrix is read once for the product and once for its gradient, and nei
   let reads = 0;
   const graph = new Graph();
   const x = graph.input("x", "float32", ["n", 16]);
-  const load = async () => {
+  const readFloat32 = async () => {
     reads++;
     return given.matrix;
   };
-  const y = matmulInt8(x, { name: "w", rows: 8, columns: 16, load });
+  const y = new Int8Matrix({ name: "w", rows: 8, columns: 16, readFloat32 }).matmul(x);
   await (await Session.create(graph, { y }, { device: "cpu" })).close();
   expect(reads).toBe(1);
   const [dx] = gradients(reduceSum(y, [0, 1], { keep: false }), [x]);
@@ -233,12 +229,22 @@ test("the matrix is read once for the product and once for its gradient, and nei
   ).toEqual(["int8", "int8"]);
 });
 
-test("an operand that does not fit is named", () => {
-  const graph = new Graph();
-  const source = { name: "up", rows: 8, columns: 64, load: () => Promise.reject() };
-  expect(() => graph.scope("mlp", () => matmulInt8(graph.input("x", "float32", [2, 32]), source))).toThrow(
-    'in mlp: 8-bit product of "x" float32 [2, 32] with "up" [8, 64]: they do not fit',
-  );
+test("tiles that cannot be combined, and those of a graph that is not mapped, are multiplied like any matrix", async () => {
+  const { x, matrix } = example(2, 12, 16, 8);
+  const whole = quantizeRows(matrix, 16);
+  const dense = new DenseMatrix({ name: "d", rows: 12, columns: 16, readFloat32: async () => matrix });
+  for (const mapped of [false, true]) {
+    const graph = new Graph({ mapped });
+    const input = graph.input("x", "float32", ["n", 16]);
+    const tiled = new TiledInt8Matrix({ name: "t", rows: 12, columns: 16, tile: 12, load: async () => whole });
+    const both = tiled.combine(input, [dense], ([a, b]) => (a as Value).mul(b as Value));
+    const [left, right] = [tiled.matmul(input), dense.matmul(input)];
+    const outputs = { both, left, right };
+    const found = await evaluate(graph, outputs, { x: ndarray("float32", [2, 16], x) }, { device: "cpu" });
+    for (const [i, value] of (found.both.data as Float32Array).entries()) {
+      expect(value).toBeCloseTo((found.left.data[i] as number) * (found.right.data[i] as number), 4);
+    }
+  }
 });
 
 test.skipIf(largestInt8Weight(thisCpu()) < 127)(
@@ -261,18 +267,18 @@ test.skipIf(largestInt8Weight(thisCpu()) < 127)(
         };
         const whole = quantizeRows(matrix, columns);
         expect(joinTiles(await tiles.load(), columns, tile)).toEqual(whole);
-        const graph = new Graph();
+        const graph = new Graph({ mapped: true });
         const input = graph.input("x", "float32", ["batch", "sequence", columns]);
-        const source = { rows, columns, load: async () => matrix };
-        const tiled = [
-          { name: "a", rows, tiles },
-          { name: "b", rows, tiles },
+        const [a, b] = ["a", "b"].map((name) => new TiledInt8Matrix({ name, rows, columns, ...tiles })) as [
+          TiledInt8Matrix,
+          TiledInt8Matrix,
         ];
-        const plain = matmulInt8(input, { ...source, name: "c" });
+        const readFloat32 = async () => matrix;
+        const plain = new Int8Matrix({ name: "c", rows, columns, readFloat32 }).matmul(input);
         const outputs = {
-          tiled: tiledProducts(input, tiled.slice(1), ([only]) => only as Value),
+          tiled: b.matmul(input),
           plain,
-          together: tiledProducts(input, tiled, ([a, b]) => tanh(a as Value).mul(b as Value)),
+          together: a.combine(input, [b], ([x, y]) => tanh(x as Value).mul(y as Value)),
           apart: tanh(plain).mul(plain),
         };
         const found = await evaluate(

@@ -1,0 +1,76 @@
+/**
+ * How the matrices of a network are stored and multiplied: one vocabulary for code, flags, recipes and model folders, and the
+ * policies that it stands for.
+ */
+import { BlockMatrix, type BlockSize } from "./blocks.ts";
+import { DenseMatrix } from "./dense.ts";
+import { type ActivationBits, Int8Matrix } from "./int8.ts";
+import type { Matrix } from "./matrix.ts";
+
+/**
+ * - `native`: as the file stores them: blocks and int8 where it has them, else float32
+ * - `float32`
+ * - `float16`: storage only; computed in float32
+ * - `int8`: 8-bit arithmetic, one scale per row and per token
+ * - `int4`: 4-bit blocks
+ */
+export const quantizations = ["native", "float32", "float16", "int8", "int4"] as const;
+export type QuantizationName = (typeof quantizations)[number];
+
+/** Rounding to blocks. Without a block size, blocks that the file stores are used as they are, and the rest is rounded to blocks of 32. */
+export interface BlockQuantization {
+  readonly bits: 4 | 8;
+  readonly blockSize?: BlockSize;
+}
+
+/** How a language model is run. `"int4"` is short for `{ bits: 4 }`. */
+export type Quantization = Exclude<QuantizationName, "float16"> | BlockQuantization;
+
+/** Turns a stored matrix into the one that a network multiplies with. */
+export type QuantizationPolicy = (matrix: Matrix, name: string) => Matrix;
+
+/** The matrices of a network that quantization is for. */
+export interface QuantizedMatrices {
+  /** Whether a weight is rounded to blocks. */
+  readonly inBlocks: (name: string) => boolean;
+  /** Bits of the activations where a matrix is multiplied in int8; undefined where it stays in float32. */
+  readonly activationBits: (name: string) => ActivationBits | undefined;
+}
+
+/** Every matrix as it is stored. */
+export const native: QuantizationPolicy = (matrix) => matrix;
+
+export const float32: QuantizationPolicy = (matrix) => DenseMatrix.from(matrix);
+
+/** The policy of a network with these matrices; all others are in float32. */
+export function quantizationPolicy(
+  quantization: Quantization,
+  { inBlocks, activationBits }: QuantizedMatrices,
+): QuantizationPolicy {
+  if (quantization === "native") return native;
+  if (quantization === "float32") return float32;
+  if (quantization === "int8") {
+    return (matrix, name) => {
+      const activations = activationBits(name);
+      return activations ? new Int8Matrix(matrix, { activations }) : DenseMatrix.from(matrix);
+    };
+  }
+  const { bits, blockSize } = quantization === "int4" ? { bits: 4 as const, blockSize: undefined } : quantization;
+  return (matrix, name) => {
+    if (!inBlocks(name)) return DenseMatrix.from(matrix);
+    if (!blockSize && matrix.kind === "blocks") return matrix;
+    return BlockMatrix.round(matrix, { bits, blockSize: blockSize ?? 32 });
+  };
+}
+
+/** Spellings of earlier versions, in flags, recipes and model folders. */
+const oldNames: Readonly<Record<string, string>> = { stored: "native", fp16: "float16", fp32: "float32" };
+
+/**
+ * The current spelling of a quantization: `stored` is `native`, `fp16` is `float16`, `fp32` is `float32`, and `int4-128` is `int4` with
+ * blocks of 128. Other text is returned as it is.
+ */
+export function currentQuantization(text: string): { readonly name: string; readonly blockSize?: BlockSize } {
+  if (text === "int4-128") return { name: "int4", blockSize: 128 };
+  return { name: oldNames[text] ?? text };
+}
