@@ -1,8 +1,8 @@
 // The modules of docs/architecture.md, top to bottom: a module imports only from modules above it.
 const modules = [
+  "files",
   "tensor",
   "runtime",
-  "files",
   "formats",
   "hub",
   "nn",

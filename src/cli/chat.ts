@@ -3,9 +3,10 @@ import { createInterface, type Interface } from "node:readline";
 import type { Command } from "commander";
 import type { AnswerOptions, Conversation } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
+import { describeError, printable } from "../files/errors.ts";
 import type { CommandContext } from "./context.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel } from "./options.ts";
-import { explain, printable, readable } from "./text.ts";
+import { readable } from "./text.ts";
 
 interface ChatFlags extends AnswerFlags {
   readonly system?: string;
@@ -72,7 +73,7 @@ async function chatInTerminal(session: ChatSession, lines: Interface, model: str
     try {
       if ((await session.handle(line, answering.signal)) === "quit") return;
     } catch (error) {
-      context.print(answering.signal.aborted ? "\n(stopped)" : `error: ${printable(explain(error))}`);
+      context.print(answering.signal.aborted ? "\n(stopped)" : `error: ${printable(describeError(error))}`);
     }
     answering = undefined;
     lines.prompt();
@@ -88,7 +89,7 @@ async function answerLines(session: ChatSession, lines: Interface, signal: Abort
     } catch (error) {
       signal.throwIfAborted();
       session.context.fail();
-      session.context.printError(`error: ${printable(explain(error))}`);
+      session.context.printError(`error: ${printable(describeError(error))}`);
     }
   }
 }

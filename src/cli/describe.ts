@@ -2,9 +2,10 @@
 import type { Command } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
 import type { MiniGPT4 } from "../chat/minigpt4.ts";
+import { describeError, printable } from "../files/errors.ts";
 import type { CommandContext } from "./context.ts";
 import { type AnswerFlags, addAnswerOptions, answerOptions, loadModel } from "./options.ts";
-import { explain, oneLine, printable } from "./text.ts";
+import { oneLine } from "./text.ts";
 
 interface DescribeFlags extends AnswerFlags {
   readonly json?: boolean;
@@ -65,6 +66,6 @@ export async function describeImage(model: MiniGPT4, image: string, options: Ans
     options.signal?.throwIfAborted();
     // Errors about an image name it already.
     const namesImage = error instanceof RequestError && error.code === "image";
-    return { image, error: namesImage ? error.message : `${image}: ${explain(error)}` };
+    return { image, error: namesImage ? error.message : `${image}: ${describeError(error)}` };
   }
 }

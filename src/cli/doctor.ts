@@ -3,10 +3,10 @@ import { existsSync } from "node:fs";
 import { type Command, Option } from "commander";
 import type { Check, Finding } from "../evaluation/doctor/checks.ts";
 import type { Diagnosis } from "../evaluation/doctor/doctor.ts";
+import { printable } from "../files/errors.ts";
 import type { CommandContext } from "./context.ts";
 import { withDeprecatedValues } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
-import { printable } from "./text.ts";
 
 interface DoctorFlags {
   readonly skip?: readonly Check[];

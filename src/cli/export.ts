@@ -4,16 +4,16 @@ import { mkdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
-import { quote } from "../files/file.ts";
+import { printable, quote } from "../files/errors.ts";
+import { readJsonFile } from "../files/json-file.ts";
 import { type Checkpoint, openCheckpoint, type TensorInfo } from "../formats/open.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { writeTorch } from "../formats/torch/write.ts";
-import { readJson } from "../models/llama-folder.ts";
 import { type DType, type NdArray, ndarray, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
 import type { CommandContext } from "./context.ts";
 import { addCommands } from "./lazy-commands.ts";
-import { formatBytes, printable } from "./text.ts";
+import { formatBytes } from "./text.ts";
 
 const floatTypes = ["float32", "float16"] as const;
 type FloatType = (typeof floatTypes)[number];
@@ -128,7 +128,7 @@ async function weightFiles(path: string): Promise<{ files: readonly string[]; de
   const config = join(path, "config.json");
   if (existsSync(config)) {
     // The config.json of a language model has no weights.
-    const { data } = modelFolderSchema.safeParse(await readJson(config));
+    const { data } = modelFolderSchema.safeParse(await readJsonFile(config));
     if (data)
       return { files: [...new Set(Object.values(data.weights))].map((name) => join(path, name)), defaultPrefixes };
   }

@@ -1,9 +1,10 @@
 /** `minigpt4 inspect`: lists the tensors and metadata of a weight file. */
 import type { Command } from "commander";
+import { printable } from "../files/errors.ts";
 import { useOfType } from "../formats/gguf/blocks.ts";
 import { type Checkpoint, openCheckpoint, type TensorInfo } from "../formats/open.ts";
 import type { CommandContext } from "./context.ts";
-import { formatBytes, printable } from "./text.ts";
+import { formatBytes } from "./text.ts";
 
 interface InspectFlags {
   readonly json?: boolean;

@@ -52,7 +52,7 @@ async function serve(context: CommandContext, { allowFolder, ...flags }: McpFlag
   const [{ StdioServerTransport }, { createMcpServer, LineBuffer }, { quote }] = await Promise.all([
     import("@modelcontextprotocol/sdk/server/stdio.js"),
     import("../server/mcp/mcp-server.ts"),
-    import("../files/file.ts"),
+    import("../files/errors.ts"),
   ]);
   const { stdin, stdout } = context;
   // Standard output belongs to the protocol: what a library prints must not get between its messages.

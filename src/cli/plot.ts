@@ -1,7 +1,8 @@
 /** `minigpt4 plot`: plots the loss of training runs. */
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, resolve } from "node:path";
 import { type Command, Option } from "commander";
+import { writeFileAtomic } from "../files/atomic.ts";
 import { best, curvesOf, type Point } from "../training/metrics/curves.ts";
 import { readMetrics } from "../training/metrics/metrics.ts";
 import { plotRuns, type Run } from "../training/metrics/plot.ts";
@@ -118,8 +119,7 @@ async function writeImage(path: string, svg: string): Promise<void> {
   const isPng = extname(path).toLowerCase() === ".png";
   const data = isPng ? await toPng(svg) : svg;
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(`${path}.partial`, data);
-  await rename(`${path}.partial`, path);
+  await writeFileAtomic(path, data);
 }
 
 async function toPng(svg: string): Promise<Uint8Array> {

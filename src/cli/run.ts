@@ -1,9 +1,9 @@
 /** The command line as a function. A command is loaded when it is called, so that help and version are printed quickly. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import { describeError, printable } from "../files/errors.ts";
 import { CommandContext, type CommandIo, exitCodes, Interrupted } from "./context.ts";
 import { addCommands, type LazyCommand } from "./lazy-commands.ts";
-import { explain, printable } from "./text.ts";
 
 const commands: readonly LazyCommand[] = [
   {
@@ -147,7 +147,7 @@ function report(error: unknown, context: CommandContext, verbose: boolean): numb
   if (error instanceof Interrupted) return exitCodes.interrupted;
   const debug = verbose || context.env.MINIGPT4_DEBUG === "1";
   if (debug) context.printError(error instanceof Error ? (error.stack ?? error.message) : String(error));
-  else context.printError(`error: ${explain(error).split("\n").map(printable).join("\n")}`);
+  else context.printError(`error: ${describeError(error).split("\n").map(printable).join("\n")}`);
   return exitCodes.failure;
 }
 

@@ -1,10 +1,10 @@
 /** `minigpt4 search`: finds images of a folder by text or by a similar image. */
 import type { Command } from "commander";
+import { printable } from "../files/errors.ts";
 import type { FoundImage, ImageSearch } from "../retrieval/image-search.ts";
 import type { CommandContext } from "./context.ts";
 import { deviceOption, integerBetween, type ModelFlags } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
-import { printable } from "./text.ts";
 
 interface SearchFlags extends Pick<ModelFlags, "model" | "device"> {
   readonly like?: string;

@@ -1,16 +1,10 @@
 /** Text, sizes, durations and errors as they are printed. */
 
-/** Control characters, which a terminal would execute, and characters that change the direction of writing. */
-const control = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
-
-/** Untrusted text on one line, with control characters escaped. */
-export function printable(text: string): string {
-  return text.replace(control, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-}
+import { controlCharacters } from "../files/errors.ts";
 
 /** Generated text without control characters other than line breaks and tabs. */
 export function readable(text: string): string {
-  return text.replace(control, (c) => (c === "\n" || c === "\t" ? c : ""));
+  return text.replace(controlCharacters, (c) => (c === "\n" || c === "\t" ? c : ""));
 }
 
 /** Generated text on one line. */
@@ -51,21 +45,3 @@ export function formatDuration(seconds: number): string {
     .map(([count, unit]) => `${count} ${unit}`)
     .join(" ");
 }
-
-/** The message of an error; those of the operating system in plain words. */
-export function explain(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { code, path } = error as NodeJS.ErrnoException;
-  const problem = code ? systemErrors[code] : undefined;
-  return problem && path ? `${path}: ${problem}` : error.message;
-}
-
-const systemErrors: Readonly<Record<string, string>> = {
-  ENOENT: "no such file or folder",
-  EACCES: "permission denied",
-  EPERM: "permission denied",
-  EISDIR: "is a folder; expected a file",
-  ENOTDIR: "a part of this path is a file; expected a folder",
-  ENOSPC: "the disk is full",
-  EROFS: "the disk is read-only",
-};

@@ -1,11 +1,12 @@
 /** `minigpt4 train`: trains the connector between a frozen image encoder and a frozen language model. */
 import { type Command, Option } from "commander";
+import { printable } from "../files/errors.ts";
 import type { DryRun } from "../training/dry-run.ts";
 import type { RunOptions } from "../training/run.ts";
 import { type CommandContext, Interrupted } from "./context.ts";
 import { deviceOption, openRecipe, settingsOption } from "./options.ts";
 import { ProgressDisplay, type ReportProgress } from "./progress.ts";
-import { formatBytes, formatCount, formatDuration, oneLine, printable } from "./text.ts";
+import { formatBytes, formatCount, formatDuration, oneLine } from "./text.ts";
 
 interface TrainFlags {
   readonly set: readonly string[];

@@ -1,6 +1,6 @@
 /** One tensor of a checkpoint in another precision, made in strips so that little memory is needed. */
 
-import { quote } from "../files/file.ts";
+import { quote } from "../files/errors.ts";
 import { type Checkpoint, type TensorInfo, widen } from "../formats/checkpoint.ts";
 import { columnParts, partNames, tileOf } from "../formats/quantized-safetensors.ts";
 import { safetensorsType, type TensorSpec } from "../formats/safetensors.ts";

@@ -3,11 +3,12 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { type CheckOptions, checkSpace, checkWritten, Journal } from "../files/journal.ts";
+import { checkDiskSpace, Journal, type VerifyOptions, verifyFiles } from "../files/journal.ts";
+import { readJsonFile } from "../files/json-file.ts";
 import type { TensorInfo } from "../formats/checkpoint.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { groupBytes, intoShards, type TensorGroup, writeShards } from "../formats/safetensors-writer.ts";
-import { llamaConfigFromJson, readJson, smallFiles } from "../models/llama-folder.ts";
+import { llamaConfigFromJson, smallFiles } from "../models/llama-folder.ts";
 import { usedByLlama } from "../models/used-tensors.ts";
 import { bytesOf } from "../tensor/array.ts";
 import { formatShape, sameShape } from "../tensor/shapes.ts";
@@ -57,7 +58,7 @@ export async function originOf(path: string): Promise<Origin> {
   };
 }
 
-export interface DeltaOptions extends CheckOptions {
+export interface DeltaOptions extends VerifyOptions {
   /** The model that the difference was made from: a folder as Hugging Face has it. */
   readonly base: string;
   /** The difference, in a folder of the same form; its config and tokenizer are the new model's. */
@@ -103,7 +104,7 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
     const total = sizes.reduce((sum, { size }) => sum + size, 0);
     let done = 0;
     for (const { name, size } of sizes) if (await journal.has(name)) done += size;
-    await checkSpace(out, total - done);
+    await checkDiskSpace(out, total - done);
     for (const name of smallFiles) {
       const from = [options.delta, options.base].map((folder) => join(folder, name)).find((path) => existsSync(path));
       if (from) await copyFile(from, join(out, name));
@@ -113,7 +114,7 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
       onProgress?.("Writing", done, total);
     };
     await writeShards(out, shards, journal, "", { signal, onBytes });
-    await checkWritten(out, journal, { signal, onProgress });
+    await verifyFiles(out, journal, { signal, onProgress });
     await journal.finish();
     const rows = (checkpoint: Checkpoint) => checkpoint.tensors.get("model.embed_tokens.weight")?.shape[0] ?? 0;
     return { path: resolve(out), bytes: total, tensors: names.length, addedRows: rows(delta) - rows(base) };
@@ -130,7 +131,7 @@ function wanted({ tensors }: Checkpoint): string[] {
 
 async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions): Promise<void> {
   const configPath = join(paths.delta, "config.json");
-  const config = llamaConfigFromJson(await readJson(configPath), configPath);
+  const config = llamaConfigFromJson(await readJsonFile(configPath), configPath);
   const [ofBase, ofDelta] = [new Set(wanted(base)), new Set(wanted(delta))];
   const lacking = (names: Iterable<string>, of: ReadonlySet<string>) => [...names].filter((name) => !of.has(name));
   for (const [path, missing] of [

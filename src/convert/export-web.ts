@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { cp, type FileHandle, mkdir, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { replaceFolder } from "../files/atomic.ts";
+import { sha256Hex } from "../files/digest.ts";
 import { alignment, type PackedTensor, packTensor, type Rounding } from "../formats/packed.ts";
 import { imageOutputs, languageGraph } from "../generation/graphs.ts";
 import { resolveContextLength } from "../generation/load.ts";
@@ -226,7 +227,7 @@ async function writeTokenizer(folder: ModelFolder, target: string): Promise<WebM
   const name = "tokenizer.bin";
   const bytes = new TextEncoder().encode(JSON.stringify(await packTokenizer(folder)));
   await writeFile(join(target, name), bytes);
-  return { name, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+  return { name, bytes: bytes.length, sha256: sha256Hex(bytes) };
 }
 
 async function packTokenizer({ llm }: ModelFolder): Promise<PackedTokenizer> {

@@ -1,9 +1,10 @@
 /** The released files of a MiniGPT-4 become one model folder that needs nothing else. */
 import { copyFile, mkdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { writeWhole } from "../files/atomic.ts";
-import { checkSpace, checkWritten, Journal } from "../files/journal.ts";
-import { copyWhole, groupBytes, streamSafetensors, writeShards } from "../formats/safetensors-writer.ts";
+import { copyFileAtomic } from "../files/atomic.ts";
+import { checkDiskSpace, Journal, verifyFiles } from "../files/journal.ts";
+import { writeJsonFile } from "../files/json-file.ts";
+import { groupBytes, streamSafetensors, writeShards } from "../formats/safetensors-writer.ts";
 import { prefillFolder } from "../models/llama-folder.ts";
 import { encoderConfig, encoderSchema } from "../models/model-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
@@ -81,14 +82,14 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     let done = 0;
     for (const [file, size] of sizes) if (await journal.has(file)) done += size;
     const resumed = done;
-    await checkSpace(out, total - done);
+    await checkDiskSpace(out, total - done);
     const onBytes = (bytes: number) => {
       done += bytes;
       onProgress?.("Writing", done, total);
     };
     await writeFiles(plan, out, journal, { signal, onBytes });
-    await checkWritten(out, journal, { signal, onProgress });
-    await writeWhole(join(out, "config.json"), (file) => file.writeFile(`${JSON.stringify(plan.json, null, 2)}\n`));
+    await verifyFiles(out, journal, { signal, onProgress });
+    await writeJsonFile(join(out, "config.json"), plan.json);
     await journal.finish();
     const bytes = sum(Object.values(journal.files).map((file) => file.bytes));
     return { path: resolve(out), bytes, template: plan.json.prompt_template, encoder, resumed };
@@ -124,7 +125,7 @@ async function writeFiles(
   if ("gguf" in llm) {
     const name = basename(llm.gguf);
     if (await journal.has(name)) return;
-    await journal.record(name, await copyWhole(llm.gguf, join(out, name), options));
+    await journal.record(name, await copyFileAtomic(llm.gguf, join(out, name), options));
     return;
   }
   const folder = join(out, "llm");

@@ -3,11 +3,11 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, realpath, rm, rmdir, stat, utimes } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { cacheFolder } from "../files/cache-folder.ts";
-import { checkSpace, type JournalContents, readJournal } from "../files/journal.ts";
+import { checkDiskSpace, type JournalContents, readJournal } from "../files/journal.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import { explainFailure } from "../hub/download.ts";
 import type { PullProgress } from "../hub/pull.ts";
-import { bytesLeft, fetchRemote } from "../hub/remote-file.ts";
+import { fetchRemote, remainingBytes } from "../hub/remote-file.ts";
 import { openLlama } from "../models/llama-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
 import { originOf } from "./delta.ts";
@@ -152,7 +152,7 @@ export async function pullReleased(model: ReleasedModel, options: PullReleasedOp
   const files = await findFiles(model, gathered, options);
   const target = ({ name }: ReleasedFile) => join(gathered, name);
   let missing = 0;
-  for (const file of files) missing += await bytesLeft(file, target(file));
+  for (const file of files) missing += await remainingBytes(file, target(file));
   const folder = await folderBytes(files, options, kind);
   options.onPlan?.({ out, files, missing, folder });
   await checkRoom([cache, missing], [out, folder - earlier.bytes]);
@@ -265,8 +265,8 @@ type Need = readonly [folder: string, bytes: number];
 async function checkRoom(files: Need, folder: Need): Promise<void> {
   const [one, other] = [existing(files[0]), existing(folder[0])];
   const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
-  await checkSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
-  if (!isOneDisk) await checkSpace(other, folder[1]);
+  await checkDiskSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
+  if (!isOneDisk) await checkDiskSpace(other, folder[1]);
 }
 
 /** A folder, or the nearest one above it that is there. */

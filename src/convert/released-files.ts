@@ -1,11 +1,10 @@
 /** Which files a released model consists of, as the servers that have them say. */
 
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
-import { writeWhole } from "../files/atomic.ts";
+import { readJsonFile, writeJsonFile } from "../files/json-file.ts";
 import { explainFailure } from "../hub/download.ts";
-import { describeUrl, isFetched, listHub, type RemoteFile, type RemoteOptions } from "../hub/remote-file.ts";
+import { describeUrl, isDownloaded, listHubFiles, type RemoteFile, type RemoteOptions } from "../hub/remote-file.ts";
 import { smallFiles } from "../models/llama-folder.ts";
 import { type PartKind, partKinds } from "./import-sources.ts";
 import type { PartSource, ReleasedPart } from "./released.ts";
@@ -54,7 +53,7 @@ async function findFiles(source: PartSource, options: ReleasedOptions): Promise<
   if (source.kind === "storage") {
     return new Map([[basename(source.path), await describeUrl(`${storageUrl}/${source.path}`, options)]]);
   }
-  const listed = await listHub(source.repo, options);
+  const listed = await listHubFiles(source.repo, options);
   if (source.kind === "hub-folder") return modelFiles(source.repo, listed);
   const file = listed.get(source.path);
   if (!file) throw new Error(`https://huggingface.co/${source.repo} has no ${source.path} (any more)`);
@@ -98,7 +97,7 @@ const schema = z.array(
 
 /** Writes down what belongs into a folder, which must exist. */
 export async function recordFiles(folder: string, files: readonly ReleasedFile[]): Promise<void> {
-  await writeWhole(join(folder, record), (file) => file.writeFile(`${JSON.stringify(files, null, 2)}\n`));
+  await writeJsonFile(join(folder, record), files);
 }
 
 /** The files of the parts of which all are there. */
@@ -108,16 +107,12 @@ export async function completeParts(folder: string): Promise<Map<PartKind, Relea
     parts.set(file.part, [...(parts.get(file.part) ?? []), file]);
   }
   for (const [part, files] of parts) {
-    for (const file of files) if (!(await isFetched(file, join(folder, file.name)))) parts.delete(part);
+    for (const file of files) if (!(await isDownloaded(file, join(folder, file.name)))) parts.delete(part);
   }
   return parts;
 }
 
 /** No record, or a damaged one, tells of no files: the servers are asked then. */
 async function readRecord(path: string): Promise<ReleasedFile[]> {
-  try {
-    return schema.parse(JSON.parse(await readFile(path, "utf8"))).map((file) => ({ ...file, digest: file.digest }));
-  } catch {
-    return [];
-  }
+  return readJsonFile(path, schema).catch(() => []);
 }

@@ -1,12 +1,13 @@
 /** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
 
-import { randomUUID } from "node:crypto";
 import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
-import { replaceFolder } from "../files/atomic.ts";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { isTemporaryOf, removeAbandoned, replaceFolder, temporaryPath } from "../files/atomic.ts";
+import { sha256Hex } from "../files/digest.ts";
+import { isDiskFull, isMissing } from "../files/errors.ts";
 import { type Standing, standingOf } from "./decisions.ts";
 import type { Entry, ProjectImage, Version } from "./entry.ts";
-import { imageBytes, sha256Of, toJpeg } from "./images.ts";
+import { imageBytes, toJpeg } from "./images.ts";
 import type { CurationStore } from "./store.ts";
 
 // Where a pair of an exported data set comes from: a line of `provenance.jsonl`.
@@ -104,9 +105,10 @@ export async function exportPairs(
   await finishReplacing(target);
   await refuseUnlessFree(target, overwrite, entries);
 
-  const partial = `${target}.${randomUUID()}.partial`;
+  const partial = temporaryPath(target);
   try {
-    await removeAbandoned(target);
+    await mkdir(dirname(target), { recursive: true });
+    await removeAbandoned(dirname(target), (name) => isTemporaryOf(target, name), { olderThan: abandonedAfter });
     const report = await writePairs(store, chosen, partial, options);
     await replaceFolder(target, partial, waiting(target));
     return { folder, ...report, left };
@@ -148,7 +150,7 @@ async function writePairs(
     annotations.push({ image_id: id, caption: current.text });
     const versions = store.versions(image.id).filter((version) => version.id <= current.id);
     origins.push(
-      JSON.stringify(provenanceOf({ image, versions, persons, rules, exportedSha256: sha256Of(jpeg.bytes) })),
+      JSON.stringify(provenanceOf({ image, versions, persons, rules, exportedSha256: sha256Hex(jpeg.bytes) })),
     );
   }
   if (annotations.length === 0) {
@@ -162,7 +164,7 @@ async function writePairs(
   return { pairs: annotations.length, copied, converted: annotations.length - copied, refused };
 }
 
-/** The disk has it when this is done. */
+/** Flushed to the disk; the whole folder takes its place later. */
 function writeDurably(path: string, content: string | Uint8Array): Promise<void> {
   return writeFile(path, content, { flag: "wx", flush: true });
 }
@@ -172,7 +174,7 @@ const ours: readonly string[] = Object.values(files);
 /** @throws Error if the folder holds what may not be lost */
 async function refuseUnlessFree(target: string, overwrite: boolean, entries: readonly Entry[]): Promise<void> {
   const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [] as string[];
+    if (isMissing(error)) return [] as string[];
     throw error.code === "ENOTDIR" ? new Error(`${target} is a file; name a folder`) : error;
   });
   if (names.length === 0) return;
@@ -214,25 +216,8 @@ async function finishReplacing(target: string): Promise<void> {
   else await rename(waiting(target), target);
 }
 
-/** Removes what killed exports to this folder have left. */
-async function removeAbandoned(target: string): Promise<void> {
-  const parent = dirname(target);
-  await mkdir(parent, { recursive: true });
-  for (const name of await readdir(parent)) {
-    if (!(name.startsWith(`${basename(target)}.`) && name.endsWith(".partial"))) continue;
-    const path = join(parent, name);
-    const written = await stat(join(path, files.images)).catch(() => undefined);
-    if (written && Date.now() - written.mtimeMs > abandonedAfter) await rm(path, { recursive: true, force: true });
-  }
-}
-
 async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
-}
-
-function isDiskFull(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === "ENOSPC" || code === "EDQUOT";
 }
 
 function countStandings(entries: readonly Entry[]): Partial<Record<Standing, number>> {

@@ -1,8 +1,8 @@
 /** Adds a data set's images to a project. */
-import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import type { Dataset, ImageTextPair, InvalidSample } from "../data/dataset.ts";
+import { sha256Hex } from "../files/digest.ts";
 import { readBytes } from "../files/file.ts";
 import { readImage } from "../images/decode.ts";
 import { Random } from "../tensor/random.ts";
@@ -22,13 +22,8 @@ export async function imageBytes({ source, sha256 }: ProjectImage): Promise<Uint
     const what = cause.code === "ENOENT" ? "is not there any more" : `cannot be read: ${cause.message}`;
     throw new ImageLostError(`${source.path} ${what}`, { cause });
   });
-  if (sha256Of(bytes) === sha256) return bytes;
+  if (sha256Hex(bytes) === sha256) return bytes;
   throw new ImageLostError(`${source.path} has changed since it was added to the project (its SHA-256 is another one)`);
-}
-
-/** In hexadecimal. */
-export function sha256Of(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }
 
 export interface AddReport {
@@ -57,7 +52,7 @@ export async function addImages(
   for (const [i, { name, image }] of pairs.entries()) {
     signal?.throwIfAborted();
     try {
-      const sha256 = sha256Of(await readBytes(image));
+      const sha256 = sha256Hex(await readBytes(image));
       // A project is worked on from any folder.
       const source = { ...image, path: resolve(image.path) };
       if (!images.has(sha256)) images.set(sha256, { name, source, sha256 });

@@ -11,7 +11,8 @@ import type { Dirent } from "node:fs";
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { writeWhole } from "../files/atomic.ts";
+import { writeFileAtomic } from "../files/atomic.ts";
+import { readJsonFile } from "../files/json-file.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import { countRecords, type RowFormat, RowSegment } from "./row-segment.ts";
@@ -95,11 +96,7 @@ async function listSegments(path: string): Promise<string[]> {
 }
 
 async function readDescription(path: string): Promise<CacheDescription | undefined> {
-  try {
-    return schema.safeParse(JSON.parse(await readFile(join(path, descriptionFile), "utf8"))).data;
-  } catch {
-    return undefined;
-  }
+  return readJsonFile(join(path, descriptionFile), schema).catch(() => undefined);
 }
 
 export interface CacheRequest {
@@ -151,7 +148,7 @@ export class FeatureCache {
     await mkdir(folder, { recursive: true });
     const file = join(folder, descriptionFile);
     const text = formatDescription(description);
-    if ((await readFile(file, "utf8").catch(() => "")) !== text) await writeWhole(file, (to) => to.writeFile(text));
+    if ((await readFile(file, "utf8").catch(() => "")) !== text) await writeFileAtomic(file, text);
     const cache = new FeatureCache(folder, request.shape, format, onWarning);
     // Oldest first: of two records of an image, the newer one wins.
     for (const name of (await readdir(folder)).sort()) {

@@ -1,8 +1,8 @@
 /** Image tokens of the images that were seen lately, so that the next question about one does not look at it again. */
 
-import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
+import { sha256Hex } from "../files/digest.ts";
 import type { ImageEncoder, ImageTokens } from "../generation/image-encoder.ts";
 import type { KVCache } from "../generation/kv-cache.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
@@ -114,7 +114,7 @@ export function imageFiles(limits: ImageLimits = {}): ImageSource {
   return {
     /** A file counts as the same while its size and the time of its last change are the same. */
     async key(image) {
-      if (typeof image !== "string") return createHash("sha256").update(image).digest("hex");
+      if (typeof image !== "string") return sha256Hex(image);
       const info = await stat(image).catch(() => undefined);
       return JSON.stringify([resolve(image), info?.size, info?.mtimeMs]);
     },

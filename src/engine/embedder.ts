@@ -1,5 +1,5 @@
 /** Embeddings of images and texts: vectors of length 1, in which an image lies near the texts that fit it. */
-import { quote } from "../files/file.ts";
+import { quote } from "../files/errors.ts";
 import type { ImageTokens } from "../generation/image-encoder.ts";
 import { imageEmbedding, textArrays, textEmbedding, textInputs } from "../models/contrastive-head.ts";
 import type { LlamaConfig } from "../models/llama.ts";

@@ -1,58 +1,144 @@
-/** A file that is there as a whole or not at all, also if the program or the machine stops while it is written. */
-import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
+/**
+ * Files and folders that are complete or absent, even if the process or the machine stops in the middle: they are written
+ * under a temporary name next to their target, flushed to the disk (fsync), and renamed.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream, existsSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { unlessMissing } from "./errors.ts";
 
-/** A file that is still being written changes much more often than this (milliseconds). */
-const abandonedAfter = 600_000;
+/** Text, bytes, or a function that writes to the open file. */
+export type FileContent = string | Uint8Array | ((file: FileHandle) => Promise<void>);
 
 /**
- * Gives `write` an empty file beside `path`, which takes the place of `path` when `write` is done. If it fails, what was at
- * `path` stays as it was.
+ * Writes a file atomically and durably, replacing the one at `path`. If writing fails, the old file stays as it was and the
+ * temporary one is deleted.
  */
-export async function writeWhole(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
-  const partial = `${path}.${randomUUID()}.partial`;
+export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
+  const temporary = temporaryPath(path);
   try {
-    const file = await open(partial, "wx");
+    const file = await open(temporary, "wx");
     try {
-      await write(file);
+      await (typeof content === "function" ? content(file) : file.writeFile(content));
       await file.sync();
     } finally {
       await file.close();
     }
-    await rename(partial, path);
+    await rename(temporary, path);
   } catch (error) {
-    await rm(partial, { force: true });
+    await rm(temporary, { force: true });
     throw error;
   }
+  await syncFolder(dirname(path));
 }
 
-/** Removes what was being written for `path` by programs that were killed. */
-export async function removeAbandoned(path: string): Promise<void> {
-  const folder = dirname(path);
-  const partial = (name: string) => name.startsWith(`${basename(path)}.`) && name.endsWith(".partial");
-  for (const name of (await readdir(folder)).filter(partial)) {
-    const file = join(folder, name);
-    const status = await stat(file).catch(() => undefined);
-    if (status && Date.now() - status.mtimeMs > abandonedAfter) await rm(file, { force: true });
-  }
+/** Size and SHA-256 (hexadecimal) of a file as it was written. */
+export interface WrittenFile {
+  readonly bytes: number;
+  readonly sha256: string;
 }
 
-// A new folder in the place of an old one.
+export interface WriteOptions {
+  readonly signal?: AbortSignal;
+  /** Called with the length of each chunk that was written. */
+  readonly onBytes?: (bytes: number) => void;
+}
+
+/** As `writeFileAtomic`, from a stream of chunks, which are hashed on the way. @throws the signal's reason when it is aborted */
+export async function streamFileAtomic(
+  path: string,
+  chunks: AsyncIterable<Uint8Array>,
+  { signal, onBytes }: WriteOptions = {},
+): Promise<WrittenFile> {
+  const hash = createHash("sha256");
+  let bytes = 0;
+  await writeFileAtomic(path, async (file) => {
+    for await (const chunk of chunks) {
+      signal?.throwIfAborted();
+      await file.writeFile(chunk);
+      hash.update(chunk);
+      bytes += chunk.length;
+      onBytes?.(chunk.length);
+    }
+  });
+  return { bytes, sha256: hash.digest("hex") };
+}
+
+/** Copies a file atomically, and hashes it. */
+export function copyFileAtomic(from: string, to: string, options: WriteOptions = {}): Promise<WrittenFile> {
+  return streamFileAtomic(to, createReadStream(from, { highWaterMark: 2 ** 22, signal: options.signal }), options);
+}
 
 /**
- * Moves the folder `by` to `path`. What is at `path` waits at `former` meanwhile, and is removed in the end; it is back at
- * `path` if the new folder cannot be moved there, as where a program on Windows has it open.
+ * Moves the folder `replacement` to `path`. The folder at `path` is kept at `former` meanwhile and deleted in the end; it is
+ * moved back if the new one cannot take its place (on Windows, if a program has a file in it open).
  */
-export async function replaceFolder(path: string, by: string, former: string): Promise<void> {
+export async function replaceFolder(path: string, replacement: string, former: string): Promise<void> {
   const isReplaced = existsSync(path);
   if (isReplaced) await rename(path, former);
   try {
-    await rename(by, path);
+    await rename(replacement, path);
   } catch (error) {
     if (isReplaced) await rename(former, path);
     throw error;
   }
+  await syncFolder(dirname(path));
   if (isReplaced) await rm(former, { recursive: true, force: true });
+}
+
+/** Flushes a rename in `folder` to the disk, where the platform can: Windows cannot open folders, some mounts cannot sync them. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r").catch(() => undefined);
+  if (!handle) return;
+  try {
+    await handle.sync().catch(() => {});
+  } finally {
+    await handle.close();
+  }
+}
+
+const ending = ".partial";
+
+/** A new temporary name next to `path`: `PATH.<id>.partial`. */
+export function temporaryPath(path: string): string {
+  return `${path}.${randomUUID()}${ending}`;
+}
+
+/** Whether `name`, in the folder of `path`, is a temporary file or folder of `path`. */
+export function isTemporaryOf(path: string, name: string): boolean {
+  return name.startsWith(`${basename(path)}.`) && name.endsWith(ending);
+}
+
+/** A process that is still writing changes its file far more often than this (milliseconds). */
+const abandonedAfter = 600_000;
+
+export interface AbandonedOptions {
+  /** Milliseconds since the last change; 0 where no other process can be writing. @default 600_000 (10 minutes) */
+  readonly olderThan?: number;
+}
+
+/**
+ * Deletes temporary files and folders that killed processes left in `folder`, which need not exist. A folder is as old as its
+ * youngest direct entry. What cannot be deleted (another user's, or in use on Windows) stays.
+ */
+export async function removeAbandoned(
+  folder: string,
+  isTemporary: (name: string) => boolean,
+  { olderThan = abandonedAfter }: AbandonedOptions = {},
+): Promise<void> {
+  for (const name of ((await unlessMissing(readdir(folder))) ?? []).filter(isTemporary)) {
+    const path = join(folder, name);
+    const changed = await lastChange(path);
+    if (changed === undefined || Date.now() - changed < olderThan) continue;
+    await rm(path, { recursive: true, force: true, maxRetries: 3 }).catch(() => {});
+  }
+}
+
+async function lastChange(path: string): Promise<number | undefined> {
+  const status = await stat(path).catch(() => undefined);
+  if (!status?.isDirectory()) return status?.mtimeMs;
+  const names = await readdir(path).catch(() => []);
+  const entries = await Promise.all(names.map((name) => stat(join(path, name)).catch(() => undefined)));
+  return Math.max(status.mtimeMs, ...entries.map((entry) => entry?.mtimeMs ?? 0));
 }

@@ -1,26 +1,35 @@
-/** Hashes of files, as those who publish them write them. */
+/** Digests of files and bytes, in lower-case hexadecimal. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 
 export interface Digest {
-  /** "git-blob" is git's name of a file's content: the SHA-1 of its length and its bytes. */
+  /** "git-blob" is git's object id of a file: the SHA-1 of its length and its bytes. */
   readonly algorithm: "sha256" | "md5" | "git-blob";
-  /** In hexadecimal, lower case. */
   readonly hex: string;
 }
 
 export interface DigestOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Bytes that have been read. */
-  readonly onBytes?: ((bytes: number) => void) | undefined;
+  readonly signal?: AbortSignal;
+  /** Called with the number of bytes that have been hashed. */
+  readonly onBytes?: (bytes: number) => void;
 }
 
-/** How people write the algorithms' names. */
+/** What the algorithms are called in messages. */
 export const digestNames = { sha256: "SHA-256", md5: "MD5", "git-blob": "git object id" } as const;
 
-/** In hexadecimal, as sha256sum and the like print it. */
-export async function digestOfFile(
+/** SHA-256 of bytes, or of text in UTF-8. */
+export function sha256Hex(data: Uint8Array | string): string {
+  return createHash("sha256").update(data).digest("hex");
+}
+
+/** SHA-256 of a file, read in chunks, as sha256sum prints it. */
+export function sha256File(path: string, options?: DigestOptions): Promise<string> {
+  return digestFile(path, "sha256", options);
+}
+
+/** Digest of a file, read in chunks. @throws the signal's reason when it is aborted */
+export async function digestFile(
   path: string,
   algorithm: Digest["algorithm"],
   { signal, onBytes }: DigestOptions = {},
@@ -35,7 +44,7 @@ export async function digestOfFile(
       onBytes?.(done);
     }
   } catch (error) {
-    // A stream says only that it was stopped, not why.
+    // The stream reports only that it was aborted, not why.
     signal?.throwIfAborted();
     throw error;
   }

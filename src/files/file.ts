@@ -1,12 +1,13 @@
 /** Files read at offsets, so that a weight file need not fit into memory. */
 import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 
-/** One `read` call of the operating system takes at most 2 GiB less a page. */
-const largestRead = 2 ** 30;
+/** One `read` call of the operating system returns at most 2 GiB less a page. */
+const maxRead = 2 ** 30;
 
 /** An open file; every read is checked against its size. */
 export class RandomAccessFile {
   readonly path: string;
+  /** Bytes. */
   readonly size: number;
   private readonly handle: FileHandle;
 
@@ -16,7 +17,7 @@ export class RandomAccessFile {
     this.handle = handle;
   }
 
-  /** @throws Error if the path is missing, unreadable or no regular file */
+  /** @throws Error if the path is missing, unreadable or not a regular file */
   static async open(path: string): Promise<RandomAccessFile> {
     // Before opening: a named pipe would wait for a writer.
     const status = await stat(path);
@@ -25,18 +26,15 @@ export class RandomAccessFile {
   }
 
   /**
-   * `length` bytes from `offset`, in memory of their own, or in that of `bytes`.
-   * @throws Error if they do not all lie in the file
+   * Reads `length` bytes from `offset`, into `bytes` or new memory.
+   * @throws Error if the file ends before
    */
   async read(offset: number, length: number, bytes = new Uint8Array(length)): Promise<Uint8Array> {
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
       throw new Error(`needs bytes ${offset} to ${offset + length}, but the file has ${this.size}; is it truncated?`);
     }
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await this.handle.read(bytes, done, Math.min(length - done, largestRead), offset + done);
-      if (bytesRead === 0) throw new Error(`became shorter while it was read (at byte ${offset + done})`);
-      done += bytesRead;
-    }
+    const done = await readFully(this.handle, bytes.subarray(0, length), offset);
+    if (done < length) throw new Error(`became shorter while it was read (at byte ${offset + done})`);
     return bytes;
   }
 
@@ -45,27 +43,10 @@ export class RandomAccessFile {
   }
 }
 
-/** Runs `work`; whatever it throws names the file. */
-export async function inFile<T>(path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (message.includes(path)) throw error;
-    throw new Error(`${path}: ${message}`, { cause: error });
-  }
-}
-
-/** Text of a file in messages: shortened, and without characters that a terminal would obey. */
-export function quote(text: string): string {
-  const longest = 100;
-  return JSON.stringify(text.length > longest ? `${text.slice(0, longest)}...` : text);
-}
-
-/** A whole file, or a range of its bytes, such as an image inside a tar. */
+/** Bytes of a file: all of it, or a range, such as an image inside a tar. */
 export interface FileSource {
   readonly path: string;
-  /** Byte range; the whole file if left out. */
+  /** In bytes. @default the whole file */
   readonly range?: { readonly offset: number; readonly length: number };
 }
 
@@ -75,18 +56,23 @@ export async function readBytes({ path, range }: FileSource): Promise<Uint8Array
   const file = await open(path, "r");
   try {
     const bytes = new Uint8Array(range.length);
-    let done = 0;
-    while (done < range.length) {
-      const { bytesRead } = await file.read(bytes, done, range.length - done, range.offset + done);
-      if (bytesRead === 0) {
-        throw new Error(
-          `${path} ends at byte ${range.offset + done}, but ${range.length} bytes are expected from ${range.offset}`,
-        );
-      }
-      done += bytesRead;
-    }
-    return bytes;
+    const done = await readFully(file, bytes, range.offset);
+    if (done === range.length) return bytes;
+    throw new Error(
+      `${path} ends at byte ${range.offset + done}, but ${range.length} bytes are expected from ${range.offset}`,
+    );
   } finally {
     await file.close();
   }
+}
+
+/** Fills `bytes` from `offset`, as far as the file goes. @returns the number of bytes read */
+async function readFully(file: FileHandle, bytes: Uint8Array, offset: number): Promise<number> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesRead } = await file.read(bytes, done, Math.min(bytes.length - done, maxRead), offset + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
 }

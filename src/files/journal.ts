@@ -1,30 +1,29 @@
-/** A record of the files that a long piece of work has finished, kept beside them, so that it goes on where it was stopped. */
+/** A record of the files that a long job has finished, kept in its folder, so that an interrupted job resumes. */
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm, stat, statfs } from "node:fs/promises";
+import { readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { writeWhole } from "./atomic.ts";
-import { sha256OfFile } from "./partial-file.ts";
+import type { WrittenFile } from "./atomic.ts";
+import { sha256File } from "./digest.ts";
+import { readJsonFile, writeJsonFile } from "./json-file.ts";
 
-const fileSchema = z.object({ bytes: z.number(), sha256: z.string() });
 const schema = z.object({
-  /** What is done with what; other work must not be mixed with it. */
+  /** Inputs and options of the job; another job must not write to the same folder. */
   work: z.record(z.string(), z.unknown()),
-  /** By their paths in the folder, with `/`. */
-  files: z.record(z.string(), fileSchema),
+  /** By path in the folder, with `/`. */
+  files: z.record(z.string(), z.object({ bytes: z.number(), sha256: z.string() })),
   finished: z.boolean().default(false),
 });
 
-export type WrittenFile = z.infer<typeof fileSchema>;
 export type JournalContents = z.infer<typeof schema>;
 
-/** Reads a journal; undefined if there is none. @throws Error naming the file if it is damaged */
+/** Reads a journal; undefined if it does not exist. @throws Error naming the file if it is damaged */
 export async function readJournal(path: string): Promise<JournalContents | undefined> {
   if (!existsSync(path)) return undefined;
   try {
-    return schema.parse(JSON.parse(await readFile(path, "utf8")));
+    return await readJsonFile(path, schema);
   } catch (cause) {
-    throw new Error(`${path} is damaged; delete it to begin anew`, { cause });
+    throw new Error(`${path} is damaged. Delete it to start again`, { cause });
   }
 }
 
@@ -40,23 +39,23 @@ export class Journal {
   }
 
   /**
-   * Opens the journal of a folder, which must exist; what was left half-written by the same work is removed.
-   * @throws Error if the folder holds other work, or files that no journal tells of
+   * Opens the journal of a folder, which must exist, and deletes files that an interrupted run of the same job left half-written.
+   * @throws Error if the folder belongs to another job, or has files but no journal
    */
   static async open(folder: string, name: string, work: JournalContents["work"]): Promise<Journal> {
-    const path = join(folder, name);
-    const earlier = await readJournal(path);
+    const earlier = await readJournal(join(folder, name));
     if (!earlier && (await readdir(folder)).length > 0) {
-      throw new Error(`${folder} is not empty; choose another folder, or delete what is in it`);
+      throw new Error(`${folder} is not empty. Choose another folder, or delete its contents`);
     }
     if (earlier && JSON.stringify(earlier.work) !== JSON.stringify(work)) {
-      const differing = Object.keys({ ...earlier.work, ...work }).filter(
+      const different = Object.keys({ ...earlier.work, ...work }).filter(
         (key) => JSON.stringify(earlier.work[key]) !== JSON.stringify(work[key]),
       );
       throw new Error(
-        `${folder} was begun with other files or options (${differing.join(", ")}); choose another folder, or delete it`,
+        `${folder} was started with different files or options (${different.join(", ")}). Choose another folder, or delete it`,
       );
     }
+    // Only this job writes here, so that the age of a file does not matter.
     for (const file of await readdir(folder, { recursive: true })) {
       if (file.endsWith(".partial")) await rm(join(folder, file), { force: true });
     }
@@ -69,17 +68,17 @@ export class Journal {
     return this.contents.finished;
   }
 
-  /** The files that are done. */
+  /** The finished files. */
   get files(): Readonly<Record<string, WrittenFile>> {
     return this.contents.files;
   }
 
-  /** Whether a file is done, and still has its size. */
+  /** Whether a file is finished and still has its size. */
   async has(file: string): Promise<boolean> {
-    const known = this.contents.files[file];
-    if (!known) return false;
+    const recorded = this.contents.files[file];
+    if (!recorded) return false;
     const status = await stat(join(this.folder, file)).catch(() => undefined);
-    return status?.size === known.bytes;
+    return status?.size === recorded.bytes;
   }
 
   async record(file: string, written: WrittenFile): Promise<void> {
@@ -87,7 +86,7 @@ export class Journal {
     await this.write();
   }
 
-  /** A file is to be made again. */
+  /** Has a file written again the next time. */
   async forget(file: string): Promise<void> {
     const { [file]: _, ...files } = this.contents.files;
     this.contents = { ...this.contents, files, finished: false };
@@ -100,46 +99,43 @@ export class Journal {
   }
 
   private write(): Promise<void> {
-    return writeWhole(join(this.folder, this.name), (file) =>
-      file.writeFile(`${JSON.stringify(this.contents, null, 2)}\n`),
-    );
+    return writeJsonFile(join(this.folder, this.name), this.contents);
   }
 }
 
-// Room for files that are going to be written, and whether those that were hold what was written to them.
-
-/** Steps of long work, in bytes. */
-type WorkProgress = (step: "Writing" | "Checking", done: number, total: number) => void;
-
-export interface CheckOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: WorkProgress | undefined;
+export interface VerifyOptions {
+  readonly signal?: AbortSignal;
+  /** Steps of the job, in bytes. */
+  readonly onProgress?: (step: "Writing" | "Checking", done: number, total: number) => void;
 }
 
-/** Reads again what a journal tells of. @throws Error if a file is not as it was written; it is made anew the next time */
-export async function checkWritten(
+/** Compares the files of a journal with their digests. @throws Error if one is wrong; it is written again the next time */
+export async function verifyFiles(
   folder: string,
   journal: Journal,
-  { signal, onProgress }: CheckOptions = {},
+  { signal, onProgress }: VerifyOptions = {},
 ): Promise<void> {
   const files = Object.entries(journal.files);
   const total = files.reduce((sum, [, { bytes }]) => sum + bytes, 0);
   let done = 0;
   for (const [name, { bytes, sha256 }] of files) {
     const path = join(folder, name);
-    if ((await sha256OfFile(path, signal)) !== sha256) {
+    if ((await sha256File(path, { signal })) !== sha256) {
       await journal.forget(name);
-      throw new Error(`${path} does not hold what was written to it; is the disk sound? Run the same command again`);
+      throw new Error(
+        `${path} does not contain what was written to it; is the disk faulty? Run the same command again`,
+      );
     }
     done += bytes;
     onProgress?.("Checking", done, total);
   }
 }
 
-/** @throws Error if a folder's disk has not that many bytes left */
-export async function checkSpace(folder: string, needed: number): Promise<void> {
+/** @throws Error if the disk of a folder has less free space than `needed` bytes */
+export async function checkDiskSpace(folder: string, needed: number): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
+  const free = bavail * bsize;
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
-  if (bavail * bsize >= needed) return;
-  throw new Error(`${folder}: ${gigabytes(needed)} are needed, but the disk has ${gigabytes(bavail * bsize)} left`);
+  if (free >= needed) return;
+  throw new Error(`${folder}: ${gigabytes(needed)} needed, but only ${gigabytes(free)} free on this disk`);
 }

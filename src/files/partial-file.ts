@@ -1,20 +1,24 @@
-/** A file that is being written beside its final place, and takes that place only when it is whole. */
-import { createHash, randomUUID } from "node:crypto";
+/**
+ * A file that is downloaded next to its target and renamed when it is complete and its digest is right. An interrupted
+ * download is resumed by the next attempt.
+ */
+import { randomUUID } from "node:crypto";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
-import { basename, dirname, join } from "node:path";
-import { type Digest, type DigestOptions, digestNames, digestOfFile } from "./digest.ts";
+import { dirname, join } from "node:path";
+import { isTemporaryOf, syncFolder } from "./atomic.ts";
+import { type Digest, type DigestOptions, digestFile, digestNames, sha256Hex } from "./digest.ts";
+import { isDiskFull, isMissing, unlessMissing } from "./errors.ts";
 
-/** A download that lives writes much more often than this (milliseconds). */
+/** A download that is alive writes much more often than this (milliseconds). */
 const abandonedAfter = 120_000;
 
-/** Partial files tell which process of which machine writes them: one that was killed leaves its file at once. */
-const machine = createHash("sha256").update(hostname()).digest("hex").slice(0, 8);
+/** Partial files name the machine and process that write them, so that the file of a killed process is recognized immediately. */
+const machine = sha256Hex(hostname()).slice(0, 8);
 
 /**
- * While it is written the file has a name of its own, `TARGET.<machine>-<process>-<id>.partial`, so that processes which
- * fetch the same file do not disturb each other; what an interrupted one leaves is `TARGET.partial`, which the next one
- * takes over.
+ * While it is written the file is called `TARGET.<machine>-<process>-<id>.partial`, so that processes that download the same
+ * file do not disturb each other. An interrupted download leaves `TARGET.partial`, which the next attempt takes over.
  */
 export class PartialFile {
   private readonly target: string;
@@ -29,23 +33,23 @@ export class PartialFile {
     this.written = written;
   }
 
-  /** Takes over what an earlier attempt at `target` left, else begins an empty file. The folder must exist. */
-  static async begin(target: string): Promise<PartialFile> {
+  /** Takes over the file of an earlier attempt at `target`, or creates an empty one. The folder must exist. */
+  static async open(target: string): Promise<PartialFile> {
     const path = `${target}.${machine}-${process.pid}-${randomUUID()}.partial`;
-    for (const leftover of await leftovers(target)) {
-      const handle = await takeOver(leftover, path);
+    for (const abandoned of await findAbandoned(target)) {
+      const handle = await takeOver(abandoned, path);
       if (handle) return new PartialFile(target, path, handle, (await handle.stat()).size);
     }
     return new PartialFile(target, path, await open(path, "wx"), 0);
   }
 
   /** Bytes that an earlier attempt at `target` left, in a folder that need not exist. */
-  static async left(target: string): Promise<number> {
-    const [first] = (await unlessMissing(leftovers(target))) ?? [];
+  static async countResumable(target: string): Promise<number> {
+    const [first] = (await unlessMissing(findAbandoned(target))) ?? [];
     return first === undefined ? 0 : ((await unlessMissing(stat(first)))?.size ?? 0);
   }
 
-  /** Bytes written so far, those of earlier attempts included. */
+  /** Bytes written so far, including those of earlier attempts. */
   get size(): number {
     return this.written;
   }
@@ -56,7 +60,7 @@ export class PartialFile {
     this.written = 0;
   }
 
-  /** Appends `chunks` until the file has `limit` bytes; what comes after is not read. */
+  /** Appends `chunks` until the file has `limit` bytes; later chunks are not read. */
   async append(
     chunks: AsyncIterable<Uint8Array>,
     limit: number,
@@ -75,25 +79,24 @@ export class PartialFile {
     }
   }
 
-  /** Moves the file to its place. @throws Error, and the file is deleted, if its hash is another one than `digest` */
+  /** Renames the file to its target. @throws Error if its digest is wrong; the file is deleted then */
   async finish(digest: Digest | undefined, options?: DigestOptions): Promise<void> {
     await this.handle.sync();
     await this.handle.close();
-    if (digest) await this.check(digest, options);
+    if (digest) await this.verify(digest, options);
     await rename(this.path, this.target);
     await rm(`${this.target}.partial`, { force: true });
+    await syncFolder(dirname(this.target));
   }
 
-  private async check({ algorithm, hex }: Digest, options?: DigestOptions): Promise<void> {
-    const found = await digestOfFile(this.path, algorithm, options);
+  private async verify({ algorithm, hex }: Digest, options?: DigestOptions): Promise<void> {
+    const found = await digestFile(this.path, algorithm, options);
     if (found === hex) return;
     await this.discard();
-    throw new Error(
-      `its ${digestNames[algorithm]} should be ${hex}, but is ${found}; what was received has been deleted`,
-    );
+    throw new Error(`its ${digestNames[algorithm]} should be ${hex}, but is ${found}; the received data was deleted`);
   }
 
-  /** Leaves what was written for a later attempt. Does nothing after `finish`. */
+  /** Keeps the received bytes for a later attempt. Does nothing after `finish`. */
   async keep(): Promise<void> {
     if (this.written === 0) return this.discard();
     await this.handle.close();
@@ -107,17 +110,19 @@ export class PartialFile {
   }
 }
 
+export interface ReceiveOptions extends DigestOptions {
+  /** Expected digest; the file is not verified without one. */
+  readonly digest?: Digest;
+  /** Writes the content. */
+  readonly fill: (partial: PartialFile) => Promise<void>;
+}
+
 /**
- * Has `fill` write a file beside `target`, which takes its place if its hash is right. If `fill` fails, what it wrote stays
- * for the next attempt, unless the disk is full.
+ * Receives a file into `target`. If `fill` fails, the received bytes are kept for the next attempt, unless the disk is full.
+ * @throws Error of `fill`, or if the digest is wrong
  */
-export async function receiveFile(
-  target: string,
-  digest: Digest | undefined,
-  fill: (partial: PartialFile) => Promise<void>,
-  options?: DigestOptions,
-): Promise<void> {
-  const partial = await PartialFile.begin(target);
+export async function receiveFile(target: string, { digest, fill, ...options }: ReceiveOptions): Promise<void> {
+  const partial = await PartialFile.open(target);
   try {
     await fill(partial);
     await partial.finish(digest, options);
@@ -127,17 +132,11 @@ export async function receiveFile(
   }
 }
 
-/** In hexadecimal, as sha256sum prints it. */
-export function sha256OfFile(path: string, signal?: AbortSignal): Promise<string> {
-  return digestOfFile(path, "sha256", { signal });
-}
-
-/** Partial files of `target` that nobody writes to, where the process that wrote them may have been killed. */
-async function leftovers(target: string): Promise<string[]> {
+/** Partial files of `target` that no process is writing to. */
+async function findAbandoned(target: string): Promise<string[]> {
   const folder = dirname(target);
   const found: string[] = [];
-  for (const name of await readdir(folder)) {
-    if (!(name.startsWith(`${basename(target)}.`) && name.endsWith(".partial"))) continue;
+  for (const name of (await readdir(folder)).filter((name) => isTemporaryOf(target, name))) {
     const path = join(folder, name);
     const status = await unlessMissing(stat(path));
     if (!status) continue;
@@ -147,10 +146,10 @@ async function leftovers(target: string): Promise<string[]> {
   return found;
 }
 
-/** Whether the process that a partial file's name tells of was one of this machine, and is no more. */
+/** Whether a partial file's name is that of a process of this machine that no longer runs. */
 function wasKilled(name: string): boolean {
-  const [, where, id] = /\.([0-9a-f]{8})-(\d+)-[0-9a-f-]+\.partial$/.exec(name) ?? [];
-  return where === machine && !isRunning(Number(id));
+  const [, owner, id] = /\.([0-9a-f]{8})-(\d+)-[0-9a-f-]+\.partial$/.exec(name) ?? [];
+  return owner === machine && !isRunning(Number(id));
 }
 
 function isRunning(processId: number): boolean {
@@ -161,35 +160,18 @@ function isRunning(processId: number): boolean {
   }
 }
 
-/** The file under its new name, opened; undefined if another process was faster. */
-async function takeOver(leftover: string, path: string): Promise<FileHandle | undefined> {
-  const handle = await unlessMissing(open(leftover, "r+"));
+/** Opens an abandoned file under its new name; undefined if another process was faster. */
+async function takeOver(abandoned: string, path: string): Promise<FileHandle | undefined> {
+  const handle = await unlessMissing(open(abandoned, "r+"));
   if (!handle) return undefined;
   try {
-    // First made young, so that nobody takes the file from us under its new name.
+    // Make it look recent first, so that no other process takes it over under its new name.
     await handle.utimes(new Date(), new Date());
-    await rename(leftover, path);
+    await rename(abandoned, path);
     return handle;
   } catch (error) {
     await handle.close();
     if (isMissing(error)) return undefined;
     throw error;
   }
-}
-
-async function unlessMissing<T>(operation: Promise<T>): Promise<T | undefined> {
-  try {
-    return await operation;
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    throw error;
-  }
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
-}
-
-function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }

@@ -1,6 +1,7 @@
 /** What the readers of all weight formats have in common. */
 
-import { inFile, quote, RandomAccessFile } from "../files/file.ts";
+import { inFile, quote } from "../files/errors.ts";
+import { RandomAccessFile } from "../files/file.ts";
 import { type ArrayOf, type DType, viewBytes } from "../tensor/array.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../tensor/float16.ts";
 import type { FileRange } from "../tensor/graph.ts";

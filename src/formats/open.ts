@@ -3,7 +3,8 @@
 import { access, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, normalize, sep } from "node:path";
 import { z } from "zod";
-import { inFile, quote, RandomAccessFile } from "../files/file.ts";
+import { inFile, quote } from "../files/errors.ts";
+import { RandomAccessFile } from "../files/file.ts";
 import { parseJson } from "../files/json.ts";
 import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
 import { openGguf } from "./gguf/gguf.ts";

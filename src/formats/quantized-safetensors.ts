@@ -1,6 +1,6 @@
 /** Matrices that a file stores in parts, and the parts themselves. */
 
-import { quote } from "../files/file.ts";
+import { quote } from "../files/errors.ts";
 import { viewBytes } from "../tensor/array.ts";
 import {
   type BlockFormat,

@@ -1,9 +1,8 @@
 /** Safetensors files larger than memory, written tensor by tensor, and split into shards with an index. */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import { writeWhole } from "../files/atomic.ts";
-import type { Journal, WrittenFile } from "../files/journal.ts";
+import { streamFileAtomic, type WriteOptions, type WrittenFile } from "../files/atomic.ts";
+import type { Journal } from "../files/journal.ts";
+import { writeJsonFile } from "../files/json-file.ts";
 import { byteLengthOf, safetensorsHeader, type TensorSpec } from "./safetensors.ts";
 
 /** Tensors that are made together, from one source. */
@@ -13,12 +12,6 @@ export interface TensorGroup {
   load(): AsyncIterable<Uint8Array>;
 }
 
-export interface WriteOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Told how many bytes more are written. */
-  readonly onBytes?: ((bytes: number) => void) | undefined;
-}
-
 /** What a written file claims of its origin, as PyTorch's users have it. */
 const metadata = { format: "pt" };
 
@@ -26,32 +19,27 @@ const metadata = { format: "pt" };
 export async function streamSafetensors(
   path: string,
   groups: readonly TensorGroup[],
-  { signal, onBytes }: WriteOptions = {},
+  options: WriteOptions = {},
 ): Promise<WrittenFile> {
   const header = safetensorsHeader(
     path,
     groups.flatMap(({ tensors }) => tensors),
     metadata,
   );
-  const hash = createHash("sha256").update(header);
-  let bytes = header.length;
-  await writeWhole(path, async (file) => {
-    await file.writeFile(header);
+  const chunks = async function* () {
+    yield header;
     for (const group of groups) {
-      const end = bytes + groupBytes(group);
+      let bytes = 0;
       for await (const chunk of group.load()) {
-        signal?.throwIfAborted();
-        await file.writeFile(chunk);
-        hash.update(chunk);
+        yield chunk;
         bytes += chunk.length;
-        onBytes?.(chunk.length);
       }
-      if (bytes !== end) {
-        throw new Error(`${path}: ${group.tensors[0]?.name} should end at byte ${end}, but ends at ${bytes}`);
+      if (bytes !== groupBytes(group)) {
+        throw new Error(`${path}: ${group.tensors[0]?.name} should have ${groupBytes(group)} bytes, but has ${bytes}`);
       }
     }
-  });
-  return { bytes, sha256: hash.digest("hex") };
+  };
+  return streamFileAtomic(path, chunks(), options);
 }
 
 /**
@@ -140,27 +128,5 @@ export async function writeShards(
   );
   const total = [...shards.values()].flat().reduce((sum, group) => sum + groupBytes(group), 0);
   const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(homes) };
-  const text = `${JSON.stringify(index, null, 2)}\n`;
-  await writeWhole(join(folder, "model.safetensors.index.json"), (file) => file.writeFile(text));
-}
-
-// Large files copied, with their SHA-256.
-
-/** Copies a file, beside `to` first and then renamed. */
-export async function copyWhole(
-  from: string,
-  to: string,
-  { signal, onBytes }: WriteOptions = {},
-): Promise<WrittenFile> {
-  const hash = createHash("sha256");
-  let bytes = 0;
-  await writeWhole(to, async (file) => {
-    for await (const chunk of createReadStream(from, { highWaterMark: 2 ** 22, signal }) as AsyncIterable<Uint8Array>) {
-      await file.writeFile(chunk);
-      hash.update(chunk);
-      bytes += chunk.length;
-      onBytes?.(chunk.length);
-    }
-  });
-  return { bytes, sha256: hash.digest("hex") };
+  await writeJsonFile(join(folder, "model.safetensors.index.json"), index);
 }

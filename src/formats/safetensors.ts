@@ -3,8 +3,9 @@
  * without gaps (https://github.com/huggingface/safetensors).
  */
 
-import { writeWhole } from "../files/atomic.ts";
-import { quote, type RandomAccessFile } from "../files/file.ts";
+import { writeFileAtomic } from "../files/atomic.ts";
+import { quote } from "../files/errors.ts";
+import type { RandomAccessFile } from "../files/file.ts";
 import { parseJson } from "../files/json.ts";
 import { bytesOf, bytesPerElement, type DType, type NdArray, sizeOf } from "../tensor/array.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor, widen } from "./checkpoint.ts";
@@ -157,7 +158,7 @@ export async function writeSafetensors(
     entries.map(([name, { dtype, shape }]) => ({ name, dtype, shape })),
     metadata,
   );
-  await writeWhole(path, async (file) => {
+  await writeFileAtomic(path, async (file) => {
     await file.writeFile(header);
     for (const [, { data }] of entries) await file.writeFile(bytesOf(data));
   });

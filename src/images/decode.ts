@@ -1,6 +1,7 @@
 /** Images from files or bytes: decoded, upright, as plain RGB. */
 import { stat } from "node:fs/promises";
 import sharp, { type Metadata, type Sharp, type SharpOptions } from "sharp";
+import { describeProblem } from "../files/errors.ts";
 import { bytesOf } from "../tensor/array.ts";
 
 /** A decoded image: `width * height * 3` bytes, RGB, row by row. */
@@ -70,8 +71,7 @@ export async function readImage(source: string | Uint8Array, limits: ImageLimits
 
 async function fileSize(path: string): Promise<number> {
   const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    const problem = cause.code === "ENOENT" ? "there is no such file" : cause.message;
-    throw new ImageError(`${path} cannot be read: ${problem}`, { cause });
+    throw new ImageError(`${path} cannot be read: ${describeProblem(cause)}`, { cause });
   });
   if (info.isDirectory()) throw new ImageError(`${path} is a folder, not an image`);
   if (!info.isFile()) throw new ImageError(`${path} is not a plain file`);

@@ -1,9 +1,10 @@
 /** A language model from disk: dimensions, weights and tokenizer of a GGUF file or a Hugging Face folder. */
 
 import { existsSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { readJsonFile } from "../files/json-file.ts";
 import { withHuggingFaceNames } from "../formats/gguf/names.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { loadTokenizer, type Tokenizer, tokenizerFromGguf } from "../tokenizers/load.ts";
@@ -102,7 +103,7 @@ export async function openLlama(path: string): Promise<OpenLlama> {
 
 async function openFolder(folder: string): Promise<OpenLlama> {
   const path = join(folder, "config.json");
-  const config = llamaConfigFromJson(await readJson(path), path);
+  const config = llamaConfigFromJson(await readJsonFile(path), path);
   const tokenizer = await loadTokenizer(folder);
   const prefillPath = join(folder, prefillFolder);
   return {
@@ -127,18 +128,6 @@ async function openGgufFile(path: string): Promise<OpenLlama> {
   } catch (error) {
     await file.close();
     throw error;
-  }
-}
-
-/** A JSON file. @throws Error naming the file if it cannot be read or is no JSON */
-export async function readJson(path: string): Promise<unknown> {
-  const text = await readFile(path, "utf8").catch((cause: Error) => {
-    throw new Error(`${path} cannot be read: ${cause.message}`, { cause });
-  });
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new Error(`${path} is no JSON file: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -2,12 +2,13 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { readJsonFile } from "../files/json-file.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { type PullOptions, pull } from "../hub/pull.ts";
 import type { Graph } from "../tensor/graph.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { LlamaConfig } from "./llama.ts";
-import { type OpenLlama, openLlama, readJson } from "./llama-folder.ts";
+import { type OpenLlama, openLlama } from "./llama-folder.ts";
 import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
 import type { QFormerConfig } from "./qformer.ts";
 
@@ -46,7 +47,7 @@ export async function readFolderJson(path: string, wanted: ModelType): Promise<u
 
 async function read(path: string): Promise<unknown> {
   if (!existsSync(folderJson(path))) throw new Error(`${path} is no model folder: it has no config.json`);
-  return readJson(folderJson(path));
+  return readJsonFile(folderJson(path));
 }
 
 const typed = z.object({ model_type: z.enum(Object.keys(kinds) as [ModelType, ...ModelType[]]) });

@@ -1,10 +1,12 @@
 /** The vectors of all images in a folder, kept in a file, and brought up to date with what is in the folder. */
+
 import { readFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { InvalidSample } from "../data/dataset.ts";
 import { type Decoder, defaultWorkers, originalView, startDecoder } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { Prefetcher } from "../data/sampling.ts";
-import { removeAbandoned } from "../files/atomic.ts";
+import { isTemporaryOf, removeAbandoned } from "../files/atomic.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
 import { sizeOf } from "../tensor/array.ts";
 import { float32ToFloat16 } from "../tensor/float16.ts";
@@ -163,7 +165,7 @@ export async function updateIndex(
   const keep = async () => {
     const started = performance.now();
     try {
-      await removeAbandoned(path);
+      await removeAbandoned(dirname(path), (name) => isTemporaryOf(path, name));
       await state.write(path);
     } catch (error) {
       onMessage?.(`The index cannot be kept: ${error instanceof Error ? error.message : error}`);

@@ -8,9 +8,10 @@ import { crc32 } from "node:zlib";
 import { z } from "zod";
 import type { InvalidSample } from "../data/dataset.ts";
 import { imageFiles } from "../data/formats/image-folder.ts";
-import { writeWhole } from "../files/atomic.ts";
-import { inFile, RandomAccessFile } from "../files/file.ts";
-import { sha256OfFile } from "../files/partial-file.ts";
+import { writeFileAtomic } from "../files/atomic.ts";
+import { sha256File } from "../files/digest.ts";
+import { inFile } from "../files/errors.ts";
+import { RandomAccessFile } from "../files/file.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 
 // Files of weights, by which it is known again with what an index was made.
@@ -41,7 +42,7 @@ export async function hashFiles(
   for (const stamp of await stampFiles(paths)) {
     const { path, bytes, changedMs } = stamp;
     const same = known.find((file) => file.path === path && file.bytes === bytes && file.changedMs === changedMs);
-    hashed.push(same ?? { ...stamp, sha256: await sha256OfFile(path, signal) });
+    hashed.push(same ?? { ...stamp, sha256: await sha256File(path, { signal }) });
   }
   return hashed;
 }
@@ -114,7 +115,7 @@ export async function readIndex(path: string): Promise<{ head: IndexHeader; vect
 /** Writes an index beside `path`, and puts it there. @param rows vectors of the images without a problem, in any pieces */
 export async function writeIndex(path: string, head: IndexHeader, rows: Iterable<Uint16Array>): Promise<void> {
   const text = Buffer.from(JSON.stringify(head), "utf8");
-  await writeWhole(path, async (file) => {
+  await writeFileAtomic(path, async (file) => {
     let at = headerBytes;
     let sum = 0;
     const write = async (bytes: Uint8Array) => {

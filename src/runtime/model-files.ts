@@ -1,9 +1,10 @@
 /** Where models are on their way to the engine. They are removed at once, unless the process is killed in between. */
 
 import { randomUUID } from "node:crypto";
-import { type FileHandle, mkdtemp, open, readdir, realpath, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join, relative, sep } from "node:path";
+import { removeAbandoned } from "../files/atomic.ts";
 import type { FileRange } from "../tensor/graph.ts";
 import { type ExternalData, type ExternalRange, pageAfter } from "./onnx.ts";
 
@@ -78,7 +79,7 @@ export async function enginePlace(beside?: string): Promise<EnginePlace> {
     if (found) return found;
   }
   const parent = tmpdir();
-  await removeAbandoned(parent, prefix);
+  await removeAbandoned(parent, (name) => name.startsWith(prefix), { olderThan: abandonedAfter });
   const folder = await mkdtemp(join(parent, prefix));
   const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
   try {
@@ -91,7 +92,7 @@ export async function enginePlace(beside?: string): Promise<EnginePlace> {
 
 async function placeBeside(folder: string): Promise<EnginePlace> {
   const hidden = `.${prefix}`;
-  await removeAbandoned(folder, hidden);
+  await removeAbandoned(folder, (name) => name.startsWith(hidden), { olderThan: abandonedAfter });
   const name = `${hidden}${randomUUID()}`;
   const weights = await WeightsFile.create(folder, `${name}.weights`);
   const model = join(folder, `${name}.onnx`);
@@ -102,15 +103,4 @@ async function placeBeside(folder: string): Promise<EnginePlace> {
       for (const path of [model, join(folder, `${name}.weights`)]) await rm(path, { force: true, maxRetries: 3 });
     },
   };
-}
-
-/** Removes what killed processes left: it may be as large as a language model. */
-async function removeAbandoned(parent: string, begin: string): Promise<void> {
-  for (const name of (await readdir(parent)).filter((found) => found.startsWith(begin))) {
-    const path = join(parent, name);
-    const status = await stat(path).catch(() => undefined);
-    const isAbandoned = status && Date.now() - status.mtimeMs > abandonedAfter;
-    // Another user's cannot be removed, nor, on Windows, what is in use.
-    if (isAbandoned) await rm(path, { recursive: true, force: true }).catch(() => {});
-  }
 }

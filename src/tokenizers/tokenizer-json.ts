@@ -4,6 +4,7 @@
  */
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { z } from "zod";
+import { parseJsonText } from "../files/json.ts";
 import { createTokenizer, type Piece, type Tokenizer } from "./tokenizer.ts";
 
 // * Byte-level byte-pair encoding (GPT-2 and after): a text is first cut into words and numbers, and every byte is a
@@ -84,8 +85,8 @@ export interface JsonText {
 export function tokenizerFromJson(tokenizer: JsonText, tokenizerConfig: JsonText): Tokenizer {
   const { path } = tokenizer;
   const configPath = tokenizerConfig.path;
-  const file = parseJson(tokenizer, tokenizerFile);
-  const config = parseJson(tokenizerConfig, configFile);
+  const file = parseJsonText(tokenizer.text, tokenizer.path, tokenizerFile);
+  const config = parseJsonText(tokenizerConfig.text, tokenizerConfig.path, configFile);
 
   const { vocab, byte_fallback: byteFallback } = file.model;
   const byteLevel = mentions(file.decoder, "ByteLevel");
@@ -153,17 +154,4 @@ function bytesOfPiece(token: string): Uint8Array {
 function mentions(tree: unknown, text: string | undefined): boolean {
   if (typeof tree === "string") return tree === text;
   return typeof tree === "object" && tree !== null && Object.values(tree).some((value) => mentions(value, text));
-}
-
-/** The JSON of a text, as a schema has it. @throws Error naming the file, and the field that is malformed */
-export function parseJson<S extends z.ZodType>({ path, text }: JsonText, schema: S): z.output<S> {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new Error(`${path} is no JSON text: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) throw new Error(`${path}: ${z.prettifyError(parsed.error)}`, { cause: parsed.error });
-  return parsed.data;
 }

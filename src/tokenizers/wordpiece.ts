@@ -7,7 +7,8 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Tokenizer as Engine } from "@huggingface/tokenizers";
 import { z } from "zod";
-import { type JsonText, parseJson } from "./tokenizer-json.ts";
+import { parseJsonText } from "../files/json.ts";
+import type { JsonText } from "./tokenizer-json.ts";
 
 export interface WordPieceTokenizer {
   /** Rows of the word table: the vocabulary and, after it, [DEC], which begins a text that is generated (BLIP-2). */
@@ -150,7 +151,7 @@ const tokenizerFile = z.object({
 });
 
 function partsOfJson(json: JsonText): Parts {
-  const { added_tokens: added, normalizer, model } = parseJson(json, tokenizerFile);
+  const { added_tokens: added, normalizer, model } = parseJsonText(json.text, json.path, tokenizerFile);
   const { lowercase: lowerCases, strip_accents: stripAccents } = normalizer;
   checkAccents(json.path, stripAccents, lowerCases);
   const byId = new Map(Object.entries(model.vocab).map(([token, id]) => [id, token]));
@@ -172,7 +173,7 @@ const configFile = z.object({
 async function lowerCasesBeside(vocabularyPath: string): Promise<boolean> {
   const path = join(dirname(vocabularyPath), "tokenizer_config.json");
   const text = existsSync(path) ? await readFile(path, "utf8") : "{}";
-  const { do_lower_case: lowerCases, strip_accents: stripAccents } = parseJson({ path, text }, configFile);
+  const { do_lower_case: lowerCases, strip_accents: stripAccents } = parseJsonText(text, path, configFile);
   checkAccents(path, stripAccents, lowerCases);
   return lowerCases;
 }

@@ -5,7 +5,7 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { checkSpace } from "../files/journal.ts";
+import { checkDiskSpace } from "../files/journal.ts";
 import { type LlamaConfig, llamaMatrices } from "../models/llama.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
 import { type SessionOptions, StoredModels } from "../runtime/session.ts";
@@ -56,7 +56,7 @@ export class LayeredLlama {
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     try {
-      await checkSpace(folder, layeredBytes(source, precision));
+      await checkDiskSpace(folder, layeredBytes(source, precision));
       const quantization = quantizationPolicy(precision, llamaMatrices);
       const count = config.numHiddenLayers;
       const layers: StoredModels<LayerModels>[] = [];

@@ -1,8 +1,9 @@
 /** A run of a recipe, from its first step or a checkpoint to the folder of what was trained. */
 
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { listPairs } from "../data/dataset.ts";
+import { removeAbandoned } from "../files/atomic.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { overlayWeights, weightsInMemory } from "../tensor/weight-source.ts";
 import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
@@ -302,9 +303,6 @@ async function begin(
 /** Removes what a killed process left: as large as checkpoints and layers are, they would fill the disk one day. */
 async function removeLeftovers(folder: string): Promise<void> {
   await rm(join(folder, layersFolder), { recursive: true, force: true });
-  for (const place of [folder, join(folder, "checkpoints")]) {
-    const names = await readdir(place).catch(() => []);
-    const left = names.filter((name) => /\.(safetensors|json|jsonl)(\.[\w-]+)?\.partial$/.test(name));
-    for (const name of left) await rm(join(place, name), { force: true });
-  }
+  const isPartial = (name: string) => /\.(safetensors|json|jsonl)(\.[\w-]+)?\.partial$/.test(name);
+  for (const place of [folder, join(folder, "checkpoints")]) await removeAbandoned(place, isPartial, { olderThan: 0 });
 }

@@ -1,9 +1,10 @@
 /** What a run leaves: a model folder that can be used at once. */
 
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, rename, stat } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
-import { writeWhole } from "../files/atomic.ts";
+import { copyFileAtomic, writeFileAtomic } from "../files/atomic.ts";
+import { writeJsonFile } from "../files/json-file.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import type { Blip2FolderJson } from "../models/blip2-folder.ts";
 import { headNames } from "../models/contrastive-head.ts";
@@ -35,8 +36,7 @@ async function placeFile(path: string, folder: string, name: string): Promise<st
   if (size > largestCopy || !path.endsWith(".safetensors")) return relative(resolve(folder), resolve(path));
   const copy = join(folder, name);
   if (resolve(copy) === resolve(path)) return name;
-  await copyFile(path, `${copy}.partial`);
-  await rename(`${copy}.partial`, copy);
+  await copyFileAtomic(path, copy);
   return name;
 }
 
@@ -60,7 +60,7 @@ export async function saveModelFolder(recipe: MiniGPT4Recipe, parts: ModelParts,
     prompt_template: template.name,
     describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym, template),
   };
-  await writeWhole(join(folder, "config.json"), (file) => file.writeFile(`${JSON.stringify(json, null, 2)}\n`));
+  await writeJsonFile(join(folder, "config.json"), json);
 }
 
 async function projectionFile({ run }: MiniGPT4Recipe, { origins }: ModelParts, trained: NamedArrays): Promise<string> {
@@ -144,7 +144,7 @@ export async function saveQFormerFolder(
     max_txt_len: model.max_txt_len,
     weights: { encoder, qformer: "qformer.safetensors" },
   };
-  const write = (name: string, text: string) => writeWhole(join(folder, name), (file) => file.writeFile(`${text}\n`));
+  const write = (name: string, text: string) => writeFileAtomic(join(folder, name), `${text}\n`);
   await write("vocab.txt", vocabulary.join("\n"));
   await write("tokenizer_config.json", JSON.stringify({ do_lower_case: lowerCases }));
   await write("config.json", JSON.stringify(json, null, 2));

@@ -94,7 +94,7 @@ describe("a model that cannot be used is refused with the file and the reason", 
 
   test("no JSON", async () => {
     await writeFile(join(folder, "config.json"), "{");
-    await expect(MiniGPT4.load(folder)).rejects.toThrow(/config\.json is no JSON file/);
+    await expect(MiniGPT4.load(folder)).rejects.toThrow(/config\.json: is not valid JSON/);
   });
 
   test("no such model", async () => {

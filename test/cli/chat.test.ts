@@ -50,7 +50,7 @@ test("an empty question gets a hint; what fails is said, and the next line is an
   expect({ code, stdout }).toEqual({ code: 1, stdout: await answers([["Hello", []]]) });
   expect(stderr.split("\n").slice(0, 4)).toEqual([
     "Type a question, for example: What is in the image?",
-    `error: ${join(folder, "missing.jpg")} cannot be read: there is no such file`,
+    `error: ${join(folder, "missing.jpg")} cannot be read: no such file or folder`,
     "error: /image needs the path of an image",
     "error: unknown command /dance; type /help for the list of commands",
   ]);
@@ -60,7 +60,7 @@ test("an empty question gets a hint; what fails is said, and the next line is an
 test("an image that cannot be read is told before the model is loaded", async () => {
   const { code, stderr } = await minigpt4(["chat", join(folder, "none.png"), "--model", "not needed"]);
   expect(code).toBe(1);
-  expect(stderr).toBe(`error: ${join(folder, "none.png")} cannot be read: there is no such file\n`);
+  expect(stderr).toBe(`error: ${join(folder, "none.png")} cannot be read: no such file or folder\n`);
 });
 
 test("Ctrl-C during an answer from a pipe ends with 130", async () => {

@@ -56,7 +56,7 @@ test("bad images are reported one by one, and the good ones described", async ()
   expect(lines.map((line) => line.slice(0, line.indexOf(": ")))).toEqual(good);
   const errors = stderr.trimEnd().split("\n");
   expect(errors).toEqual([
-    `error: ${names.missing} cannot be read: there is no such file`,
+    `error: ${names.missing} cannot be read: no such file or folder`,
     `error: ${names.folder} is a folder, not an image`,
     expect.stringContaining(`error: ${names.garbage} is not an image`),
     `error: ${names.empty} is empty (0 bytes)`,
@@ -75,7 +75,7 @@ test("--json: an object for each image, also for one that fails", async () => {
     .map((line) => JSON.parse(line));
   expect(objects).toEqual([
     { image: cat, description: await described(cat), seconds: expect.any(Number) },
-    { image: missing, error: `${missing} cannot be read: there is no such file` },
+    { image: missing, error: `${missing} cannot be read: no such file or folder` },
   ]);
   expect(objects[0].seconds).toBeGreaterThan(0);
 });

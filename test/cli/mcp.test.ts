@@ -64,7 +64,7 @@ test("a wrong path and a path outside are the tool's errors", async () => {
   const missing = await call("describe_image", { image: join(cat, "..", "dog.jpg") });
   expect(missing).toMatchObject({
     isError: true,
-    content: [{ text: expect.stringContaining("there is no such file") }],
+    content: [{ text: expect.stringContaining("no such file or folder") }],
   });
   const outside = await call("describe_image", { image: join(model, "config.json") });
   expect(outside).toMatchObject({

@@ -227,7 +227,7 @@ describe("what is interrupted", () => {
     const bytes = readFileSync(path);
     bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
     writeFileSync(path, bytes);
-    await expect(importModel(goldenImport(out))).rejects.toThrow("does not hold what was written");
+    await expect(importModel(goldenImport(out))).rejects.toThrow("does not contain what was written");
     await importModel(goldenImport(out));
     expect((await readJournal(join(out, importJournal)))?.finished).toBe(true);
     truncateSync(path, 100);
@@ -239,7 +239,7 @@ describe("what is interrupted", () => {
     const out = fresh();
     await importModel(goldenImport(out));
     await expect(importModel(goldenImport(out, { precision: "int8" }))).rejects.toThrow(
-      "other files or options (precision)",
+      "different files or options (precision)",
     );
     const llm = join(folder, "llm-copy");
     await cp(golden("llama-bin"), llm, { recursive: true });

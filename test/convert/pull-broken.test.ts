@@ -164,7 +164,7 @@ describe("what is wrong is told before anything is imported", () => {
       response.writeHead(200, { "content-length": 4e15 }).end();
       return true;
     };
-    await expect(pulling(server, cache)).rejects.toThrow(/ GB are needed, but the disk has /);
+    await expect(pulling(server, cache)).rejects.toThrow(/ GB needed, but only [\d.]+ GB free on this disk/);
     expect(server.asked.filter((line) => line.includes("bytes="))).toEqual([]);
     expect(existsSync(cache.out)).toBe(false);
   });

@@ -21,7 +21,7 @@ test("where a server redirects to another one, the token stays behind and the ra
   });
   const target = join(temporaryFolder(), "file");
   writeFileSync(`${target}.partial`, content.subarray(0, 1000));
-  const partial = await PartialFile.begin(target);
+  const partial = await PartialFile.open(target);
   const headers = { Authorization: "Bearer hf_secret" };
   await download(`${hub.hubUrl}/file`, headers, content.length, partial, { onProgress: () => {} });
   await partial.finish(undefined);
@@ -45,7 +45,7 @@ test("whenever it is stopped, it ends", async () => {
     const onProgress = () => {
       if (++pieces > i % 5) stop.abort(new Error("Ctrl-C"));
     };
-    const partial = await PartialFile.begin(join(folder, `${i}`));
+    const partial = await PartialFile.open(join(folder, `${i}`));
     const outcome = download(server.hubUrl, {}, bytes, partial, { onProgress, signal: stop.signal });
     // It may come to its end before so many pieces.
     await expect(outcome.catch((error: Error) => error.message)).resolves.toSatisfy(
@@ -59,7 +59,7 @@ test("more than the file has is not gone on from", async () => {
   const server = await serverAnswering((_, response) => response.end("abc"));
   const target = join(temporaryFolder(), "file");
   writeFileSync(`${target}.partial`, "of another version");
-  const partial = await PartialFile.begin(target);
+  const partial = await PartialFile.open(target);
   await download(server.hubUrl, {}, 3, partial, { onProgress: () => {} });
   await partial.finish({ algorithm: "md5", hex: "900150983cd24fb0d6963f7d28e17f72" });
   expect(statSync(target).size).toBe(3);
@@ -72,7 +72,7 @@ test("what a killed process of this machine left is taken over at once, that of 
   const left = async (file: string, machine: string, process: number) => {
     const target = join(folder, file);
     writeFileSync(`${target}.${machine}-${process}-0a1b.partial`, "123");
-    return PartialFile.left(target);
+    return PartialFile.countResumable(target);
   };
   expect(await left("dead", here, dead)).toBe(3);
   expect(await left("living", here, process.pid)).toBe(0);

@@ -145,7 +145,9 @@ describe("bad input", () => {
     await writeFile(text, "no image");
     await expect(readImage(text)).rejects.toThrow(`${text} is not an image that can be read`);
     await expect(readImage(folder)).rejects.toThrow(`${folder} is a folder, not an image`);
-    await expect(readImage(join(folder, "none.png"))).rejects.toThrow("none.png cannot be read: there is no such file");
+    await expect(readImage(join(folder, "none.png"))).rejects.toThrow(
+      "none.png cannot be read: no such file or folder",
+    );
     await expect(readImage(new Uint8Array(0))).rejects.toThrow("is empty (0 bytes)");
   });
 

@@ -173,7 +173,7 @@ describe("bad input", () => {
     await expect(loadTokenizer(empty)).rejects.toThrow("neither tokenizer.json nor tokenizer.model");
     await writeFile(join(empty, "tokenizer_config.json"), "{}");
     await writeFile(join(empty, "tokenizer.json"), "{");
-    await expect(loadTokenizer(empty)).rejects.toThrow("tokenizer.json is no JSON text");
+    await expect(loadTokenizer(empty)).rejects.toThrow("tokenizer.json: is not valid JSON");
     await writeFile(join(empty, "tokenizer.json"), JSON.stringify({ model: { type: "Unigram" } }));
     await expect(loadTokenizer(empty)).rejects.toThrow(/tokenizer\.json: .*BPE/s);
   });

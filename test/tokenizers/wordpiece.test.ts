@@ -195,7 +195,7 @@ describe("what is no tokenizer of BERT is refused with file and reason", () => {
   });
 
   test.each([
-    ["no JSON", "{", "is no JSON text"],
+    ["no JSON", "{", "is not valid JSON"],
     ["another model", tokenizerJson(vocabulary, { model: { type: "BPE", vocab: {}, merges: [] } }), '"WordPiece"'],
     ["another normalizer", tokenizerJson(vocabulary, { normalizer: { type: "NFC" } }), "normalizer"],
     ["an id left out", tokenizerJson([...vocabulary, "z"]).replace(/"z":\d+/, '"z":999'), "none has the id 30"],

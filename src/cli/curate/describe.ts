@@ -14,6 +14,7 @@ import { addImages, chooseImages } from "../../curation/images.ts";
 import { CurationStore } from "../../curation/store.ts";
 import type { InvalidSample } from "../../data/dataset.ts";
 import { formatNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
+import { printable } from "../../files/errors.ts";
 import { templateName } from "../../models/model-folder.ts";
 import type { CommandContext } from "../context.ts";
 import {
@@ -28,7 +29,7 @@ import {
   projectOption,
 } from "../options.ts";
 import { ProgressDisplay } from "../progress.ts";
-import { formatCount, printable } from "../text.ts";
+import { formatCount } from "../text.ts";
 
 /** The images of a project. */
 interface ProjectOptions extends ProjectFlags, Pick<OpenOptions, "format" | "images"> {

@@ -2,10 +2,11 @@
 import type { Command } from "commander";
 import { type ExportOptions, type ExportReport, exportPairs } from "../../curation/export.ts";
 import { CurationStore } from "../../curation/store.ts";
+import { printable } from "../../files/errors.ts";
 import type { CommandContext } from "../context.ts";
 import { type ProjectFlags, projectOption } from "../options.ts";
 import { ProgressDisplay } from "../progress.ts";
-import { formatCount, printable } from "../text.ts";
+import { formatCount } from "../text.ts";
 
 interface ExportFlags extends ProjectFlags {
   readonly unreviewed?: boolean;

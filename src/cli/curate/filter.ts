@@ -3,10 +3,11 @@ import type { Command } from "commander";
 import { applyRules, type DroppedText, type FilterOptions, type FilterReport } from "../../curation/filter.ts";
 import { defaultRules, type RuleSet, readRules } from "../../curation/rules/rule-set.ts";
 import { CurationStore } from "../../curation/store.ts";
+import { printable } from "../../files/errors.ts";
 import type { CommandContext } from "../context.ts";
 import { type ProjectFlags, projectOption } from "../options.ts";
 import { ProgressDisplay } from "../progress.ts";
-import { formatCount, oneLine, printable } from "../text.ts";
+import { formatCount, oneLine } from "../text.ts";
 
 interface FilterFlags extends ProjectFlags {
   readonly rules?: string;

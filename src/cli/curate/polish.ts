@@ -4,10 +4,11 @@ import type { Command } from "commander";
 import { PolishError, type PolishOptions, type PolishReport, paragraphPlace } from "../../curation/polishing/plan.ts";
 import { estimatePolish, type PolishEstimate, polish } from "../../curation/polishing/polish.ts";
 import { CurationStore } from "../../curation/store.ts";
+import { printable } from "../../files/errors.ts";
 import { type CommandContext, Interrupted } from "../context.ts";
 import { integerBetween, numberBetween, type ProjectFlags, projectOption } from "../options.ts";
 import { ProgressDisplay } from "../progress.ts";
-import { formatCount, formatDuration, printable } from "../text.ts";
+import { formatCount, formatDuration } from "../text.ts";
 
 interface PolishFlags extends ProjectFlags {
   readonly baseUrl?: string;

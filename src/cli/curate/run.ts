@@ -7,9 +7,10 @@ import { type CurationRecipe, readCurationRecipe } from "../../curation/recipe.t
 import { readRules } from "../../curation/rules/rule-set.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import type { CurationStore } from "../../curation/store.ts";
+import { printable } from "../../files/errors.ts";
 import { type CommandContext, Interrupted } from "../context.ts";
 import { answerOptions, settingsOption } from "../options.ts";
-import { formatCount, printable } from "../text.ts";
+import { formatCount } from "../text.ts";
 import { createProject, defaultAsking, describeProject, describeText } from "./describe.ts";
 import { exportProject, exportText } from "./export.ts";
 import { filterProject, filterText } from "./filter.ts";

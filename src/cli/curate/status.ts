@@ -4,9 +4,10 @@ import { describeStep } from "../../curation/describe.ts";
 import { polishStep, requestStep } from "../../curation/polishing/plan.ts";
 import { type ProjectStatus, statusOf } from "../../curation/status.ts";
 import { CurationStore } from "../../curation/store.ts";
+import { printable } from "../../files/errors.ts";
 import type { CommandContext } from "../context.ts";
 import { type ProjectFlags, projectOption } from "../options.ts";
-import { formatCount, printable } from "../text.ts";
+import { formatCount } from "../text.ts";
 
 export function defineStatus(command: Command, context: CommandContext): void {
   command

@@ -3,22 +3,9 @@
 import { access, readdir } from "node:fs/promises";
 import { dirname, extname, join, parse } from "node:path";
 import { z } from "zod";
-import { inFile, RandomAccessFile } from "../../files/file.ts";
-import { parseJson } from "../../files/json.ts";
+import { readJsonFile } from "../../files/json-file.ts";
 import type { PartContents } from "../dataset.ts";
 import { CaptionList, type DatasetFormat, singlePart } from "./format.ts";
-
-/** Reads and validates a JSON file. @throws Error naming the file and the first key that does not match the schema */
-function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T> {
-  return inFile(path, async () => {
-    const file = await RandomAccessFile.open(path);
-    const bytes = await file.read(0, file.size).finally(() => file.close());
-    const { data, error } = schema.safeParse(parseJson(bytes));
-    if (data !== undefined) return data;
-    const issue = error?.issues[0];
-    throw new Error(`${issue?.path.join(".") || "the file"}: ${issue?.message}`);
-  });
-}
 
 const captionsFile = "filter_cap.json";
 const extensions = [".jpg", ".jpeg", ".png", ".webp"];
@@ -41,7 +28,7 @@ export const ccSbuAlign: DatasetFormat = {
 async function readCcSbuAlign(folder: string): Promise<PartContents> {
   const file = join(folder, captionsFile);
   const imageFolder = join(folder, "image");
-  const { annotations } = await readJson(file, ccSbuAlignSchema);
+  const { annotations } = await readJsonFile(file, ccSbuAlignSchema);
   const names = await readdir(imageFolder).catch((cause: Error) => {
     throw new Error(`${imageFolder} cannot be read: ${cause.message}`, { cause });
   });
@@ -76,7 +63,7 @@ export const coco: DatasetFormat = {
 };
 
 async function readCoco(file: string, imageFolder: string | undefined): Promise<PartContents> {
-  const { images, annotations } = await readJson(file, cocoSchema);
+  const { images, annotations } = await readJsonFile(file, cocoSchema);
   const names = new Map(images.map((image) => [image.id, image.file_name]));
   const folder = imageFolder ?? (await findImages(file, [...names.values()].slice(0, probes)));
   const list = new CaptionList({ file, root: folder, images: folder });

@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
-import { inFile, quote } from "../../files/file.ts";
+import { inFile, quote } from "../../files/errors.ts";
 
 export interface ParquetRows {
   /** Names of all columns of the file. */

@@ -1,6 +1,7 @@
 /** Lists the members of a tar file (ustar, GNU long names, pax) by seeking from header to header, without reading their contents. */
 import { Header, Pax } from "tar";
-import { quote, type RandomAccessFile } from "../../files/file.ts";
+import { quote } from "../../files/errors.ts";
+import type { RandomAccessFile } from "../../files/file.ts";
 
 export interface TarMember {
   readonly name: string;

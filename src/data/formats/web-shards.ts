@@ -5,7 +5,8 @@
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join, posix, sep } from "node:path";
 import { expand } from "brace-expansion";
-import { inFile, quote, RandomAccessFile } from "../../files/file.ts";
+import { inFile, quote } from "../../files/errors.ts";
+import { RandomAccessFile } from "../../files/file.ts";
 import { parseJson } from "../../files/json.ts";
 import type { ImageTextPair, InvalidSample, PartContents } from "../dataset.ts";
 import { type DatasetFormat, type DatasetLocation, jsonFields, usableTexts } from "./format.ts";

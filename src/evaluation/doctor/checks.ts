@@ -4,13 +4,14 @@ import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { strips } from "../../convert/convert-tensor.ts";
 import { importJournal } from "../../convert/import.ts";
+import { sha256File } from "../../files/digest.ts";
 import { readJournal } from "../../files/journal.ts";
-import { sha256OfFile } from "../../files/partial-file.ts";
+import { readJsonFile } from "../../files/json-file.ts";
 import { type Checkpoint, openCheckpoint } from "../../formats/open.ts";
 import { openImageEncoderRunner } from "../../generation/load.ts";
 import type { PullOptions } from "../../hub/pull.ts";
 import type { LlamaConfig } from "../../models/llama.ts";
-import { llamaConfigFromJson, type OpenLlama, openLlama, readJson } from "../../models/llama-folder.ts";
+import { llamaConfigFromJson, type OpenLlama, openLlama } from "../../models/llama-folder.ts";
 import { findLlm, readDescription } from "../../models/model-folder.ts";
 import type { SessionOptions } from "../../runtime/session.ts";
 import { ndarray, sizeOf } from "../../tensor/array.ts";
@@ -94,7 +95,7 @@ export async function checkDescription(findings: Findings, path: string): Promis
     );
     return undefined;
   }
-  const json = await readJson(join(path, "config.json")).catch(() => undefined);
+  const json = await readJsonFile(join(path, "config.json")).catch(() => undefined);
   if (isRecord(json) && json.model_type !== "minigpt4" && "hidden_size" in json) {
     findings.fault(
       "config",
@@ -128,7 +129,7 @@ export async function checkFiles(
     if (!status) findings.fault("files", `${file} is missing`, again);
     else if (status.size !== bytes)
       findings.fault("files", `${file} has ${status.size} bytes, but ${bytes} were written`, again);
-    else if ((await sha256OfFile(file, signal)) !== sha256)
+    else if ((await sha256File(file, { signal })) !== sha256)
       findings.fault("files", `${file} has changed since it was written (SHA-256)`, again);
     done += bytes;
     onProgress(done, total);
@@ -168,7 +169,7 @@ export async function openLlmParts(
     return { path, ...opened, json: {} };
   }
   const file = join(path, "config.json");
-  const json = await findings.attempt("config", () => readJson(file));
+  const json = await findings.attempt("config", () => readJsonFile(file));
   const config =
     json === undefined ? undefined : await findings.attempt("config", () => llamaConfigFromJson(json, file));
   const tokenizer = await findings.attempt(

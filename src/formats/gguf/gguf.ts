@@ -3,7 +3,8 @@
  *
  * `@huggingface/gguf` 0.4 is not used: of a local file that is cut short it parses whatever lies in memory behind the end.
  */
-import { quote, type RandomAccessFile } from "../../files/file.ts";
+import { quote } from "../../files/errors.ts";
+import type { RandomAccessFile } from "../../files/file.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "../checkpoint.ts";
 import { parseGrowing, type Window } from "../header.ts";
 import { ggmlTypes } from "./blocks.ts";

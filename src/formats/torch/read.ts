@@ -3,7 +3,8 @@
  * version, system, the object, the storages' keys), then each storage after its number of elements.
  */
 import { type Entry, fromRandomAccessReaderPromise, RandomAccessReader } from "yauzl";
-import { quote, type RandomAccessFile } from "../../files/file.ts";
+import { quote } from "../../files/errors.ts";
+import type { RandomAccessFile } from "../../files/file.ts";
 import { bytesPerElement } from "../../tensor/array.ts";
 import { type Checkpoint, type Contents, openFile, type StoredTensor, widen } from "../checkpoint.ts";
 import { parseGrowing } from "../header.ts";

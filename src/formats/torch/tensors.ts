@@ -1,6 +1,6 @@
 /** What PyTorch's pickles mean: storages (persistent ids) and tensors rebuilt from them; nothing else is understood. */
 
-import { quote } from "../../files/file.ts";
+import { quote } from "../../files/errors.ts";
 import { type DType, sizeOf } from "../../tensor/array.ts";
 import { countElements, mostDimensions } from "../checkpoint.ts";
 import { Callable, type Environment, Inert } from "./pickle.ts";

@@ -3,8 +3,8 @@
  * `data.pkl` describes the object and `data/0`, `data/1` ... are the storages of its tensors.
  */
 import { Uint8ArrayReader, ZipWriter } from "@zip.js/zip.js";
-import { writeWhole } from "../../files/atomic.ts";
-import { quote } from "../../files/file.ts";
+import { writeFileAtomic } from "../../files/atomic.ts";
+import { quote } from "../../files/errors.ts";
 import { bytesOf, type DType, type NdArray } from "../../tensor/array.ts";
 import { storageTypes } from "./tensors.ts";
 
@@ -25,7 +25,7 @@ export async function writeTorch(
   { under = "model" }: TorchWriteOptions = {},
 ): Promise<void> {
   const pickle = pickleOf(path, under, tensors);
-  await writeWhole(path, async (file) => {
+  await writeFileAtomic(path, async (file) => {
     const sink = new WritableStream<Uint8Array>({ write: (chunk) => file.writeFile(chunk) });
     // Padding to 64 bytes is what zip archives of the USDZ format have, too.
     const zip = new ZipWriter(sink, {

@@ -4,6 +4,7 @@ import { isAbsolute, parse, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import type { ImageInput } from "../../engine/engine.ts";
+import { describeProblem } from "../../files/errors.ts";
 import { ImageError } from "../../images/decode.ts";
 
 /** An image as a tool's input: a path, or data as in MCP's own image content. */
@@ -52,8 +53,7 @@ async function allowedPath(path: string, { workingDirectory, allowed }: ImageFol
   // On Windows, only looking at a path can reach another computer.
   check(wanted, "is outside of");
   const real = await realpath(wanted).catch((cause: NodeJS.ErrnoException) => {
-    const problem = cause.code === "ENOENT" ? "there is no such file" : cause.message;
-    throw new ImageError(`${path} cannot be read: ${problem}`, { cause });
+    throw new ImageError(`${path} cannot be read: ${describeProblem(cause)}`, { cause });
   });
   check(real, "is a link that leads out of");
   return real;

@@ -1,11 +1,11 @@
 /** The review of a curation project over HTTP: pairs of image and text, and what persons decide of them. */
-import { createHash } from "node:crypto";
 import { type Context, Hono } from "hono";
 import sharp from "sharp";
 import { z } from "zod";
 import { agreementOf, type Standing, standingOf } from "../../curation/decisions.ts";
 import { type Entry, type ProjectImage, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
 import { filters, type Progress, type ReviewDesk, select } from "../../curation/review.ts";
+import { sha256Hex } from "../../files/digest.ts";
 import { readBytes } from "../../files/file.ts";
 import { invalidRequest, openAiError } from "../errors.ts";
 import { limitBody } from "../guards.ts";
@@ -41,7 +41,7 @@ async function shownImage({ name, source, sha256 }: ProjectImage): Promise<Shown
     throw openAiError(404, { message: `${name} is not where it was when it was described`, code: "image_gone" });
   });
   // A project may come from anywhere: what it names is only given out if it is the image that it holds.
-  if (createHash("sha256").update(bytes).digest("hex") !== sha256) {
+  if (sha256Hex(bytes) !== sha256) {
     throw openAiError(404, { message: `${name} is no longer the image that was described`, code: "image_changed" });
   }
   const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
@@ -279,7 +279,7 @@ function shortName(name: string): string {
 /** A project is known by its first image. */
 function projectOf(desk: ReviewDesk): string {
   const first = desk.entries()[0]?.image.sha256 ?? "";
-  return createHash("sha256").update(first).digest("hex").slice(0, 16);
+  return sha256Hex(first).slice(0, 16);
 }
 
 async function jsonOf(c: Context): Promise<unknown> {

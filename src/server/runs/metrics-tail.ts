@@ -1,8 +1,8 @@
 /** Reads a metrics file that may still be written: what there is, then what comes. */
-import { createHash } from "node:crypto";
 import { constants, watch } from "node:fs";
 import { type FileHandle, lstat, open } from "node:fs/promises";
 import { dirname } from "node:path";
+import { sha256Hex } from "../../files/digest.ts";
 import type { Metric } from "../../training/metrics/metrics.ts";
 
 /** A line of a metrics file; a number in it that was not finite is null. */
@@ -98,7 +98,7 @@ async function readBytes(file: FileHandle, begin: number, end: number): Promise<
 
 async function placeAt(file: FileHandle, offset: number): Promise<string> {
   const witness = await readBytes(file, Math.max(0, offset - witnessBytes), offset);
-  return `${offset}-${createHash("sha256").update(witness).digest("hex").slice(0, 16)}`;
+  return `${offset}-${sha256Hex(witness).slice(0, 16)}`;
 }
 
 async function isStillThere(file: FileHandle, place: string | undefined): Promise<boolean> {

@@ -1,8 +1,9 @@
 /** What a training run measures: one JSON object a line in `metrics.jsonl`, and the same for TensorBoard. */
-import { type FileHandle, mkdir, open, readFile, rename, writeFile } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { quote } from "../../files/file.ts";
+import { writeFileAtomic } from "../../files/atomic.ts";
+import { quote, unlessMissing } from "../../files/errors.ts";
 import { EventFile, markdownTable } from "./tensorboard.ts";
 
 /** JSON has no word for a number that is not finite: it is written as null, and is NaN when it is read. */
@@ -73,8 +74,7 @@ export class MetricsLog {
     await mkdir(folder, { recursive: true });
     const path = join(folder, stage === undefined ? "metrics.jsonl" : `metrics.${stage}.jsonl`);
     const kept = resumeAt === undefined ? [] : await linesUntil(path, resumeAt);
-    await writeFile(`${path}.partial`, kept.map((line) => `${line}\n`).join(""));
-    await rename(`${path}.partial`, path);
+    await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
     const firstStep = resumeAt === undefined ? 0 : resumeAt + 1;
     const events = await EventFile.begin(join(folder, "tensorboard", stage ?? ""), firstStep);
     return new MetricsLog(await open(path, "a"), events);
@@ -115,10 +115,7 @@ export async function readMetrics(path: string): Promise<Metric[]> {
 }
 
 async function linesUntil(path: string, step: number): Promise<string[]> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return "";
-    throw error;
-  });
+  const text = (await unlessMissing(readFile(path, "utf8"))) ?? "";
   return parseLines(path, text)
     .filter(({ metric }) => metric.step <= step)
     .map(({ line }) => line);

@@ -100,7 +100,7 @@ test("layer by layer, a text has the loss that it has in one piece", async () =>
 describe("faults", () => {
   test.each<[string, (path: string) => unknown, RegExp]>([
     ["no config.json", (path) => rmSync(join(path, "config.json")), /^config: .*no config\.json/],
-    ["a config that is no JSON", (path) => writeFileSync(join(path, "config.json"), "{"), /^config: .*no JSON/],
+    ["a config that is no JSON", (path) => writeFileSync(join(path, "config.json"), "{"), /^config: .*not valid JSON/],
     [
       "a config of something else",
       (path) => writeFileSync(join(path, "config.json"), "{}"),

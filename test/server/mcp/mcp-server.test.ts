@@ -170,7 +170,7 @@ test("any path that climbs out is refused", async () => {
 });
 
 test.each<[string, Record<string, unknown>, string]>([
-  ["a missing file", { image: "missing.jpg" }, "missing.jpg cannot be read: there is no such file"],
+  ["a missing file", { image: "missing.jpg" }, "missing.jpg cannot be read: no such file or folder"],
   ["a folder", { image: "." }, "is a folder, not an image"],
   ["no image", { image: "config.json" }, "is not an image that can be read"],
   ["data that is no base64", { image: { data: "a cat", mimeType: "image/png" } }, "is not base64"],
