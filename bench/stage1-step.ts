@@ -13,7 +13,7 @@ import { readMiniGPT4Recipe } from "../src/training/recipe.ts";
 import { captionStage } from "../src/training/stages/caption-stage.ts";
 import { batchSequences } from "../src/training/stages/sequences.ts";
 import { TrainingStep } from "../src/training/step.ts";
-import { optimizerOf, valuesOf } from "../src/training/trainer.ts";
+import { readSettings, readWeights } from "../src/training/trainer.ts";
 import { initialState } from "../src/training/training-state.ts";
 import type { Stage1Task, StepAnswer } from "./stage1.ts";
 
@@ -22,9 +22,15 @@ const { folder, recipePath, captions, threads, cached }: Stage1Task = JSON.parse
 const session = { threads, device: "cpu" as const };
 const recipe = await readMiniGPT4Recipe(recipePath);
 const parts = await openParts(recipe);
-const stage = captionStage(recipe, parts, parts.image, [], () => []);
-const state = initialState(await valuesOf(parts.image, stage.trained.keys()));
-const step = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizerOf(recipe), session);
+const stage = captionStage({ recipe, parts, source: parts.image, prompts: [], textsOf: () => [] });
+const step = await TrainingStep.create({
+  graph: stage.graph,
+  loss: stage.loss,
+  trained: stage.trained,
+  state: initialState(await readWeights(parts.image, stage.trained.keys())),
+  optimizer: readSettings(recipe, 1).optimizer,
+  session,
+});
 
 const samples = captions.map((answer, image) => ({
   image,
@@ -51,7 +57,7 @@ console.log("ready");
 for await (const _ of createInterface({ input: process.stdin })) {
   const started = performance.now();
   const features = kept ?? (await frozen.compute(loaded));
-  const { loss } = await step.run([() => ({ ...feeds, features, targetShare })], 1e-4);
+  const { loss } = await step.run([{ ...feeds, features, targetShare }], 1e-4);
   const milliseconds = performance.now() - started;
   const answer: StepAnswer = { milliseconds, loss, peakBytes: process.resourceUsage().maxRSS * 1024 };
   console.log(JSON.stringify(answer));

@@ -60,14 +60,21 @@ async function ourStep(path: string, threads: number) {
   const trained = new Weights(graph, weightsInMemory("new weights", arrays), { trainable: () => true });
   const weights = { encoder: trained, qformer: trained, projection: trained, llm: new Weights(graph, checkpoint) };
   const loss = captionLoss(weights, config);
-  const step = await TrainingStep.create(graph, loss, trained.trained, initialState(arrays), optimizer, { threads });
+  const step = await TrainingStep.create({
+    graph,
+    loss,
+    trained: trained.trained,
+    state: initialState(arrays),
+    optimizer,
+    session: { threads },
+  });
   const features = Float32Array.from({ length: batch * 49 * 1280 }, () => Math.max(0, random.normal()));
   const samples = Array.from({ length: batch }, (_, image) => ({
     image,
     prompt: [{ ids: [1] }, "image" as const, { ids: [42, 43, 44] }],
     answers: [Array.from({ length: answerLength }, (_, i) => 100 + ((image * 7 + i * 13) % 40000))],
   }));
-  const { feeds: sequences, places: positions, targets } = batchSequences(samples, tokensPerImage(config));
+  const { feeds: sequences, paddedTokens, targets } = batchSequences(samples, tokensPerImage(config));
   const feeds = {
     ...sequences,
     features: ndarray("float32", [batch, 49, 1280], features),
@@ -78,10 +85,10 @@ async function ourStep(path: string, threads: number) {
   const layers = numHiddenLayers * (attention + 3 * hiddenSize * intermediateSize);
   const head = hiddenSize * llm.vocabSize;
   return {
-    operations: 4 * (positions * layers + batch * answerLength * head),
+    operations: 4 * (paddedTokens * layers + batch * answerLength * head),
     async run() {
       const started = performance.now();
-      await step.run([() => feeds], 1e-4);
+      await step.run([feeds], 1e-4);
       return performance.now() - started;
     },
     close: () => step.close(),

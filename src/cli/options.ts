@@ -115,8 +115,9 @@ export function settingsOption(): Option {
 /** Reads a recipe with its settings. Keys that this project ignores are listed on standard error. */
 export async function openRecipe(context: CommandContext, path: string, settings: readonly string[]): Promise<Recipe> {
   const { readRecipe } = await import("../training/recipe.ts");
-  const { recipe, ignored } = await readRecipe(path, settings);
+  const { recipe, ignored, deprecated } = await readRecipe(path, settings);
   if (ignored.length > 0) context.printError(`Ignored keys (not used in this recipe): ${ignored.join(", ")}`);
+  for (const message of deprecated) context.warnOnce(`warning: ${path}: ${message}`);
   return recipe;
 }
 

@@ -128,7 +128,7 @@ function planText(plan: DryRun): string {
     const broken = set.broken > 0 ? `, ${set.broken} broken` : "";
     return (
       `  ${set.name.padEnd(15)} ${about}${formatCount(set.images)} images, ${formatCount(set.texts)} texts of ` +
-      `${set.tokensPerText.toFixed(1)} tokens, ${formatBytes(set.bytes)}${broken}  (${set.layout}, ${set.path})`
+      `${set.tokensPerText.toFixed(1)} tokens, ${formatBytes(set.bytes)}${broken}  (${set.format}, ${set.path})`
     );
   });
   const cache =
@@ -141,7 +141,7 @@ function planText(plan: DryRun): string {
     "",
     "Data",
     ...datasets,
-    `  validation      ${formatCount(plan.watched)} images, not trained on`,
+    `  validation      ${formatCount(plan.validation)} images, not trained on`,
     "",
     "Run",
     `  parameters      ${formatCount(plan.trainedParameters)} trained`,

@@ -1,4 +1,4 @@
-/** The batches of a run's steps, drawn and loaded while earlier steps are computed. */
+/** The batches of a run, drawn and loaded while earlier steps are computed. */
 
 import { appendFile, readFile } from "node:fs/promises";
 import { basename } from "node:path";
@@ -14,12 +14,12 @@ export interface LoadedSample extends StageSample {
 
 export interface LoadedBatch {
   readonly samples: readonly LoadedSample[];
-  /** Where the data stand after this batch: a run that has taken its step goes on from here. */
-  readonly place: MixtureState;
+  /** Position in the datasets after this batch. */
+  readonly position: MixtureState;
 }
 
 export interface BatchOptions {
-  /** Images of one step. */
+  /** Images of a step. */
   readonly batchSize: number;
   readonly views: ViewOptions;
   readonly seed: number;
@@ -27,21 +27,23 @@ export interface BatchOptions {
   readonly firstStep: number;
 }
 
-/** Where the pairs of a step come from. */
+/** Draws the pairs of a step. */
 export type DrawSource = Pick<Mixture, "take" | "save">;
 
-/** Batches that are loaded while one is used. */
+/** Batches that are loaded ahead of time. */
 const ahead = 2;
-/** Names the random numbers that choose views, apart from those that the stage draws. */
+/** Separates the random numbers that choose views from those that the stage draws. */
 const viewSeed = 1_000_003;
 
-/** What a batch will hold. */
+/** A batch before its images are loaded. */
 interface Plan {
   readonly draws: readonly (MixtureSample & { readonly view: View })[];
-  readonly place: MixtureState;
+  readonly position: MixtureState;
 }
 
 export class BatchLoader {
+  /** Position in the datasets before the first batch. */
+  readonly position: MixtureState;
   private readonly source: DrawSource;
   private readonly loader: Pick<ImageLoader, "load">;
   private readonly problems: InvalidSampleTracker;
@@ -57,6 +59,7 @@ export class BatchLoader {
     options: BatchOptions,
   ) {
     this.source = source;
+    this.position = source.save();
     this.loader = loader;
     this.problems = problems;
     this.options = options;
@@ -68,17 +71,18 @@ export class BatchLoader {
     );
   }
 
-  /** The next step's batch; broken samples are left out of it. @throws Error if none is left, or too many are broken */
+  /** The batch of the next step without broken samples. @throws Error if no sample is left, or too many are broken */
   async next(): Promise<LoadedBatch> {
     const batch = await this.prefetcher.next();
     this.seen += this.options.batchSize;
     this.problems.check(this.seen);
-    if (batch.samples.length === 0)
-      throw new Error(`No image of a whole batch (${this.options.batchSize}) can be read`);
+    if (batch.samples.length === 0) {
+      throw new Error(`None of the ${this.options.batchSize} images of a batch can be read`);
+    }
     return batch;
   }
 
-  /** Waits for batches that were begun and will not be used. */
+  /** Waits for batches that are being loaded and will not be used. */
   settle(): Promise<void> {
     return this.prefetcher.settle();
   }
@@ -90,21 +94,21 @@ export class BatchLoader {
       const number = random.below(views.count);
       return { ...draw, view: createViews(basename(draw.pair.name), views)[number] ?? originalView };
     });
-    return { draws, place: this.source.save() };
+    return { draws, position: this.source.save() };
   }
 
-  private async load({ draws, place }: Plan): Promise<LoadedBatch> {
+  private async load({ draws, position }: Plan): Promise<LoadedBatch> {
     const loaded = await Promise.all(
       draws.map(async ({ pair, dataset, view }): Promise<LoadedSample[]> => {
         const image = await loadOrReport(this.loader, pair, view, this.problems);
         return image ? [{ pair, dataset, image }] : [];
       }),
     );
-    return { samples: loaded.flat(), place };
+    return { samples: loaded.flat(), position };
   }
 }
 
-/** A broken image is reported, and there is none. */
+/** Loads an image; a broken one is reported, and undefined is returned. */
 export async function loadOrReport(
   loader: Pick<ImageLoader, "load">,
   pair: ImageTextPair,
@@ -121,31 +125,34 @@ export async function loadOrReport(
   }
 }
 
-// `broken.jsonl` in a run's folder: each broken sample once, however often the run is gone on with.
-
-/** Notes one more problem. What cannot be noted is only told: no run ends for it. */
-type Note = (problem: InvalidSample) => void;
-
-/** @param onMessage is told if the file cannot be written */
-export async function openBrokenLog(path: string, onMessage: (message: string) => void = () => {}): Promise<Note> {
+/**
+ * Opens `broken.jsonl` of a run's folder, which lists each broken sample once, also over several resumed runs.
+ *
+ * @param onMessage called if the file cannot be written, which does not end the run
+ * @returns appends a problem
+ */
+export async function openBrokenLog(
+  path: string,
+  onMessage: (message: string) => void = () => {},
+): Promise<(problem: InvalidSample) => void> {
   const text = await readFile(path, "utf8").catch(() => "");
   const lines = text.split("\n");
-  const noted = new Set(lines.map(nameOf));
-  // Behind a line that a killed process left half-written.
+  const logged = new Set(lines.map(readName));
+  // A killed process may have left half a line.
   let before = lines.at(-1) === "" ? "" : "\n";
   let writing = Promise.resolve();
   return (problem) => {
-    if (noted.has(problem.name)) return;
-    noted.add(problem.name);
+    if (logged.has(problem.name)) return;
+    logged.add(problem.name);
     const line = `${before}${JSON.stringify(problem)}\n`;
     before = "";
     writing = writing
       .then(() => appendFile(path, line))
-      .catch((error: Error) => onMessage(`Broken samples cannot be noted: ${error.message}`));
+      .catch((error: Error) => onMessage(`${path} cannot be written: ${error.message}`));
   };
 }
 
-function nameOf(line: string): unknown {
+function readName(line: string): unknown {
   try {
     return JSON.parse(line).name;
   } catch {

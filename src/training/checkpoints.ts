@@ -1,4 +1,4 @@
-/** What a run keeps to go on from: weights, optimiser, running average, and the place in the data, one file for each saved step. */
+/** Checkpoints of a run: weights, optimizer, EMA and the position in the data, one file for each saved step. */
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -10,37 +10,45 @@ import type { TrainingState } from "./training-state.ts";
 
 export type NamedArrays = Record<string, NdArray<"float32">>;
 
-export interface RunState {
+/** Everything that a run needs to continue from a step. */
+export interface TrainerCheckpoint {
   readonly stage: string;
   readonly state: TrainingState;
-  /** The running average of the weights, where the run keeps one. */
-  readonly average?: NamedArrays;
-  readonly place: MixtureState;
-  /** The smallest held-out loss so far, and its step. */
-  readonly best?: { readonly step: number; readonly loss: number };
-  /** Of the last step. */
+  /** Exponential moving average of the weights, where the run has one. */
+  readonly ema?: NamedArrays;
+  /** Position in the datasets after the last step. */
+  readonly position: MixtureState;
+  readonly best?: BestValidation;
+  /** Learning rate of the last step. */
   readonly learningRate?: number;
 }
 
+/** The smallest validation loss so far, and its step. */
+export interface BestValidation {
+  readonly step: number;
+  readonly loss: number;
+}
+
 const count = z.int().min(0);
-const placeSchema = z.object({
+const positionSchema = z.object({
   streams: z.array(z.object({ epoch: count, part: count, position: count })),
   behind: z.array(z.number()),
 });
+// `place` and the prefix "average:" are the names that the files have always had.
 const headSchema = z.object({
   stage: z.string(),
   step: count,
-  place: placeSchema,
+  place: positionSchema,
   best: z.object({ step: count, loss: z.number() }).optional(),
   learningRate: z.number().optional(),
 });
 
-const prefixes = { parameters: "parameter:", means: "mean:", variances: "variance:", average: "average:" } as const;
+const prefixes = { parameters: "parameter:", means: "mean:", variances: "variance:", ema: "average:" } as const;
 
 /** The checkpoints of a run's folder. */
 export class Checkpoints {
   private readonly folder: string;
-  /** Names of the stages, in the order in which they are run. */
+  /** Names of the stages, in the order they run. */
   private readonly stages: readonly string[];
   private readonly keepLast: number;
 
@@ -50,58 +58,58 @@ export class Checkpoints {
     this.keepLast = keepLast;
   }
 
-  /** Writes a checkpoint, whole or not at all, and then removes the oldest ones, and those that it makes void. */
-  async save(run: RunState): Promise<void> {
+  /** Writes a checkpoint atomically, then removes the oldest ones and those of later steps. */
+  async save({ stage, state, ema = {}, position, best, learningRate }: TrainerCheckpoint): Promise<void> {
     await mkdir(this.folder, { recursive: true });
-    const { stage, state, average = {}, place, best, learningRate } = run;
+    const { step, ...groups } = state;
     const arrays: Record<string, NdArray> = {};
-    for (const [part, prefix] of Object.entries(prefixes)) {
-      const named = part === "average" ? average : state[part as keyof Omit<TrainingState, "step">];
-      for (const [name, array] of Object.entries(named)) arrays[prefix + name] = array;
+    for (const [group, named] of Object.entries({ ...groups, ema })) {
+      for (const [name, array] of Object.entries(named))
+        arrays[prefixes[group as keyof typeof prefixes] + name] = array;
     }
     const head: z.infer<typeof headSchema> = {
       stage,
-      step: state.step,
-      place: { streams: [...place.streams], behind: [...place.behind] },
-      ...(best && { best }),
-      ...(learningRate !== undefined && { learningRate }),
+      step,
+      place: { streams: [...position.streams], behind: [...position.behind] },
+      best,
+      learningRate,
     };
-    const written = this.pathOf(stage, state.step);
+    const written = this.path(stage, step);
     await writeSafetensors(written, arrays, { run: JSON.stringify(head) });
     const all = await this.list();
     const own = all.findIndex(({ path }) => path === written);
-    // Those of later steps were damaged: the run went on from one before them.
+    // Checkpoints of later steps are damaged: the run was resumed from an earlier one.
     const others = [...all.slice(0, Math.max(0, own + 1 - this.keepLast)), ...all.slice(own + 1)];
     for (const { path } of others) await rm(path, { force: true });
   }
 
-  /** Whether there is anything to go on from. */
+  /** Whether there is no checkpoint. */
   async isEmpty(): Promise<boolean> {
     return (await this.list()).length === 0;
   }
 
   /**
-   * The newest checkpoint that can be read; damaged ones are passed over with a message.
+   * The newest checkpoint that can be read; damaged ones are skipped with a message.
    * @throws Error if there is none
    */
-  async latest(onMessage: (message: string) => void = () => {}): Promise<RunState> {
+  async latest(onMessage: (message: string) => void = () => {}): Promise<TrainerCheckpoint> {
     const all = await this.list();
     for (const { path } of all.toReversed()) {
       try {
         return await read(path);
       } catch (error) {
-        onMessage(`Passed over a checkpoint: ${(error as Error).message}`);
+        onMessage(`Skipped a damaged checkpoint: ${(error as Error).message}`);
       }
     }
-    throw new Error(`There is no checkpoint in ${this.folder} to go on from; begin without --resume`);
+    throw new Error(`No checkpoint in ${this.folder} to resume from. Start without --resume`);
   }
 
-  /** Removes all checkpoints: a run begins anew. */
+  /** Removes all checkpoints. */
   async clear(): Promise<void> {
     for (const { path } of await this.list()) await rm(path, { force: true });
   }
 
-  private pathOf(stage: string, step: number): string {
+  private path(stage: string, step: number): string {
     return join(this.folder, `${stage}-${String(step).padStart(7, "0")}.safetensors`);
   }
 
@@ -120,31 +128,64 @@ export class Checkpoints {
   }
 }
 
-async function read(path: string): Promise<RunState> {
+async function read(path: string): Promise<TrainerCheckpoint> {
   const file = await openSafetensors(path);
   try {
     const { data, error } = headSchema.safeParse(JSON.parse(String(file.metadata.run ?? null)));
-    if (!data) throw new Error(`${path} is no checkpoint of a run: ${z.prettifyError(error)}`);
-    const { step, ...head } = data;
-    const [parameters, means, variances, average] = [
-      await arraysOf(file, prefixes.parameters),
-      await arraysOf(file, prefixes.means),
-      await arraysOf(file, prefixes.variances),
-      await arraysOf(file, prefixes.average),
-    ];
-    const state = { step, parameters, means, variances };
-    return { ...head, state, ...(Object.keys(average).length > 0 && { average }) };
+    if (!data) throw new Error(`${path} is not a training checkpoint: ${z.prettifyError(error)}`);
+    const { step, place: position, ...head } = data;
+    const ema = await readArrays(file, prefixes.ema);
+    const state = {
+      step,
+      parameters: await readArrays(file, prefixes.parameters),
+      means: await readArrays(file, prefixes.means),
+      variances: await readArrays(file, prefixes.variances),
+    };
+    return { ...head, position, state, ema: Object.keys(ema).length > 0 ? ema : undefined };
   } finally {
     await file.close();
   }
 }
 
-/** Tensors whose names begin with the prefix, without it. */
-export async function arraysOf(file: Checkpoint, prefix = ""): Promise<NamedArrays> {
+/** Tensors whose names start with the prefix, without it. */
+async function readArrays(file: Checkpoint, prefix = ""): Promise<NamedArrays> {
   const arrays: NamedArrays = {};
   for (const [name, { shape }] of file.tensors) {
     if (!name.startsWith(prefix)) continue;
     arrays[name.slice(prefix.length)] = ndarray("float32", shape, await file.readFloat32(name));
   }
   return arrays;
+}
+
+/** The weights with the smallest validation loss, in a file of the run's folder. */
+export class BestWeights {
+  /** The smallest loss so far. */
+  validation: BestValidation | undefined;
+  private readonly path: string;
+
+  /** @param validation of the run that is resumed */
+  constructor(runFolder: string, validation?: BestValidation) {
+    this.path = join(runFolder, "best.safetensors");
+    this.validation = validation;
+  }
+
+  /** Keeps weights whose loss is the smallest so far. @returns whether it is */
+  async offer(weights: NamedArrays, validation: BestValidation): Promise<boolean> {
+    if (this.validation && validation.loss >= this.validation.loss) return false;
+    const { step, loss } = validation;
+    await writeSafetensors(this.path, weights, { step: `${step}`, loss: `${loss}` });
+    this.validation = validation;
+    return true;
+  }
+
+  /** The best weights; undefined before the first validation. */
+  async read(): Promise<NamedArrays | undefined> {
+    if (!this.validation) return undefined;
+    const file = await openSafetensors(this.path);
+    try {
+      return await readArrays(file);
+    } finally {
+      await file.close();
+    }
+  }
 }

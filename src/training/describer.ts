@@ -1,4 +1,4 @@
-/** What the model in training says of images that it is not trained on. */
+/** Descriptions of validation images by the model in training. */
 
 import { generate, toPositions } from "../generation/generate.ts";
 import type { LanguageModel } from "../generation/language-model.ts";
@@ -12,11 +12,11 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 import { parsePrompt } from "../tokenizers/prompts.ts";
 import type { NamedArrays } from "./checkpoints.ts";
 import type { ModelParts } from "./parts.ts";
-import { type Images, loadHeldOut } from "./prepare.ts";
 import type { StageSample } from "./stages/stage.ts";
 import type { TrainingPrompt } from "./stages/texts.ts";
+import type { TrainingData } from "./training-data.ts";
 
-/** Longest description in tokens. */
+/** Tokens of the longest description. */
 const maxNewTokens = 80;
 
 export interface Description {
@@ -24,57 +24,49 @@ export interface Description {
   readonly text: string;
 }
 
+export interface DescriberOptions {
+  readonly parts: ModelParts;
+  /** Weights of encoder, Q-Former and projection; only the shapes of the trained ones matter. */
+  readonly source: WeightSource;
+  readonly prompt: TrainingPrompt;
+  readonly samples: readonly StageSample[];
+  readonly data: Pick<TrainingData, "load" | "frozen">;
+  readonly session?: SessionOptions;
+}
+
 export class Describer {
-  private readonly parts: ModelParts;
+  private readonly options: DescriberOptions;
   private readonly session: Session<"tokens">;
   private readonly llm: LanguageModel;
-  private readonly prompt: TrainingPrompt;
-  private readonly samples: readonly StageSample[];
-  private readonly images: Images;
 
-  private constructor(
-    parts: ModelParts,
-    session: Session<"tokens">,
-    llm: LanguageModel,
-    prompt: TrainingPrompt,
-    samples: readonly StageSample[],
-    images: Images,
-  ) {
-    this.parts = parts;
+  private constructor(options: DescriberOptions, session: Session<"tokens">, llm: LanguageModel) {
+    this.options = options;
     this.session = session;
     this.llm = llm;
-    this.prompt = prompt;
-    this.samples = samples;
-    this.images = images;
   }
 
-  /** The language model is used in 4 bits: it is there beside the one that is trained through, and should be small. */
-  static async create(
-    parts: ModelParts,
-    source: WeightSource,
-    prompt: TrainingPrompt,
-    samples: readonly StageSample[],
-    images: Images,
-    options: SessionOptions,
-  ): Promise<Describer> {
+  /** Loads the language model in 4 bits, as small as it gets next to the one that is trained through. */
+  static async create(options: DescriberOptions): Promise<Describer> {
+    const { source, parts, session = {} } = options;
     const { config, llm, frozen, isTrained } = parts;
     const graph = new Graph();
-    const image = new Weights(graph, source, { trainable: isTrained });
+    const vision = new Weights(graph, source, { trainable: isTrained });
     const features = graph.input("features", "float32", ["images", ...frozenShape(config, frozen.depth)]);
-    const weights = { encoder: image, qformer: image, projection: image };
+    const weights = { encoder: vision, qformer: vision, projection: vision };
     const tokens = imageTokens(weights, features, config, { depth: frozen.depth });
-    const session = await Session.create(graph, { tokens }, options);
-    const model = await createLanguageModel(llm.checkpoint, llm.config, { ...options, precision: "int4" });
-    return new Describer(parts, session, model, prompt, samples, images);
+    const tokenSession = await Session.create(graph, { tokens }, session);
+    const model = await createLanguageModel(llm.checkpoint, llm.config, { ...session, precision: "int4" });
+    return new Describer(options, tokenSession, model);
   }
 
-  /** The likeliest text after each image under `weights`. */
+  /** Describes each image greedily. @param weights trained ones */
   async describe(weights: NamedArrays): Promise<Description[]> {
-    const loaded = await loadHeldOut(this.samples, this.images);
+    const { samples, data, parts } = this.options;
+    const loaded = await data.load(samples);
     if (loaded.length === 0) return [];
-    const features = await this.images.frozen.compute(loaded.map(({ image }) => image));
+    const features = await data.frozen.compute(loaded.map(({ image }) => image));
     const { tokens } = await this.session.run({ features, ...weights });
-    const { hiddenSize } = this.parts.llm.config;
+    const { hiddenSize } = parts.llm.config;
     const rows = tokens.data as Float32Array;
     const perImage = rows.length / hiddenSize / loaded.length;
     const descriptions: Description[] = [];
@@ -83,7 +75,7 @@ export class Describer {
         const start = (i * perImage + token) * hiddenSize;
         return rows.subarray(start, start + hiddenSize);
       });
-      descriptions.push({ image: pair.name, text: await this.continue(image) });
+      descriptions.push({ image: pair.name, text: await this.generate(image) });
     }
     return descriptions;
   }
@@ -93,12 +85,18 @@ export class Describer {
     await this.llm.close();
   }
 
-  private async continue(image: readonly Float32Array[]): Promise<string> {
-    const { tokenizer } = this.parts.llm;
-    const prompt = toPositions(parsePrompt(this.prompt.text), [image], tokenizer);
-    const options = { maxNewTokens, stop: [this.prompt.endSym] };
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** @param image its image tokens, [hiddenSize] each */
+  private async generate(image: readonly Float32Array[]): Promise<string> {
+    const { prompt, parts } = this.options;
+    const { tokenizer } = parts.llm;
+    const positions = toPositions(parsePrompt(prompt.text), [image], tokenizer);
+    const options = { maxNewTokens, stop: [prompt.endSym] };
     let text = "";
-    for await (const piece of generate(prompt, options, {
+    for await (const piece of generate(positions, options, {
       model: this.llm,
       tokenizer,
       cache: this.llm.newCache(),

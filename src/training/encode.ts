@@ -1,18 +1,20 @@
-/** Fills the feature cache of a recipe before it is run. */
+/** Fills the feature cache of a recipe ahead of a run. */
 import { basename } from "node:path";
 import { type ImageTextPair, listPairs } from "../data/dataset.ts";
 import { createViews, originalView, type View } from "../data/decoder.ts";
 import { Prefetcher } from "../data/sampling.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { loadOrReport } from "./batch-loader.ts";
-import { type PrepareOptions, prepare, prepareQFormer } from "./prepare.ts";
+import { openParts, openQFormerParts } from "./parts.ts";
 import { isPretraining, type Recipe } from "./recipe.ts";
+import { TrainingData } from "./training-data.ts";
 
-/** Images that are encoded side by side. */
-const batch = 16;
+/** Images that are encoded together. */
+const batchSize = 16;
 
-export interface EncodeOptions extends SessionOptions, Pick<PrepareOptions, "onMessage"> {
-  /** Views that are in the cache, of all. */
+export interface EncodeOptions extends Pick<SessionOptions, "device" | "threads"> {
+  readonly onMessage?: (message: string) => void;
+  /** Views that are in the cache, and all. */
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
@@ -20,52 +22,49 @@ export interface EncodeOptions extends SessionOptions, Pick<PrepareOptions, "onM
 export interface EncodeReport {
   /** Images times views. */
   readonly total: number;
-  /** Those that were not in the cache before. */
+  /** Views that were not in the cache before. */
   readonly computed: number;
   readonly broken: number;
 }
 
 /**
- * Computes what the cache lacks. What is done when the signal comes stays.
+ * Computes the features that the cache lacks. They are kept if the signal aborts.
  * @throws Error if the recipe has no cache
  */
 export async function encodeRecipe(
   recipe: Recipe,
-  { onProgress, signal, ...options }: EncodeOptions = {},
+  { onProgress, onMessage, signal, device, threads }: EncodeOptions = {},
 ): Promise<EncodeReport> {
-  const prepared = isPretraining(recipe) ? await prepareQFormer(recipe, options) : await prepare(recipe, options);
-  try {
-    const { cache, datasets, validation, loader, frozen, problems } = prepared;
-    if (!cache) throw new Error("This recipe keeps no features: its run.feature_cache is false");
-    const before = cache.size;
-    const { run } = recipe;
-    const wanted: { readonly pair: ImageTextPair; readonly view: View }[] = validation.map(({ pair }) => ({
-      pair,
-      view: originalView,
-    }));
-    for (const dataset of datasets) {
-      for (const pair of await listPairs(dataset)) {
-        const views = createViews(basename(pair.name), { count: run.views, minSide: run.crop_min_side });
-        wanted.push(...views.map((view) => ({ pair, view })));
-      }
+  await using parts = isPretraining(recipe) ? await openQFormerParts(recipe) : await openParts(recipe);
+  await using data = await TrainingData.open(recipe, parts, { session: { device, threads }, onMessage });
+  const { cache, loader, frozen, problems } = data;
+  if (!cache) throw new Error("This recipe has no feature cache: run.feature_cache is false");
+  const before = cache.size;
+  const { run } = recipe;
+  const views: { readonly pair: ImageTextPair; readonly view: View }[] = data.validation.map(({ pair }) => ({
+    pair,
+    view: originalView,
+  }));
+  for (const dataset of data.datasets) {
+    for (const pair of await listPairs(dataset)) {
+      const own = createViews(basename(pair.name), { count: run.views, minSide: run.crop_min_side });
+      views.push(...own.map((view) => ({ pair, view })));
     }
-    let next = 0;
-    const batches = new Prefetcher(
-      async () => {
-        next += batch;
-        return wanted.slice(next - batch, next);
-      },
-      (part) => Promise.all(part.map(({ pair, view }) => loadOrReport(loader, pair, view, problems))),
-      2,
-    );
-    for (let done = 0; done < wanted.length && !signal?.aborted; done += batch) {
-      await frozen.compute((await batches.next()).filter((image) => image !== undefined));
-      problems.check(done + batch);
-      onProgress?.(Math.min(done + batch, wanted.length), wanted.length);
-    }
-    await batches.settle();
-    return { total: wanted.length, computed: cache.size - before, broken: problems.count };
-  } finally {
-    await prepared.close();
   }
+  let next = 0;
+  const batches = new Prefetcher(
+    async () => {
+      next += batchSize;
+      return views.slice(next - batchSize, next);
+    },
+    (batch) => Promise.all(batch.map(({ pair, view }) => loadOrReport(loader, pair, view, problems))),
+    2,
+  );
+  for (let done = 0; done < views.length && !signal?.aborted; done += batchSize) {
+    await frozen.compute((await batches.next()).filter((image) => image !== undefined));
+    problems.check(done + batchSize);
+    onProgress?.(Math.min(done + batchSize, views.length), views.length);
+  }
+  await batches.settle();
+  return { total: views.length, computed: cache.size - before, broken: problems.count };
 }

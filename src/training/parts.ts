@@ -13,15 +13,12 @@ import { initialHeads, initialLnVision, initialProjection, initialQFormer } from
 import { Random } from "../tensor/random.ts";
 import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
 import { loadWordPiece, type WordPieceTokenizer } from "../tokenizers/wordpiece.ts";
-import type { LayeredLlama } from "./layered-llama.ts";
 import { type MiniGPT4Recipe, type QFormerRecipe, trainsHead } from "./recipe.ts";
 import { openVision, qformerFile, startsLnVision, type VisionParts } from "./vision-parts.ts";
 
 export interface ModelParts extends VisionParts {
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
-  /** The language model one layer at a time, where it would not fit otherwise. */
-  readonly layered?: LayeredLlama | undefined;
 }
 
 /** Opens the files of a recipe. @throws Error naming the file and what does not fit */
@@ -52,7 +49,7 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
       await llm.checkpoint.close();
       await vision.close();
     };
-    return { ...vision, config, llm, close };
+    return { ...vision, config, llm, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await llm.checkpoint.close();
     throw error;
@@ -119,7 +116,7 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
       await vision.close();
       await bert?.close();
     };
-    return { ...vision, config, tokenizer, bert: bert?.path, close };
+    return { ...vision, config, tokenizer, bert: bert?.path, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await bert?.close();
     throw error;

@@ -1,38 +1,52 @@
-/** Recipes as YAML files: values that replace those of the file, and errors that name the line. */
+/** Recipes as YAML files: `--set` overrides, deprecated keys, and errors that name file and line. */
 import { readFile } from "node:fs/promises";
 import { type Document, isMap, isScalar, LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 
 export interface RecipeFile {
   readonly document: Document;
-  /** What the document says. @throws Error naming the file, the line and the key that is wrong */
+  /** A message for each deprecated key that the recipe uses. */
+  readonly deprecated: readonly string[];
+  /** The validated document. @throws Error naming the file, the line and the key that is wrong */
   check<T>(schema: z.ZodType<T>): T;
 }
 
 /**
  * Reads a file.
  *
- * @param settings `key.key=value` each; they replace what the file says, and `null` removes it
+ * @param settings `key.key=value` each; they replace values of the file, and `null` removes one
+ * @param deprecatedKeys old names of keys, which are still read
  * @throws Error naming the file and what is wrong with it
  */
-export async function readRecipeFile(path: string, settings: readonly string[]): Promise<RecipeFile> {
+export async function readRecipeFile(
+  path: string,
+  settings: readonly string[],
+  deprecatedKeys: readonly RenamedKey[] = [],
+): Promise<RecipeFile> {
   const text = await readFile(path, "utf8").catch((cause: Error) => {
-    throw new Error(`The recipe ${path} cannot be read: ${cause.message}`, { cause });
+    throw new Error(`Recipe ${path} cannot be read: ${cause.message}`, { cause });
   });
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines });
   const [broken] = document.errors;
   if (broken) throw new Error(`${path}: ${broken.message}`);
+  const deprecated = new Set(renameKeys(document, deprecatedKeys));
   for (const setting of settings) {
     const [, key, value] = /^([\w.]+)=(.*)$/s.exec(setting) ?? [];
     if (!key || value === undefined)
       throw new Error(`--set ${setting}: expected key.key=value, for example run.init_lr=3e-5`);
     const given: unknown = parseDocument(value).toJS();
-    if (given === null) document.deleteIn(key.split("."));
-    else document.setIn(key.split("."), document.createNode(given));
+    const names = key.split(".");
+    const current = currentKey(names, deprecatedKeys);
+    if (current !== names) deprecated.add(deprecation(names, current));
+    if (given === null) document.deleteIn(current);
+    else document.setIn(current, document.createNode(given));
+    // A setting may also be a whole section with old keys in it.
+    for (const message of renameKeys(document, deprecatedKeys)) deprecated.add(message);
   }
   return {
     document,
+    deprecated: [...deprecated],
     check(schema) {
       const { data, error } = schema.safeParse(document.toJS());
       if (!error) return data;
@@ -44,7 +58,7 @@ export async function readRecipeFile(path: string, settings: readonly string[]):
     },
   };
 
-  /** Of the key, or of the nearest one above it that the file has. */
+  /** The line of a key, or of its nearest parent in the file. */
   function lineOf(keys: readonly PropertyKey[]): number | undefined {
     for (let length = keys.length; length > 0; length--) {
       const node = document.getIn(keys.slice(0, length), true) as { range?: [number, number, number] } | undefined;
@@ -54,13 +68,45 @@ export async function readRecipeFile(path: string, settings: readonly string[]):
   }
 }
 
-// * Recipes of the original project (`train_configs/minigpt4_stage1_pretrain.yaml` and its like): other names for our keys,
-// and keys that say something about a machine or a program that is not this one.
-
 /** Path of a key; `*` stands for any name. */
 type KeyPath = readonly string[];
 
-const renamed: readonly (readonly [from: KeyPath, to: KeyPath])[] = [
+/** A key that was renamed; a `*` of the new path is that of the old one. */
+export type RenamedKey = readonly [from: KeyPath, to: KeyPath];
+
+function deprecation(from: KeyPath, to: KeyPath): string {
+  return `${from.join(".")} is deprecated; use ${to.join(".")}`;
+}
+
+/** Renames deprecated keys in place. @returns a message for each */
+function renameKeys(document: Document, keys: readonly RenamedKey[]): string[] {
+  return keys.flatMap(([from, to]) =>
+    matches(document, from).map((names) => {
+      const target = fillNames(to, names);
+      const node = document.getIn(names, true);
+      document.deleteIn(names);
+      if (document.getIn(target) === undefined) document.setIn(target, node);
+      return deprecation(names, target);
+    }),
+  );
+}
+
+/** The current name of a key. */
+function currentKey(names: KeyPath, keys: readonly RenamedKey[]): KeyPath {
+  const isMatch = (from: KeyPath) =>
+    from.length === names.length && from.every((name, i) => name === "*" || name === names[i]);
+  const renamed = keys.find(([from]) => isMatch(from));
+  return renamed ? fillNames(renamed[1], names) : names;
+}
+
+function fillNames(pattern: KeyPath, names: KeyPath): string[] {
+  return pattern.map((name, i) => (name === "*" ? (names[i] as string) : name));
+}
+
+// Recipes of the original project (`train_configs/minigpt4_stage1_pretrain.yaml` and the like).
+
+/** Keys of the original that have another name here. */
+const originalKeys: readonly RenamedKey[] = [
   [
     ["model", "llama_model"],
     ["model", "llm"],
@@ -91,7 +137,7 @@ const renamed: readonly (readonly [from: KeyPath, to: KeyPath])[] = [
   ],
 ];
 
-/** What these say is always so here, or concerns a program that this is not. */
+/** Keys of the original without an effect here: their behaviour is fixed, or they concern its program. */
 const ignored: readonly KeyPath[] = [
   ["model", "model_type"],
   ["model", "freeze_vit"],
@@ -103,7 +149,7 @@ const ignored: readonly KeyPath[] = [
   ["model", "low_resource"],
   ["datasets", "*", "data_type"],
   ["datasets", "*", "vis_processor"],
-  // It names the captions' cleaning, which the original itself does not do in `cc_sbu_align`; so the layout decides.
+  // The original does not clean the captions of `cc_sbu_align` whatever this says, so the format decides.
   ["datasets", "*", "text_processor", "train"],
   ["datasets", "*", "text_processor", "eval"],
   ["preprocess"],
@@ -119,8 +165,8 @@ const ignored: readonly KeyPath[] = [
   ["run", "distributed"],
 ];
 
-/** Values of those keys that cannot be obeyed, and why. */
-const refused: readonly { readonly path: KeyPath; readonly allowed: unknown; readonly why: string }[] = [
+/** Values of ignored keys that are not supported. */
+const unsupported: readonly { readonly path: KeyPath; readonly allowed: unknown; readonly why: string }[] = [
   { path: ["model", "freeze_vit"], allowed: true, why: "the image encoder is always frozen" },
   {
     path: ["run", "lr_sched"],
@@ -131,26 +177,26 @@ const refused: readonly { readonly path: KeyPath; readonly allowed: unknown; rea
 ];
 
 /**
- * Turns the original project's keys into ours, in place.
+ * Translates the original project's keys in place.
  *
- * @returns the keys that were left aside
- * @throws Error naming the key if one asks for what cannot be done
+ * @returns the keys that are ignored
+ * @throws Error naming the key whose value is not supported
  */
 export function translateOriginalKeys(document: Document): string[] {
-  for (const { path, allowed, why } of refused) {
+  for (const { path, allowed, why } of unsupported) {
     const value = document.getIn(path);
     if (value !== undefined && value !== null && value !== allowed) {
-      throw new Error(`${path.join(".")}: ${String(value)} is not possible: ${why}`);
+      throw new Error(`${path.join(".")}: ${String(value)} is not supported: ${why}`);
     }
   }
   const isOriginal = document.getIn(["model", "arch"]) === "mini_gpt4";
   translateFreezing(document);
-  for (const [from, to] of renamed) {
+  for (const [from, to] of originalKeys) {
     for (const names of matches(document, from)) {
       const node = document.getIn(names, true);
       if (isMap(node)) continue;
       document.deleteIn(names);
-      const target = to.map((name, i) => (name === "*" ? (names[i] as string) : name));
+      const target = fillNames(to, names);
       dropEmpty(document, names.slice(0, -1));
       const isEmpty = isScalar(node) && (node.value === null || node.value === "");
       if (!isEmpty && document.getIn(target) === undefined) document.setIn(target, node);
@@ -168,7 +214,7 @@ export function translateOriginalKeys(document: Document): string[] {
   return dropped;
 }
 
-/** What the original's `arch: mini_gpt4` implies: EVA ViT-g, and a Q-Former unless `has_qformer` is false. */
+/** The defaults of the original's `arch: mini_gpt4`: EVA ViT-g, and a Q-Former unless `has_qformer` is false. */
 function fillModel(document: Document): void {
   document.setIn(["model", "arch"], "minigpt4");
   if (document.getIn(["model", "encoder", "type"]) === undefined)
@@ -180,7 +226,7 @@ function fillModel(document: Document): void {
   }
 }
 
-/** `freeze_qformer: false` trains the whole Q-Former beside the projection. */
+/** `freeze_qformer: false` trains the whole Q-Former as well as the projection. */
 function translateFreezing(document: Document): void {
   const frozen = document.getIn(["model", "freeze_qformer"]);
   if (frozen === undefined) return;
@@ -189,7 +235,7 @@ function translateFreezing(document: Document): void {
   document.setIn(["model", "trained"], document.createNode(frozen ? ["projection"] : ["projection", "qformer"]));
 }
 
-/** Existing paths that a pattern means. */
+/** Paths of the document that match a pattern. */
 function matches(document: Document, pattern: KeyPath): string[][] {
   let found: string[][] = [[]];
   for (const name of pattern) {
@@ -203,7 +249,7 @@ function matches(document: Document, pattern: KeyPath): string[][] {
   return found;
 }
 
-/** Removes a map that has become empty, and what holds nothing but it; the top sections stay. */
+/** Removes a map that has become empty, and its parents if they are empty then; the top sections stay. */
 function dropEmpty(document: Document, path: readonly string[]): void {
   const node = path.length > 2 ? document.getIn(path, true) : undefined;
   if (!isMap(node) || node.items.length > 0) return;

@@ -1,12 +1,10 @@
-/** Training recipes: YAML with the original project's keys, checked when they are read. */
+/** Training recipes: YAML with the keys of the original project, validated when they are read. */
 import { z } from "zod";
 import { formatNames } from "../data/formats/open.ts";
 import { encoderSchema, qformerSchema } from "../models/model-folder.ts";
 import { promptTemplates } from "../tokenizers/prompts.ts";
-import { readRecipeFile, translateOriginalKeys } from "./recipe-file.ts";
+import { type RenamedKey, readRecipeFile, translateOriginalKeys } from "./recipe-file.ts";
 import { representationLosses } from "./stages/representation.ts";
-
-// The sections that all recipes have: data sets, and the run.
 
 const positive = z.number().int().positive();
 const count = z.number().int().min(0);
@@ -20,29 +18,30 @@ const conditionSchema = z.strictObject({
 });
 
 const datasetSchema = z.strictObject({
-  /** Where the data set lies; see `openDataset`. */
+  /** File or folder of the dataset; see `openDataset`. */
   path: z.string().min(1),
+  /** @default detected from the path */
   format: z.enum(formatNames).optional(),
-  /** Folder of the images, where the format does not say. */
+  /** Folder of the images, for formats that do not define it. */
   images: z.string().optional(),
-  /** Which samples of web shards are taken, by columns of the parquet files beside them. */
+  /** Filters the samples of web shards by columns of their parquet files. */
   filter: z.record(z.string(), conditionSchema).optional(),
-  /** How often this data set is drawn from, relative to the others. */
+  /** How often this dataset is drawn from, relative to the others. */
   sample_ratio: z.number().positive().default(1),
-  /** The last so many images, by name, are never trained on. */
+  /** The last N images by name are held out as a test set, and never trained on. */
   hold_out: count.default(0),
-  /** So many images before those are watched during the run, and not trained on either. */
-  validate: count.default(0),
-  /** `blip_caption` cleans a text as the first stage does; `none` takes it as it is, which is what `cc_sbu_align` is for. */
+  /** The N images before those are the validation set, which is not trained on either. */
+  validation: count.default(0),
+  /** `blip_caption` cleans texts as the first stage does; `none`, the default of `cc_sbu_align`, keeps them unchanged. */
   text_processor: z.enum(["blip_caption", "none"]).optional(),
-  /** What is learned of a text: `{text}` stands for it, `{a text}` for it with its article. */
+  /** Template of the target: `{text}` is the text, `{a text}` the text with its article. */
   answer: z.string().default("{text}"),
 });
 
-/** Data sets by name. */
+/** Datasets by name. */
 const datasetsSchema = z
   .record(z.string(), datasetSchema)
-  .refine((sets) => Object.keys(sets).length > 0, "needs one data set or more");
+  .refine((sets) => Object.keys(sets).length > 0, "needs at least one dataset");
 
 const runSchema = z.strictObject({
   init_lr: z.number().positive(),
@@ -51,51 +50,51 @@ const runSchema = z.strictObject({
   warmup_steps: count.default(0),
   weight_decay: z.number().min(0).default(0.05),
   max_epoch: positive,
-  /** Steps of an epoch; left out, as many as show each image once. */
+  /** Steps of an epoch. @default as many as show each image once */
   iters_per_epoch: positive.optional(),
   batch_size: positive,
-  /** Batches whose gradients are added up before a step. */
+  /** Micro-batches of a step, whose gradients add up. */
   accum_grad_iters: positive.default(1),
-  /** Longer gradients are shortened to this length; left out, they are taken as they are. */
+  /** Clips the global norm of the gradient. @default no clipping */
   max_grad_norm: z.number().positive().optional(),
-  /** Larger ones would run into the numbers of the steps; see `stepRandom`. */
+  /** The bound keeps seeds apart from step numbers; see `stepRandom`. */
   seed: count.max(1_000_000).default(42),
-  /** Threads that decode images; by default as many as leave the engine a core. */
+  /** Threads that decode images. @default all cores but one */
   num_workers: count.optional(),
-  /** Pairs of a data set that are shuffled together, at least. */
+  /** Size of the shuffle buffer of each dataset in pairs. */
   shuffle_buffer: positive.default(10_000),
-  /** Where the features of the frozen part are kept: a folder, true for the user's cache, false to compute them each time. */
+  /** Cache of the frozen part's features: a folder, true for the user's cache folder, false for none. */
   feature_cache: z.union([z.boolean(), z.string().min(1)]).default(true),
-  /** Share of broken samples that ends the run. */
+  /** The run fails if more than this share of the samples is broken. */
   max_broken: share.default(0.05),
-  /** Share of the features that are set to zero in training. */
+  /** Dropout rate of the features. */
   feature_dropout: share.default(0),
-  /** Share of the Q-Former's activations that are set to zero in training. */
+  /** Dropout rate inside the Q-Former. */
   qformer_dropout: share.default(0),
-  /** Ways of looking at each image (itself, mirrored, cropped), and the smallest side of a crop. */
+  /** Augmented views of each image (unchanged, flipped, cropped), and the smallest side of a crop, relative to the image. */
   views: positive.default(1),
   crop_min_side: z.number().gt(0).max(1).default(1),
-  /** Decay of the running average of the weights, which is what is saved; 0 saves the last step's. */
-  average_decay: share.default(0),
-  /** Steps between two checkpoints, and how many of them are kept. */
+  /** Decay of the exponential moving average of the weights, which is what is saved. 0 disables it. */
+  ema_decay: share.default(0),
+  /** Steps between two checkpoints, and how many checkpoints are kept. */
   save_every: positive.default(200),
   keep_last: positive.default(2),
-  /** Steps between two measurements of the loss on the images that are watched; the best weights are kept. */
+  /** Steps between two validations. The weights with the smallest validation loss are saved. */
   validate_every: positive.default(50),
   output_dir: z.string().min(1),
 });
 
-/** What all recipes say, whatever they train. */
+/** The sections of every recipe, whatever it trains. */
 export interface RecipeBase {
   readonly datasets: z.infer<typeof datasetsSchema>;
   readonly run: z.infer<typeof runSchema>;
 }
 
-// Recipes that train what lies between a frozen image encoder and a frozen language model.
+// Recipes for the part between a frozen image encoder and a frozen language model.
 
 const promptSchema = z.strictObject({
   text: z.string().includes("<ImageHere>"),
-  /** Ends every answer, and is learned with it; by default the model's `end_sym`. */
+  /** End of every answer, which is a target too. @default the model's `end_sym` */
   end_sym: z.string().min(1).optional(),
   /** How often this prompt is drawn, relative to the others. */
   sample_ratio: z.number().positive().default(1),
@@ -106,60 +105,61 @@ const modelSchema = z.strictObject({
   encoder: encoderSchema,
   /** Weights of the frozen encoder. */
   encoder_ckpt: z.string().min(1),
-  /** Left out, neighbouring patches are joined, as in the Llama 2 release. */
+  /** Without it, neighbouring patches are concatenated, as in the Llama 2 release. */
   qformer: qformerSchema.optional(),
-  /** Weights that the Q-Former has; left out, it begins with random ones. */
+  /** Initial weights of the Q-Former. @default random */
   qformer_ckpt: z.string().min(1).optional(),
-  /** What an earlier stage trained: a `.pth` or safetensors file, or a run's folder. */
+  /** The result of an earlier stage: a `.pth` or safetensors file, or a run's folder. */
   ckpt: z.string().min(1).optional(),
   /**
-   * What is trained; the rest is frozen. The contrastive head is trained by itself, on image tokens as they are in the end:
-   * no captions are learned then, and the steps and rates of `run` are the head's.
+   * The parts to train; the rest is frozen. The contrastive head is trained alone, on the image tokens of a finished
+   * model, with the steps and learning rates of `run`.
    */
   trained: z
     .array(z.enum(["projection", "queries", "qformer", "ln_vision", "contrastive_head"]))
     .min(1)
     .default(["projection"]),
-  /** The frozen language model: a known name, a GGUF file or a folder. */
+  /** The frozen language model: a name that can be pulled, a GGUF file or a folder. */
   llm: z.string().min(1),
-  /** Arithmetic of the frozen parts' products, where 8 bits are enough: see `int8Choice` of each network. */
+  /** Precision of the frozen parts' matrix products; `int8Choice` of each network names those that int8 applies to. */
   encoder_precision: z.enum(["float32", "int8"]).default("float32"),
   llm_precision: z.enum(["float32", "int8"]).default("float32"),
-  /** How a conversation is written for this language model. */
+  /** Chat template of the language model. */
   conversation: z.enum(Object.keys(promptTemplates) as [string, ...string[]]).default("vicuna-v0"),
-  /** What stands before an answer. The first is how descriptions are asked for later. */
+  /** Prompts before the answer. The first is the prompt of `describe` and of validation. */
   prompts: z.array(promptSchema).min(1).optional(),
-  /** A file with a prompt in each line that holds `<ImageHere>`; the other lines are left out. */
+  /** A file with one prompt a line; lines without `<ImageHere>` are ignored. */
   prompt_path: z.string().min(1).optional(),
-  /** What is put around each prompt, at the place of `{}`. */
+  /** Template of each prompt, which replaces `{}`. */
   prompt_template: z.string().includes("{}").default("{}"),
-  /** Ends every answer, and is learned with it. */
+  /** End of every answer, which is a target too. */
   end_sym: z.string().min(1).default("\n"),
-  /** Longer answers, end included, are cut. */
+  /** Longer answers, end included, are truncated. */
   max_txt_len: positive.default(32),
 });
 
 const captionRunSchema = z.strictObject({
   ...runSchema.shape,
   /**
-   * Whether the language model is read and differentiated one layer at a time, with one layer's weights in memory and its
-   * activations computed a second time. Left out, it is where its weights would take more than half of the memory.
+   * Layer offload: one layer of the language model at a time is in memory, and its activations are computed again in the
+   * backward pass.
+   * @default only where the language model would take more than half of the memory
    */
   gradient_checkpointing: z.boolean().optional(),
-  /** Different answers of one image that are learned in one step. */
+  /** Answers of one image in a step. */
   answers_per_image: positive.default(1),
-  /** Image-text contrastive learning before the stage itself; left out, there is none. */
+  /** A stage of image-text contrastive learning before the captions. @default none */
   contrastive: z
     .strictObject({
       steps: positive,
       batch_size: positive,
       init_lr: z.number().positive(),
       warmup_steps: count.default(0),
-      /** A data set whose texts name the classes of the encoder's classifier, one image a class: the classifier teaches too. */
+      /** A dataset whose texts name the classes of the encoder's classifier, one image a class: distils the classifier. */
       class_names: z.string().optional(),
     })
     .optional(),
-  /** Watched images that are described then. */
+  /** Validation images to describe after each validation. */
   describe: count.default(0),
 });
 
@@ -172,69 +172,69 @@ const miniGPT4RecipeSchema = z
       })
       .refine(({ trained }) => trained.length === 1 || !trained.includes("contrastive_head"), {
         path: ["trained"],
-        error: "contrastive_head is trained by itself, in a run after that of the other parts",
+        error: "contrastive_head is trained alone, in a run after that of the other parts",
       }),
     datasets: datasetsSchema,
     run: captionRunSchema,
   })
   .refine(({ model, run }) => !(run.contrastive && trainsHead(model)), {
     path: ["run", "contrastive"],
-    error: "is for runs that learn captions afterwards; where contrastive_head is trained, leave it out",
+    error: "is a stage before the captions. Remove it where contrastive_head is trained",
   });
 
 export type MiniGPT4Recipe = z.infer<typeof miniGPT4RecipeSchema>;
 
-/** Whether a recipe trains the contrastive head, and so nothing else. */
+/** Whether a recipe trains the contrastive head and nothing else. */
 export function trainsHead({ trained }: { readonly trained: readonly string[] }): boolean {
   return trained.includes("contrastive_head");
 }
 
-// Recipes that pre-train a Q-Former on images and texts alone: BLIP-2's first stage (arXiv 2301.12597, section 3.1).
+// Recipes that pre-train a Q-Former on images and texts without a language model: BLIP-2's first stage (arXiv 2301.12597, section 3.1).
 
 const qformerArch = "blip2_qformer";
 
-const modelSchemaRecipe = z
+const qformerModelSchema = z
   .strictObject({
     arch: z.literal(qformerArch),
     encoder: encoderSchema,
     /** Weights of the frozen encoder. */
     encoder_ckpt: z.string().min(1),
     qformer: qformerSchema,
-    /** An earlier run's folder or a weight file, such as the released first-stage checkpoint, to go on from. */
+    /** Initial weights: an earlier run's folder, or a weight file such as the released first-stage checkpoint. */
     qformer_ckpt: z.string().min(1).optional(),
-    /** A BERT whose weights the text side begins with, and the queries' feed-forward layers; left out, all begins at random. */
+    /** A BERT to initialise the text side and the queries' feed-forward layers from. @default random */
     bert_ckpt: z.string().min(1).optional(),
-    /** `vocab.txt`, `tokenizer.json`, or the folder of one; by default that of `bert_ckpt`. */
+    /** `vocab.txt`, `tokenizer.json`, or the folder of one. @default that of `bert_ckpt` */
     tokenizer: z.string().min(1).optional(),
     /** Rows of the position table, at least `max_txt_len`. */
     max_position_embeddings: positive.default(512),
-    /** Size of the space in which images and texts are compared. */
+    /** Size of the joint embedding of images and texts. */
     embed_dim: positive.default(256),
-    /** What is learned: image-text contrast, image-text matching, image-grounded text generation. */
+    /** Image-text contrastive learning, image-text matching, image-grounded text generation. */
     losses: z
       .array(z.enum(representationLosses))
       .min(1)
       .default([...representationLosses]),
-    /** What is trained beside the heads; `ln_vision` is the norm between the encoder and the Q-Former. */
+    /** The parts to train besides the heads; `ln_vision` is the norm between encoder and Q-Former. */
     trained: z
       .array(z.enum(["qformer", "ln_vision"]))
       .min(1)
       .default(["qformer", "ln_vision"]),
     encoder_precision: z.enum(["float32", "int8"]).default("float32"),
-    /** Longer texts, [CLS] and [SEP] included, are cut. */
+    /** Longer texts, [CLS] and [SEP] included, are truncated. */
     max_txt_len: positive.default(32),
   })
   .refine(({ tokenizer, bert_ckpt: bert }) => tokenizer !== undefined || bert !== undefined, {
     path: ["tokenizer"],
-    error: "is missing: give a BERT's vocab.txt or tokenizer.json, or a bert_ckpt folder that holds one",
+    error: "is missing. Set it to a BERT's vocab.txt or tokenizer.json, or set model.bert_ckpt to a folder with one",
   })
   .refine((model) => model.max_txt_len <= model.max_position_embeddings, {
     path: ["max_txt_len"],
-    error: "is more than max_position_embeddings",
+    error: "exceeds max_position_embeddings",
   });
 
 const qformerRecipeSchema = z.strictObject({
-  model: modelSchemaRecipe,
+  model: qformerModelSchema,
   datasets: datasetsSchema,
   run: runSchema,
 });
@@ -243,25 +243,47 @@ export type QFormerRecipe = z.infer<typeof qformerRecipeSchema>;
 
 export type Recipe = MiniGPT4Recipe | QFormerRecipe;
 
-/** Whether a recipe pre-trains a Q-Former without any language model. */
+/** Whether a recipe pre-trains a Q-Former without a language model. */
 export function isPretraining(recipe: Recipe): recipe is QFormerRecipe {
   return recipe.model.arch === qformerArch;
 }
 
 export interface ReadRecipe {
   readonly recipe: Recipe;
-  /** Keys of the original project that mean nothing here. */
+  /** Keys of the original project without an effect here. */
   readonly ignored: readonly string[];
+  /** A message for each deprecated key. */
+  readonly deprecated: readonly string[];
 }
+
+/** Old names of keys, which are still read. */
+const deprecatedKeys: readonly RenamedKey[] = [
+  [
+    ["datasets", "*", "layout"],
+    ["datasets", "*", "format"],
+  ],
+  [
+    ["datasets", "*", "validate"],
+    ["datasets", "*", "validation"],
+  ],
+  [
+    ["run", "average_decay"],
+    ["run", "ema_decay"],
+  ],
+  [
+    ["run", "answers_per_picture"],
+    ["run", "answers_per_image"],
+  ],
+];
 
 /**
  * Reads a recipe.
  *
- * @param settings `key.key=value` each; they replace what the file says, and `null` removes it
+ * @param settings `key.key=value` each; they replace values of the file, and `null` removes one
  * @throws Error naming the file, the line and the key that is wrong
  */
 export async function readRecipe(path: string, settings: readonly string[] = []): Promise<ReadRecipe> {
-  const file = await readRecipeFile(path, settings);
+  const file = await readRecipeFile(path, settings, deprecatedKeys);
   let ignored: string[];
   try {
     ignored = translateOriginalKeys(file.document);
@@ -269,7 +291,8 @@ export async function readRecipe(path: string, settings: readonly string[] = [])
     throw new Error(`${path}: ${(cause as Error).message}`, { cause });
   }
   const isPretrained = file.document.getIn(["model", "arch"]) === qformerArch;
-  return { recipe: isPretrained ? file.check(qformerRecipeSchema) : file.check(miniGPT4RecipeSchema), ignored };
+  const recipe = isPretrained ? file.check(qformerRecipeSchema) : file.check(miniGPT4RecipeSchema);
+  return { recipe, ignored, deprecated: file.deprecated };
 }
 
 /** Reads a recipe that trains a MiniGPT-4. @throws Error as `readRecipe`, and if it trains something else */

@@ -1,306 +1,211 @@
-/** A run of a recipe, from its first step or a checkpoint to the folder of what was trained. */
+/** Runs a recipe: opens what it names, trains its stages in order, and writes the folder of the trained model. */
 
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { listPairs } from "../data/dataset.ts";
 import { removeAbandoned } from "../files/atomic.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { overlayWeights, weightsInMemory } from "../tensor/weight-source.ts";
-import { Checkpoints, type NamedArrays, type RunState } from "./checkpoints.ts";
+import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
+import { Checkpoints, type NamedArrays, type TrainerCheckpoint } from "./checkpoints.ts";
 import { Describer } from "./describer.ts";
-import { layersFolder, openLayered } from "./layered-loss.ts";
+import { layersFolder, openOffloaded } from "./layer-offload.ts";
 import { MetricsLog } from "./metrics/metrics.ts";
-import { type Prepared, type PreparedData, type PrepareOptions, prepare, prepareQFormer, stageOf } from "./prepare.ts";
-import {
-  isPretraining,
-  type MiniGPT4Recipe,
-  type QFormerRecipe,
-  type Recipe,
-  type RecipeBase,
-  trainsHead,
-} from "./recipe.ts";
+import { type ModelParts, openParts, openQFormerParts } from "./parts.ts";
+import { isPretraining, type MiniGPT4Recipe, type QFormerRecipe, type Recipe, trainsHead } from "./recipe.ts";
 import { saveModelFolder, saveQFormerFolder } from "./save.ts";
 import { captionStage } from "./stages/caption-stage.ts";
 import { contrastiveStage } from "./stages/contrastive-stage.ts";
-import { type RunEvents, runStage, type StageRun } from "./trainer.ts";
-import { QFormerValidation, Validation } from "./validation.ts";
+import { qformerStage } from "./stages/representation-stage.ts";
+import type { Stage } from "./stages/stage.ts";
+import { readPrompts, type TrainingPrompt } from "./stages/texts.ts";
+import { readSettings, Trainer, type TrainerEvents, type TrainerSettings } from "./trainer.ts";
+import { TrainingData } from "./training-data.ts";
 
-// What the runs of all recipes have in common: options, steps and rates, metrics.
-
-export interface RunOptions extends SessionOptions, RunEvents {
-  /** Goes on from the newest checkpoint in the output folder. */
+export interface RunOptions extends Pick<SessionOptions, "device" | "threads">, TrainerEvents {
+  /** Resume from the newest checkpoint in the output folder. */
   readonly resume?: boolean;
-  /** Begins anew where the output folder holds a run. */
+  /** Start again where the output folder already contains a run. */
   readonly overwrite?: boolean;
   readonly signal?: AbortSignal;
 }
 
-/** What a run has when it begins. */
-interface Begun {
-  readonly checkpoints: Checkpoints;
-  /** The state to go on from, if there is one. */
-  readonly resumed: RunState | undefined;
-  readonly options: RunOptions;
-}
-
-/** Steps and rates of the run itself. */
-function stepsOf({
-  recipe: { run },
-  totalSteps,
-}: PreparedData): Pick<StageRun, "schedule" | "batchSize" | "accumulate"> {
-  return {
-    schedule: {
-      initLr: run.init_lr,
-      minLr: run.min_lr,
-      warmupLr: run.warmup_lr,
-      warmupSteps: run.warmup_steps,
-      totalSteps,
-    },
-    batchSize: run.batch_size,
-    accumulate: run.accum_grad_iters,
-  };
-}
-
-function openMetrics(
-  { run }: RecipeBase,
-  stage: string | undefined,
-  resumed: RunState | undefined,
-): Promise<MetricsLog> {
-  return MetricsLog.open(run.output_dir, {
-    ...(stage !== undefined && { stage }),
-    ...(resumed && { resumeAt: resumed.state.step }),
-  });
-}
-
-/** What all stages have in common. */
-function stageRunOf(
-  { recipe }: PreparedData,
-  checkpoints: Checkpoints,
-  metrics: MetricsLog,
-  { onStep, onValidation, onSamples, onMessage, signal, ...session }: RunOptions,
-) {
-  return {
-    checkpoints,
-    metrics,
-    saveEvery: recipe.run.save_every,
-    session: sessionOf(session),
-    ...(onStep && { onStep }),
-    ...(onValidation && { onValidation }),
-    ...(onSamples && { onSamples }),
-    ...(onMessage && { onMessage }),
-    ...(signal && { signal }),
-  };
-}
-
-/** Only what concerns the engine. */
-function sessionOf({ device, threads }: SessionOptions): SessionOptions {
-  return { ...(device && { device }), ...(threads && { threads }) };
-}
-
-// A run that trains a MiniGPT-4: the contrastive stage where there is one, the stage itself, and the model folder.
-
-/** In the order in which they are run. */
-const miniGPT4Stages = ["contrastive", "captions"] as const;
-
-/** Runs a recipe to its model folder. */
-async function trainMiniGPT4(
-  recipe: MiniGPT4Recipe,
-  prepareOptions: PrepareOptions,
-  { checkpoints, resumed, options }: Begun,
-): Promise<void> {
-  const prepared = await prepare(recipe, prepareOptions);
-  try {
-    const begun = await contrastiveWeights(prepared, checkpoints, options, resumed);
-    const trained = trainsHead(recipe.model)
-      ? begun
-      : await throughLayers(prepared, options, (ready) => captionWeights(ready, checkpoints, options, begun, resumed));
-    await saveModelFolder(recipe, prepared.parts, trained);
-  } finally {
-    await prepared.close();
-  }
-}
-
 /**
- * The first stage, where the recipe has one that is not over.
- * @returns the weights that the captions begin with, or those of the contrastive head where that is trained
+ * Runs a recipe.
+ *
+ * @returns the output folder: a model that `MiniGPT4.load` takes, or a pre-trained Q-Former
+ * @throws Error if the output folder already contains a run and neither `resume` nor `overwrite` is set
  */
-async function contrastiveWeights(
-  prepared: Prepared,
-  checkpoints: Checkpoints,
-  options: RunOptions,
-  resumed: RunState | undefined,
-): Promise<NamedArrays> {
-  const { recipe, parts, datasets, textsOf } = prepared;
-  const planned = contrastiveSteps(prepared);
-  if (!planned || resumed?.stage === "captions") return {};
-  const listed = await Promise.all(datasets.map((dataset) => listPairs(dataset)));
-  const { stage, source, fixed } = await contrastiveStage(recipe, parts, textsOf, listed);
-  const metrics = await openMetrics(recipe, stage.name, resumed);
-  try {
-    const weights = await runStage(
-      prepared,
-      stage,
-      source,
-      { ...stageRunOf(prepared, checkpoints, metrics, options), ...planned },
-      resumed,
-    );
-    options.signal?.throwIfAborted();
-    if (trainsHead(recipe.model)) return { ...weights, ...fixed };
-    return Object.fromEntries(Object.entries(weights).filter(([name]) => parts.isTrained(name)));
-  } finally {
-    await metrics.close();
-  }
-}
-
-/** Steps and rates of the contrastive stage: its own, or the run's where the head is all that is trained. */
-function contrastiveSteps(prepared: Prepared): Pick<StageRun, "schedule" | "batchSize" | "accumulate"> | undefined {
-  const { contrastive } = prepared.recipe.run;
-  if (trainsHead(prepared.recipe.model)) return stepsOf(prepared);
-  return (
-    contrastive && {
-      schedule: {
-        initLr: contrastive.init_lr,
-        minLr: contrastive.init_lr * 0.02,
-        warmupLr: 0,
-        warmupSteps: contrastive.warmup_steps,
-        totalSteps: contrastive.steps,
-      },
-      batchSize: contrastive.batch_size,
-      accumulate: 1,
-    }
-  );
-}
-
-/** Captions with the language model's layers ready, where it is read layer by layer. */
-async function throughLayers(
-  prepared: Prepared,
-  { signal, onMessage, ...options }: RunOptions,
-  train: (prepared: Prepared) => Promise<NamedArrays>,
-): Promise<NamedArrays> {
-  const { recipe, parts, prompts } = prepared;
-  const layered = await openLayered(recipe, parts, prompts, { session: sessionOf(options), signal, onMessage });
-  try {
-    return await train({ ...prepared, parts: { ...parts, layered } });
-  } finally {
-    await layered?.close();
-  }
-}
-
-/** @param begun weights that take the place of those in the recipe's files */
-async function captionWeights(
-  prepared: Prepared,
-  checkpoints: Checkpoints,
-  options: RunOptions,
-  begun: NamedArrays,
-  resumed: RunState | undefined,
-): Promise<NamedArrays> {
-  const { recipe, parts, prompts, textsOf, validation } = prepared;
-  const { run } = recipe;
-  const source = overlayWeights([weightsInMemory("the weights of the stage before", begun), parts.image]);
-  const stage = captionStage(recipe, parts, source, prompts, textsOf);
-  const own = resumed?.stage === stage.name ? resumed : undefined;
-  const metrics = await openMetrics(recipe, undefined, own);
-  const [prompt] = prompts;
-  const session = sessionOf(options);
-  const watched = validation.length > 0 && prompt ? { prompt } : undefined;
-  const measured =
-    watched && (await Validation.create(recipe, parts, source, validation, watched.prompt, textsOf, prepared, session));
-  const described = validation.slice(0, run.describe);
-  const describer =
-    watched && described.length > 0
-      ? await Describer.create(parts, source, watched.prompt, described, prepared, session)
-      : undefined;
-  try {
-    const stageOptions: StageRun = {
-      ...stageRunOf(prepared, checkpoints, metrics, options),
-      ...stepsOf(prepared),
-      ...(measured && { watch: { validation: measured, every: run.validate_every, ...(describer && { describer }) } }),
-    };
-    return await runStage(prepared, stage, source, stageOptions, own);
-  } finally {
-    await metrics.close();
-    await measured?.close();
-    await describer?.close();
-  }
-}
-
-// A run that pre-trains a Q-Former on images and texts.
-
-const qformerStages = ["representation"] as const;
-
-/** Runs a recipe to its folder. */
-async function trainQFormer(
-  recipe: QFormerRecipe,
-  prepareOptions: PrepareOptions,
-  { checkpoints, resumed, options }: Begun,
-): Promise<void> {
-  const prepared = await prepareQFormer(recipe, prepareOptions);
-  try {
-    const stage = stageOf(prepared);
-    const metrics = await openMetrics(recipe, undefined, resumed);
-    const validation =
-      prepared.validation.length > 0 ? await QFormerValidation.create(prepared, sessionOf(options)) : undefined;
-    try {
-      const weights = await runStage(
-        prepared,
-        stage,
-        prepared.parts.image,
-        {
-          ...stageRunOf(prepared, checkpoints, metrics, options),
-          ...stepsOf(prepared),
-          ...(validation && { watch: { validation, every: recipe.run.validate_every } }),
-        },
-        resumed,
-      );
-      options.signal?.throwIfAborted();
-      await saveQFormerFolder(recipe, prepared.parts, weights);
-    } finally {
-      await metrics.close();
-      await validation?.close();
-    }
-  } finally {
-    await prepared.close();
-  }
-}
-
-/** Runs a recipe. @returns the folder of what was trained: a MiniGPT-4 that `MiniGPT4.load` takes, or a Q-Former */
 export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promise<string> {
-  const { run } = recipe;
-  const stages = isPretraining(recipe) ? qformerStages : miniGPT4Stages;
-  const checkpoints = new Checkpoints(run.output_dir, stages, run.keep_last);
-  const begun = { checkpoints, options, resumed: await begin(run.output_dir, checkpoints, options) };
-  const prepareOptions = {
-    ...sessionOf(options),
-    problemsPath: join(run.output_dir, "broken.jsonl"),
-    ...(options.onMessage && { onMessage: options.onMessage }),
-  };
-  if (isPretraining(recipe)) await trainQFormer(recipe, prepareOptions, begun);
-  else await trainMiniGPT4(recipe, prepareOptions, begun);
-  return run.output_dir;
+  if (isPretraining(recipe)) await pretrainQFormer(recipe, options);
+  else await trainMiniGPT4(recipe, options);
+  return recipe.run.output_dir;
 }
 
-/** Looks what the output folder holds. @returns the state to go on from */
-async function begin(
-  folder: string,
-  checkpoints: Checkpoints,
-  { resume, overwrite, onMessage }: RunOptions,
-): Promise<RunState | undefined> {
-  await removeLeftovers(folder);
-  if (resume) return checkpoints.latest(onMessage);
-  if (!(await checkpoints.isEmpty())) {
-    if (!overwrite) {
-      throw new Error(
-        `${folder} holds a run already: go on with --resume, begin anew with --overwrite, or give another run.output_dir`,
-      );
-    }
-    await checkpoints.clear();
+/** The contrastive stage, where the recipe has one, then the captions. */
+async function trainMiniGPT4(recipe: MiniGPT4Recipe, options: RunOptions): Promise<void> {
+  const run = await Run.open(recipe, ["contrastive", "captions"], options);
+  await using parts = await openParts(recipe);
+  await using data = await TrainingData.open(recipe, parts, run.dataOptions);
+  const prompts = await readPrompts(recipe, parts.llm.tokenizer);
+
+  let trained: NamedArrays = {};
+  if (run.resumeFrom?.stage !== "captions") trained = await trainContrastive(recipe, { run, parts, data });
+  if (!trainsHead(recipe.model)) trained = await trainCaptions(recipe, { run, parts, data, prompts, initial: trained });
+  await saveModelFolder(recipe, parts, trained);
+}
+
+/** BLIP-2's first stage. */
+async function pretrainQFormer(recipe: QFormerRecipe, options: RunOptions): Promise<void> {
+  const run = await Run.open(recipe, ["representation"], options);
+  await using parts = await openQFormerParts(recipe);
+  await using data = await TrainingData.open(recipe, parts, run.dataOptions);
+
+  const stage = qformerStage(recipe, parts, data.textsOf);
+  const settings = readSettings(recipe, await data.countSteps());
+  const trained = await run.train(stage, { data, source: parts.image, settings });
+  options.signal?.throwIfAborted();
+  await saveQFormerFolder(recipe, parts, trained);
+}
+
+interface StageInputs {
+  readonly run: Run;
+  readonly parts: ModelParts;
+  readonly data: TrainingData;
+}
+
+/** @returns the weights that the captions start from, or those of the contrastive head where that is what is trained */
+async function trainContrastive(recipe: MiniGPT4Recipe, { run, parts, data }: StageInputs): Promise<NamedArrays> {
+  const settings = contrastiveSettings(recipe, await data.countSteps());
+  if (!settings) return {};
+  const pairs = await Promise.all(data.datasets.map((dataset) => listPairs(dataset)));
+  const { stage, source, fixed } = await contrastiveStage({ recipe, parts, textsOf: data.textsOf, pairs });
+  const weights = await run.train(stage, { data, source, settings, metricsName: stage.name });
+  run.options.signal?.throwIfAborted();
+  if (trainsHead(recipe.model)) return { ...weights, ...fixed };
+  return Object.fromEntries(Object.entries(weights).filter(([name]) => parts.isTrained(name)));
+}
+
+/** Settings of the contrastive stage; undefined where the recipe has none. */
+function contrastiveSettings(recipe: MiniGPT4Recipe, totalSteps: number): TrainerSettings | undefined {
+  const settings = readSettings(recipe, totalSteps);
+  if (trainsHead(recipe.model)) return settings;
+  const { contrastive } = recipe.run;
+  if (!contrastive) return undefined;
+  const { init_lr: initLr, warmup_steps: warmupSteps, steps } = contrastive;
+  const schedule = { initLr, minLr: initLr * 0.02, warmupLr: 0, warmupSteps, totalSteps: steps };
+  return { ...settings, schedule, batchSize: contrastive.batch_size, accumulate: 1 };
+}
+
+async function trainCaptions(
+  recipe: MiniGPT4Recipe,
+  {
+    run,
+    parts,
+    data,
+    prompts,
+    initial,
+  }: StageInputs & { readonly prompts: readonly TrainingPrompt[]; readonly initial: NamedArrays },
+): Promise<NamedArrays> {
+  const { session } = run;
+  const source = overlayWeights([weightsInMemory("weights of the contrastive stage", initial), parts.image]);
+  await using offloaded = await openOffloaded(recipe, parts, prompts, { ...run.options, session });
+  const stage = captionStage({ recipe, parts, offloaded, source, prompts, textsOf: data.textsOf });
+
+  const [prompt] = prompts;
+  const samples = data.validation.slice(0, recipe.run.describe);
+  await using describer =
+    prompt && samples.length > 0
+      ? await Describer.create({ parts, source, prompt, samples, data, session })
+      : undefined;
+  return await run.train(stage, { data, source, describer, settings: readSettings(recipe, await data.countSteps()) });
+}
+
+/** The output folder of a run and the checkpoint that it resumes from. */
+class Run {
+  readonly options: RunOptions;
+  readonly resumeFrom: TrainerCheckpoint | undefined;
+  private readonly folder: string;
+  private readonly checkpoints: Checkpoints;
+
+  private constructor(
+    options: RunOptions,
+    folder: string,
+    checkpoints: Checkpoints,
+    resumeFrom: TrainerCheckpoint | undefined,
+  ) {
+    this.options = options;
+    this.folder = folder;
+    this.checkpoints = checkpoints;
+    this.resumeFrom = resumeFrom;
   }
-  await mkdir(folder, { recursive: true });
-  await rm(join(folder, "broken.jsonl"), { force: true });
-  return undefined;
+
+  /** @param stages names of the recipe's stages in the order they run */
+  static async open({ run }: Recipe, stages: readonly string[], options: RunOptions): Promise<Run> {
+    const { output_dir: folder, keep_last: keepLast } = run;
+    const checkpoints = new Checkpoints(folder, stages, keepLast);
+    await removeLeftovers(folder);
+    if (options.resume) {
+      return new Run(options, folder, checkpoints, await checkpoints.latest(options.onMessage));
+    }
+    if (!(await checkpoints.isEmpty())) {
+      if (!options.overwrite) {
+        throw new Error(
+          `${folder} already contains a run. Pass --resume to continue it, --overwrite to start again, or set another run.output_dir`,
+        );
+      }
+      await checkpoints.clear();
+    }
+    await mkdir(folder, { recursive: true });
+    await rm(join(folder, "broken.jsonl"), { force: true });
+    return new Run(options, folder, checkpoints, undefined);
+  }
+
+  get session(): SessionOptions {
+    const { device, threads } = this.options;
+    return { device, threads };
+  }
+
+  get dataOptions() {
+    const { session, options, folder } = this;
+    return { session, brokenLog: join(folder, "broken.jsonl"), onMessage: options.onMessage };
+  }
+
+  /**
+   * Trains a stage, from the run's checkpoint if it is one of this stage.
+   *
+   * @param metricsName of the stage's own metrics; those of the run by default
+   * @returns the best weights
+   */
+  async train(
+    stage: Stage,
+    {
+      metricsName,
+      ...options
+    }: {
+      readonly data: TrainingData;
+      readonly source: WeightSource;
+      readonly settings: TrainerSettings;
+      readonly describer?: Describer;
+      readonly metricsName?: string;
+    },
+  ): Promise<NamedArrays> {
+    const { folder, checkpoints, session } = this;
+    const resumeFrom = this.resumeFrom?.stage === stage.name ? this.resumeFrom : undefined;
+    await using metrics = await MetricsLog.open(folder, { stage: metricsName, resumeAt: resumeFrom?.state.step });
+    await using trainer = await Trainer.create({
+      ...options,
+      stage,
+      resumeFrom,
+      output: { folder, checkpoints, metrics },
+      events: this.options,
+      signal: this.options.signal,
+      session,
+    });
+    return await trainer.run();
+  }
 }
 
-/** Removes what a killed process left: as large as checkpoints and layers are, they would fill the disk one day. */
+/** Removes what a killed process left: unfinished files and offloaded layers, which are as large as the model. */
 async function removeLeftovers(folder: string): Promise<void> {
   await rm(join(folder, layersFolder), { recursive: true, force: true });
   const isPartial = (name: string) => /\.(safetensors|json|jsonl)(\.[\w-]+)?\.partial$/.test(name);

@@ -1,4 +1,4 @@
-/** A training step: forward, backward to what is trained, AdamW. Over one batch it is one session call. */
+/** A training step: forward, backward to the trained weights, AdamW. Over one batch it is a single session call. */
 
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import { adamw } from "../tensor/adamw.ts";
@@ -7,221 +7,241 @@ import { gradients } from "../tensor/grad/gradients.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 import { clip, sqrt } from "../tensor/ops/elementwise.ts";
 import { reduceSum } from "../tensor/ops/reduce.ts";
-import { exchange, isMatrix, outputName, type TrainingState, zerosLike } from "./training-state.ts";
+import type { Feeds } from "./stages/stage.ts";
+import { isMatrix, outputName, swap, type TrainingState, zerosLike } from "./training-state.ts";
 
 export interface OptimizerOptions {
   readonly beta1: number;
   readonly beta2: number;
   readonly eps: number;
-  /** On matrices only; biases and norms do not decay. */
+  /** Applies to matrices; biases and norms do not decay. */
   readonly weightDecay: number;
-  /** Longer gradients, all parameters together, are shortened to this length; left out, they are taken as they are. */
+  /** Clips the global norm of the gradient. @default no clipping */
   readonly maxGradNorm?: number;
 }
 
-export interface StepOptions extends SessionOptions {
-  /** Whether a step may consist of several batches, whose losses and gradients add up. */
+export interface StepOptions {
+  readonly graph: Graph;
+  /** float32 scalar of the graph. */
+  readonly loss: Value;
+  /** Inputs of the graph that are trained, by name. */
+  readonly trained: ReadonlyMap<string, Value>;
+  /** Updated in place by each step. */
+  readonly state: TrainingState;
+  readonly optimizer: OptimizerOptions;
+  /** Whether a step may consist of several micro-batches, whose losses and gradients add up. @default false */
   readonly accumulates?: boolean;
-  /** Parts of the loss that are told beside it: scalars of the graph. */
+  /** Parts of the loss to report: scalars of the graph. */
   readonly terms?: Readonly<Record<string, Value>>;
+  /** What `evaluate` computes: a value of the graph. */
+  readonly evaluation?: Value;
+  readonly session?: SessionOptions;
 }
 
 export interface StepResult {
-  /** Before the step. */
+  /** Before the update. */
   readonly loss: number;
-  /** Length of the gradient, all parameters together, before it is shortened. */
+  /** Global norm of the gradient before clipping. */
   readonly gradNorm: number;
   /** Parts of the loss, where the step was created with some. */
   readonly terms: Readonly<Record<string, number>>;
 }
 
-type Feeds = Readonly<Record<string, NdArray>>;
 type Arrays = Record<string, NdArray<"float32">>;
 
-/** A loss or gradient that is no number; the state is what it was before the step. */
+/** The loss or gradient is not finite. The state is that before the step. */
 export class NotFiniteError extends Error {
   override name = "NotFiniteError";
 }
 
-/** The compiled step of one loss. It owns the state: what a run computes takes the place of what was. */
+/** The compiled step of a loss. It owns the state, whose arrays it swaps with those that a step writes. */
 export class TrainingStep {
   readonly state: TrainingState;
-  private readonly options: OptimizerOptions;
-  /** Gives the loss and either the next state, or gradients added to those given. */
+  private readonly optimizer: OptimizerOptions;
+  /** Computes the loss and either the next state, or gradients added to the given ones. */
   private readonly session: Session;
-  /** Gives the next state from added gradients, where batches are accumulated. */
+  /** Computes the next state from accumulated gradients. */
   private readonly update: Session | undefined;
-  /** Arrays of the step before, which the next step writes into. */
+  private readonly evaluation: Session | undefined;
+  /** Arrays of the previous step, which the next step writes to. */
   private readonly spare: Arrays;
   private sums: Arrays;
 
-  private constructor(state: TrainingState, options: OptimizerOptions, session: Session, update?: Session) {
+  private constructor(
+    { state, optimizer }: StepOptions,
+    sessions: { readonly step: Session; readonly update?: Session; readonly evaluation?: Session },
+  ) {
     this.state = state;
-    this.options = options;
-    this.session = session;
-    this.update = update;
+    this.optimizer = optimizer;
+    this.session = sessions.step;
+    this.update = sessions.update;
+    this.evaluation = sessions.evaluation;
     const { parameters } = state;
-    const of = (kind: "parameter" | "mean" | "variance" | "sum") =>
-      Object.entries(zerosLike(parameters)).map(([name, array]) => [outputName[kind](name), array] as const);
-    this.spare = Object.fromEntries([
-      ...of("parameter"),
-      ...of("mean"),
-      ...of("variance"),
-      ...(update ? of("sum") : []),
-    ]);
-    this.sums = update ? zerosLike(parameters) : {};
+    const kinds = ["parameter", "mean", "variance", ...(sessions.update ? (["sum"] as const) : [])] as const;
+    this.spare = Object.fromEntries(
+      kinds.flatMap((kind) =>
+        Object.entries(zerosLike(parameters)).map(([name, array]) => [outputName[kind](name), array]),
+      ),
+    );
+    this.sums = sessions.update ? zerosLike(parameters) : {};
   }
 
-  /**
-   * Adds gradients and optimiser to a graph and compiles it.
-   *
-   * @param loss float32 scalar
-   * @param trained inputs of the graph that stand for the parameters, by name
-   */
-  static async create(
-    graph: Graph,
-    loss: Value,
-    trained: ReadonlyMap<string, Value>,
-    state: TrainingState,
-    options: OptimizerOptions,
-    { accumulates = false, terms = {}, ...others }: StepOptions = {},
-  ): Promise<TrainingStep> {
-    // Batches of ever new shapes gain nothing from a plan, and it takes much memory.
-    const session = { ...others, plansMemory: false };
+  /** Adds the backward pass and the optimizer to a graph and compiles it. */
+  static async create(options: StepOptions): Promise<TrainingStep> {
+    const { graph, loss, trained, optimizer, accumulates = false, terms = {}, evaluation } = options;
+    // Memory planning does not pay off where shapes change from batch to batch.
+    const session = { ...options.session, plansMemory: false };
     const found = gradients(loss, [...trained.values()]);
-    const names = [...trained.keys()];
-    const gradientOf = new Map(names.map((name, i) => [name, found[i] as Value]));
-    const told = Object.fromEntries(Object.entries(terms).map(([name, term]) => [termOut(name), term]));
+    const gradientsByName = new Map([...trained.keys()].map((name, i) => [name, found[i] as Value]));
+    const outputs: Record<string, Value> = { loss };
+    for (const [name, term] of Object.entries(terms)) outputs[termOutput(name)] = term;
+    const evaluating = evaluation && (await Session.create<string>(graph, { evaluation }, session));
     if (!accumulates) {
-      const outputs = { loss, ...told, ...updateOf(graph, trained, gradientOf, options) };
-      return new TrainingStep(state, options, await Session.create<string>(graph, outputs, session));
+      Object.assign(outputs, addUpdate(graph, trained, gradientsByName, optimizer));
+      const step = await Session.create<string>(graph, outputs, session);
+      return new TrainingStep(options, { step, evaluation: evaluating });
     }
-    const sums: Record<string, Value> = {};
-    for (const [name, gradient] of gradientOf) {
-      sums[outputName.sum(name)] = gradient.add(graph.input(sumIn(name), "float32", gradient.shape));
+    for (const [name, gradient] of gradientsByName) {
+      outputs[outputName.sum(name)] = gradient.add(graph.input(sumInput(name), "float32", gradient.shape));
     }
-    const adding = await Session.create<string>(graph, { loss, ...told, ...sums }, session);
-    const second = new Graph();
-    const inputs = (prefix: (name: string) => string) =>
-      new Map([...trained].map(([name, { shape }]) => [name, second.input(prefix(name), "float32", shape)]));
-    const outputs = updateOf(
-      second,
-      inputs((name) => name),
-      inputs(sumIn),
-      options,
-    );
-    return new TrainingStep(state, options, adding, await Session.create<string>(second, outputs, session));
+    const step = await Session.create<string>(graph, outputs, session);
+    const updateGraph = new Graph();
+    const parameters = new Map<string, Value>();
+    const sums = new Map<string, Value>();
+    for (const [name, { shape }] of trained) {
+      parameters.set(name, updateGraph.input(name, "float32", shape));
+      sums.set(name, updateGraph.input(sumInput(name), "float32", shape));
+    }
+    const next = addUpdate(updateGraph, parameters, sums, optimizer);
+    const update = await Session.create<string>(updateGraph, next, session);
+    return new TrainingStep(options, { step, update, evaluation: evaluating });
   }
 
   /**
    * Takes one step.
    *
-   * @param batches one, or several where the step accumulates; each is made when its turn comes
-   * @throws NotFiniteError if loss or gradient is no number
+   * @param batches one micro-batch, or several where the step accumulates
+   * @throws NotFiniteError if loss or gradient is not finite
    */
-  async run(batches: readonly (() => Feeds | Promise<Feeds>)[], learningRate: number): Promise<StepResult> {
-    const [first, ...others] = batches;
-    if (!first || (others.length > 0 && !this.update)) {
-      throw new Error(`This step takes one batch, but was given ${batches.length}; create it with \`accumulates\``);
-    }
-    return this.update
-      ? this.runAccumulated(batches, this.update, learningRate)
-      : this.runFused(await first(), learningRate);
+  run(batches: Iterable<Feeds> | AsyncIterable<Feeds>, learningRate: number): Promise<StepResult> {
+    return this.update ? this.runAccumulated(batches, this.update, learningRate) : this.runFused(batches, learningRate);
+  }
+
+  /** Computes the value that the step was created to evaluate, without a backward pass. @param weights trained ones */
+  async evaluate(batch: Feeds, weights: Feeds): Promise<NdArray> {
+    if (!this.evaluation) throw new Error("This step was created without a value to evaluate");
+    const feeds = { ...batch, ...weights, ...this.sumFeeds(), ...this.updateFeeds(0) };
+    const { evaluation } = await this.evaluation.run(feeds);
+    return evaluation as NdArray;
   }
 
   async close(): Promise<void> {
     await this.session.close();
     await this.update?.close();
+    await this.evaluation?.close();
   }
 
-  private async runFused(batch: Feeds, learningRate: number): Promise<StepResult> {
-    const feeds = { ...batch, ...this.state.parameters, ...this.updateFeeds(learningRate) };
+  private async runFused(batches: Iterable<Feeds> | AsyncIterable<Feeds>, learningRate: number): Promise<StepResult> {
+    let only: Feeds = {};
+    let count = 0;
+    for await (const batch of batches) {
+      only = batch;
+      count++;
+    }
+    checkCount(count, count === 1);
+    const feeds = { ...only, ...this.state.parameters, ...this.updateFeeds(learningRate) };
     const outputs = await this.session.run(feeds, this.spare);
-    return this.finish(scalarOf(outputs.loss), scalarOf(outputs.gradNorm), termsOf(outputs));
+    return this.finish(readScalar(outputs.loss), readScalar(outputs.gradNorm), readTerms(outputs));
   }
 
   private async runAccumulated(
-    batches: readonly (() => Feeds | Promise<Feeds>)[],
+    batches: Iterable<Feeds> | AsyncIterable<Feeds>,
     update: Session,
     learningRate: number,
   ): Promise<StepResult> {
     for (const { data } of Object.values(this.sums)) data.fill(0);
+    let count = 0;
     let loss = 0;
     const terms: Record<string, number> = {};
-    for (const batch of batches) {
-      const outputs = await this.session.run(
-        { ...(await batch()), ...this.state.parameters, ...this.sumFeeds() },
-        this.spare,
-      );
-      loss += scalarOf(outputs.loss);
-      for (const [name, value] of Object.entries(termsOf(outputs))) terms[name] = (terms[name] ?? 0) + value;
-      for (const name of Object.keys(this.sums)) exchange(this.sums, name, this.spare, outputName.sum(name));
+    for await (const batch of batches) {
+      const feeds = { ...batch, ...this.state.parameters, ...this.sumFeeds() };
+      const outputs = await this.session.run(feeds, this.spare);
+      loss += readScalar(outputs.loss);
+      for (const [name, value] of Object.entries(readTerms(outputs))) terms[name] = (terms[name] ?? 0) + value;
+      for (const name of Object.keys(this.sums)) swap(this.sums, name, this.spare, outputName.sum(name));
+      count++;
     }
+    checkCount(count, count > 0);
     const feeds = { ...this.state.parameters, ...this.sumFeeds(), ...this.updateFeeds(learningRate) };
     const { gradNorm } = await update.run(feeds, this.spare);
-    return this.finish(loss, scalarOf(gradNorm), terms);
+    return this.finish(loss, readScalar(gradNorm), terms);
   }
 
-  /** The arrays just written become the state; the old ones are written next. */
+  /** Makes the arrays that were just written the state; the next step writes to the old ones. */
   private finish(loss: number, gradNorm: number, terms: StepResult["terms"]): StepResult {
-    for (const [what, value] of [
-      ["loss", loss],
-      ["length of the gradient", gradNorm],
-    ] as const) {
-      if (!Number.isFinite(value)) throw new NotFiniteError(`The ${what} of step ${this.state.step + 1} is ${value}`);
+    for (const [name, value] of Object.entries({ loss, "gradient norm": gradNorm })) {
+      if (!Number.isFinite(value)) throw new NotFiniteError(`The ${name} of step ${this.state.step + 1} is ${value}`);
     }
     const { parameters, means, variances } = this.state;
     for (const name of Object.keys(parameters)) {
-      exchange(parameters, name, this.spare, outputName.parameter(name));
-      exchange(means, name, this.spare, outputName.mean(name));
-      exchange(variances, name, this.spare, outputName.variance(name));
+      swap(parameters, name, this.spare, outputName.parameter(name));
+      swap(means, name, this.spare, outputName.mean(name));
+      swap(variances, name, this.spare, outputName.variance(name));
     }
     this.state.step += 1;
     return { loss, gradNorm, terms };
   }
 
   private sumFeeds(): Feeds {
-    return Object.fromEntries(Object.entries(this.sums).map(([name, array]) => [sumIn(name), array]));
+    return Object.fromEntries(Object.entries(this.sums).map(([name, array]) => [sumInput(name), array]));
   }
 
   private updateFeeds(learningRate: number): Feeds {
-    const { state, options } = this;
-    const scalar = (value: number) => ndarray("float32", [], Float32Array.of(value));
+    const { state, optimizer } = this;
     const feeds: Record<string, NdArray> = {
       learningRate: scalar(learningRate),
-      correction1: scalar(1 - options.beta1 ** (state.step + 1)),
-      correction2: scalar(1 - options.beta2 ** (state.step + 1)),
+      correction1: scalar(1 - optimizer.beta1 ** (state.step + 1)),
+      correction2: scalar(1 - optimizer.beta2 ** (state.step + 1)),
     };
     for (const name of Object.keys(state.parameters)) {
-      feeds[meanIn(name)] = state.means[name] as NdArray;
-      feeds[varianceIn(name)] = state.variances[name] as NdArray;
+      feeds[meanInput(name)] = state.means[name] as NdArray;
+      feeds[varianceInput(name)] = state.variances[name] as NdArray;
     }
     return feeds;
   }
 }
 
-const sumIn = (name: string) => `sum:${name}`;
-const meanIn = (name: string) => `mean:${name}`;
-const varianceIn = (name: string) => `variance:${name}`;
+const sumInput = (name: string) => `sum:${name}`;
+const meanInput = (name: string) => `mean:${name}`;
+const varianceInput = (name: string) => `variance:${name}`;
 
 const termPrefix = "term:";
-const termOut = (name: string) => `${termPrefix}${name}`;
+const termOutput = (name: string) => `${termPrefix}${name}`;
 
 /** The parts of the loss among a session's outputs. */
-function termsOf(outputs: Feeds): Record<string, number> {
-  const found = Object.entries(outputs).filter(([name]) => name.startsWith(termPrefix));
-  return Object.fromEntries(found.map(([name, array]) => [name.slice(termPrefix.length), scalarOf(array)]));
+function readTerms(outputs: Feeds): Record<string, number> {
+  const terms = Object.entries(outputs).filter(([name]) => name.startsWith(termPrefix));
+  return Object.fromEntries(terms.map(([name, array]) => [name.slice(termPrefix.length), readScalar(array)]));
 }
 
-function scalarOf(array: NdArray | undefined): number {
+function scalar(value: number): NdArray {
+  return ndarray("float32", [], Float32Array.of(value));
+}
+
+function readScalar(array: NdArray | undefined): number {
   return Number(array?.data[0]);
 }
 
-/** Nodes for AdamW over all parameters, and the length of the gradient. */
-function updateOf(
+function checkCount(count: number, isRight: boolean): void {
+  if (isRight) return;
+  throw new Error(`Expected one batch, got ${count}; create the step with \`accumulates\` to take several`);
+}
+
+/** Adds AdamW over all parameters, and the global norm of the gradient. */
+function addUpdate(
   graph: Graph,
   parameters: ReadonlyMap<string, Value>,
-  gradientOf: ReadonlyMap<string, Value>,
+  gradientsByName: ReadonlyMap<string, Value>,
   options: OptimizerOptions,
 ): Record<string, Value> {
   const scalars = {
@@ -229,18 +249,19 @@ function updateOf(
     correction1: graph.input("correction1", "float32", []),
     correction2: graph.input("correction2", "float32", []),
   };
-  const gradNorm = lengthOf([...gradientOf.values()]);
+  const gradNorm = globalNorm([...gradientsByName.values()]);
   const { maxGradNorm } = options;
-  const kept = maxGradNorm === undefined ? undefined : clip(graph.scalar(maxGradNorm).div(gradNorm.add(1e-6)), 0, 1);
+  const factor = maxGradNorm === undefined ? undefined : clip(graph.scalar(maxGradNorm).div(gradNorm.add(1e-6)), 0, 1);
   const outputs: Record<string, Value> = { gradNorm };
   for (const [name, parameter] of parameters) {
     const moments = {
-      mean: graph.input(meanIn(name), "float32", parameter.shape),
-      variance: graph.input(varianceIn(name), "float32", parameter.shape),
+      mean: graph.input(meanInput(name), "float32", parameter.shape),
+      variance: graph.input(varianceInput(name), "float32", parameter.shape),
     };
-    const gradient = gradientOf.get(name) as Value;
+    const gradient = gradientsByName.get(name) as Value;
     const weightDecay = isMatrix(parameter.shape) ? options.weightDecay : 0;
-    const next = adamw(parameter, kept ? gradient.mul(kept) : gradient, moments, scalars, { ...options, weightDecay });
+    const clipped = factor ? gradient.mul(factor) : gradient;
+    const next = adamw(parameter, clipped, moments, scalars, { ...options, weightDecay });
     outputs[outputName.parameter(name)] = next.parameter;
     outputs[outputName.mean(name)] = next.mean;
     outputs[outputName.variance(name)] = next.variance;
@@ -249,7 +270,7 @@ function updateOf(
 }
 
 /** Square root of the sum of all squares. */
-function lengthOf(values: readonly Value[]): Value {
+function globalNorm(values: readonly Value[]): Value {
   const squares = values.map((value) =>
     reduceSum(
       value.mul(value),

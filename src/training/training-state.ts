@@ -1,19 +1,19 @@
-/** Weights and optimiser state by name, as a training step reads and writes them. */
+/** The state of a training run: weights and optimizer state by name, and the EMA of the weights. */
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import type { Shape } from "../tensor/shapes.ts";
 
 type Arrays = Record<string, NdArray<"float32">>;
 
 export interface TrainingState {
-  /** Steps that were taken. */
+  /** Completed steps. */
   step: number;
   readonly parameters: Arrays;
-  /** AdamW's running means of the gradient, and of its square. */
+  /** AdamW's moments: running means of the gradient and of its square. */
   readonly means: Arrays;
   readonly variances: Arrays;
 }
 
-/** A state before the first step. */
+/** The state before the first step. */
 export function initialState(parameters: Arrays): TrainingState {
   return { step: 0, parameters, means: zerosLike(parameters), variances: zerosLike(parameters) };
 }
@@ -28,14 +28,14 @@ export function zerosLike(arrays: Readonly<Arrays>): Arrays {
   );
 }
 
-/** Two arrays change places. */
-export function exchange(one: Arrays, name: string, other: Arrays, otherName: string): void {
+/** Swaps two arrays. */
+export function swap(one: Arrays, name: string, other: Arrays, otherName: string): void {
   const array = one[name] as NdArray<"float32">;
   one[name] = other[otherName] as NdArray<"float32">;
   other[otherName] = array;
 }
 
-/** Names under which a step's session gives what it computes. */
+/** Names of the outputs of a training step. */
 export const outputName = {
   parameter: (name: string) => `next:${name}`,
   mean: (name: string) => `nextMean:${name}`,
@@ -43,29 +43,29 @@ export const outputName = {
   sum: (name: string) => `nextSum:${name}`,
 } as const;
 
-/** Weight decay is for matrices: the original leaves out what has fewer than two axes. */
+/** Whether weight decay applies: as in the original, to parameters of two or more axes. */
 export function isMatrix(shape: Shape): boolean {
   return shape.length >= 2;
 }
 
-// A running average of trained weights: it generalises better than the last step's (Polyak & Juditsky, 1992).
-
-type ArraysAverage = Record<string, NdArray<"float32">>;
-
-/** average = decay * average + (1 - decay) * weights after each step; the decay rises to its value in the first steps. */
+/**
+ * Exponential moving average of the trained weights, which generalises better than those of the last step (Polyak &
+ * Juditsky, 1992): ema = decay * ema + (1 - decay) * weights after each step. The decay warms up over the first steps.
+ */
 export class Ema {
-  readonly arrays: ArraysAverage;
+  readonly arrays: Arrays;
   private readonly decay: number;
 
-  constructor(arrays: ArraysAverage, decay: number) {
+  /** @param arrays initial values, which are copied */
+  constructor(arrays: Arrays, decay: number) {
     this.decay = decay;
     this.arrays = Object.fromEntries(
       Object.entries(arrays).map(([name, { shape, data }]) => [name, ndarray("float32", shape, data.slice())]),
     );
   }
 
-  /** @param step steps that were taken, this one included */
-  update(weights: ArraysAverage, step: number): void {
+  /** @param step number of the step that made `weights`, from 1 */
+  update(weights: Arrays, step: number): void {
     const decay = Math.min(this.decay, step / (step + 9));
     for (const [name, { data: average }] of Object.entries(this.arrays)) {
       const current = weights[name]?.data as Float32Array;

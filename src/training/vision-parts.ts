@@ -27,6 +27,7 @@ export interface VisionParts {
   /** The file that each part's weights come from; none where they begin at random. */
   readonly origins: Readonly<Record<string, string | undefined>>;
   close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface VisionOptions {
@@ -88,7 +89,7 @@ export async function openVision({
       weights: await Promise.all(seen.map(({ path }) => hashOf(path))),
     });
     const isTrained = (name: string) => trained.some((part) => belongsTo(part, name));
-    return { config, image, frozen, frozenKey, isTrained, origins, close };
+    return { config, image, frozen, frozenKey, isTrained, origins, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
     throw error;

@@ -47,8 +47,8 @@ test("a dry run as JSON", async () => {
   expect(code).toBe(0);
   expect(stdout.trimEnd().split("\n")).toHaveLength(1);
   expect(JSON.parse(stdout)).toMatchObject({
-    datasets: [{ name: "walls", layout: "flickr8k", images: 4, texts: 8, broken: 0, isEstimate: false }],
-    watched: 2,
+    datasets: [{ name: "walls", format: "flickr8k", images: 4, texts: 8, broken: 0, isEstimate: false }],
+    validation: 2,
     steps: 3,
     imagesPerStep: 4,
     trainedParameters: 44_960,

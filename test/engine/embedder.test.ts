@@ -39,7 +39,12 @@ describe("a tiny model with a head", () => {
     const captions = [[1, 2, 3]];
     const values = await llm.readFloat32(table);
     await llm.close();
-    const { log_scale: _, ...head } = initialContrastive(captions, values, { vocabSize, hiddenSize }, { isKept: true });
+    const { log_scale: _, ...head } = initialContrastive(
+      captions,
+      values,
+      { vocabSize, hiddenSize },
+      { hasHead: true },
+    );
     const weights = head[headNames.wordWeight];
     // Only what no caption has counts at first; let all words count, and one with another weight.
     weights?.data.fill(1).fill(3, 40, 60);
@@ -137,7 +142,7 @@ test("similarities are those that training sees", async () => {
   const words = randomLlama(llm, 1);
   const texts = ["a dog", "two cats", "the sea"];
   const ids = texts.map((text) => byteTokenizer.encode(` ${text}`));
-  const initial = initialContrastive(ids, await words.readFloat32("model.embed_tokens.weight"), llm, { isKept: true });
+  const initial = initialContrastive(ids, await words.readFloat32("model.embed_tokens.weight"), llm, { hasHead: true });
   const head = inMemory({
     ...initial,
     [headNames.wordWeight]: normal([258, 1], 2),

@@ -16,7 +16,7 @@ export const optimizer: OptimizerOptions = { beta1: 0.9, beta2: 0.999, eps: 1e-8
 export const start = { weight: [0.5, -0.25], bias: [0.1] } as const;
 
 /** The graph: the sum of (x W^T + b - y)^2, times `share`. */
-function regression(): { graph: Graph; loss: Value; trained: Map<string, Value> } {
+export function regression(): { graph: Graph; loss: Value; trained: Map<string, Value> } {
   const graph = new Graph();
   const trained = new Map([
     ["weight", graph.input("weight", "float32", [1, 2])],
@@ -30,8 +30,8 @@ function regression(): { graph: Graph; loss: Value; trained: Map<string, Value> 
   return { graph, loss: sum.mul(graph.input("share", "float32", [])), trained };
 }
 
-/** The mean over `total` examples, where a step has several batches. */
-export function feedsOf(examples: readonly Example[], total = examples.length): Record<string, NdArray> {
+/** The inputs for examples. @param total examples of the step, where it has several micro-batches */
+export function regressionFeeds(examples: readonly Example[], total = examples.length): Record<string, NdArray> {
   return {
     x: floats(
       [examples.length, 2],
@@ -45,10 +45,12 @@ export function feedsOf(examples: readonly Example[], total = examples.length): 
   };
 }
 
-export function stepOf(options: Partial<OptimizerOptions> = {}, session: StepOptions = {}): Promise<TrainingStep> {
-  const { graph, loss, trained } = regression();
+export function createStep(
+  options: Partial<OptimizerOptions> = {},
+  more: Partial<StepOptions> = {},
+): Promise<TrainingStep> {
   const state = initialState({ weight: floats([1, 2], start.weight), bias: floats([1], start.bias) });
-  return TrainingStep.create(graph, loss, trained, state, { ...optimizer, ...options }, session);
+  return TrainingStep.create({ ...regression(), state, optimizer: { ...optimizer, ...options }, ...more });
 }
 
 /** Loss and gradient [weight 0, weight 1, bias] by the formula, in double precision. */

@@ -3,17 +3,16 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, test } from "vitest";
-import { type ImageTextPair, listPairs } from "../../src/data/dataset.ts";
+import { type Dataset, type ImageTextPair, listPairs } from "../../src/data/dataset.ts";
 import type { SessionOptions } from "../../src/runtime/session.ts";
-import { BatchLoader } from "../../src/training/batch-loader.ts";
-import { prepare } from "../../src/training/prepare.ts";
+import { BatchLoader, type DrawSource } from "../../src/training/batch-loader.ts";
+import { openParts } from "../../src/training/parts.ts";
 import { readMiniGPT4Recipe } from "../../src/training/recipe.ts";
 import { captionStage } from "../../src/training/stages/caption-stage.ts";
 import { stepRandom } from "../../src/training/stages/stage.ts";
-import { choosePrompt, type TrainingPrompt } from "../../src/training/stages/texts.ts";
-import { TrainingStep } from "../../src/training/step.ts";
-import { optimizerOf, type StepReport, train, valuesOf } from "../../src/training/trainer.ts";
-import { initialState } from "../../src/training/training-state.ts";
+import { choosePrompt, readPrompts, type TrainingPrompt } from "../../src/training/stages/texts.ts";
+import { readSettings, type StepReport, Trainer } from "../../src/training/trainer.ts";
+import { TrainingData } from "../../src/training/training-data.ts";
 import { expectDeviation, largestDifference, relativeDifference } from "../helpers/deviations.ts";
 import { GoldenSet, goldenFolders } from "../helpers/golden-set.ts";
 
@@ -102,49 +101,34 @@ async function trainGoldens(
     path,
     settings.map((setting) => setting.replace("HALF", `${size / 2}`)),
   );
-  const prepared = await prepare(recipe, engine);
-  const { parts, prompts, textsOf } = prepared;
+  await using parts = await openParts(recipe);
+  await using data = await TrainingData.open(recipe, parts, { session: engine });
+  const prompts = await readPrompts(recipe, parts.llm.tokenizer);
   const seed = seedOf(prompts, set.goldens[stage].instruction);
-  const graph = captionStage(recipe, parts, parts.image, prompts, textsOf);
-  const state = initialState(await valuesOf(parts.image, graph.trained.keys()));
-  const step = await TrainingStep.create(graph.graph, graph.loss, graph.trained, state, optimizerOf(recipe), {
-    ...engine,
-    accumulates: recipe.run.accum_grad_iters > 1,
-  });
-  const pairs = await listPairs(prepared.datasets[0] ?? { format: "", parts: [] });
+  const pairs = await listPairs(data.datasets[0] as Dataset);
   const order = set.goldens.images.map((image) => pairs.find(({ name }) => name.endsWith(image)) as ImageTextPair);
   const left = [...steps];
-  const source = {
+  const draws: DrawSource = {
     take: async () => (left.shift() ?? []).map((image) => ({ pair: order[image] as ImageTextPair, dataset: 0 })),
     save: () => ({ streams: [], behind: [] }),
   };
+  const views = { count: 1, minSide: 1 };
+  await using trainer = await Trainer.create({
+    stage: captionStage({ recipe, parts, source: parts.image, prompts, textsOf: data.textsOf }),
+    source: parts.image,
+    data: {
+      frozen: data.frozen,
+      validation: [],
+      load: (samples) => data.load(samples),
+      batches: (batchSize, firstStep) =>
+        new BatchLoader(draws, data.loader, data.problems, { batchSize, views, seed, firstStep }),
+    },
+    settings: { ...readSettings(recipe, steps.length), seed },
+    session: engine,
+  });
   const reports: StepReport[] = [];
-  try {
-    await train(step, {
-      stage: graph,
-      frozen: prepared.frozen,
-      batches: new BatchLoader(source, prepared.loader, prepared.problems, {
-        batchSize: size,
-        views: { count: 1, minSide: 1 },
-        seed,
-        firstStep: 0,
-      }),
-      schedule: {
-        initLr: recipe.run.init_lr,
-        minLr: recipe.run.min_lr,
-        warmupLr: recipe.run.warmup_lr,
-        warmupSteps: recipe.run.warmup_steps,
-        totalSteps: steps.length,
-      },
-      batchSize: recipe.run.batch_size,
-      seed,
-      onStep: (report) => void reports.push(report),
-    });
-  } finally {
-    await step.close();
-    await prepared.close();
-  }
-  return { reports, state };
+  for (const _ of steps) reports.push(await trainer.step());
+  return { reports, state: trainer.state };
 }
 
 /** The seed whose first step draws just the instructions that the goldens were made with. */

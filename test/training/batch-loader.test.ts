@@ -14,7 +14,7 @@ const c = { name: "c.png", reason: "is too large" };
 
 const lines = async () => (await readFile(path, "utf8").catch(() => "")).split("\n");
 
-test("each sample is noted once, also by later processes and after a half-written line", async () => {
+test("each broken sample is logged once, also by later processes and after a half-written line", async () => {
   const first = await openBrokenLog(path);
   for (const problem of [a, b, a]) first(problem);
   await vi.waitFor(async () => expect((await lines()).slice(0, -1).map((line) => JSON.parse(line))).toEqual([a, b]));
@@ -27,11 +27,11 @@ test("each sample is noted once, also by later processes and after a half-writte
   });
 });
 
-test("where nothing can be written that is told, and nothing more", async () => {
+test("a log that cannot be written is reported and does not fail", async () => {
   const messages: string[] = [];
   const note = await openBrokenLog(join(folder, "missing", "broken.jsonl"), (message) => messages.push(message));
   note(a);
   await vi.waitFor(() =>
-    expect(messages).toEqual([expect.stringMatching(/^Broken samples cannot be noted: .*missing/)]),
+    expect(messages).toEqual([expect.stringMatching(/missing.*broken\.jsonl cannot be written: /)]),
   );
 });

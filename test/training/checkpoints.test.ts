@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
-import { Checkpoints, type NamedArrays, type RunState } from "../../src/training/checkpoints.ts";
+import { Checkpoints, type NamedArrays, type TrainerCheckpoint } from "../../src/training/checkpoints.ts";
 import { normal } from "../helpers/weights-in-memory.ts";
 
 const root = await mkdtemp(join(tmpdir(), "checkpoints-"));
@@ -17,34 +17,34 @@ function arrays(seed: number): NamedArrays {
   return { "llama_proj.weight": normal([3, 2], seed), "llama_proj.bias": normal([3], seed + 1) };
 }
 
-function stateOf(stage: string, step: number, more: Partial<RunState> = {}): RunState {
+function stateOf(stage: string, step: number, more: Partial<TrainerCheckpoint> = {}): TrainerCheckpoint {
   return {
     stage,
     state: { step, parameters: arrays(step), means: arrays(step + 2), variances: arrays(step + 4) },
-    place: { streams: [{ epoch: 1, part: 2, position: step }], behind: [0] },
+    position: { streams: [{ epoch: 1, part: 2, position: step }], behind: [0] },
     ...more,
   };
 }
 
 const namesIn = async (folder: string) => (await readdir(join(folder, "checkpoints"))).sort();
 
-test("what is saved is what is read, to the last bit", async () => {
+test("a checkpoint is read exactly as it was saved", async () => {
   const checkpoints = new Checkpoints(await newFolder(), stages, 1);
   const count = fc.nat(2 ** 31);
   // JSON knows no -0.
   const float = fc.double({ noNaN: true, noDefaultInfinity: true }).map((value) => value + 0);
-  const place = fc.record({
+  const position = fc.record({
     streams: fc.array(fc.record({ epoch: count, part: count, position: count }), { maxLength: 3 }),
     behind: fc.array(float, { maxLength: 3 }),
   });
   const more = fc.record(
-    { best: fc.record({ step: count, loss: float }), learningRate: float, average: fc.nat(99).map(arrays) },
+    { best: fc.record({ step: count, loss: float }), learningRate: float, ema: fc.nat(99).map(arrays) },
     { requiredKeys: [] },
   );
   let step = 0;
   await fc.assert(
-    fc.asyncProperty(place, more, async (where, rest) => {
-      const saved = stateOf("captions", step++, { place: where, ...rest });
+    fc.asyncProperty(position, more, async (where, rest) => {
+      const saved = stateOf("captions", step++, { position: where, ...rest });
       await checkpoints.save(saved);
       expect(await checkpoints.latest()).toEqual(saved);
     }),
@@ -52,7 +52,7 @@ test("what is saved is what is read, to the last bit", async () => {
   );
 });
 
-test("the last ones are kept, of later stages before those of earlier ones", async () => {
+test("the last checkpoints are kept, those of later stages first", async () => {
   const folder = await newFolder();
   const checkpoints = new Checkpoints(folder, stages, 3);
   expect(await checkpoints.isEmpty()).toBe(true);
@@ -67,13 +67,13 @@ test("the last ones are kept, of later stages before those of earlier ones", asy
   expect(await checkpoints.isEmpty()).toBe(false);
 });
 
-test("steps are ordered as numbers", async () => {
+test("checkpoints are ordered by step number", async () => {
   const checkpoints = new Checkpoints(await newFolder(), stages, 2);
   for (const step of [9_999_999, 10_000_000, 10_000_001]) await checkpoints.save(stateOf("captions", step));
   expect(await checkpoints.latest()).toMatchObject({ state: { step: 10_000_001 } });
 });
 
-test("what cannot be read is passed over with its name; where nothing else is left, that is an error", async () => {
+test("a damaged checkpoint is skipped with a message; without another one, that is an error", async () => {
   const folder = await newFolder();
   const checkpoints = new Checkpoints(folder, stages, 9);
   for (const step of [1, 2, 3, 4]) await checkpoints.save(stateOf("captions", step));
@@ -90,25 +90,25 @@ test("what cannot be read is passed over with its name; where nothing else is le
     expect(message).toContain(pathOf(4 - i));
   });
   await rm(pathOf(1));
-  await expect(checkpoints.latest()).rejects.toThrow(/There is no checkpoint in .*begin without --resume/);
-  await expect(new Checkpoints(await newFolder(), stages, 2).latest()).rejects.toThrow(/There is no checkpoint/);
+  await expect(checkpoints.latest()).rejects.toThrow(/No checkpoint in .*Start without --resume/);
+  await expect(new Checkpoints(await newFolder(), stages, 2).latest()).rejects.toThrow(/No checkpoint/);
 });
 
-test("what was just saved stays, whatever a damaged checkpoint calls itself", async () => {
+test("a checkpoint that was just saved is kept, whatever the step of a damaged one", async () => {
   const folder = await newFolder();
   const checkpoints = new Checkpoints(folder, stages, 1);
   await checkpoints.save(stateOf("captions", 8));
   const damaged = join(folder, "checkpoints", "captions-0000009.safetensors");
-  await writeFile(damaged, "no more than a name");
+  await writeFile(damaged, "not a checkpoint");
   expect(await checkpoints.latest()).toMatchObject({ state: { step: 8 } });
-  // The run goes on from step 8 and saves earlier than the damaged one was.
+  // The run resumes from step 8 and saves before the step of the damaged checkpoint.
   await checkpoints.save(stateOf("contrastive", 3));
   expect(await checkpoints.latest()).toMatchObject({ stage: "contrastive", state: { step: 3 } });
   await checkpoints.save(stateOf("captions", 1));
   expect(await namesIn(folder)).toEqual(["captions-0000001.safetensors"]);
 });
 
-test("a checkpoint that cannot be written leaves nothing beside it, and the others as they were", async () => {
+test("a checkpoint that cannot be written leaves no files behind and the others unchanged", async () => {
   const folder = await newFolder();
   const checkpoints = new Checkpoints(folder, stages, 2);
   await checkpoints.save(stateOf("captions", 1));
@@ -119,7 +119,7 @@ test("a checkpoint that cannot be written leaves nothing beside it, and the othe
   expect(await checkpoints.latest()).toEqual(stateOf("captions", 1));
 });
 
-test("only checkpoints are removed, and other files are none", async () => {
+test("other files are neither read as checkpoints nor removed", async () => {
   const folder = await newFolder();
   const checkpoints = new Checkpoints(folder, stages, 2);
   await checkpoints.save(stateOf("captions", 1));

@@ -106,7 +106,7 @@ test("a head is not trained with other parts, nor on a model that is not trained
   for (const [setting, message] of [
     [
       "model.trained=[projection, contrastive_head]",
-      /recipe\.yaml:\d+: model\.trained: contrastive_head is trained by/,
+      /recipe\.yaml:\d+: model\.trained: contrastive_head is trained alone/,
     ],
     [
       "run.contrastive={steps: 3, batch_size: 4, init_lr: 0.1}",

@@ -77,10 +77,10 @@ test("whether the Q-Former is frozen says what is trained, unless the recipe say
 });
 
 test.each([
-  ["run: { lr_sched: constant_lr }", "run.lr_sched: constant_lr is not possible: the only schedule"],
-  ["run: { evaluate: true }", "run.evaluate: true is not possible: a recipe trains"],
-  ["model: { freeze_vit: false }", "model.freeze_vit: false is not possible: the image encoder"],
-])("what cannot be obeyed is refused: %s", (text, message) => {
+  ["run: { lr_sched: constant_lr }", "run.lr_sched: constant_lr is not supported: the only schedule"],
+  ["run: { evaluate: true }", "run.evaluate: true is not supported: a recipe trains"],
+  ["model: { freeze_vit: false }", "model.freeze_vit: false is not supported: the image encoder"],
+])("unsupported values of the original are an error: %s", (text, message) => {
   expect(() => translated(text)).toThrow(message);
 });
 

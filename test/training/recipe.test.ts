@@ -26,7 +26,7 @@ test("the recipe of its contrastive head trains that alone, on what the model wa
   );
   expect(head?.recipe.model.trained).toEqual(["contrastive_head"]);
   expect(head?.recipe.model.qformer).toEqual(whole?.recipe.model.qformer);
-  for (const key of ["hold_out", "validate", "answer"] as const) {
+  for (const key of ["hold_out", "validation", "answer"] as const) {
     expect(head?.recipe.datasets.flickr8k?.[key]).toBe(whole?.recipe.datasets.flickr8k?.[key]);
   }
 });
@@ -47,7 +47,7 @@ test("BLIP-2's two steps, with the paper's numbers and at the size of the small 
   }
   const [small, joined] = [await read("nano-qformer.yaml"), await read("nano-generative.yaml")];
   expect(joined.model.qformer).toEqual(small.model.qformer);
-  for (const key of ["hold_out", "validate"] as const) {
+  for (const key of ["hold_out", "validation"] as const) {
     expect(joined.datasets.flickr8k?.[key]).toBe(small.datasets.flickr8k?.[key]);
   }
 });

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Random } from "../../src/tensor/random.ts";
 import { NotFiniteError, type TrainingStep } from "../../src/training/step.ts";
-import { byHand, type Example, feedsOf, optimizer, start, stepOf } from "../helpers/regression.ts";
+import { byHand, createStep, type Example, optimizer, regressionFeeds, start } from "../helpers/regression.ts";
 
 function examplesOf(count: number, seed: number): Example[] {
   const random = new Random(seed);
@@ -28,12 +28,12 @@ function expectClose(found: readonly number[], expected: readonly number[], digi
   });
 }
 
-test("a step is AdamW on the gradient, with weight decay on the matrix and none on the vector", async () => {
-  const step = await stepOf();
+test("a step is AdamW with weight decay on the matrix but not on the vector", async () => {
+  const step = await createStep();
   const examples = examplesOf(8, 1);
   const { loss, gradient } = byHand(examples, start);
   const rate = 0.01;
-  const result = await step.run([() => feedsOf(examples)], rate);
+  const result = await step.run([regressionFeeds(examples)], rate);
   expect(result.loss).toBeCloseTo(loss, 5);
   expect(result.gradNorm).toBeCloseTo(Math.hypot(...gradient), 5);
   expectClose(gradientOf(step), gradient, 5);
@@ -49,10 +49,10 @@ test("a step is AdamW on the gradient, with weight decay on the matrix and none 
   await step.close();
 });
 
-test("steps find the line that the examples lie on", async () => {
-  const step = await stepOf({ weightDecay: 0 });
+test("training converges to the line of the examples", async () => {
+  const step = await createStep({ weightDecay: 0 });
   let last = 0;
-  for (let i = 0; i < 400; i++) ({ loss: last } = await step.run([() => feedsOf(examplesOf(32, i))], 0.02));
+  for (let i = 0; i < 400; i++) ({ loss: last } = await step.run([regressionFeeds(examplesOf(32, i))], 0.02));
   expect(step.state.step).toBe(400);
   expect(last).toBeLessThan(0.03);
   const { weight = [], bias = [] } = numbers(step).parameters;
@@ -61,16 +61,16 @@ test("steps find the line that the examples lie on", async () => {
 });
 
 test.each([{ maxGradNorm: undefined }, { maxGradNorm: 0.3 }])(
-  "a step over several batches is a step over all of them at once (longest gradient $maxGradNorm)",
+  "accumulated micro-batches give the step of one large batch (maxGradNorm: $maxGradNorm)",
   async ({ maxGradNorm }) => {
     const limit = maxGradNorm === undefined ? {} : { maxGradNorm };
-    const [whole, parted] = [await stepOf(limit), await stepOf(limit, { accumulates: true })];
+    const [whole, parted] = [await createStep(limit), await createStep(limit, { accumulates: true })];
     for (let i = 0; i < 6; i++) {
       const examples = examplesOf(12, i);
       // Of different sizes, as after broken images were left out.
       const cuts = [0, 1 + (i % 3), 6, 12];
-      const batches = cuts.slice(1).map((end, k) => () => feedsOf(examples.slice(cuts[k], end), examples.length));
-      const one = await whole.run([() => feedsOf(examples)], 0.01);
+      const batches = cuts.slice(1).map((end, k) => regressionFeeds(examples.slice(cuts[k], end), examples.length));
+      const one = await whole.run([regressionFeeds(examples)], 0.01);
       const other = await parted.run(batches, 0.01);
       expectClose([other.loss, other.gradNorm], [one.loss, one.gradNorm], 5);
     }
@@ -83,23 +83,24 @@ test.each([{ maxGradNorm: undefined }, { maxGradNorm: 0.3 }])(
   },
 );
 
-test("batches are made one after the other, each when its turn comes", async () => {
-  const step = await stepOf({}, { accumulates: true });
-  let [made, atOnce, most] = [0, 0, 0];
-  const batch = async () => {
-    most = Math.max(most, ++atOnce);
-    await new Promise((resolve) => setImmediate(resolve));
-    atOnce--;
-    made++;
-    return feedsOf(examplesOf(4, made), 12);
-  };
-  await step.run([batch, batch, batch], 0.01);
-  expect([made, most, step.state.step]).toEqual([3, 1, 1]);
+test("each micro-batch is requested after the one before has been run", async () => {
+  const step = await createStep({}, { accumulates: true });
+  const events: string[] = [];
+  async function* batches() {
+    for (let i = 0; i < 3; i++) {
+      events.push(`make ${i}`);
+      yield regressionFeeds(examplesOf(4, i), 12);
+      events.push(`done ${i}`);
+    }
+  }
+  await step.run(batches(), 0.01);
+  expect(events).toEqual(["make 0", "done 0", "make 1", "done 1", "make 2", "done 2"]);
+  expect(step.state.step).toBe(1);
   await step.close();
 });
 
 test.each([{ accumulates: false }, { accumulates: true }])(
-  "a gradient that is too long is shortened to the limit, a short one is left alone (accumulates: $accumulates)",
+  "gradients longer than the limit are clipped to it, shorter ones are not (accumulates: $accumulates)",
   async (session) => {
     const examples = examplesOf(10, 3);
     const { gradient } = byHand(examples, start);
@@ -110,9 +111,9 @@ test.each([{ accumulates: false }, { accumulates: true }])(
       [length * 1.001, 1],
       [length * 50, 1],
     ] as const) {
-      const step = await stepOf({ maxGradNorm: limit }, session);
-      const { gradNorm } = await step.run([() => feedsOf(examples)], 0.01);
-      // What is reported is the length before.
+      const step = await createStep({ maxGradNorm: limit }, session);
+      const { gradNorm } = await step.run([regressionFeeds(examples)], 0.01);
+      // The reported norm is that before clipping.
       expect(gradNorm).toBeCloseTo(length, 4);
       expectClose(
         gradientOf(step),
@@ -131,55 +132,59 @@ test.each([{ accumulates: false }, { accumulates: true }])(
 );
 
 test.each([{ accumulates: false }, { accumulates: true }])(
-  "a loss that is no number leaves the state as it was, and the run can go on (accumulates: $accumulates)",
+  "a loss that is not finite leaves the state unchanged, and training can continue (accumulates: $accumulates)",
   async (session) => {
-    const [step, undisturbed] = [await stepOf({}, session), await stepOf({}, session)];
+    const [step, undisturbed] = [await createStep({}, session), await createStep({}, session)];
     const good = examplesOf(6, 5);
     const [first] = good as [Example];
-    for (const one of [step, undisturbed]) await one.run([() => feedsOf(good)], 0.01);
+    for (const one of [step, undisturbed]) await one.run([regressionFeeds(good)], 0.01);
     const before = numbers(step);
     for (const y of [Number.NaN, Number.POSITIVE_INFINITY, 1e30]) {
-      const failed = step.run([() => feedsOf([...good, { ...first, y }])], 0.01);
+      const failed = step.run([regressionFeeds([...good, { ...first, y }])], 0.01);
       await expect(failed).rejects.toThrow(NotFiniteError);
       await expect(failed).rejects.toThrow(/^The loss of step 2 is (NaN|Infinity)$/);
       expect(numbers(step)).toEqual(before);
     }
-    for (const one of [step, undisturbed]) await one.run([() => feedsOf(good)], 0.01);
+    for (const one of [step, undisturbed]) await one.run([regressionFeeds(good)], 0.01);
     expect(numbers(step)).toEqual(numbers(undisturbed));
     await step.close();
     await undisturbed.close();
   },
 );
 
-test("a gradient that is no number is told as such", async () => {
-  const step = await stepOf();
+test("a gradient that is not finite is an error", async () => {
+  const step = await createStep();
   // The loss is 1e36; the square of the gradient's length is beyond float32.
   const huge = { x: [1e18, 0], y: 2e18 } as const;
   const before = numbers(step);
-  await expect(step.run([() => feedsOf([huge])], 0.01)).rejects.toThrow(
-    "The length of the gradient of step 1 is Infinity",
-  );
+  await expect(step.run([regressionFeeds([huge])], 0.01)).rejects.toThrow("The gradient norm of step 1 is Infinity");
   expect(numbers(step)).toEqual(before);
   await step.close();
 });
 
-test("a batch that cannot be made leaves the state as it was", async () => {
-  const [step, undisturbed] = [await stepOf({}, { accumulates: true }), await stepOf({}, { accumulates: true })];
+test("a batch that cannot be loaded leaves the state unchanged", async () => {
+  const [step, undisturbed] = [
+    await createStep({}, { accumulates: true }),
+    await createStep({}, { accumulates: true }),
+  ];
   const good = examplesOf(6, 5);
-  const failing = () => Promise.reject(new Error("the disk is gone"));
-  await expect(step.run([() => feedsOf(good), failing], 0.01)).rejects.toThrow("the disk is gone");
-  for (const one of [step, undisturbed]) await one.run([() => feedsOf(good)], 0.01);
+  async function* failing() {
+    yield regressionFeeds(good);
+    throw new Error("the disk is gone");
+  }
+  await expect(step.run(failing(), 0.01)).rejects.toThrow("the disk is gone");
+  for (const one of [step, undisturbed]) await one.run([regressionFeeds(good)], 0.01);
   expect(numbers(step)).toEqual(numbers(undisturbed));
   await step.close();
   await undisturbed.close();
 });
 
 test("a wrong number of batches is an error", async () => {
-  const [step, accumulating] = [await stepOf(), await stepOf({}, { accumulates: true })];
-  const batch = () => feedsOf(examplesOf(3, 1));
-  await expect(step.run([batch, batch], 0.01)).rejects.toThrow(/takes one batch, but was given 2.*accumulates/);
-  await expect(step.run([], 0.01)).rejects.toThrow(/given 0/);
-  await expect(accumulating.run([], 0.01)).rejects.toThrow(/given 0/);
+  const [step, accumulating] = [await createStep(), await createStep({}, { accumulates: true })];
+  const batch = regressionFeeds(examplesOf(3, 1));
+  await expect(step.run([batch, batch], 0.01)).rejects.toThrow(/Expected one batch, got 2.*accumulates/);
+  await expect(step.run([], 0.01)).rejects.toThrow(/got 0/);
+  await expect(accumulating.run([], 0.01)).rejects.toThrow(/got 0/);
   await step.close();
   await accumulating.close();
 });

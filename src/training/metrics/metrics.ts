@@ -104,6 +104,10 @@ export class MetricsLog {
       await this.events.close();
     }
   }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
 }
 
 /**

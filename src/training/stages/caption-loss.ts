@@ -77,35 +77,37 @@ export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options:
 }
 
 /**
- * The mean over all target tokens of a step. A step may consist of several batches, whose losses add up: the input
- * `targetShare` is 1 / targets of the whole step.
+ * The mean of token losses [targets] over a step. The losses of its micro-batches add up: the input `targetShare` is
+ * 1 / targets of the whole step.
  */
+export function meanLoss(losses: Value): Value {
+  return reduceSum(losses, [0], { keep: false }).mul(losses.graph.input("targetShare", "float32", []));
+}
+
+/** The mean of `tokenLosses` over a step. */
 export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
-  const losses = tokenLosses(w, config, options);
-  return reduceSum(losses, [0], { keep: false }).mul(w.llm.graph.input("targetShare", "float32", []));
+  return meanLoss(tokenLosses(w, config, options));
 }
 
-/** Inputs of `knownLoss`. */
-export const knownNames = { loss: "knownLoss", gradient: "embeddingsGradient" } as const;
+/** Inputs of `externalLoss`. */
+export const externalLossInputs = { loss: "externalLoss", gradient: "embeddingsGradient" } as const;
 
 /**
- * A loss that was computed elsewhere, with the gradient with respect to `embeddings` that was found there: inputs
- * float32 [] and of the embeddings' shape.
+ * A loss that is computed outside of the graph and fed to it, float32 [], together with its gradient with respect to
+ * `embeddings`, which has their shape.
  */
-export function knownLoss(embeddings: Value): Value {
+export function externalLoss(embeddings: Value): Value {
   const { graph } = embeddings;
-  const gradient = graph.input(knownNames.gradient, "float32", embeddings.shape);
+  const gradient = graph.input(externalLossInputs.gradient, "float32", embeddings.shape);
   const axes = embeddings.shape.map((_, axis) => axis);
-  // The value of this product means nothing; what it is for is its gradient.
+  // Only the gradient of this product is used; its value cancels out.
   const product = reduceSum(embeddings.mul(gradient), axes, { keep: false });
-  return graph.input(knownNames.loss, "float32", []).add(product.sub(detach(product)));
+  return graph.input(externalLossInputs.loss, "float32", []).add(product.sub(detach(product)));
 }
 
-// The weights of a MiniGPT-4 in training: what is trained are inputs of the graph, the rest is constant.
-
 /**
- * All weights in a new graph.
- * @param source weights of encoder, Q-Former and projection; of the trained ones only the shapes count
+ * The weights of a MiniGPT-4 in a new graph: trained ones are inputs, frozen ones constants.
+ * @param source weights of encoder, Q-Former and projection; only the shapes of the trained ones matter
  */
 export function trainingWeights(
   { llm, isTrained }: ModelParts,

@@ -111,9 +111,9 @@ export interface SequenceBatch {
   readonly feeds: Readonly<Record<string, NdArray>>;
   /** Tokens to learn. */
   readonly targets: number;
-  /** Places that are taken, and all places. */
+  /** Tokens without padding, and with padding. */
   readonly tokens: number;
-  readonly places: number;
+  readonly paddedTokens: number;
 }
 
 /**
@@ -124,9 +124,9 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
   const sequences = samples.map((sample) => layOut(sample, tokensPerImage));
   const packing = pack(sequences.map(({ ids }) => ids.length));
   const { rows, length } = packing;
-  const places = rows * length;
-  const ids = new BigInt64Array(places);
-  const positions = new BigInt64Array(places);
+  const paddedTokens = rows * length;
+  const ids = new BigInt64Array(paddedTokens);
+  const positions = new BigInt64Array(paddedTokens);
   const imageRows: number[] = [];
   const imagePlaces: number[] = [];
   const targetPlaces: number[] = [];
@@ -150,7 +150,7 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
   return {
     targets: targetIds.length,
     tokens: sequences.reduce((sum, sequence) => sum + sequence.ids.length, 0),
-    places,
+    paddedTokens,
     feeds: {
       ids: ndarray("int64", [rows, length], ids),
       positions: ndarray("int64", [rows, length], positions),

@@ -104,8 +104,8 @@ describe("packed samples, and answers that share an image and a prompt", async (
   });
 });
 
-test("counts what is learned, what is read, and what is padding", () => {
-  const { targets, tokens, places } = batchSequences(
+test("counts targets, tokens and padding", () => {
+  const { targets, tokens, paddedTokens } = batchSequences(
     [
       { image: 0, prompt: ["image", { ids: [1] }], answers: [[2, 3, 4], [5]] },
       { image: 1, prompt: ["image"], answers: [[]] },
@@ -114,5 +114,5 @@ test("counts what is learned, what is read, and what is padding", () => {
   );
   // 3 + 1 of the prompt and two more that predict; then 3 of the image alone.
   expect({ targets, tokens }).toEqual({ targets: 4, tokens: 9 });
-  expect(places).toBeGreaterThanOrEqual(9);
+  expect(paddedTokens).toBeGreaterThanOrEqual(9);
 });

@@ -38,20 +38,20 @@ test("the loss is that of the formulas, with and without the encoder's classifie
   const parameters = {
     ...initialQFormer(qformer, random),
     ...initialProjection(qformer.hiddenSize, width, random),
-    ...initialContrastive(captions, table.data, config.llm, { isTaught: true }),
+    ...initialContrastive(captions, table.data, config.llm, { hasTeacher: true }),
   };
   const classifier = { "_fc.weight": normal([1000, 1280], 7), "_fc.bias": normal([1000], 8) };
   const pooled = normal([3, 1, 1280], 9);
   const features = normal([3, 49, 1280], 10);
-  const run = async (isTaught: boolean) => {
+  const run = async (hasTeacher: boolean) => {
     const graph = new Graph();
     const w = new Weights(graph, inMemory(parameters));
     const input = graph.input("features", "float32", ["images", 49, 1280]);
     const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
     const parts = { encoder: w, qformer: w, projection: w, llm };
     const teacher = { encoder: new Weights(graph, inMemory(classifier)), names };
-    const loss = contrastiveLoss(parts, w, input, config, isTaught ? { teacher } : {});
-    const feeds = { features, ...captionArrays(captions), ...(isTaught && { pooledFeatures: pooled }) };
+    const loss = contrastiveLoss(parts, w, input, config, hasTeacher ? { teacher } : {});
+    const feeds = { features, ...captionArrays(captions), ...(hasTeacher && { pooledFeatures: pooled }) };
     return evaluate(graph, { tokens: imageTokens(parts, input, config), loss }, feeds);
   };
   const { tokens, loss: alone } = await run(false);
@@ -99,7 +99,7 @@ test("a head that is trained alone learns which words tell, and what images have
   const parameters: Record<string, NdArray<"float32">> = {
     "llama_proj.weight": ndarray("float32", [width, width], identity),
     "llama_proj.bias": ndarray("float32", [width], new Float32Array(width)),
-    ...initialContrastive([[0]], table.data, config.llm, { isKept: true }),
+    ...initialContrastive([[0]], table.data, config.llm, { hasHead: true }),
   };
   parameters["word_weight.weight"] = ndarray("float32", [30, 1], new Float32Array(30).fill(0.5));
   const graph = new Graph();
@@ -109,15 +109,15 @@ test("a head that is trained alone learns which words tell, and what images have
   const input = graph.input("features", "float32", ["images", 1, width]);
   const parts = { encoder: w, qformer: w, projection: w, llm };
   const loss = contrastiveLoss(parts, w, input, config, { depth: "qformer" });
-  const begun = Object.fromEntries([...w.trained.keys()].map((name) => [name, parameters[name] ?? normal([1], 0)]));
+  const initial = Object.fromEntries([...w.trained.keys()].map((name) => [name, parameters[name] ?? normal([1], 0)]));
   const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
-  const step = await TrainingStep.create(graph, loss, w.trained, initialState(begun), optimizer);
+  const step = await TrainingStep.create({ graph, loss, trained: w.trained, state: initialState(initial), optimizer });
   const random = new Random(3);
   const losses: number[] = [];
   for (let i = 0; i < 150; i++) {
     const drawn = telling.map((word) => [word, ...Array.from({ length: 3 }, () => filler[random.below(10)] as number)]);
     const feeds = { features: ndarray("float32", [8, 1, width], features), ...captionArrays(drawn) };
-    losses.push((await step.run([() => feeds], 0.02)).loss);
+    losses.push((await step.run([feeds], 0.02)).loss);
   }
   await step.close();
   const late = mean(losses.slice(-20));

@@ -15,9 +15,7 @@ import { loadWordPiece, type WordPieceTokenizer } from "../../../src/tokenizers/
 import { drawNegatives, type RepresentationLoss } from "../../../src/training/stages/representation.ts";
 import { representationStage } from "../../../src/training/stages/representation-stage.ts";
 import { stepRandom } from "../../../src/training/stages/stage.ts";
-import { TrainingStep } from "../../../src/training/step.ts";
-import { GradCacheRunner, type StepReport, train, valuesOf } from "../../../src/training/trainer.ts";
-import { initialState } from "../../../src/training/training-state.ts";
+import { Trainer, type TrainerData } from "../../../src/training/trainer.ts";
 
 const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "green", "blue", "wall", "and", "door"];
 let folder: string;
@@ -74,39 +72,43 @@ function stageWith(losses: readonly RepresentationLoss[]) {
     maxTextLength: 12,
     dropout: 0,
     featureDropout: 0,
+    validationBatchSize: 4,
   });
 }
 
-/** One step over all samples, in batches of so many. */
-async function step(losses: readonly RepresentationLoss[], batchSize: number) {
-  const stage = stageWith(losses);
-  const state = initialState(await valuesOf(source(), stage.trained.keys()));
-  const accumulates = batchSize < samples.length;
-  const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 };
-  const training = await TrainingStep.create(stage.graph, stage.loss, stage.trained, state, optimizer, {
-    accumulates,
-    ...(stage.terms && { terms: stage.terms }),
-  });
-  const exchanger = stage.exchange && accumulates ? await GradCacheRunner.create(stage.exchange, {}) : undefined;
-  const reports: StepReport[] = [];
-  await train(training, {
-    stage,
-    ...(exchanger && { exchanger }),
-    schedule: { initLr: 1e-3, minLr: 1e-3, warmupLr: 0, warmupSteps: 0, totalSteps: 1 },
-    batches: { next: async () => ({ samples, place: { streams: [], behind: [] } }) },
-    frozen: {
-      async compute(images) {
-        const rows = images.flatMap((image) => ("features" in image ? [...image.features] : []));
-        return ndarray("float32", [images.length, 4, 1280], Float32Array.from(rows));
-      },
+const position = { streams: [], behind: [] };
+const data: TrainerData = {
+  batches: () => ({ position, next: async () => ({ samples, position }), settle: async () => {} }),
+  frozen: {
+    async compute(images) {
+      const rows = images.flatMap((image) => ("features" in image ? [...image.features] : []));
+      return ndarray("float32", [images.length, 4, 1280], Float32Array.from(rows));
     },
-    batchSize,
-    seed: 1,
-    onStep: (report) => void reports.push(report),
+  },
+  load: async () => samples,
+  validation: [],
+};
+
+/** One step over all samples, in micro-batches of `batchSize`. */
+async function step(losses: readonly RepresentationLoss[], batchSize: number) {
+  const trainer = await Trainer.create({
+    stage: stageWith(losses),
+    source: source(),
+    data,
+    settings: {
+      schedule: { initLr: 1e-3, minLr: 1e-3, warmupLr: 0, warmupSteps: 0, totalSteps: 1 },
+      optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0 },
+      batchSize,
+      accumulate: batchSize < samples.length ? 2 : 1,
+      seed: 1,
+      emaDecay: 0,
+      validateEvery: 1,
+      saveEvery: 1,
+    },
   });
-  await exchanger?.close();
-  await training.close();
-  return { report: reports[0] as StepReport, gradients: state.means };
+  const report = await trainer.step();
+  await trainer.close();
+  return { report, gradients: trainer.state.means };
 }
 
 test("the batches of a step learn what one large batch does, contrast included", async () => {

@@ -1,7 +1,7 @@
 /**
- * A frozen language model that is read and differentiated one layer at a time: gradient checkpointing (Chen et al.,
- * arXiv 1604.06174) at every layer, with the weights of one layer in memory. What is kept of the way forward is the input of
- * each layer; the way back computes a layer once more.
+ * A frozen language model whose layers lie on disk, with one of them in memory at a time. Gradient checkpointing (Chen et
+ * al., arXiv 1604.06174) at every layer: the forward pass keeps the input of each layer, the backward pass computes the
+ * layer again.
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,33 +15,31 @@ import type { Value } from "../tensor/graph.ts";
 import { reduceSum } from "../tensor/ops/reduce.ts";
 import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
+import type { Feeds } from "./stages/stage.ts";
 
-export interface LayeredOptions {
-  /** Where the layers are kept while they are in use; what is there is replaced. */
+export interface OffloadedLlamaOptions {
+  /** Folder of the layers while they are in use; its contents are replaced. */
   readonly folder: string;
-  /** Arithmetic of the products. In int8 a layer takes two bytes for each weight, in float32 four. */
+  /** Precision of the matrix products. A layer takes 2 bytes a weight in int8, 4 in float32. */
   readonly precision: "float32" | "int8";
   /** Positions of the longest sequence. */
   readonly positions: number;
   readonly session?: SessionOptions;
-  readonly signal?: AbortSignal | undefined;
-  /** Layers that are ready, of all. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal;
+  /** Layers that are written, and all. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
-
-/** What the layers and the head are told of a batch; see `layerPiece` and `headPiece`. */
-type Feeds = Readonly<Record<string, NdArray>>;
 
 type LayerModels = { readonly forward: "out"; readonly backward: "gradient" };
 type HeadModels = { readonly forward: "losses"; readonly backward: "losses" | "gradient" };
 
-export class LayeredLlama {
-  private readonly options: LayeredOptions;
+export class OffloadedLlama {
+  private readonly options: OffloadedLlamaOptions;
   private readonly layers: readonly StoredModels<LayerModels>[];
   private readonly head: StoredModels<HeadModels>;
 
   private constructor(
-    options: LayeredOptions,
+    options: OffloadedLlamaOptions,
     layers: readonly StoredModels<LayerModels>[],
     head: StoredModels<HeadModels>,
   ) {
@@ -50,13 +48,17 @@ export class LayeredLlama {
     this.head = head;
   }
 
-  /** Writes each layer as the engine takes it. @throws Error if the disk has not room enough */
-  static async create(source: WeightSource, config: LlamaConfig, options: LayeredOptions): Promise<LayeredLlama> {
+  /** Writes each layer as models. @throws Error if the disk is full */
+  static async create(
+    source: WeightSource,
+    config: LlamaConfig,
+    options: OffloadedLlamaOptions,
+  ): Promise<OffloadedLlama> {
     const { folder, precision, positions, onProgress, signal } = options;
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     try {
-      await checkDiskSpace(folder, layeredBytes(source, precision));
+      await checkDiskSpace(folder, layerBytes(source, precision));
       const quantization = quantizationPolicy(precision, llamaMatrices);
       const count = config.numHiddenLayers;
       const layers: StoredModels<LayerModels>[] = [];
@@ -67,19 +69,19 @@ export class LayeredLlama {
         layers.push(
           await StoredModels.write<LayerModels>(await pieceFolder(folder, `layer-${i}`), {
             forward: { graph: forward.graph, outputs: { out: forward.out } },
-            backward: { graph: backward.graph, outputs: { gradient: backwardOf(backward) } },
+            backward: { graph: backward.graph, outputs: { gradient: inputGradient(backward) } },
           }),
         );
         onProgress?.(i + 1, count + 1);
       }
-      const headOf = () => headPiece(source, config, { quantization });
-      const [forward, backward] = [headOf(), headOf()];
+      const makeHead = () => headPiece(source, config, { quantization });
+      const [forward, backward] = [makeHead(), makeHead()];
       const head = await StoredModels.write<HeadModels>(await pieceFolder(folder, "head"), {
         forward: { graph: forward.graph, outputs: { losses: forward.out } },
-        backward: { graph: backward.graph, outputs: { losses: backward.out, gradient: backwardOf(backward) } },
+        backward: { graph: backward.graph, outputs: { losses: backward.out, gradient: inputGradient(backward) } },
       });
       onProgress?.(count + 1, count + 1);
-      return new LayeredLlama(options, layers, head);
+      return new OffloadedLlama(options, layers, head);
     } catch (error) {
       await rm(folder, { recursive: true, force: true });
       throw error;
@@ -126,19 +128,23 @@ export class LayeredLlama {
     await rm(this.options.folder, { recursive: true, force: true, maxRetries: 3 });
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   private async forward(layer: StoredModels<LayerModels>, x: NdArray, feeds: Feeds): Promise<NdArray> {
     this.options.signal?.throwIfAborted();
     return (await layer.with("forward", this.session, (session) => session.run({ ...feeds, x }))).out;
   }
 
-  /** Ever new shapes gain nothing from a plan of memory. */
+  /** Memory planning does not pay off where shapes change from batch to batch. */
   private get session(): SessionOptions {
     return { ...this.options.session, plansMemory: false };
   }
 }
 
-/** Bytes that the layers take on disk, nearly. */
-export function layeredBytes({ tensors }: WeightSource, precision: LayeredOptions["precision"]): number {
+/** Approximate size of the layers on disk in bytes. */
+export function layerBytes({ tensors }: WeightSource, precision: OffloadedLlamaOptions["precision"]): number {
   let bytes = 0;
   for (const [name, { shape }] of tensors) {
     const perWeight = precision === "int8" && llamaMatrices.activationBits(name) !== undefined ? 2 : 4;
@@ -147,14 +153,14 @@ export function layeredBytes({ tensors }: WeightSource, precision: LayeredOption
   return bytes;
 }
 
-/** The input that the gradient of a piece's output is. */
+/** Input for the gradient with respect to a piece's output. */
 const outGradient = "outGradient";
 
 /** The gradient with respect to a piece's `x`, from that of its output. */
-function backwardOf({ graph, x, out }: Piece): Value {
-  const received = graph.input(outGradient, "float32", out.shape);
+function inputGradient({ graph, x, out }: Piece): Value {
+  const outputGradient = graph.input(outGradient, "float32", out.shape);
   const axes = out.shape.map((_, axis) => axis);
-  const [gradient] = gradients(reduceSum(out.mul(received), axes, { keep: false }), [x]);
+  const [gradient] = gradients(reduceSum(out.mul(outputGradient), axes, { keep: false }), [x]);
   return gradient as Value;
 }
 
