@@ -55,7 +55,7 @@ export const written = async (page: Page) => (await answers(page).last().locator
 
 /** Waits until an answer is complete. */
 export async function answered(page: Page): Promise<void> {
-  await button(page, "Answer again").waitFor();
+  await button(page, "Regenerate").waitFor();
 }
 
 export async function describeExample(page: Page): Promise<void> {

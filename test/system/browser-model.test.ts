@@ -137,12 +137,12 @@ test("a file that is damaged or missing is named, and nothing of it is kept", as
   writeFileSync(path, damaged);
   onTestFinished(() => writeFileSync(path, intact));
   const page = await open(host.url, /404/);
-  await page.getByText("weights-0.bin is damaged: its SHA-256 is not that of model.json").waitFor();
+  await page.getByText("weights-0.bin is damaged: its SHA-256 differs from the one in model.json").waitFor();
   await expectAccessible(page);
 
   rmSync(path);
   await button(page, "Try again").click();
-  await page.getByText("weights-0.bin is not there: the host answered 404").waitFor();
+  await page.getByText("weights-0.bin is missing: the host responded 404").waitFor();
 
   writeFileSync(path, intact);
   await button(page, "Try again").click();

@@ -15,52 +15,52 @@ test("chats are kept: reload, rename, delete and undo, export, delete all, impor
   await page.reload();
   await answered(page);
   expect(await written(page)).toBe(text);
-  await page.locator(".print img").waitFor();
+  await page.locator(".message-image img").waitFor();
   expect(
     await page.evaluate(
-      "document.querySelector('.print img').decode().then(() => document.querySelector('.print img').naturalWidth)",
+      "document.querySelector('.message-image img').decode().then(() => document.querySelector('.message-image img').naturalWidth)",
     ),
   ).toBe(451);
 
-  await chooseFromMenu(page, /^Options of (?!Chats)/, "Rename");
+  await chooseFromMenu(page, /^Options for (?!Chats)/, "Rename");
   await page.getByLabel("Title").fill("My cat");
   await page.keyboard.press("Enter");
   await page.getByRole("link", { name: "My cat" }).waitFor();
 
   const [markdown] = await Promise.all([
     page.waitForEvent("download"),
-    chooseFromMenu(page, "Options of My cat", "Export as Markdown"),
+    chooseFromMenu(page, "Options for My cat", "Export as Markdown"),
   ]);
   expect(markdown.suggestedFilename()).toBe("My cat.md");
   const exported = readFileSync((await markdown.path()) ?? "", "utf8");
   expect(exported).toContain(`![cat.jpg](data:image/jpeg;base64,${readFileSync(image("cat.jpg")).toString("base64")})`);
   const [json] = await Promise.all([
     page.waitForEvent("download"),
-    chooseFromMenu(page, "Options of My cat", "Export as JSON"),
+    chooseFromMenu(page, "Options for My cat", "Export as JSON"),
   ]);
   const file = join(folder, "chat.json");
   await json.saveAs(file);
 
-  await chooseFromMenu(page, "Options of My cat", "Delete");
+  await chooseFromMenu(page, "Options for My cat", "Delete");
   await expect.poll(() => page.getByRole("link", { name: "My cat" }).count()).toBe(0);
   expect(new URL(page.url()).hash).toBe("#/");
   await button(page, "Undo").click();
   await page.getByRole("link", { name: "My cat" }).waitFor();
 
-  await chooseFromMenu(page, "Options of Chats", "Delete all");
+  await chooseFromMenu(page, "Options for Chats", "Delete all");
   await expectAccessible(page);
   await button(page.getByRole("dialog"), "Delete all").click();
-  await page.getByText("Your chats will be listed here.").waitFor();
+  await page.getByText("Your chats appear here.").waitFor();
   await page.reload();
-  await page.getByText("Your chats will be listed here.").waitFor();
+  await page.getByText("Your chats appear here.").waitFor();
 
   await page.locator("input[accept*=json]").setInputFiles(file);
-  await page.getByText("One chat was imported.").waitFor();
+  await page.getByText("Imported 1 chat.").waitFor();
   await page.getByRole("link", { name: "My cat" }).click();
   await page.getByRole("img", { name: "cat.jpg" }).waitFor();
   expect(await written(page)).toBe(text);
   await page.locator("input[accept*=json]").setInputFiles(image("cat.jpg"));
-  await page.getByText("Nothing was imported: the file is not JSON").waitFor();
+  await page.getByText("Import failed: the file is not valid JSON").waitFor();
 });
 
 test("two tabs show the same chats", async () => {
@@ -70,4 +70,44 @@ test("two tabs show the same chats", async () => {
   await describeExample(page);
   await other.locator(".chats li").first().waitFor();
   expect(await other.locator(".chats li").count()).toBe(1);
+});
+
+test("chats of an earlier version of the page are migrated with their images", async () => {
+  const page = await open();
+  await page.evaluate(`(async () => {
+    const image = await (await fetch("data:image/jpeg;base64,${readFileSync(image("cat.jpg")).toString("base64")}")).blob();
+    await new Promise((resolve, reject) => {
+      const deleting = indexedDB.deleteDatabase("minigpt4");
+      deleting.onsuccess = resolve;
+      deleting.onerror = reject;
+    });
+    const db = await new Promise((resolve, reject) => {
+      const opening = indexedDB.open("minigpt4", 1);
+      opening.onupgradeneeded = () => {
+        opening.result.createObjectStore("chats", { keyPath: "id" });
+        opening.result.createObjectStore("pictures");
+      };
+      opening.onsuccess = () => resolve(opening.result);
+      opening.onerror = reject;
+    });
+    const pictures = [{ id: "p1", name: "cat.jpg", width: 451, height: 300 }];
+    const messages = [
+      { role: "user", id: "q1", text: "What is this?", pictures },
+      { role: "assistant", id: "a1", text: "A cat.", end: "stop" },
+    ];
+    const transaction = db.transaction(["chats", "pictures"], "readwrite");
+    transaction.objectStore("chats").put({ id: "c1", title: "Old chat", created: 1, updated: 2, messages });
+    transaction.objectStore("pictures").put(image, "p1");
+    await new Promise((resolve) => (transaction.oncomplete = resolve));
+    db.close();
+  })()`);
+  await page.reload();
+  await page.getByRole("link", { name: "Old chat" }).click();
+  await page.getByRole("img", { name: "cat.jpg" }).waitFor();
+  await page.getByText("A cat.").waitFor();
+  expect(
+    await page.evaluate(
+      "document.querySelector('.message-image img').decode().then(() => document.querySelector('.message-image img').naturalWidth)",
+    ),
+  ).toBe(451);
 });

@@ -18,7 +18,7 @@ test("a busy server is asked again after the time that it says", async () => {
   });
   await field(page).fill("Hello");
   await page.keyboard.press("Enter");
-  await page.getByText(/The model is busy. Asking again in [12] s/).waitFor();
+  await page.getByText(/The model is busy. Retrying in [12] s/).waitFor();
   await expectAccessible(page);
   await answered(page);
   expect(refusals).toBe(2);
@@ -33,7 +33,7 @@ test("a key is asked for, and neither kept in the browser nor exported", async (
   await expectAccessible(page);
   await dialog.getByLabel("API key").fill("wrong");
   await page.keyboard.press("Enter");
-  await dialog.getByText("The server does not take this key.").waitFor();
+  await dialog.getByText("Invalid API key.").waitFor();
   await dialog.getByLabel("API key").fill("open-sesame-and-close");
   await page.keyboard.press("Enter");
   await expect.poll(() => dialog.count()).toBe(0);
@@ -42,7 +42,7 @@ test("a key is asked for, and neither kept in the browser nor exported", async (
   await answered(page);
   const [json] = await Promise.all([
     page.waitForEvent("download"),
-    chooseFromMenu(page, "Options of Chats", "Export all"),
+    chooseFromMenu(page, "Options for Chats", "Export all"),
   ]);
   expect(readFileSync((await json.path()) ?? "", "utf8")).not.toContain("open-sesame-and-close");
   expect(await page.evaluate("JSON.stringify(localStorage)")).not.toContain("open-sesame-and-close");
@@ -61,16 +61,16 @@ test("a server that dies in the middle of an answer: what came is kept, and aski
   while ((await written(page)).length < 20);
   await mortal.kill();
   line.cut();
-  await answers(page).getByText("The answer broke off.").waitFor();
+  await answers(page).getByText("The answer was interrupted.").waitFor();
   expect((await written(page)).length).toBeGreaterThanOrEqual(20);
   await expectAccessible(page);
   await button(answers(page).last(), "Try again").click();
-  await answers(page).last().getByText("The question did not reach the model.").waitFor();
-  await page.locator(".foot").getByText("Nobody answers at the server's address.").waitFor();
+  await answers(page).last().getByText("The question could not be sent.").waitFor();
+  await page.locator(".foot").getByText("The server is not responding.").waitFor();
   await expectAccessible(page);
   const back = await serve(model, { port: mortal.port });
   onTestFinished(() => back.kill());
-  await page.getByText("This page keeps trying.").waitFor({ state: "hidden" });
+  await page.getByText("Retrying…").waitFor({ state: "hidden" });
   await button(answers(page).last(), "Try again").click();
   await page.locator(".answer-text.writing").waitFor();
   await button(page, "Stop").click();

@@ -14,7 +14,7 @@ test.each(["light", "dark"] as const)("a phone, %s", async (colorScheme) => {
   await button(page, "Menu").click();
   const drawer = page.getByRole("dialog");
   await expectAccessible(page);
-  await chooseFromMenu(drawer, /^Options of (?!Chats)/, "Delete");
+  await chooseFromMenu(drawer, /^Options for (?!Chats)/, "Delete");
   await button(page, "Undo").click();
   // It is open again, as it was.
   await answered(page);
@@ -30,7 +30,7 @@ test("dark as the system is, or as one likes it; Chinese as the browser is, or a
   const paper = () => page.evaluate("getComputedStyle(document.documentElement).backgroundColor");
   const lang = () => page.evaluate("document.documentElement.lang");
   expect(await lang()).toBe("zh-Hans");
-  await page.getByRole("heading", { name: "给它看一张图片。" }).waitFor();
+  await page.getByRole("heading", { name: "与图片对话" }).waitFor();
   const dark = await paper();
   await expectAccessible(page);
   await page.getByTitle("浅色").click();
@@ -38,7 +38,7 @@ test("dark as the system is, or as one likes it; Chinese as the browser is, or a
   await page.getByLabel("语言").selectOption("en");
   await page.reload();
   expect(await lang()).toBe("en");
-  await page.getByRole("heading", { name: "Show it an image." }).waitFor();
+  await page.getByRole("heading", { name: "Chat about an image" }).waitFor();
   expect(await paper()).not.toBe(dark);
 });
 
@@ -66,7 +66,7 @@ test("the keyboard alone is enough, and what an input method composes is not sen
   await page.getByRole("dialog", { name: "Settings" }).waitFor();
   await page.keyboard.press("Escape");
   await page.keyboard.press("Alt+KeyN");
-  await page.getByRole("heading", { name: "Show it an image." }).waitFor();
+  await page.getByRole("heading", { name: "Chat about an image" }).waitFor();
 
   // From the top of the page to an example and on, with the focus to be seen at every step.
   await page.reload();

@@ -42,8 +42,8 @@ test("an example image is described, asked about, and described anew", async () 
   expect(await answers(page).count()).toBe(2);
 
   const before = await written(page);
-  await button(page, "Answer again").click();
-  await page.getByText("At temperature 0 the same question has the same answer.").waitFor();
+  await button(page, "Regenerate").click();
+  await page.getByText("At temperature 0, the same question always gets the same answer.").waitFor();
   await expectAccessible(page);
   await answered(page);
   expect(await written(page)).toBe(before);
@@ -53,7 +53,7 @@ test("an example image is described, asked about, and described anew", async () 
   await button(questions(page).first(), "Edit question").click();
   await expectAccessible(page);
   await page.getByRole("textbox", { name: "Edit question" }).fill("Is it a dog?");
-  await button(page, "Ask this instead").click();
+  await button(page, "Save and send").click();
   await answered(page);
   expect(await questions(page).allTextContents()).toEqual([expect.stringContaining("Is it a dog?")]);
   await page.getByRole("img", { name: "cat.jpg" }).waitFor();
@@ -76,16 +76,16 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   await page.getByText("Stopped.").first().waitFor();
   const kept = await written(page);
   expect(kept.length).toBeGreaterThanOrEqual(Math.max(...lengths));
-  await expect.poll(() => page.evaluate("told")).toEqual(["Answering.", "Stopped."]);
+  await expect.poll(() => page.evaluate("told")).toEqual(["Generating an answer.", "Stopped."]);
 
   // The server has stopped, too: it answers the next question at once.
-  await button(page, "Answer again").click();
+  await button(page, "Regenerate").click();
   await page.locator(".answer-text.writing").waitFor();
   await button(page, "Stop").click();
   await answered(page);
   await expectAccessible(page);
 
-  await button(page, "Answer again").click();
+  await button(page, "Regenerate").click();
   await page.locator(".answer-text.writing").waitFor();
   await expectAccessible(page);
 });
@@ -114,7 +114,7 @@ test("large photos are turned upright and scaled down; images come by choosing, 
   await bring(page, "drop", { name: "notes.txt", type: "text/plain", bytes: Buffer.from("no image") });
   await page.getByText("notes.txt is not an image.").waitFor();
   await bring(page, "drop", { name: "broken.png", type: "image/png", bytes: Buffer.from("no image") });
-  await page.getByText(/broken.png cannot be read/).waitFor();
+  await page.getByText(/broken.png could not be read/).waitFor();
 
   const sent = sentImages(page);
   await button(page, "Describe").click();
@@ -150,9 +150,9 @@ test("settings are kept, and sent", async () => {
   await dialog.getByLabel("Temperature").fill("0.8");
   await dialog.getByLabel("Top-p").fill("0.5");
   await dialog.getByLabel("Seed").fill("nonsense");
-  await dialog.getByText("A whole number from 0 to 4294967295.").waitFor();
+  await dialog.getByText("Enter a whole number from 0 to 4294967295.").waitFor();
   await dialog.getByLabel("Seed").fill("7");
-  await dialog.getByLabel("Longest answer").fill("20");
+  await dialog.getByLabel("Max. length").fill("20");
   await dialog.getByLabel("System prompt").fill("Be brief.");
   await page.keyboard.press("Escape");
   await page.reload();
@@ -169,16 +169,16 @@ test("settings are kept, and sent", async () => {
       { role: "user", content: "Hello" },
     ],
   });
-  await page.getByText("The answer has reached the greatest length that is set.").waitFor();
+  await page.getByText("The answer reached the maximum length.").waitFor();
   const first = await written(page);
-  await button(page, "Answer again").click();
+  await button(page, "Regenerate").click();
   await answered(page);
   expect(await written(page)).toBe(first);
 
   await button(page, "Settings").click();
   await dialog.getByLabel("Beams").fill("3");
   expect(await dialog.getByLabel("Temperature").isDisabled()).toBe(true);
-  await button(dialog, "Reset all").click();
+  await button(dialog, "Reset to defaults").click();
   expect(await dialog.getByLabel("System prompt").inputValue()).toBe("");
   expect(await dialog.getByLabel("Temperature").inputValue()).toBe("0");
 });

@@ -75,12 +75,12 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   const reasons = [{ rule: "apology", message: "I apologize" }];
   store.addVerdict({ version: ruled, decision: "drop", judge: "rules", author: "rules", reasons });
   const page = await project.open(undefined);
-  await page.getByRole("heading", { name: "Who reviews?" }).waitFor();
+  await page.getByRole("heading", { name: "Who is reviewing?" }).waitFor();
   await expectAccessible(page);
   // There is no model and no run to show.
   expect(await page.getByRole("link", { name: "Chat" }).count()).toBe(0);
   await page.getByRole("textbox", { name: "Your name" }).fill("Ada");
-  await button(page, "Begin").click();
+  await button(page, "Start").click();
   await shows(page, "1.jpg");
   await image(page).waitFor();
   expect(await page.evaluate("document.querySelector('.review-image img').naturalWidth")).toBeGreaterThan(99);
@@ -98,7 +98,7 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await page.reload();
   await shows(page, "3.jpg");
   await button(page, "Edit").click();
-  const field = page.getByRole("textbox", { name: "Text of the image" });
+  const field = page.getByRole("textbox", { name: "Image text" });
   await expect.poll(() => field.inputValue()).toBe("A house.");
   await expectAccessible(page);
   await field.fill("A red house.");
@@ -111,7 +111,7 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   expect(await words(page).locator("del").count()).toBe(1);
   expect(current(project, 3)).toBe("A red house.");
   await button(page, "Undo").click();
-  await page.getByText("Taken back.").waitFor();
+  await page.getByText("Undone.").waitFor();
   expect(current(project, 3)).toBe("A house.");
   await button(page, "Undo").click();
   await shows(page, "2.jpg");
@@ -125,14 +125,14 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await shows(page, "4.jpg");
   await expectAccessible(page);
   await page.keyboard.press("k");
-  await page.getByText("No pairs are here.").waitFor();
+  await page.getByText("No pairs in this filter.").waitFor();
   await expect.poll(() => said(project, 4)).toEqual(["Ada keep"]);
   await page.getByLabel("Pairs", { exact: true }).selectOption("kept");
   await shows(page, "1.jpg");
-  await page.getByRole("navigation", { name: "List of pairs" }).getByRole("button", { name: "kept 4.jpg" }).click();
+  await page.getByRole("navigation", { name: "Pairs in this filter" }).getByRole("button", { name: "kept 4.jpg" }).click();
   await shows(page, "4.jpg");
   await page.keyboard.press("ArrowRight");
-  await page.getByText("This is the end of the list.").waitFor();
+  await page.getByText("End of the list.").waitFor();
   await expectAccessible(page);
 });
 
@@ -153,7 +153,7 @@ test("the keyboard alone; letters that are written decide nothing, and a key tha
   await page.keyboard.type("Lost? ");
   await page.keyboard.press("Escape");
   expect(await clean(page)).toBe("A cup.");
-  await button(page, "Bring back").click();
+  await button(page, "Restore").click();
   expect(await page.getByRole("textbox").inputValue()).toBe("Lost? A cup.");
   await page.keyboard.press("Escape");
   await page.keyboard.press("d");
@@ -164,7 +164,7 @@ test("the keyboard alone; letters that are written decide nothing, and a key tha
   await shows(page, "3.jpg");
   await page.keyboard.press("ArrowLeft");
   await shows(page, "2.jpg");
-  await page.getByText("Keddu drops it").waitFor();
+  await page.getByText("Keddu: drop").waitFor();
   await page.keyboard.press("u");
   await expect.poll(() => said(project, 2)).toEqual([]);
   await page.keyboard.down("k");
@@ -196,7 +196,7 @@ test("two at once see different pairs; who comes second sees both texts, and not
   await expect.poll(() => current(project, 1)).toBe("A grey cat.");
   await ada.keyboard.press("Control+Enter");
   const dialog = ada.getByRole("dialog", { name: "The text of 1.jpg has changed" });
-  await dialog.getByText("While you edited it, Ben saved another text.").waitFor();
+  await dialog.getByText("Ben saved a different text while you were editing.").waitFor();
   await expectAccessible(ada);
   expect(
     await dialog.evaluate(
@@ -215,7 +215,7 @@ test("two at once see different pairs; who comes second sees both texts, and not
   // Ben has not seen it yet, and keeps what he sees.
   await ben.keyboard.press("k");
   const bens = ben.getByRole("dialog");
-  await bens.getByText("You kept a text that Ada has changed meanwhile.").waitFor();
+  await bens.getByText("Ada has changed the text that you kept.").waitFor();
   await expectAccessible(ben);
   await button(bens, "Keep theirs").click();
   await expect.poll(() => said(project, 1)).toEqual(["Ben keep"]);
@@ -223,8 +223,8 @@ test("two at once see different pairs; who comes second sees both texts, and not
   await expect.poll(() => said(project, 1)).toEqual(["Ben keep", "Ada drop"]);
   await ben.getByLabel("Pairs", { exact: true }).selectOption("disagreement");
   await shows(ben, "1.jpg");
-  await ben.getByText("They disagree.").waitFor();
-  await ben.getByText("Ada drops it").waitFor();
+  await ben.getByText("Reviewers disagree.").waitFor();
+  await ben.getByText("Ada: drop").waitFor();
   await expectAccessible(ben);
 });
 
@@ -245,7 +245,7 @@ test("a hostile text is shown, and does nothing", async () => {
   await page.keyboard.press("k");
   await shows(page, "2.jpg");
   await page.keyboard.press("ArrowLeft");
-  await page.getByText("<b>Ada</b>[U+202E] keeps it").waitFor();
+  await page.getByText("<b>Ada</b>[U+202E]: keep").waitFor();
   expect(await page.title()).toBe("Review · minigpt4");
   await expectAccessible(page);
 });
@@ -284,7 +284,7 @@ test("while nobody answers, decisions are kept, and sent when the server is back
   await page.keyboard.press("k");
   await shows(page, "2.jpg");
   await page.keyboard.press("d");
-  await page.getByText("2 decisions are not with the server yet.").waitFor();
+  await page.getByText("2 decisions not sent yet.").waitFor();
   await expectAccessible(page);
   expect(said(project, 1)).toEqual([]);
   await back();

@@ -22,7 +22,7 @@ test("curves and descriptions of a run appear, and go on as it does", async () =
   const server = await serve(model, { flags: ["--runs", runs] });
   onTestFinished(() => server.kill());
   const page = await open({}, { url: `${server.url}/#/training` });
-  await page.getByText("No training runs are here yet").waitFor();
+  await page.getByText("No training runs yet").waitFor();
   await expectAccessible(page);
 
   const log = await MetricsLog.open(join(runs, "first"));
@@ -34,18 +34,18 @@ test("curves and descriptions of a run appear, and go on as it does", async () =
   await page.reload();
   const fact = (name: string) =>
     page.locator(".facts div", { has: page.getByText(name, { exact: true }) }).locator("dd");
-  await page.getByText("5.250 at 0").waitFor();
+  await page.getByText("5.250 at step 0").waitFor();
   expect(await fact("Step").textContent()).toBe("20");
   // What a model says is text, whatever it looks like.
   await page.getByText("<b>a cat</b>").waitFor();
   expect(await page.getByText("cat.jpg").count()).toBe(1);
-  await page.getByRole("img", { name: "Loss of first over the steps" }).locator("canvas").waitFor();
+  await page.getByRole("img", { name: "Loss of first by step" }).locator("canvas").waitFor();
   expect(await drawn(page)).toBeGreaterThan(100);
   await expectAccessible(page);
 
   await log.write(train(21, 1));
   await log.write({ kind: "validation", step: 21, time: Date.now() / 1000, loss: 2.5 });
-  await page.getByText("2.500 at 21").waitFor();
+  await page.getByText("2.500 at step 21").waitFor();
   expect(await fact("Step").textContent()).toBe("21");
   expect(await page.getByText("live", { exact: true }).count()).toBe(1);
 });

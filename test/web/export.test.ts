@@ -1,7 +1,7 @@
-/** Chats as files. */
+/** Export and import of chats. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { ask, type Chat, changeAnswer, imagesOf, newChat, rename } from "../../web/chat/chat.ts";
+import { addQuestion, type Chat, chatImages, newChat, rename, updateAnswer } from "../../web/chat/chat.ts";
 import { fileName, fromJson, toJson, toMarkdown } from "../../web/chat/export.ts";
 
 const png = new Blob([Uint8Array.of(1, 2, 3, 255)], { type: "image/png" });
@@ -10,11 +10,11 @@ const names = { you: "You", model: "Model", untitled: "Untitled" };
 const image = async () => png;
 
 function chatAboutCat(): Chat {
-  const chat = ask(newChat(), "What <b>is</b> this?", [cat]);
-  return changeAnswer(chat, (answer) => ({ ...answer, text: "A **cat**.", end: "stop" }));
+  const chat = addQuestion(newChat(), "What <b>is</b> this?", [cat]);
+  return updateAnswer(chat, (answer) => ({ ...answer, text: "A **cat**.", end: "stop" }));
 }
 
-test("Markdown has images in it; a question stands as it was typed", async () => {
+test("Markdown embeds images and escapes questions", async () => {
   const text = await toMarkdown(chatAboutCat(), image, names);
   expect(text).toBe(
     "# What \\<b\\>is\\</b\\> this?\n\n**You**\n\n![my \\[cat\\].png](data:image/png;base64,AQID/w==)\n\n" +
@@ -22,7 +22,7 @@ test("Markdown has images in it; a question stands as it was typed", async () =>
   );
 });
 
-test("what is exported can be imported, as a chat of its own", async () => {
+test("an exported chat can be imported, with a new id", async () => {
   const chat = rename(chatAboutCat(), "Cats");
   const [read] = fromJson(await toJson([chat], image));
   expect(read?.chat).toMatchObject({ title: "Cats", created: chat.created, updated: chat.updated });
@@ -31,16 +31,16 @@ test("what is exported can be imported, as a chat of its own", async () => {
     ["user", "What <b>is</b> this?"],
     ["assistant", "A **cat**."],
   ]);
-  const [ref] = imagesOf(read?.chat ?? newChat());
+  const [ref] = chatImages(read?.chat ?? newChat());
   const blob = read?.images.get(ref?.id ?? "");
   expect(blob?.type).toBe("image/png");
   expect(new Uint8Array((await blob?.arrayBuffer()) ?? new ArrayBuffer(0))).toEqual(Uint8Array.of(1, 2, 3, 255));
 });
 
-test("any text comes back as it was", async () => {
+test("any text survives export and import", async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: "grapheme" }), async (text) => {
-      const chat = changeAnswer(ask(newChat(), "q", []), (answer) => ({ ...answer, text, end: "stop" }));
+      const chat = updateAnswer(addQuestion(newChat(), "q", []), (answer) => ({ ...answer, text, end: "stop" }));
       expect(fromJson(await toJson([chat], image))[0]?.chat.messages[1]?.text).toBe(text);
     }),
     { numRuns: 30 },
@@ -48,18 +48,18 @@ test("any text comes back as it was", async () => {
 });
 
 test.each([
-  ["not JSON", "{", /not JSON/],
-  ["another file", '{"a": 1}', /not an export/],
+  ["invalid JSON", "{", /not valid JSON/],
+  ["another file", '{"a": 1}', /not a chat export/],
   ["a later version", '{"format": "minigpt4-chats", "version": 2}', /version 2/],
-  ["a message of nobody", wrong({ messages: [{ role: "x", text: "" }] }), /chat 1, message 1 is of neither/],
-  ["a lost image", wrong({ messages: [userWith("p9")] }), /image 1 is not in the file/],
-  ["an image that could hold a script", wrong({ messages: [userWith("svg")] }), /image 1 is not in the file/],
-  ["no time", wrong({ created: "yesterday" }), /created is no number/],
-])("%s is refused with a reason", (_, text, reason) => {
+  ["a message without a valid role", wrong({ messages: [{ role: "x", text: "" }] }), /chat 1, message 1: role must be/],
+  ["a missing image", wrong({ messages: [userWith("p9")] }), /image 1 is missing from the file/],
+  ["an image that could contain a script", wrong({ messages: [userWith("svg")] }), /image 1 is missing from the file/],
+  ["an invalid time", wrong({ created: "yesterday" }), /created must be a number/],
+])("%s is rejected with a reason", (_, text, reason) => {
   expect(() => fromJson(text)).toThrow(reason);
 });
 
-test("nothing that is imported crashes the page", () => {
+test("no import crashes the page", () => {
   fc.assert(
     fc.property(fc.json(), fc.jsonValue(), (text, chat) => {
       for (const file of [text, JSON.stringify({ format: "minigpt4-chats", version: 1, images: {}, chats: [chat] })]) {
@@ -69,7 +69,7 @@ test("nothing that is imported crashes the page", () => {
   );
 });
 
-test("file names are taken by all file systems", () => {
+test("file names are valid on all file systems", () => {
   expect(fileName('What is "this"? a/b\\c: <d>.', "md")).toBe("What is this a b c d.md");
   expect(fileName("...", "json")).toBe("chat.json");
   expect(fileName("猫".repeat(100), "md")).toBe(`${"猫".repeat(60)}.md`);

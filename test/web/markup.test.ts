@@ -1,7 +1,7 @@
-/** The markup of answers. */
+/** The Markdown of answers. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Block, type Inline, parseInline, parseMarkup } from "../../web/chat/markup.ts";
+import { type Block, type Inline, parseInline, parseMarkup } from "../../web/chat/markup.tsx";
 
 const plain = (text: string): Inline[] => [{ kind: "text", text }];
 
@@ -12,7 +12,7 @@ test("paragraphs keep their line breaks", () => {
   ]);
 });
 
-test("lists, also with empty lines between items, and numbers that start later", () => {
+test("lists, with blank lines between items and any start number", () => {
   expect(parseMarkup("See:\n- a\n\n- b\n3. c\n4) d")).toEqual([
     { kind: "paragraph", lines: [plain("See:")] },
     { kind: "list", ordered: false, start: 1, items: [plain("a"), plain("b")] },
@@ -20,13 +20,13 @@ test("lists, also with empty lines between items, and numbers that start later",
   ]);
 });
 
-test("code is kept as it stands, also when its end has not come yet", () => {
+test("code blocks are verbatim, even when unfinished", () => {
   const code: Block = { kind: "code", text: "  a **b**\n- c" };
   expect(parseMarkup("```ts\n  a **b**\n- c\n```")).toEqual([code]);
   expect(parseMarkup("```\n  a **b**\n- c")).toEqual([code]);
 });
 
-test("bold and code in a line; half a mark is text", () => {
+test("bold and code in a line; incomplete markup is text", () => {
   expect(parseInline("a **bold** and `x*y`")).toEqual([
     { kind: "text", text: "a " },
     { kind: "bold", text: "bold" },
@@ -42,7 +42,7 @@ test("HTML is text", () => {
   expect(parseMarkup(html)).toEqual([{ kind: "paragraph", lines: [plain(html)] }]);
 });
 
-test("no text is lost, whatever the model writes", () => {
+test("no text is lost", () => {
   const marks = fc.constantFrom("**", "`", "```", "- ", "1. ", "\n", "\n\n", " ", "<b>", "word");
   fc.assert(
     fc.property(fc.array(fc.oneof(marks, fc.string()), { maxLength: 30 }), (pieces) => {
@@ -55,13 +55,13 @@ test("no text is lost, whatever the model writes", () => {
         })
         .join("");
       const letters = (some: string) => some.replace(/[^a-z]/gi, "");
-      // What stands behind an opening fence is the name of a language, and not shown.
+      // The language after an opening fence is not shown.
       if (!text.includes("```")) expect(letters(shown)).toBe(letters(text));
     }),
   );
 });
 
-test("a long line of marks takes no time", () => {
+test("long malformed markup parses in linear time", () => {
   const started = performance.now();
   parseMarkup("**a".repeat(20_000) + "`".repeat(20_000));
   expect(performance.now() - started).toBeLessThan(1000);

@@ -1,4 +1,4 @@
-/** A model that was exported for pages, run with the runtime of the page, says what the model says in Node. */
+/** An exported model on ONNX Runtime Web generates the same text as in Node. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as ort from "onnxruntime-web";
@@ -18,7 +18,7 @@ import { Session } from "../../src/runtime/session.ts";
 import type { Graph, Value } from "../../src/tensor/graph.ts";
 import type { WeightSource } from "../../src/tensor/weight-source.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
-import { createOrtRunner } from "../../web/engine/ort-runner.ts";
+import { createOrtRunner } from "../../web/engine/runtime.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -30,7 +30,7 @@ writeFileSync(join(page, "index.html"), "<!doctype html><html><head><title>t</ti
 ort.env.wasm.numThreads = 1;
 
 const createRunner = <Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>) =>
-  createOrtRunner(ort, ["wasm"], graph, outputs);
+  createOrtRunner({ ort, providers: ["wasm"] }, graph, outputs);
 
 async function exported(precision: WebModel["precision"]) {
   const path = join(folder, precision);
@@ -68,14 +68,14 @@ const cat = image("cat.jpg");
 test.each<[string, GenerationRequest]>([
   ["a description", { turns: "describe", images: [cat], maxNewTokens: 24 }],
   ["an answer", { turns: [{ role: "user", text: "What is it?", images: 1 }], images: [cat], maxNewTokens: 24 }],
-  ["a drawn answer", { turns: "describe", images: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
+  ["a sampled answer", { turns: "describe", images: [cat], maxNewTokens: 12, temperature: 1, topP: 0.9, seed: 3 }],
 ])("%s is the same, token for token", async (_, question) => {
   const events = await answer(there, question);
   expect(events).toEqual(await answer(here, question));
   expect(events.find(({ kind }) => kind === "end")).toMatchObject({ tokens: expect.toSatisfy((n: number) => n >= 8) });
 });
 
-test("what is known of the model is the same, and the tokenizer gives the same ids", async () => {
+test("the model info and the tokenizer are the same", async () => {
   expect(there.model).toEqual(here.model);
   const { tokenizer } = opened.llm;
   for (const text of ["", "A photo of a cat.", "  naïve 猫 🐈\n###Human: <s>"]) {

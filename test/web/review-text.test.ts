@@ -1,13 +1,11 @@
-/** What the review shows of texts: changes word by word, characters that are not seen, and which text is compared. */
+/** Texts of the review: word diff, invisible characters, and the version to compare with. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Version } from "../../src/curation/entry.ts";
-import { baseOf } from "../../web/review/base.ts";
-import { changesBetween, hasChanges } from "../../web/review/changes.ts";
-import { stretchesOf, visible } from "../../web/review/visible.ts";
+import { comparisonBase, diffWords, hasChanges, showHidden, splitHidden } from "../../web/review/text.ts";
 
 const shown = (before: string, after: string) =>
-  changesBetween(before, after)
+  diffWords(before, after)
     .map(({ kind, text }) => ({ same: text, removed: `[-${text}-]`, added: `{+${text}+}` })[kind])
     .join("");
 
@@ -22,7 +20,7 @@ test.each([
   expect(shown(before, after)).toBe(expected);
 });
 
-test("the pieces hold both texts, whatever they are", () => {
+test("the pieces contain both texts", () => {
   const words = fc.array(fc.constantFrom("a", "cat", " ", "\n", ".", "猫", "\u202E", "<b>"), { maxLength: 30 });
   const text = fc.oneof(
     fc.string({ unit: "binary" }),
@@ -30,7 +28,7 @@ test("the pieces hold both texts, whatever they are", () => {
   );
   fc.assert(
     fc.property(text, text, (before, after) => {
-      const pieces = changesBetween(before, after);
+      const pieces = diffWords(before, after);
       const joined = (left: string) => pieces.flatMap(({ kind, text }) => (kind === left ? [] : [text])).join("");
       expect(joined("added")).toBe(before);
       expect(joined("removed")).toBe(after);
@@ -39,27 +37,27 @@ test("the pieces hold both texts, whatever they are", () => {
   );
 });
 
-test("long texts that have nothing in common take no time", () => {
+test("long texts with nothing in common are diffed in time", () => {
   const long = (letter: string) => Array.from({ length: 4000 }, (_, i) => `${letter}${i}`).join(" ");
   const began = performance.now();
-  expect(hasChanges(changesBetween(long("a"), long("b")))).toBe(true);
+  expect(hasChanges(diffWords(long("a"), long("b")))).toBe(true);
   expect(performance.now() - began).toBeLessThan(2000);
 });
 
-test("what would not be seen, or would turn the text around, is shown by its code", () => {
-  expect(visible("a\u202Egnp.exe\u0000\u200b")).toBe("a[U+202E]gnp.exe[U+0000][U+200B]");
-  expect(visible("\ud800 lone")).toBe("[U+D800] lone");
-  expect(visible("\u{1F600} 猫 é\n\tb")).toBe("\u{1F600} 猫 é\n\tb");
-  expect(stretchesOf("<b>")).toEqual([{ text: "<b>", hidden: false }]);
+test("invisible characters and bidirectional marks are shown by their codes", () => {
+  expect(showHidden("a\u202Egnp.exe\u0000\u200b")).toBe("a[U+202E]gnp.exe[U+0000][U+200B]");
+  expect(showHidden("\ud800 lone")).toBe("[U+D800] lone");
+  expect(showHidden("\u{1F600} 猫 é\n\tb")).toBe("\u{1F600} 猫 é\n\tb");
+  expect(splitHidden("<b>")).toEqual([{ text: "<b>", hidden: false }]);
 });
 
-test("a text is compared with what it was made of; one that was put back, with what it was made of at first", () => {
+test("a text is compared with the version it was made from, also after an undo", () => {
   const version = (id: number, parent?: number, undoes?: number) =>
     ({ id, parent, details: undoes === undefined ? {} : { undoes } }) as Version;
-  expect(baseOf([version(1)])).toBeUndefined();
-  expect(baseOf([version(1), version(2, 1)])?.id).toBe(1);
-  expect(baseOf([version(1), version(2, 1), version(3, 2)])?.id).toBe(2);
-  expect(baseOf([version(1), version(2, 1), version(3, 2), version(4, 3, 3)])?.id).toBe(1);
+  expect(comparisonBase([version(1)])).toBeUndefined();
+  expect(comparisonBase([version(1), version(2, 1)])?.id).toBe(1);
+  expect(comparisonBase([version(1), version(2, 1), version(3, 2)])?.id).toBe(2);
+  expect(comparisonBase([version(1), version(2, 1), version(3, 2), version(4, 3, 3)])?.id).toBe(1);
   const twice = [version(1), version(2, 1), version(3, 2), version(4, 3), version(5, 4, 4), version(6, 5, 3)];
-  expect(baseOf(twice)?.id).toBe(1);
+  expect(comparisonBase(twice)?.id).toBe(1);
 });

@@ -1,83 +1,87 @@
-/** What answers in the page's name: a server, or a model in the browser. The page knows only this. */
+/** What generates answers for the page: a server, or a model in this browser. The page knows only this interface. */
 import type { GenerationOptions } from "../../src/engine/engine.ts";
 import type { FinishReason } from "../../src/generation/generate.ts";
 
 export type { FinishReason, GenerationOptions };
 
-/** What is known of the model. */
 export interface ModelInfo {
   readonly name: string;
-  /** Positions of prompt and answer together, if known. */
+  /** Tokens of prompt and answer together, if known. */
   readonly contextLength?: number;
   readonly tokensPerImage?: number;
-  /** What the model runs on, where that is this browser. */
+  /** The device, for a model that runs in this browser. */
   readonly runsOn?: string;
 }
 
-/** How much of a model that runs in this browser has been loaded, in bytes; then it is started. */
+/** Bytes of a model downloaded into this browser. */
 export interface LoadProgress {
   readonly received: number;
   readonly total: number;
 }
 
-/** One message as the model is shown it. */
-export interface Said {
+/** One message of the prompt. */
+export interface PromptMessage {
   readonly role: "user" | "assistant";
   readonly text: string;
-  /** Encoded images, which come before the text. */
+  /** Encoded images, placed before the text. */
   readonly images: readonly Blob[];
 }
 
-export interface AnswerRequest {
-  /** What was said so far, oldest first; the last is the question. */
-  readonly messages: readonly Said[];
-  /** What the model is told before the conversation. */
+export interface ChatRequest {
+  /** Oldest first; the last is the question. */
+  readonly messages: readonly PromptMessage[];
+  /** The system prompt. @default the model's own */
   readonly system?: string;
-  readonly decoding: GenerationOptions;
+  readonly options: GenerationOptions;
 }
 
-/** An answer as it comes: texts, then one end. */
+/** Any number of texts, then one end. */
 export type GenerationEvent =
   | { readonly kind: "text"; readonly text: string }
-  /** `tokens`: how many the answer has, if known. */
+  /** `tokens`: the number of generated tokens, if known. */
   | { readonly kind: "end"; readonly reason: FinishReason; readonly tokens?: number };
 
 export interface Backend {
   /**
-   * Loads the model first where it runs in this browser.
+   * Describes the model. A model that runs in this browser is loaded first.
    * @throws BackendError
    */
   info(signal?: AbortSignal, onProgress?: (progress: LoadProgress) => void): Promise<ModelInfo>;
   /**
-   * Answers. Whoever aborts the signal stops the answer; the iteration then throws the signal's reason.
+   * Streams an answer. Aborting the signal stops the generation, and the iteration throws the signal's reason.
    * @throws BackendError
    */
-  answer(request: AnswerRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  generate(request: ChatRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
 }
 
-/** A question that only shows one image asks for its description, in the words that the model was trained with. */
-export function asksForDescription({ messages }: AnswerRequest): boolean {
+/** A single image without text is described with the prompt that the model was trained on. */
+export function isDescribeRequest({ messages }: ChatRequest): boolean {
   const [first] = messages;
   return messages.length === 1 && first?.text === "" && first.images.length === 1;
 }
 
-/** Why there is no answer, or only a part of one. */
+/** Address of the `model.json` exported with the page, relative to the page; undefined on a page served by a server. */
+export function bundledModel(): string | undefined {
+  return document.querySelector<HTMLMetaElement>('meta[name="minigpt4-model"]')?.content || undefined;
+}
+
+/** Why an answer is missing or incomplete. The page stores these with its chats. */
 export type ProblemKind =
-  /** Nobody answers at the address. */
+  /** The server does not respond. */
   | "away"
-  /** A key is needed, or the one that was given is wrong. */
+  /** The API key is missing or invalid. */
   | "key"
-  /** Too many ask at once: later it works. */
+  /** Too many requests; a retry may succeed. */
   | "busy"
-  /** The model is still being loaded: later it works. */
+  /** The model is still loading; a retry may succeed. */
   | "loading"
-  /** The model that lies beside the page cannot be loaded or started; the message says why. */
+  /** The model exported with the page cannot be loaded or started; the message says why. */
   | "unable"
-  /** An image cannot be read. */
+  /** An image cannot be decoded. */
   | "image"
-  /** Something else about the question is wrong; the message says what. */
+  /** The request is invalid in another way; the message says how. */
   | "question"
-  /** The answer was broken off. */
+  /** The stream ended before the answer did. */
   | "broken"
   /** Anything else; the message says what. */
   | "failed";
@@ -85,7 +89,7 @@ export type ProblemKind =
 export class BackendError extends Error {
   override name = "BackendError";
   readonly kind: ProblemKind;
-  /** Seconds after which asking again makes sense, if the server said so. */
+  /** Seconds to wait before a retry, if the server sent them. */
   readonly retryAfter: number | undefined;
 
   constructor(kind: ProblemKind, message: string, retryAfter?: number) {

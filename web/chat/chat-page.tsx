@@ -1,39 +1,36 @@
-/** Talking about images: the messages of a chat, and the composer below. */
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { IconButton } from "../shell/icon-button.tsx";
-import { useWords } from "../shell/language.ts";
+/** The chat page: messages or an introduction, connection status, and the composer. */
+import { useEffect, useId, useRef, useState } from "preact/hooks";
+import type { LoadProgress } from "../backend/backend.ts";
+import { Icon, IconButton } from "../shell/icons.tsx";
 import { Menu } from "../shell/menu.tsx";
-import { PageHead } from "../shell/page-head.tsx";
+import { useStrings } from "../shell/preferences.ts";
+import { PageHeader } from "../shell/shell.tsx";
 import { useStore } from "../shell/store.ts";
-import { Answer } from "./answer.tsx";
-import { type Chat, type ImageRef, imagesOf, titleOf } from "./chat.ts";
+import { chatTitle } from "./chat.ts";
 import { useChatApp } from "./chat-app.ts";
-import { Composer } from "./composer.tsx";
-import { ConnectionNote } from "./connection-note.tsx";
+import { Composer, ImageInput } from "./composer.tsx";
 import { ChatDialogs } from "./dialogs.tsx";
-import { useDrops } from "./drops.ts";
-import { EmptyState } from "./empty-state.tsx";
-import { exportChat } from "./export-actions.ts";
-import { GenerationRequest } from "./question.tsx";
-import { useShortcuts } from "./shortcuts.ts";
-import { Viewer } from "./viewer.tsx";
-import { chatWords } from "./words.ts";
+import { exportChat } from "./export.ts";
+import { type Example, examples } from "./images.ts";
+import { Messages } from "./messages.tsx";
+import { useFileDrop, useShortcuts } from "./page-events.ts";
+import { chatStrings } from "./strings.ts";
 
 export function ChatPage({ chatId }: { chatId: string | undefined }) {
-  const t = useWords(chatWords);
+  const t = useStrings(chatStrings);
   const app = useChatApp();
   const chats = useStore(app.library.chats);
   const chat = chatId === undefined ? undefined : chats.find(({ id }) => id === chatId);
-  const progress = useStore(app.answering.progress).get(chatId ?? "");
+  const progress = useStore(app.generations.progress).get(chatId ?? "");
   const [editing, setEditing] = useState<string>();
-  const dropping = useDrops((files) => app.draft.add(files.map((blob) => ({ blob, name: blob.name }))));
+  const dropping = useFileDrop((files) => app.draft.add(files.map((blob) => ({ blob, name: blob.name }))));
   useShortcuts(app, chat);
   useEffect(() => setEditing(undefined), [chatId]);
   const editLast = () => setEditing(chat?.messages.findLast(({ role }) => role === "user")?.id);
-  const title = chat ? (titleOf(chat) ?? t.untitled) : t.newChat;
+  const title = chat ? (chatTitle(chat) ?? t.untitled) : t.newChat;
   return (
     <div class={dropping ? "chat-page dropping" : "chat-page"}>
-      <PageHead title={title}>
+      <PageHeader title={title}>
         <ModelName />
         {chat && (
           <Menu
@@ -47,7 +44,7 @@ export function ChatPage({ chatId }: { chatId: string | undefined }) {
         )}
         <IconButton icon="sliders" name={t.settings} onClick={() => app.dialog.set("settings")} />
         <IconButton icon="help" name={t.help} onClick={() => app.dialog.set("help")} />
-      </PageHead>
+      </PageHeader>
       {chat ? (
         <Messages key={chat.id} chat={chat} editing={editing} onEdit={setEditing} />
       ) : (
@@ -74,97 +71,93 @@ function ModelName() {
   return <span class="model-name">{runsOn ? `${name} · ${runsOn}` : name}</span>;
 }
 
-interface MessagesProperties {
-  readonly chat: Chat;
-  readonly editing: string | undefined;
-  readonly onEdit: (id: string | undefined) => void;
-}
-
-function Messages({ chat, editing, onEdit }: MessagesProperties) {
-  const t = useWords(chatWords);
+/** Shown in a new chat: an introduction, image buttons and examples. */
+function EmptyState() {
+  const t = useStrings(chatStrings);
   const app = useChatApp();
-  const progress = useStore(app.answering.progress).get(chat.id);
-  const [enlarged, setEnlarged] = useState<ImageRef>();
-  const list = useFollowing(chat);
-  const current = useRef(chat);
-  current.current = chat;
-  const save = useCallback(
-    (id: string, text: string) => {
-      onEdit(undefined);
-      app.edit(current.current, id, text);
-    },
-    [app, onEdit],
-  );
-  const again = useCallback(() => app.again(current.current), [app]);
-  const goOn = useCallback(() => app.goOn(current.current), [app]);
-  const enterKey = useCallback(() => app.dialog.set("key"), [app]);
-  const images = imagesOf(chat);
-  let number = 1;
+  const headingId = useId();
+  const connection = useStore(app.connection);
+  const addExample = async ({ url, name }: Example) => {
+    const response = await fetch(url);
+    app.draft.add([{ blob: await response.blob(), name }]);
+  };
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it
-    <div class="messages" ref={list} role="log" aria-live="off" aria-label={t.conversation} tabIndex={0}>
-      <div class="column">
-        {chat.messages.map((message, i) => {
-          const last = i === chat.messages.length - 1;
-          if (message.role === "assistant") {
-            return (
-              <Answer
-                key={message.id}
-                message={message}
-                last={last}
-                progress={last ? progress : undefined}
-                onAgain={again}
-                onGoOn={goOn}
-                onEnterKey={enterKey}
-              />
-            );
-          }
-          const firstNumber = number;
-          number += message.images.length;
-          return (
-            <GenerationRequest
-              key={message.id}
-              message={message}
-              firstNumber={firstNumber}
-              editing={message.id === editing}
-              onEdit={onEdit}
-              onSave={save}
-              onEnlarge={setEnlarged}
-            />
-          );
-        })}
+    <div class="empty">
+      <h2>{t.heading}</h2>
+      <p class="introduction">{t.introduction(connection.kind === "ready" ? connection.model.name : "minigpt4")}</p>
+      <div class="finder">
+        <div class="row">
+          <ImageInput labels />
+        </div>
+        <p class="note fine-only">{t.drop}</p>
       </div>
-      {enlarged && <Viewer images={images} first={enlarged.id} onClose={() => setEnlarged(undefined)} />}
+      <h3 id={headingId}>{t.examples}</h3>
+      <ul class="film" aria-labelledby={headingId}>
+        {examples.map((example) => (
+          <li key={example.name}>
+            <button
+              type="button"
+              onClick={() => addExample(example)}
+              aria-label={`${exampleName(example)}: ${example.description}`}
+              title={example.source}
+            >
+              <img src={example.url} alt="" />
+              <span class="film-edge">{exampleName(example)}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+      <p class="note">{t.privacy}</p>
     </div>
   );
 }
 
-/** Keeps the end of a list in view while it grows, unless the reader has scrolled away from it. */
-function useFollowing(chat: Chat) {
-  const list = useRef<HTMLDivElement>(null);
-  const atEnd = useRef(true);
-  useEffect(() => {
-    const element = list.current;
-    if (!element) return;
-    const look = () => {
-      atEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < 48;
-    };
-    const follow = () => {
-      if (atEnd.current) element.scrollTop = element.scrollHeight;
-    };
-    element.addEventListener("scroll", look, { passive: true });
-    // Images become as high as they are only when they are there.
-    const watch = new ResizeObserver(follow);
-    if (element.firstElementChild) watch.observe(element.firstElementChild);
-    return () => {
-      watch.disconnect();
-      element.removeEventListener("scroll", look);
-    };
-  }, []);
-  const asked = chat.messages.length;
-  useEffect(() => {
-    atEnd.current = true;
-    if (list.current) list.current.scrollTop = list.current.scrollHeight;
-  }, [asked]);
-  return list;
+function exampleName({ name }: Example): string {
+  return name.replace(/\.\w+$/, "");
+}
+
+/** A problem with the connection, and what to do. */
+function ConnectionNote() {
+  const t = useStrings(chatStrings);
+  const app = useChatApp();
+  const connection = useStore(app.connection);
+  if (connection.kind === "connecting" && connection.progress) return <DownloadProgress {...connection.progress} />;
+  if (connection.kind !== "problem") return null;
+  const { kind, message } = connection.problem;
+  const retries = kind !== "key" && kind !== "unable";
+  return (
+    <div class="problem" role="status">
+      <Icon name={kind === "key" ? "key" : "warning"} />
+      <div>
+        <p>
+          {t.problems[kind]} {retries && t.retrying}
+        </p>
+        {(kind === "failed" || kind === "unable") && <p class="note">{message}</p>}
+      </div>
+      <button type="button" class="button" onClick={() => (kind === "key" ? app.dialog.set("key") : app.connect())}>
+        {kind === "key" ? t.enterKey : t.tryAgain}
+      </button>
+    </div>
+  );
+}
+
+/** The progress of a model that is downloaded into this browser. */
+function DownloadProgress({ received, total }: LoadProgress) {
+  const t = useStrings(chatStrings);
+  const start = useRef({ at: performance.now(), received });
+  const perSecond = (received - start.current.received) / ((performance.now() - start.current.at) / 1000);
+  const secondsLeft = perSecond > 0 ? Math.ceil((total - received) / perSecond) : undefined;
+  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(bytes < 1e6 ? 1 : 0);
+  return (
+    <div class="loading-note">
+      {received < total ? (
+        <>
+          <progress value={received} max={total} aria-label={t.loadingModel} />
+          {t.loadedOf(megabytes(received), megabytes(total), secondsLeft)}
+        </>
+      ) : (
+        <span role="status">{t.startingModel}</span>
+      )}
+    </div>
+  );
 }

@@ -1,44 +1,42 @@
-/** Where a question is written and images are added. */
+/** The form for a question and its images. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { IconButton } from "../shell/icon-button.tsx";
-import { Icon } from "../shell/icons.tsx";
-import { useWords } from "../shell/language.ts";
+import { Icon, IconButton } from "../shell/icons.tsx";
+import { useStrings } from "../shell/preferences.ts";
 import { useStore } from "../shell/store.ts";
 import type { Chat, ImageRef } from "./chat.ts";
 import { useChatApp } from "./chat-app.ts";
-import { useImageUrl } from "./image.tsx";
-import { Viewer } from "./viewer.tsx";
-import { chatWords } from "./words.ts";
+import { useImageUrl, Viewer } from "./image-view.tsx";
+import { chatStrings } from "./strings.ts";
 
-interface Properties {
+interface ComposerProps {
   readonly chat: Chat | undefined;
   readonly busy: boolean;
   /** Edits the last question. */
   readonly onEditLast: () => void;
 }
 
-export function Composer({ chat, busy, onEditLast }: Properties) {
-  const t = useWords(chatWords);
+export function Composer({ chat, busy, onEditLast }: ComposerProps) {
+  const t = useStrings(chatStrings);
   const app = useChatApp();
-  const { text, images, reading } = useStore(app.draft.state);
+  const { text, images, pending } = useStore(app.draft.state);
   const field = useRef<HTMLTextAreaElement>(null);
   const [enlarged, setEnlarged] = useState<string>();
   useEffect(() => {
-    if (field.current) fitHeight(field.current);
+    if (field.current) autosize(field.current);
   }, [text]);
   useEffect(() => {
-    // Not on touch screens, where the focus brings up the keyboard.
+    // Not on touch screens, where focus opens the keyboard.
     if (matchMedia("(pointer: fine)").matches) field.current?.focus();
   }, [chat?.id, images.length]);
 
-  const wordless = text.trim() === "";
-  const nothing = wordless && images.length === 0;
-  const describes = wordless && images.length > 0;
+  const blank = text.trim() === "";
+  const empty = blank && images.length === 0;
+  const describes = blank && images.length > 0;
   const send = () => {
-    if (!busy && !nothing && reading === 0) app.send();
+    if (!busy && !empty && pending === 0) app.send();
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    // While an input method composes a character, Enter chooses it.
+    // In an input method, Enter accepts the composed character (some browsers only report key code 229).
     if (event.isComposing || event.keyCode === 229) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
@@ -57,12 +55,12 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
         send();
       }}
     >
-      {(images.length > 0 || reading > 0) && (
+      {(images.length > 0 || pending > 0) && (
         <ul class="thumbs">
           {images.map((image) => (
             <Thumb key={image.id} image={image} onEnlarge={() => setEnlarged(image.id)} />
           ))}
-          {Array.from({ length: reading }, (_, i) => (
+          {Array.from({ length: pending }, (_, i) => (
             <li class="thumb reading" key={`reading-${i}`} />
           ))}
         </ul>
@@ -73,19 +71,19 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
         aria-label={t.question}
         placeholder={placeholder}
         value={text}
-        onInput={(event) => app.draft.write(event.currentTarget.value)}
+        onInput={(event) => app.draft.setText(event.currentTarget.value)}
         onKeyDown={onKeyDown}
       />
       <div class="composer-tools">
         <ImageInput />
         <span class="gap" />
         {busy ? (
-          <button type="button" class="button accent" onClick={() => chat && app.answering.stop(chat.id)}>
+          <button type="button" class="button accent" onClick={() => chat && app.generations.stop(chat.id)}>
             <Icon name="stop" />
             {t.stop}
           </button>
         ) : (
-          <button type="submit" class="button accent" disabled={nothing || reading > 0}>
+          <button type="submit" class="button accent" disabled={empty || pending > 0}>
             <Icon name="send" />
             {describes ? t.describe : t.send}
           </button>
@@ -97,7 +95,7 @@ export function Composer({ chat, busy, onEditLast }: Properties) {
 }
 
 function Thumb({ image, onEnlarge }: { image: ImageRef; onEnlarge: () => void }) {
-  const t = useWords(chatWords);
+  const t = useStrings(chatStrings);
   const app = useChatApp();
   const url = useImageUrl(image.id) ?? undefined;
   return (
@@ -110,29 +108,29 @@ function Thumb({ image, onEnlarge }: { image: ImageRef; onEnlarge: () => void })
   );
 }
 
-/** Buttons that let choose images, and on touch screens take one. */
-export function ImageInput({ words = false }: { words?: boolean }) {
-  const t = useWords(chatWords);
+/** Buttons to choose images, and on touch screens to take a photo. @param labels whether to show them with text */
+export function ImageInput({ labels = false }: { labels?: boolean }) {
+  const t = useStrings(chatStrings);
   const app = useChatApp();
   const files = useRef<HTMLInputElement>(null);
   const camera = useRef<HTMLInputElement>(null);
-  const take = (input: HTMLInputElement) => {
+  const add = (input: HTMLInputElement) => {
     app.draft.add([...(input.files ?? [])].map((blob) => ({ blob, name: blob.name })));
-    // The same file can be chosen again.
+    // Allow choosing the same file again.
     input.value = "";
   };
   return (
     <>
-      <input ref={files} type="file" accept="image/*" multiple hidden onChange={(event) => take(event.currentTarget)} />
+      <input ref={files} type="file" accept="image/*" multiple hidden onChange={(event) => add(event.currentTarget)} />
       <input
         ref={camera}
         type="file"
         accept="image/*"
         capture="environment"
         hidden
-        onChange={(event) => take(event.currentTarget)}
+        onChange={(event) => add(event.currentTarget)}
       />
-      {words ? (
+      {labels ? (
         <>
           <button type="button" class="button accent" onClick={() => files.current?.click()}>
             <Icon name="image" />
@@ -153,8 +151,8 @@ export function ImageInput({ words = false }: { words?: boolean }) {
   );
 }
 
-/** Makes a field as high as its text; its style sheet says how high at most. */
-export function fitHeight(field: HTMLTextAreaElement): void {
+/** Fits the height of a field to its text; the style sheet limits it. */
+export function autosize(field: HTMLTextAreaElement): void {
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight}px`;
 }

@@ -1,25 +1,25 @@
-/** The question that is being written. */
-import { words } from "../shell/language.ts";
+/** The question being written, with its images. */
+import { toast } from "../shell/notifications.tsx";
+import { getStrings } from "../shell/preferences.ts";
 import { Store } from "../shell/store.ts";
-import { toast } from "../shell/toasts.tsx";
-import { ImageProblem, type ReadyImage, readImage } from "./images.ts";
-import { chatWords } from "./words.ts";
+import { ImageError, type PreparedImage, prepareImage } from "./images.ts";
+import { chatStrings } from "./strings.ts";
 
 interface DraftState {
   readonly text: string;
-  readonly images: readonly ReadyImage[];
-  /** How many images are being read. */
-  readonly reading: number;
+  readonly images: readonly PreparedImage[];
+  /** The number of images being prepared. */
+  readonly pending: number;
 }
 
-const mostImages = 8;
+const maxImages = 8;
 
-const empty: DraftState = { text: "", images: [], reading: 0 };
+const empty: DraftState = { text: "", images: [], pending: 0 };
 
 export class Draft {
   readonly state = new Store<DraftState>(empty);
 
-  write(text: string): void {
+  setText(text: string): void {
     this.state.update((now) => ({ ...now, text }));
   }
 
@@ -31,24 +31,24 @@ export class Draft {
     this.state.update((now) => ({ ...now, images: now.images.filter((image) => image.id !== id) }));
   }
 
-  /** Adds images; what cannot be taken is told in a toast. */
+  /** Prepares and adds images; a toast reports those that could not be added. */
   async add(files: readonly { readonly blob: Blob; readonly name: string }[]): Promise<void> {
-    const t = words(chatWords);
-    const { images, reading } = this.state.value;
-    const room = mostImages - images.length - reading;
-    if (files.length > room) toast(t.tooMany(mostImages));
+    const t = getStrings(chatStrings);
+    const { images, pending } = this.state.value;
+    const room = maxImages - images.length - pending;
+    if (files.length > room) toast(t.tooMany(maxImages));
     for (const { blob, name } of files.slice(0, Math.max(0, room))) {
-      this.state.update((now) => ({ ...now, reading: now.reading + 1 }));
-      let image: ReadyImage | undefined;
+      this.state.update((now) => ({ ...now, pending: now.pending + 1 }));
+      let image: PreparedImage | undefined;
       try {
-        image = await readImage(blob, name);
-      } catch (problem) {
-        if (!(problem instanceof ImageProblem)) throw problem;
-        toast(t[problem.kind](name));
+        image = await prepareImage(blob, name);
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error;
+        toast(t[error.kind](name));
       }
       this.state.update((now) => ({
         ...now,
-        reading: Math.max(0, now.reading - 1),
+        pending: Math.max(0, now.pending - 1),
         images: image ? [...now.images, image] : now.images,
       }));
     }

@@ -1,53 +1,53 @@
-/** Makes what a user gives into images that can be sent: turned upright, and no larger than a model looks at. */
+/** Prepares images for upload (orientation, size, format), and lists the example images. */
+import sources from "../../examples/images/SOURCES.md?raw";
+import { type ImageRef, newId } from "./chat.ts";
 
-import type { ImageRef } from "./chat.ts";
-import { newId } from "./ids.ts";
-
-/** An image that is ready to be sent. */
-export interface ReadyImage extends ImageRef {
+/** An image that is ready to send. */
+export interface PreparedImage extends ImageRef {
   readonly blob: Blob;
 }
 
-const largestSide = 1024;
-const quality = 0.9;
-/** What servers and models read as it is; everything else is drawn anew. */
-const readTypes = ["image/jpeg", "image/png", "image/webp"];
-/** An image that is small already goes as it is, up to this many bytes. */
-const largestKept = 1_000_000;
+/** In pixels; models see less. */
+const maxSide = 1024;
+const jpegQuality = 0.9;
+/** Types that are sent unchanged; others are converted to JPEG. */
+const supportedTypes = ["image/jpeg", "image/png", "image/webp"];
+/** Images within `maxSide` are sent unchanged up to this size. */
+const maxUnchangedBytes = 1_000_000;
 
-/** A file cannot be taken; `kind` says why. */
-export class ImageProblem extends Error {
-  override name = "ImageProblem";
+/** A file is not an image, or cannot be decoded. */
+export class ImageError extends Error {
+  override name = "ImageError";
   readonly kind: "notImage" | "unreadable";
 
-  constructor(kind: ImageProblem["kind"], name: string) {
+  constructor(kind: ImageError["kind"], name: string) {
     super(name);
     this.kind = kind;
   }
 }
 
-/** Reads a file or a pasted image. @throws ImageProblem */
-export async function readImage(file: Blob, name: string): Promise<ReadyImage> {
-  // Some systems know no type for a file; what it is shows when it is read.
-  if (file.type !== "" && !file.type.startsWith("image/")) throw new ImageProblem("notImage", name);
-  const image = await loadImage(file).catch(() => {
-    throw new ImageProblem(file.type === "" ? "notImage" : "unreadable", name);
+/** Applies the EXIF orientation, and scales an image down to `maxSide` if it is larger. @throws ImageError */
+export async function prepareImage(file: Blob, name: string): Promise<PreparedImage> {
+  // A file without a type may still be an image: decoding tells.
+  if (file.type !== "" && !file.type.startsWith("image/")) throw new ImageError("notImage", name);
+  const image = await decode(file).catch(() => {
+    throw new ImageError(file.type === "" ? "notImage" : "unreadable", name);
   });
   const { naturalWidth, naturalHeight } = image;
-  const size = fitWithin(naturalWidth || largestSide, naturalHeight || largestSide, largestSide);
-  const unchangedView = size.width === naturalWidth && readTypes.includes(file.type) && file.size <= largestKept;
-  const blob = unchangedView ? file : await draw(image, size, name);
+  const size = fitWithin(naturalWidth || maxSide, naturalHeight || maxSide, maxSide);
+  const unchanged = size.width === naturalWidth && supportedTypes.includes(file.type) && file.size <= maxUnchangedBytes;
+  const blob = unchanged ? file : await draw(image, size, name);
   return { id: newId(), name, ...size, blob: new Blob([blob], { type: blob.type }) };
 }
 
-/** The size of an image when its longer side is at most `largest`, in whole pixels. */
-export function fitWithin(width: number, height: number, largest: number): { width: number; height: number } {
-  const scale = Math.min(1, largest / Math.max(width, height));
+/** The size in whole pixels after scaling the longer side down to at most `max`. */
+export function fitWithin(width: number, height: number, max: number): { width: number; height: number } {
+  const scale = Math.min(1, max / Math.max(width, height));
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
 
-/** An image that the browser has decoded. An element turns itself upright as its EXIF data says. */
-async function loadImage(file: Blob): Promise<HTMLImageElement> {
+/** Decodes an image. An image element applies the EXIF orientation. */
+async function decode(file: Blob): Promise<HTMLImageElement> {
   const url = URL.createObjectURL(file);
   try {
     const image = new Image();
@@ -68,18 +68,45 @@ async function draw(
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
-  if (!context) throw new ImageProblem("unreadable", name);
-  // JPEG knows no transparency; white is what most see-through images are made for.
+  if (!context) throw new ImageError("unreadable", name);
+  // JPEG has no transparency: use a white background.
   context.fillStyle = "#fff";
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);
-  const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
-  if (!blob) throw new ImageProblem("unreadable", name);
+  const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/jpeg", jpegQuality));
+  if (!blob) throw new ImageError("unreadable", name);
   return blob;
 }
 
-/** The files of a drop or a paste; none if it brought something else. */
-export function filesOf(transfer: DataTransfer | null): File[] {
+/** The files of a drop or paste, if any. */
+export function transferredFiles(transfer: DataTransfer | null): File[] {
   return [...(transfer?.files ?? [])];
 }
+
+/** An example image that comes with the project. */
+export interface Example {
+  readonly name: string;
+  readonly url: string;
+  readonly description: string;
+  readonly source: string;
+}
+
+const urls = import.meta.glob<string>("../../examples/images/*.jpg", {
+  eager: true,
+  query: "?url",
+  import: "default",
+});
+
+/** Parses the table in SOURCES.md: file, description, source and licence. */
+function readSources(markdown: string): { name: string; description: string; source: string }[] {
+  return [...markdown.matchAll(/^\|\s*`([^`]+)`\s*\|\s*(.+?)\s*\|\s*(.+?)\s*\|\s*$/gm)].map(
+    ([, name = "", description = "", source = ""]) => ({ name, description, source: source.replaceAll("`", "") }),
+  );
+}
+
+/** The example images that have an entry in SOURCES.md. */
+export const examples: readonly Example[] = readSources(sources).flatMap((row) => {
+  const url = urls[`../../examples/images/${row.name}`];
+  return url ? [{ ...row, url }] : [];
+});

@@ -1,6 +1,6 @@
-/** How answers are searched for, as the user set it. */
+/** The generation settings of the user. */
 import type { GenerationOptions } from "../backend/backend.ts";
-import { preference } from "../shell/preferences.ts";
+import { preference } from "../shell/store.ts";
 
 export interface Settings {
   readonly temperature: number;
@@ -8,13 +8,13 @@ export interface Settings {
   readonly maxNewTokens: number;
   readonly numBeams: number;
   readonly repetitionPenalty: number;
-  /** Without one, each answer draws a new one. */
+  /** @default a random one for each answer */
   readonly seed?: number;
-  /** Empty: the model's own. */
+  /** The system prompt; if empty, the model's own. */
   readonly system: string;
 }
 
-/** Bounds of what can be set; the sliders have them, too. */
+/** The ranges of the sliders. */
 export const bounds = {
   temperature: { min: 0, max: 2, step: 0.05 },
   topP: { min: 0.05, max: 1, step: 0.05 },
@@ -25,9 +25,9 @@ export const bounds = {
 
 export type NumberSetting = keyof typeof bounds;
 
-const largestSeed = 2 ** 32 - 1;
+const maxSeed = 2 ** 32 - 1;
 
-/** Temperature 0 takes the likeliest words, which suits descriptions; the longest answer is that of the original demo. */
+/** Greedy decoding suits descriptions; the maximum length is that of MiniGPT-4's original demo. */
 export const defaults: Settings = {
   temperature: 0,
   topP: 0.9,
@@ -39,9 +39,9 @@ export const defaults: Settings = {
 
 export const settings = preference<Settings>("settings", readSettings);
 
-/** Valid settings from what was kept: what is missing or out of bounds is the default. */
-export function readSettings(kept: unknown): Settings {
-  const values = typeof kept === "object" && kept !== null ? (kept as Record<string, unknown>) : {};
+/** Parses stored settings; missing and invalid values become the defaults. */
+export function readSettings(stored: unknown): Settings {
+  const values = typeof stored === "object" && stored !== null ? (stored as Record<string, unknown>) : {};
   const read: Record<string, unknown> = { ...defaults };
   for (const [name, { min, max }] of Object.entries(bounds)) {
     const value = values[name];
@@ -49,27 +49,27 @@ export function readSettings(kept: unknown): Settings {
   }
   if (typeof values.system === "string") read.system = values.system;
   const seed = readSeed(values.seed);
-  return { ...(read as unknown as Settings), ...(seed !== undefined && { seed }) };
+  return { ...(read as unknown as Settings), seed };
 }
 
-/** A seed from a number or what was typed; undefined if it is none. */
+/** Parses a seed from a number or an input; undefined if it is invalid. */
 export function readSeed(value: unknown): number | undefined {
   const seed = typeof value === "string" && /^\d+$/.test(value.trim()) ? Number(value) : value;
-  return typeof seed === "number" && Number.isInteger(seed) && seed >= 0 && seed <= largestSeed ? seed : undefined;
+  return typeof seed === "number" && Number.isInteger(seed) && seed >= 0 && seed <= maxSeed ? seed : undefined;
 }
 
-/** Whether answers are drawn at random, so that another one can come of the same question. */
-export function draws({ temperature, numBeams }: Settings): boolean {
+/** Whether answers are sampled, so that regenerating can give a different one. */
+export function isSampling({ temperature, numBeams }: Settings): boolean {
   return temperature > 0 && numBeams === 1;
 }
 
-/** The settings as a model takes them: with beams nothing is drawn, and without a seed one is drawn. */
-export function decodingOf(settings: Settings, drawSeed: () => number = randomSeed): GenerationOptions {
+/** The options of a request. Beam search and temperature 0 do not sample; sampling without a seed uses a random one. */
+export function generationOptions(settings: Settings, createSeed: () => number = randomSeed): GenerationOptions {
   const { maxNewTokens, numBeams, repetitionPenalty, temperature, topP } = settings;
-  const always = { maxNewTokens, repetitionPenalty };
-  if (numBeams > 1) return { ...always, numBeams };
-  if (temperature === 0) return { ...always, temperature };
-  return { ...always, temperature, topP, seed: settings.seed ?? drawSeed() };
+  const common = { maxNewTokens, repetitionPenalty };
+  if (numBeams > 1) return { ...common, numBeams };
+  if (temperature === 0) return { ...common, temperature };
+  return { ...common, temperature, topP, seed: settings.seed ?? createSeed() };
 }
 
 function randomSeed(): number {

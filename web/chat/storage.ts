@@ -1,18 +1,18 @@
-/** Where chats and their images are kept: IndexedDB, or memory where the browser forbids it. */
+/** Saves chats and their images in IndexedDB, or in memory where the browser forbids it. */
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
-import { type Chat, imagesOf } from "./chat.ts";
+import { type Chat, chatImages, type Message } from "./chat.ts";
 
 export interface ChatStorage {
-  /** All chats, in no order. */
+  /** All chats, in no particular order. */
   chats(): Promise<Chat[]>;
   chat(id: string): Promise<Chat | undefined>;
-  /** Keeps a chat, and images that are new in it, together. */
+  /** Saves a chat and its new images in one transaction. */
   save(chat: Chat, images?: ReadonlyMap<string, Blob>): Promise<void>;
-  /** Removes a chat. Its images stay until `sweep`, so that it can come back. */
+  /** Removes a chat. Its images stay until `deleteUnusedImages`, so that it can be restored. */
   remove(id: string): Promise<void>;
   image(id: string): Promise<Blob | undefined>;
-  /** Removes the images that no chat shows. */
-  sweep(): Promise<void>;
+  /** Deletes the images that no chat uses. */
+  deleteUnusedImages(): Promise<void>;
   clear(): Promise<void>;
 }
 
@@ -21,23 +21,31 @@ interface Schema extends DBSchema {
   images: { key: string; value: Blob };
 }
 
-export class IndexedChats implements ChatStorage {
+export class IndexedDBStorage implements ChatStorage {
   readonly #db: IDBPDatabase<Schema>;
 
   private constructor(db: IDBPDatabase<Schema>) {
     this.#db = db;
   }
 
-  /** @throws if the browser gives no database */
-  static async open(name = "minigpt4"): Promise<IndexedChats> {
-    const db = await openDB<Schema>(name, 1, {
-      upgrade(fresh) {
-        fresh.createObjectStore("chats", { keyPath: "id" });
-        fresh.createObjectStore("images");
+  /** Opens the database, and migrates one of an earlier version. @throws if the browser does not provide IndexedDB */
+  static async open(name = "minigpt4"): Promise<IndexedDBStorage> {
+    const db = await openDB<Schema>(name, 2, {
+      async upgrade(db, oldVersion, _, transaction) {
+        if (oldVersion === 0) {
+          db.createObjectStore("chats", { keyPath: "id" });
+          db.createObjectStore("images");
+          return;
+        }
+        // Version 1 had a store "pictures", and chats with fields of that name.
+        const names: DOMStringList = db.objectStoreNames;
+        if (names.contains("pictures")) transaction.objectStore("pictures" as "images").name = "images";
+        const chats = transaction.objectStore("chats");
+        for (const chat of await chats.getAll()) await chats.put(migrateChat(chat));
       },
       blocking: () => db.close(),
     });
-    return new IndexedChats(db);
+    return new IndexedDBStorage(db);
   }
 
   chats(): Promise<Chat[]> {
@@ -49,11 +57,11 @@ export class IndexedChats implements ChatStorage {
   }
 
   async save(chat: Chat, images: ReadonlyMap<string, Blob> = new Map()): Promise<void> {
-    const change = this.#db.transaction(["chats", "images"], "readwrite");
+    const transaction = this.#db.transaction(["chats", "images"], "readwrite");
     await Promise.all([
-      change.objectStore("chats").put(chat),
-      ...[...images].map(([id, blob]) => change.objectStore("images").put(blob, id)),
-      change.done,
+      transaction.objectStore("chats").put(chat),
+      ...[...images].map(([id, blob]) => transaction.objectStore("images").put(blob, id)),
+      transaction.done,
     ]);
   }
 
@@ -65,22 +73,26 @@ export class IndexedChats implements ChatStorage {
     return this.#db.get("images", id);
   }
 
-  async sweep(): Promise<void> {
-    const change = this.#db.transaction(["chats", "images"], "readwrite");
-    const shown = shownImages(await change.objectStore("chats").getAll());
-    const keys = await change.objectStore("images").getAllKeys();
-    const removed = keys.filter((id) => !shown.has(id)).map((id) => change.objectStore("images").delete(id));
-    await Promise.all([...removed, change.done]);
+  async deleteUnusedImages(): Promise<void> {
+    const transaction = this.#db.transaction(["chats", "images"], "readwrite");
+    const used = usedImages(await transaction.objectStore("chats").getAll());
+    const ids = await transaction.objectStore("images").getAllKeys();
+    const deleted = ids.filter((id) => !used.has(id)).map((id) => transaction.objectStore("images").delete(id));
+    await Promise.all([...deleted, transaction.done]);
   }
 
   async clear(): Promise<void> {
-    const change = this.#db.transaction(["chats", "images"], "readwrite");
-    await Promise.all([change.objectStore("chats").clear(), change.objectStore("images").clear(), change.done]);
+    const transaction = this.#db.transaction(["chats", "images"], "readwrite");
+    await Promise.all([
+      transaction.objectStore("chats").clear(),
+      transaction.objectStore("images").clear(),
+      transaction.done,
+    ]);
   }
 }
 
 /** Chats that last as long as the page. */
-export class MemoryChats implements ChatStorage {
+export class MemoryStorage implements ChatStorage {
   readonly #chats = new Map<string, Chat>();
   readonly #images = new Map<string, Blob>();
 
@@ -105,9 +117,9 @@ export class MemoryChats implements ChatStorage {
     return this.#images.get(id);
   }
 
-  async sweep(): Promise<void> {
-    const shown = shownImages([...this.#chats.values()]);
-    for (const id of this.#images.keys()) if (!shown.has(id)) this.#images.delete(id);
+  async deleteUnusedImages(): Promise<void> {
+    const used = usedImages([...this.#chats.values()]);
+    for (const id of this.#images.keys()) if (!used.has(id)) this.#images.delete(id);
   }
 
   async clear(): Promise<void> {
@@ -116,6 +128,21 @@ export class MemoryChats implements ChatStorage {
   }
 }
 
-function shownImages(chats: readonly Chat[]): Set<string> {
-  return new Set(chats.flatMap((chat) => imagesOf(chat).map(({ id }) => id)));
+/** Converts a chat saved by version 1, which called images "pictures"; returns a current chat unchanged. */
+export function migrateChat(chat: Chat): Chat {
+  return { ...chat, messages: chat.messages.map(migrateMessage) };
+}
+
+function migrateMessage(message: Message & { pictures?: unknown }): Message {
+  if (message.role === "user") {
+    if (!("pictures" in message)) return message;
+    const { pictures, ...rest } = message;
+    return { ...rest, images: pictures } as Message;
+  }
+  if ((message.problem?.kind as string) !== "picture") return message;
+  return { ...message, problem: { kind: "image", message: message.problem?.message ?? "" } };
+}
+
+function usedImages(chats: readonly Chat[]): Set<string> {
+  return new Set(chats.flatMap((chat) => chatImages(chat).map(({ id }) => id)));
 }

@@ -1,50 +1,54 @@
-/** The files of a model: loaded once, checked, and kept in the browser's cache. */
+/** Downloads the files of a model, verifies them, and keeps them in the browser's cache. */
 import { parseWebModel, type WebModel, type WebModelFile } from "../../src/models/web-model.ts";
 
 const cacheName = "minigpt4-model";
 
-/** Told what has been received, in bytes of all files together. */
+/** Called with the number of bytes received of all files together. */
 export type OnReceived = (received: number) => void;
 
-/** @throws Error saying what is wrong with it */
+/** Fetches and validates `model.json`. @throws Error if it cannot be fetched or is invalid */
 export async function loadModelJson(url: string): Promise<WebModel> {
-  const response = await fetchOrExplain(url);
+  const response = await fetchFile(url);
   const json: unknown = await response.json().catch(() => undefined);
   return parseWebModel(json);
 }
 
-/** Fetches files beside `model.json`, or takes them from the cache; their bytes one after the other. */
+/**
+ * Loads files of the folder of `model.json` from the cache or the network.
+ * @returns their concatenated bytes
+ * @throws Error naming the file that is missing, incomplete or damaged
+ */
 export async function loadFiles(
   base: string,
   files: readonly WebModelFile[],
   onReceived: OnReceived,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const all = allocate(files.reduce((sum, { bytes }) => sum + bytes, 0));
-  // Only a secure page has a cache; without one everything is loaded each time.
+  // Only secure contexts have a cache; elsewhere every visit downloads everything.
   const cache = await globalThis.caches?.open(cacheName).catch(() => undefined);
   let offset = 0;
   for (const file of files) {
     const target = all.subarray(offset, offset + file.bytes);
-    const begin = offset;
-    await loadFile(urlOf(base, file), file, target, cache, (received) => onReceived(begin + received));
+    const start = offset;
+    await loadFile(fileUrl(base, file), file, target, cache, (received) => onReceived(start + received));
     offset += file.bytes;
   }
   return all;
 }
 
-/** Removes what the cache holds of other versions of the model at this place. */
-export async function forgetOthers(base: string, files: readonly WebModelFile[]): Promise<void> {
+/** Deletes cached files of earlier exports to the same folder. */
+export async function deleteOldFiles(base: string, files: readonly WebModelFile[]): Promise<void> {
   const cache = await globalThis.caches?.open(cacheName).catch(() => undefined);
   if (!cache) return;
   const folder = new URL(".", base).href;
-  const current = new Set(files.map((file) => urlOf(base, file)));
+  const current = new Set(files.map((file) => fileUrl(base, file)));
   for (const { url } of await cache.keys()) {
     if (new URL(".", url).href === folder && !current.has(url)) await cache.delete(url);
   }
 }
 
-/** A new version has a new address, so that no cache on the way gives the old one. */
-function urlOf(base: string, { name, sha256 }: WebModelFile): string {
+/** The hash in the URL keeps HTTP caches from serving an earlier export. */
+function fileUrl(base: string, { name, sha256 }: WebModelFile): string {
   return new URL(`${name}?${sha256.slice(0, 16)}`, base).href;
 }
 
@@ -52,7 +56,7 @@ function allocate(bytes: number): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(bytes);
   } catch {
-    throw new Error(`There is not enough memory for the model, which has ${megabytes(bytes)}; close other tabs`);
+    throw new Error(`Not enough memory for the model (${megabytes(bytes)}). Close other tabs.`);
   }
 }
 
@@ -63,31 +67,35 @@ async function loadFile(
   cache: Cache | undefined,
   onReceived: OnReceived,
 ): Promise<void> {
-  const kept = await cache?.match(url).catch(() => undefined);
-  if (kept && (await readInto(kept, target, onReceived).catch(() => undefined)) && (await isIntact(target, file)))
+  const cached = await cache?.match(url).catch(() => undefined);
+  if (cached && (await readInto(cached, target, onReceived).catch(() => undefined)) && (await isIntact(target, file))) {
     return;
-  const response = await fetchOrExplain(url);
-  const received = await readInto(response, target, onReceived).catch((cause: Error) => {
-    throw new Error(`${file.name} broke off while it was loaded: ${cause.message}. Load the page again`, { cause });
-  });
-  if (!received) throw new Error(`${file.name} should have ${file.bytes} bytes, but has not; upload the folder again`);
-  if (!(await isIntact(target, file))) {
-    throw new Error(`${file.name} is damaged: its SHA-256 is not that of model.json; upload the folder again`);
   }
-  // A full disk or a private window is no reason not to go on.
+  const response = await fetchFile(url);
+  const received = await readInto(response, target, onReceived).catch((cause: Error) => {
+    throw new Error(`The download of ${file.name} was interrupted: ${cause.message}. Reload the page.`, { cause });
+  });
+  if (!received)
+    throw new Error(`${file.name} does not have the expected size of ${file.bytes} bytes. Upload the folder again.`);
+  if (!(await isIntact(target, file))) {
+    throw new Error(
+      `${file.name} is damaged: its SHA-256 differs from the one in model.json. Upload the folder again.`,
+    );
+  }
+  // The cache is optional: a full disk or a private window must not stop the model.
   await cache?.put(url, new Response(target)).catch(() => {});
 }
 
-async function fetchOrExplain(url: string): Promise<Response> {
+async function fetchFile(url: string): Promise<Response> {
   const name = new URL(url).pathname.split("/").at(-1);
   const response = await fetch(url).catch((cause: Error) => {
-    throw new Error(`${name} cannot be loaded: ${cause.message}`, { cause });
+    throw new Error(`${name} could not be downloaded: ${cause.message}`, { cause });
   });
-  if (!response.ok) throw new Error(`${name} is not there: the host answered ${response.status}`);
+  if (!response.ok) throw new Error(`${name} is missing: the host responded ${response.status}`);
   return response;
 }
 
-/** Whether the body had exactly as many bytes as `target` takes. */
+/** Reads the body into `target`. @returns whether their sizes match */
 async function readInto(response: Response, target: Uint8Array, onReceived: OnReceived): Promise<boolean> {
   const reader = response.body?.getReader();
   let received = 0;
@@ -104,7 +112,7 @@ async function readInto(response: Response, target: Uint8Array, onReceived: OnRe
   }
 }
 
-/** Where the page is not secure nothing can be computed, and only the size was checked. */
+/** Checks the SHA-256; insecure contexts have no digests, so there only the size is checked. */
 async function isIntact(bytes: Uint8Array<ArrayBuffer>, { sha256 }: WebModelFile): Promise<boolean> {
   if (!globalThis.crypto.subtle) return true;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

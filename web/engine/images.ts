@@ -1,28 +1,27 @@
-/** Images as a browser reads them. */
-
+/** Decodes images with the browser. */
 import type { ImageSource } from "../../src/engine/caches.ts";
 import { RequestError } from "../../src/engine/engine.ts";
 import type { Pixels } from "../../src/images/decode.ts";
 
 export function browserImages(): ImageSource {
-  let unnamed = 0;
+  let count = 0;
   return {
     async key(image) {
-      // Where the page is not secure there are no digests; each image counts as a new one then.
-      if (!globalThis.crypto.subtle) return `${unnamed++}`;
-      return String(new Uint8Array(await crypto.subtle.digest("SHA-256", bytesOf(image))));
+      // Insecure contexts have no digests: every image counts as new.
+      if (!globalThis.crypto.subtle) return `${count++}`;
+      return String(new Uint8Array(await crypto.subtle.digest("SHA-256", toBytes(image))));
     },
-    decode: async (image) => pixelsOf(await bitmapOf(bytesOf(image))),
+    decode: async (image) => toPixels(await decode(toBytes(image))),
   };
 }
 
-function bytesOf(image: string | Uint8Array): Uint8Array<ArrayBuffer> {
-  if (typeof image === "string") throw new RequestError("image", "In a browser an image is given by its bytes");
+function toBytes(image: string | Uint8Array): Uint8Array<ArrayBuffer> {
+  if (typeof image === "string") throw new RequestError("image", "In a browser, pass an image as bytes, not as a path");
   return image as Uint8Array<ArrayBuffer>;
 }
 
-/** Turned upright as its EXIF data says; neither are colours converted nor is what lies behind transparency dimmed, as in Node. */
-async function bitmapOf(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
+/** Applies the EXIF orientation. Colours are not converted and alpha is not premultiplied, as in Node. */
+async function decode(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
   try {
     return await createImageBitmap(new Blob([bytes]), {
       imageOrientation: "from-image",
@@ -30,11 +29,11 @@ async function bitmapOf(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
       premultiplyAlpha: "none",
     });
   } catch (cause) {
-    throw new RequestError("image", "The browser cannot read this image", { cause });
+    throw new RequestError("image", "The browser cannot decode this image", { cause });
   }
 }
 
-function pixelsOf(bitmap: ImageBitmap): Pixels {
+function toPixels(bitmap: ImageBitmap): Pixels {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (!context) throw new RequestError("image", `The image is too large for this browser: ${width} x ${height}`);

@@ -1,9 +1,8 @@
-/** What the page and the worker with the model say to each other, beside the messages of the engine's port. */
+/** Messages between the page and the worker that runs the model, in addition to those of the engine's port. */
 import type { ModelInfo } from "../../src/engine/engine.ts";
 import type { FromEngine, ToEngine } from "../../src/engine/port.ts";
 import type { LoadProgress } from "../backend/backend.ts";
 
-/** Where the model runs. */
 export type Device = "WebGPU" | "WebAssembly";
 
 interface LoadMessage {
@@ -14,7 +13,7 @@ interface LoadMessage {
 
 export type ToWorker = ToEngine | LoadMessage;
 
-/** `progress` any number of times, then `ready` or `unable`; then what the engine says. */
+/** Any number of `progress`, then `ready` or `unable`; after `ready`, the engine's messages. */
 export type FromWorker =
   | FromEngine
   | { readonly kind: "progress"; readonly progress: LoadProgress }

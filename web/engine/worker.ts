@@ -1,56 +1,52 @@
-/** What the worker runs: it loads the model that lies beside the page, and then answers what comes over its port. */
-
+/** The web worker: loads the model exported with the page, then serves generation requests over its port. */
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
-import type { ToEngine } from "../../src/engine/port.ts";
-import { servePort } from "../../src/engine/port.ts";
+import { servePort, type ToEngine } from "../../src/engine/port.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
-import { choosePlace, type Place } from "./devices.ts";
-import { forgetOthers, loadFiles, loadModelJson } from "./files.ts";
+import { deleteOldFiles, loadFiles, loadModelJson } from "./files.ts";
 import { browserImages } from "./images.ts";
-import { createOrtRunner } from "./ort-runner.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
+import { createOrtRunner, selectRuntime } from "./runtime.ts";
 
 const post = (message: FromWorker) => postMessage(message);
-let listen: ((message: ToEngine) => void) | undefined;
+let onEngineMessage: ((message: ToEngine) => void) | undefined;
 
 addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
-  if (data.kind === "load") load(data.url).catch((problem) => post({ kind: "unable", message: explain(problem) }));
-  else listen?.(data);
+  if (data.kind === "load") load(data.url).catch((error) => post({ kind: "unable", message: errorMessage(error) }));
+  else onEngineMessage?.(data);
 });
 
 async function load(url: string): Promise<void> {
   const model = await loadModelJson(url);
   const files = [model.tokenizer, ...model.weights];
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  const received = (bytes: number) => post({ kind: "progress", progress: { received: bytes, total } });
-  const place = await choosePlace(model.precision);
-  const vocabulary = await loadFiles(url, [model.tokenizer], received);
+  const onReceived = (received: number) => post({ kind: "progress", progress: { received, total } });
+  const runtime = await selectRuntime(model.precision);
+  const vocabulary = await loadFiles(url, [model.tokenizer], onReceived);
   const tokenizer = packedTokenizer(JSON.parse(new TextDecoder().decode(vocabulary)));
-  const weights = await loadFiles(url, model.weights, (bytes) => received(vocabulary.length + bytes));
-  received(total);
+  const weights = await loadFiles(url, model.weights, (bytes) => onReceived(vocabulary.length + bytes));
+  onReceived(total);
   const engine = await createPackedEngine(model, {
     tokenizer,
     weights,
-    precision: place.precision,
+    precision: runtime.precision,
     images: browserImages(),
-    createRunner: (graph, outputs) => createOrtRunner(place.ort, place.providers, graph, outputs),
+    createRunner: (graph, outputs) => createOrtRunner(runtime, graph, outputs),
   });
   servePort(engine, {
     post,
     listen: (onMessage) => {
-      listen = onMessage;
+      onEngineMessage = onMessage;
     },
   });
-  const { device, threads }: Place = place;
-  post({ kind: "ready", model: engine.model, device, threads });
-  await forgetOthers(url, files);
+  post({ kind: "ready", model: engine.model, device: runtime.device, threads: runtime.threads });
+  await deleteOldFiles(url, files);
 }
 
-/** The engine throws numbers where it has no memory left. */
-function explain(problem: unknown): string {
-  const message = problem instanceof Error ? problem.message : String(problem);
-  const outOfMemory = problem instanceof RangeError || typeof problem === "number" || /memory|bad_alloc/i.test(message);
+/** ONNX Runtime throws a bare number when it runs out of memory. */
+function errorMessage(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const outOfMemory = error instanceof RangeError || typeof error === "number" || /memory|bad_alloc/i.test(message);
   return outOfMemory && !/enough memory/.test(message)
-    ? `There is not enough memory for the model; close other tabs, or use a device with more. (${message})`
+    ? `Not enough memory for the model (${message}). Close other tabs, or use a device with more memory.`
     : message;
 }

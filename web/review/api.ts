@@ -1,24 +1,23 @@
-/** Asking the server's review. */
+/** The client of the server's review API. */
 import type { Selection } from "../../src/curation/review.ts";
 import type { DecisionResponse, Pair, PairSummary, ReviewState } from "../../src/server/review/review.ts";
-import { AskError, askServer, field, type ServerOptions } from "../backend/ask.ts";
+import { getField, HttpError, request, type ServerOptions } from "../backend/http.ts";
 
 export type { DecisionResponse, Pair, PairSummary, ReviewState, Selection };
 
-/** Why the server did not do what it was asked. */
 export type ReviewProblem =
-  /** Nobody answers, or not now: later it may work. */
+  /** The server does not respond or is unavailable; a retry may succeed. */
   | "away"
-  /** A key is needed, or the one that was given is wrong. */
+  /** The API key is missing or invalid. */
   | "key"
-  /** Somebody has changed the text. */
+  /** Someone else has changed the text. */
   | "stale"
   | "refused";
 
 export class ReviewError extends Error {
   override name = "ReviewError";
   readonly kind: ReviewProblem;
-  /** Of a stale decision: the pair as it is now. */
+  /** The current pair, if a decision was stale. */
   readonly current: Pair | undefined;
 
   constructor(kind: ReviewProblem, message: string, current?: Pair) {
@@ -43,12 +42,16 @@ export class ReviewApi {
     return this.#json("/entries", { ...selection, offset, limit });
   }
 
-  /** The pair to see next, which is the reviewer's for a while; undefined at the end. */
+  /** Claims the next pair for the reviewer for a while; undefined at the end. */
   async turn(
     selection: Selection,
-    how: { reviewer: string; from?: number; backwards?: boolean; skip?: readonly number[] },
+    options: { reviewer: string; from?: number; backwards?: boolean; skip?: readonly number[] },
   ): Promise<Pair | undefined> {
-    const { pair } = await this.#json<{ pair?: Pair }>("/turn", { ...selection, ...how, skip: how.skip?.join(",") });
+    const { pair } = await this.#json<{ pair?: Pair }>("/turn", {
+      ...selection,
+      ...options,
+      skip: options.skip?.join(","),
+    });
     return pair;
   }
 
@@ -57,7 +60,7 @@ export class ReviewApi {
   }
 
   async image(id: number): Promise<Blob> {
-    return (await this.#ask(`/images/${id}`, {})).blob();
+    return (await this.#request(`/images/${id}`, {})).blob();
   }
 
   post(path: string, body: object): Promise<DecisionResponse> {
@@ -69,32 +72,32 @@ export class ReviewApi {
   }
 
   async #json<T>(path: string, query: Query, init: RequestInit = {}): Promise<T> {
-    const response = await this.#ask(path, query, init);
+    const response = await this.#request(path, query, init);
     return (await response.json().catch(() => {
-      throw new ReviewError("away", "The answer broke off");
+      throw new ReviewError("away", "The response was interrupted");
     })) as T;
   }
 
-  #ask(path: string, query: Query, init: RequestInit = {}): Promise<Response> {
-    const given = Object.entries(query).flatMap(([name, value]) =>
+  #request(path: string, query: Query, init: RequestInit = {}): Promise<Response> {
+    const parameters = Object.entries(query).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, String(value)]],
     );
-    const asked = given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
-    return askServer(`api/review${asked}`, init, this.#server).catch((problem) => {
-      throw problem instanceof AskError ? reviewError(problem) : problem;
+    const pathWithQuery = parameters.length === 0 ? path : `${path}?${new URLSearchParams(parameters)}`;
+    return request(`api/review${pathWithQuery}`, init, this.#server).catch((error) => {
+      throw error instanceof HttpError ? toReviewError(error) : error;
     });
   }
 }
 
 type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
-function reviewError({ status, message, body }: AskError): ReviewError {
-  return new ReviewError(kindOf(status), message, field(body, "current") as Pair | undefined);
+function toReviewError({ status, message, body }: HttpError): ReviewError {
+  return new ReviewError(problemKind(status), message, getField(body, "current") as Pair | undefined);
 }
 
-function kindOf(status: number | undefined): ReviewProblem {
+function problemKind(status: number | undefined): ReviewProblem {
   if (status === 401) return "key";
   if (status === 409) return "stale";
-  // What the server or a proxy before it cannot do now.
+  // The server, or a proxy before it, may recover from these.
   return status === undefined || status >= 500 || status === 429 ? "away" : "refused";
 }

@@ -1,13 +1,12 @@
-/** A decision on a text that somebody else has changed: both texts, and what to do. */
+/** Resolves a conflict with another reviewer: shows both texts and the choices. */
 import { Dialog } from "../shell/dialog.tsx";
-import { useWords } from "../shell/language.ts";
+import { useStrings } from "../shell/preferences.ts";
 import { useStore } from "../shell/store.ts";
-import { changesBetween } from "./changes.ts";
-import type { Conflict } from "./outbox.ts";
+import { ChangedText, PlainText } from "./pair-view.tsx";
 import type { ReviewSession } from "./session.ts";
-import { ChangedText, PlainText } from "./text-view.tsx";
-import { visible } from "./visible.ts";
-import { reviewWords } from "./words.ts";
+import { reviewStrings } from "./strings.ts";
+import type { Conflict } from "./sync-queue.ts";
+import { diffWords, showHidden } from "./text.ts";
 
 export function ConflictDialog({ session }: { session: ReviewSession }) {
   const [conflict] = useStore(session.conflicts);
@@ -15,25 +14,25 @@ export function ConflictDialog({ session }: { session: ReviewSession }) {
 }
 
 function OneConflict({ session, conflict: { item, now } }: { session: ReviewSession; conflict: Conflict }) {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const current = now.versions.at(-1);
   if (!current) return null;
-  const who = visible(current.author);
+  const who = showHidden(current.author);
   const { kind, text } = item;
   const says = { edit: t.conflictEdit, keep: t.conflictKeep, drop: t.conflictDrop }[kind];
   const theirs = { edit: t.takeTheirs, keep: t.keepTheirs, drop: t.dropTheirs }[kind];
   return (
-    // Who closes it has not decided: what they wrote is in the editor again.
+    // Closing the dialog keeps an edit in the editor.
     <Dialog
-      title={t.conflictTitle(visible(now.name))}
-      onClose={() => session.settle(kind === "edit" ? "edit" : "look")}
+      title={t.conflictTitle(showHidden(now.name))}
+      onClose={() => session.resolveConflict(kind === "edit" ? "edit" : "look")}
     >
       <div class="conflict">
         <p>{says(who)}</p>
         <section>
           <h3>{t.theirs(who)}</h3>
           <p dir="auto">
-            <ChangedText pieces={changesBetween(text, current.text)} />
+            <ChangedText pieces={diffWords(text, current.text)} />
           </p>
         </section>
         <section>
@@ -43,20 +42,20 @@ function OneConflict({ session, conflict: { item, now } }: { session: ReviewSess
           </p>
         </section>
         <div class="row">
-          <button type="button" class="button" onClick={() => session.settle("theirs")}>
+          <button type="button" class="button" onClick={() => session.resolveConflict("theirs")}>
             {theirs}
           </button>
           {kind !== "drop" && (
-            <button type="button" class="button" onClick={() => session.settle("mine")}>
+            <button type="button" class="button" onClick={() => session.resolveConflict("mine")}>
               {kind === "edit" ? t.takeMine : t.keepMine}
             </button>
           )}
-          {/* An Enter too many gives up nothing. */}
+          {/* Focused first: pressing Enter by accident loses nothing. */}
           <button
             type="button"
             class="button"
             data-first
-            onClick={() => session.settle(kind === "drop" ? "look" : "edit")}
+            onClick={() => session.resolveConflict(kind === "drop" ? "look" : "edit")}
           >
             {kind === "drop" ? t.look : t.editConflict}
           </button>

@@ -1,25 +1,63 @@
-/** An image, and beside it its text: what became of it, what was changed, and what was there before. */
+/** A pair: the image, its text with changes, its verdicts, and earlier versions. */
+
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { Verdict, Version } from "../../src/curation/entry.ts";
-import { language, useWords } from "../shell/language.ts";
-import { oneOf, preference } from "../shell/preferences.ts";
-import { useStore } from "../shell/store.ts";
+import { language, useStrings } from "../shell/preferences.ts";
+import { oneOf, preference, useStore } from "../shell/store.ts";
 import type { Pair } from "./api.ts";
-import { baseOf } from "./base.ts";
-import { changesBetween, hasChanges } from "./changes.ts";
-import { ChangedText, PlainText } from "./text-view.tsx";
+import { reviewStrings } from "./strings.ts";
+import { comparisonBase, diffWords, hasChanges, type Piece, showHidden, splitHidden } from "./text.ts";
 import { useImage } from "./use-session.ts";
-import { visible } from "./visible.ts";
-import { reviewWords } from "./words.ts";
+
+/** A text with codes for invisible characters, such as bidirectional marks. */
+export function PlainText({ text }: { text: string }) {
+  const t = useStrings(reviewStrings);
+  return (
+    <>
+      {splitHidden(text).map(({ text: part, hidden }, i) =>
+        hidden ? (
+          <code key={i} class="hidden-character" title={t.hidden}>
+            {part}
+          </code>
+        ) : (
+          part
+        ),
+      )}
+    </>
+  );
+}
+
+/** A text with removed and added pieces, labelled for screen readers. */
+export function ChangedText({ pieces }: { pieces: readonly Piece[] }) {
+  const t = useStrings(reviewStrings);
+  return (
+    <>
+      {pieces.map(({ kind, text }, i) => {
+        const plain = <PlainText text={text} />;
+        // biome-ignore-start lint/suspicious/noArrayIndexKey: pieces have no identity
+        if (kind === "same") return <span key={i}>{plain}</span>;
+        const Tag = kind === "added" ? "ins" : "del";
+        return (
+          <Tag key={i}>
+            <span class="visually-hidden">[{kind === "added" ? t.added : t.removed}: </span>
+            {plain}
+            <span class="visually-hidden">]</span>
+          </Tag>
+        );
+        // biome-ignore-end lint/suspicious/noArrayIndexKey: pieces have no identity
+      })}
+    </>
+  );
+}
 
 const view = preference("review-view", oneOf("changes", "clean"));
 
 export function ImageView({ pair }: { pair: Pair }) {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const url = useImage(pair.id);
   return (
     <figure class="review-image" aria-busy={url === undefined}>
-      {typeof url === "string" && <img src={url} alt={visible(pair.name)} />}
+      {typeof url === "string" && <img src={url} alt={showHidden(pair.name)} />}
       {url instanceof Error && (
         <p class="note" role="status">
           {t.noImage} {url.message}
@@ -29,25 +67,25 @@ export function ImageView({ pair }: { pair: Pair }) {
   );
 }
 
-export function PairHead({ pair }: { pair: Pair }) {
-  const t = useWords(reviewWords);
+export function PairHeader({ pair }: { pair: Pair }) {
+  const t = useStrings(reviewStrings);
   const { name, persons, rules, agreement, standing } = pair;
   return (
     <header class="review-head">
       <div class="row">
-        <h2 title={visible(name)}>{visible(name)}</h2>
+        <h2 title={showHidden(name)}>{showHidden(name)}</h2>
         {standing !== "empty" && <span class={`standing ${standing}`}>{t[standing]}</span>}
       </div>
       {rules?.decision === "drop" && <Reasons verdict={rules} />}
       {persons.length > 0 && (
         <p class="note">
           {persons.map(({ id, author, decision }) => (
-            <span key={id} class="said">
-              {decision === "keep" ? t.said.keep(visible(author)) : t.said.drop(visible(author))}
+            <span key={id} class="verdict">
+              {decision === "keep" ? t.verdict.keep(showHidden(author)) : t.verdict.drop(showHidden(author))}
             </span>
           ))}
           {agreement !== undefined && (
-            <span class={agreement ? "said" : "said apart"}>{agreement ? t.agree : t.disagree}</span>
+            <span class={agreement ? "verdict" : "verdict disagree"}>{agreement ? t.agree : t.disagree}</span>
           )}
         </p>
       )}
@@ -56,14 +94,14 @@ export function PairHead({ pair }: { pair: Pair }) {
 }
 
 function Reasons({ verdict }: { verdict: Verdict }) {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   return (
     <div class="reasons">
       <h3>{t.rules}</h3>
       <ul>
         {verdict.reasons.map(({ rule, message }) => (
           <li key={rule + message}>
-            <b>{visible(rule)}</b> <PlainText text={message} />
+            <b>{showHidden(rule)}</b> <PlainText text={message} />
           </li>
         ))}
       </ul>
@@ -72,15 +110,15 @@ function Reasons({ verdict }: { verdict: Verdict }) {
 }
 
 export function TextView({ pair }: { pair: Pair }) {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const mode = useStore(view);
   const { versions } = pair;
   const current = versions.at(-1);
-  const [chosen, choose] = useState<number>();
-  // Of another pair, or of another text, what was chosen says nothing.
-  useEffect(() => choose(undefined), [pair.id, current?.id]);
-  const base = versions.find(({ id }) => id === chosen) ?? baseOf(versions);
-  const pieces = useMemo(() => changesBetween(base?.text ?? current?.text ?? "", current?.text ?? ""), [base, current]);
+  const [selected, select] = useState<number>();
+  // The choice belongs to one text of one pair.
+  useEffect(() => select(undefined), [pair.id, current?.id]);
+  const base = versions.find(({ id }) => id === selected) ?? comparisonBase(versions);
+  const pieces = useMemo(() => diffWords(base?.text ?? current?.text ?? "", current?.text ?? ""), [base, current]);
   if (!current) return <p class="note">{t.noText}</p>;
   const changes = mode === "changes" && base !== undefined;
   const earlier = versions.slice(0, -1).reverse();
@@ -106,7 +144,7 @@ export function TextView({ pair }: { pair: Pair }) {
                 version={version}
                 compared={changes && version.id === base?.id}
                 onCompare={() => {
-                  choose(version.id);
+                  select(version.id);
                   view.set("changes");
                 }}
               />
@@ -119,7 +157,7 @@ export function TextView({ pair }: { pair: Pair }) {
 }
 
 function ViewSwitch() {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const mode = useStore(view);
   return (
     <div class="switch views" role="radiogroup" aria-label={t.show}>
@@ -128,7 +166,7 @@ function ViewSwitch() {
           <input
             type="radio"
             name="review-view"
-            class="unseen"
+            class="visually-hidden"
             checked={choice === mode}
             onChange={() => view.set(choice)}
           />
@@ -139,14 +177,14 @@ function ViewSwitch() {
   );
 }
 
-interface VersionProperties {
+interface VersionProps {
   readonly version: Version;
   readonly compared: boolean;
   readonly onCompare: () => void;
 }
 
-function VersionItem({ version, compared, onCompare }: VersionProperties) {
-  const t = useWords(reviewWords);
+function VersionItem({ version, compared, onCompare }: VersionProps) {
+  const t = useStrings(reviewStrings);
   return (
     <li>
       <div class="row note">
@@ -162,13 +200,13 @@ function VersionItem({ version, compared, onCompare }: VersionProperties) {
   );
 }
 
-/** Who made a version of the text how and when. */
+/** The kind, author and time of a version. */
 function VersionTitle({ version: { kind, author, madeAt, details } }: { version: Version }) {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const time = new Date(madeAt).toLocaleString(useStore(language), { dateStyle: "medium", timeStyle: "short" });
   return (
     <span>
-      {t.by(details.undoes === undefined ? t.kinds[kind] : t.putBack, visible(author))}, {time}
+      {t.by(details.undoes === undefined ? t.kinds[kind] : t.putBack, showHidden(author))}, {time}
     </span>
   );
 }

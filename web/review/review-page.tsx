@@ -1,42 +1,37 @@
-/** The review: images and their texts one after the other, to keep, edit or drop. */
+/** The review page: keep, edit or drop pairs of an image and its text, one after the other. */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { announce } from "../shell/announcer.tsx";
+import { KeyForm } from "../shell/dialog.tsx";
 import { Icon } from "../shell/icons.tsx";
-import { KeyForm } from "../shell/key-form.tsx";
-import { useWords, words } from "../shell/language.ts";
-import { PageHead } from "../shell/page-head.tsx";
+import { announce, toast } from "../shell/notifications.tsx";
+import { getStrings, useStrings } from "../shell/preferences.ts";
+import { PageHeader } from "../shell/shell.tsx";
 import { useStore } from "../shell/store.ts";
-import { toast } from "../shell/toasts.tsx";
-import { Actions } from "./actions.tsx";
+import { Actions, Editor, EditorActions } from "./actions.tsx";
 import { ConflictDialog } from "./conflict-dialog.tsx";
-import { Editor, EditorActions } from "./editor.tsx";
-import { FilterChoice } from "./filter-choice.tsx";
-import { ImageView, PairHead, TextView } from "./pair-view.tsx";
-import { ProgressLine } from "./progress-line.tsx";
-import { longestName, reviewer } from "./reviewer.ts";
-import type { ReviewSession } from "./session.ts";
-import type { Notice, Shown } from "./shown.ts";
-import { useRefresh, useSession } from "./use-session.ts";
-import { visible } from "./visible.ts";
-import { reviewWords } from "./words.ts";
+import { FilterSelect, ReviewProgress } from "./filter-bar.tsx";
+import { ImageView, PairHeader, TextView } from "./pair-view.tsx";
+import type { Notice, ReviewSession, ReviewView } from "./session.ts";
+import { reviewStrings } from "./strings.ts";
+import { showHidden } from "./text.ts";
+import { maxNameLength, reviewer, useRefresh, useSession } from "./use-session.ts";
 
 export function ReviewPage() {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const session = useSession();
   if (session) return <Review key={reviewer.value} session={session} />;
   return (
     <>
-      <PageHead title={t.title} />
+      <PageHeader title={t.title} />
       <NameForm />
     </>
   );
 }
 
 function NameForm() {
-  const t = useWords(reviewWords);
+  const t = useStrings(reviewStrings);
   const [name, setName] = useState("");
   const field = useRef<HTMLInputElement>(null);
-  // At once: what is typed next is the name.
+  // A layout effect: the next key press goes to the field.
   useLayoutEffect(() => field.current?.focus(), []);
   return (
     <form
@@ -52,7 +47,7 @@ function NameForm() {
         ref={field}
         aria-label={t.name}
         autocomplete="name"
-        maxLength={longestName}
+        maxLength={maxNameLength}
         value={name}
         onInput={({ currentTarget }) => setName(currentTarget.value)}
       />
@@ -66,103 +61,103 @@ function NameForm() {
 }
 
 function Review({ session }: { session: ReviewSession }) {
-  const t = useWords(reviewWords);
-  const shown = useStore(session.shown);
+  const t = useStrings(reviewStrings);
+  const view = useStore(session.view);
   const progress = useStore(session.progress);
   const selection = useStore(session.selection);
   const name = useStore(reviewer) ?? "";
   useRefresh(session);
   useEffect(() => {
-    session.notify = (notice) => tell(session, notice);
+    session.notify = (notice) => showNotice(session, notice);
   }, [session]);
-  const pair = shown.kind === "pair" ? shown.pair : undefined;
+  const pair = view.kind === "pair" ? view.pair : undefined;
   useEffect(() => {
-    if (pair) announce(`${visible(pair.name)}. ${visible(pair.versions.at(-1)?.text ?? "")}`);
+    if (pair) announce(`${showHidden(pair.name)}. ${showHidden(pair.versions.at(-1)?.text ?? "")}`);
   }, [pair?.id]);
   return (
     <div class="review">
-      <PageHead title={t.title}>
-        <FilterChoice selection={selection} progress={progress} onChoose={(chosen) => session.choose(chosen)} />
+      <PageHeader title={t.title}>
+        <FilterSelect selection={selection} progress={progress} onChange={(selected) => session.select(selected)} />
         <button
           type="button"
           class="reviewer"
-          title={t.reviewer(visible(name))}
+          title={t.reviewer(showHidden(name))}
           onClick={() => reviewer.set(undefined)}
         >
-          {visible(name)}
+          {showHidden(name)}
         </button>
-      </PageHead>
-      {progress && <ProgressLine progress={progress} />}
+      </PageHeader>
+      {progress && <ReviewProgress progress={progress} />}
       <UnsentNote session={session} />
-      <Body session={session} shown={shown} />
+      <Body session={session} view={view} />
       <ConflictDialog session={session} />
     </div>
   );
 }
 
-function Body({ session, shown }: { session: ReviewSession; shown: Shown }) {
-  const t = useWords(reviewWords);
-  if (shown.kind === "problem" && shown.problem === "key") {
+function Body({ session, view }: { session: ReviewSession; view: ReviewView }) {
+  const t = useStrings(reviewStrings);
+  if (view.kind === "problem" && view.problem === "key") {
     const tryKey = async () => {
       await session.open();
-      return session.shown.value.kind !== "problem";
+      return session.view.value.kind !== "problem";
     };
     return (
       <div class="review-card">
-        <h2>{t.keyWanted}</h2>
+        <h2>{t.keyRequired}</h2>
         <KeyForm tryKey={tryKey} onDone={() => {}} />
       </div>
     );
   }
-  if (shown.kind === "pair") return <ShownPair key={shown.pair.id} session={session} shown={shown} />;
+  if (view.kind === "pair") return <PairEditor key={view.pair.id} session={session} view={view} />;
   return (
     <>
-      <Instead session={session} shown={shown} />
+      <Placeholder session={session} view={view} />
       <Actions session={session} hasPair={false} />
     </>
   );
 }
 
-function ShownPair({ session, shown }: { session: ReviewSession; shown: Extract<Shown, { kind: "pair" }> }) {
-  const t = useWords(reviewWords);
-  const { pair, editing } = shown;
+function PairEditor({ session, view }: { session: ReviewSession; view: Extract<ReviewView, { kind: "pair" }> }) {
+  const t = useStrings(reviewStrings);
+  const { pair, editing } = view;
   const save = () => {
     session.save();
-    announce(t.nowSaved);
+    announce(t.saved);
   };
-  const leave = () => session.leaveEdit();
+  const leave = () => session.cancelEdit();
   return (
     <>
       <article class="review-pair">
         <ImageView pair={pair} />
-        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: who uses the keyboard can scroll it */}
+        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: keyboard users need to scroll it */}
         <section class="review-text" aria-label={t.text} tabIndex={0}>
-          <PairHead pair={pair} />
+          <PairHeader pair={pair} />
           {editing === undefined ? (
             <TextView pair={pair} />
           ) : (
-            <Editor draft={editing} onInput={(draft) => session.write(draft)} onSave={save} onLeave={leave} />
+            <Editor draft={editing} onInput={(draft) => session.setDraft(draft)} onSave={save} onCancel={leave} />
           )}
         </section>
       </article>
       {editing === undefined ? (
         <Actions session={session} hasPair />
       ) : (
-        <EditorActions draft={editing} onSave={save} onLeave={leave} />
+        <EditorActions draft={editing} onSave={save} onCancel={leave} />
       )}
     </>
   );
 }
 
-function Instead({ session, shown }: { session: ReviewSession; shown: Exclude<Shown, { kind: "pair" }> }) {
-  const t = useWords(reviewWords);
+function Placeholder({ session, view }: { session: ReviewSession; view: Exclude<ReviewView, { kind: "pair" }> }) {
+  const t = useStrings(reviewStrings);
   const { filter } = useStore(session.selection);
   const progress = useStore(session.progress);
-  if (shown.kind === "loading") return <p class="empty-page">{t.loading}</p>;
-  if (shown.kind === "problem") {
+  if (view.kind === "loading") return <p class="empty-page">{t.loading}</p>;
+  if (view.kind === "problem") {
     return (
       <p class="empty-page" role="status">
-        {shown.problem === "away" ? t.away : t.refused(shown.message)}
+        {view.problem === "away" ? t.away : t.refused(view.message)}
       </p>
     );
   }
@@ -172,7 +167,7 @@ function Instead({ session, shown }: { session: ReviewSession; shown: Exclude<Sh
     <div class="empty-page" role="status">
       <p>{allDone ? t.allDone : none ? t.nothingHere : t.endOfList}</p>
       {!none && (
-        <button type="button" class="button" onClick={() => session.choose(session.selection.value)}>
+        <button type="button" class="button" onClick={() => session.select(session.selection.value)}>
           {t.fromStart}
         </button>
       )}
@@ -180,19 +175,19 @@ function Instead({ session, shown }: { session: ReviewSession; shown: Exclude<Sh
   );
 }
 
-/** What is not with the server yet, once that has a reason. */
+/** Warns about decisions that cannot be sent. */
 function UnsentNote({ session }: { session: ReviewSession }) {
-  const t = useWords(reviewWords);
-  const { unsent, trouble } = useStore(session.outbox.state);
-  const shown = useStore(session.shown);
-  if (!trouble || unsent === 0) return null;
+  const t = useStrings(reviewStrings);
+  const { pending, blockedBy } = useStore(session.queue.state);
+  const view = useStore(session.view);
+  if (!blockedBy || pending === 0) return null;
   return (
     <div class="unsent" role="status">
-      <Icon name={trouble === "key" ? "key" : "warning"} />
+      <Icon name={blockedBy === "key" ? "key" : "warning"} />
       <p>
-        <b>{t.unsent(unsent)}.</b> {trouble === "key" ? t.keyWanted : t.unsentKept}
+        <b>{t.unsent(pending)}.</b> {blockedBy === "key" ? t.keyRequired : t.unsentNote}
       </p>
-      {trouble === "key" && shown.kind === "pair" && (
+      {blockedBy === "key" && view.kind === "pair" && (
         <button type="button" class="button" onClick={() => session.open()}>
           {t.enterKey}
         </button>
@@ -201,10 +196,10 @@ function UnsentNote({ session }: { session: ReviewSession }) {
   );
 }
 
-function tell(session: ReviewSession, notice: Notice): void {
-  const t = words(reviewWords);
+function showNotice(session: ReviewSession, notice: Notice): void {
+  const t = getStrings(reviewStrings);
   if (notice.kind === "discarded") {
-    toast(t.discarded, { name: t.bringBack, run: () => session.bringBack(notice.image, notice.text) });
+    toast(t.discarded, { name: t.restore, run: () => session.restoreDraft(notice.image, notice.text) });
   } else if (notice.kind === "refused") toast(t.refused(notice.message));
   else toast(t[notice.kind]);
 }

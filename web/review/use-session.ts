@@ -1,64 +1,70 @@
-/** The session of the reviewer whose name the browser keeps; it outlasts the page's changes of section. */
+/** The session of the current reviewer as hooks. It outlasts switching to another section. */
+
 import { useEffect, useState } from "preact/hooks";
-import { useStore } from "../shell/store.ts";
+import { preference, useStore } from "../shell/store.ts";
 import { ReviewApi } from "./api.ts";
-import { Images } from "./images.ts";
-import { reviewer } from "./reviewer.ts";
+import { ImageCache } from "./prefetch.ts";
 import { ReviewSession } from "./session.ts";
 
-const refreshEvery = 10_000;
+export const maxNameLength = 80;
+
+export const reviewer = preference<string | undefined>("reviewer", (stored) =>
+  typeof stored === "string" && stored.trim() !== "" && stored.length <= maxNameLength ? stored : undefined,
+);
+
+const refreshIntervalMs = 10_000;
 
 export const api = new ReviewApi();
-const images = new Images((id) => api.image(id));
+const images = new ImageCache((id) => api.image(id));
 
-let open: { readonly name: string; readonly session: ReviewSession } | undefined;
+let openSession: { readonly name: string; readonly session: ReviewSession } | undefined;
 
-/** Undefined as long as the reviewer has no name. */
+/** The session; undefined until the reviewer has entered a name. */
 export function useSession(): ReviewSession | undefined {
   const name = useStore(reviewer);
-  return name === undefined ? undefined : sessionOf(name);
+  return name === undefined ? undefined : getSession(name);
 }
 
-function sessionOf(name: string): ReviewSession {
-  if (open?.name === name) return open.session;
-  open?.session.close();
-  const session = new ReviewSession(api, name, { kept: storage() });
-  session.ahead.soon = ({ id }) => void images.url(id).catch(() => {});
-  open = { name, session };
+function getSession(name: string): ReviewSession {
+  if (openSession?.name === name) return openSession.session;
+  openSession?.session.close();
+  const session = new ReviewSession(api, name, { storage: browserStorage() });
+  session.prefetcher.onFetched = ({ id }) => void images.url(id).catch(() => {});
+  openSession = { name, session };
   void session.open();
   return session;
 }
 
-/** Keeps what is shown up to date while it is looked at. */
+/** Refreshes the session while the page is visible. */
 export function useRefresh(session: ReviewSession): void {
   useEffect(() => {
     const refresh = () => {
-      // Who is away is seen by what is sent, and by the next pair.
+      // Errors show when decisions are sent and when the next pair is loaded.
       if (document.visibilityState === "visible") session.refresh().catch(() => {});
     };
     refresh();
-    const timer = setInterval(refresh, refreshEvery);
+    const timer = setInterval(refresh, refreshIntervalMs);
     return () => clearInterval(timer);
   }, [session]);
 }
 
-/** The address of an image; what it is instead is why there is none. */
+/** An object URL of an image, the error if it failed to load, or undefined while it loads. */
 export function useImage(id: number): string | Error | undefined {
-  const [found, setFound] = useState<{ readonly id: number; readonly url: string | Error }>();
+  const [loaded, setLoaded] = useState<{ readonly id: number; readonly url: string | Error }>();
   useEffect(() => {
-    let gone = false;
+    let unmounted = false;
     const set = (url: string | Error) => {
-      if (!gone) setFound({ id, url });
+      if (!unmounted) setLoaded({ id, url });
     };
     images.url(id).then(set, (cause: unknown) => set(cause instanceof Error ? cause : new Error(String(cause))));
     return () => {
-      gone = true;
+      unmounted = true;
     };
   }, [id]);
-  return found?.id === id ? found.url : undefined;
+  return loaded?.id === id ? loaded.url : undefined;
 }
 
-function storage(): Storage | undefined {
+function browserStorage(): Storage | undefined {
   try {
     return localStorage;
   } catch {

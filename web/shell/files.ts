@@ -1,17 +1,17 @@
-/** Giving the user a file, and asking for one. */
+/** Downloads and the clipboard. */
 
-/** Has the browser save a text as a file. */
+/** Downloads a text as a file. */
 export function saveFile(name: string, text: string, type: string): void {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement("a");
   link.href = url;
   link.download = name;
   link.click();
-  // The browser begins to read it after this turn.
+  // The browser starts to read it after this task.
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** Puts a text on the clipboard; whether that worked. */
+/** Copies a text to the clipboard. @returns whether it worked */
 export async function copyText(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
@@ -21,11 +21,11 @@ export async function copyText(text: string): Promise<boolean> {
   }
 }
 
-/** The older way, for pages over plain http from another machine, where the newer one is missing. */
+/** The fallback for insecure contexts, which have no `navigator.clipboard`. */
 function copyBySelecting(text: string): boolean {
   const field = document.createElement("textarea");
   field.value = text;
-  field.className = "unseen";
+  field.className = "visually-hidden";
   document.body.append(field);
   field.select();
   const copied = document.execCommand("copy");

@@ -1,4 +1,5 @@
-/** The page's own line icons. They only accompany words or labels, so they are hidden from screen readers. */
+/** Line icons, buttons with an icon, and the app's logo. Icons accompany a text or label, so screen readers skip them. */
+import type { ComponentChildren, Ref } from "preact";
 
 const paths = {
   plus: "M12 5v14M5 12h14",
@@ -9,9 +10,9 @@ const paths = {
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h11v11H9zM15 9V4H4v11h5",
   check: "M5 12.5l4.5 4.5L19 7.5",
-  again: "M19 12a7 7 0 1 1-2.2-5.1M19 4v4h-4",
+  regenerate: "M19 12a7 7 0 1 1-2.2-5.1M19 4v4h-4",
   edit: "M5 19l.8-3.8L16 5l3 3L8.8 18.2zM14 7l3 3",
-  bin: "M5 7h14M10 7V4.5h4V7M7 7l1 13h8l1-13",
+  trash: "M5 7h14M10 7V4.5h4V7M7 7l1 13h8l1-13",
   more: "M6 12h.01M12 12h.01M18 12h.01",
   menu: "M4 7h16M4 12h16M4 17h16",
   sliders:
@@ -27,7 +28,7 @@ const paths = {
   moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z",
   screen: "M4 5h16v11H4zM9 20h6M12 16v4",
   back: "M14 6l-6 6 6 6",
-  forth: "M10 6l6 6-6 6",
+  forward: "M10 6l6 6-6 6",
   warning: "M12 4l9 16H3zM12 10v4M12 17h.01",
   key: "M14.5 13a4.5 4.5 0 1 0-4.2-3L4 16.5V20h3.5v-2.5H10V15l1.5-1.5a4.5 4.5 0 0 0 3-.5zM16 8h.01",
 } as const;
@@ -38,6 +39,59 @@ export function Icon({ name }: { name: IconName }) {
   return (
     <svg class={name === "stop" ? "icon filled" : "icon"} viewBox="0 0 24 24" aria-hidden="true">
       <path d={paths[name]} />
+    </svg>
+  );
+}
+
+interface IconButtonProps {
+  readonly icon: IconName;
+  /** Label for screen readers, and tooltip. */
+  readonly name: string;
+  readonly onClick: () => void;
+  readonly disabled?: boolean;
+  readonly kind?: "plain" | "accent";
+  readonly expanded?: boolean;
+  readonly buttonRef?: Ref<HTMLButtonElement>;
+  readonly class?: string;
+  readonly children?: ComponentChildren;
+}
+
+export function IconButton({
+  icon,
+  name,
+  onClick,
+  disabled,
+  kind = "plain",
+  expanded,
+  buttonRef,
+  ...rest
+}: IconButtonProps) {
+  return (
+    <button
+      type="button"
+      ref={buttonRef}
+      class={`icon-button ${kind} ${rest.class ?? ""}`}
+      aria-label={name}
+      aria-expanded={expanded}
+      title={name}
+      disabled={disabled}
+      onClick={onClick}
+    >
+      <Icon name={icon} />
+      {rest.children}
+    </button>
+  );
+}
+
+/** The logo: a frame of film. */
+export function Logo() {
+  return (
+    <svg class="mark" viewBox="0 0 32 32" aria-hidden="true">
+      <rect width="32" height="32" rx="6" class="mark-film" />
+      <rect x="5" y="9" width="22" height="14" rx="1.5" class="mark-frame" />
+      {[6, 14.5, 23].flatMap((x) =>
+        [4.5, 25].map((y) => <rect key={`${x},${y}`} x={x} y={y} width="3" height="2.5" rx="0.6" class="mark-hole" />),
+      )}
     </svg>
   );
 }

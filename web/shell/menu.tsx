@@ -1,7 +1,6 @@
-/** A button that opens a short list of things to do. */
+/** A button that opens a menu. */
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { IconButton } from "./icon-button.tsx";
-import { Icon, type IconName } from "./icons.tsx";
+import { Icon, IconButton, type IconName } from "./icons.tsx";
 
 export interface MenuItem {
   readonly icon: IconName;
@@ -19,18 +18,18 @@ export function Menu({ icon, name, items }: { icon: IconName; name: string; item
   useEffect(() => {
     if (!open) return;
     const list = root.current?.querySelector<HTMLElement>("[role=menu]");
-    const under = button.current?.getBoundingClientRect();
-    if (list && under) place(list, under);
+    const anchor = button.current?.getBoundingClientRect();
+    if (list && anchor) place(list, anchor);
     list?.querySelector("button")?.focus();
-    const leave = (event: Event) => {
+    const closeOutside = (event: Event) => {
       if (event.target instanceof Node && root.current?.contains(event.target)) return;
       setOpen(false);
     };
-    addEventListener("pointerdown", leave);
-    addEventListener("scroll", leave, true);
+    addEventListener("pointerdown", closeOutside);
+    addEventListener("scroll", closeOutside, true);
     return () => {
-      removeEventListener("pointerdown", leave);
-      removeEventListener("scroll", leave, true);
+      removeEventListener("pointerdown", closeOutside);
+      removeEventListener("scroll", closeOutside, true);
     };
   }, [open]);
 
@@ -40,11 +39,11 @@ export function Menu({ icon, name, items }: { icon: IconName; name: string; item
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const buttons = [...(root.current?.querySelectorAll<HTMLElement>("[role=menuitem]") ?? [])];
-    const at = buttons.indexOf(document.activeElement as HTMLElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+    const index = buttons.indexOf(document.activeElement as HTMLElement);
+    const target = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: -1 }[event.key];
     if (event.key === "Escape") close();
     else if (event.key === "Tab") setOpen(false);
-    else if (to !== undefined) buttons.at(to % buttons.length)?.focus();
+    else if (target !== undefined) buttons.at(target % buttons.length)?.focus();
     else return;
     if (event.key !== "Tab") event.preventDefault();
     event.stopPropagation();
@@ -76,7 +75,7 @@ export function Menu({ icon, name, items }: { icon: IconName; name: string; item
   );
 }
 
-/** Puts the list below the button, or above it where there is no room. */
+/** Places the list below the button, or above it if there is no room. */
 function place(list: HTMLElement, button: DOMRect): void {
   const { width, height } = list.getBoundingClientRect();
   const below = button.bottom + 4;

@@ -1,39 +1,55 @@
-/** What the browser remembers of a user's choices; where it forbids that, they last as long as the page. */
-import { Store } from "./store.ts";
+/** Language and theme. Both follow the browser until the user chooses. */
+import { oneOf, preference, useStore } from "./store.ts";
 
-const prefix = "minigpt4.";
+export const languages = { en: "English", zh: "中文" } as const;
+export type Language = keyof typeof languages;
 
-/**
- * A store that is kept in the browser under `name`.
- * @param read makes a valid value of what was kept, which may be anything (undefined if there is nothing)
- */
-export function preference<T>(
-  name: string,
-  read: (kept: unknown) => T,
-  area: () => Storage = () => localStorage,
-): Store<T> {
-  const store = new Store(read(keptValue(name, area)));
-  store.subscribe((value) => {
-    try {
-      if (value === undefined) area().removeItem(prefix + name);
-      else area().setItem(prefix + name, JSON.stringify(value));
-    } catch {
-      // Storage is full or forbidden: the choice holds until the page is closed.
-    }
-  });
-  return store;
-}
+export const language = preference<Language>("language", (stored) =>
+  stored === "en" || stored === "zh" ? stored : matchLanguage(globalThis.navigator?.languages ?? []),
+);
 
-function keptValue(name: string, area: () => Storage): unknown {
-  try {
-    const text = area().getItem(prefix + name);
-    return text === null ? undefined : JSON.parse(text);
-  } catch {
-    return undefined;
+/** The first of the given language tags, preferred first, that the page supports; else English. */
+export function matchLanguage(tags: readonly string[]): Language {
+  for (const tag of tags) {
+    const base = tag.toLowerCase().split("-")[0];
+    if (base === "en" || base === "zh") return base;
   }
+  return "en";
 }
 
-/** A reader of preferences that are one of a few words; the first is the default. */
-export function oneOf<const T extends string>(...choices: readonly [T, ...T[]]): (kept: unknown) => T {
-  return (kept) => choices.find((choice) => choice === kept) ?? choices[0];
+/** The same strings in each language. The type comes from English; a missing translation does not compile. */
+export type Translations<Strings> = Readonly<Record<Language, Strings>>;
+
+/** Strings in the current language, inside components. */
+export function useStrings<Strings>(translations: Translations<Strings>): Strings {
+  return translations[useStore(language)];
+}
+
+/** Strings in the current language, outside components. */
+export function getStrings<Strings>(translations: Translations<Strings>): Strings {
+  return translations[language.value];
+}
+
+/** Keeps the document's `lang` attribute up to date. */
+export function applyLanguage(): void {
+  const apply = (current: Language) => {
+    document.documentElement.lang = current === "zh" ? "zh-Hans" : current;
+  };
+  apply(language.value);
+  language.subscribe(apply);
+}
+
+export const themes = ["system", "light", "dark"] as const;
+export type Theme = (typeof themes)[number];
+
+export const theme = preference<Theme>("theme", oneOf(...themes));
+
+/** Keeps the document's `data-theme` attribute up to date; without it, the style sheets follow the system. */
+export function applyTheme(): void {
+  const apply = (current: Theme) => {
+    if (current === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = current;
+  };
+  apply(theme.value);
+  theme.subscribe(apply);
 }

@@ -1,11 +1,23 @@
-/** Where in the page one is, as the part of the address after `#`. */
+/** Hash routes, the sections that the server offers, and whether the sidebar drawer is open. */
+import { bundledModel } from "../backend/backend.ts";
+import { request } from "../backend/http.ts";
 import { Store } from "./store.ts";
 
 export type Route =
   /** A chat; without an id, a new one. */
   { readonly page: "chat"; readonly id?: string } | { readonly page: "training" } | { readonly page: "review" };
 
-/** The route of an address' hash; a new chat if it names no page. */
+export type Section = Route["page"];
+
+export const route = new Store<Route>({ page: "chat" });
+
+/** The sections in the sidebar. */
+export const sections = new Store<readonly Section[]>(["chat", "training"]);
+
+/** Whether the sidebar is open as a drawer, on screens too narrow to show it permanently. */
+export const sidebarOpen = new Store(false);
+
+/** Parses the hash of an address; an unknown page is a new chat. */
 export function parseRoute(hash: string): Route {
   const [page, id] = hash.replace(/^#?\/?/, "").split("/");
   if (page === "training" || page === "review") return { page };
@@ -18,19 +30,39 @@ export function routeHash(route: Route): string {
   return `#/${route.page}`;
 }
 
-export const route = new Store<Route>({ page: "chat" });
-
-/** Goes to a route; `replace` leaves no entry in the browser's history. */
-export function go(to: Route, { replace = false } = {}): void {
+/** Navigates to a route. @param options.replace leaves no entry in the browser's history */
+export function navigate(to: Route, { replace = false } = {}): void {
   if (replace) history.replaceState(null, "", routeHash(to));
   else history.pushState(null, "", routeHash(to));
   route.set(to);
 }
 
-/** Keeps `route` as the address says. */
-export function followAddress(): void {
-  const read = () => route.set(parseRoute(location.hash));
-  read();
-  addEventListener("popstate", read);
-  addEventListener("hashchange", read);
+/** Keeps `route` in sync with the browser's address. */
+export function followLocation(): void {
+  const sync = () => route.set(parseRoute(location.hash));
+  sync();
+  addEventListener("popstate", sync);
+  addEventListener("hashchange", sync);
+}
+
+const healthTimeoutMs = 3000;
+
+/**
+ * Asks the server which sections it offers. An exported page has only the chat. If the server does not respond in time, the
+ * default stays, and the chat reports the problem.
+ */
+export async function loadSections(): Promise<void> {
+  if (bundledModel() !== undefined) {
+    sections.set(["chat"]);
+    return;
+  }
+  try {
+    const response = await request("health", { signal: AbortSignal.timeout(healthTimeoutMs) });
+    const { model, review } = (await response.json()) as { model?: unknown; review?: unknown };
+    const offered: Section[] = model === undefined ? [] : ["chat", "training"];
+    if (review === true) offered.push("review");
+    if (offered.length > 0) sections.set(offered);
+  } catch {
+    // Keep the default.
+  }
 }

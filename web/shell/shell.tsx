@@ -1,33 +1,28 @@
-/** The frame around every page: sections, theme and language at the side, toasts and announcements above. */
+/** The layout of every page: sidebar with sections, theme and language; page header; toasts and announcements. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useId } from "preact/hooks";
-import { Announcer } from "./announcer.tsx";
 import { Dialog } from "./dialog.tsx";
-import { Icon, type IconName } from "./icons.tsx";
-import { type Language, language, languages, useWords } from "./language.ts";
-import { Mark } from "./mark.tsx";
-import { route, routeHash } from "./router.ts";
-import { type Section, sections } from "./sections.ts";
-import { sideOpen } from "./side.ts";
+import { Icon, IconButton, type IconName, Logo } from "./icons.tsx";
+import { Announcer, Toasts } from "./notifications.tsx";
+import { type Language, language, languages, type Theme, theme, themes, useStrings } from "./preferences.ts";
+import { route, routeHash, type Section, sections, sidebarOpen } from "./router.ts";
 import { useStore } from "./store.ts";
-import { type Theme, theme, themes } from "./theme.ts";
-import { Toasts } from "./toasts.tsx";
-import { shellWords } from "./words.ts";
+import { shellStrings } from "./strings.ts";
 
 const icons: Readonly<Record<Section, IconName>> = { chat: "chat", training: "curve", review: "review" };
 
 const themeIcons: Readonly<Record<Theme, IconName>> = { system: "screen", light: "sun", dark: "moon" };
 
-/** @param side what the page adds to the side, such as the list of chats */
+/** @param side what the page adds to the sidebar, such as the list of chats */
 export function Shell({ side, children }: { side?: ComponentChildren; children: ComponentChildren }) {
-  const t = useWords(shellWords);
-  const here = useStore(route);
+  const t = useStrings(shellStrings);
+  const current = useStore(route);
   const offered = useStore(sections);
-  useEffect(() => sideOpen.set(false), [here]);
+  useEffect(() => sidebarOpen.set(false), [current]);
   const sideContent = (
     <>
       <a class="brand" href={routeHash({ page: offered[0] ?? "chat" })}>
-        <Mark />
+        <Logo />
         <span>minigpt4</span>
       </a>
       <nav class="sections" aria-label={t.sections}>
@@ -35,7 +30,7 @@ export function Shell({ side, children }: { side?: ComponentChildren; children: 
           <a
             key={page}
             href={`#/${page === "chat" ? "" : page}`}
-            aria-current={here.page === page ? "page" : undefined}
+            aria-current={current.page === page ? "page" : undefined}
           >
             <Icon name={icons[page]} />
             {t[page]}
@@ -57,8 +52,8 @@ export function Shell({ side, children }: { side?: ComponentChildren; children: 
       <aside class="side" aria-label={t.sidebar}>
         {sideContent}
       </aside>
-      {useStore(sideOpen) && (
-        <Dialog shape="drawer" title="minigpt4" onClose={() => sideOpen.set(false)}>
+      {useStore(sidebarOpen) && (
+        <Dialog shape="drawer" title="minigpt4" onClose={() => sidebarOpen.set(false)}>
           <div class="side-in-drawer">{sideContent}</div>
         </Dialog>
       )}
@@ -73,8 +68,8 @@ export function Shell({ side, children }: { side?: ComponentChildren; children: 
 
 function ThemeSwitch() {
   const group = useId();
-  const t = useWords(shellWords);
-  const chosen = useStore(theme);
+  const t = useStrings(shellStrings);
+  const current = useStore(theme);
   return (
     <div class="switch" role="radiogroup" aria-label={t.theme}>
       {themes.map((choice) => (
@@ -82,9 +77,9 @@ function ThemeSwitch() {
           <input
             type="radio"
             name={group}
-            class="unseen"
+            class="visually-hidden"
             aria-label={t.themes[choice]}
-            checked={choice === chosen}
+            checked={choice === current}
             onChange={() => theme.set(choice)}
           />
           <Icon name={themeIcons[choice]} />
@@ -95,13 +90,13 @@ function ThemeSwitch() {
 }
 
 function LanguageSwitch() {
-  const t = useWords(shellWords);
-  const chosen = useStore(language);
+  const t = useStrings(shellStrings);
+  const current = useStore(language);
   return (
     <select
       class="small"
       aria-label={t.language}
-      value={chosen}
+      value={current}
       onChange={(event) => language.set(event.currentTarget.value as Language)}
     >
       {Object.entries(languages).map(([tag, name]) => (
@@ -110,5 +105,20 @@ function LanguageSwitch() {
         </option>
       ))}
     </select>
+  );
+}
+
+/** The header of a page: menu button on narrow screens, title, and what the page adds. */
+export function PageHeader({ title, children }: { title: string; children?: ComponentChildren }) {
+  const t = useStrings(shellStrings);
+  useEffect(() => {
+    document.title = title === "minigpt4" ? title : `${title} · minigpt4`;
+  }, [title]);
+  return (
+    <header class="page-head">
+      <IconButton class="open-side" icon="menu" name={t.openMenu} onClick={() => sidebarOpen.set(true)} />
+      <h1>{title}</h1>
+      {children}
+    </header>
   );
 }

@@ -1,24 +1,24 @@
-/** A chart over the steps of a run. */
+/** A line chart over the steps of a run. */
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { theme } from "../shell/preferences.ts";
 import { useStore } from "../shell/store.ts";
-import { theme } from "../shell/theme.ts";
 import type { Table } from "./series.ts";
 
 export interface Curve {
   readonly label: string;
-  /** A colour of the style sheet, such as "--accent". */
+  /** A custom property of the style sheet, such as "--accent". */
   readonly colour: string;
   readonly width: number;
-  /** Marks at the points, for curves of few. */
+  /** Mark the points, for curves with few of them. */
   readonly points?: boolean;
 }
 
-interface ChartProperties {
-  /** What it shows, for those who do not see it. */
+interface ChartProps {
+  /** Label for screen readers. */
   readonly name: string;
-  /** The word for a step. */
+  /** Label of the x axis. */
   readonly step: string;
   readonly curves: readonly Curve[];
   readonly data: Table;
@@ -27,21 +27,21 @@ interface ChartProperties {
 
 const height = 260;
 
-export function Chart({ name, step, curves, data, format }: ChartProperties) {
-  const place = useRef<HTMLDivElement>(null);
+export function Chart({ name, step, curves, data, format }: ChartProps) {
+  const container = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
   const colours = useStore(theme);
   const hasData = data[0].length > 0;
 
   useEffect(() => {
-    const box = place.current;
-    // An axis without numbers cannot be drawn.
+    const box = container.current;
+    // uPlot cannot draw axes without data.
     if (!box || !hasData) return;
     const drawn = new uPlot(options(box, step, curves, format), data as uPlot.AlignedData, box);
     plot.current = drawn;
     const resize = new ResizeObserver(() => drawn.setSize({ width: box.clientWidth, height }));
     resize.observe(box);
-    // The canvas has the colours in which it was drawn.
+    // A canvas does not follow the theme by itself.
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const redraw = () => drawn.redraw();
     dark.addEventListener("change", redraw);
@@ -54,7 +54,7 @@ export function Chart({ name, step, curves, data, format }: ChartProperties) {
 
   useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
   useEffect(() => plot.current?.redraw(), [colours]);
-  return <div ref={place} class="chart" role="img" aria-label={name} />;
+  return <div ref={container} class="chart" role="img" aria-label={name} />;
 }
 
 function options(
@@ -90,7 +90,7 @@ function options(
   };
 }
 
-/** A canvas knows no custom properties, and `light-dark()` only where it is the colour of an element. */
+/** Resolves a custom property for the canvas, through an element so that `light-dark()` works, too. */
 function resolve(name: string, element: HTMLElement): string {
   element.style.color = `var(${name})`;
   const { color } = getComputedStyle(element);

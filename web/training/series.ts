@@ -1,19 +1,19 @@
-/** The numbers of a run in the form that charts take, and those that stand beside them. */
+/** Metrics of a run as data for charts, and a summary of them. */
 import { best, curvesOf, type Point, smooth } from "../../src/training/metrics/curves.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 
-/** Steps, and for each curve its value at each step; null where it has none. */
+/** The steps, then the values of each curve at each step; null where it has none. */
 export type Table = [steps: number[], ...curves: (number | null)[][]];
 
 export interface Summary {
   readonly step?: number;
   /** Smoothed. */
   readonly loss?: number;
-  /** The smallest loss on held-out images, and its step. */
+  /** The lowest validation loss and its step. */
   readonly best?: Point;
   readonly learningRate?: number;
   readonly tokensPerSecond?: number;
-  /** Seconds since 1970 of the last metric. */
+  /** When the last metric was logged, in seconds since 1970. */
   readonly time?: number;
 }
 
@@ -22,7 +22,7 @@ export interface Samples {
   readonly samples: readonly { readonly image: string; readonly text: string }[];
 }
 
-/** The loss of each step, its moving average, and the held-out loss. @param weight of what came before, from 0 to below 1 */
+/** Loss per step, its moving average, and validation loss. @param weight of earlier steps in the average, 0 <= weight < 1 */
 export function lossTable(metrics: readonly Metric[], weight: number): Table {
   const { loss, validation } = curvesOf(metrics);
   return table([loss, smooth(loss, weight), validation]);
@@ -32,7 +32,7 @@ export function learningRateTable(metrics: readonly Metric[]): Table {
   return table([curvesOf(metrics).learningRate]);
 }
 
-export function summaryOf(metrics: readonly Metric[], weight: number): Summary {
+export function summarize(metrics: readonly Metric[], weight: number): Summary {
   const { loss, validation, learningRate } = curvesOf(metrics);
   const last = metrics.at(-1);
   const trained = metrics.findLast((metric) => metric.kind === "train");
@@ -46,12 +46,12 @@ export function summaryOf(metrics: readonly Metric[], weight: number): Summary {
   };
 }
 
-/** All descriptions of images that were written on the way, the latest first. */
-export function samplesOf(metrics: readonly Metric[]): readonly Samples[] {
+/** The logged samples, latest first. */
+export function samplesNewestFirst(metrics: readonly Metric[]): readonly Samples[] {
   return metrics.flatMap((metric) => (metric.kind === "samples" ? [metric] : [])).toReversed();
 }
 
-/** The name of an image's file, without its folder. */
+/** The file name of a path, with either kind of slash. */
 export function fileName(image: string): string {
   return image.split(/[/\\]/).at(-1) ?? image;
 }

@@ -1,27 +1,69 @@
-/** Curves of training runs, live: loss, learning rate, and what the model says of held-out images. */
+/** Live curves of training runs: loss, learning rate, and samples of the model. */
 import { useId, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../../src/server/runs/runs.ts";
-import { useWords } from "../shell/language.ts";
-import { PageHead } from "../shell/page-head.tsx";
+import { useStrings } from "../shell/preferences.ts";
+import { PageHeader } from "../shell/shell.tsx";
 import { Chart, type Curve } from "./chart.tsx";
-import { SampleList } from "./sample-list.tsx";
-import { learningRateTable, lossTable, type Summary, samplesOf, summaryOf } from "./series.ts";
-import { useMetrics, useRuns } from "./use-runs.ts";
-import { trainingWords } from "./words.ts";
+import { useMetrics, useRuns } from "./runs.ts";
+import {
+  fileName,
+  learningRateTable,
+  lossTable,
+  type Samples,
+  type Summary,
+  samplesNewestFirst,
+  summarize,
+} from "./series.ts";
+import { trainingStrings } from "./strings.ts";
 
-/** Of the moving average, as `minigpt4 plot` smooths. */
-const smoothingByDefault = 0.9;
+/** The samples of one step. @param all latest first */
+export function SampleList({ all }: { all: readonly Samples[] }) {
+  const t = useStrings(trainingStrings);
+  const [selected, select] = useState<number>();
+  const shown = all.find(({ step }) => step === selected) ?? all[0];
+  if (!shown) return null;
+  return (
+    <section>
+      <h2>
+        {t.samples}
+        <select
+          class="small"
+          aria-label={t.samplesAt}
+          value={shown.step}
+          onChange={({ currentTarget }) => select(Number(currentTarget.value))}
+        >
+          {all.map(({ step }) => (
+            <option key={step} value={step}>
+              {t.afterStep(step)}
+            </option>
+          ))}
+        </select>
+      </h2>
+      <dl class="samples">
+        {shown.samples.map(({ image, text }) => (
+          <div key={image}>
+            <dt title={image}>{fileName(image)}</dt>
+            <dd>{text}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}
+
+/** The same as in `minigpt4 plot`. */
+const defaultSmoothing = 0.9;
 
 export function TrainingPage() {
-  const t = useWords(trainingWords);
+  const t = useStrings(trainingStrings);
   const runs = useRuns();
-  const [chosen, choose] = useState<string>();
-  const run = runs.kind === "ready" ? (runs.value.find(({ name }) => name === chosen) ?? runs.value[0]) : undefined;
+  const [selected, select] = useState<string>();
+  const run = runs.kind === "ready" ? (runs.value.find(({ name }) => name === selected) ?? runs.value[0]) : undefined;
   return (
     <>
-      <PageHead title={t.title}>
-        {runs.kind === "ready" && run && <RunChoice runs={runs.value} run={run} onChoose={choose} />}
-      </PageHead>
+      <PageHeader title={t.title}>
+        {runs.kind === "ready" && run && <RunSelect runs={runs.value} run={run} onChange={select} />}
+      </PageHeader>
       {run && <RunCurves key={run.name} run={run} />}
       {runs.kind === "ready" && !run && <p class="empty-page">{t.none}</p>}
       {runs.kind === "failed" && (
@@ -33,16 +75,16 @@ export function TrainingPage() {
   );
 }
 
-function RunChoice({
+function RunSelect({
   runs,
   run,
-  onChoose,
+  onChange,
 }: {
   runs: readonly RunSummary[];
   run: RunSummary;
-  onChoose: (name: string) => void;
+  onChange: (name: string) => void;
 }) {
-  const t = useWords(trainingWords);
+  const t = useStrings(trainingStrings);
   return (
     <div class="run-choice">
       <span class={run.writing ? "live on" : "live"}>{run.writing ? t.live : t.ended}</span>
@@ -50,7 +92,7 @@ function RunChoice({
         class="small"
         aria-label={t.run}
         value={run.name}
-        onChange={({ currentTarget }) => onChoose(currentTarget.value)}
+        onChange={({ currentTarget }) => onChange(currentTarget.value)}
       >
         {runs.map(({ name, lastStep }) => (
           <option key={name} value={name}>
@@ -63,18 +105,18 @@ function RunChoice({
 }
 
 function RunCurves({ run }: { run: RunSummary }) {
-  const t = useWords(trainingWords);
+  const t = useStrings(trainingStrings);
   const [stage, setStage] = useState(run.stages.at(-1) ?? "");
-  const [smoothing, setSmoothing] = useState(smoothingByDefault);
+  const [smoothing, setSmoothing] = useState(defaultSmoothing);
   const metrics = useMetrics(run.name, stage);
   const loss = useMemo(() => lossTable(metrics, smoothing), [metrics, smoothing]);
   const learningRate = useMemo(() => learningRateTable(metrics), [metrics]);
-  const summary = useMemo(() => summaryOf(metrics, smoothing), [metrics, smoothing]);
+  const summary = useMemo(() => summarize(metrics, smoothing), [metrics, smoothing]);
   const lossCurves = useMemo<readonly Curve[]>(
     () => [
       { label: t.eachStep, colour: "--line-strong", width: 1 },
       { label: t.smoothed, colour: "--curve", width: 2.5 },
-      { label: t.heldOut, colour: "--curve-2", width: 2, points: true },
+      { label: t.validation, colour: "--curve-2", width: 2, points: true },
     ],
     [t],
   );
@@ -88,7 +130,7 @@ function RunCurves({ run }: { run: RunSummary }) {
               <input
                 type="radio"
                 name="stage"
-                class="unseen"
+                class="visually-hidden"
                 checked={name === stage}
                 onChange={() => setStage(name)}
               />
@@ -97,7 +139,7 @@ function RunCurves({ run }: { run: RunSummary }) {
           ))}
         </div>
       )}
-      <Facts summary={summary} />
+      <SummaryList summary={summary} />
       <section>
         <h2>{t.loss}</h2>
         <Chart name={t.lossOf(run.name)} step={t.step} curves={lossCurves} data={loss} format={threeDigits} />
@@ -107,13 +149,13 @@ function RunCurves({ run }: { run: RunSummary }) {
         <h2>{t.learningRate}</h2>
         <Chart name={t.rateOf(run.name)} step={t.step} curves={rateCurves} data={learningRate} format={scientific} />
       </section>
-      <SampleList all={samplesOf(metrics)} />
+      <SampleList all={samplesNewestFirst(metrics)} />
     </div>
   );
 }
 
 function Smoothing({ value, onChange }: { value: number; onChange: (value: number) => void }) {
-  const t = useWords(trainingWords);
+  const t = useStrings(trainingStrings);
   const id = useId();
   return (
     <p class="smoothing">
@@ -132,13 +174,13 @@ function Smoothing({ value, onChange }: { value: number; onChange: (value: numbe
   );
 }
 
-function Facts({ summary }: { summary: Summary }) {
-  const t = useWords(trainingWords);
+function SummaryList({ summary }: { summary: Summary }) {
+  const t = useStrings(trainingStrings);
   const { step, loss, best, learningRate, tokensPerSecond } = summary;
   const facts: readonly (readonly [string, string | undefined])[] = [
     [t.step, step?.toLocaleString()],
     [t.loss, loss?.toFixed(3)],
-    [t.bestHeldOut, best && t.at(best.value.toFixed(3), best.step)],
+    [t.bestValidation, best && t.at(best.value.toFixed(3), best.step)],
     [t.learningRate, learningRate?.toExponential(2)],
     [t.tokensPerSecond, tokensPerSecond?.toFixed(0)],
   ];

@@ -1,0 +1,56 @@
+/** Strings of the training page. */
+import type { Translations } from "../shell/preferences.ts";
+
+const en = {
+  title: "Training",
+  none: "No training runs yet. Start one with minigpt4 train in the server's runs folder, and its curves appear here.",
+  failed: "Could not load the runs:",
+  run: "Run",
+  stage: "Stage",
+  mainStage: "captions",
+  live: "live",
+  ended: "ended",
+  loss: "Loss",
+  lossOf: (run: string) => `Loss of ${run} by step`,
+  rateOf: (run: string) => `Learning rate of ${run} by step`,
+  eachStep: "per step",
+  smoothed: "smoothed",
+  validation: "validation",
+  smoothing: "Smoothing",
+  learningRate: "Learning rate",
+  step: "Step",
+  bestValidation: "Best validation loss",
+  at: (loss: string, step: number) => `${loss} at step ${step.toLocaleString("en")}`,
+  tokensPerSecond: "Tokens/s",
+  samples: "Samples",
+  samplesAt: "Step of the samples",
+  afterStep: (step: number) => `step ${step.toLocaleString("en")}`,
+};
+
+const zh: typeof en = {
+  title: "训练",
+  none: "还没有训练记录。在服务器的训练文件夹中运行 minigpt4 train，曲线就会显示在这里。",
+  failed: "无法加载训练记录：",
+  run: "训练记录",
+  stage: "阶段",
+  mainStage: "描述",
+  live: "进行中",
+  ended: "已结束",
+  loss: "损失",
+  lossOf: (run) => `${run} 的损失曲线`,
+  rateOf: (run) => `${run} 的学习率曲线`,
+  eachStep: "每步",
+  smoothed: "平滑后",
+  validation: "验证集",
+  smoothing: "平滑",
+  learningRate: "学习率",
+  step: "步数",
+  bestValidation: "最低验证损失",
+  at: (loss, step) => `${loss}（第 ${step.toLocaleString("zh")} 步）`,
+  tokensPerSecond: "token/秒",
+  samples: "示例输出",
+  samplesAt: "示例所在步数",
+  afterStep: (step) => `第 ${step.toLocaleString("zh")} 步`,
+};
+
+export const trainingStrings: Translations<typeof en> = { en, zh };
