@@ -75,7 +75,8 @@ test("two tabs show the same chats", async () => {
 test("chats of an earlier version of the page are migrated with their images", async () => {
   const page = await open();
   await page.evaluate(`(async () => {
-    const image = await (await fetch("data:image/jpeg;base64,${readFileSync(image("cat.jpg")).toString("base64")}")).blob();
+    const bytes = Uint8Array.from(atob("${readFileSync(image("cat.jpg")).toString("base64")}"), (char) => char.charCodeAt(0));
+    const image = new Blob([bytes], { type: "image/jpeg" });
     await new Promise((resolve, reject) => {
       const deleting = indexedDB.deleteDatabase("minigpt4");
       deleting.onsuccess = resolve;

@@ -129,7 +129,10 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await expect.poll(() => said(project, 4)).toEqual(["Ada keep"]);
   await page.getByLabel("Pairs", { exact: true }).selectOption("kept");
   await shows(page, "1.jpg");
-  await page.getByRole("navigation", { name: "Pairs in this filter" }).getByRole("button", { name: "kept 4.jpg" }).click();
+  await page
+    .getByRole("navigation", { name: "Pairs in this filter" })
+    .getByRole("button", { name: "kept 4.jpg" })
+    .click();
   await shows(page, "4.jpg");
   await page.keyboard.press("ArrowRight");
   await page.getByText("End of the list.").waitFor();
