@@ -4,8 +4,8 @@ import type { ImageTextPair } from "../data/dataset.ts";
 import { decodeImage, originalView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
 import { readBytes } from "../files/file.ts";
-import { largest, Similarity } from "../retrieval/image-search.ts";
 import { type CandidateImage, imageBatchSize, type RetrievalModel } from "../retrieval/retrieval-model.ts";
+import { Similarity, topIndices } from "../retrieval/similarity.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { concatFloat32, sizeOf } from "../tensor/array.ts";
 
@@ -61,10 +61,10 @@ export type RerankScore = (image: number, caption: number) => number;
 export function candidates(table: ScoreTable, count: number): ReadonlySet<number>[] {
   const chosen = Array.from({ length: table.images }, () => new Set<number>());
   table.owners.forEach((_, caption) => {
-    for (const image of largest(column(table, caption), count)) chosen[image]?.add(caption);
+    for (const image of topIndices(column(table, caption), count)) chosen[image]?.add(caption);
   });
   chosen.forEach((captions, image) => {
-    for (const caption of largest(row(table, image), count)) captions.add(caption);
+    for (const caption of topIndices(row(table, image), count)) captions.add(caption);
   });
   return chosen;
 }
@@ -124,7 +124,7 @@ function bestRank(
   const higher = (than: number) => scores.reduce((count, score) => count + (score > than ? 1 : 0), 0);
   const best = Math.max(...wanted.map((place) => scores[place] as number));
   if (!again) return 1 + higher(best);
-  const first = largest(scores, again.count);
+  const first = topIndices(scores, again.count);
   const second = new Map(first.map((place) => [place, again.score(place)]));
   const among = wanted.flatMap((place) => second.get(place) ?? []);
   if (among.length === 0) return Math.max(first.length, higher(best)) + 1;
@@ -201,7 +201,7 @@ export async function evaluateRetrieval(
     queries.push(...(await finder.embedTexts(own)));
   }
   const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
-  const scores = await similarity.of(vectors, concatFloat32(queries));
+  const scores = await similarity.score(vectors, concatFloat32(queries));
   await similarity.close();
   const table: ScoreTable = { images: pairs.length, owners, scores };
   const known = (image: number): CandidateImage => ({

@@ -1,6 +1,6 @@
 /**
- * A Q-Former that was pre-trained as in BLIP-2 (arXiv 2301.12597, section 3.1) finds images: a vector for each of its queries,
- * and a head that looks at an image and a text together.
+ * Retrieval with a Q-Former pre-trained as in BLIP-2 (arXiv 2301.12597, section 3.1): one embedding per query (image-text
+ * contrast), a head that scores an image and a text together (image-text matching), and caption likelihoods.
  */
 import { join } from "node:path";
 import { FeatureCache } from "../data/feature-cache.ts";
@@ -50,14 +50,13 @@ import {
   type RetrievalModel,
 } from "./retrieval-model.ts";
 
-/** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
-const longestText = 2000;
+/** Texts are cut after this many characters: captions end after 50 words, but one word may have any length. */
+const maxTextLength = 2000;
 const textBatchSize = 16;
-/** Pairs that are looked at side by side. */
 const pairBatchSize = 8;
 
 export interface Blip2RetrievalOptions extends SessionOptions {
-  /** Where features of images are kept that were looked at beside a text; the user's cache by default. */
+  /** Folder that caches the encoder features of images scored by the matching head. @default `features` in the user's cache folder */
   readonly features?: string;
   readonly onMessage?: (message: string) => void;
 }
@@ -73,10 +72,10 @@ export class Blip2RetrievalModel implements RetrievalModel {
   private readonly pairs: LazySession<"logits">;
   private readonly generation: LazySession<"losses">;
   private cache: Promise<FeatureCache> | undefined;
-  /** Features of the images that were looked at last, by their ids. */
+  /** Features of the images of the last call, by id. */
   private recent = new Map<string, Float32Array>();
 
-  /** @param folder is closed with the finder */
+  /** @param folder closed by `close()` */
   constructor(folder: Blip2Folder, options: Blip2RetrievalOptions = {}) {
     const { config, sources } = folder;
     this.folder = folder;
@@ -94,9 +93,9 @@ export class Blip2RetrievalModel implements RetrievalModel {
     });
     this.images = new LazySession((graph) => {
       const w = weights(graph);
-      const seen = imageFeatures(w, pixelInput(graph, config.encoder), config);
-      const embeddings = imageEmbeddings(w.qformer, qformer(w.qformer, seen, config.qformer), config);
-      return { features: seen, embeddings };
+      const features = imageFeatures(w, pixelInput(graph, config.encoder), config);
+      const embeddings = imageEmbeddings(w.qformer, qformer(w.qformer, features, config.qformer), config);
+      return { features, embeddings };
     }, session);
     this.texts = new LazySession((graph) => {
       const w = weights(graph).qformer;
@@ -104,13 +103,13 @@ export class Blip2RetrievalModel implements RetrievalModel {
     }, session);
     this.pairs = new LazySession((graph) => {
       const w = weights(graph).qformer;
-      const joint = qformerImageText(w, pairedMemory(w, config), textInput(graph), config.qformer);
+      const joint = qformerImageText(w, pairedCrossAttention(w, config), textInput(graph), config.qformer);
       return { logits: matchLogits(w, joint, config.qformer) };
     }, session);
     this.generation = new LazySession((graph) => {
       const w = weights(graph).qformer;
-      const memory = pairedMemory(w, config);
-      const queries = qformerQueries(w, memory, "texts", config.qformer);
+      const images = pairedCrossAttention(w, config);
+      const queries = qformerQueries(w, images, "texts", config.qformer);
       const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
         graph.input(name, "int64", ["targets"]),
       ) as [Value, Value];
@@ -122,7 +121,7 @@ export class Blip2RetrievalModel implements RetrievalModel {
 
   async embedImages(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array> {
     const { features, embeddings } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
-    if (ids) await this.keep(ids, features.data as Float32Array);
+    if (ids) await this.cacheFeatures(ids, features.data as Float32Array);
     return embeddings.data as Float32Array;
   }
 
@@ -155,45 +154,45 @@ export class Blip2RetrievalModel implements RetrievalModel {
   private async likelihoodBatch(pairs: readonly CandidatePair[]): Promise<number[]> {
     const { feeds, texts, length } = await this.pairFeeds(pairs);
     const { losses } = await this.generation.run({ ...feeds, ...generationTargets(texts, length) });
-    let at = 0;
+    let start = 0;
     return texts.map((ids) => {
-      const own = (losses.data as Float32Array).subarray(at, at + ids.length - 1);
-      at += own.length;
-      return -own.reduce((sum, loss) => sum + loss, 0) / own.length;
+      const tokenLosses = (losses.data as Float32Array).subarray(start, start + ids.length - 1);
+      start += tokenLosses.length;
+      return -tokenLosses.reduce((sum, loss) => sum + loss, 0) / tokenLosses.length;
     });
   }
 
-  /** Inputs of images and texts that are looked at together; an image that occurs several times is there once. */
+  /** Feeds of image-text pairs; the features of an image in several pairs are fed once. */
   private async pairFeeds(pairs: readonly CandidatePair[]) {
     const images = [...new Map(pairs.map(({ image }) => [image.id, image])).values()];
-    const features = await this.featuresOf(images);
-    const places = new Map(images.map(({ id }, i) => [id, i]));
+    const features = await this.loadFeatures(images);
+    const indexById = new Map(images.map(({ id }, i) => [id, i]));
     const shape = featureShape(this.folder.config.encoder);
     const texts = this.encode(pairs.map(({ text }) => text));
-    const words = this.textFeeds(texts);
+    const textFeeds = this.textFeeds(texts);
     const feeds = {
       features: ndarray("float32", [images.length, ...shape], concatFloat32(features)),
       imageOf: indices(
         [pairs.length],
-        pairs.map(({ image }) => places.get(image.id) as number),
+        pairs.map(({ image }) => indexById.get(image.id) as number),
       ),
-      ...words,
+      ...textFeeds,
     };
-    return { feeds, texts, length: words.textIds.shape[1] as number };
+    return { feeds, texts, length: textFeeds.textIds.shape[1] as number };
   }
 
   private async matchBatch(pairs: readonly CandidatePair[]): Promise<MatchScore[]> {
     const { feeds } = await this.pairFeeds(pairs);
     const { logits } = await this.pairs.run(feeds);
     return pairs.map((_, i) => {
-      const [apart, together] = [logits.data[2 * i], logits.data[2 * i + 1]] as [number, number];
-      return { logit: together, probability: 1 / (1 + Math.exp(apart - together)) };
+      const [mismatch, match] = [logits.data[2 * i], logits.data[2 * i + 1]] as [number, number];
+      return { logit: match, probability: 1 / (1 + Math.exp(mismatch - match)) };
     });
   }
 
-  /** Features as the feature cache rounds them, from there if it has them. */
-  private async featuresOf(images: readonly CandidateImage[]): Promise<Float32Array[]> {
-    const cache = await this.kept();
+  /** Encoder features, from the cache or computed and rounded to float16 as the cache rounds them. */
+  private async loadFeatures(images: readonly CandidateImage[]): Promise<Float32Array[]> {
+    const cache = await this.featureCache();
     const found = new Map<string, Float32Array>();
     for (const { id } of images) {
       const row = this.recent.get(id) ?? new Float32Array(sizeOf(cache.shape));
@@ -205,7 +204,7 @@ export class Blip2RetrievalModel implements RetrievalModel {
       const pixels = await Promise.all(batch.map((image) => image.pixels()));
       const { features } = await this.images.run(pixelFeeds(pixels, this.folder.config.encoder));
       const ids = batch.map(({ id }) => id);
-      for (const [i, row] of (await this.keep(ids, features.data as Float32Array)).entries()) {
+      for (const [i, row] of (await this.cacheFeatures(ids, features.data as Float32Array)).entries()) {
         found.set(ids[i] as string, float16ToFloat32(float32ToFloat16(row)));
       }
     }
@@ -213,9 +212,9 @@ export class Blip2RetrievalModel implements RetrievalModel {
     return images.map(({ id }) => found.get(id) as Float32Array);
   }
 
-  /** Writes features of some images into the cache; those of each. */
-  private async keep(ids: readonly string[], features: Float32Array): Promise<Float32Array[]> {
-    const cache = await this.kept();
+  /** Writes the features of a batch to the cache and returns those of each image. */
+  private async cacheFeatures(ids: readonly string[], features: Float32Array): Promise<Float32Array[]> {
+    const cache = await this.featureCache();
     const size = sizeOf(cache.shape);
     const rows = ids.map((_, i) => features.subarray(i * size, (i + 1) * size));
     for (const [i, id] of ids.entries()) {
@@ -224,7 +223,7 @@ export class Blip2RetrievalModel implements RetrievalModel {
     return rows;
   }
 
-  private kept(): Promise<FeatureCache> {
+  private featureCache(): Promise<FeatureCache> {
     this.cache ??= this.openCache();
     return this.cache;
   }
@@ -241,27 +240,27 @@ export class Blip2RetrievalModel implements RetrievalModel {
     return textArrays(texts, this.folder.tokenizer.padId);
   }
 
-  /** Texts as captions are read in training, in tokens. @throws QuestionError if one has no word */
+  /** Tokenizes texts, cleaned like training captions. @throws RequestError if one contains no word */
   private encode(texts: readonly string[]): number[][] {
-    const { tokenizer, maxTextLength } = this.folder;
+    const { tokenizer, maxTextLength: maxTokens } = this.folder;
     return texts.map((text) => {
-      const caption = cleanCaption(text.slice(0, longestText));
-      if (caption === "") throw new RequestError("value", "A text without any word has no embedding");
-      return tokenizer.encode(caption, maxTextLength);
+      const caption = cleanCaption(text.slice(0, maxTextLength));
+      if (caption === "") throw new RequestError("value", "The text contains no word to embed.");
+      return tokenizer.encode(caption, maxTokens);
     });
   }
 }
 
-/** Texts [texts, length]: [CLS] text [SEP], filled up where the mask is 0. */
+/** Token ids int64 [texts, length] of "[CLS] text [SEP]", padded where the mask is 0. */
 function textInput(graph: Graph): QFormerText {
   const input = (name: string) => graph.input(name, "int64", ["texts", "length"]);
   return { ids: input("textIds"), attentionMask: input("textMask") };
 }
 
-/** Images [images, cells, width], one of them for each text. */
-function pairedMemory(w: Weights, { encoder, qformer }: Blip2Config): CrossAttentionCache {
-  const seen = w.graph.input("features", "float32", ["images", ...featureShape(encoder)]);
-  return gatherImages(projectImages(w, seen, qformer), w.graph.input("imageOf", "int64", ["texts"]));
+/** Keys and values of features [images, cells, width], gathered to one image per text. */
+function pairedCrossAttention(w: Weights, { encoder, qformer }: Blip2Config): CrossAttentionCache {
+  const features = w.graph.input("features", "float32", ["images", ...featureShape(encoder)]);
+  return gatherImages(projectImages(w, features, qformer), w.graph.input("imageOf", "int64", ["texts"]));
 }
 
 async function inBatches<T>(

@@ -1,6 +1,14 @@
 /**
- * The file of an image index: a header of 20 bytes (magic and version 8, length of the head 4, CRC-32 of the head 4, CRC-32 of
- * the vectors 4), the head as JSON, and the vectors of its images as float16, in the order of the head.
+ * The file format of an image index, and the state of files it is compared with.
+ *
+ * | bytes | content                                                       |
+ * | ----- | ------------------------------------------------------------- |
+ * | 8     | magic and version                                             |
+ * | 4     | byte length of the JSON header, little-endian like all fields |
+ * | 4     | CRC-32 of the JSON header                                     |
+ * | 4     | CRC-32 of the embeddings                                      |
+ * | ...   | JSON header                                                   |
+ * | ...   | float16 embeddings of the images, in the header's order       |
  */
 import { stat } from "node:fs/promises";
 import { relative, resolve, sep } from "node:path";
@@ -14,9 +22,7 @@ import { inFile } from "../files/errors.ts";
 import { RandomAccessFile } from "../files/file.ts";
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 
-// Files of weights, by which it is known again with what an index was made.
-
-/** How a file is known to be untouched without being read: packages give their files one date, but the system notes each change. */
+/** Identifies an unchanged file without reading it. The change time, since package managers set every modification time alike. */
 const fileStampSchema = z.object({ path: z.string(), bytes: z.number(), changedMs: z.number() });
 export type FileStamp = z.infer<typeof fileStampSchema>;
 
@@ -32,7 +38,7 @@ export async function stampFiles(paths: readonly string[]): Promise<FileStamp[]>
   );
 }
 
-/** The files with their hashes, which are not computed again for those that are as they were. @param known from an earlier time */
+/** Hashes files. @param known earlier results, reused for files whose stamp is unchanged */
 export async function hashFiles(
   paths: readonly string[],
   known: readonly HashedFile[] = [],
@@ -48,75 +54,85 @@ export async function hashFiles(
 }
 
 const magic = Buffer.from("mg4find1", "latin1");
-const headerBytes = magic.length + 12;
-/** Vectors are written and summed up in pieces of this size. */
-const pieceBytes = 2 ** 24;
+const prefixBytes = magic.length + 12;
+/** Embeddings are written and read in chunks of this size. */
+const chunkBytes = 2 ** 24;
 
-const schema = z.strictObject({
+const headerSchema = z.strictObject({
   /** The folder of the images. */
   folder: z.string(),
-  /** What the vectors depend on besides the images, see `Origin`. */
+  /** What the embeddings depend on besides the images and the weights, see `ModelFingerprint`. */
   settings: z.string(),
   files: z.array(hashedFileSchema),
   shape: z.tuple([z.int().positive(), z.int().positive()]),
   images: z.array(
     z.object({
-      /** Its path below the folder, with "/" between its parts. */
+      /** Path relative to the folder, with "/" as separator. */
       name: z.string(),
       bytes: z.int().nonnegative(),
-      /** When it was changed last; null where it may be changed again without a later time. */
+      /** Modification time; null if the file can still change without a later time. */
       modifiedMs: z.number().nullable(),
-      /** See `imageId`. */
+      /** Hash of the content, see `imageId`. */
       id: z.string().regex(/^[0-9a-f]{64}$/),
-      /** Why it has no vectors. */
+      /** Why the image has no embeddings. */
       problem: z.string().optional(),
     }),
   ),
 });
 
-export type IndexHeader = z.infer<typeof schema>;
+export type IndexHeader = z.infer<typeof headerSchema>;
 export type IndexedImage = IndexHeader["images"][number];
 
-/** A file that is something else, which must not be written over. */
+/** The file is not an image index and must not be overwritten. */
 export class ForeignFileError extends Error {
   override name = "ForeignFileError";
 }
 
-/** @returns the head, and the vectors of its images without a problem. @throws Error naming the file if it is damaged */
-export async function readIndex(path: string): Promise<{ head: IndexHeader; vectors: Uint16Array }> {
+/**
+ * @returns the header, and the embeddings of its images without a problem
+ * @throws ForeignFileError if the file is not an image index; Error naming the file if it is damaged
+ */
+export async function readIndex(path: string): Promise<{ header: IndexHeader; vectors: Uint16Array }> {
   const file = await RandomAccessFile.open(path);
   try {
     return await inFile(path, async () => {
-      const header = await file.read(0, Math.min(headerBytes, file.size));
-      if (!magic.equals(header.subarray(0, magic.length))) throw new ForeignFileError(`${path} is no image index`);
-      if (header.length < headerBytes) throw new Error("is cut off");
-      const fields = new DataView(header.buffer, header.byteOffset + magic.length);
-      const [headBytes, headSum, vectorSum] = [0, 4, 8].map((at) => fields.getUint32(at, true)) as [
+      const prefix = await file.read(0, Math.min(prefixBytes, file.size));
+      if (!magic.equals(prefix.subarray(0, magic.length))) throw new ForeignFileError(`${path} is not an image index`);
+      if (prefix.length < prefixBytes) throw new Error("is truncated");
+      const fields = new DataView(prefix.buffer, prefix.byteOffset + magic.length);
+      const [textBytes, textSum, vectorSum] = [0, 4, 8].map((offset) => fields.getUint32(offset, true)) as [
         number,
         number,
         number,
       ];
-      const text = await file.read(headerBytes, headBytes);
-      if (crc32(text) !== headSum) throw new Error("its head is damaged");
-      const head = schema.parse(JSON.parse(Buffer.from(text).toString("utf8")));
-      const start = headerBytes + headBytes;
-      const expected = vectorBytes(head);
+      const text = await file.read(prefixBytes, textBytes);
+      if (crc32(text) !== textSum) throw new Error("has a damaged header (CRC-32)");
+      const header = headerSchema.parse(renameOldKeys(JSON.parse(Buffer.from(text).toString("utf8"))));
+      const start = prefixBytes + textBytes;
+      const expected = vectorBytes(header);
       if (file.size - start !== expected)
-        throw new Error(`has ${file.size - start} bytes of vectors, expected ${expected}`);
-      const { bytes, sum } = await readSummed(file, start, expected);
-      if (sum !== vectorSum) throw new Error("its vectors are damaged");
-      return { head, vectors: viewBytes("float16", bytes) };
+        throw new Error(`has ${file.size - start} bytes of embeddings, expected ${expected}`);
+      const { bytes, sum } = await readWithChecksum(file, start, expected);
+      if (sum !== vectorSum) throw new Error("has damaged embeddings (CRC-32)");
+      return { header, vectors: viewBytes("float16", bytes) };
     });
   } finally {
     await file.close();
   }
 }
 
-/** Writes an index beside `path`, and puts it there. @param rows vectors of the images without a problem, in any pieces */
-export async function writeIndex(path: string, head: IndexHeader, rows: Iterable<Uint16Array>): Promise<void> {
-  const text = Buffer.from(JSON.stringify(head), "utf8");
+/** Files written before images were called images list them under `pictures`. */
+function renameOldKeys(json: unknown): unknown {
+  if (typeof json !== "object" || json === null || !("pictures" in json)) return json;
+  const { pictures, ...rest } = json;
+  return { ...rest, images: pictures };
+}
+
+/** Writes an index atomically. @param rows embeddings of the images without a problem, in chunks of any size */
+export async function writeIndex(path: string, header: IndexHeader, rows: Iterable<Uint16Array>): Promise<void> {
+  const text = Buffer.from(JSON.stringify(header), "utf8");
   await writeFileAtomic(path, async (file) => {
-    let at = headerBytes;
+    let at = prefixBytes;
     let sum = 0;
     const write = async (bytes: Uint8Array) => {
       for (let done = 0; done < bytes.length; ) {
@@ -126,17 +142,17 @@ export async function writeIndex(path: string, head: IndexHeader, rows: Iterable
       at += bytes.length;
     };
     await write(text);
-    for (const piece of pieces(rows)) {
-      sum = crc32(piece, sum);
-      await write(piece);
+    for (const chunk of toChunks(rows)) {
+      sum = crc32(chunk, sum);
+      await write(chunk);
     }
-    const header = Buffer.alloc(headerBytes);
-    magic.copy(header);
+    const prefix = Buffer.alloc(prefixBytes);
+    magic.copy(prefix);
     [text.length, crc32(text), sum].forEach((value, i) => {
-      header.writeUInt32LE(value, magic.length + 4 * i);
+      prefix.writeUInt32LE(value, magic.length + 4 * i);
     });
     at = 0;
-    await write(header);
+    await write(prefix);
   });
 }
 
@@ -144,66 +160,64 @@ function vectorBytes({ images, shape }: IndexHeader): number {
   return 2 * sizeOf(shape) * images.filter(({ problem }) => problem === undefined).length;
 }
 
-/** Bytes with their checksum: while one piece is summed up, the next one is read. */
-async function readSummed(
+/** Reads bytes and computes their CRC-32; the next chunk is read while one is summed. */
+async function readWithChecksum(
   file: RandomAccessFile,
   start: number,
   length: number,
 ): Promise<{ readonly bytes: Uint8Array; readonly sum: number }> {
   const bytes = new Uint8Array(length);
   const read = (at: number) => {
-    const piece = bytes.subarray(at, at + pieceBytes);
-    return file.read(start + at, piece.length, piece);
+    const chunk = bytes.subarray(at, at + chunkBytes);
+    return file.read(start + at, chunk.length, chunk);
   };
   let sum = 0;
   let next = read(0);
-  for (let at = 0; at < length; at += pieceBytes) {
-    const piece = await next;
-    if (at + pieceBytes < length) next = read(at + pieceBytes);
-    sum = crc32(piece, sum);
+  for (let at = 0; at < length; at += chunkBytes) {
+    const chunk = await next;
+    if (at + chunkBytes < length) next = read(at + chunkBytes);
+    sum = crc32(chunk, sum);
   }
   await next;
   return { bytes, sum };
 }
 
-/** The same bytes in pieces of a size that is quick to write. */
-function* pieces(rows: Iterable<Uint16Array>): Generator<Uint8Array> {
-  const piece = new Uint8Array(pieceBytes);
+/** The same bytes in chunks of a size that is fast to write. The chunk's buffer is reused. */
+function* toChunks(rows: Iterable<Uint16Array>): Generator<Uint8Array> {
+  const chunk = new Uint8Array(chunkBytes);
   let filled = 0;
   for (const row of rows) {
     const bytes = bytesOf(row);
     for (let done = 0; done < bytes.length; ) {
-      const part = bytes.subarray(done, done + pieceBytes - filled);
-      piece.set(part, filled);
+      const part = bytes.subarray(done, done + chunkBytes - filled);
+      chunk.set(part, filled);
       filled += part.length;
       done += part.length;
-      if (filled < pieceBytes) continue;
-      yield piece;
+      if (filled < chunkBytes) continue;
+      yield chunk;
       filled = 0;
     }
   }
-  if (filled > 0) yield piece.subarray(0, filled);
+  if (filled > 0) yield chunk.subarray(0, filled);
 }
 
-// The image files of a folder and of those below it, as they are now.
-
+/** An image file in a folder, as it is now. */
 export interface FolderImage {
   readonly path: string;
-  /** Its path below the folder, with "/" between its parts. */
+  /** Path relative to the folder, with "/" as separator. */
   readonly name: string;
   readonly bytes: number;
-  /** When it was changed last; null where it may change again without a later time, as file systems count in steps. */
+  /** Modification time; null if so recent that another change could leave it the same. */
   readonly modifiedMs: number | null;
 }
 
-/** The coarsest steps of a file system in use (FAT), in milliseconds. */
-const coarsestTime = 2000;
-/** Files that are asked for side by side. */
-const atOnce = 256;
+/** Coarsest resolution of modification times in use (FAT), in milliseconds. */
+const timeResolutionMs = 2000;
+const parallelStats = 256;
 
-/** The images by name, and what cannot be read. @throws Error if the folder itself cannot be read */
+/** Lists the images of a folder and its subfolders, and the files that cannot be read. @throws Error if the folder itself cannot be read */
 export async function listFolder(folder: string): Promise<{ images: FolderImage[]; problems: InvalidSample[] }> {
-  if (!(await stat(folder)).isDirectory()) throw new Error(`${folder} is no folder`);
+  if (!(await stat(folder)).isDirectory()) throw new Error(`${folder} is not a folder.`);
   const paths: string[] = [];
   const problems: InvalidSample[] = [];
   for await (const found of imageFiles(folder)) {
@@ -213,16 +227,16 @@ export async function listFolder(folder: string): Promise<{ images: FolderImage[
   }
   const images: FolderImage[] = [];
   const now = Date.now();
-  for (let start = 0; start < paths.length; start += atOnce) {
-    const batch = paths.slice(start, start + atOnce);
+  for (let start = 0; start < paths.length; start += parallelStats) {
+    const batch = paths.slice(start, start + parallelStats);
     const entries = await Promise.all(batch.map((path) => stat(path).catch((cause: Error) => cause)));
     batch.forEach((path, i) => {
       const name = relative(folder, path).replaceAll(sep, "/");
       const entry = entries[i];
-      // A name that ends like an image's may be anything: a link to a folder, a pipe that would never end.
+      // The extension does not make it a file: it can be a link to a folder, or a pipe that never ends.
       if (entry instanceof Error) problems.push({ name, reason: `cannot be read: ${entry.message}` });
       else if (entry?.isFile()) {
-        const isSettled = entry.mtimeMs < now - coarsestTime;
+        const isSettled = entry.mtimeMs < now - timeResolutionMs;
         images.push({ path, name, bytes: entry.size, modifiedMs: isSettled ? entry.mtimeMs : null });
       }
     });

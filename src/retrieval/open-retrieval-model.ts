@@ -1,5 +1,4 @@
-/** Opens what finds images, whatever kind of model it is. */
-
+/** Opens a model for retrieval: a MiniGPT-4 with a contrastive head, or a Q-Former pre-trained as in BLIP-2. */
 import { modelPath } from "../chat/minigpt4.ts";
 import { type Embedder, openEmbedder } from "../engine/embedder.ts";
 import type { PullOptions } from "../hub/pull.ts";
@@ -13,8 +12,32 @@ import type { SessionOptions } from "../runtime/session.ts";
 import { Blip2RetrievalModel, type Blip2RetrievalOptions } from "./blip2-retrieval-model.ts";
 import { LazySession, type ModelFingerprint, pixelFeeds, pixelInput, type RetrievalModel } from "./retrieval-model.ts";
 
-// A MiniGPT-4 that has a contrastive head finds images: one vector an image, in the space of the language model's words.
+export interface RetrievalModelOptions extends Blip2RetrievalOptions {
+  /** How missing files are fetched. */
+  readonly pull?: PullOptions;
+}
 
+/**
+ * @param nameOrFolder a MiniGPT-4 with a contrastive head (`"nano"` has one), or the folder of a pre-trained Q-Former
+ * @throws Error naming the file or head that is missing or does not fit
+ */
+export async function openRetrievalModel(
+  nameOrFolder: string,
+  { pull, ...options }: RetrievalModelOptions = {},
+): Promise<RetrievalModel> {
+  const path = modelPath(nameOrFolder);
+  if ((await modelType(path)) === "blip2_qformer") return new Blip2RetrievalModel(await openBlip2Folder(path), options);
+  const { features: _, onMessage: __, ...session } = options;
+  const folder = await openModelFolder(path, pull);
+  try {
+    return new MiniGPT4RetrievalModel(folder, session);
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+/** A MiniGPT-4 with a contrastive head: one vector per image, in the embedding space of the language model's tokens. */
 export class MiniGPT4RetrievalModel implements RetrievalModel {
   readonly spec: ImageSpec;
   readonly shape: readonly [number, number];
@@ -24,7 +47,7 @@ export class MiniGPT4RetrievalModel implements RetrievalModel {
   private readonly images: LazySession<"embeddings">;
   private embedder: Promise<Embedder | undefined> | undefined;
 
-  /** @param folder is closed with the finder. @throws Error if it has no contrastive head */
+  /** @param folder closed by `close()`. @throws Error if it has no contrastive head */
   constructor(folder: ModelFolder, options: SessionOptions = {}) {
     const { config, contrastive, imageSources } = folder;
     if (!contrastive)
@@ -35,6 +58,7 @@ export class MiniGPT4RetrievalModel implements RetrievalModel {
     this.spec = imageSpec(encoder);
     this.shape = [1, llm.hiddenSize];
     this.fingerprint = {
+      // Index files contain this string: keep its keys, their order and the name of the head.
       settings: JSON.stringify({ head: "word space", encoder, qformer, spec: this.spec, width: llm.hiddenSize }),
       files: [...new Set([...Object.values(imageSources), contrastive].map(({ path }) => path))],
     };
@@ -60,30 +84,5 @@ export class MiniGPT4RetrievalModel implements RetrievalModel {
     await embedder?.close();
     await this.images.close();
     await this.folder.close();
-  }
-}
-
-export interface RetrievalModelOptions extends Blip2RetrievalOptions {
-  /** How missing files are fetched. */
-  readonly pull?: PullOptions;
-}
-
-/**
- * @param nameOrFolder a MiniGPT-4 with a contrastive head (`"nano"` has one), or the folder of a Q-Former that was pre-trained
- * @throws Error naming what is missing or does not fit
- */
-export async function openRetrievalModel(
-  nameOrFolder: string,
-  { pull, ...options }: RetrievalModelOptions = {},
-): Promise<RetrievalModel> {
-  const path = modelPath(nameOrFolder);
-  if ((await modelType(path)) === "blip2_qformer") return new Blip2RetrievalModel(await openBlip2Folder(path), options);
-  const { features: _, onMessage: __, ...session } = options;
-  const folder = await openModelFolder(path, pull);
-  try {
-    return new MiniGPT4RetrievalModel(folder, session);
-  } catch (error) {
-    await folder.close();
-    throw error;
   }
 }

@@ -1,23 +1,23 @@
-/** What finds images: a model that puts images and texts into one space. */
+/** The interface of a model that embeds images and texts into one space, and what its implementations share. */
 import type { ImageSpec } from "../images/preprocess.ts";
 import type { EncoderConfig } from "../models/minigpt4.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
 import { concatFloat32, type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
 
-/** What an image's vectors depend on, besides the image. */
+/** Everything the embeddings of an image depend on, except the image. An index made with another fingerprint is rebuilt. */
 export interface ModelFingerprint {
-  /** Everything but the weights: dimensions, preprocessing, how vectors are made. */
+  /** Dimensions, preprocessing and kind of head, as JSON. */
   readonly settings: string;
-  /** The files with the weights. */
+  /** The weight files. */
   readonly files: readonly string[];
 }
 
-/** An image that is looked at once more, beside a text. */
+/** An image to be scored together with a text. */
 export interface CandidateImage {
-  /** See `imageId`. */
+  /** Hash of the file's content, see `imageId`. */
   readonly id: string;
-  /** The encoder's input, [3, size, size]; asked for where nothing is kept of the image. */
+  /** Decodes the encoder's input, float32 [3, size, size]. Called only if the features are not cached. */
   pixels(): Promise<Float32Array>;
 }
 
@@ -26,47 +26,48 @@ export interface CandidatePair {
   readonly text: string;
 }
 
-/** What a matching head says of an image and a text. */
+/** Output of an image-text matching head. */
 export interface MatchScore {
-  /** The score of "together". */
+  /** Logit of the class "match". */
   readonly logit: number;
-  /** Softmax of "apart" and "together". */
+  /** Softmax probability of the class "match". */
   readonly probability: number;
 }
 
 export interface RetrievalModel {
-  /** How images are decoded for it. */
+  /** Preprocessing of the images. */
   readonly spec: ImageSpec;
-  /** Vectors of one image, [count, size], each of length 1. */
+  /** Shape of one image's embeddings, [count, size], each L2-normalized. */
   readonly shape: readonly [count: number, size: number];
   readonly fingerprint: ModelFingerprint;
   /**
-   * Vectors of some images, one after the other: [images, ...shape].
-   * @param pixels the encoder's inputs, [3, size, size] each
-   * @param ids under which it is kept what `match` needs of the images; left out, nothing is
+   * Embeds a batch of images.
+   * @param pixels the encoder's inputs, float32 [3, size, size] each
+   * @param ids content hashes; if given, the features that `match` needs are cached under them
+   * @returns float32 [images, ...shape]
    */
   embedImages(pixels: readonly Float32Array[], ids?: readonly string[]): Promise<Float32Array>;
   /**
-   * The vectors of texts, [size] each, of length 1. Texts are read as captions are in training: lower-cased, without punctuation,
-   * fifty words at most. @throws QuestionError if one has no word, or none that counts
+   * Embeds texts, normalized like training captions: lower case, no punctuation, at most 50 words.
+   * @returns one L2-normalized vector [size] per text
+   * @throws RequestError if a text contains no word
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
-  /** Looks at images and texts together, where the model has a head for that. @throws QuestionError as `embedTexts` */
+  /** Scores image-text pairs with the matching head, if the model has one. @throws RequestError as `embedTexts` */
   match?(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<MatchScore[]>;
   /**
-   * How likely the texts are to be generated from the images, where the model generates: the mean log-likelihood of a text's
-   * tokens. @throws QuestionError as `embedTexts`
+   * Mean log-likelihood of the tokens of each text given its image, if the model generates text.
+   * @throws RequestError as `embedTexts`
    */
   captionLogLikelihoods?(pairs: readonly CandidatePair[], signal?: AbortSignal): Promise<number[]>;
-  /** Frees the engine's memory, and closes the files. */
+  /** Frees the sessions and closes the weight files. */
   close(): Promise<void>;
 }
 
-/** Images that go through an encoder side by side. */
+/** Images per run of the encoder. */
 export const imageBatchSize = 4;
 
-// A session that is made when it is first needed: a search in a ready index has no use for the image encoder.
-
+/** A session that is created by its first run: searching a complete index never needs the image encoder. */
 export class LazySession<Output extends string> {
   private readonly outputs: (graph: Graph) => Readonly<Record<Output, Value>>;
   private readonly options: SessionOptions;
@@ -94,14 +95,12 @@ export class LazySession<Output extends string> {
   }
 }
 
-// The input of an image encoder in a graph, and what it is fed with.
-
-/** Images [images, 3, size, size]. */
+/** The encoder's graph input, float32 [images, 3, size, size]. */
 export function pixelInput(graph: Graph, { imageSize }: EncoderConfig): Value {
   return graph.input("pixels", "float32", ["images", 3, imageSize, imageSize]);
 }
 
-/** @param images [3, size, size] each */
+/** Feeds of `pixelInput`. @param images float32 [3, size, size] each */
 export function pixelFeeds(images: readonly Float32Array[], { imageSize }: EncoderConfig): Record<"pixels", NdArray> {
   const shape = [images.length, 3, imageSize, imageSize];
   return { pixels: ndarray("float32", shape, concatFloat32(images)) };

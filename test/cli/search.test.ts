@@ -70,8 +70,8 @@ test("--json: an object a line, with both scores; --like: by another image", asy
 
 test.each([
   [[folder], 2, /^error: expected either a text or an image \(--like\)\n/],
-  [[folder, "..."], 1, /^error: A text without any word has no embedding\n$/],
-  [[folder, "a cat", "--index", image("cat.jpg")], 1, /cat\.jpg is no image index; it is left as it is/],
+  [[folder, "..."], 1, /^error: The text contains no word to embed\.\n$/],
+  [[folder, "a cat", "--index", image("cat.jpg")], 1, /cat\.jpg is not an image index, so it is not overwritten/],
   [["nowhere", "a cat"], 1, /^error: nowhere: no such file or folder\n$/],
   [[join(root, "empty"), "a cat"], 1, /empty has no readable images \(\.jpg, /],
 ] as const)("wrong use: %s", async (args, code, message) => {

@@ -12,15 +12,15 @@ import { tinyBlip2, writeQFormer } from "../helpers/blip2-tiny.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
-let finder: RetrievalModel;
+let model: RetrievalModel;
 let folder: string;
 let path: string;
 let count = 0;
 
 beforeAll(async () => {
-  finder = new Blip2RetrievalModel(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
+  model = new Blip2RetrievalModel(await openBlip2Folder(tinyBlip2(root)), { features: join(root, "features") });
 });
-afterAll(() => finder.close());
+afterAll(() => model.close());
 beforeEach(async () => {
   folder = join(root, `images-${++count}`);
   path = join(root, `index-${count}`);
@@ -30,7 +30,7 @@ beforeEach(async () => {
 /** Long enough ago that a file system's clock tells changes apart; each call is a second later. */
 let time = Date.now() / 1000 - 100_000;
 
-/** Writes an image of one colour, or something that is none. */
+/** Writes an image of one colour, or a broken file. */
 async function paint(name: string, shade: number | "broken", age: "old" | "new" = "old"): Promise<void> {
   const file = join(folder, name);
   await mkdir(dirname(file), { recursive: true });
@@ -45,26 +45,26 @@ async function paint(name: string, shade: number | "broken", age: "old" | "new" 
   if (age === "old") await utimes(file, ++time, time);
 }
 
-/** An update, and what it told: images that were embedded, problems, messages. */
-async function update(options: IndexOptions = {}, at = path, by = finder) {
-  const told = { embedded: 0, problems: [] as string[], messages: [] as string[] };
+/** Updates the index; returns it with the number of embedded images, the problems and messages. */
+async function update(options: IndexOptions = {}, at = path, by = model) {
+  const log = { embedded: 0, problems: [] as string[], messages: [] as string[] };
   const counting: RetrievalModel = Object.create(by, {
     embedImages: {
       value: (pixels: readonly Float32Array[]) => {
-        told.embedded += pixels.length;
+        log.embedded += pixels.length;
         return by.embedImages(pixels);
       },
     },
   });
   const index = await updateIndex(folder, counting, at, {
-    onProblem: ({ name, reason }) => told.problems.push(`${name} ${reason}`),
-    onMessage: (message) => told.messages.push(message),
+    onProblem: ({ name, reason }) => log.problems.push(`${name} ${reason}`),
+    onMessage: (message) => log.messages.push(message),
     ...options,
   });
-  return { index, ...told };
+  return { index, ...log };
 }
 
-/** Images that are embedded beside others are rounded differently. */
+/** Embeddings differ slightly with the batch size. */
 function expectAlike(found: ImageIndex, expected: ImageIndex): void {
   expect({ ...found, vectors: 0 }).toEqual({ ...expected, vectors: 0 });
   const [a, b] = [found, expected].map(({ vectors }) => float16ToFloat32(vectors)) as [Float32Array, Float32Array];
@@ -74,7 +74,7 @@ function expectAlike(found: ImageIndex, expected: ImageIndex): void {
 
 const fresh = async () => (await update({}, join(root, `fresh-${++count}`))).index;
 
-test("images below the folder, of any kind; what is none is told once", async () => {
+test("indexes images in subfolders; reports a broken file once", async () => {
   await paint("b.png", 1);
   await paint("deep/er/a.png", 2);
   await paint("c.jpg", "broken");
@@ -94,7 +94,7 @@ test("images below the folder, of any kind; what is none is told once", async ()
   expect(second).toEqual({ index: first.index, embedded: 0, problems: [], messages: [] });
   expect(second.index.problems).toHaveLength(2);
   expect(await readFile(path)).toEqual(before);
-  // A broken image that was mended.
+  // A broken image that was fixed.
   await paint("c.jpg", 3);
   expect(await update()).toMatchObject({
     embedded: 1,
@@ -103,7 +103,7 @@ test("images below the folder, of any kind; what is none is told once", async ()
   });
 });
 
-test("a content that is known is not embedded again: renamed, copied, touched, moved with its folder", async () => {
+test("does not embed content again that was renamed, copied, touched or moved with its folder", async () => {
   await paint("a.png", 1);
   await paint("b.png", 2);
   expect((await update()).embedded).toBe(2);
@@ -119,7 +119,7 @@ test("a content that is known is not embedded again: renamed, copied, touched, m
   expect(await update()).toMatchObject({ embedded: 0, index: { names: changed.index.names } });
 });
 
-test("another image of the same size, written in the same moment", async () => {
+test("notices another image of the same size written in the same moment", async () => {
   await paint("a.png", 1, "new");
   await update();
   const before = await readFile(join(folder, "a.png"));
@@ -144,7 +144,7 @@ const change = fc.oneof(
   fc.record({ kind: fc.constantFrom("remove" as const, "touch" as const, "update" as const), name }),
 );
 
-test("after any changes the index is one that is built anew", async () => {
+test("after any changes, an updated index equals a rebuilt one", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 12 }), async (changes) => {
       await rm(folder, { recursive: true });
@@ -163,14 +163,14 @@ test("after any changes the index is one that is built anew", async () => {
       }
       const { index } = await update();
       expectAlike(index, await fresh());
-      // What is in the file is what was told.
+      // The saved file has the same content.
       expect(await update()).toMatchObject({ index: { names: index.names, ids: index.ids }, embedded: 0 });
     }),
     { numRuns: 15 },
   );
 });
 
-test("a damaged file is made anew, with a word; a file of another kind is left alone", async () => {
+test("rebuilds a damaged file with a message; never overwrites a file of another kind", async () => {
   for (const [i, one] of ["a.png", "b.png"].entries()) await paint(one, i + 1);
   const { index } = await update();
   const whole = await readFile(path);
@@ -180,7 +180,7 @@ test("a damaged file is made anew, with a word; a file of another kind is left a
       damaged[at] = (damaged[at] as number) ^ 0x5a;
       await writeFile(path, isCut ? whole.subarray(0, at) : damaged);
       const again = await update({ ownsFile: true });
-      expect(again.messages).toEqual([expect.stringMatching(/made anew$/)]);
+      expect(again.messages).toEqual([expect.stringMatching(/Rebuilding the index\.$/)]);
       expect(again.messages[0]).toContain(path);
       expectAlike(again.index, index);
       expect(await update()).toMatchObject({ embedded: 0, messages: [] });
@@ -189,12 +189,12 @@ test("a damaged file is made anew, with a word; a file of another kind is left a
   );
   const letter = Buffer.from("Dear reader, this is no index.");
   await writeFile(path, letter);
-  await expect(update()).rejects.toThrow(`${path} is no image index; it is left as it is`);
-  await expect(update({ rebuild: true })).rejects.toThrow(/is no image index/);
+  await expect(update()).rejects.toThrow(`${path} is not an image index, so it is not overwritten`);
+  await expect(update({ rebuild: true })).rejects.toThrow(/is not an image index/);
   expect(await readFile(path)).toEqual(letter);
 });
 
-test("what was computed before an abort stays; two updates at once both end well", async () => {
+test("an aborted update keeps its work; two concurrent updates both succeed", async () => {
   for (let i = 0; i < 18; i++) await paint(`${String(i).padStart(2, "0")}.png`, i / 4);
   const stop = new AbortController();
   const aborted = update({ signal: stop.signal, onProgress: (done) => done === 8 && stop.abort(new Error("stopped")) });
@@ -204,7 +204,7 @@ test("what was computed before an abort stays; two updates at once both end well
   expectAlike(one?.index as ImageIndex, await fresh());
   expectAlike(other?.index as ImageIndex, one?.index as ImageIndex);
   expect(await update()).toMatchObject({ embedded: 0, messages: [] });
-  // What a killed program left is removed when it is old.
+  // Temporary files of killed processes are removed once they are old.
   const [young, old] = ["young", "old"].map((id) => `${path}.${id}.partial`) as [string, string];
   for (const file of [young, old]) await writeFile(file, "half");
   await utimes(old, time, time);
@@ -216,7 +216,7 @@ test("what was computed before an abort stays; two updates at once both end well
   await rm(young);
 });
 
-test("an index of other weights, or of another model, is not used", async () => {
+test("rebuilds an index that was built with other weights", async () => {
   await paint("a.png", 1);
   await paint("b.png", 2);
   const { index } = await update();
@@ -226,17 +226,17 @@ test("an index of other weights, or of another model, is not used", async () => 
   const other = tinyBlip2(root, "other", ({ weights }) => ({
     weights: { ...weights, qformer: "../other.safetensors" },
   }));
-  const otherFinder = new Blip2RetrievalModel(await openBlip2Folder(other), { features: join(root, "features") });
-  const rebuilt = await update({}, path, otherFinder);
-  expect(rebuilt).toMatchObject({ embedded: 2, messages: [expect.stringMatching(/other weights.*made anew/)] });
+  const otherModel = new Blip2RetrievalModel(await openBlip2Folder(other), { features: join(root, "features") });
+  const rebuilt = await update({}, path, otherModel);
+  expect(rebuilt).toMatchObject({ embedded: 2, messages: [expect.stringMatching(/other weights.*Rebuilding it\.$/)] });
   expect(rebuilt.index.ids).toEqual(index.ids);
   expect(rebuilt.index.vectors).not.toEqual(index.vectors);
-  // The same weights in files that were copied.
+  // A copy of the same weights.
   const copied = tinyBlip2(root, "copied", ({ weights }) => ({ weights: { ...weights, qformer: "copy.safetensors" } }));
   await copyFile(join(root, "other.safetensors"), join(copied, "copy.safetensors"));
-  const copiedFinder = new Blip2RetrievalModel(await openBlip2Folder(copied), { features: join(root, "features") });
-  expect(await update({}, path, copiedFinder)).toMatchObject({ embedded: 0, messages: [] });
-  expect(await update({ rebuild: true }, path, copiedFinder)).toMatchObject({ embedded: 2 });
-  await otherFinder.close();
-  await copiedFinder.close();
+  const copiedModel = new Blip2RetrievalModel(await openBlip2Folder(copied), { features: join(root, "features") });
+  expect(await update({}, path, copiedModel)).toMatchObject({ embedded: 0, messages: [] });
+  expect(await update({ rebuild: true }, path, copiedModel)).toMatchObject({ embedded: 2 });
+  await otherModel.close();
+  await copiedModel.close();
 });

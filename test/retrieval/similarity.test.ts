@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { largest, rowMeans, Similarity } from "../../src/retrieval/image-search.ts";
+import { rowMeans, Similarity, topIndices } from "../../src/retrieval/similarity.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/tensor/float16.ts";
 import { Random } from "../../src/tensor/random.ts";
 
@@ -33,14 +33,14 @@ test.each([
     [new Similarity("float32", shape), images, images],
     [new Similarity("float16", shape), halves, float16ToFloat32(halves)],
   ] as const) {
-    const found = await (similarity as Similarity<"float32">).of(vectors as Float32Array, queries);
+    const found = await (similarity as Similarity<"float32">).score(vectors as Float32Array, queries);
     const scale = Math.sqrt(shape[1]);
     plain(rounded, queries, shape).forEach((expected, i) => {
       expect((found[i] as number) / scale).toBeCloseTo(expected / scale, 4);
     });
     expect(found).toHaveLength(10);
     expect(
-      await (similarity as Similarity<"float32">).of(vectors.subarray(0, 0) as Float32Array, queries),
+      await (similarity as Similarity<"float32">).score(vectors.subarray(0, 0) as Float32Array, queries),
     ).toHaveLength(0);
     await similarity.close();
   }
@@ -48,6 +48,6 @@ test.each([
 
 test("means of rows, and the largest first", () => {
   expect([...rowMeans(Float32Array.of(1, 2, 3, 4, 5, 9), 3)]).toEqual([2, 6]);
-  expect(largest(Float32Array.of(1, 5, 3, 5), 3)).toEqual([1, 3, 2]);
-  expect(largest(Float32Array.of(1), 3)).toEqual([0]);
+  expect(topIndices(Float32Array.of(1, 5, 3, 5), 3)).toEqual([1, 3, 2]);
+  expect(topIndices(Float32Array.of(1), 3)).toEqual([0]);
 });
