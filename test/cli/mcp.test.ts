@@ -116,7 +116,7 @@ test("the end of standard input ends the server, also in the middle of an answer
 
 test("what was asked before the end is answered, and initialize does not wait for the model", async () => {
   const list = { jsonrpc: "2.0", id: 2, method: "tools/list" };
-  const { code, stdout } = await minigpt4(["mcp"], lines(initialize, list), { MINIGPT4_CACHE: join(folder, "none") });
+  const { code, stdout } = await minigpt4(["mcp"], lines(initialize, list));
   expect(code).toBe(0);
   expect(stdout.trimEnd().split("\n")).toHaveLength(2);
 });
@@ -134,7 +134,7 @@ test("a model or folder that is not there is said at once", async () => {
   expect(noModel.stderr).toMatch(/^error: There is no model "enormous"/);
   const noFolder = await minigpt4(["mcp", "--allow-folder", join(folder, "nowhere")]);
   expect(noFolder).toMatchObject({ code: 2, stdout: "" });
-  expect(noFolder.stderr).toContain("There is no such folder");
+  expect(noFolder.stderr).toContain("No such folder.");
 });
 
 test("--help shows what clients need", async () => {
@@ -151,5 +151,5 @@ test("a message too long for the server ends it with a reason", async () => {
   for (let i = 0; i < 66; i++) child.stdin?.write(chunk);
   const { code, stderr } = await ended;
   expect(code).toBe(1);
-  expect(stderr).toContain("give a large image as the path of a file");
+  expect(stderr).toContain("pass a large image as a file path");
 });

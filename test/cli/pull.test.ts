@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { planText } from "../../src/cli/pull.ts";
 import { pullReleased } from "../../src/convert/pull-released.ts";
 import { releasedModels } from "../../src/convert/released.ts";
@@ -9,7 +9,8 @@ import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 const name = "minigpt4-7b";
 const cache = temporaryFolder();
-const env = { MINIGPT4_CACHE: cache };
+// The command line, the library and the model's process find the cache by this variable.
+vi.stubEnv("MINIGPT4_CACHE", cache);
 const released = releasedModels.get(name) ?? fail();
 const { vit, qformer, projection, llm, vitHeads, qformerHeads } = goldenImport("");
 const parts = { vit, projection, llm, ...(qformer && { qformer }) };
@@ -21,7 +22,7 @@ function fail(): never {
 }
 
 test("a model that was not pulled: what to do", async () => {
-  const { code, stderr } = await minigpt4(["describe", "--model", name, image("cat.jpg")], "", env);
+  const { code, stderr } = await minigpt4(["describe", "--model", name, image("cat.jpg")]);
   expect([code, stderr]).toEqual([
     1,
     `error: ${name} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}\n`,
@@ -30,13 +31,13 @@ test("a model that was not pulled: what to do", async () => {
 
 test("a model that was pulled is there at once, and describes by its name", async () => {
   const { path } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache });
-  const pulled = await minigpt4(["pull", name, ...flags], "", env);
+  const pulled = await minigpt4(["pull", name, ...flags]);
   expect(pulled).toEqual({
     code: 0,
     stdout: `${path}\n`,
-    stderr: `To try it: minigpt4 chat --model ${name} IMAGE\n`,
+    stderr: `Try it with: minigpt4 chat --model ${name} IMAGE\n`,
   });
-  const described = await minigpt4(["describe", "--model", name, "--max-new-tokens", "4", image("cat.jpg")], "", env);
+  const described = await minigpt4(["describe", "--model", name, "--max-new-tokens", "4", image("cat.jpg")]);
   expect([described.code, described.stderr]).toEqual([0, ""]);
   expect(described.stdout.trim()).not.toBe("");
 });
@@ -44,15 +45,18 @@ test("a model that was pulled is there at once, and describes by its name", asyn
 test("a folder elsewhere is told by its path", async () => {
   const out = join(temporaryFolder(), "mine");
   const { path, bytes } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache, out });
-  const { stdout, stderr } = await minigpt4(["pull", name, ...flags, "--out", out, "--json"], "", env);
+  const { stdout, stderr } = await minigpt4(["pull", name, ...flags, "--out", out, "--json"]);
   expect(JSON.parse(stdout)).toEqual({ name, path: out, bytes });
-  expect([path, stderr]).toEqual([out, `To try it: minigpt4 chat --model ${JSON.stringify(out)} IMAGE\n`]);
+  expect([path, stderr]).toEqual([out, `Try it with: minigpt4 chat --model ${JSON.stringify(out)} IMAGE\n`]);
 });
 
 test("options that a language model does not take, and names that nobody knows", async () => {
-  const language = await minigpt4(["pull", "smollm2-135m-instruct", "--keep-files"], "", env);
-  expect([language.code, language.stderr]).toEqual([1, expect.stringContaining("--keep-files is for a released")]);
-  const unknown = await minigpt4(["pull", "minigpt4-70b"], "", env);
+  const language = await minigpt4(["pull", "smollm2-135m-instruct", "--keep-files"]);
+  expect([language.code, language.stderr]).toEqual([
+    1,
+    expect.stringContaining("--keep-files is an option of a released"),
+  ]);
+  const unknown = await minigpt4(["pull", "minigpt4-70b"]);
   expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining("minigpt4-7b, minigpt4-13b, smollm2")]);
 });
 
@@ -64,9 +68,9 @@ test("what is going to be fetched: sizes, licences, and what is there already", 
     { ...file, part: "llm", name: "vicuna-7b/pytorch_model.bin", bytes: 13_000_000_000 },
   ] as const;
   expect(planText(name, { out: "/models/m", files, missing: 14_500_000_500, folder: 6_700_000_000 })).toBe(
-    `${name} is made of 15 GB, of which 500 MB are there:
+    `${name} needs 15 GB of downloads, 500 MB of it cached:
      2 GB  eva_vit_g.pth (MIT)
     13 GB  vicuna-7b, 2 files (MIT)
-The model folder will have about 6.7 GB: /models/m`,
+The model folder will take about 6.7 GB: /models/m`,
   );
 });

@@ -1,6 +1,6 @@
 import { copyFileSync, existsSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test, vi } from "vitest";
 import { ImageSearch } from "../../src/retrieval/image-search.ts";
 import { tinyBlip2 } from "../helpers/blip2-tiny.ts";
 import { image, minigpt4, outcome, start } from "../helpers/cli-command.ts";
@@ -9,7 +9,7 @@ import { temporaryFolder } from "../helpers/tiny-model.ts";
 const root = temporaryFolder();
 const folder = join(root, "images");
 const model = tinyBlip2(root);
-const env = { MINIGPT4_CACHE: join(root, "cache") };
+vi.stubEnv("MINIGPT4_CACHE", join(root, "cache"));
 
 beforeAll(() => {
   mkdirSync(join(folder, "below"), { recursive: true });
@@ -20,7 +20,7 @@ beforeAll(() => {
   for (const name of ["cat.jpg", "below/rocket.jpg", "broken.png"]) utimesSync(join(folder, name), 1e9, 1e9);
 });
 
-const search = (...args: readonly string[]) => minigpt4(["search", folder, ...args, "--model", model], "", env);
+const search = (...args: readonly string[]) => minigpt4(["search", folder, ...args, "--model", model]);
 
 test("rank, score and path; broken images are told once, and what was read is kept", async () => {
   const first = await search("a cat");
@@ -75,7 +75,7 @@ test.each([
   [["nowhere", "a cat"], 1, /^error: nowhere: no such file or folder\n$/],
   [[join(root, "empty"), "a cat"], 1, /empty has no readable images \(\.jpg, /],
 ] as const)("wrong use: %s", async (args, code, message) => {
-  const result = await minigpt4(["search", ...args, "--model", model], "", env);
+  const result = await minigpt4(["search", ...args, "--model", model]);
   expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: "" });
   expect(result.stderr).toMatch(message);
 });
@@ -95,12 +95,12 @@ test.each(["SIGINT", "SIGKILL"] as const)(
     }
     const index = join(root, `${signal}.images`);
     const args = ["search", many, "a circle", "--model", model, "--index", index, "--rerank", "0"];
-    const child = start(args, env);
+    const child = start(args);
     // The first image is told of, and the others are still to come.
     child.stderr?.once("data", () => child.kill(signal));
     expect((await outcome(child)).code).toBe(signal === "SIGINT" ? 130 : null);
     expect(existsSync(index)).toBe(signal === "SIGINT");
-    const { code: again, stdout } = await minigpt4(args, "", env);
+    const { code: again, stdout } = await minigpt4(args);
     expect(again).toBe(0);
     expect(stdout.trimEnd().split("\n")).toHaveLength(10);
   },

@@ -18,6 +18,7 @@ import type { CurationStore } from "../../src/curation/store.ts";
 import { openDataset } from "../../src/data/formats/open.ts";
 import type { FileSource } from "../../src/files/file.ts";
 import { readImage } from "../../src/images/decode.ts";
+import { skipWithout } from "../helpers/capabilities.ts";
 import { image as example } from "../helpers/cli-command.ts";
 import { openProject } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
@@ -323,7 +324,7 @@ function smallDisk(path: string): boolean {
 
 test("a full disk is told, and leaves what was there", async (context) => {
   const disk = join(folder, "disk");
-  if (!smallDisk(disk)) return context.skip("only root may mount a disk");
+  if (!smallDisk(disk)) return skipWithout(context, "mount", "only root may mount a disk");
   try {
     const noise = (seed: number) =>
       sharp({

@@ -18,6 +18,7 @@ import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { captionArrays, contrastiveLoss, initialContrastive } from "../../src/training/stages/contrastive-stage.ts";
+import { skipWithout } from "../helpers/capabilities.ts";
 import { image } from "../helpers/cli-command.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 import { byteTokenizer, randomLlama, tinyConfig } from "../helpers/tiny-llama.ts";
@@ -180,7 +181,7 @@ test("similarities are those that training sees", async () => {
 
 test("nano finds the texts of four example images; of the raccoon nothing is expected", async (context) => {
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
-  if (model instanceof Error) return context.skip(`nano cannot be opened: ${model.message}`);
+  if (model instanceof Error) return skipWithout(context, "language-model", model.message);
   const reader = await openImageEncoder(model);
   const embedder = await openEmbedder(model);
   await model.close();

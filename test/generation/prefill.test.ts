@@ -8,6 +8,7 @@ import { createLanguageModel, openLanguageModel } from "../../src/generation/loa
 import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";
 import { MappedModel } from "../../src/runtime/session.ts";
 import { Random } from "../../src/tensor/random.ts";
+import { isMissing } from "../helpers/capabilities.ts";
 import { relativeDifference } from "../helpers/deviations.ts";
 import { golden, goldenImport } from "../helpers/golden-import.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
@@ -37,7 +38,7 @@ async function using<T>(path: string, use: (model: LanguageModel, llm: OpenLlama
   }
 }
 
-describe.skipIf(!MappedModel.isPossible("cpu"))("a language model with its layers in bytes", () => {
+describe.skipIf(isMissing("int8", MappedModel.isPossible("cpu")))("a language model with its layers in bytes", () => {
   beforeAll(async () => {
     await importModel(goldenImport(withIt, { prefill: true }));
     cpSync(withIt, without, { recursive: true });

@@ -1,5 +1,5 @@
 /** A folder of the golden layout: small checkpoints in the released forms, and what the original computes from them. */
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type Checkpoint, openCheckpoint } from "../../src/formats/open.ts";
 import { llamaConfigFromJson } from "../../src/models/llama-folder.ts";
@@ -7,14 +7,14 @@ import type { MiniGPT4Config, MiniGPT4Weights } from "../../src/models/minigpt4.
 import { type WeightOptions, Weights } from "../../src/nn/weights.ts";
 import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import type { Graph } from "../../src/tensor/graph.ts";
+import { findGoldenFolders } from "./golden-forms.ts";
 
 /** The folder to check: MINIGPT4_GOLDENS, or the sets that come with the project. */
 export const goldenRoot = process.env.MINIGPT4_GOLDENS ?? join(import.meta.dirname, "../reference/golden");
 
-/** The folders at or below the root that hold a `goldens.json`. */
+/** The folders at or below the root in the form of MiniGPT-4. */
 export function goldenFolders(): string[] {
-  const folders = [goldenRoot, ...readdirSync(goldenRoot).map((name) => join(goldenRoot, name))];
-  return folders.filter((folder) => statSync(folder).isDirectory() && existsSync(join(folder, "goldens.json")));
+  return findGoldenFolders(goldenRoot).flatMap(({ path, form }) => (form === "minigpt4" ? [path] : []));
 }
 
 export interface DialogueTurn {

@@ -8,6 +8,7 @@ import { Weights } from "../../src/nn/weights.ts";
 import { evaluate } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph, type Value } from "../../src/tensor/graph.ts";
+import { skipWithout } from "../helpers/capabilities.ts";
 import { expectDeviation, largestDifference, noteSkipped, relativeDifference } from "../helpers/deviations.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 
@@ -23,7 +24,7 @@ test.runIf(existsSync(goldens))("EfficientNet-Lite0", async (context) => {
     const why = `its weights are not there: ${weightsPath}`;
     console.warn(`EfficientNet-Lite0 is not tested, because ${why}`);
     noteSkipped("efficientnet_lite0", "its weights are not there");
-    return context.skip(why);
+    return skipWithout(context, "weights", why);
   }
   const file = await openCheckpoint(goldens);
   const checkpoint = await openCheckpoint(weightsPath);

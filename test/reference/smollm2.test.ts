@@ -6,6 +6,7 @@ import { createLanguageModel } from "../../src/generation/load.ts";
 import { argmax, topKIndices } from "../../src/generation/sampling.ts";
 import { pull } from "../../src/hub/pull.ts";
 import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";
+import { skipWithout } from "../helpers/capabilities.ts";
 import {
   expectDeviation,
   expectEqual,
@@ -46,7 +47,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
   afterAll(() => llama?.checkpoint.close());
 
   test("tokens", (context) => {
-    if (!llama) return context.skip(missing);
+    if (!llama) return skipWithout(context, "language-model", missing);
     const { tokenizer } = llama;
     const found = cases.map(({ prompt }) => tokenizer.encode(prompt));
     const expected = cases.map(({ ids }) => ids);
@@ -54,7 +55,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
   });
 
   test("scores and greedy answers in float32", { timeout: 120_000 }, async (context) => {
-    if (!llama) return context.skip(missing);
+    if (!llama) return skipWithout(context, "language-model", missing);
     const { tokenizer, checkpoint, config } = llama;
     const model = await createLanguageModel(checkpoint, config);
     let largest = 0;
@@ -80,7 +81,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
   });
 
   test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
-    if (!llama) return context.skip(missing);
+    if (!llama) return skipWithout(context, "language-model", missing);
     const model = await createLanguageModel(llama.checkpoint, llama.config, { precision: "int4" });
     let largest = 0;
     const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);

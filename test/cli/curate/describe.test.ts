@@ -76,8 +76,8 @@ test("Ctrl-C ends with 130, and leaves what was done", async () => {
 
 test.each([
   [[], /^error: .*none\.db is not there; `minigpt4 curate describe DATA` begins a project\n$/],
-  [["nowhere"], /^error: nowhere is not there; expected one of:\n/],
-  [[join(folder, "tiny")], /^error: .*tiny is in no known layout; expected one of:\n/],
+  [["nowhere"], /^error: nowhere does not exist; expected one of:\n/],
+  [[join(folder, "tiny")], /^error: .*tiny is not in a supported format; expected one of:\n/],
   [[data, "--model", "enormous"], /^error: There is no model "enormous"/],
 ])("what cannot be is said, and no project is begun: %j", async (more, message) => {
   const { code, stdout, stderr } = await minigpt4(describe("none.db", ...more));
