@@ -42,18 +42,31 @@ export interface ExternalRange {
   readonly length: number;
 }
 
+/** Outputs that are computed only in runs in which an input is true. They are empty in other runs. */
+export interface ConditionalOutputs {
+  /** bool scalar, an input of the graph. */
+  readonly condition: Value;
+  /** Values whose sizes are known. */
+  readonly outputs: Readonly<Record<string, Value>>;
+}
+
 /**
  * The bytes of the ONNX model that computes `outputs`. Weights are read one at a time.
  * @param external without it, everything is kept inside of the model
+ * @param conditional more outputs, computed by an If node
  * @throws Error if an output has the name of a value of the graph
  */
 export async function writeModel(
   graph: Graph,
   outputs: Readonly<Record<string, Value>>,
   external?: ExternalData,
+  conditional?: ConditionalOutputs,
 ): Promise<Uint8Array> {
-  const { nodes, initializers } = reachable(graph, Object.values(outputs));
-  checkNames(graph, nodes, initializers, Object.keys(outputs));
+  const { nodes } = reachable(graph, Object.values(outputs));
+  const always = new Set(nodes);
+  const all = reachable(graph, [...Object.values(outputs), ...Object.values(conditional?.outputs ?? {})]);
+  const { initializers } = all;
+  checkNames(graph, all.nodes, initializers, [...Object.keys(outputs), ...Object.keys(conditional?.outputs ?? {})]);
   const named = namedByOutput(nodes, outputs);
   const nameOf = (value: Value) => named.get(value) ?? value.name;
   const body = new BinaryWriter();
@@ -63,6 +76,10 @@ export async function writeModel(
   }
   for (const [name, value] of Object.entries(outputs)) {
     if (named.get(value) !== name) message(body, 1, (w) => writeNode(w, identity, [nameOf(value)], [name]));
+  }
+  if (conditional) {
+    const inner = all.nodes.filter((node) => !always.has(node));
+    message(body, 1, (w) => writeConditional(w, conditional, inner, nameOf));
   }
   body.tag(2, lengthDelimited).string("minigpt4");
   for (const initializer of initializers) {
@@ -74,7 +91,9 @@ export async function writeModel(
     message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
-  for (const [name, value] of Object.entries(outputs)) message(body, 12, (w) => writeValueInfo(w, name, value));
+  for (const [name, value] of Object.entries({ ...outputs, ...conditional?.outputs })) {
+    message(body, 12, (w) => writeValueInfo(w, name, value));
+  }
 
   const model = new BinaryWriter();
   model.tag(1, varint).int64(irVersion);
@@ -212,6 +231,50 @@ function writeNode(writer: BinaryWriter, node: NodeKind, inputs: readonly string
   if (node.domain !== "") writer.tag(7, lengthDelimited).string(node.domain);
 }
 
+/** An If node: one branch is `nodes`, the other gives an empty array for each output. */
+function writeConditional(
+  writer: BinaryWriter,
+  { condition, outputs }: ConditionalOutputs,
+  nodes: readonly Node[],
+  nameOf: (value: Value) => string,
+): void {
+  const entries = Object.entries(outputs);
+  writer.tag(1, lengthDelimited).string(condition.name);
+  for (const [name] of entries) writer.tag(2, lengthDelimited).string(name);
+  writer.tag(3, lengthDelimited).string("If");
+  writer.tag(4, lengthDelimited).string("If");
+  const branch = (name: string, write: (graph: BinaryWriter) => void) =>
+    message(writer, 5, (w) => {
+      w.tag(1, lengthDelimited).string(name);
+      message(w, 6, (graph) => {
+        write(graph);
+        graph.tag(2, lengthDelimited).string(name);
+      });
+      w.tag(20, varint).int32(5);
+    });
+  branch("then_branch", (graph) => {
+    for (const node of nodes) {
+      const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
+      message(graph, 1, (w) => writeNode(w, node, inputs, node.outputs.map(nameOf)));
+    }
+    for (const [name, value] of entries) {
+      const output = `then:${name}`;
+      message(graph, 1, (w) => writeNode(w, identity, [nameOf(value)], [output]));
+      message(graph, 12, (w) => writeValueInfo(w, output, value));
+    }
+  });
+  branch("else_branch", (graph) => {
+    for (const [name, { dtype, shape }] of entries) {
+      const empty = shape.map(() => 0);
+      const output = `else:${name}`;
+      const bytes = new Uint8Array(empty.length === 0 ? bytesPerElement(dtype) : 0);
+      message(graph, 1, (w) => writeNode(w, identity, [`empty:${name}`], [output]));
+      message(graph, 5, (w) => writeInitializer(w, { name: `empty:${name}`, dtype, shape: empty }, bytes));
+      message(graph, 12, (w) => writeValueInfo(w, output, { dtype, shape: empty }));
+    }
+  });
+}
+
 /** AttributeProto: the value's field, and the field `type` (20) that names it: FLOAT 1, INT 2, STRING 3, INTS 7. */
 function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute): void {
   writer.tag(1, lengthDelimited).string(name);
@@ -232,7 +295,7 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
 }
 
 /** TensorProto, with its bytes inside or as a place in the weights file. */
-function writeInitializer(writer: BinaryWriter, value: Value, data: Uint8Array | ExternalRange): void {
+function writeInitializer(writer: BinaryWriter, value: Pick<Value, "name" | "dtype" | "shape">, data: Uint8Array | ExternalRange): void {
   for (const dim of value.shape) writer.tag(1, varint).int64(dim);
   writer.tag(2, varint).int32(onnxType(value.dtype));
   writer.tag(8, lengthDelimited).string(value.name);

@@ -8,7 +8,7 @@ import type { FileRange, Graph, Value } from "../tensor/graph.ts";
 import { largestInt8Weight, thisCpu } from "../tensor/quant/cpu.ts";
 import { type Device, executionProviders } from "./environment.ts";
 import { enginePlace, placeBelow, WeightsFile } from "./model-files.ts";
-import { externalBytes, isMostlyStored, writeModel } from "./onnx.ts";
+import { type ConditionalOutputs, externalBytes, isMostlyStored, writeModel } from "./onnx.ts";
 import { checkFeeds, type Runner } from "./runner.ts";
 
 export interface SessionOptions {
@@ -44,21 +44,25 @@ export class Session<Output extends string = string> implements Runner<Output> {
     this.cleanUp = cleanUp;
   }
 
-  /** Writes the graph that computes `outputs`, loads it, and frees what was only needed for loading. */
+  /**
+   * Writes the graph that computes `outputs`, loads it, and frees what was only needed for loading.
+   * @param options `conditional`: more outputs of the session, which are computed only in some runs
+   */
   static async create<Output extends string>(
     graph: Graph,
     outputs: Readonly<Record<Output, Value>>,
-    options: SessionOptions = {},
+    { conditional, ...options }: SessionOptions & { readonly conditional?: ConditionalOutputs } = {},
   ): Promise<Session<Output>> {
-    if (externalBytes(graph, Object.values<Value>(outputs)) === 0) {
-      const model = await writeModel(graph, outputs);
+    const values = Object.values<Value>({ ...outputs, ...conditional?.outputs });
+    if (externalBytes(graph, values) === 0) {
+      const model = await writeModel(graph, outputs, undefined, conditional);
       const engine = await InferenceSession.create(model, engineOptions(options));
       return new Session<Output>(engine, graph.inputs, async () => {});
     }
-    const isStored = isMostlyStored(graph, Object.values<Value>(outputs));
+    const isStored = isMostlyStored(graph, values);
     const { model, weights, remove } = await enginePlace(isStored ? options.weightsFolder : undefined);
     try {
-      await writeModel(graph, outputs, weights)
+      await writeModel(graph, outputs, weights, conditional)
         .then((bytes) => writeFile(model, bytes))
         .finally(() => weights.close());
       const session = await Session.load<Output>(model, graph.inputs, options, remove);

@@ -33,7 +33,7 @@ export interface StepOptions {
   readonly accumulates?: boolean;
   /** Parts of the loss to report: scalars of the graph. */
   readonly terms?: Readonly<Record<string, Value>>;
-  /** What `evaluate` computes: a value of the graph. */
+  /** What `evaluate` computes: a value that the loss depends on. */
   readonly evaluation?: Value;
   readonly session?: SessionOptions;
 }
@@ -62,20 +62,21 @@ export class TrainingStep {
   private readonly session: Session;
   /** Computes the next state from accumulated gradients. */
   private readonly update: Session | undefined;
-  private readonly evaluation: Session | undefined;
+  /** Whether the session can skip the backward pass. */
+  private readonly canEvaluate: boolean;
   /** Arrays of the previous step, which the next step writes to. */
   private readonly spare: Arrays;
   private sums: Arrays;
 
   private constructor(
-    { state, optimizer }: StepOptions,
-    sessions: { readonly step: Session; readonly update?: Session; readonly evaluation?: Session },
+    { state, optimizer, evaluation }: StepOptions,
+    sessions: { readonly step: Session; readonly update?: Session },
   ) {
     this.state = state;
     this.optimizer = optimizer;
     this.session = sessions.step;
     this.update = sessions.update;
-    this.evaluation = sessions.evaluation;
+    this.canEvaluate = evaluation !== undefined;
     const { parameters } = state;
     const kinds = ["parameter", "mean", "variance", ...(sessions.update ? (["sum"] as const) : [])] as const;
     this.spare = Object.fromEntries(
@@ -88,23 +89,20 @@ export class TrainingStep {
 
   /** Adds the backward pass and the optimizer to a graph and compiles it. */
   static async create(options: StepOptions): Promise<TrainingStep> {
-    const { graph, loss, trained, optimizer, accumulates = false, terms = {}, evaluation } = options;
-    // Memory planning does not pay off where shapes change from batch to batch.
-    const session = { ...options.session, plansMemory: false };
+    const { graph, loss, trained, optimizer, accumulates = false, terms = {} } = options;
     const found = gradients(loss, [...trained.values()]);
     const gradientsByName = new Map([...trained.keys()].map((name, i) => [name, found[i] as Value]));
     const outputs: Record<string, Value> = { loss };
     for (const [name, term] of Object.entries(terms)) outputs[termOutput(name)] = term;
-    const evaluating = evaluation && (await Session.create<string>(graph, { evaluation }, session));
     if (!accumulates) {
-      Object.assign(outputs, addUpdate(graph, trained, gradientsByName, optimizer));
-      const step = await Session.create<string>(graph, outputs, session);
-      return new TrainingStep(options, { step, evaluation: evaluating });
+      const updates = addUpdate(graph, trained, gradientsByName, optimizer);
+      return new TrainingStep(options, { step: await createSession(options, outputs, updates) });
     }
+    const added: Record<string, Value> = {};
     for (const [name, gradient] of gradientsByName) {
-      outputs[outputName.sum(name)] = gradient.add(graph.input(sumInput(name), "float32", gradient.shape));
+      added[outputName.sum(name)] = gradient.add(graph.input(sumInput(name), "float32", gradient.shape));
     }
-    const step = await Session.create<string>(graph, outputs, session);
+    const step = await createSession(options, outputs, added);
     const updateGraph = new Graph();
     const parameters = new Map<string, Value>();
     const sums = new Map<string, Value>();
@@ -113,8 +111,8 @@ export class TrainingStep {
       sums.set(name, updateGraph.input(sumInput(name), "float32", shape));
     }
     const next = addUpdate(updateGraph, parameters, sums, optimizer);
-    const update = await Session.create<string>(updateGraph, next, session);
-    return new TrainingStep(options, { step, update, evaluation: evaluating });
+    const update = await Session.create<string>(updateGraph, next, { ...options.session, plansMemory: false });
+    return new TrainingStep(options, { step, update });
   }
 
   /**
@@ -127,18 +125,20 @@ export class TrainingStep {
     return this.update ? this.runAccumulated(batches, this.update, learningRate) : this.runFused(batches, learningRate);
   }
 
-  /** Computes the value that the step was created to evaluate, without a backward pass. @param weights trained ones */
+  /**
+   * Computes the value that the step was created to evaluate, in the session that trains, without the backward pass: the
+   * frozen weights are in memory once.
+   * @param weights trained ones
+   */
   async evaluate(batch: Feeds, weights: Feeds): Promise<NdArray> {
-    if (!this.evaluation) throw new Error("This step was created without a value to evaluate");
-    const feeds = { ...batch, ...weights, ...this.sumFeeds(), ...this.updateFeeds(0) };
-    const { evaluation } = await this.evaluation.run(feeds);
-    return evaluation as NdArray;
+    if (!this.canEvaluate) throw new Error("This step was created without a value to evaluate");
+    const feeds = { ...batch, ...weights, ...this.sumFeeds(), ...this.updateFeeds(0), [backwardInput]: boolean(false) };
+    return (await this.session.run(feeds)).evaluation as NdArray;
   }
 
   async close(): Promise<void> {
     await this.session.close();
     await this.update?.close();
-    await this.evaluation?.close();
   }
 
   private async runFused(batches: Iterable<Feeds> | AsyncIterable<Feeds>, learningRate: number): Promise<StepResult> {
@@ -149,7 +149,12 @@ export class TrainingStep {
       count++;
     }
     checkCount(count, count === 1);
-    const feeds = { ...only, ...this.state.parameters, ...this.updateFeeds(learningRate) };
+    const feeds = {
+      ...only,
+      ...this.state.parameters,
+      ...this.updateFeeds(learningRate),
+      [backwardInput]: boolean(true),
+    };
     const outputs = await this.session.run(feeds, this.spare);
     return this.finish(readScalar(outputs.loss), readScalar(outputs.gradNorm), readTerms(outputs));
   }
@@ -164,7 +169,7 @@ export class TrainingStep {
     let loss = 0;
     const terms: Record<string, number> = {};
     for await (const batch of batches) {
-      const feeds = { ...batch, ...this.state.parameters, ...this.sumFeeds() };
+      const feeds = { ...batch, ...this.state.parameters, ...this.sumFeeds(), [backwardInput]: boolean(true) };
       const outputs = await this.session.run(feeds, this.spare);
       loss += readScalar(outputs.loss);
       for (const [name, value] of Object.entries(readTerms(outputs))) terms[name] = (terms[name] ?? 0) + value;
@@ -211,12 +216,28 @@ export class TrainingStep {
   }
 }
 
+/** Whether the backward pass is computed, where a step can evaluate. */
+const backwardInput = "computesBackward";
 const sumInput = (name: string) => `sum:${name}`;
 const meanInput = (name: string) => `mean:${name}`;
 const varianceInput = (name: string) => `variance:${name}`;
 
 const termPrefix = "term:";
 const termOutput = (name: string) => `${termPrefix}${name}`;
+
+/** The session of a step. Where it can evaluate, the outputs of the backward pass are conditional. */
+function createSession(
+  { graph, evaluation, session: given }: StepOptions,
+  forward: Readonly<Record<string, Value>>,
+  backward: Readonly<Record<string, Value>>,
+): Promise<Session> {
+  // Memory planning does not pay off where shapes change from batch to batch.
+  const session = { ...given, plansMemory: false };
+  if (!evaluation) return Session.create<string>(graph, { ...forward, ...backward }, session);
+  const condition = graph.input(backwardInput, "bool", []);
+  const outputs = { ...forward, evaluation };
+  return Session.create<string>(graph, outputs, { ...session, conditional: { condition, outputs: backward } });
+}
 
 /** The parts of the loss among a session's outputs. */
 function readTerms(outputs: Feeds): Record<string, number> {
@@ -226,6 +247,10 @@ function readTerms(outputs: Feeds): Record<string, number> {
 
 function scalar(value: number): NdArray {
   return ndarray("float32", [], Float32Array.of(value));
+}
+
+function boolean(value: boolean): NdArray {
+  return ndarray("bool", [], Uint8Array.of(Number(value)));
 }
 
 function readScalar(array: NdArray | undefined): number {

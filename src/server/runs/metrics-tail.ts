@@ -3,7 +3,7 @@ import { constants, watch } from "node:fs";
 import { type FileHandle, lstat, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { sha256Hex } from "../../files/digest.ts";
-import type { Metric } from "../../training/metrics/metrics.ts";
+import { type Metric, upgradeMetric } from "../../training/metrics/metrics.ts";
 
 /** A line of a metrics file; a number in it that was not finite is null. */
 export type MetricLine = Pick<Metric, "kind" | "step" | "time"> & Readonly<Record<string, unknown>>;
@@ -112,7 +112,7 @@ function offsetOf(place: string | undefined): number {
 
 function parseLine(line: string): MetricLine[] {
   try {
-    const metric: unknown = JSON.parse(line);
+    const metric = upgradeMetric(JSON.parse(line));
     return isMetric(metric) ? [metric] : [];
   } catch {
     return [];

@@ -144,7 +144,22 @@ function parseLine(line: string): { data?: Metric; problem?: string } {
   } catch {
     return { problem: "it is no JSON" };
   }
-  const { data, error } = metricSchema.safeParse(json);
+  const { data, error } = metricSchema.safeParse(upgradeMetric(json));
   const [issue] = error?.issues ?? [];
   return { data, problem: issue && [...issue.path, issue.message].join(": ") };
+}
+
+/** Renames fields of a line of version 0.1, whose samples have a `picture` instead of an `image`. */
+export function upgradeMetric(metric: unknown): unknown {
+  if (!isRecord(metric) || !Array.isArray(metric.samples)) return metric;
+  const samples = metric.samples.map((sample: unknown) => {
+    if (!isRecord(sample) || sample.picture === undefined) return sample;
+    const { picture, ...rest } = sample;
+    return { image: picture, ...rest };
+  });
+  return { ...metric, samples };
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null;
 }
