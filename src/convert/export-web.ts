@@ -120,7 +120,7 @@ export interface ExportedWeb {
  */
 export async function exportWeb(modelFolder: string, output: string, options: ExportWebOptions): Promise<ExportedWeb> {
   if (!existsSync(join(options.page, "index.html"))) {
-    throw new Error(`The page has not been built; run \`npm run build:page\` in the project's folder first`);
+    throw new Error(`The web page is not built. Run \`npm run build:web\` in the project's folder first`);
   }
   const path = resolve(output);
   await checkPlace(path, options.overwrite ?? false);

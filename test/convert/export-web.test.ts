@@ -72,5 +72,5 @@ test("an export that is interrupted leaves nothing", async () => {
 });
 
 test("without a page it says how to make one", async () => {
-  await expect(exportWeb(model, at("none"), { ...options, page: at("nowhere") })).rejects.toThrow("npm run build:page");
+  await expect(exportWeb(model, at("none"), { ...options, page: at("nowhere") })).rejects.toThrow("npm run build:web");
 });
