@@ -295,7 +295,11 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
 }
 
 /** TensorProto, with its bytes inside or as a place in the weights file. */
-function writeInitializer(writer: BinaryWriter, value: Pick<Value, "name" | "dtype" | "shape">, data: Uint8Array | ExternalRange): void {
+function writeInitializer(
+  writer: BinaryWriter,
+  value: Pick<Value, "name" | "dtype" | "shape">,
+  data: Uint8Array | ExternalRange,
+): void {
   for (const dim of value.shape) writer.tag(1, varint).int64(dim);
   writer.tag(2, varint).int32(onnxType(value.dtype));
   writer.tag(8, lengthDelimited).string(value.name);

@@ -19,10 +19,7 @@ beforeAll(async () => {
   await writeWalls(join(folder, "data"));
   recipePath = join(folder, "recipe.yaml");
   const recipe = await readFile(join(fixtures, "recipe.yaml"), "utf8");
-  await writeFile(
-    recipePath,
-    recipe.replaceAll("GOLDEN", join(goldenRoot, "mha")).replaceAll("FOLDER", folder),
-  );
+  await writeFile(recipePath, recipe.replaceAll("GOLDEN", join(goldenRoot, "mha")).replaceAll("FOLDER", folder));
 });
 afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
 
