@@ -165,7 +165,9 @@ describe("bad input", () => {
       }),
     );
     await writeFile(path, bytes.subarray(0, 5000));
-    await expect(loadSentencePiece(path)).rejects.toThrow(/tokenizer\.model: no SentencePiece model, or a damaged one/);
+    await expect(loadSentencePiece(path)).rejects.toThrow(
+      /tokenizer\.model: not a SentencePiece model, or a damaged one/,
+    );
   });
 
   test("files that are missing or of another kind", async () => {

@@ -1,14 +1,19 @@
-/** Writes TensorBoard event files: TFRecord frames around Event messages (tensorflow/core/util/event.proto), field by field. */
+/** Writes TensorBoard event files: TFRecord frames around `Event` messages. */
 import { type FileHandle, mkdir, open, readdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import crc32c from "crc-32/crc32c.js";
 
-const varint = 0;
-const fixed64 = 1;
-const lengthDelimited = 2;
-const fixed32 = 5;
+import { EventSchema, type SummarySchema } from "./event_pb.ts";
+
+/** `SessionLog.START`, `DATA_CLASS_TENSOR` and `DT_STRING` of TensorFlow. */
+const sessionStart = 1;
+const tensorData = 2;
+const stringType = 7;
+
+type Content = MessageInitShape<typeof EventSchema>["what"];
+type SummaryValue = NonNullable<MessageInitShape<typeof SummarySchema>["value"]>[number];
 
 /** An event file that is being written. One call is awaited before the next. */
 export class EventFile {
@@ -26,38 +31,27 @@ export class EventFile {
     await mkdir(folder, { recursive: true });
     const events = new EventFile(await open(join(folder, await nextName(folder)), "wx"));
     const now = Date.now() / 1000;
-    await events.write(0, now, (w) => w.tag(3, lengthDelimited).string("brain.Event:2"));
-    const sessionStarts = (w: BinaryWriter) => w.tag(1, varint).int32(1);
-    await events.write(firstStep, now, (w) => message(w, 7, sessionStarts));
+    await events.write(0, now, { case: "fileVersion", value: "brain.Event:2" });
+    await events.write(firstStep, now, { case: "sessionLog", value: { status: sessionStart } });
     return events;
   }
 
   /** Numbers by tag, for example `train/loss`; kept as float32. `time` is in Unix seconds. */
   async scalars(step: number, time: number, values: Readonly<Record<string, number>>): Promise<void> {
-    await this.summary(
-      step,
-      time,
-      Object.entries(values).map(([tag, value]) => (w: BinaryWriter) => {
-        w.tag(1, lengthDelimited).string(tag);
-        w.tag(2, fixed32).float(Math.fround(value));
-      }),
+    const summary = Object.entries(values).map(
+      ([tag, value]): SummaryValue => ({ tag, value: { case: "simpleValue", value: Math.fround(value) } }),
     );
+    await this.summary(step, time, summary);
   }
 
   /** A text that TensorBoard shows as Markdown: a string tensor without dimensions, for the plugin "text". */
   async text(step: number, time: number, tag: string, markdown: string): Promise<void> {
+    const stringVal = [new TextEncoder().encode(markdown)];
     await this.summary(step, time, [
-      (w) => {
-        w.tag(1, lengthDelimited).string(tag);
-        message(w, 8, (tensor) => {
-          tensor.tag(1, varint).int32(7);
-          message(tensor, 2, () => {});
-          tensor.tag(8, lengthDelimited).string(markdown);
-        });
-        message(w, 9, (metadata) => {
-          message(metadata, 1, (plugin) => plugin.tag(1, lengthDelimited).string("text"));
-          metadata.tag(4, varint).int32(2);
-        });
+      {
+        tag,
+        value: { case: "tensor", value: { dtype: stringType, tensorShape: {}, stringVal } },
+        metadata: { pluginData: { pluginName: "text" }, dataClass: tensorData },
       },
     ]);
   }
@@ -66,20 +60,13 @@ export class EventFile {
     await this.file.close();
   }
 
-  private summary(step: number, time: number, values: readonly ((w: BinaryWriter) => void)[]): Promise<void> {
-    return this.write(step, time, (w) =>
-      message(w, 5, (summary) => {
-        for (const value of values) message(summary, 1, value);
-      }),
-    );
+  private summary(step: number, time: number, value: readonly SummaryValue[]): Promise<void> {
+    return this.write(step, time, { case: "summary", value: { value: [...value] } });
   }
 
-  private async write(step: number, time: number, what: (writer: BinaryWriter) => void): Promise<void> {
-    const writer = new BinaryWriter();
-    writer.tag(1, fixed64).double(time);
-    writer.tag(2, varint).int64(step);
-    what(writer);
-    await this.file.appendFile(record(writer.finish()));
+  private async write(step: number, time: number, what: Content): Promise<void> {
+    const event = create(EventSchema, { wallTime: time, step: BigInt(step), what });
+    await this.file.appendFile(record(toBinary(EventSchema, event)));
   }
 }
 
@@ -120,10 +107,4 @@ async function nextName(folder: string): Promise<string> {
   );
   const time = Math.max(Math.floor(Date.now() / 1000), ...times.map((earlier) => earlier + 1));
   return `events.out.tfevents.${time}.${hostname().replace(/[^\w.-]/g, "-")}.${process.pid}`;
-}
-
-function message(writer: BinaryWriter, field: number, write: (writer: BinaryWriter) => void): void {
-  writer.tag(field, lengthDelimited).fork();
-  write(writer);
-  writer.join();
 }
