@@ -41,7 +41,7 @@ model:
   llm: ${JSON.stringify(join(root, "test/reference/golden/gqa/llama-safetensors"))}
   max_txt_len: 32
 datasets:
-  walls: { path: ${JSON.stringify(join(folder, "data"))}, validate: 2 }
+  walls: { path: ${JSON.stringify(join(folder, "data"))}, validation: 2 }
 run:
   contrastive: { steps: 3, batch_size: 4, init_lr: 1.0e-3 }
   init_lr: 5.0e-3
@@ -56,7 +56,7 @@ run:
   crop_min_side: 0.8
   feature_dropout: 0.1
   qformer_dropout: 0.1
-  average_decay: 0.5
+  ema_decay: 0.5
   validate_every: 4
   save_every: 5
   describe: 1
