@@ -8,9 +8,9 @@ import { openLanguageModel } from "../src/generation/load.ts";
 import { openLlama } from "../src/models/llama-folder.ts";
 import { type DecodingTask, promptOf, timed, writtenTokens } from "./decoding.ts";
 
-const { path, folder, precision, threads, context }: DecodingTask = JSON.parse(process.argv[2] as string);
+const { path, folder, quantization, threads, context }: DecodingTask = JSON.parse(process.argv[2] as string);
 const llm = await openLlama(folder ?? path);
-const model = await openLanguageModel(llm, folder ?? dirname(path), { precision, threads });
+const model = await openLanguageModel(llm, folder ?? dirname(path), { quantization, threads });
 await llm.checkpoint.close();
 const prompt = promptOf(context);
 let cache = model.newCache();

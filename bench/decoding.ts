@@ -2,9 +2,9 @@
 
 import { join } from "node:path";
 import type { Checkpoint } from "../src/formats/open.ts";
-import type { Precision } from "../src/generation/language-model.ts";
 import { openLlama } from "../src/models/llama-folder.ts";
 import { withLargePages } from "../src/runtime/environment.ts";
+import type { Quantization } from "../src/tensor/quant/quantization.ts";
 import { LlamaCpp } from "./llama-cpp.ts";
 import { type Contest, paired } from "./paired.ts";
 import { StepProcess } from "./step-process.ts";
@@ -26,7 +26,7 @@ export interface DecodingTask {
   readonly path: string;
   /** A folder that our side reads instead. */
   readonly folder?: string;
-  readonly precision: Precision;
+  readonly quantization: Quantization;
   readonly threads: number;
   readonly rounds: number;
   /** Positions that are read, and written after. */

@@ -10,7 +10,7 @@ import { weightsInMemory } from "../src/tensor/weight-source.ts";
 import { openVision } from "../src/training/vision-parts.ts";
 import type { EncoderAnswer, EncoderTask } from "./encoder.ts";
 
-const { folder, shapes, precision, threads }: EncoderTask = JSON.parse(process.argv[2] as string);
+const { folder, shapes, quantization, threads }: EncoderTask = JSON.parse(process.argv[2] as string);
 
 const vision = await openVision({
   config: {
@@ -20,7 +20,7 @@ const vision = await openVision({
   files: [`${folder}/image.safetensors`],
   initial: weightsInMemory("nothing", {}),
   trained: ["projection"],
-  encoderPrecision: precision,
+  encoderQuantization: quantization,
 });
 const features = new FrozenFeatures(vision.frozen, undefined, { threads, device: "cpu" });
 const file = await openSafetensors(`${folder}/pixels.safetensors`);

@@ -5,11 +5,11 @@ import { stage1Files } from "./stage1-files.ts";
 import { original, type Stage1Shapes } from "./stage1-shapes.ts";
 import { StepProcess } from "./step-process.ts";
 
-/** What our side is given; theirs looks at no precision. */
+/** What our side is given; theirs looks at no quantization. */
 export interface EncoderTask {
   readonly folder: string;
   readonly shapes: Stage1Shapes;
-  readonly precision: "float32" | "int8";
+  readonly quantization: "float32" | "int8";
   readonly threads: number;
 }
 
@@ -22,7 +22,7 @@ export interface EncoderAnswer {
 }
 
 export interface EncoderResult {
-  readonly precision: EncoderTask["precision"];
+  readonly quantization: EncoderTask["quantization"];
   readonly images: number;
   /** Milliseconds for all images. */
   readonly time: Contest;
@@ -35,8 +35,8 @@ export interface EncoderResult {
 export async function benchEncoder(threads: number, rounds: number): Promise<EncoderResult[]> {
   const folder = await stage1Files("encoder", original, { llm: false });
   const results: EncoderResult[] = [];
-  for (const precision of ["float32", "int8"] as const) {
-    const task: EncoderTask = { folder, shapes: original, precision, threads };
+  for (const quantization of ["float32", "int8"] as const) {
+    const task: EncoderTask = { folder, shapes: original, quantization, threads };
     const theirs = await StepProcess.python(join(import.meta.dirname, "encoder_step.py"), [JSON.stringify(task)]);
     const ours = await StepProcess.node(join(import.meta.dirname, "encoder-step.ts"), [JSON.stringify(task)]);
     try {
@@ -54,7 +54,7 @@ export async function benchEncoder(threads: number, rounds: number): Promise<Enc
         );
         if (!last.ours || !last.theirs) throw new Error("A side gave no answer");
         results.push({
-          precision,
+          quantization,
           images,
           time,
           similarity: cosine(last.ours.first, last.theirs.first),

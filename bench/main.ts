@@ -39,7 +39,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: "string", default: "7" },
     gguf: { type: "string" },
     model: { type: "string", default: "nano" },
-    precision: { type: "string", default: "float32" },
+    quantization: { type: "string", default: "float32" },
     chats: { type: "string", default: "1,4,16" },
     seconds: { type: "string", default: "300" },
     text: { type: "string" },
@@ -54,10 +54,10 @@ const smollm2 = async () => values.gguf ?? (await pull("smollm2-135m-instruct"))
 
 if (chosen("decoding")) {
   installPeer();
-  await decoding("SmolLM2-135M Q4_1", { path: await smollm2(), precision: "int4" });
+  await decoding("SmolLM2-135M Q4_1", { path: await smollm2(), quantization: "int4" });
   const path = await randomLlama("1.1b", tinyLlama);
-  await decoding("random 1.1B LLaMA Q4_0", { path, precision: "int4" });
-  await decoding("random 1.1B LLaMA Q4_0 in blocks of 128", { path, precision: "int4-128" });
+  await decoding("random 1.1B LLaMA Q4_0", { path, quantization: "int4" });
+  await decoding("random 1.1B LLaMA Q4_0 in blocks of 128", { path, quantization: { bits: 4, blockSize: 128 } });
 }
 
 if (positionals.includes("7b")) {
@@ -65,16 +65,16 @@ if (positionals.includes("7b")) {
   const path = await randomLlama("7b", vicuna7b);
   const folder = values.model === "nano" ? undefined : join(values.model, "llm");
   for (const context of values.positions.split(",").map(Number)) {
-    if (folder) await decoding("random 7B as imported", { path, folder, precision: "stored", context });
-    else await decoding("random 7B LLaMA Q4_0", { path, precision: "int4", context });
+    if (folder) await decoding("random 7B as imported", { path, folder, quantization: "native", context });
+    else await decoding("random 7B LLaMA Q4_0", { path, quantization: "int4", context });
   }
 }
 
 if (positionals.includes("encoder")) {
-  for (const { precision, images, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
+  for (const { quantization, images, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
     const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
     report(
-      `ViT-g and Q-Former in ${precision}, ${images} at once`,
+      `ViT-g and Q-Former in ${quantization}, ${images} at once`,
       time,
       `${time.ours.toFixed(0)} ms against ${time.theirs.toFixed(0)} ms of PyTorch in float32; cosine similarity ${similarity.toFixed(5)}; ` +
         `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`,
@@ -155,15 +155,15 @@ if (chosen("data")) {
 }
 
 if (chosen("serving")) {
-  const { precision } = values;
+  const { quantization } = values;
   const model = values.model === "quarter" ? await quarterModel() : values.model;
   const chats = values.chats.split(",").map(Number);
   let alone: number | undefined;
-  await benchServing(model, precision, chats, Number(values.seconds), (result) => {
+  await benchServing(model, quantization, chats, Number(values.seconds), (result) => {
     if (values.json) return console.log(JSON.stringify(result));
     alone ??= result.tokensPerSecond;
     const { firstTurn, laterTurns, health, memory } = result;
-    console.log(`serving ${values.model} in ${precision} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
+    console.log(`serving ${values.model} in ${quantization} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
   ${result.tokensPerSecond.toFixed(0)} tokens/s in ${result.answers} answers, ${result.failures.length} failed ${[...new Set(result.failures)].join("; ")}
   first text after (median, 95 %, greatest) ${milliseconds(firstTurn)} in the first turn, ${milliseconds(laterTurns)} later
   /health within ${milliseconds(health)}; memory ${(memory.before / 1e6).toFixed(0)} -> ${(memory.after / 1e6).toFixed(0)} MB`);
@@ -200,7 +200,7 @@ function installPeer(): void {
 
 async function decoding(
   name: string,
-  { context = 256, ...task }: Pick<DecodingTask, "path" | "folder" | "precision"> & { context?: number },
+  { context = 256, ...task }: Pick<DecodingTask, "path" | "folder" | "quantization"> & { context?: number },
 ): Promise<void> {
   const { token, prefill, weightBytes } = await benchDecoding({ ...task, context, threads, rounds });
   const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);

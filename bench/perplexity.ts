@@ -1,4 +1,4 @@
-/** What rounding costs a language model: the perplexity of a text with its matrices in each precision. */
+/** What rounding costs a language model: the perplexity of a text with its matrices in each quantization. */
 
 import { type PerplexityReport, perplexity } from "../src/evaluation/perplexity.ts";
 import type { Checkpoint } from "../src/formats/open.ts";
@@ -9,6 +9,7 @@ import { BlockMatrix, type BlockSize, quantizeBlocks } from "../src/tensor/quant
 import { DenseMatrix } from "../src/tensor/quant/dense.ts";
 import { Int8Matrix } from "../src/tensor/quant/int8.ts";
 import type { Matrix } from "../src/tensor/quant/matrix.ts";
+import type { Quantization } from "../src/tensor/quant/quantization.ts";
 
 export interface RoundedPerplexity extends PerplexityReport {
   readonly name: string;
@@ -22,19 +23,19 @@ export async function benchPerplexity(
   onResult: (result: RoundedPerplexity) => void,
 ): Promise<void> {
   const llm = await openLlama(path);
-  const measure = async (name: string, model: OpenLlama, precision: "float32" | "int4" | "int4-128" | "stored") =>
-    onResult({ name, ...(await perplexity(model, text, { ...session, precision })) });
+  const measure = async (name: string, model: OpenLlama, quantization: Quantization) =>
+    onResult({ name, ...(await perplexity(model, text, { ...session, quantization })) });
   await measure("float32", llm, "float32");
   await measure("the file's blocks", llm, "int4");
-  await measure("4 bits in blocks of 128, also over the end of a row", llm, "int4-128");
-  await measure("layers in bytes with a scale for each row, as prompts are read", inInt8(llm), "stored");
+  await measure("4 bits in blocks of 128, also over the end of a row", llm, { bits: 4, blockSize: 128 });
+  await measure("layers in bytes with a scale for each row, as prompts are read", inInt8(llm), "native");
   for (const [bits, blockSize] of [
     [8, 64],
     [8, 32],
     [4, 64],
     [4, 32],
   ] as const) {
-    await measure(`rounded to ${bits} bits in blocks of ${blockSize}`, rounded(llm, bits, blockSize), "stored");
+    await measure(`rounded to ${bits} bits in blocks of ${blockSize}`, rounded(llm, bits, blockSize), "native");
   }
   await llm.checkpoint.close();
 }

@@ -44,7 +44,7 @@ export async function benchProfile(path: string, threads: number, context = 256)
       await reader.close();
     });
     const texts = await profiled(async (profile, timed) => {
-      const llm = await openLanguageModel(folder.llm, path, { ...options, profile, precision: folder.precision });
+      const llm = await openLanguageModel(folder.llm, path, { ...options, profile, quantization: folder.quantization });
       await llm.forward([prompt], llm.newCache());
       const cache = llm.newCache();
       await timed(`a prompt of ${context} tokens`, 1, () => llm.forward([prompt], cache));

@@ -35,13 +35,13 @@ export interface Spread {
 /** Each number of chats for so many seconds. */
 export async function benchServing(
   model: string,
-  precision: string,
+  quantization: string,
   chats: readonly number[],
   seconds: number,
   onResult: (result: Serving) => void,
 ): Promise<void> {
   const most = `${Math.max(...chats)}`;
-  const { server, url } = await start(["--model", model, "--precision", precision, "--max-concurrent", most]);
+  const { server, url } = await start(["--model", model, "--quantization", quantization, "--max-concurrent", most]);
   try {
     // The first run of each shape is slower, and not what is measured.
     await load(url, 1, 2);

@@ -45,7 +45,7 @@ async function writeLlm(folder: string, { llm }: Stage1Shapes, random: Random): 
 }
 
 /** The first stage of MiniGPT-4 with these files: the projection is trained, after the image comes the caption. */
-export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "float32" | "int8" = "float32") {
+export function stage1Recipe(folder: string, shapes: Stage1Shapes, quantization: "float32" | "int8" = "float32") {
   const weights = join(folder, "image.safetensors");
   return {
     model: {
@@ -55,8 +55,8 @@ export function stage1Recipe(folder: string, shapes: Stage1Shapes, precision: "f
       qformer: shapes.qformer,
       qformer_ckpt: weights,
       llm: join(folder, "llm"),
-      encoder_precision: precision,
-      llm_precision: precision,
+      encoder_quantization: quantization,
+      llm_quantization: quantization,
       trained: ["projection"],
     },
     // The batch is made; no data set is read.

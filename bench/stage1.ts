@@ -35,28 +35,28 @@ export interface Stage1Result {
 }
 
 /** Arithmetic of the frozen products on our side; PyTorch's is float32 always. */
-type Precision = "float32" | "int8";
+type Quantization = "float32" | "int8";
 
-const variants: readonly { readonly name: string; readonly precision: Precision; readonly cached: boolean }[] = [
-  { name: "float32, images encoded in each step", precision: "float32", cached: false },
-  { name: "float32, features from the cache", precision: "float32", cached: true },
-  { name: "int8, images encoded in each step", precision: "int8", cached: false },
-  { name: "int8, features from the cache", precision: "int8", cached: true },
+const variants: readonly { readonly name: string; readonly quantization: Quantization; readonly cached: boolean }[] = [
+  { name: "float32, images encoded in each step", quantization: "float32", cached: false },
+  { name: "float32, features from the cache", quantization: "float32", cached: true },
+  { name: "int8, images encoded in each step", quantization: "int8", cached: false },
+  { name: "int8, features from the cache", quantization: "int8", cached: true },
 ];
 
 /** By how much of itself a loss may differ from PyTorch's. */
-const tolerance: Readonly<Record<Precision, number>> = { float32: 1e-4, int8: 0.02 };
+const tolerance: Readonly<Record<Quantization, number>> = { float32: 1e-4, int8: 0.02 };
 
 export async function benchStage1(threads: number, rounds: number): Promise<Stage1Result[]> {
   const folder = await stage1Files("quarter", quarter);
   const captions = drawCaptions(quarter.llm.vocab_size);
   const work = workOf(captions);
   const results: Stage1Result[] = [];
-  for (const { name, precision, cached } of variants) {
-    const recipePath = join(folder, `${precision}.yaml`);
-    await writeFile(recipePath, JSON.stringify(stage1Recipe(folder, quarter, precision)));
+  for (const { name, quantization, cached } of variants) {
+    const recipePath = join(folder, `${quantization}.yaml`);
+    await writeFile(recipePath, JSON.stringify(stage1Recipe(folder, quarter, quantization)));
     const task: Stage1Task = { folder, recipePath, shapes: quarter, captions, threads, cached };
-    const { step, peakBytes } = await contest(task, tolerance[precision], rounds);
+    const { step, peakBytes } = await contest(task, tolerance[quantization], rounds);
     results.push({ name, step, operations: { ...work, ours: cached ? work.cached : work.ours }, peakBytes });
   }
   return results;

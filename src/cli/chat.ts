@@ -26,7 +26,7 @@ export function defineChat(command: Command, context: CommandContext): void {
     )
     .argument("[image]", "an image for the first question")
     .option("--system <text>", "system prompt (default: the model's prompt template)");
-  addAnswerOptions(command)
+  addAnswerOptions(command, context)
     .addHelpText(
       "after",
       `

@@ -12,7 +12,7 @@ const imageFolder = fileURLToPath(new URL("../../examples/images/", import.meta.
 
 export function defineDemo(command: Command, context: CommandContext): void {
   command.description("Describe the example images. The language model is downloaded first if it is not cached.");
-  addModelOptions(command)
+  addModelOptions(command, context)
     .addHelpText("after", "\nExamples:\n  minigpt4 demo\n  minigpt4 demo --model minigpt4-7b")
     .action((flags) => demo(context, flags));
 }

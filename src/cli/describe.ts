@@ -18,7 +18,7 @@ export function defineDescribe(command: Command, context: CommandContext): void 
     )
     .argument("<image...>", "image files (JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG)")
     .option("--json", 'print one JSON object per line: {"image", "description", "seconds"} or {"image", "error"}');
-  addAnswerOptions(command)
+  addAnswerOptions(command, context)
     .addHelpText(
       "after",
       `

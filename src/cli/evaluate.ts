@@ -8,7 +8,7 @@ import type { RankMetrics, RecallMetrics, RetrievalMetrics, RetrievalReport } fr
 import type { PullOptions } from "../hub/pull.ts";
 import type { CommandContext } from "./context.ts";
 import { addCommands } from "./lazy-commands.ts";
-import { addModelOptions, integerBetween, type ModelFlags } from "./options.ts";
+import { addModelOptions, integerBetween, type ModelFlags, quantizationFlag } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
 
 interface PerplexityFlags extends ModelFlags {
@@ -43,7 +43,7 @@ function defineLikelihood(command: Command, context: CommandContext): void {
     "Compute the loss of each caption given its own image and given every other image. A model that uses the image gives " +
       "its own image the lowest loss.",
   );
-  addPairOptions(command).action((folder, flags) => evaluateLikelihoods(context, folder, flags));
+  addPairOptions(command, context).action((folder, flags) => evaluateLikelihoods(context, folder, flags));
 }
 
 function defineRetrieval(command: Command, context: CommandContext): void {
@@ -52,7 +52,7 @@ function defineRetrieval(command: Command, context: CommandContext): void {
       "captions. The model needs a contrastive head, as nano has, or is a pre-trained BLIP-2 Q-Former, whose matching head " +
       "ranks the nearest again.",
   );
-  addPairOptions(command)
+  addPairOptions(command, context)
     .option(
       "--rerank <k>",
       "with a Q-Former, rank the k nearest again by its matching head; 0 turns it off",
@@ -66,9 +66,9 @@ function defineRetrieval(command: Command, context: CommandContext): void {
 function definePerplexity(command: Command, context: CommandContext): void {
   command.description(
     "Compute the perplexity of a text under a model's language model, or under a language model by itself. Use it to see " +
-      "what a precision costs.",
+      "what a quantization costs.",
   );
-  addModelOptions(command)
+  addModelOptions(command, context)
     .argument("<file>", "a plain text file")
     .option(
       "--llm <path>",
@@ -80,15 +80,15 @@ function definePerplexity(command: Command, context: CommandContext): void {
       "after",
       `
 Examples:
-  minigpt4 evaluate perplexity book.txt --precision int4
-  minigpt4 evaluate perplexity book.txt --llm smollm2-135m-instruct --precision int4-128`,
+  minigpt4 evaluate perplexity book.txt --quantization int4
+  minigpt4 evaluate perplexity book.txt --llm smollm2-135m-instruct --quantization int4 --block-size 128`,
     )
     .action((file, flags) => evaluatePerplexity(context, file, flags));
 }
 
 /** The arguments and options of evaluations on images with captions. */
-function addPairOptions(command: Command): Command {
-  return addModelOptions(command)
+function addPairOptions(command: Command, context: CommandContext): Command {
+  return addModelOptions(command, context)
     .argument("<folder>", "a dataset with captions, for example Flickr8k (Images/ and captions.txt) or a CSV file")
     .option(
       "--limit <n>",
@@ -105,11 +105,11 @@ async function evaluatePerplexity(context: CommandContext, file: string, flags: 
   const signal = context.untilInterrupted();
   const text = await readFile(file, "utf8");
   const display = new ProgressDisplay(context);
-  const { llm, precision, close } = await openLanguageModel(flags, { onProgress: display.download, signal });
+  const { llm, quantization, close } = await openLanguageModel(flags, { onProgress: display.download, signal });
   try {
     const report = await perplexity(llm, text, {
       device: flags.device,
-      precision: flags.precision ?? precision,
+      quantization: quantizationFlag(flags) ?? quantization,
       window: flags.window,
       signal,
       onProgress: display.task("windows"),
@@ -128,11 +128,11 @@ async function evaluatePerplexity(context: CommandContext, file: string, flags: 
 async function openLanguageModel({ llm: path, model }: PerplexityFlags, options: PullOptions) {
   if (path === undefined) {
     const folder = await openModel(model, options);
-    return { llm: folder.llm, precision: folder.precision, close: () => folder.close() };
+    return { llm: folder.llm, quantization: folder.quantization, close: () => folder.close() };
   }
   const [{ pull }, { openLlama }] = await Promise.all([import("../hub/pull.ts"), import("../models/llama-folder.ts")]);
   const llm = await openLlama(existsSync(path) ? path : await pull(path, options));
-  return { llm, precision: undefined, close: () => llm.checkpoint.close() };
+  return { llm, quantization: undefined, close: () => llm.checkpoint.close() };
 }
 
 async function openModel(model: string, options: PullOptions) {
@@ -145,14 +145,21 @@ async function openModel(model: string, options: PullOptions) {
 
 async function evaluateLikelihoods(context: CommandContext, folder: string, flags: EvaluateFlags): Promise<void> {
   const { evaluateLikelihood } = await import("../evaluation/likelihood.ts");
-  const { device, precision, captions: captionsPerImage, json } = flags;
+  const { device, captions: captionsPerImage, json } = flags;
+  const quantization = quantizationFlag(flags);
   const signal = context.untilInterrupted();
   const pairs = await openPairs(folder, flags.limit);
   const display = new ProgressDisplay(context);
   const model = await openModel(flags.model, { onProgress: display.download, signal });
   try {
     const onProgress = display.task("captions");
-    const report = await evaluateLikelihood(model, pairs, { device, precision, captionsPerImage, signal, onProgress });
+    const report = await evaluateLikelihood(model, pairs, {
+      device,
+      quantization,
+      captionsPerImage,
+      signal,
+      onProgress,
+    });
     display.stop();
     context.print(json ? JSON.stringify(report) : likelihoodTable(report));
   } finally {

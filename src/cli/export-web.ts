@@ -3,12 +3,13 @@ import { basename, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import type { CommandContext } from "./context.ts";
 import { pageFolder } from "./listening.ts";
+import { addDeprecatedOption } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 interface ExportWebFlags {
   readonly model: string;
-  readonly precision: "int4" | "float32";
+  readonly quantization: "int4" | "float32";
   readonly overwrite?: boolean;
   readonly json?: boolean;
 }
@@ -23,7 +24,7 @@ export function defineExportWeb(command: Command, context: CommandContext): void
     .option("--model <name>", "name of a bundled or pulled model, or path of a model folder", "nano")
     .addOption(
       new Option(
-        "--precision <type>",
+        "--quantization <type>",
         "int4 quantizes the language model's matrices to 4 bits and converts the others to float16; quantized matrices of a " +
           "GGUF file are always kept",
       )
@@ -40,12 +41,13 @@ Examples:
   npx serve site             then open the printed address`,
     )
     .action((output, flags) => exportPage(context, output, flags));
+  addDeprecatedOption(command, context, { flags: "--precision <type>", replacement: "--quantization" });
 }
 
 async function exportPage(
   context: CommandContext,
   output: string,
-  { model, precision, overwrite, json }: ExportWebFlags,
+  { model, quantization, overwrite, json }: ExportWebFlags,
 ): Promise<void> {
   const signal = context.untilInterrupted();
   const [{ exportWeb }, { modelPath }] = await Promise.all([
@@ -58,7 +60,7 @@ async function exportPage(
     const written = await exportWeb(path, output, {
       page: pageFolder,
       name: basename(resolve(path)),
-      precision,
+      quantization,
       overwrite,
       pull: { onProgress: display.download, signal },
       signal,

@@ -2,15 +2,16 @@
 import { type Command, Option } from "commander";
 import { type Imported, importModel } from "../convert/import.ts";
 import {
-  type EncoderPrecision,
-  encoderPrecisions,
-  type ImportPrecision,
-  importPrecisions,
+  type EncoderQuantization,
+  encoderQuantizations,
+  type ImportQuantization,
+  importQuantizations,
 } from "../convert/import-plan.ts";
 import { blockSizes } from "../tensor/quant/blocks.ts";
+import { oldQuantizations } from "../tensor/quant/quantization.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { CommandContext } from "./context.ts";
-import { integerBetween } from "./options.ts";
+import { addDeprecatedOption, integerBetween, withDeprecatedValues } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
@@ -20,9 +21,9 @@ interface ImportFlags {
   readonly llm: string;
   readonly projection: string;
   readonly out: string;
-  readonly precision?: ImportPrecision;
+  readonly quantization?: ImportQuantization;
   readonly blockSize: string;
-  readonly encoderPrecision?: EncoderPrecision;
+  readonly encoderQuantization?: EncoderQuantization;
   readonly prefill?: boolean;
   readonly template?: PromptTemplate["name"];
   readonly vitHeads?: number;
@@ -44,11 +45,15 @@ export function defineImport(command: Command, context: CommandContext): void {
     .requiredOption("--projection <file>", "projection (pretrained_minigpt4_7b.pth)")
     .requiredOption("--out <folder>", "output folder")
     .addOption(
-      new Option(
-        "--precision <type>",
-        "precision of the language model's matrices: 4 or 8 bits in blocks, float16, or as exact as the files " +
-          "(default: int4, or as stored in a GGUF file)",
-      ).choices(importPrecisions),
+      withDeprecatedValues(
+        new Option(
+          "--quantization <type>",
+          "quantization of the language model's matrices: 4 or 8 bits in blocks, float16, or as exact as the files " +
+            "(default: int4, or as stored in a GGUF file)",
+        ).choices(importQuantizations),
+        context,
+        oldQuantizations,
+      ),
     )
     .addOption(
       new Option(
@@ -59,10 +64,14 @@ export function defineImport(command: Command, context: CommandContext): void {
         .default("128"),
     )
     .addOption(
-      new Option(
-        "--encoder-precision <type>",
-        "precision of the image encoder's matrices (default: int8 if the language model is quantized and image features stay the same, else fp16)",
-      ).choices(encoderPrecisions),
+      withDeprecatedValues(
+        new Option(
+          "--encoder-quantization <type>",
+          "quantization of the image encoder's matrices (default: int8 if the language model is quantized and image features stay the same, else float16)",
+        ).choices(encoderQuantizations),
+        context,
+        oldQuantizations,
+      ),
     )
     .addOption(
       new Option("--template <name>", "prompt template (default: vicuna-v0, or llama-2 without a Q-Former)").choices(
@@ -93,6 +102,11 @@ Examples:
     --projection pretrained_minigpt4_llama2_7b.pth --out minigpt4-llama2`,
     )
     .action((flags) => importFiles(context, flags));
+  addDeprecatedOption(command, context, { flags: "--precision <type>", replacement: "--quantization" });
+  addDeprecatedOption(command, context, {
+    flags: "--encoder-precision <type>",
+    replacement: "--encoder-quantization",
+  });
 }
 
 async function importFiles(context: CommandContext, { json, blockSize, ...flags }: ImportFlags): Promise<void> {
@@ -124,7 +138,7 @@ function toText({ path, bytes, template, encoder, resumed }: Imported): string {
   const similar =
     encoder.similarity === undefined
       ? ""
-      : `\nThe image encoder is stored in ${encoder.precision}; image features in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
+      : `\nThe image encoder is stored in ${encoder.quantization}; image features in int8 have a cosine similarity of ${encoder.similarity.toFixed(5)} to float32.`;
   const earlier = resumed > 0 ? `, ${formatBytes(resumed)} of it from an earlier attempt` : "";
   return `${path}: ${formatBytes(bytes)}${earlier}; prompt template ${template}.${similar}
 Try it with: minigpt4 chat --model ${JSON.stringify(path)} IMAGE`;

@@ -87,7 +87,7 @@ function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: 
     ...section("Metadata", metadata),
     ...section("Tensors", rows, 3),
     ...(checkpoint.format === "gguf"
-      ? section("Types, and how --precision int4 runs their matrices", typeRows(tensors), 1)
+      ? section("Types, and how --quantization int4 runs their matrices", typeRows(tensors), 1)
       : []),
     "",
     `${count}, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,

@@ -5,7 +5,7 @@ import { resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Engine } from "../engine/engine.ts";
 import type { CommandContext } from "./context.ts";
-import { addModelOptions, type ModelFlags } from "./options.ts";
+import { addModelOptions, type ModelFlags, quantizationFlag } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
 
 interface McpFlags extends ModelFlags {
@@ -26,7 +26,7 @@ export function defineMcp(command: Command, context: CommandContext): void {
       "allow image files of this folder only (repeatable) (default: the working directory and the client's roots)",
       (folder: string, previous: readonly string[] = []) => [...previous, existingFolder(folder)],
     );
-  addModelOptions(command)
+  addModelOptions(command, context)
     .addHelpText(
       "after",
       `
@@ -89,7 +89,7 @@ async function serve(context: CommandContext, { allowFolder, ...flags }: McpFlag
 }
 
 /** An engine that is loaded when it is first used. @throws Error immediately if the model is missing */
-async function createLazyEngine(context: CommandContext, { model, device, precision }: ModelFlags) {
+async function createLazyEngine(context: CommandContext, { model, device, ...flags }: ModelFlags) {
   const [{ modelPath }, { ProcessEngine }] = await Promise.all([
     import("../chat/minigpt4.ts"),
     import("../engine/process-engine.ts"),
@@ -102,7 +102,7 @@ async function createLazyEngine(context: CommandContext, { model, device, precis
     try {
       return await ProcessEngine.load(path, model, {
         device,
-        precision,
+        quantization: quantizationFlag(flags),
         pull: { onProgress: display.download, signal: closing.signal },
       });
     } catch (error) {

@@ -1,23 +1,27 @@
 /** Options that several commands share, and how their values are checked. */
+
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AnswerOptions } from "../chat/conversation.ts";
 import type { LoadOptions, MiniGPT4 } from "../chat/minigpt4.ts";
 import type { EngineOptions } from "../engine/load-engine.ts";
-import type { Precision } from "../generation/language-model.ts";
 import type { Device } from "../runtime/environment.ts";
+import type { BlockSize } from "../tensor/quant/blocks.ts";
+import type { Quantization } from "../tensor/quant/quantization.ts";
 import type { Recipe } from "../training/recipe.ts";
 import type { CommandContext } from "./context.ts";
 import { ProgressDisplay } from "./progress.ts";
 
 // Written out here, since their modules load the runtime, which the help does not need.
 const devices: readonly Device[] = ["auto", "cpu", "cuda", "webgpu", "dml", "coreml"];
-const precisions: readonly Precision[] = ["float32", "int4", "int4-128", "stored"];
+const quantizations = ["native", "float32", "int4"] as const;
+const blockSizes = ["32", "64", "128"] as const;
 
 /** The values of `addModelOptions`. */
 export interface ModelFlags {
   readonly model: string;
   readonly device: NonNullable<LoadOptions["device"]>;
-  readonly precision?: LoadOptions["precision"];
+  readonly quantization?: (typeof quantizations)[number];
+  readonly blockSize?: (typeof blockSizes)[number];
 }
 
 /** The values of `addAnswerOptions`. */
@@ -49,22 +53,50 @@ export function integerBetween(low: number, high: number): (text: string) => num
   };
 }
 
-/** `--model`, `--device` and `--precision`. */
-export function addModelOptions(command: Command): Command {
-  return command
+/** `--model`, `--device`, `--quantization` and `--block-size`. */
+export function addModelOptions(command: Command, context: CommandContext): Command {
+  command
     .option("--model <name>", "name of a bundled or pulled model, or path of a model folder", "nano")
     .addOption(deviceOption())
     .addOption(
+      withDeprecatedValues(
+        new Option(
+          "--quantization <type>",
+          "quantization of the language model's matrices: native is as its file stores them (default: the model folder's, else float32)",
+        ).choices(quantizations),
+        context,
+        { stored: "native" },
+      ),
+    )
+    .addOption(
       new Option(
-        "--precision <type>",
-        "precision of the language model's matrices (default: the model folder's, else float32)",
-      ).choices(precisions),
+        "--block-size <n>",
+        "with int4: round all matrices to blocks of n elements (default: keep the blocks of the file, else 32)",
+      ).choices(blockSizes),
     );
+  // It had a block size in one of its values.
+  const old = new Option("--precision <type>").hideHelp();
+  return command.addOption(old).on(`option:${old.name()}`, (value: string) => {
+    context.warnOnce("warning: --precision is deprecated; use --quantization, and --block-size for int4");
+    const emitter = command as Command & NodeJS.EventEmitter;
+    emitter.emit("option:quantization", value === "int4-128" ? "int4" : value);
+    if (value === "int4-128") emitter.emit("option:block-size", "128");
+  });
+}
+
+/** The quantization that the options name. @throws InvalidArgumentError if a block size is given without int4 */
+export function quantizationFlag({
+  quantization,
+  blockSize,
+}: Pick<ModelFlags, "quantization" | "blockSize">): Quantization | undefined {
+  if (!blockSize) return quantization;
+  if (quantization !== "int4") throw new InvalidArgumentError("--block-size needs --quantization int4.");
+  return { bits: 4, blockSize: Number(blockSize) as BlockSize };
 }
 
 /** The model's options, and those of generation. Without any of these, decoding is greedy. */
-export function addAnswerOptions(command: Command): Command {
-  return addModelOptions(command)
+export function addAnswerOptions(command: Command, context: CommandContext): Command {
+  return addModelOptions(command, context)
     .addOption(
       new Option("--beams <n>", "beam search with n beams (default: greedy decoding)")
         .argParser(integerBetween(1, 32))
@@ -124,14 +156,14 @@ export async function openRecipe(context: CommandContext, path: string, settings
 /** Loads the model that the options name. Downloads are shown on standard error. */
 export async function loadModel(
   context: CommandContext,
-  { model, device, precision }: ModelFlags,
+  { model, device, ...flags }: ModelFlags,
   { signal, ...options }: EngineOptions & { readonly signal: AbortSignal },
 ): Promise<MiniGPT4> {
   const { MiniGPT4 } = await import("../chat/minigpt4.ts");
   const display = new ProgressDisplay(context);
   try {
     const pull = { onProgress: display.download, signal };
-    const loaded = await MiniGPT4.load(model, { ...options, device, precision, pull });
+    const loaded = await MiniGPT4.load(model, { ...options, device, quantization: quantizationFlag(flags), pull });
     // Left open, the model's process would keep this one alive.
     if (signal.aborted) await loaded.close();
     signal.throwIfAborted();

@@ -3,21 +3,23 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { modelPath } from "../chat/minigpt4.ts";
-import { type ImportPrecision, importPrecisions } from "../convert/import-plan.ts";
+import { type ImportQuantization, importQuantizations } from "../convert/import-plan.ts";
 import { partKinds } from "../convert/import-sources.ts";
 import { type Pulled, type PullPlan, pullReleased } from "../convert/pull-released.ts";
 import { type ReleasedModel, releasedModels } from "../convert/released.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { pull } from "../hub/pull.ts";
 import { registry } from "../hub/registry.ts";
+import { oldQuantizations } from "../tensor/quant/quantization.ts";
 import type { CommandContext } from "./context.ts";
 import { showImport } from "./import.ts";
+import { addDeprecatedOption, withDeprecatedValues } from "./options.ts";
 import { ProgressDisplay } from "./progress.ts";
 import { formatBytes } from "./text.ts";
 
 /** Options of a released MiniGPT-4. */
 interface ReleasedFlags {
-  readonly precision?: ImportPrecision;
+  readonly quantization?: ImportQuantization;
   readonly prefill?: boolean;
   readonly out?: string;
   readonly keepFiles?: boolean;
@@ -54,10 +56,14 @@ export function definePull(command: Command, context: CommandContext): void {
     )
     .optionsGroup("Options of a released MiniGPT-4:")
     .addOption(
-      new Option(
-        "--precision <type>",
-        "precision of the language model's matrices (default: int4, or as stored in a GGUF file)",
-      ).choices(importPrecisions),
+      withDeprecatedValues(
+        new Option(
+          "--quantization <type>",
+          "quantization of the language model's matrices (default: int4, or as stored in a GGUF file)",
+        ).choices(importQuantizations),
+        context,
+        oldQuantizations,
+      ),
     )
     .option(
       "--prefill",
@@ -88,6 +94,7 @@ Examples:
   minigpt4 pull ${[...registry.keys()][0]}`,
     )
     .action((name, flags) => pullKnown(context, name, flags));
+  addDeprecatedOption(command, context, { flags: "--precision <type>", replacement: "--quantization" });
 }
 
 function knownName(name: string): string {

@@ -68,7 +68,7 @@ export function defineServe(command: Command, context: CommandContext): void {
     .option("--quiet", "log only warnings and errors");
   addDeprecatedOption(command, context, { flags: "--max-pictures <n>", replacement: "--max-images" });
   addDeprecatedOption(command, context, { flags: "--allow-remote-pictures", replacement: "--allow-remote-images" });
-  addModelOptions(command)
+  addModelOptions(command, context)
     .addHelpText(
       "after",
       `

@@ -1,4 +1,4 @@
-/** One tensor of a checkpoint in another precision, made in strips so that little memory is needed. */
+/** One tensor of a checkpoint in another quantization, made in strips so that little memory is needed. */
 
 import { quote } from "../files/errors.ts";
 import { type Checkpoint, type TensorInfo, widen } from "../formats/checkpoint.ts";
@@ -14,10 +14,10 @@ import { quantizeRows } from "../tensor/quant/int8.ts";
  * How the values of a tensor are stored: in 4 or 8 bits in blocks, for matrices whose rows are whole blocks, or a matrix in
  * bytes with a scale for each row.
  */
-export type StoredPrecision =
+export type StoredQuantization =
   | "float32"
   | "float16"
-  | "int8-columns"
+  | "tiled-int8"
   | { readonly bits: 4 | 8; readonly blockSize: BlockSize };
 
 /** Elements of a strip. */
@@ -40,15 +40,15 @@ export function fittingBlock(
 export function convertedTensor(
   checkpoint: Checkpoint,
   info: TensorInfo,
-  precision: StoredPrecision,
+  quantization: StoredQuantization,
   name = info.name,
 ): TensorGroup {
   const { shape } = info;
-  if (precision === "float32" || precision === "float16") {
-    return { tensors: [{ name, dtype: precision, shape }], load: () => floats(checkpoint, info, precision) };
+  if (quantization === "float32" || quantization === "float16") {
+    return { tensors: [{ name, dtype: quantization, shape }], load: () => floats(checkpoint, info, quantization) };
   }
   const [rows = 0, columns = 0] = shape;
-  if (precision === "int8-columns") {
+  if (quantization === "tiled-int8") {
     if (shape.length !== 2) throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix`);
     const parts = columnParts(name);
     const tile = tileOf(rows);
@@ -58,7 +58,7 @@ export function convertedTensor(
     ];
     return { tensors, load: () => int8Columns(checkpoint, info) };
   }
-  const { bits, blockSize } = precision;
+  const { bits, blockSize } = quantization;
   if (fittingBlock(shape, blockSize) !== blockSize) {
     throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix of whole blocks of ${blockSize}`);
   }
@@ -75,14 +75,14 @@ export function convertedTensor(
 async function* floats(
   checkpoint: Checkpoint,
   info: TensorInfo,
-  precision: "float32" | "float16",
+  quantization: "float32" | "float16",
 ): AsyncGenerator<Uint8Array> {
-  if (plainType(checkpoint, info) === precision) {
+  if (plainType(checkpoint, info) === quantization) {
     yield checkpoint.readBytes(info.name);
     return;
   }
   for await (const values of strips(checkpoint, info, 1)) {
-    yield bytesOf(precision === "float32" ? values : toFloat16(checkpoint, info, values));
+    yield bytesOf(quantization === "float32" ? values : toFloat16(checkpoint, info, values));
   }
 }
 

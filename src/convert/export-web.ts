@@ -97,7 +97,7 @@ export interface ExportWebOptions {
   /** What the model is called. */
   readonly name: string;
   /** With "int4" (default), matrices of the language model that are not in blocks are rounded to 4 bits, other matrices to float16. */
-  readonly precision?: WebModel["precision"];
+  readonly quantization?: WebModel["quantization"];
   /** Whether an earlier export at the same place is replaced. */
   readonly overwrite?: boolean;
   readonly pull?: PullOptions;
@@ -166,8 +166,8 @@ function withModel(html: string): string {
 }
 
 async function writeParts(folder: ModelFolder, target: string, options: ExportWebOptions): Promise<WebModel> {
-  const { precision = "int4", signal, onProgress } = options;
-  const rounds = precision === "int4";
+  const { quantization = "int4", signal, onProgress } = options;
+  const rounds = quantization === "int4";
   const { config, imageSources, llm } = folder;
   const used = {
     encoder: new UsedWeights(imageSources.encoder),
@@ -209,7 +209,7 @@ async function writeParts(folder: ModelFolder, target: string, options: ExportWe
     return webModel({
       name: options.name,
       config,
-      precision,
+      quantization,
       template: folder.template.name,
       describe: folder.describe,
       contextLength: resolveContextLength(config.llm),

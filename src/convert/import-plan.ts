@@ -12,15 +12,15 @@ import { float32ToFloat16 } from "../tensor/float16.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
-import { convertedTensor, fittingBlock, plainType, type StoredPrecision } from "./convert-tensor.ts";
+import { convertedTensor, fittingBlock, plainType, type StoredQuantization } from "./convert-tensor.ts";
 import type { Sources } from "./import-sources.ts";
 
-/** Of the language model's matrices; "fp32" changes no value, so that what is stored in float16 stays so. */
-export const importPrecisions = ["int4", "int8", "fp16", "fp32"] as const;
-export type ImportPrecision = (typeof importPrecisions)[number];
+/** Of the language model's matrices; "float32" changes no value, so that what is stored in float16 stays so. */
+export const importQuantizations = ["int4", "int8", "float16", "float32"] as const;
+export type ImportQuantization = (typeof importQuantizations)[number];
 
-export const encoderPrecisions = ["int8", "fp16"] as const;
-export type EncoderPrecision = (typeof encoderPrecisions)[number];
+export const encoderQuantizations = ["int8", "float16"] as const;
+export type EncoderQuantization = (typeof encoderQuantizations)[number];
 
 export interface ImportPlan {
   /** Files of the image part, by name. */
@@ -39,11 +39,11 @@ export interface ImportPlan {
 }
 
 export interface PlanOptions {
-  readonly precision: ImportPrecision;
+  readonly quantization: ImportQuantization;
   /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. */
   readonly blockSize: BlockSize;
   /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
-  readonly encoderPrecision: EncoderPrecision;
+  readonly encoderQuantization: EncoderQuantization;
   /** Whether the layers of a language model in 4 or 8 bits are written once more, in bytes, for reading prompts. */
   readonly prefill: boolean;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
@@ -55,13 +55,13 @@ export interface PlanOptions {
 export function planImport(
   sources: Sources,
   llmPath: string,
-  { precision, blockSize, encoderPrecision, prefill, template, largestShard }: PlanOptions,
+  { quantization, blockSize, encoderQuantization, prefill, template, largestShard }: PlanOptions,
 ): ImportPlan {
   const { used, json, llm } = sources;
-  const images = imageFiles(sources, precision, encoderPrecision);
+  const images = imageFiles(sources, quantization, encoderQuantization);
   const isGguf = llm.checkpoint.format === "gguf";
   const name = template ?? (json.qformer ? "vicuna-v0" : "llama-2");
-  const hasBlocks = isGguf || precision === "int4" || precision === "int8";
+  const hasBlocks = isGguf || quantization === "int4" || quantization === "int8";
   return {
     images,
     llm: isGguf
@@ -70,7 +70,7 @@ export function planImport(
           from: llmPath,
           shards: intoShards(
             joinProducts(
-              tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, precision, blockSize)),
+              tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, quantization, blockSize)),
             ),
             largestShard,
           ),
@@ -82,7 +82,7 @@ export function planImport(
       model_type: "minigpt4",
       ...json,
       llm: isGguf ? basename(llmPath) : "llm",
-      ...(hasBlocks && { precision: "stored" }),
+      quantization: hasBlocks ? "native" : undefined,
       weights: {
         encoder: "encoder.safetensors",
         ...(sources.qformer && { qformer: "qformer.safetensors" }),
@@ -96,23 +96,23 @@ export function planImport(
 
 function imageFiles(
   sources: Sources,
-  precision: ImportPrecision,
-  encoderPrecision: EncoderPrecision,
+  quantization: ImportQuantization,
+  encoderQuantization: EncoderQuantization,
 ): Map<string, TensorGroup[]> {
   const { vit, qformer, projection, lnVision, used } = sources;
   const part = (checkpoint: Checkpoint, names: ReadonlySet<string>) =>
-    tensors(checkpoint, names, (info) => storedFloat(checkpoint, info, precision));
+    tensors(checkpoint, names, (info) => storedFloat(checkpoint, info, quantization));
   const encoder = tensors(vit, used.encoder, (info) =>
-    encoderPrecision === "int8" && evaVitMatrices.activationBits(info.name)
-      ? "int8-columns"
-      : storedFloat(vit, info, precision),
+    encoderQuantization === "int8" && evaVitMatrices.activationBits(info.name)
+      ? "tiled-int8"
+      : storedFloat(vit, info, quantization),
   );
   const files = new Map([["encoder.safetensors", encoder]]);
   // What is multiplied in float32 is mapped where it lies in float32.
   if (qformer)
     files.set(
       "qformer.safetensors",
-      tensors(qformer, used.qformer, (info) => storedFloat(qformer, info, "fp32")),
+      tensors(qformer, used.qformer, (info) => storedFloat(qformer, info, "float32")),
     );
   else if (lnVision)
     files.get("encoder.safetensors")?.push(...[...used.qformer].map((name) => smallTensor(lnVision, name)));
@@ -123,11 +123,11 @@ function imageFiles(
 function tensors(
   checkpoint: Checkpoint,
   names: ReadonlySet<string>,
-  precisionOf: (info: TensorInfo) => StoredPrecision,
+  quantizationOf: (info: TensorInfo) => StoredQuantization,
 ): TensorGroup[] {
   return [...checkpoint.tensors.values()]
     .filter(({ name }) => names.has(name))
-    .map((info) => convertedTensor(checkpoint, info, precisionOf(info)));
+    .map((info) => convertedTensor(checkpoint, info, quantizationOf(info)));
 }
 
 /** Matrices that are multiplied as one; see `linears`. */
@@ -153,7 +153,7 @@ function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
 /** The layers with their matrices in bytes, each by itself: so they are mapped and multiplied. */
 function prefillTensors(checkpoint: Checkpoint, used: ReadonlySet<string>): TensorGroup[] {
   const layers = new Set([...used].filter((name) => name.startsWith("model.layers.")));
-  return tensors(checkpoint, layers, ({ shape }) => (shape.length === 2 ? "int8-columns" : "float16"));
+  return tensors(checkpoint, layers, ({ shape }) => (shape.length === 2 ? "tiled-int8" : "float16"));
 }
 
 function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boolean {
@@ -164,17 +164,18 @@ function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boole
 function storedLlm(
   checkpoint: Checkpoint,
   info: TensorInfo,
-  precision: ImportPrecision,
+  quantization: ImportQuantization,
   largestBlock: BlockSize,
-): StoredPrecision {
+): StoredQuantization {
   const blockSize = fittingBlock(info.shape, largestBlock);
-  if (!blockSize || (precision !== "int4" && precision !== "int8")) return storedFloat(checkpoint, info, precision);
+  if (!blockSize || (quantization !== "int4" && quantization !== "int8"))
+    return storedFloat(checkpoint, info, quantization);
   const isTable = info.name === "model.embed_tokens.weight";
-  return { bits: precision === "int4" && !isTable ? 4 : 8, blockSize };
+  return { bits: quantization === "int4" && !isTable ? 4 : 8, blockSize };
 }
 
-function storedFloat(checkpoint: Checkpoint, info: TensorInfo, precision: ImportPrecision): StoredPrecision {
-  if (precision !== "fp32" || plainType(checkpoint, info) === "float16") return "float16";
+function storedFloat(checkpoint: Checkpoint, info: TensorInfo, quantization: ImportQuantization): StoredQuantization {
+  if (quantization !== "float32" || plainType(checkpoint, info) === "float16") return "float16";
   return "float32";
 }
 

@@ -10,11 +10,11 @@ import { encoderConfig, encoderSchema } from "../models/model-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
 import { originOf } from "./delta.ts";
-import { int8Similarity, leastSimilarity } from "./encoder-precision.ts";
+import { int8Similarity, leastSimilarity } from "./encoder-quantization.ts";
 import {
-  type EncoderPrecision,
+  type EncoderQuantization,
   type ImportPlan,
-  type ImportPrecision,
+  type ImportQuantization,
   type PlanOptions,
   planImport,
 } from "./import-plan.ts";
@@ -23,15 +23,15 @@ import { type Heads, openSources, type SourcePaths, type Sources } from "./impor
 export interface ImportOptions
   extends SourcePaths,
     Heads,
-    Omit<PlanOptions, "precision" | "blockSize" | "encoderPrecision" | "prefill"> {
+    Omit<PlanOptions, "quantization" | "blockSize" | "encoderQuantization" | "prefill"> {
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
-  readonly precision?: ImportPrecision | undefined;
+  readonly quantization?: ImportQuantization | undefined;
   /** 128 by default. */
   readonly blockSize?: BlockSize | undefined;
   /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
-  readonly encoderPrecision?: EncoderPrecision | undefined;
+  readonly encoderQuantization?: EncoderQuantization | undefined;
   /**
    * Whether the layers are written once more, in bytes, with which long prompts are read some times as fast; see `chat/prefill.ts`. By
    * default where this processor can use them.
@@ -50,7 +50,7 @@ export interface Imported {
   readonly bytes: number;
   readonly template: string;
   /** How the image encoder is stored, and how near 8 bits come to float32 on photos, where that was measured. */
-  readonly encoder: { readonly precision: EncoderPrecision; readonly similarity?: number };
+  readonly encoder: { readonly quantization: EncoderQuantization; readonly similarity?: number };
   /** Bytes that an earlier attempt had written. */
   readonly resumed: number;
 }
@@ -67,13 +67,13 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
   const sources = await openSources(options, options);
   try {
     const isGguf = sources.llm.checkpoint.format === "gguf";
-    if (isGguf && options.precision) {
-      throw new Error(`${llmPath}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+    if (isGguf && options.quantization) {
+      throw new Error(`${llmPath}: a GGUF file keeps the quantization that it is stored in; omit --quantization`);
     }
-    const precision = options.precision ?? "int4";
-    const encoder = await chooseEncoder(sources, isGguf ? "int4" : precision, options);
+    const quantization = options.quantization ?? "int4";
+    const encoder = await chooseEncoder(sources, isGguf ? "int4" : quantization, options);
     const { blockSize = 128, prefill = MappedModel.isPossible("cpu") } = options;
-    const chosen = { ...options, precision, blockSize, encoderPrecision: encoder.precision, prefill };
+    const chosen = { ...options, quantization, blockSize, encoderQuantization: encoder.quantization, prefill };
     const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });
     const journal = await Journal.open(out, importJournal, await describeWork(chosen, plan));
@@ -101,15 +101,16 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
 /** What is asked for, or what photos say. */
 async function chooseEncoder(
   { vit, json }: Sources,
-  precision: ImportPrecision,
-  { encoderPrecision, signal, onProgress }: ImportOptions,
+  quantization: ImportQuantization,
+  { encoderQuantization, signal, onProgress }: ImportOptions,
 ): Promise<Imported["encoder"]> {
-  if (encoderPrecision) return { precision: encoderPrecision };
+  if (encoderQuantization) return { quantization: encoderQuantization };
   const config = encoderConfig(encoderSchema.parse(json.encoder));
-  if (config.type !== "eva_vit" || precision === "fp16" || precision === "fp32") return { precision: "fp16" };
+  if (config.type !== "eva_vit" || quantization === "float16" || quantization === "float32")
+    return { quantization: "float16" };
   const compared = (done: number, total: number) => onProgress?.("Comparing", done, total);
   const similarity = await int8Similarity(vit, config, { signal, onProgress: compared });
-  return { precision: similarity >= leastSimilarity ? "int8" : "fp16", similarity };
+  return { quantization: similarity >= leastSimilarity ? "int8" : "float16", similarity };
 }
 
 async function writeFiles(
@@ -149,7 +150,7 @@ async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, numbe
 
 /** What tells one import from another. */
 async function describeWork(
-  { vit, qformer, llm, projection, precision, blockSize, encoderPrecision, prefill }: SourcePaths & PlanOptions,
+  { vit, qformer, llm, projection, quantization, blockSize, encoderQuantization, prefill }: SourcePaths & PlanOptions,
   plan: ImportPlan,
 ) {
   return {
@@ -157,9 +158,9 @@ async function describeWork(
     ...(qformer !== undefined && { qformer: await originOf(qformer) }),
     llm: await originOf(llm),
     projection: await originOf(projection),
-    precision: "gguf" in plan.llm ? "as stored" : precision,
+    quantization: "gguf" in plan.llm ? "native" : quantization,
     blockSize,
-    encoderPrecision,
+    encoderQuantization,
     prefill,
     config: plan.json,
   };

@@ -10,9 +10,10 @@ import type { PullProgress } from "../hub/pull.ts";
 import { fetchRemote, remainingBytes } from "../hub/remote-file.ts";
 import { openLlama } from "../models/llama-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
+import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
 import { originOf } from "./delta.ts";
 import { type ImportOptions, importJournal, importModel } from "./import.ts";
-import type { ImportPrecision } from "./import-plan.ts";
+import type { ImportQuantization } from "./import-plan.ts";
 import { expectPart, type Heads, type PartKind, partKinds, type SourcePaths } from "./import-sources.ts";
 import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
 import {
@@ -66,7 +67,8 @@ async function difference(
   parts: Readonly<Record<PartKind, string>>,
   brought: Partial<Record<PartKind, string | undefined>>,
 ): Promise<string | undefined> {
-  if (work.precision !== (kind === "gguf" ? "as stored" : kind)) return "precision";
+  const { quantization } = withCurrentQuantization(work) as { readonly quantization?: unknown };
+  if (quantization !== (kind === "gguf" ? "native" : kind)) return "quantization";
   for (const part of partKinds) {
     const had = work[part] as { readonly name?: unknown } | undefined;
     const isSame =
@@ -89,7 +91,7 @@ async function isWhole(path: string, { finished, files }: JournalContents): Prom
 /** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
 export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
   /** By default int4; not for GGUF files, which stay as they are. */
-  readonly precision?: ImportPrecision | undefined;
+  readonly quantization?: ImportQuantization | undefined;
   /** As of `importModel`. */
   readonly prefill?: boolean | undefined;
   /** The folder that is made; by default one in the cache, where the model is found by its name. */
@@ -126,7 +128,7 @@ export interface Pulled {
 }
 
 /** The model's folder is about so much of the language model's files, which have 16 bits a number. */
-const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.29, int8: 0.55, fp16: 1, fp32: 1, gguf: 1 };
+const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.29, int8: 0.55, float16: 1, float32: 1, gguf: 1 };
 /** So much more with a second copy of the layers in bytes. */
 const prefillShare = 0.5;
 
@@ -138,7 +140,7 @@ const prefillShare = 0.5;
 export async function pullReleased(model: ReleasedModel, options: PullReleasedOptions): Promise<Pulled> {
   const { cacheFolder: cache = cacheFolder(), keepFiles } = options;
   const kind: ReleasedKind =
-    options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (options.precision ?? "int4");
+    options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (options.quantization ?? "int4");
   const out = resolve(options.out ?? releasedFolder(cache, model.name, kind));
   const gathered = releasedFiles(cache, model.name);
   const parts = placesOf(model.parts, gathered, options);
@@ -234,8 +236,8 @@ async function checkBrought(options: PullReleasedOptions): Promise<void> {
     const checkpoint = part === "llm" ? (await openLlama(path)).checkpoint : await openCheckpoint(path);
     try {
       expectPart(checkpoint, part);
-      if (checkpoint.format === "gguf" && options.precision) {
-        throw new Error(`${path}: a GGUF file keeps the precision that it is stored in; leave out --precision`);
+      if (checkpoint.format === "gguf" && options.quantization) {
+        throw new Error(`${path}: a GGUF file keeps the quantization that it is stored in; omit --quantization`);
       }
     } finally {
       await checkpoint.close();

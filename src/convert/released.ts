@@ -1,7 +1,7 @@
 /** The MiniGPT-4 models that can be had by name: where the files they were released as lie, and where `pull` puts them. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { importPrecisions } from "./import-plan.ts";
+import { importQuantizations } from "./import-plan.ts";
 import type { PartKind } from "./import-sources.ts";
 
 /** Where a part lies: a file on Google's storage, a file on the Hugging Face hub, or a whole repository there. */
@@ -67,12 +67,17 @@ export const releasedModels: ReadonlyMap<string, ReleasedModel> = new Map([
 ]);
 
 /** How the language model of a model folder is stored; a GGUF file keeps what it has. The first is taken if none is named. */
-const kinds = [...importPrecisions, "gguf"] as const;
+const kinds = [...importQuantizations, "gguf"] as const;
 export type ReleasedKind = (typeof kinds)[number];
 
 /** The folder that `pull` makes of a released model, unless another one was asked for. */
-export function releasedFolder(cache: string, name: string, kind: ReleasedKind): string {
+export function releasedFolder(cache: string, name: string, kind: string): string {
   return join(cache, "models", `${name}-${kind}`);
+}
+
+/** What earlier versions called a quantization in the names of these folders. */
+function oldKind(kind: ReleasedKind): string {
+  return kind.replace(/^float(?=16$|32$)/, "fp");
 }
 
 /** Where a released model's files lie until its folder is made. */
@@ -81,19 +86,21 @@ export function releasedFiles(cache: string, name: string): string {
 }
 
 /**
- * The folder of a released model that was pulled, by its name (`minigpt4-7b`) or that with a precision (`minigpt4-7b-int8`);
+ * The folder of a released model that was pulled, by its name (`minigpt4-7b`) or that with a quantization (`minigpt4-7b-int8`);
  * undefined if this is no such name.
  * @throws Error saying how to fetch it, if it is not there yet
  */
 export function pulledFolder(nameOrKind: string, cache: string): string | undefined {
   for (const name of releasedModels.keys()) {
-    const wanted = kinds.filter((kind) => nameOrKind === name || nameOrKind === `${name}-${kind}`);
+    const wanted = kinds.filter(
+      (kind) => nameOrKind === name || nameOrKind === `${name}-${kind}` || nameOrKind === `${name}-${oldKind(kind)}`,
+    );
     const [first] = wanted;
     if (!first) continue;
-    const folders = wanted.map((kind) => releasedFolder(cache, name, kind));
+    const folders = wanted.flatMap((kind) => [kind, oldKind(kind)].map((one) => releasedFolder(cache, name, one)));
     const found = folders.find((folder) => existsSync(join(folder, "config.json")));
     if (found) return found;
-    const how = wanted.length > 1 ? "" : first === "gguf" ? " --llm FILE.gguf" : ` --precision ${first}`;
+    const how = wanted.length > 1 ? "" : first === "gguf" ? " --llm FILE.gguf" : ` --quantization ${first}`;
     throw new Error(`${nameOrKind} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}${how}`);
   }
   return undefined;

@@ -1,8 +1,8 @@
 /** Curation recipes: what is done with which images, by whom, from their descriptions to the finished data set. */
 import { z } from "zod";
 import { formatNames } from "../data/formats/open.ts";
-import { precisions } from "../generation/language-model.ts";
 import { devices } from "../runtime/environment.ts";
+import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
 import { readRecipeFile } from "../training/recipe-file.ts";
 import { askings } from "./describe.ts";
 
@@ -25,7 +25,9 @@ const describeSchema = z.strictObject({
   model: z.string().min(1),
   device: z.enum(devices).default("auto"),
   /** Left out, the model folder says it. */
-  precision: z.enum(precisions).optional(),
+  quantization: z.enum(["native", "float32", "int4"]).optional(),
+  /** Elements of a block, with `quantization: int4`: everything is rounded to such blocks. Left out, the blocks of the file are used. */
+  block_size: z.union([z.literal(32), z.literal(64), z.literal(128)]).optional(),
   /** Left out, it follows the model's form of conversation. */
   prompt: z.enum(askings).optional(),
   continues: count.max(10).optional(),
@@ -68,7 +70,7 @@ const recipeSchema = z.strictObject({
   /** The project's file. */
   project: z.string().min(1).default("curation.db"),
   images: imagesSchema,
-  describe: describeSchema,
+  describe: z.preprocess(withCurrentQuantization, describeSchema),
   /** Left out, texts stay as they were described. */
   polish: polishSchema.optional(),
   filter: z

@@ -20,7 +20,7 @@ import type { SchedulerOptions } from "./scheduler.ts";
 /** All of it can be sent to another process. */
 export interface EngineOptions
   extends SessionOptions,
-    Pick<LanguageModelOptions, "precision">,
+    Pick<LanguageModelOptions, "quantization">,
     Partial<SchedulerOptions> {
   /** What an image may cost. */
   readonly images?: ImageLimits;
@@ -39,14 +39,17 @@ const maxBatch = 16;
 export async function loadEngine(
   path: string,
   name: string,
-  { precision, images, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
+  { quantization, images, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
 ): Promise<LocalEngine> {
   const folder = await openModelFolder(path, pull);
   const options = { weightsFolder: path, ...given };
   try {
     const { config, tokenizer } = folder.llm;
     const reader = await openImageEncoder(folder, options);
-    const llm = await openLanguageModel(folder.llm, path, { ...options, precision: precision ?? folder.precision });
+    const llm = await openLanguageModel(folder.llm, path, {
+      ...options,
+      quantization: quantization ?? folder.quantization,
+    });
     const embedder = await openEmbedder(folder, options);
     const contextLength = resolveContextLength(config);
     return new LocalEngine(

@@ -1,12 +1,14 @@
 /** The engine of a model that was packed for pages: the same graphs as everywhere, run by whatever runs them there. */
+
 import { packedWeights } from "../formats/packed.ts";
 import { imageOutputs, languageGraph } from "../generation/graphs.ts";
 import { ImageEncoder } from "../generation/image-encoder.ts";
-import { LanguageModel, type Precision } from "../generation/language-model.ts";
+import { LanguageModel } from "../generation/language-model.ts";
 import { imageWeights, tokensPerImage } from "../models/minigpt4.ts";
 import type { WebModel } from "../models/web-model.ts";
 import type { Runner } from "../runtime/runner.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
+import type { Quantization } from "../tensor/quant/quantization.ts";
 import { promptTemplates } from "../tokenizers/prompts.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { ImageCache, type ImageSource } from "./caches.ts";
@@ -16,7 +18,7 @@ export interface PackedEngineParts {
   readonly tokenizer: Tokenizer;
   /** All weight files, one after the other. */
   readonly weights: Uint8Array;
-  readonly precision: Precision;
+  readonly quantization: Quantization;
   readonly images: ImageSource;
   /** Makes a graph ready to run. */
   createRunner<Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>): Promise<Runner<Output>>;
@@ -28,14 +30,14 @@ const schedule = { maxBatch: 2, prefixBytes: 2 ** 27 };
 /** @throws Error if something does not fit together */
 export async function createPackedEngine(
   model: WebModel,
-  { tokenizer, weights, precision, images, createRunner }: PackedEngineParts,
+  { tokenizer, weights, quantization, images, createRunner }: PackedEngineParts,
 ): Promise<LocalEngine> {
   const { config, tensors } = model;
   const source = (part: keyof typeof tensors) => packedWeights(`The ${part} of ${model.name}`, tensors[part], weights);
   const graph = new Graph();
   const parts = { encoder: source("encoder"), qformer: source("qformer"), projection: source("projection") };
   const reader = await createRunner(graph, imageOutputs(graph, imageWeights(graph, parts), config));
-  const reading = languageGraph(source("llm"), config.llm, precision);
+  const reading = languageGraph(source("llm"), config.llm, quantization);
   const llm = new LanguageModel(config.llm, await createRunner(reading.graph, reading.outputs));
   return new LocalEngine(
     {

@@ -7,12 +7,13 @@ import type { ImageTextPair } from "../data/dataset.ts";
 import { readBytes } from "../files/file.ts";
 import { toPositions } from "../generation/generate.ts";
 import { KVCache } from "../generation/kv-cache.ts";
-import { decoderFeeds, indices, type Position, type Precision } from "../generation/language-model.ts";
+import { decoderFeeds, indices, type Position } from "../generation/language-model.ts";
 import { openImageEncoder } from "../generation/load.ts";
 import { readImage } from "../images/decode.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
+import type { Quantization } from "../tensor/quant/quantization.ts";
 import { cleanCaption, parsePrompt } from "../tokenizers/prompts.ts";
 import { lossGraph } from "./perplexity.ts";
 import { computeRankMetrics, type RankMetrics } from "./retrieval.ts";
@@ -38,9 +39,9 @@ class LikelihoodScorer {
   static async create(
     llm: OpenLlama,
     prompts: readonly (readonly Position[])[],
-    { precision, ...options }: SessionOptions & { readonly precision?: Precision } = {},
+    { quantization, ...options }: SessionOptions & { readonly quantization?: Quantization } = {},
   ): Promise<LikelihoodScorer> {
-    const { weights, outputs: wanted } = lossGraph(llm, precision);
+    const { weights, outputs: wanted } = lossGraph(llm, quantization);
     const session = await Session.create<string>(weights.graph, wanted, options);
     const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = llm.config;
     const caches: KVCache[] = [];
@@ -135,7 +136,7 @@ function mean(values: ArrayLike<number>): number {
 
 export interface LikelihoodOptions extends SessionOptions {
   /** Of the language model's matrices; by default as the model folder says. */
-  readonly precision?: Precision;
+  readonly quantization?: Quantization;
   /** Captions of each image that are scored; all by default. */
   readonly captionsPerImage?: number;
   readonly onProgress?: (done: number, total: number) => void;
@@ -149,7 +150,7 @@ export interface LikelihoodOptions extends SessionOptions {
 export async function evaluateLikelihood(
   folder: ModelFolder,
   pairs: readonly ImageTextPair[],
-  { captionsPerImage = Number.POSITIVE_INFINITY, precision, onProgress, signal, ...session }: LikelihoodOptions = {},
+  { captionsPerImage = Number.POSITIVE_INFINITY, quantization, onProgress, signal, ...session }: LikelihoodOptions = {},
 ): Promise<LikelihoodReport> {
   const { tokenizer } = folder.llm;
   const end = tokenizer.encode(folder.describe.stop[0] ?? "");
@@ -159,7 +160,7 @@ export async function evaluateLikelihood(
   const scorer = await LikelihoodScorer.create(
     folder.llm,
     prompts.map((prompt) => prompt.slice(0, -1)),
-    { ...session, precision: precision ?? folder.precision },
+    { ...session, quantization: quantization ?? folder.quantization },
   );
   try {
     const captions = pairs.flatMap(({ texts }, own) =>

@@ -1,13 +1,7 @@
-/** How surprised a language model is by a text: what a precision costs shows here first. */
+/** How surprised a language model is by a text: what a quantization costs shows here first. */
 
 import { KVCache } from "../generation/kv-cache.ts";
-import {
-  type DecoderGraph,
-  decoderFeeds,
-  decoderGraph,
-  indices,
-  type Precision,
-} from "../generation/language-model.ts";
+import { type DecoderGraph, decoderFeeds, decoderGraph, indices } from "../generation/language-model.ts";
 import { logits } from "../models/llama.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import { Session, type SessionOptions } from "../runtime/session.ts";
@@ -16,18 +10,19 @@ import { neg } from "../tensor/ops/elementwise.ts";
 import { gatherElements } from "../tensor/ops/gather.ts";
 import { reshape } from "../tensor/ops/layout.ts";
 import { logSoftmax } from "../tensor/ops/reduce.ts";
+import type { Quantization } from "../tensor/quant/quantization.ts";
 
 // A language model that gives losses instead of scores.
 
 /**
  * The graph of `readingGraph` with the output `losses` [wanted], the negative log-likelihood of the tokens `targets` int64 [wanted] at
- * the places that `wanted` names. All scores are computed as in chat, whatever the precision.
+ * the places that `wanted` names. All scores are computed as in chat, whatever the quantization.
  */
 export function lossGraph(
   { checkpoint, config }: OpenLlama,
-  precision?: Precision,
+  quantization?: Quantization,
 ): { readonly outputs: Record<string, Value> } & Pick<DecoderGraph, "weights"> {
-  const { weights, hidden, cache } = decoderGraph(checkpoint, config, precision);
+  const { weights, hidden, cache } = decoderGraph(checkpoint, config, quantization);
   const targets = reshape(weights.graph.input("targets", "int64", ["wanted"]), ["wanted", 1]);
   const scores = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
   return { weights, outputs: { losses: neg(reshape(scores, ["wanted"])), ...cache } };
@@ -35,7 +30,7 @@ export function lossGraph(
 
 export interface PerplexityOptions extends SessionOptions {
   /** Of the language model's matrices; float32 by default. */
-  readonly precision?: Precision | undefined;
+  readonly quantization?: Quantization | undefined;
   /** Tokens that are read together; 512 by default. Longer windows see more of what came before. */
   readonly window?: number | undefined;
   readonly onProgress?: (done: number, total: number) => void;
@@ -58,7 +53,7 @@ export interface PerplexityReport {
 export async function perplexity(
   llm: OpenLlama,
   text: string,
-  { precision, window = 512, onProgress, signal, ...session }: PerplexityOptions = {},
+  { quantization, window = 512, onProgress, signal, ...session }: PerplexityOptions = {},
 ): Promise<PerplexityReport> {
   const { config, tokenizer } = llm;
   const begin = tokenizer.bosId === undefined ? [] : [tokenizer.bosId];
@@ -70,7 +65,7 @@ export async function perplexity(
     if (own.length > 1) windows.push(own);
   }
   if (windows.length === 0) throw new Error("The text is too short: at least two tokens are needed");
-  const { weights, outputs: wanted } = lossGraph(llm, precision);
+  const { weights, outputs: wanted } = lossGraph(llm, quantization);
   const reader = await Session.create<string>(weights.graph, wanted, session);
   const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = config;
   let [sum, tokens] = [0, 0];

@@ -5,7 +5,7 @@ import { Weights } from "../nn/weights.ts";
 import type { Runner } from "../runtime/runner.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import { Graph, type Value } from "../tensor/graph.ts";
-import { float32, native, type QuantizationPolicy, quantizationPolicy } from "../tensor/quant/quantization.ts";
+import { type Quantization, quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { KVCache } from "./kv-cache.ts";
 
@@ -140,14 +140,6 @@ export class LanguageModel {
 
 // The graph of a language model that reads new positions after a cache; `readingFeeds` gives what it is fed with.
 
-/**
- * Precision of the matrices; input embeddings keep the file's values. "int4" takes blocks as the file stores them, or makes
- * 4-bit blocks of 32; "int4-128" rounds to blocks of 128, which are read faster and are coarser. "stored" takes blocks where
- * the file has them, and float32 elsewhere.
- */
-export const precisions = ["float32", "int4", "int4-128", "stored"] as const;
-export type Precision = (typeof precisions)[number];
-
 export interface DecoderGraph {
   readonly weights: Weights;
   /** After the last norm, one row for each place of [batch * sequence] that the input `wanted` names: [wanted, hiddenSize]. */
@@ -160,10 +152,10 @@ export interface DecoderGraph {
 export function decoderGraph(
   source: WeightSource,
   config: LlamaConfig,
-  precision: Precision = "float32",
+  quantization: Quantization = "float32",
 ): DecoderGraph {
   const graph = new Graph();
-  const weights = new Weights(graph, source, { quantization: policies[precision] });
+  const weights = new Weights(graph, source, { quantization: quantizationPolicy(quantization, llamaMatrices) });
   const input = (name: string, dtype: "float32" | "int64", shape: (string | number)[]) =>
     graph.input(name, dtype, shape);
   const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
@@ -191,10 +183,3 @@ export function sequenceInputs(graph: Graph, { hiddenSize }: LlamaConfig): Multi
     imagePlaces: graph.input("imagePlaces", "int64", ["images"]),
   };
 }
-
-const policies: Readonly<Record<Precision, QuantizationPolicy>> = {
-  float32,
-  int4: quantizationPolicy("int4", llamaMatrices),
-  "int4-128": quantizationPolicy({ bits: 4, blockSize: 128 }, llamaMatrices),
-  stored: native,
-};

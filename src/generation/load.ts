@@ -1,4 +1,5 @@
 /** The graphs of a model's two halves, given to ONNX Runtime. */
+
 import { openCheckpoint } from "../formats/open.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
@@ -7,23 +8,24 @@ import type { ModelFolder } from "../models/model-folder.ts";
 import type { Runner } from "../runtime/runner.ts";
 import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts";
 import { Graph } from "../tensor/graph.ts";
+import type { Quantization } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { imageOutputs, languageGraph } from "./graphs.ts";
 import { ImageEncoder } from "./image-encoder.ts";
-import { LanguageModel, type Precision } from "./language-model.ts";
+import { LanguageModel } from "./language-model.ts";
 import { Prefill } from "./prefill.ts";
 
 export interface LanguageModelOptions extends SessionOptions {
-  readonly precision?: Precision;
+  readonly quantization?: Quantization;
 }
 
 /** A language model that reads new positions after a cache. */
 export async function createLanguageModel(
   source: WeightSource,
   config: LlamaConfig,
-  { precision, ...options }: LanguageModelOptions = {},
+  { quantization, ...options }: LanguageModelOptions = {},
 ): Promise<LanguageModel> {
-  const { graph, outputs } = languageGraph(source, config, precision);
+  const { graph, outputs } = languageGraph(source, config, quantization);
   return new LanguageModel(config, await Session.create<string>(graph, outputs, options));
 }
 
@@ -34,12 +36,12 @@ export async function createLanguageModel(
 export async function openLanguageModel(
   { checkpoint, config, prefillPath }: OpenLlama,
   folder: string,
-  { precision, ...options }: LanguageModelOptions = {},
+  { quantization, ...options }: LanguageModelOptions = {},
 ): Promise<LanguageModel> {
   const own = { ...options, weightsFolder: folder };
-  const { graph, outputs } = languageGraph(checkpoint, config, precision);
+  const { graph, outputs } = languageGraph(checkpoint, config, quantization);
   const runner = await Session.create<string>(graph, outputs, own);
-  if (precision !== "stored" || !prefillPath || !MappedModel.isPossible(options.device)) {
+  if (quantization !== "native" || !prefillPath || !MappedModel.isPossible(options.device)) {
     return new LanguageModel(config, runner);
   }
   const layers = await openCheckpoint(prefillPath);

@@ -6,6 +6,7 @@ import { readJsonFile } from "../files/json-file.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { type PullOptions, pull } from "../hub/pull.ts";
 import type { Graph } from "../tensor/graph.ts";
+import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { LlamaConfig } from "./llama.ts";
 import { type OpenLlama, openLlama } from "./llama-folder.ts";
@@ -91,8 +92,8 @@ const schema = z.strictObject({
   qformer: qformerSchema.optional(),
   /** A known name, or a GGUF file or folder, relative to this folder. */
   llm: z.string().min(1),
-  /** How the language model's matrices are used unless someone says otherwise; "stored" where its file has blocks. */
-  precision: z.enum(["float32", "stored"]).default("float32"),
+  /** How the language model's matrices are used by default: as its file stores them, or in float32. Earlier versions wrote `precision`, with "stored" for "native". */
+  quantization: z.enum(["float32", "native"]).default("float32"),
   weights: z.strictObject({
     encoder: z.string(),
     qformer: z.string().optional(),
@@ -122,8 +123,8 @@ export interface ModelFolder {
   readonly path: string;
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
-  /** How the language model's matrices are used unless someone says otherwise. */
-  readonly precision: "float32" | "stored";
+  /** How the language model's matrices are used by default. */
+  readonly quantization: "float32" | "native";
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
   /** Weights of the contrastive head, where the model has one. */
@@ -160,7 +161,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
       path,
       config,
       llm,
-      precision: json.precision,
+      quantization: json.quantization,
       template: promptTemplates[json.prompt_template],
       describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
       ...(contrastive && { contrastive }),
@@ -176,7 +177,7 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
 
 /** What a model folder's `config.json` says. @throws Error naming the file and each key that is wrong */
 export async function readDescription(path: string): Promise<z.infer<typeof schema>> {
-  const { data, error } = schema.safeParse(await readFolderJson(path, "minigpt4"));
+  const { data, error } = schema.safeParse(withCurrentQuantization(await readFolderJson(path, "minigpt4")));
   if (!data) throw new Error(`${folderJson(path)} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
   return data;
 }

@@ -1,6 +1,7 @@
 /** `model.json`: what a page knows of a model whose files lie beside it. */
 import { z } from "zod";
 import { packings } from "../formats/packed.ts";
+import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
 import type { MiniGPT4Config } from "./minigpt4.ts";
 
@@ -25,8 +26,8 @@ const schema = z.object({
   name: z.string(),
   /** Dimensions, as the networks take them. */
   config: z.custom<MiniGPT4Config>((value) => typeof value === "object" && value !== null),
-  /** What the language model's matrices are read as where that is fast: in 4 bits, or in float32 everywhere. */
-  precision: z.enum(["int4", "float32"]),
+  /** How the language model's matrices are multiplied where that is fast; float32 elsewhere. */
+  quantization: z.enum(["int4", "float32"]),
   template: z.enum(Object.keys(promptTemplates) as [PromptTemplate["name"], ...PromptTemplate["name"][]]),
   describe: z.object({ prompt: z.string(), beginsWith: z.string(), stop: z.array(z.string()).readonly() }),
   /** Positions of prompt and answer together. */
@@ -42,7 +43,7 @@ export type WebModelFile = z.infer<typeof file>;
 
 /** @throws Error saying what is wrong with it */
 export function parseWebModel(json: unknown): WebModel {
-  const { data, error } = schema.safeParse(json);
+  const { data, error } = schema.safeParse(withCurrentQuantization(json));
   if (!data) {
     throw new Error(
       `${webModelFile} is none that this page understands; export the model again:\n${z.prettifyError(error)}`,

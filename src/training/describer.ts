@@ -55,7 +55,7 @@ export class Describer {
     const weights = { encoder: vision, qformer: vision, projection: vision };
     const tokens = imageTokens(weights, features, config, { depth: frozen.depth });
     const tokenSession = await Session.create(graph, { tokens }, session);
-    const model = await createLanguageModel(llm.checkpoint, llm.config, { ...session, precision: "int4" });
+    const model = await createLanguageModel(llm.checkpoint, llm.config, { ...session, quantization: "int4" });
     return new Describer(options, tokenSession, model);
   }
 

@@ -75,8 +75,8 @@ export async function openOffloaded(
   prompts: readonly TrainingPrompt[],
   { onMessage, signal, session = {} }: OffloadOptions,
 ): Promise<OffloadedLlama | undefined> {
-  const precision = model.llm_precision;
-  const bytes = layerBytes(llm.checkpoint, precision);
+  const quantization = model.llm_quantization;
+  const bytes = layerBytes(llm.checkpoint, quantization);
   if (!(run.gradient_checkpointing ?? bytes > memoryShare * totalmem())) return undefined;
   const size = `${(bytes / 1e9).toFixed(1)} GB`;
   onMessage?.(`Layer offload: writing the language model's layers (${size}) to ${join(run.output_dir, layersFolder)}`);
@@ -84,7 +84,7 @@ export async function openOffloaded(
   let reported = started;
   return OffloadedLlama.create(llm.checkpoint, config.llm, {
     folder: join(run.output_dir, layersFolder),
-    precision,
+    quantization,
     positions: longestSequence(prompts, tokensPerImage(config), model.max_txt_len),
     session,
     signal,

@@ -20,8 +20,8 @@ import type { Feeds } from "./stages/stage.ts";
 export interface OffloadedLlamaOptions {
   /** Folder of the layers while they are in use; its contents are replaced. */
   readonly folder: string;
-  /** Precision of the matrix products. A layer takes 2 bytes a weight in int8, 4 in float32. */
-  readonly precision: "float32" | "int8";
+  /** Quantization of the matrix products. A layer takes 2 bytes a weight in int8, 4 in float32. */
+  readonly quantization: "float32" | "int8";
   /** Positions of the longest sequence. */
   readonly positions: number;
   readonly session?: SessionOptions;
@@ -54,17 +54,17 @@ export class OffloadedLlama {
     config: LlamaConfig,
     options: OffloadedLlamaOptions,
   ): Promise<OffloadedLlama> {
-    const { folder, precision, positions, onProgress, signal } = options;
+    const { folder, quantization, positions, onProgress, signal } = options;
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder, { recursive: true });
     try {
-      await checkDiskSpace(folder, layerBytes(source, precision));
-      const quantization = quantizationPolicy(precision, llamaMatrices);
+      await checkDiskSpace(folder, layerBytes(source, quantization));
+      const policy = quantizationPolicy(quantization, llamaMatrices);
       const count = config.numHiddenLayers;
       const layers: StoredModels<LayerModels>[] = [];
       for (let i = 0; i < count; i++) {
         signal?.throwIfAborted();
-        const piece = () => layerPiece(source, { ...config, positions }, { index: i, quantization });
+        const piece = () => layerPiece(source, { ...config, positions }, { index: i, quantization: policy });
         const [forward, backward] = [piece(), piece()];
         layers.push(
           await StoredModels.write<LayerModels>(await pieceFolder(folder, `layer-${i}`), {
@@ -74,7 +74,7 @@ export class OffloadedLlama {
         );
         onProgress?.(i + 1, count + 1);
       }
-      const makeHead = () => headPiece(source, config, { quantization });
+      const makeHead = () => headPiece(source, config, { quantization: policy });
       const [forward, backward] = [makeHead(), makeHead()];
       const head = await StoredModels.write<HeadModels>(await pieceFolder(folder, "head"), {
         forward: { graph: forward.graph, outputs: { losses: forward.out } },
@@ -144,10 +144,10 @@ export class OffloadedLlama {
 }
 
 /** Approximate size of the layers on disk in bytes. */
-export function layerBytes({ tensors }: WeightSource, precision: OffloadedLlamaOptions["precision"]): number {
+export function layerBytes({ tensors }: WeightSource, quantization: OffloadedLlamaOptions["quantization"]): number {
   let bytes = 0;
   for (const [name, { shape }] of tensors) {
-    const perWeight = precision === "int8" && llamaMatrices.activationBits(name) !== undefined ? 2 : 4;
+    const perWeight = quantization === "int8" && llamaMatrices.activationBits(name) !== undefined ? 2 : 4;
     bytes += sizeOf(shape) * perWeight;
   }
   return bytes;

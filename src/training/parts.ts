@@ -39,7 +39,7 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
       ],
       initial: initialWeights(config, model.trained, new Random(run.seed)),
       trained: model.trained,
-      encoderPrecision: model.encoder_precision,
+      encoderQuantization: model.encoder_quantization,
     });
     if (trainsHead(model) && vision.origins.projection === undefined) {
       await vision.close();
@@ -110,7 +110,7 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
       files: [...(model.qformer_ckpt ? [qformerFile(model.qformer_ckpt)] : []), model.encoder_ckpt],
       initial: bert ? overlayWeights([bertWeights(bert, qformer, random), atRandom]) : atRandom,
       trained: model.trained,
-      encoderPrecision: model.encoder_precision,
+      encoderQuantization: model.encoder_quantization,
     });
     const close = async () => {
       await vision.close();

@@ -121,9 +121,9 @@ const modelSchema = z.strictObject({
     .default(["projection"]),
   /** The frozen language model: a name that can be pulled, a GGUF file or a folder. */
   llm: z.string().min(1),
-  /** Precision of the frozen parts' matrix products; `int8Choice` of each network names those that int8 applies to. */
-  encoder_precision: z.enum(["float32", "int8"]).default("float32"),
-  llm_precision: z.enum(["float32", "int8"]).default("float32"),
+  /** Quantization of the frozen parts' matrix products; `int8Choice` of each network names those that int8 applies to. */
+  encoder_quantization: z.enum(["float32", "int8"]).default("float32"),
+  llm_quantization: z.enum(["float32", "int8"]).default("float32"),
   /** Chat template of the language model. */
   conversation: z.enum(Object.keys(promptTemplates) as [string, ...string[]]).default("vicuna-v0"),
   /** Prompts before the answer. The first is the prompt of `describe` and of validation. */
@@ -220,7 +220,7 @@ const qformerModelSchema = z
       .array(z.enum(["qformer", "ln_vision"]))
       .min(1)
       .default(["qformer", "ln_vision"]),
-    encoder_precision: z.enum(["float32", "int8"]).default("float32"),
+    encoder_quantization: z.enum(["float32", "int8"]).default("float32"),
     /** Longer texts, [CLS] and [SEP] included, are truncated. */
     max_txt_len: positive.default(32),
   })

@@ -37,7 +37,7 @@ export interface VisionOptions {
   /** Weights that no file has. */
   readonly initial: WeightSource;
   readonly trained: readonly string[];
-  readonly encoderPrecision: "float32" | "int8";
+  readonly encoderQuantization: "float32" | "int8";
 }
 
 /** @throws Error naming the file that cannot be opened, or the frozen part that no file has weights for */
@@ -46,7 +46,7 @@ export async function openVision({
   files,
   initial,
   trained,
-  encoderPrecision,
+  encoderQuantization,
 }: VisionOptions): Promise<VisionParts> {
   const open: Checkpoint[] = [];
   const close = async () => {
@@ -60,7 +60,7 @@ export async function openVision({
       config,
       depth,
       weights(graph: Graph) {
-        const quantization = quantizationPolicy(encoderPrecision, evaVitMatrices);
+        const quantization = quantizationPolicy(encoderQuantization, evaVitMatrices);
         const weights = new Weights(graph, image, { quantization });
         return { encoder: weights, qformer: weights, projection: weights };
       },
@@ -85,7 +85,8 @@ export async function openVision({
       encoder,
       ...(depth === "qformer" && { qformer }),
       spec: imageSpec(encoder),
-      precision: encoderPrecision,
+      // The key of existing caches.
+      precision: encoderQuantization,
       weights: await Promise.all(seen.map(({ path }) => hashOf(path))),
     });
     const isTrained = (name: string) => trained.some((part) => belongsTo(part, name));

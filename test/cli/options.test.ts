@@ -1,13 +1,21 @@
 import { Command, CommanderError } from "commander";
-import { expect, test } from "vitest";
-import { type AnswerFlags, addAnswerOptions, answerOptions } from "../../src/cli/options.ts";
+import { beforeEach, expect, test } from "vitest";
+import type { CommandContext } from "../../src/cli/context.ts";
+import { type AnswerFlags, addAnswerOptions, answerOptions, quantizationFlag } from "../../src/cli/options.ts";
 import { minigpt4 } from "../helpers/cli-command.ts";
+
+let warnings: string[] = [];
+beforeEach(() => {
+  warnings = [];
+});
 
 /** The parsed options of a command line, or the error. */
 function parse(line: string): AnswerFlags | string {
   let message = "";
   const program = new Command().exitOverride().configureOutput({ writeErr: (text) => (message += text) });
-  const command = addAnswerOptions(program.command("describe").argument("<image...>")).action(() => {});
+  const warnOnce = (warning: string) => warnings.push(warning);
+  const context = { warnOnce } as Partial<CommandContext> as CommandContext;
+  const command = addAnswerOptions(program.command("describe").argument("<image...>"), context).action(() => {});
   try {
     program.parse(line.split(" "), { from: "user" });
     return command.opts();
@@ -35,7 +43,9 @@ test.each([
   ["--beams 1e9", "Expected an integer between 1 and 32"],
   ["--beams 3 --temperature 1", "'--beams <n>' cannot be used with option '--temperature <t>'"],
   ["--device abacus", "Allowed choices are auto, cpu"],
-  ["--precision int1", "Allowed choices are float32, int4, int4-128"],
+  ["--quantization int1", "Allowed choices are native, float32, int4"],
+  ["--quantization int4 --block-size 48", "Allowed choices are 32, 64, 128"],
+  ["--precision int1", "Allowed choices are native, float32, int4"],
   ["--loud", "unknown option '--loud'"],
 ])("refused: %s", (options, message) => {
   expect(parse(`describe x ${options}`)).toContain(message);
@@ -44,6 +54,25 @@ test.each([
 test("without options, the bundled model decodes greedily", () => {
   expect(parse("describe x")).toEqual({ model: "nano", device: "auto" });
   expect(answerOf("")).toMatchObject({ temperature: 0 });
+});
+
+test.each([
+  ["--quantization native", "native", []],
+  ["--quantization int4", "int4", []],
+  ["--quantization int4 --block-size 64", { bits: 4, blockSize: 64 }, []],
+  ["--quantization stored", "native", ["--quantization native"]],
+  ["--precision stored", "native", ["--quantization", "--quantization native"]],
+  ["--precision int4-128", { bits: 4, blockSize: 128 }, ["--block-size"]],
+  ["", undefined, []],
+])("the quantization of a model: %s", (options, quantization, warned) => {
+  const flags = parse(`describe x ${options}`.trim());
+  if (typeof flags === "string") throw new Error(flags);
+  expect(quantizationFlag(flags)).toEqual(quantization);
+  expect(warnings).toEqual(warned.map((name) => expect.stringContaining(name)));
+});
+
+test("a block size needs int4", () => {
+  expect(() => quantizationFlag({ quantization: "native", blockSize: "32" })).toThrow("needs --quantization int4");
 });
 
 test("options are passed to the library", () => {

@@ -30,25 +30,28 @@ const fresh = () => join(folder, `model-${count++}`);
 describe("the golden files", () => {
   test.each([
     // float32 changes nothing; float16 rounds what was float32 in the files; then blocks round (random weights of 64 columns have much to lose), and so do 8-bit activations.
-    ["fp32", 1e-5],
-    ["fp16", 1e-3],
+    ["float32", 1e-5],
+    ["float16", 1e-3],
     ["int8", 5e-2],
     ["int4", 4.5e-1],
-  ] as const)("in %s: scores within %f of the original's, by their root mean square", async (precision, tolerance) => {
-    const out = fresh();
-    await importModel(goldenImport(out, { precision }));
-    const model = await openModelFolder(out);
-    const set = await GoldenSet.load(golden(""));
-    const found = await dialogueScores(model, set, model.precision);
-    const expected = await set.tensors.readFloat32("logits_turn0");
-    // What is left beside the rounding of the weights is that of the activations.
-    const widened = await dialogueScores(model, set, "float32");
-    await set.close();
-    await model.close();
-    expect(rootMeanSquareError(found, expected)).toBeLessThan(tolerance);
-    expect(relativeDifference(found, widened)).toBeLessThan(8e-2);
-    if (precision === "fp32") expect(largestDifference(found, expected)).toBeLessThan(1e-3);
-  });
+  ] as const)(
+    "in %s: scores within %f of the original's, by their root mean square",
+    async (quantization, tolerance) => {
+      const out = fresh();
+      await importModel(goldenImport(out, { quantization }));
+      const model = await openModelFolder(out);
+      const set = await GoldenSet.load(golden(""));
+      const found = await dialogueScores(model, set, model.quantization);
+      const expected = await set.tensors.readFloat32("logits_turn0");
+      // What is left beside the rounding of the weights is that of the activations.
+      const widened = await dialogueScores(model, set, "float32");
+      await set.close();
+      await model.close();
+      expect(rootMeanSquareError(found, expected)).toBeLessThan(tolerance);
+      expect(relativeDifference(found, widened)).toBeLessThan(8e-2);
+      if (quantization === "float32") expect(largestDifference(found, expected)).toBeLessThan(1e-3);
+    },
+  );
 
   test("without a Q-Former", async () => {
     const out = fresh();
@@ -59,7 +62,7 @@ describe("the golden files", () => {
       [golden("minigpt4-noqformer.pth"), golden("blip2_qformer.pth")],
       /^(llama_proj|ln_vision)\./,
     );
-    await importModel(goldenImport(out, { qformer: undefined, projection, precision: "fp32" }));
+    await importModel(goldenImport(out, { qformer: undefined, projection, quantization: "float32" }));
     const model = await openModelFolder(out);
     expect(model.template.name).toBe("llama-2");
     const set = await GoldenSet.load(golden(""));
@@ -73,7 +76,11 @@ describe("the golden files", () => {
 
     const created = fresh();
     await importModel(
-      goldenImport(created, { qformer: undefined, projection: golden("minigpt4-noqformer.pth"), precision: "fp32" }),
+      goldenImport(created, {
+        qformer: undefined,
+        projection: golden("minigpt4-noqformer.pth"),
+        quantization: "float32",
+      }),
     );
     const encoder = await openCheckpoint(join(created, "encoder.safetensors"));
     expect(new Set(await encoder.readFloat32("ln_vision.weight"))).toEqual(new Set([1]));
@@ -86,9 +93,9 @@ describe("the golden files", () => {
     ["of at most 32", 32, 32],
   ] as const)("matrices in blocks are used as they are stored: blocks %s", async (_, largest, blockSize) => {
     const out = fresh();
-    await importModel(goldenImport(out, { precision: "int4", blockSize: largest }));
-    const { llm, precision, close } = await openModelFolder(out);
-    expect(precision).toBe("stored");
+    await importModel(goldenImport(out, { quantization: "int4", blockSize: largest }));
+    const { llm, quantization, close } = await openModelFolder(out);
+    expect(quantization).toBe("native");
     const name = "model.layers.0.self_attn.q_proj.weight";
     const format = { bits: 4, minima: false, zeroPoints: true, blockSize } as const;
     const matrix = llm.checkpoint.matrix(name);
@@ -110,9 +117,9 @@ describe("the golden files", () => {
 
   test("what the engine multiplies lies in the files as it takes it, and is mapped from there", async () => {
     const out = fresh();
-    await importModel(goldenImport(out, { precision: "int8", encoderPrecision: "int8" }));
+    await importModel(goldenImport(out, { quantization: "int8", encoderQuantization: "int8" }));
     const { llm, config, imageSources, close } = await openModelFolder(out);
-    const { graph, outputs } = languageGraph(llm.checkpoint, llm.config, "stored");
+    const { graph, outputs } = languageGraph(llm.checkpoint, llm.config, "native");
     const images = new Graph({ mapped: true });
     imageOutputs(images, imageWeights(images, imageSources), config);
     const byName = new Map([...graph.initializers, ...images.initializers]);
@@ -148,12 +155,12 @@ describe("the golden files", () => {
     const set = await GoldenSet.load(golden(""));
     const [wide, narrow] = [fresh(), fresh()];
     const tokens: Float32Array[] = [];
-    for (const [out, encoderPrecision] of [
-      [wide, "fp16"],
+    for (const [out, encoderQuantization] of [
+      [wide, "float16"],
       [narrow, "int8"],
     ] as const) {
-      const { encoder } = await importModel(goldenImport(out, { encoderPrecision }));
-      expect(encoder).toEqual({ precision: encoderPrecision });
+      const { encoder } = await importModel(goldenImport(out, { encoderQuantization }));
+      expect(encoder).toEqual({ quantization: encoderQuantization });
       const model = await openModelFolder(out);
       tokens.push(await imageTokens(model, set));
       await model.close();
@@ -173,18 +180,20 @@ describe("the golden files", () => {
   });
 
   test("photos decide whether the image encoder is stored in bytes, unless all is float16", async () => {
-    const { encoder } = await importModel(goldenImport(fresh(), { precision: "int8" }));
+    const { encoder } = await importModel(goldenImport(fresh(), { quantization: "int8" }));
     expect(encoder.similarity).toBeGreaterThan(0.99);
     expect(encoder.similarity).toBeLessThan(1);
-    expect(encoder.precision).toBe((encoder.similarity ?? 0) >= 0.999 ? "int8" : "fp16");
-    expect((await importModel(goldenImport(fresh(), { precision: "fp16" }))).encoder).toEqual({ precision: "fp16" });
+    expect(encoder.quantization).toBe((encoder.similarity ?? 0) >= 0.999 ? "int8" : "float16");
+    expect((await importModel(goldenImport(fresh(), { quantization: "float16" }))).encoder).toEqual({
+      quantization: "float16",
+    });
   });
 });
 
 describe("what is interrupted", () => {
   test("goes on where it was, and gives the same bytes", async () => {
     const whole = fresh();
-    const options = { precision: "int4", largestShard: 100_000 } as const;
+    const options = { quantization: "int4", largestShard: 100_000 } as const;
     await importModel(goldenImport(whole, options));
     const out = fresh();
     for (let stops = 0; ; stops++) {
@@ -238,8 +247,8 @@ describe("what is interrupted", () => {
   test("other files or options are not mixed into it", async () => {
     const out = fresh();
     await importModel(goldenImport(out));
-    await expect(importModel(goldenImport(out, { precision: "int8" }))).rejects.toThrow(
-      "different files or options (precision)",
+    await expect(importModel(goldenImport(out, { quantization: "int8" }))).rejects.toThrow(
+      "different files or options (quantization)",
     );
     const llm = join(folder, "llm-copy");
     await cp(golden("llama-bin"), llm, { recursive: true });
@@ -375,7 +384,7 @@ async function firstImage({ config }: Pick<ModelFolder, "config">, set: GoldenSe
 async function dialogueScores(
   model: ModelFolder,
   set: GoldenSet,
-  precision: ModelFolder["precision"],
+  quantization: ModelFolder["quantization"],
 ): Promise<Float32Array> {
   const flat = await imageTokens(model, set);
   const { hiddenSize } = model.config.llm;
@@ -383,7 +392,7 @@ async function dialogueScores(
     flat.subarray(i * hiddenSize, (i + 1) * hiddenSize),
   );
   const prompt = parsePrompt(set.goldens.dialogue[0]?.prompt ?? "");
-  const llm = await createLanguageModel(model.llm.checkpoint, model.llm.config, { precision });
+  const llm = await createLanguageModel(model.llm.checkpoint, model.llm.config, { quantization });
   const { data } = await llm.forward([toPositions(prompt, [tokens], model.llm.tokenizer)], llm.newCache(), "all");
   await llm.close();
   return data;

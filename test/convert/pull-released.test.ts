@@ -69,15 +69,15 @@ describe("a pull", () => {
     expect(statSync(join(cache.out, "encoder.safetensors")).size).toBeGreaterThan(100);
   });
 
-  test("keeps the files if asked to, and makes another precision of them without fetching them again", async () => {
+  test("keeps the files if asked to, and makes another quantization of them without fetching them again", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     expect((await pulling(server, cache, { keepFiles: true })).files).toBe(cache.files);
     const before = server.asked.length;
-    const { path, fetched } = await pulling(server, cache, { keepFiles: true, precision: "int8" });
+    const { path, fetched } = await pulling(server, cache, { keepFiles: true, quantization: "int8" });
     expect([path, fetched]).toEqual([join(cache.cacheFolder, "models", `${name}-int8`), 0]);
     expect(server.asked.slice(before).filter((line) => /resolve|GET \/sfr/.test(line))).toEqual([]);
     expect(cache.names()).toContain("vicuna-7b/tokenizer.model");
-    // The first precision still answers by the plain name.
+    // The first quantization still answers by the plain name.
     expect(modelPath(name, cache.cacheFolder)).toBe(cache.out);
     expect(modelPath(`${name}-int8`, cache.cacheFolder)).toBe(path);
     expect((await pulling(server, cache)).files).toBe(cache.files);
@@ -120,7 +120,7 @@ describe("parts that the user brings", () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const llm = join(cache.cacheFolder, "vicuna.Q4_0.gguf");
     await writeRandomLlama(llm, tinyLlama);
-    await expect(pulling(server, cache, { llm, precision: "int4" })).rejects.toThrow("leave out --precision");
+    await expect(pulling(server, cache, { llm, quantization: "int4" })).rejects.toThrow("omit --quantization");
     expect(server.asked).toEqual([]);
     const { path } = await pulling(server, cache, { llm });
     expect(path).toBe(join(cache.cacheFolder, "models", `${name}-gguf`));
@@ -153,7 +153,7 @@ describe("parts that the user brings", () => {
     const [server, cache] = [await releasedServer(), fresh()];
     await pulling(server, cache, { keepFiles: true });
     const [vit, llm] = [join(cache.files, "eva_vit_g.pth"), join(cache.files, "vicuna-7b")];
-    const { files } = await pulling(server, cache, { vit, llm, precision: "fp16" });
+    const { files } = await pulling(server, cache, { vit, llm, quantization: "float16" });
     expect(files).toBe(cache.files);
     expect(readdirSync(cache.files).sort()).toEqual(["eva_vit_g.pth", "vicuna-7b"]);
     expect(readdirSync(llm)).toContain("pytorch_model-00001-of-00003.bin");

@@ -8,7 +8,7 @@ import { goldenRoot } from "../helpers/golden-set.ts";
 
 const text = "the quick brown fox jumps over the lazy dog and runs away from the old house";
 
-test("windows know nothing of each other; a precision changes what is found", async () => {
+test("windows know nothing of each other; a quantization changes what is found", async () => {
   const llm = await openLlama(join(goldenRoot, "gqa", "llama-safetensors"));
   const ids = llm.tokenizer.encode(text);
   const bos = llm.tokenizer.bosId === undefined ? [] : [llm.tokenizer.bosId];
@@ -26,7 +26,7 @@ test("windows know nothing of each other; a precision changes what is found", as
 
   const whole = await perplexity(llm, text);
   expect(whole.loss).not.toBeCloseTo(report.loss, 4);
-  const rounded = await perplexity(llm, text, { precision: "int4", window });
+  const rounded = await perplexity(llm, text, { quantization: "int4", window });
   expect(rounded.loss).not.toBeCloseTo(report.loss, 5);
   expect(rounded.loss).toBeCloseTo(report.loss, 0);
   await expect(perplexity(llm, "")).rejects.toThrow("too short");

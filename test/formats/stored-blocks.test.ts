@@ -21,7 +21,7 @@ const fresh = () => join(folder, `${count++}.safetensors`);
 async function written(
   rows: number,
   columns: number,
-  precision: "int4" | "int8",
+  quantization: "int4" | "int8",
   { deviation = 1, blockSize = 32 }: { readonly deviation?: number; readonly blockSize?: BlockSize } = {},
 ) {
   const random = new Random(rows * 1000 + columns);
@@ -31,27 +31,27 @@ async function written(
   const source = await openCheckpoint(plain);
   const info = source.tensors.get("w");
   if (!info) throw new Error("The tensor should be there");
-  await streamSafetensors(path, [convertedTensor(source, info, { bits: precision === "int4" ? 4 : 8, blockSize })]);
+  await streamSafetensors(path, [convertedTensor(source, info, { bits: quantization === "int4" ? 4 : 8, blockSize })]);
   await source.close();
   return { values, checkpoint: await openCheckpoint(path) };
 }
 
 test("each element is within half a step of its block, whatever the shape", async () => {
   const shapes = fc.tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 5 }));
-  const precisions = fc.constantFrom("int4" as const, "int8" as const);
+  const quantizations = fc.constantFrom("int4" as const, "int8" as const);
   await fc.assert(
     fc.asyncProperty(
       shapes,
-      precisions,
+      quantizations,
       fc.constantFrom(1e-6, 0.02, 100),
       fc.constantFrom(32 as const, 64 as const, 128 as const),
-      async ([rows, blocks], precision, deviation, blockSize) => {
+      async ([rows, blocks], quantization, deviation, blockSize) => {
         const columns = blockSize * blocks;
-        const { values, checkpoint } = await written(rows, columns, precision, { deviation, blockSize });
+        const { values, checkpoint } = await written(rows, columns, quantization, { deviation, blockSize });
         expect([...checkpoint.tensors.keys()]).toEqual(["w"]);
         expect(checkpoint.tensors.get("w")).toMatchObject({
           shape: [rows, columns],
-          storedType: precision.toUpperCase(),
+          storedType: quantization.toUpperCase(),
         });
         const found = await checkpoint.readFloat32("w");
         await checkpoint.close();
@@ -59,11 +59,11 @@ test("each element is within half a step of its block, whatever the shape", asyn
         for (let start = 0; start < values.length; start += blockSize) {
           const own = values.subarray(start, start + blockSize);
           const step =
-            precision === "int8"
+            quantization === "int8"
               ? Math.max(...own.map(Math.abs)) / 127
               : (Math.max(0, ...own) - Math.min(0, ...own)) / 15;
           // The zero point is rounded, too, so that at the ends of the range it may be a whole step.
-          const most = precision === "int8" ? 0.501 : 1.001;
+          const most = quantization === "int8" ? 0.501 : 1.001;
           for (const [i, value] of own.entries()) {
             expect(Math.abs(value - (found[start + i] as number))).toBeLessThan(most * step);
           }
@@ -80,9 +80,9 @@ test.each([
   ["int4", 128, "Q4_1"],
 ] as const)(
   "a page gets the same levels, only scales are rounded to 16 bits: %s of %s as %s",
-  async (precision, blockSize, type) => {
+  async (quantization, blockSize, type) => {
     const columns = 3 * blockSize;
-    const { checkpoint } = await written(5, columns, precision, { blockSize });
+    const { checkpoint } = await written(5, columns, quantization, { blockSize });
     const { packing, bytes } = await packTensor(checkpoint, "w", "none");
     expect(packing).toBe(type);
     const packed = packedWeights("page", [{ name: "w", shape: [5, columns], packing, offset: 0 }], bytes);

@@ -35,7 +35,7 @@ async function written(shapes: Readonly<Record<string, readonly [number, number]
   ]);
   await writeSafetensors(plain, Object.fromEntries(arrays));
   const source = await openCheckpoint(plain);
-  const groups = [...source.tensors.values()].map((info) => convertedTensor(source, info, "int8-columns"));
+  const groups = [...source.tensors.values()].map((info) => convertedTensor(source, info, "tiled-int8"));
   await streamSafetensors(path, groups);
   await source.close();
   return { values, checkpoint: await openCheckpoint(path) };

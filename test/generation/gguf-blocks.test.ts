@@ -1,13 +1,14 @@
 /** Language models in every quantised type of GGUF, from the file to the scores of the next token. */
+
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { writeRandomLlama } from "../../bench/random-llama.ts";
 import { type BlockType, blockLayouts } from "../../src/formats/gguf/blocks.ts";
 import { languageGraph } from "../../src/generation/graphs.ts";
-import type { Precision } from "../../src/generation/language-model.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
 import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";
+import type { Quantization } from "../../src/tensor/quant/quantization.ts";
 import { temporaryFolder } from "../helpers/weight-files.ts";
 
 const folder = temporaryFolder();
@@ -27,8 +28,8 @@ const config: LlamaConfig = {
 };
 const ids = [1, 17, 300, 42, 5, 260];
 
-async function scores({ checkpoint, config: own }: OpenLlama, precision: Precision): Promise<Float32Array> {
-  const model = await createLanguageModel(checkpoint, own, { precision });
+async function scores({ checkpoint, config: own }: OpenLlama, quantization: Quantization): Promise<Float32Array> {
+  const model = await createLanguageModel(checkpoint, own, { quantization });
   const { data } = await model.forward([ids], model.newCache(), "all");
   await model.close();
   return data as Float32Array;
@@ -37,11 +38,11 @@ async function scores({ checkpoint, config: own }: OpenLlama, precision: Precisi
 const norm = (values: Float32Array) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 
 /** Of the difference between products with blocks as they are and those with the float32 values that they stand for. */
-async function deviation(name: string, typeOf: (name: string) => BlockType, precision: Precision = "int4") {
+async function deviation(name: string, typeOf: (name: string) => BlockType, quantization: Quantization = "int4") {
   const path = join(folder, `${name}.gguf`);
   await writeRandomLlama(path, config, typeOf);
   const llama = await openLlama(path);
-  const [found, expected] = [await scores(llama, precision), await scores(llama, "float32")];
+  const [found, expected] = [await scores(llama, quantization), await scores(llama, "float32")];
   await llama.checkpoint.close();
   return norm(found.map((value, i) => value - (expected[i] as number))) / norm(expected);
 }
@@ -69,5 +70,5 @@ test("no matrix becomes float32, also not the table of input embeddings", async 
 });
 
 test("rounding to blocks of 128 is seen, so the tolerance tells", async () => {
-  expect(await deviation("rounded", () => "Q6_K", "int4-128")).toBeGreaterThan(0.05);
+  expect(await deviation("rounded", () => "Q6_K", { bits: 4, blockSize: 128 })).toBeGreaterThan(0.05);
 });

@@ -29,7 +29,7 @@ function prompt({ hiddenSize, vocabSize }: OpenLlama["config"], length: number):
 
 async function using<T>(path: string, use: (model: LanguageModel, llm: OpenLlama) => Promise<T>): Promise<T> {
   const llm = await openLlama(join(path, "llm"));
-  const model = await openLanguageModel(llm, path, { precision: "stored", threads: 1, device: "cpu" });
+  const model = await openLanguageModel(llm, path, { quantization: "native", threads: 1, device: "cpu" });
   try {
     return await use(model, llm);
   } finally {
@@ -100,9 +100,9 @@ describe.skipIf(isMissing("int8", MappedModel.isPossible("cpu")))("a language mo
     });
   });
 
-  test("leaves nothing in the folder, and is not used in another precision", async () => {
+  test("leaves nothing in the folder, and is not used in another quantization", async () => {
     const llm = await openLlama(join(withIt, "llm"));
-    const model = await openLanguageModel(llm, withIt, { precision: "float32", threads: 1, device: "cpu" });
+    const model = await openLanguageModel(llm, withIt, { quantization: "float32", threads: 1, device: "cpu" });
     const plain = await createLanguageModel(llm.checkpoint, llm.config, { threads: 1, device: "cpu" });
     const sequence = prompt(llm.config, 120);
     const [a, b] = [

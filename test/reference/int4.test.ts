@@ -17,8 +17,8 @@ describe.each(goldenFolders())("%s", (folder) => {
     const checkpoint = await openCheckpoint(join(folder, "llama-safetensors"));
     const config = set.config().llm;
     const ids = set.goldens.dialogue[0]?.segment_ids[0] ?? [];
-    const scores = async (source: WeightSource, precision: "int4" | "float32") => {
-      const model = await createLanguageModel(source, config, { precision });
+    const scores = async (source: WeightSource, quantization: "int4" | "float32") => {
+      const model = await createLanguageModel(source, config, { quantization });
       const { data } = await model.forward([ids], model.newCache(), "all");
       await model.close();
       return data;

@@ -82,7 +82,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
 
   test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
     if (!llama) return skipWithout(context, "language-model", missing);
-    const model = await createLanguageModel(llama.checkpoint, llama.config, { precision: "int4" });
+    const model = await createLanguageModel(llama.checkpoint, llama.config, { quantization: "int4" });
     let largest = 0;
     const scored = cases.filter(({ top10_ids }) => top10_ids !== undefined);
     for (const { ids, top10_ids = [], top10_logits = [] } of scored) {

@@ -206,7 +206,7 @@ describe("constants that lie in files as they are", () => {
   const copied = () => new Uint8Array(matrix.buffer);
 
   test("are mapped from there, and nothing is left in the folder", async () => {
-    const model = join(folder, "stored");
+    const model = join(folder, "native");
     await mkdir(join(model, "llm"), { recursive: true });
     // No whole page, as tensors lie in safetensors files.
     const { graph, y, feeds } = await stored(join(model, "llm", "w.bin"), 1236, never);
@@ -219,14 +219,14 @@ describe("constants that lie in files as they are", () => {
 
   test.each([
     ["outside of the folder", "elsewhere", 1236],
-    ["where elements do not begin", "stored", 1237],
+    ["where elements do not begin", "native", 1237],
   ])("are copied if they lie %s", async (_, place, offset) => {
-    const model = join(folder, "stored");
-    for (const name of ["stored", "elsewhere"]) await mkdir(join(folder, name), { recursive: true });
+    const model = join(folder, "native");
+    for (const name of ["native", "elsewhere"]) await mkdir(join(folder, name), { recursive: true });
     const { graph, y, feeds } = await stored(join(folder, place, "w.bin"), offset, copied);
     const session = await Session.create(graph, { y }, { weightsFolder: model });
     expect((await session.run(feeds)).y.data).toEqual(new Float32Array(64).fill(2));
     await session.close();
-    for (const name of ["stored", "elsewhere"]) await rm(join(folder, name), { recursive: true });
+    for (const name of ["native", "elsewhere"]) await rm(join(folder, name), { recursive: true });
   });
 });

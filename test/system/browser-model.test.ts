@@ -23,7 +23,7 @@ let host: StaticHost;
 
 beforeAll(async () => {
   await build({ root: join(root, "web"), logLevel: "error" });
-  await exportWeb(model, site, { page: join(root, "dist", "web"), name: "tiny", precision: "float32" });
+  await exportWeb(model, site, { page: join(root, "dist", "web"), name: "tiny", quantization: "float32" });
   host = await hostFolder(site);
   browser = await launchBrowser();
 }, 120_000);

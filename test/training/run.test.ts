@@ -211,20 +211,20 @@ test("what is trained is chosen by the recipe; the rest must come from a file", 
 
 test("a language model that is read layer by layer is trained through as one that is read at once, and leaves no layers behind", async () => {
   const settings = ["run.contrastive=null", "run.iters_per_epoch=4", "run.accum_grad_iters=2", "run.batch_size=2"];
-  for (const precision of ["float32", "int8"]) {
-    const own = [...settings, `model.llm_precision=${precision}`];
-    const whole = await run([...own, into(`whole-${precision}`)]);
-    const layered = await run([...own, into(`layered-${precision}`), "run.gradient_checkpointing=true"]);
+  for (const quantization of ["float32", "int8"]) {
+    const own = [...settings, `model.llm_quantization=${quantization}`];
+    const whole = await run([...own, into(`whole-${quantization}`)]);
+    const layered = await run([...own, into(`layered-${quantization}`), "run.gradient_checkpointing=true"]);
     expect(layered.losses.captions).toHaveLength(4);
     // In 8 bits, what differs by a rounding error may be rounded to another step.
-    const digits = precision === "int8" ? 2 : 5;
+    const digits = quantization === "int8" ? 2 : 5;
     for (const [i, loss] of (whole.losses.captions ?? []).entries()) {
-      expect(layered.losses.captions?.[i], `${precision}, step ${i + 1}`).toBeCloseTo(loss, digits);
+      expect(layered.losses.captions?.[i], `${quantization}, step ${i + 1}`).toBeCloseTo(loss, digits);
     }
     expect(layered.watched).toHaveLength(whole.watched.length);
     // Watched is float32 where it is one graph.
     for (const [i, loss] of whole.watched.entries()) {
-      expect(layered.watched[i], `${precision}, watched ${i}`).toBeCloseTo(loss, precision === "int8" ? 1 : 4);
+      expect(layered.watched[i], `${quantization}, watched ${i}`).toBeCloseTo(loss, quantization === "int8" ? 1 : 4);
     }
     expect(await readdir(layered.out)).not.toContain("layers");
   }

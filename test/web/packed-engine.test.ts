@@ -10,7 +10,7 @@ import { loadEngine } from "../../src/engine/load-engine.ts";
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
 import { packedWeights } from "../../src/formats/packed.ts";
 import { languageGraph } from "../../src/generation/graphs.ts";
-import type { Precision } from "../../src/generation/language-model.ts";
+import type { Quantization } from "../../src/generation/language-model.ts";
 import { LanguageModel } from "../../src/generation/language-model.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/model-folder.ts";
 import { parseWebModel, type WebModel } from "../../src/models/web-model.ts";
@@ -32,9 +32,9 @@ ort.env.wasm.numThreads = 1;
 const createRunner = <Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>) =>
   createOrtRunner({ ort, providers: ["wasm"] }, graph, outputs);
 
-async function exported(precision: WebModel["precision"]) {
-  const path = join(folder, precision);
-  await exportWeb(model, path, { page, name: "tiny", precision });
+async function exported(quantization: WebModel["quantization"]) {
+  const path = join(folder, quantization);
+  await exportWeb(model, path, { page, name: "tiny", quantization });
   const json = parseWebModel(JSON.parse(readFileSync(join(path, "model.json"), "utf8")));
   const weights = Buffer.concat(json.weights.map(({ name }) => readFileSync(join(path, name))));
   const tokenizer = packedTokenizer(JSON.parse(readFileSync(join(path, json.tokenizer.name), "utf8")));
@@ -50,7 +50,7 @@ beforeAll(async () => {
   opened = await openModelFolder(model);
   here = await loadEngine(model, "tiny");
   const images = imageFiles();
-  there = await createPackedEngine(exact.json, { ...exact, precision: "float32", images, createRunner });
+  there = await createPackedEngine(exact.json, { ...exact, quantization: "float32", images, createRunner });
 });
 afterAll(async () => {
   await opened?.close();
@@ -84,8 +84,12 @@ test("the model info and the tokenizer are the same", async () => {
 });
 
 /** Scores of what follows a few tokens. */
-async function scores(source: WeightSource, precision: Precision, create: typeof createRunner): Promise<Float32Array> {
-  const { graph, outputs } = languageGraph(source, exact.json.config.llm, precision);
+async function scores(
+  source: WeightSource,
+  quantization: Quantization,
+  create: typeof createRunner,
+): Promise<Float32Array> {
+  const { graph, outputs } = languageGraph(source, exact.json.config.llm, quantization);
   const llm = new LanguageModel(exact.json.config.llm, await create(graph, outputs));
   const { data } = await llm.forward([[5, 9, 30, 7, 64]], llm.newCache());
   await llm.close();

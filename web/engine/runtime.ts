@@ -1,10 +1,10 @@
 /** ONNX Runtime Web: selects the build and device for this browser, and runs graphs on it. */
 import type { InferenceSession } from "onnxruntime-web";
-import type { Precision } from "../../src/generation/language-model.ts";
 import { constantsInMemory, writeModel } from "../../src/runtime/onnx.ts";
 import { checkFeeds, type Runner } from "../../src/runtime/runner.ts";
 import type { ArrayOf, DType, NdArray } from "../../src/tensor/array.ts";
 import type { Graph, Value } from "../../src/tensor/graph.ts";
+import type { Quantization } from "../../src/tensor/quant/quantization.ts";
 import type { Device } from "./protocol.ts";
 
 export interface Runtime {
@@ -14,20 +14,20 @@ export interface Runtime {
   readonly ort: Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">;
   /** Execution providers, preferred first. */
   readonly providers: readonly string[];
-  /** The precision in which the language model's matrices are loaded. */
-  readonly precision: Precision;
+  /** The quantization in which the language model's matrices are loaded. */
+  readonly quantization: Quantization;
 }
 
 /**
  * Selects WebGPU if the browser offers an adapter, else WebAssembly.
- * @param precision of the exported weights
+ * @param quantization of the exported weights
  * @throws Error if the browser has no WebAssembly
  */
-export async function selectRuntime(precision: Precision): Promise<Runtime> {
+export async function selectRuntime(quantization: Quantization): Promise<Runtime> {
   if (typeof WebAssembly !== "object") {
     throw new Error("WebAssembly is not available in this browser. Enable it, or use another browser.");
   }
-  return (await hasWebGpu()) ? webGpu(precision) : webAssembly();
+  return (await hasWebGpu()) ? webGpu(quantization) : webAssembly();
 }
 
 async function hasWebGpu(): Promise<boolean> {
@@ -35,14 +35,14 @@ async function hasWebGpu(): Promise<boolean> {
   return Boolean(await gpu?.requestAdapter().catch(() => null));
 }
 
-async function webGpu(precision: Precision): Promise<Runtime> {
+async function webGpu(quantization: Quantization): Promise<Runtime> {
   const [ort, { default: wasm }] = await Promise.all([
     import("onnxruntime-web/webgpu"),
     import("onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url"),
   ]);
   ort.env.wasm.wasmPaths = { wasm };
   ort.env.wasm.numThreads = 1;
-  return { device: "WebGPU", threads: 1, ort, providers: ["webgpu", "wasm"], precision };
+  return { device: "WebGPU", threads: 1, ort, providers: ["webgpu", "wasm"], quantization };
 }
 
 /** Loads matrices as float32: WebAssembly unpacks 4-bit matrices in each call, which takes longer than the product itself. */
@@ -55,7 +55,7 @@ async function webAssembly(): Promise<Runtime> {
   const threads = globalThis.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency || 1) : 1;
   ort.env.wasm.wasmPaths = { wasm };
   ort.env.wasm.numThreads = threads;
-  return { device: "WebAssembly", threads, ort, providers: ["wasm"], precision: "float32" };
+  return { device: "WebAssembly", threads, ort, providers: ["wasm"], quantization: "float32" };
 }
 
 /** Creates a runner for a graph and frees the graph's constants. */

@@ -20,7 +20,7 @@ async function load(url: string): Promise<void> {
   const files = [model.tokenizer, ...model.weights];
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
   const onReceived = (received: number) => post({ kind: "progress", progress: { received, total } });
-  const runtime = await selectRuntime(model.precision);
+  const runtime = await selectRuntime(model.quantization);
   const vocabulary = await loadFiles(url, [model.tokenizer], onReceived);
   const tokenizer = packedTokenizer(JSON.parse(new TextDecoder().decode(vocabulary)));
   const weights = await loadFiles(url, model.weights, (bytes) => onReceived(vocabulary.length + bytes));
@@ -28,7 +28,7 @@ async function load(url: string): Promise<void> {
   const engine = await createPackedEngine(model, {
     tokenizer,
     weights,
-    precision: runtime.precision,
+    quantization: runtime.quantization,
     images: browserImages(),
     createRunner: (graph, outputs) => createOrtRunner(runtime, graph, outputs),
   });

@@ -82,7 +82,7 @@ export function defineDescribeStep(command: Command, context: CommandContext): v
     .option("--tries <n>", "number of attempts to read an image", integerBetween(1, 1000), triesByDefault)
     .option("--json", "print the report as one JSON object");
   addDeprecatedOption(command, context, { flags: "--layout <name>", replacement: "--format" });
-  addAnswerOptions(command)
+  addAnswerOptions(command, context)
     .addHelpText(
       "after",
       `

@@ -54,7 +54,9 @@ async function run(context: CommandContext, path: string, { set, json = false }:
   const described = await describeOptions(recipe);
   const store = await createProject(context, recipe.images.path, { ...recipe.images, project: recipe.project, signal });
   try {
-    const description = await describeProject(context, store, { ...described, model: recipe.describe, signal });
+    const { block_size: size, ...model } = recipe.describe;
+    const blockSize = size && (`${size}` as const);
+    const description = await describeProject(context, store, { ...described, model: { ...model, blockSize }, signal });
     note("describe", description, describeText(description));
     let isComplete = true;
     if (polish) {

@@ -64,13 +64,20 @@ export function quantizationPolicy(
 }
 
 /** Spellings of earlier versions, in flags, recipes and model folders. */
-const oldNames: Readonly<Record<string, string>> = { stored: "native", fp16: "float16", fp32: "float32" };
+export const oldQuantizations: Readonly<Record<string, QuantizationName>> = {
+  stored: "native",
+  "as stored": "native",
+  fp16: "float16",
+  fp32: "float32",
+};
 
 /**
- * The current spelling of a quantization: `stored` is `native`, `fp16` is `float16`, `fp32` is `float32`, and `int4-128` is `int4` with
- * blocks of 128. Other text is returned as it is.
+ * JSON with its key `quantization` where an earlier version has written `precision`, in the current spelling; `int4-128` becomes int4 with
+ * a `block_size` of 128. Anything else is returned as it is.
  */
-export function currentQuantization(text: string): { readonly name: string; readonly blockSize?: BlockSize } {
-  if (text === "int4-128") return { name: "int4", blockSize: 128 };
-  return { name: oldNames[text] ?? text };
+export function withCurrentQuantization(json: unknown): unknown {
+  if (typeof json !== "object" || json === null || !("precision" in json) || "quantization" in json) return json;
+  const { precision, ...others } = json;
+  if (precision === "int4-128") return { ...others, quantization: "int4", block_size: 128 };
+  return { ...others, quantization: oldQuantizations[String(precision)] ?? precision };
 }

@@ -112,11 +112,11 @@ export function externalLoss(embeddings: Value): Value {
 export function trainingWeights(
   { llm, isTrained }: ModelParts,
   source: WeightSource,
-  llmPrecision: "float32" | "int8",
+  llmQuantization: "float32" | "int8",
 ): MiniGPT4Weights {
   const graph = new Graph();
   const image = new Weights(graph, source, { trainable: isTrained });
-  const quantization = quantizationPolicy(llmPrecision, llamaMatrices);
+  const quantization = quantizationPolicy(llmQuantization, llamaMatrices);
   return {
     encoder: image,
     qformer: image,

@@ -89,7 +89,7 @@ export function captionStage({ recipe, parts, offloaded, source, prompts, textsO
 /** The weights in a new graph, and its dropout. */
 function network({ model, run }: MiniGPT4Recipe, parts: ModelParts, source: WeightSource) {
   const { depth } = parts.frozen;
-  const weights = trainingWeights(parts, source, model.llm_precision);
+  const weights = trainingWeights(parts, source, model.llm_quantization);
   const dropout = new Dropout(weights.llm.graph, depth === "qformer" ? 0 : run.qformer_dropout);
   return { weights, dropout, options: { depth, regularize: (x: Value) => dropout.apply(x) } };
 }

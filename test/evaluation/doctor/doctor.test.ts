@@ -19,7 +19,7 @@ const folder = temporaryFolder();
 const sound = join(folder, "sound");
 let count = 0;
 
-beforeAll(() => importModel(goldenImport(sound, { precision: "fp16" })));
+beforeAll(() => importModel(goldenImport(sound, { quantization: "float16" })));
 
 /** A copy of the sound folder, changed; `import.json` goes where the change is not to be known by its checksum. */
 async function copy(change: (path: string) => unknown, keepsJournal = false): Promise<string> {

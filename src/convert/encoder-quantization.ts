@@ -1,5 +1,5 @@
 /**
- * In which precision an image encoder's matrices are stored: in bytes, which is fastest and smallest, if what it makes of real photos
+ * In which quantization an image encoder's matrices are stored: in bytes, which is fastest and smallest, if what it makes of real photos
  * stays the same.
  */
 import { readdir } from "node:fs/promises";
