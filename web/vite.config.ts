@@ -1,4 +1,4 @@
-/** How the page is built into dist/web, and served while one works on it (`npm run dev:page`, beside `minigpt4 serve`). */
+/** Builds the page into dist/web, and serves it with hot reload (`npm run dev:page`, next to a running `minigpt4 serve`). */
 import preact from "@preact/preset-vite";
 import { defineConfig } from "vite";
 
@@ -6,17 +6,17 @@ const server = "http://127.0.0.1:8000";
 
 export default defineConfig({
   root: import.meta.dirname,
-  // Relative addresses, so that the page also works below a path or as a folder of a static site.
+  // Relative URLs, so that the page also works in a subfolder of a site.
   base: "./",
   plugins: [preact()],
   build: {
     outDir: "../dist/web",
     emptyOutDir: true,
-    // Everything is a file of its own: the server's content policy allows no data: addresses but for images.
+    // No inlined assets: the server's content security policy allows data: URLs for images only.
     assetsInlineLimit: 0,
     target: "es2022",
   },
-  // The engine's worker loads its runtime as a module when it knows which one the browser can use.
+  // The worker imports the runtime dynamically, which needs modules.
   worker: { format: "es" },
   server: {
     fs: { allow: [".."] },
