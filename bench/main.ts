@@ -1,11 +1,13 @@
 /**
- * Benchmarks against peers, one ratio each: `npm run bench [-- decoding|training|stage1|data|serving] [--json]`. Serving
- * takes five minutes for each number of chats (`--seconds`) and needs `npm run build` first; `--model quarter` is MiniGPT-4 7B at a
- * quarter of its size. At full size, and only when they are named: `encoder` (9 GB of memory, 4 GB of disk) and `7b` (9 GB, 4 GB), which
- * with `--model FOLDER` is what `minigpt4 import` makes of random checkpoints, else the file that llama.cpp reads.
- * `perplexity --text FILE` says what rounding costs SmolLM2, `profile --model FOLDER` where a model's time goes.
+ * Benchmarks as ratios to a peer on the same machine: `npm run bench [-- decoding training stage1 data serving] [--json]`.
  *
- * Environment: MINIGPT4_PYTHON names the Python that has torch (`python3` by default).
+ *     decoding, training, stage1, data    against llama.cpp and PyTorch; all of them by default
+ *     serving       five minutes per number of chats (--seconds); run `npm run build` first. --model quarter is a MiniGPT-4 7B of a quarter of the size
+ *     encoder, 7b   full size, only when named (9 GB of memory, 4 GB of disk); 7b --model FOLDER takes an imported model folder
+ *     perplexity    --text FILE: what quantization costs SmolLM2
+ *     profile       --model FOLDER: time per operator
+ *
+ * Set MINIGPT4_PYTHON to a Python interpreter with torch (default: python3).
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -43,7 +45,7 @@ const { values, positionals } = parseArgs({
     chats: { type: "string", default: "1,4,16" },
     seconds: { type: "string", default: "300" },
     text: { type: "string" },
-    /** Of prompts at full size. */
+    /** Context lengths of `7b`. */
     positions: { type: "string", default: "256,1000" },
   },
 });
@@ -74,29 +76,29 @@ if (positionals.includes("encoder")) {
   for (const { quantization, images, time, similarity, peakBytes } of await benchEncoder(threads, rounds)) {
     const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
     report(
-      `ViT-g and Q-Former in ${quantization}, ${images} at once`,
+      `ViT-g and Q-Former in ${quantization}, batch of ${images}`,
       time,
-      `${time.ours.toFixed(0)} ms against ${time.theirs.toFixed(0)} ms of PyTorch in float32; cosine similarity ${similarity.toFixed(5)}; ` +
-        `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`,
+      `${time.ours.toFixed(0)} ms, PyTorch in float32 ${time.theirs.toFixed(0)} ms; cosine similarity ${similarity.toFixed(5)}; ` +
+        `peak memory ${gigabytes(peakBytes.ours)} GB, PyTorch ${gigabytes(peakBytes.theirs)} GB`,
     );
   }
 }
 
 if (positionals.includes("perplexity")) {
-  if (!values.text) throw new Error("Say which text is read: --text FILE");
+  if (!values.text) throw new Error("perplexity needs a text: pass --text FILE");
   let exact: number | undefined;
   await benchPerplexity(await smollm2(), await readFile(values.text, "utf8"), { threads, device: "cpu" }, (result) => {
     if (values.json) return console.log(JSON.stringify(result));
     exact ??= result.loss;
-    const more = (result.loss - exact).toFixed(4);
+    const increase = (result.loss - exact).toFixed(4);
     console.log(
-      `${result.name}: perplexity ${result.perplexity.toFixed(3)} (loss ${result.loss.toFixed(4)}, ${more} more than in float32; ${result.tokens} tokens)`,
+      `${result.name}: perplexity ${result.perplexity.toFixed(3)} (loss ${result.loss.toFixed(4)}, ${increase} above float32; ${result.tokens} tokens)`,
     );
   });
 }
 
 if (positionals.includes("profile")) {
-  // As in an engine's process, which only its start can give it.
+  // Large pages, as in the engine's process: they are set when a process starts.
   const own = withLargePages(process.env);
   if (own !== process.env) {
     const args = [...process.execArgv, ...process.argv.slice(1)];
@@ -112,7 +114,7 @@ if (positionals.includes("profile")) {
     } = limits;
     const giga = (count: number) => (count / 1e9).toFixed(0);
     console.log(
-      `this machine reads ${giga(bytesPerSecond)} GB/s; large products: ${giga(float32)} GFLOP/s in float32, ${giga(int8)} of bytes`,
+      `limits of this machine: memory ${giga(bytesPerSecond)} GB/s; matmul ${giga(float32)} GFLOP/s in float32, ${giga(int8)} in int8`,
     );
     for (const { part, milliseconds, operators } of profiles) {
       console.log(`${part}: ${milliseconds.toFixed(1)} ms`);
@@ -128,16 +130,16 @@ if (positionals.includes("profile")) {
 
 if (chosen("training")) {
   const { step, operations } = await benchTraining(await smollm2(), threads, rounds);
-  report("training step in float32, SmolLM2-135M frozen", step, speeds(step, { ours: operations, theirs: operations }));
+  report("training step in float32, frozen SmolLM2-135M", step, speeds(step, { ours: operations, theirs: operations }));
 }
 
 if (chosen("stage1")) {
   if (!values.json) console.log(proportions());
   for (const { name, step, operations, peakBytes } of await benchStage1(threads, rounds)) {
     const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
-    const memory = `at most ${gigabytes(peakBytes.ours)} GB of memory against ${gigabytes(peakBytes.theirs)} GB`;
+    const memory = `peak memory ${gigabytes(peakBytes.ours)} GB, PyTorch ${gigabytes(peakBytes.theirs)} GB`;
     report(
-      `step of MiniGPT-4's first stage at a quarter of its size, ${name}`,
+      `stage 1 step of MiniGPT-4 at a quarter of its size, ${name}`,
       step,
       `${speeds(step, operations)}; ${memory}`,
     );
@@ -147,8 +149,8 @@ if (chosen("stage1")) {
 if (chosen("data")) {
   for (const { name, images, seconds, dataSeconds } of await benchDataShare(threads)) {
     const share = dataSeconds / seconds;
-    const what = `waiting for images from web shards, without a cache, ${name}`;
-    const explanation = `${dataSeconds.toFixed(2)} s of ${seconds.toFixed(1)} s, ${images} images a step`;
+    const what = `time waiting for images of web shards without a cache, ${name}`;
+    const explanation = `${dataSeconds.toFixed(2)} s of ${seconds.toFixed(1)} s, ${images} images per step`;
     if (values.json) console.log(JSON.stringify({ name: what, share, explanation }));
     else console.log(`${what}: ${(100 * share).toFixed(1)}% of a step (${explanation})`);
   }
@@ -163,9 +165,9 @@ if (chosen("serving")) {
     if (values.json) return console.log(JSON.stringify(result));
     alone ??= result.tokensPerSecond;
     const { firstTurn, laterTurns, health, memory } = result;
-    console.log(`serving ${values.model} in ${quantization} to ${result.chats} chats at once: ${(result.tokensPerSecond / alone).toFixed(2)} x the tokens of the first line
+    console.log(`serving ${values.model} in ${quantization} to ${result.chats} concurrent chats: ${(result.tokensPerSecond / alone).toFixed(2)} x the throughput of the first line
   ${result.tokensPerSecond.toFixed(0)} tokens/s in ${result.answers} answers, ${result.failures.length} failed ${[...new Set(result.failures)].join("; ")}
-  first text after (median, 95 %, greatest) ${milliseconds(firstTurn)} in the first turn, ${milliseconds(laterTurns)} later
+  time to first token (median, p95, max) ${milliseconds(firstTurn)} in the first turn, ${milliseconds(laterTurns)} later
   /health within ${milliseconds(health)}; memory ${(memory.before / 1e6).toFixed(0)} -> ${(memory.after / 1e6).toFixed(0)} MB`);
   });
 }
@@ -174,12 +176,12 @@ function milliseconds({ median, p95, greatest }: Spread): string {
   return `${median.toFixed(0)}, ${p95.toFixed(0)}, ${greatest.toFixed(0)} ms`;
 }
 
-/** Milliseconds of both sides, and the operations that each does in them. */
+/** Time and throughput of both sides. */
 function speeds(step: Contest, operations: { readonly ours: number; readonly theirs: number }): string {
   const [ours, theirs] = (["ours", "theirs"] as const).map(
     (side) => `${step[side].toFixed(0)} ms, ${(operations[side] / step[side] / 1e6).toFixed(0)} GFLOP/s`,
   );
-  return `${ours}, against ${theirs} of PyTorch`;
+  return `${ours}; PyTorch ${theirs}`;
 }
 
 function report(name: string, contest: { ratio: number }, explanation: string): void {
@@ -191,7 +193,7 @@ function perSecond(milliseconds: number): string {
   return (1000 / milliseconds).toFixed(1);
 }
 
-/** node-llama-cpp is large and only compared with, so it has a package of its own. */
+/** node-llama-cpp is large and only needed here, so it is installed on demand. */
 function installPeer(): void {
   const folder = import.meta.dirname;
   if (existsSync(join(folder, "node_modules", "node-llama-cpp"))) return;
@@ -205,14 +207,14 @@ async function decoding(
   const { token, prefill, weightBytes } = await benchDecoding({ ...task, context, threads, rounds });
   const gigabytes = (weightBytes / token.ours / 1e6).toFixed(1);
   report(
-    `decoding, ${name}, ${context} positions`,
+    `decoding at context length ${context}, ${name}`,
     token,
-    `${perSecond(token.ours)} tokens/s against ${perSecond(token.theirs)} of llama.cpp; reads ${gigabytes} GB/s of weights`,
+    `${perSecond(token.ours)} tokens/s, llama.cpp ${perSecond(token.theirs)}; reads ${gigabytes} GB/s of weights`,
   );
   report(
-    `prefill of ${context}, ${name}`,
+    `prefill of ${context} tokens, ${name}`,
     prefill,
-    `${prefill.ours.toFixed(0)} ms against ${prefill.theirs.toFixed(0)} ms of llama.cpp`,
+    `${prefill.ours.toFixed(0)} ms, llama.cpp ${prefill.theirs.toFixed(0)} ms`,
   );
 }
 

@@ -2,8 +2,9 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { CurationStore } from "../../../src/curation/store.ts";
-import { minigpt4, outcome, start } from "../../helpers/cli-command.ts";
+import { minigpt4, startInProcess } from "../../helpers/cli-command.ts";
 import { paintImages } from "../../helpers/curation-images.ts";
+import { until } from "../../helpers/running-server.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -67,9 +68,11 @@ test("a model in Vicuna's form is asked with the paper's words, another one as i
 });
 
 test("Ctrl-C ends with 130, and leaves what was done", async () => {
-  const child = start(describe("d.db", data, "--parallel", "1"));
-  child.stderr?.once("data", () => setTimeout(() => child.kill("SIGINT"), 500));
-  expect(await outcome(child)).toMatchObject({ code: 130 });
+  const command = startInProcess(describe("d.db", data, "--parallel", "1"));
+  await command.stderr.match(/images added/);
+  await until(() => Object.values(texts("d.db")).some((text) => text !== undefined), 30_000);
+  command.interrupt();
+  expect(await command.outcome).toMatchObject({ code: 130 });
   expect(await minigpt4(describe("d.db"))).toMatchObject({ code: 0 });
   expect(Object.values(texts("d.db")).filter((text) => text !== undefined)).toHaveLength(10);
 });

@@ -7,6 +7,7 @@ import { openDataset } from "../../../src/data/formats/open.ts";
 import { ChatServer, said } from "../../helpers/chat-server.ts";
 import { minigpt4, outcome, start } from "../../helpers/cli-command.ts";
 import { paintImages } from "../../helpers/curation-images.ts";
+import { until } from "../../helpers/running-server.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -76,7 +77,7 @@ test("killed on its way and started again, it ends as if nothing had happened; u
   });
   const child = start(["curate", "run", path], nobody);
   const ended = outcome(child);
-  while (server.asked.length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => server.asked.length >= 3, 60_000);
   child.kill("SIGKILL");
   await ended;
   expect(await minigpt4(["curate", "run", path], "", nobody)).toMatchObject({ code: 0 });
