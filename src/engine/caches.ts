@@ -2,6 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
+import { LRUCache } from "lru-cache";
 import { sha256Hex } from "../files/digest.ts";
 import type { ImageEncoder, ImageTokens } from "../generation/image-encoder.ts";
 import type { KVCache } from "../generation/kv-cache.ts";
@@ -17,39 +18,34 @@ export interface ImageSource {
   decode(image: ImageInput): Promise<Pixels>;
 }
 
-/** Images that are remembered. */
-const capacity = 64;
+/** Bytes of image tokens that are kept by default: some 500 images of a 7B model with 32 tokens each. */
+const defaultMaxBytes = 2 ** 28;
 
 export class ImageCache {
-  private readonly reader: ImageEncoder;
+  private readonly encoder: ImageEncoder;
   private readonly source: ImageSource;
-  /** The one that was used last comes last. */
-  private readonly known = new Map<string, Promise<ImageTokens>>();
+  private readonly tokens: LRUCache<string, ImageTokens, { readonly image: ImageInput }>;
 
-  constructor(reader: ImageEncoder, source: ImageSource) {
-    this.reader = reader;
+  /** @param maxBytes image tokens beyond it are dropped, least recently used first */
+  constructor(encoder: ImageEncoder, source: ImageSource, maxBytes = defaultMaxBytes) {
+    this.encoder = encoder;
     this.source = source;
-  }
-
-  /** The same arrays for the same image: by them a language model's cache knows it again. */
-  async encode(image: ImageInput): Promise<ImageTokens> {
-    const key = await this.source.key(image);
-    const tokens = this.known.get(key) ?? this.load(image);
-    this.known.delete(key);
-    this.known.set(key, tokens);
-    for (const [oldest] of this.known) if (this.known.size > capacity) this.known.delete(oldest);
-    return tokens.catch((error) => {
-      this.known.delete(key);
-      throw error;
+    this.tokens = new LRUCache({
+      maxSize: maxBytes,
+      sizeCalculation: (tokens) => tokens.reduce((sum, { byteLength }) => sum + byteLength, 1),
+      // Concurrent calls for one image share one computation; a failed one is not kept.
+      fetchMethod: async (_key, _stale, { context }) => this.encoder.encode(await this.source.decode(context.image)),
+      ignoreFetchAbort: true,
     });
   }
 
-  close(): Promise<void> {
-    return this.reader.close();
+  /** Returns the same arrays for the same image: a language model's prefix cache compares them by identity. */
+  async encode(image: ImageInput): Promise<ImageTokens> {
+    return this.tokens.forceFetch(await this.source.key(image), { context: { image } });
   }
 
-  private async load(image: ImageInput): Promise<ImageTokens> {
-    return this.reader.encode(await this.source.decode(image));
+  close(): Promise<void> {
+    return this.encoder.close();
   }
 }
 

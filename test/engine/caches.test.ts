@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { PrefixCache } from "../../src/engine/caches.ts";
+import { ImageCache, PrefixCache } from "../../src/engine/caches.ts";
+import type { ImageEncoder } from "../../src/generation/image-encoder.ts";
 import type { Position } from "../../src/generation/language-model.ts";
 import { byteTokenizer, tinyLanguageModel } from "../helpers/tiny-llama.ts";
 
@@ -64,4 +65,34 @@ test("where memory is short, what was not used for the longest time goes, but ne
   for (const first of [1, 2]) await fill(none, [first, 5]);
   expect([1, 2].map((first) => knows(none, [first, 5]))).toEqual([false, true]);
   await model.close();
+});
+
+test("image tokens are computed once, and the least recently used are dropped beyond a number of bytes", async () => {
+  const encoded: number[] = [];
+  const encoder = {
+    async encode({ width }: { readonly width: number }) {
+      if (width === 0) throw new Error("cannot be encoded");
+      encoded.push(width);
+      return [new Float32Array(256)];
+    },
+    close: async () => {},
+  } as unknown as ImageEncoder;
+  const source = {
+    key: async (image: unknown) => String(image),
+    decode: async (image: unknown) => ({ width: Number(image), height: 1, data: new Uint8Array(3) }),
+  };
+  // Room for two images of a kB each.
+  const cache = new ImageCache(encoder, source, 2500);
+  const [one, again] = await Promise.all([cache.encode("1"), cache.encode("1")]);
+  expect(again).toBe(one);
+  await cache.encode("2");
+  expect(await cache.encode("1")).toBe(one);
+  await cache.encode("3");
+  expect(await cache.encode("1")).toBe(one);
+  expect(encoded).toEqual([1, 2, 3]);
+  await cache.encode("2");
+  expect(encoded).toEqual([1, 2, 3, 2]);
+  // A failure is not kept.
+  await expect(cache.encode("0")).rejects.toThrow("cannot be encoded");
+  await expect(cache.encode("0")).rejects.toThrow("cannot be encoded");
 });
