@@ -1,5 +1,4 @@
 /** A model behind the OpenAI-compatible server that serves the page. */
-
 import type { PromptMessage } from "./backend.ts";
 import { type Backend, BackendError, type ChatRequest, type GenerationEvent, type ModelInfo } from "./backend.ts";
 import { getField, HttpError, readEvents, request, type ServerOptions } from "./http.ts";

@@ -9,7 +9,82 @@ import { examples } from "./images.ts";
 import { bounds, defaults, type NumberSetting, readSeed, type Settings, settings } from "./settings.ts";
 import { chatStrings } from "./strings.ts";
 
-export function SettingsForm() {
+export function ChatDialogs() {
+  const t = useStrings(chatStrings);
+  const shell = useStrings(shellStrings);
+  const app = useChatApp();
+  const open = useStore(app.dialog);
+  const close = () => app.dialog.set(undefined);
+  if (open === "settings") {
+    return (
+      <Dialog shape="drawer" title={t.settings} onClose={close}>
+        <SettingsForm />
+      </Dialog>
+    );
+  }
+  if (open === "help") {
+    return (
+      <Dialog title={t.help} onClose={close}>
+        <Help />
+      </Dialog>
+    );
+  }
+  if (open === "key") {
+    const tryKey = async () => {
+      await app.connect();
+      return app.connection.value.kind === "ready";
+    };
+    return (
+      <Dialog title={shell.keyTitle} onClose={close}>
+        <KeyForm tryKey={tryKey} onDone={close} />
+      </Dialog>
+    );
+  }
+  return null;
+}
+
+function Help() {
+  const t = useStrings(chatStrings);
+  const keys: readonly (readonly [string, string])[] = [
+    ["Enter", t.keys.send],
+    ["Shift + Enter", t.keys.line],
+    ["Esc", t.keys.stop],
+    ["↑", t.keys.editLast],
+    ["Ctrl / ⌘ + V", t.keys.paste],
+    ["Alt + N", t.keys.newChat],
+    ["Alt + S", t.keys.settings],
+    ["Alt + H", t.keys.help],
+  ];
+  return (
+    <div class="help">
+      <h3>{t.about}</h3>
+      <p>{t.aboutText}</p>
+      <p>{t.privacy}</p>
+      <h3>{t.shortcuts}</h3>
+      <dl class="keys">
+        {keys.map(([key, does]) => (
+          <div key={key}>
+            <dt>
+              <kbd>{key}</kbd>
+            </dt>
+            <dd>{does}</dd>
+          </div>
+        ))}
+      </dl>
+      <h3>{t.credits}</h3>
+      <ul class="credits" lang="en">
+        {examples.map(({ name, description, source }) => (
+          <li key={name}>
+            <b>{description}</b>: {source}
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+/** Changes apply from the next question on. */
+function SettingsForm() {
   const t = useStrings(chatStrings);
   const now = useStore(settings);
   const beams = now.numBeams > 1;
@@ -102,80 +177,6 @@ function SeedField({ disabled }: { disabled: boolean }) {
       <p class={wrong ? "error" : "note"} id={`${id}-note`}>
         {wrong ? t.seedWrong : t.seedNote}
       </p>
-    </div>
-  );
-}
-
-export function ChatDialogs() {
-  const t = useStrings(chatStrings);
-  const shell = useStrings(shellStrings);
-  const app = useChatApp();
-  const open = useStore(app.dialog);
-  const close = () => app.dialog.set(undefined);
-  if (open === "settings") {
-    return (
-      <Dialog shape="drawer" title={t.settings} onClose={close}>
-        <SettingsForm />
-      </Dialog>
-    );
-  }
-  if (open === "help") {
-    return (
-      <Dialog title={t.help} onClose={close}>
-        <Help />
-      </Dialog>
-    );
-  }
-  if (open === "key") {
-    const tryKey = async () => {
-      await app.connect();
-      return app.connection.value.kind === "ready";
-    };
-    return (
-      <Dialog title={shell.keyTitle} onClose={close}>
-        <KeyForm tryKey={tryKey} onDone={close} />
-      </Dialog>
-    );
-  }
-  return null;
-}
-
-function Help() {
-  const t = useStrings(chatStrings);
-  const keys: readonly (readonly [string, string])[] = [
-    ["Enter", t.keys.send],
-    ["Shift + Enter", t.keys.line],
-    ["Esc", t.keys.stop],
-    ["↑", t.keys.editLast],
-    ["Ctrl / ⌘ + V", t.keys.paste],
-    ["Alt + N", t.keys.newChat],
-    ["Alt + S", t.keys.settings],
-    ["Alt + H", t.keys.help],
-  ];
-  return (
-    <div class="help">
-      <h3>{t.about}</h3>
-      <p>{t.aboutText}</p>
-      <p>{t.privacy}</p>
-      <h3>{t.shortcuts}</h3>
-      <dl class="keys">
-        {keys.map(([key, does]) => (
-          <div key={key}>
-            <dt>
-              <kbd>{key}</kbd>
-            </dt>
-            <dd>{does}</dd>
-          </div>
-        ))}
-      </dl>
-      <h3>{t.credits}</h3>
-      <ul class="credits" lang="en">
-        {examples.map(({ name, description, source }) => (
-          <li key={name}>
-            <b>{description}</b>: {source}
-          </li>
-        ))}
-      </ul>
     </div>
   );
 }

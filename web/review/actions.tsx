@@ -5,36 +5,6 @@ import { useStrings } from "../shell/preferences.ts";
 import type { ReviewSession } from "./session.ts";
 import { reviewStrings } from "./strings.ts";
 
-/** Actions by `KeyboardEvent.key` in lower case. */
-export type Keys = Readonly<Record<string, () => void>>;
-
-export function useKeys(keys: Keys): void {
-  const latest = useRef(keys);
-  latest.current = keys;
-  // A layout effect: active as soon as the buttons are visible.
-  useLayoutEffect(() => {
-    const onKeyDown = (event: KeyboardEvent) => {
-      const { key, ctrlKey, altKey, metaKey, isComposing, repeat, target } = event;
-      // `repeat`: holding a key down must not decide on several pairs.
-      if (ctrlKey || altKey || metaKey || isComposing || repeat) return;
-      if (document.querySelector("dialog[open]") || usesKey(target, key)) return;
-      const act = latest.current[key.toLowerCase()];
-      if (!act) return;
-      event.preventDefault();
-      act();
-    };
-    addEventListener("keydown", onKeyDown);
-    return () => removeEventListener("keydown", onKeyDown);
-  }, []);
-}
-
-/** Whether the focused element handles the key itself: text fields all of them, radio buttons the arrows. */
-function usesKey(target: EventTarget | null, key: string): boolean {
-  if (!(target instanceof Element)) return false;
-  const choice = target.closest("input[type=radio]");
-  return choice ? key.startsWith("Arrow") : target.closest("input, textarea, select, [contenteditable]") !== null;
-}
-
 export function Actions({ session, hasPair }: { session: ReviewSession; hasPair: boolean }) {
   const t = useStrings(reviewStrings);
   const keep = () => void session.decide("keep");
@@ -151,4 +121,34 @@ export function EditorActions({ draft, onSave, onCancel }: Omit<EditorProps, "on
 
 function isEmpty(draft: string): boolean {
   return draft.trim() === "";
+}
+
+/** Actions by `KeyboardEvent.key` in lower case. */
+type Keys = Readonly<Record<string, () => void>>;
+
+function useKeys(keys: Keys): void {
+  const latest = useRef(keys);
+  latest.current = keys;
+  // A layout effect: active as soon as the buttons are visible.
+  useLayoutEffect(() => {
+    const onKeyDown = (event: KeyboardEvent) => {
+      const { key, ctrlKey, altKey, metaKey, isComposing, repeat, target } = event;
+      // `repeat`: holding a key down must not decide on several pairs.
+      if (ctrlKey || altKey || metaKey || isComposing || repeat) return;
+      if (document.querySelector("dialog[open]") || usesKey(target, key)) return;
+      const act = latest.current[key.toLowerCase()];
+      if (!act) return;
+      event.preventDefault();
+      act();
+    };
+    addEventListener("keydown", onKeyDown);
+    return () => removeEventListener("keydown", onKeyDown);
+  }, []);
+}
+
+/** Whether the focused element handles the key itself: text fields all of them, radio buttons the arrows. */
+function usesKey(target: EventTarget | null, key: string): boolean {
+  if (!(target instanceof Element)) return false;
+  const choice = target.closest("input[type=radio]");
+  return choice ? key.startsWith("Arrow") : target.closest("input, textarea, select, [contenteditable]") !== null;
 }

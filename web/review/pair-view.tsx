@@ -1,5 +1,4 @@
 /** A pair: the image, its text with changes, its verdicts, and earlier versions. */
-
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { Verdict, Version } from "../../src/curation/entry.ts";
 import { language, useStrings } from "../shell/preferences.ts";

@@ -1,5 +1,4 @@
 /** The session of the current reviewer as hooks. It outlasts switching to another section. */
-
 import { useEffect, useState } from "preact/hooks";
 import { preference, useStore } from "../shell/store.ts";
 import { ReviewApi } from "./api.ts";

@@ -1,37 +1,8 @@
-/** Training runs on the server: their list and live metrics, as functions and as hooks. */
-
+/** Hooks for the training runs on the server: their list, and the live metrics of one. */
 import { useEffect, useState } from "preact/hooks";
 import type { RunSummary } from "../../src/server/runs/runs.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 import { readEvents, request } from "../backend/http.ts";
-
-/** New metrics of a run. */
-export interface RunUpdate {
-  readonly metrics: readonly Metric[];
-  /** Whether they replace all earlier ones. */
-  readonly reset: boolean;
-}
-
-/** The runs, most recently changed first. @throws HttpError */
-export async function listRuns(signal: AbortSignal): Promise<readonly RunSummary[]> {
-  const response = await request("api/runs", { signal });
-  const { runs } = (await response.json()) as { runs: readonly RunSummary[] };
-  return runs;
-}
-
-/** Yields the metrics of a run so far, and new ones as they are logged. @throws Error when the connection ends */
-export async function* followRun(run: string, stage: string, signal: AbortSignal): AsyncGenerator<RunUpdate, void> {
-  const path = `api/runs/${encodeURIComponent(run)}/metrics?stage=${encodeURIComponent(stage)}`;
-  let reset = true;
-  const headers = { accept: "text/event-stream" };
-  for await (const { event, data } of readEvents(await request(path, { headers, signal }))) {
-    if (event === "restart") reset = true;
-    if (event !== "metrics") continue;
-    yield { metrics: JSON.parse(data) as Metric[], reset };
-    reset = false;
-  }
-  throw new Error("The server closed the connection");
-}
 
 export type Loading<T> =
   | { readonly kind: "loading" }
@@ -89,4 +60,32 @@ function repeat(milliseconds: number, task: (signal: AbortSignal) => Promise<voi
     controller.abort();
     clearTimeout(timer);
   };
+}
+
+/** New metrics of a run. */
+interface RunUpdate {
+  readonly metrics: readonly Metric[];
+  /** Whether they replace all earlier ones. */
+  readonly reset: boolean;
+}
+
+/** The runs, most recently changed first. @throws HttpError */
+async function listRuns(signal: AbortSignal): Promise<readonly RunSummary[]> {
+  const response = await request("api/runs", { signal });
+  const { runs } = (await response.json()) as { runs: readonly RunSummary[] };
+  return runs;
+}
+
+/** Yields the metrics of a run so far, and new ones as they are logged. @throws Error when the connection ends */
+async function* followRun(run: string, stage: string, signal: AbortSignal): AsyncGenerator<RunUpdate, void> {
+  const path = `api/runs/${encodeURIComponent(run)}/metrics?stage=${encodeURIComponent(stage)}`;
+  let reset = true;
+  const headers = { accept: "text/event-stream" };
+  for await (const { event, data } of readEvents(await request(path, { headers, signal }))) {
+    if (event === "restart") reset = true;
+    if (event !== "metrics") continue;
+    yield { metrics: JSON.parse(data) as Metric[], reset };
+    reset = false;
+  }
+  throw new Error("The server closed the connection");
 }

@@ -16,41 +16,6 @@ import {
 } from "./series.ts";
 import { trainingStrings } from "./strings.ts";
 
-/** The samples of one step. @param all latest first */
-export function SampleList({ all }: { all: readonly Samples[] }) {
-  const t = useStrings(trainingStrings);
-  const [selected, select] = useState<number>();
-  const shown = all.find(({ step }) => step === selected) ?? all[0];
-  if (!shown) return null;
-  return (
-    <section>
-      <h2>
-        {t.samples}
-        <select
-          class="small"
-          aria-label={t.samplesAt}
-          value={shown.step}
-          onChange={({ currentTarget }) => select(Number(currentTarget.value))}
-        >
-          {all.map(({ step }) => (
-            <option key={step} value={step}>
-              {t.afterStep(step)}
-            </option>
-          ))}
-        </select>
-      </h2>
-      <dl class="samples">
-        {shown.samples.map(({ image, text }) => (
-          <div key={image}>
-            <dt title={image}>{fileName(image)}</dt>
-            <dd>{text}</dd>
-          </div>
-        ))}
-      </dl>
-    </section>
-  );
-}
-
 /** The same as in `minigpt4 plot`. */
 const defaultSmoothing = 0.9;
 
@@ -193,6 +158,41 @@ function SummaryList({ summary }: { summary: Summary }) {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** The samples of one step. @param all latest first */
+function SampleList({ all }: { all: readonly Samples[] }) {
+  const t = useStrings(trainingStrings);
+  const [selected, select] = useState<number>();
+  const shown = all.find(({ step }) => step === selected) ?? all[0];
+  if (!shown) return null;
+  return (
+    <section>
+      <h2>
+        {t.samples}
+        <select
+          class="small"
+          aria-label={t.samplesAt}
+          value={shown.step}
+          onChange={({ currentTarget }) => select(Number(currentTarget.value))}
+        >
+          {all.map(({ step }) => (
+            <option key={step} value={step}>
+              {t.afterStep(step)}
+            </option>
+          ))}
+        </select>
+      </h2>
+      <dl class="samples">
+        {shown.samples.map(({ image, text }) => (
+          <div key={image}>
+            <dt title={image}>{fileName(image)}</dt>
+            <dd>{text}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
   );
 }
 
