@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { CommandContext } from "./context.ts";
 
 /** Adds arguments, options and the action to a command. */
-export type DefineCommand = (command: Command, context: CommandContext) => void;
+type DefineCommand = (command: Command, context: CommandContext) => void;
 
 export interface LazyCommand {
   readonly name: string;

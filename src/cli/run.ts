@@ -1,6 +1,6 @@
 /** The command line as a function. A command is loaded when it is called, so that help and version are printed quickly. */
 import { readFileSync } from "node:fs";
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { describeError, printable } from "../files/errors.ts";
 import { CommandContext, type CommandIo, exitCodes, Interrupted } from "./context.ts";
 import { addCommands, type LazyCommand } from "./lazy-commands.ts";
@@ -142,6 +142,11 @@ Examples:
 
 /** Prints an error once. Returns the exit code. */
 function report(error: unknown, context: CommandContext, verbose: boolean): number {
+  // Thrown by an action, where commander does not print it.
+  if (error instanceof InvalidArgumentError) {
+    context.printError(`error: ${error.message}`);
+    return exitCodes.usage;
+  }
   // Commander has printed its own errors; help and version end as errors, too.
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.success : exitCodes.usage;
   if (error instanceof Interrupted) return exitCodes.interrupted;

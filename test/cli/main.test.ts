@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { minigpt4 } from "../helpers/cli-command.ts";
+import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 
@@ -11,7 +11,7 @@ test("--version is the package's", async () => {
 test("--help lists every command", async () => {
   const { code, stdout } = await minigpt4(["--help"]);
   expect(code).toBe(0);
-  for (const command of ["describe", "chat", "pull", "inspect", "plot", "demo"]) {
+  for (const command of ["describe", "chat", "search", "serve", "pull", "inspect", "train", "plot", "curate", "demo"]) {
     expect(stdout).toMatch(new RegExp(`^ {2}${command} `, "m"));
   }
 });
@@ -19,6 +19,7 @@ test("--help lists every command", async () => {
 test.each([
   ["descibe x", "Did you mean describe?"],
   ["describe", "missing required argument 'image'"],
+  ["describe x --block-size 64", "error: --block-size needs --quantization int4."],
   ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. Expected a number between 0 and 1"],
 ])("wrong use ends with 2 before anything is loaded: %s", async (line, message) => {
   const { code, stdout, stderr } = await minigpt4(line.split(" "));
@@ -36,4 +37,29 @@ test("a failure is one line; the place in the code is shown only on request", as
     expect(long.code).toBe(1);
     expect(long.stderr).toContain("    at ");
   }
+});
+
+test("help of a command and of a subcommand, in both forms", async () => {
+  for (const names of [
+    ["describe"],
+    ["curate", "polish"],
+    ["export", "web"],
+    ["evaluate", "perplexity"],
+    ["delta", "apply"],
+  ]) {
+    const { code, stdout } = await minigpt4([...names, "--help"]);
+    expect({ code, usage: stdout.split(/ \[options\]/)[0] }).toEqual({
+      code: 0,
+      usage: `Usage: minigpt4 ${names.join(" ")}`,
+    });
+    expect(await minigpt4(["help", ...names])).toEqual({ code, stdout, stderr: "" });
+  }
+});
+
+test("help and version do not load the runtime", async () => {
+  const child = start(["describe", "--help"], { NODE_DEBUG: "esm" });
+  const { stdout, stderr } = await outcome(child);
+  expect(stdout).toContain("Usage: minigpt4 describe");
+  expect(stderr).toContain("commander");
+  expect(stderr).not.toContain("onnxruntime-node");
 });
