@@ -1,7 +1,4 @@
-/**
- * A language model read one layer at a time, so that a large one takes little memory, and so that it is known in which
- * layer something breaks.
- */
+/** Runs a language model one layer at a time: needs little memory, and locates the layer whose output is not finite. */
 import { indices } from "../generation/language-model.ts";
 import type { OpenLlama } from "../models/llama-folder.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
@@ -11,14 +8,14 @@ import { type NdArray, ndarray } from "../tensor/array.ts";
 import { native } from "../tensor/quant/quantization.ts";
 
 export interface LayerwiseOptions extends SessionOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** What came of reading: the mean loss of a token, or the layer whose output is no number. */
+/** Mean loss of a token, or the first part of the model with an output that is not finite. */
 export type LayerwiseResult = { readonly loss: number } | { readonly brokenAt: string };
 
-/** Reads texts side by side; matrices in stored blocks are multiplied so. @param texts of at least two ids each */
+/** Computes the loss of a batch of texts, with quantized matrices as they are stored. @param texts token ids, at least two each */
 export async function computeLayerwiseLoss(
   { checkpoint, config, tokenizer }: OpenLlama,
   texts: readonly (readonly number[])[],
@@ -26,7 +23,7 @@ export async function computeLayerwiseLoss(
 ): Promise<LayerwiseResult> {
   const length = Math.max(...texts.map((ids) => ids.length));
   const { hiddenSize, numHiddenLayers } = config;
-  // What fills up a text comes after it, where it is not seen.
+  // Padding comes after the text, where the causal mask hides it.
   const padded = texts.flatMap((ids) => Array.from({ length }, (_, i) => ids[i] ?? tokenizer.padId));
   const table = await checkpoint.readFloat32("model.embed_tokens.weight");
   const rows = new Float32Array(padded.length * hiddenSize);
@@ -34,15 +31,15 @@ export async function computeLayerwiseLoss(
     rows.set(table.subarray(id * hiddenSize, (id + 1) * hiddenSize), i * hiddenSize);
   }
   let hidden: NdArray = ndarray("float32", [texts.length, length, hiddenSize], rows);
-  if (!isNumbers(hidden)) return { brokenAt: "the table of input embeddings" };
-  const seen = {
+  if (!isFiniteArray(hidden)) return { brokenAt: "the table of input embeddings" };
+  const attention = {
     positions: indices(
       [texts.length, length],
       padded.map((_, i) => i % length),
     ),
     mask: causalMasks(texts.length, length),
   };
-  // Of each text, the places before its second token and those after it.
+  // Every token but a text's first is predicted from the position before it.
   const predicting = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ id, place: row * length + i })));
   const targets = {
     targetPlaces: indices(
@@ -62,9 +59,9 @@ export async function computeLayerwiseLoss(
   for (let i = 0; i < numHiddenLayers; i++) {
     hidden = await run(
       layerPiece(checkpoint, { ...config, positions: length }, { index: i, quantization: native }),
-      seen,
+      attention,
     );
-    if (!isNumbers(hidden)) return { brokenAt: `layer ${i} of ${numHiddenLayers}` };
+    if (!isFiniteArray(hidden)) return { brokenAt: `layer ${i} of ${numHiddenLayers}` };
     onProgress?.(i + 1, numHiddenLayers + 1);
   }
   const losses = (await run(headPiece(checkpoint, config, { quantization: native }), targets)).data as Float32Array;
@@ -73,13 +70,12 @@ export async function computeLayerwiseLoss(
   return Number.isFinite(loss) ? { loss } : { brokenAt: "the output layer" };
 }
 
-/** Each place sees itself and what came before it. */
 function causalMasks(batch: number, length: number): NdArray {
   const mask = new Float32Array(batch * length * length);
   for (let i = 0; i < mask.length; i++) if (i % length > Math.floor(i / length) % length) mask[i] = masked;
   return ndarray("float32", [batch, 1, length, length], mask);
 }
 
-function isNumbers({ data }: NdArray): boolean {
+function isFiniteArray({ data }: NdArray): boolean {
   return (data as Float32Array).every(Number.isFinite);
 }

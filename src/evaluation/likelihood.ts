@@ -1,8 +1,7 @@
 /**
- * How much a caption depends on its image: the loss of each caption given its own image and given every other one.
- * A model that looks finds the own image's loss the smallest.
+ * Measures whether captions depend on their images: the loss of each caption given its own image and given every other image.
+ * A model that uses the image assigns the lowest loss to its own.
  */
-
 import type { ImageTextPair } from "../data/dataset.ts";
 import { readBytes } from "../files/file.ts";
 import { toPositions } from "../generation/generate.ts";
@@ -18,10 +17,10 @@ import { cleanCaption, parsePrompt } from "../tokenizers/prompts.ts";
 import { lossGraph } from "./perplexity.ts";
 import { computeRankMetrics, type RankMetrics } from "./retrieval.ts";
 
-/** Images that are read side by side; more need more memory and are hardly faster. */
-const batch = 25;
+/** Images per batch. Larger batches need more memory and are hardly faster. */
+const batchSize = 25;
 
-/** Gives the loss of texts after images. Each image and the words before the text are read once. */
+/** Computes the loss of texts after image prompts. Each prompt is prefilled once. */
 class LikelihoodScorer {
   private readonly session: Session;
   private readonly llm: OpenLlama;
@@ -33,34 +32,32 @@ class LikelihoodScorer {
     this.caches = caches;
   }
 
-  /**
-   * @param prompts for each image, all positions before the text whose loss is wanted but the last one, of equal length
-   */
+  /** @param prompts for each image, the positions before the text without the last one; all of equal length */
   static async create(
     llm: OpenLlama,
     prompts: readonly (readonly Position[])[],
     { quantization, ...options }: SessionOptions & { readonly quantization?: Quantization } = {},
   ): Promise<LikelihoodScorer> {
-    const { weights, outputs: wanted } = lossGraph(llm, quantization);
-    const session = await Session.create<string>(weights.graph, wanted, options);
+    const { weights, outputs: graphOutputs } = lossGraph(llm, quantization);
+    const session = await Session.create<string>(weights.graph, graphOutputs, options);
     const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = llm.config;
     const caches: KVCache[] = [];
-    for (let i = 0; i < prompts.length; i += batch) {
-      const part = prompts.slice(i, i + batch);
-      const filled = new KVCache({ layers, kvHeads, headDim }, part.length);
-      const head = { wanted: indices([1], [0]), targets: indices([1], [0]) };
-      const outputs = await session.run({ ...decoderFeeds(part, filled, llm.config), ...head });
-      filled.append(outputs, part[0]?.length ?? 0);
-      caches.push(filled);
+    for (let i = 0; i < prompts.length; i += batchSize) {
+      const batch = prompts.slice(i, i + batchSize);
+      const cache = new KVCache({ layers, kvHeads, headDim }, batch.length);
+      // The graph needs at least one target, whose loss is not used.
+      const unused = { wanted: indices([1], [0]), targets: indices([1], [0]) };
+      const outputs = await session.run({ ...decoderFeeds(batch, cache, llm.config), ...unused });
+      cache.append(outputs, batch[0]?.length ?? 0);
+      caches.push(cache);
     }
     return new LikelihoodScorer(session, llm, caches);
   }
 
   /**
-   * The loss of each of a text's tokens after each image, [images][tokens].
-   *
    * @param first the position before the text, which predicts its first token
-   * @param text at least one token
+   * @param text at least one token id
+   * @returns loss of each token after each image, [images][tokens]
    */
   async score(first: Position, text: readonly number[]): Promise<Float32Array[]> {
     const all: Float32Array[] = [];
@@ -89,63 +86,62 @@ class LikelihoodScorer {
   }
 }
 
-/** What `likelihood` finds, over all captions; ranks are the places of the own image among all, the most likely first. */
+/** Means over all captions, and metrics of the rank of a caption's own image among all images by loss. */
 export interface LikelihoodReport extends RankMetrics {
   readonly images: number;
   readonly captions: number;
-  /** Mean loss of a caption's tokens given its own image, the end symbol counted as a token. */
+  /** Mean token loss given the caption's own image, end-of-sequence token included. */
   readonly matchedLoss: number;
-  /** The same for the words alone, without the end symbol. */
+  /** The same without the end-of-sequence token. */
   readonly matchedLossWithoutEos: number;
-  /** The same, given another image; the mean over all others. */
+  /** Mean token loss given each other image, end-of-sequence token included. */
   readonly mismatchedLoss: number;
 }
 
-/** One caption: the mean losses given each image, which of them is its own, and that one's without the end symbol. */
 export interface CaptionLosses {
+  /** Index of the caption's own image. */
   readonly own: number;
+  /** Mean token loss given each image. */
   readonly losses: readonly number[];
+  /** Mean token loss given its own image, without the end-of-sequence token. */
   readonly withoutEnd: number;
 }
 
-/** Summarises the losses of all captions. @throws Error if there are none */
+/** Summarizes the losses of all captions. @throws Error if there are none */
 export function summarize(captions: readonly CaptionLosses[]): LikelihoodReport {
-  const [any] = captions;
-  if (!any) throw new Error("There is no caption to evaluate");
-  const rightLosses = captions.map(({ own, losses }) => losses[own] as number);
-  const wrongLosses = captions.flatMap(({ own, losses }) => losses.filter((_, i) => i !== own));
+  const [first] = captions;
+  if (!first) throw new Error("The dataset has no captions to evaluate.");
+  const matchedLosses = captions.map(({ own, losses }) => losses[own] as number);
+  const mismatchedLosses = captions.flatMap(({ own, losses }) => losses.filter((_, i) => i !== own));
   const ranks = captions.map(({ own, losses }) => 1 + losses.filter((loss) => loss < (losses[own] as number)).length);
   return {
-    images: any.losses.length,
+    images: first.losses.length,
     captions: captions.length,
-    matchedLoss: mean(rightLosses),
+    matchedLoss: mean(matchedLosses),
     matchedLossWithoutEos: mean(captions.map(({ withoutEnd }) => withoutEnd)),
-    mismatchedLoss: mean(wrongLosses),
+    mismatchedLoss: mean(mismatchedLosses),
     ...computeRankMetrics(ranks),
   };
 }
 
-/** The arithmetic mean. */
 function mean(values: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] as number;
   return sum / values.length;
 }
 
-// The likelihood benchmark over a folder of images with captions.
-
 export interface LikelihoodOptions extends SessionOptions {
-  /** Of the language model's matrices; by default as the model folder says. */
+  /** Quantization of the language model. @default that of the model folder */
   readonly quantization?: Quantization;
-  /** Captions of each image that are scored; all by default. */
+  /** Captions to evaluate per image. @default all */
   readonly captionsPerImage?: number;
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 
 /**
- * Scores every caption after every image, in the form in which the model describes images. Captions are cleaned as in
- * the first training stage, and the end symbol counts as a token, as in training; images are ranked by the mean loss.
+ * Computes the loss of every caption given every image, with the prompt for describing images. Captions are cleaned as in the
+ * first training stage, and the end-of-sequence token counts, as in training. Images are ranked by the mean token loss.
  */
 export async function evaluateLikelihood(
   folder: ModelFolder,
@@ -154,9 +150,9 @@ export async function evaluateLikelihood(
 ): Promise<LikelihoodReport> {
   const { tokenizer } = folder.llm;
   const end = tokenizer.encode(folder.describe.stop[0] ?? "");
-  const prompts = await readPrompts(folder, pairs, session);
+  const prompts = await createPrompts(folder, pairs, session);
   const last = prompts[0]?.at(-1);
-  if (last === undefined) throw new Error("There are no images to evaluate");
+  if (last === undefined) throw new Error("The dataset has no images to evaluate.");
   const scorer = await LikelihoodScorer.create(
     folder.llm,
     prompts.map((prompt) => prompt.slice(0, -1)),
@@ -183,8 +179,8 @@ export async function evaluateLikelihood(
   }
 }
 
-/** For each image all that stands before its caption; these end in the same words, so their last positions agree. */
-async function readPrompts(
+/** The positions before the caption of each image. All end in the same words, so their last positions are equal. */
+async function createPrompts(
   folder: ModelFolder,
   pairs: readonly ImageTextPair[],
   session: SessionOptions,

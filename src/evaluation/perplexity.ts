@@ -1,5 +1,4 @@
-/** How surprised a language model is by a text: what a quantization costs shows here first. */
-
+/** Perplexity of a text, which shows what a quantization costs. */
 import { KVCache } from "../generation/kv-cache.ts";
 import { type DecoderGraph, decoderFeeds, decoderGraph, indices } from "../generation/language-model.ts";
 import { logits } from "../models/llama.ts";
@@ -12,11 +11,9 @@ import { reshape } from "../tensor/ops/layout.ts";
 import { logSoftmax } from "../tensor/ops/reduce.ts";
 import type { Quantization } from "../tensor/quant/quantization.ts";
 
-// A language model that gives losses instead of scores.
-
 /**
- * The graph of `readingGraph` with the output `losses` [wanted], the negative log-likelihood of the tokens `targets` int64 [wanted] at
- * the places that `wanted` names. All scores are computed as in chat, whatever the quantization.
+ * The decoder's graph with the output `losses` [wanted] instead of logits: the negative log-likelihood of the tokens `targets`
+ * int64 [wanted] at the positions `wanted`. Logits are computed as in generation, whatever the quantization.
  */
 export function lossGraph(
   { checkpoint, config }: OpenLlama,
@@ -24,30 +21,30 @@ export function lossGraph(
 ): { readonly outputs: Record<string, Value> } & Pick<DecoderGraph, "weights"> {
   const { weights, hidden, cache } = decoderGraph(checkpoint, config, quantization);
   const targets = reshape(weights.graph.input("targets", "int64", ["wanted"]), ["wanted", 1]);
-  const scores = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
-  return { weights, outputs: { losses: neg(reshape(scores, ["wanted"])), ...cache } };
+  const logProbabilities = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
+  return { weights, outputs: { losses: neg(reshape(logProbabilities, ["wanted"])), ...cache } };
 }
 
 export interface PerplexityOptions extends SessionOptions {
-  /** Of the language model's matrices; float32 by default. */
-  readonly quantization?: Quantization | undefined;
-  /** Tokens that are read together; 512 by default. Longer windows see more of what came before. */
-  readonly window?: number | undefined;
+  /** Quantization of the language model. @default float32 */
+  readonly quantization?: Quantization;
+  /** Context length in tokens. @default 512 */
+  readonly window?: number;
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 
 export interface PerplexityReport {
-  /** Tokens that were predicted. */
+  /** Number of predicted tokens. */
   readonly tokens: number;
-  /** The mean of their negative log-likelihoods. */
+  /** Mean negative log-likelihood of a token. */
   readonly loss: number;
   /** exp(loss). */
   readonly perplexity: number;
 }
 
 /**
- * Reads a text in windows that know nothing of each other; the first token of each is given, all others are predicted.
+ * Computes the perplexity of a text in independent windows; the first token of each window is not predicted.
  * @throws Error if the text has fewer than two tokens
  */
 export async function perplexity(
@@ -64,16 +61,16 @@ export async function perplexity(
     const own = [...begin, ...ids.slice(start, start + length)];
     if (own.length > 1) windows.push(own);
   }
-  if (windows.length === 0) throw new Error("The text is too short: at least two tokens are needed");
-  const { weights, outputs: wanted } = lossGraph(llm, quantization);
-  const reader = await Session.create<string>(weights.graph, wanted, session);
+  if (windows.length === 0) throw new Error("The text is too short, expected at least two tokens.");
+  const { weights, outputs: graphOutputs } = lossGraph(llm, quantization);
+  const lossSession = await Session.create<string>(weights.graph, graphOutputs, session);
   const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = config;
   let [sum, tokens] = [0, 0];
   try {
     for (const [done, own] of windows.entries()) {
       signal?.throwIfAborted();
       const predicted = own.length - 1;
-      const outputs = await reader.run({
+      const outputs = await lossSession.run({
         ...decoderFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
         wanted: indices(
           [predicted],
@@ -87,7 +84,7 @@ export async function perplexity(
       onProgress?.(done + 1, windows.length);
     }
   } finally {
-    await reader.close();
+    await lossSession.close();
   }
   return { tokens, loss: sum / tokens, perplexity: Math.exp(sum / tokens) };
 }

@@ -1,5 +1,4 @@
-/** How well a model finds the images of captions, and the captions of images. */
-
+/** Image-text retrieval: recall and median rank of the images of captions, and of the captions of images. */
 import type { ImageTextPair } from "../data/dataset.ts";
 import { decodeImage, originalView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
@@ -9,12 +8,10 @@ import { Similarity, topIndices } from "../retrieval/similarity.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { concatFloat32, sizeOf } from "../tensor/array.ts";
 
-// Places among all, in a few numbers.
-
-/** Of the places at which things stand that belong together, the best first. */
+/** Ranks of the correct results, counted from 1, in a few numbers. */
 export interface RankMetrics {
   readonly medianRank: number;
-  /** Share of those that are among the first 1, 5 and 10. */
+  /** Share of queries with a correct result among the first 1, 5 and 10 (R@1, R@5, R@10). */
   readonly recallAt1: number;
   readonly recallAt5: number;
   readonly recallAt10: number;
@@ -35,29 +32,26 @@ function median(values: readonly number[]): number {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
-// Where the image of each caption stands among all, and where the captions of each image do.
-
-/** Places of what belongs together. */
 export interface RetrievalMetrics<T = RankMetrics> {
-  /** Where the own image stands among all, for each caption. */
+  /** For each caption, the rank of its image among all images. */
   readonly textToImage: T;
-  /** Where the best of the own captions stands among all, for each image. */
+  /** For each image, the rank of the best of its captions among all captions. */
   readonly imageToText: T;
 }
 
-/** What is ranked: a score for each image and caption. */
+/** A score for each pair of image and caption. */
 export interface ScoreTable {
   readonly images: number;
-  /** The place of its image, for each caption. */
+  /** Index of the image of each caption. */
   readonly owners: readonly number[];
   /** [images, captions] */
   readonly scores: Float32Array;
 }
 
-/** A better score for some pairs; they are ranked before the others. */
+/** Score for re-ranking a pair. Re-ranked candidates come before all others. */
 export type RerankScore = (image: number, caption: number) => number;
 
-/** The pairs that are among the best `count` of a caption or of an image: for each image, captions. */
+/** Pairs among the best `count` of a caption or of an image, as a set of captions for each image. */
 export function candidates(table: ScoreTable, count: number): ReadonlySet<number>[] {
   const chosen = Array.from({ length: table.images }, () => new Set<number>());
   table.owners.forEach((_, caption) => {
@@ -70,74 +64,76 @@ export function candidates(table: ScoreTable, count: number): ReadonlySet<number
 }
 
 /**
- * Ranks each caption's image and each image's captions. @param again the best so many are ranked once more, by another score
+ * Ranks images for each caption, and captions for each image.
+ * @param rerank re-ranks the best `count` by another score
  * @throws Error if there are no captions
  */
 export function rankTable(
   table: ScoreTable,
-  again?: { readonly count: number; readonly score: RerankScore },
+  rerank?: { readonly count: number; readonly score: RerankScore },
 ): RetrievalMetrics {
   const { owners } = table;
-  if (owners.length === 0) throw new Error("There is no caption to evaluate");
-  const ofCaptions = owners.map((own, caption) => {
+  if (owners.length === 0) throw new Error("The dataset has no captions to evaluate.");
+  const imageRanks = owners.map((owner, caption) => {
     const scores = column(table, caption);
-    return bestRank(scores, [own], again && { ...again, score: (image: number) => again.score(image, caption) });
+    return bestRank(scores, [owner], rerank && { ...rerank, score: (image: number) => rerank.score(image, caption) });
   });
-  const ofImages = ownCaptions(table).flatMap((own, image) => {
-    if (own.length === 0) return [];
+  const captionRanks = captionsByImage(table).flatMap((captions, image) => {
+    if (captions.length === 0) return [];
     const scores = row(table, image);
-    return [bestRank(scores, own, again && { ...again, score: (caption: number) => again.score(image, caption) })];
+    const score = (caption: number) => rerank?.score(image, caption) ?? Number.NaN;
+    return [bestRank(scores, captions, rerank && { ...rerank, score })];
   });
-  return { textToImage: computeRankMetrics(ofCaptions), imageToText: computeRankMetrics(ofImages) };
+  return { textToImage: computeRankMetrics(imageRanks), imageToText: computeRankMetrics(captionRanks) };
 }
 
-/** What drawing lots would reach. */
+/** Expected recall of a random ranking. */
 export function chance({ images, owners }: Pick<ScoreTable, "images" | "owners">): RetrievalMetrics<RecallMetrics> {
-  const counts = owners.reduce((all, own) => all.set(own, (all.get(own) ?? 0) + 1), new Map<number, number>());
+  const counts = owners.reduce((all, owner) => all.set(owner, (all.get(owner) ?? 0) + 1), new Map<number, number>());
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const shares = (among: (first: number) => number): RecallMetrics => ({
-    recallAt1: among(1),
-    recallAt5: among(5),
-    recallAt10: among(10),
+  const recall = (atRank: (k: number) => number): RecallMetrics => ({
+    recallAt1: atRank(1),
+    recallAt5: atRank(5),
+    recallAt10: atRank(10),
   });
   return {
-    textToImage: shares((first) => anyAmong(first, 1, images)),
-    imageToText: shares((first) => mean([...counts.values()].map((own) => anyAmong(first, own, owners.length)))),
+    textToImage: recall((k) => hitProbability(k, 1, images)),
+    imageToText: recall((k) => mean([...counts.values()].map((count) => hitProbability(k, count, owners.length)))),
   };
 }
 
 export type RecallMetrics = Omit<RankMetrics, "medianRank">;
 
-/** The probability that one of `own` things is among the first when `all` are shuffled. */
-function anyAmong(first: number, own: number, all: number): number {
-  let none = 1;
-  for (let i = 0; i < first; i++) none *= Math.max(0, all - own - i) / Math.max(1, all - i);
-  return 1 - none;
+/** Probability that at least one of `correct` items is among the first `k` of a random order of `total` items. */
+function hitProbability(k: number, correct: number, total: number): number {
+  let miss = 1;
+  for (let i = 0; i < k; i++) miss *= Math.max(0, total - correct - i) / Math.max(1, total - i);
+  return 1 - miss;
 }
 
-/** The best place of those that are looked for; of equal scores, all count as one. */
+/** Best rank of the correct items. Ties share the better rank. */
 function bestRank(
   scores: Float32Array,
-  wanted: readonly number[],
-  again?: { readonly count: number; readonly score: (place: number) => number },
+  correct: readonly number[],
+  rerank?: { readonly count: number; readonly score: (item: number) => number },
 ): number {
-  const higher = (than: number) => scores.reduce((count, score) => count + (score > than ? 1 : 0), 0);
-  const best = Math.max(...wanted.map((place) => scores[place] as number));
-  if (!again) return 1 + higher(best);
-  const first = topIndices(scores, again.count);
-  const second = new Map(first.map((place) => [place, again.score(place)]));
-  const among = wanted.flatMap((place) => second.get(place) ?? []);
-  if (among.length === 0) return Math.max(first.length, higher(best)) + 1;
-  const bestAgain = Math.max(...among);
-  return 1 + [...second.values()].filter((score) => score > bestAgain).length;
+  const countAbove = (limit: number) => scores.reduce((count, score) => count + (score > limit ? 1 : 0), 0);
+  const best = Math.max(...correct.map((item) => scores[item] as number));
+  if (!rerank) return 1 + countAbove(best);
+  const top = topIndices(scores, rerank.count);
+  const reranked = new Map(top.map((item) => [item, rerank.score(item)]));
+  const correctScores = correct.flatMap((item) => reranked.get(item) ?? []);
+  if (correctScores.length === 0) return Math.max(top.length, countAbove(best)) + 1;
+  const bestReranked = Math.max(...correctScores);
+  return 1 + [...reranked.values()].filter((score) => score > bestReranked).length;
 }
 
-function ownCaptions({ images, owners }: ScoreTable): number[][] {
-  const own: number[][] = Array.from({ length: images }, () => []);
+function captionsByImage({ images, owners }: ScoreTable): number[][] {
+  const captions: number[][] = Array.from({ length: images }, () => []);
   owners.forEach((image, caption) => {
-    own[image]?.push(caption);
+    captions[image]?.push(caption);
   });
-  return own;
+  return captions;
 }
 
 function row({ scores, owners }: ScoreTable, image: number): Float32Array {
@@ -151,77 +147,81 @@ function column({ scores, owners, images }: ScoreTable, caption: number): Float3
 export interface RetrievalReport extends RetrievalMetrics {
   readonly images: number;
   readonly captions: number;
-  /** What drawing lots would reach. */
+  /** Expected recall of a random ranking. */
   readonly chance: RetrievalMetrics<RecallMetrics>;
-  /** After the nearest were looked at beside the text, where the model has a head for that. */
+  /** After re-ranking with the image-text matching head, if the model has one. */
   readonly reranked?: RetrievalMetrics & { readonly candidates: number };
-  /** By how likely the model is to generate a caption from an image. */
+  /** Ranking by the likelihood of generating the caption from the image. */
   readonly generated?: RetrievalMetrics;
 }
 
 export interface RetrievalOptions extends Pick<SessionOptions, "device"> {
-  /** Captions of each image that are looked for; all by default. */
+  /** Captions to evaluate per image. @default all */
   readonly captionsPerImage?: number;
-  /** So many of the nearest are ranked again by the model's matching head, in both directions; 0 for none. */
+  /** Candidates to re-rank with the matching head, in both directions; 0 turns re-ranking off. @default 16 */
   readonly rerank?: number;
-  /** Whether images and captions are also ranked by how likely the one is to be generated from the other; each pair is looked at. */
+  /** Also rank by the likelihood of generating the caption, which runs the model on every pair. @default false */
   readonly generation?: boolean;
   readonly onProgress?: (
-    what: "images embedded" | "images matched" | "images told",
+    what: "images embedded" | "images matched" | "images scored",
     done: number,
     total: number,
   ) => void;
   readonly signal?: AbortSignal;
 }
 
-/** Embeds all images and captions, and ranks each against all. @throws Error naming an image that cannot be read */
+/** Embeds all images and captions and ranks all pairs. @throws Error naming an image that cannot be read */
 export async function evaluateRetrieval(
-  finder: RetrievalModel,
+  model: RetrievalModel,
   pairs: readonly ImageTextPair[],
   { captionsPerImage, rerank = 16, generation = false, onProgress, signal, device }: RetrievalOptions = {},
 ): Promise<RetrievalReport> {
-  const count = finder.match ? rerank : 0;
+  const count = model.match ? rerank : 0;
   const texts = pairs.map((pair) => pair.texts.slice(0, captionsPerImage));
-  const owners = texts.flatMap((own, image) => own.map(() => image));
+  const owners = texts.flatMap((captions, image) => captions.map(() => image));
   const captions = texts.flat();
   const ids: string[] = [];
-  const vectors = new Float32Array(pairs.length * sizeOf(finder.shape));
+  const vectors = new Float32Array(pairs.length * sizeOf(model.shape));
   for (let start = 0; start < pairs.length; start += imageBatchSize) {
     signal?.throwIfAborted();
-    const batch = await Promise.all(pairs.slice(start, start + imageBatchSize).map((pair) => load(pair, finder)));
+    const batch = await Promise.all(pairs.slice(start, start + imageBatchSize).map((pair) => loadImage(pair, model)));
     ids.push(...batch.map(({ id }) => id));
     const pixels = batch.map((image) => image.pixels);
-    const embedded = await finder.embedImages(pixels, count > 0 ? ids.slice(start) : undefined);
-    vectors.set(embedded, start * sizeOf(finder.shape));
+    const embedded = await model.embedImages(pixels, count > 0 ? ids.slice(start) : undefined);
+    vectors.set(embedded, start * sizeOf(model.shape));
     onProgress?.("images embedded", ids.length, pairs.length);
   }
   const queries: Float32Array[] = [];
-  for (const own of texts) {
+  for (const imageCaptions of texts) {
     signal?.throwIfAborted();
-    queries.push(...(await finder.embedTexts(own)));
+    queries.push(...(await model.embedTexts(imageCaptions)));
   }
-  const similarity = new Similarity("float32", finder.shape, device ? { device } : {});
+  const similarity = new Similarity("float32", model.shape, { device });
   const scores = await similarity.score(vectors, concatFloat32(queries));
   await similarity.close();
   const table: ScoreTable = { images: pairs.length, owners, scores };
-  const known = (image: number): CandidateImage => ({
+  const candidate = (image: number): CandidateImage => ({
     id: ids[image] as string,
-    pixels: async () => (await load(pairs[image] as ImageTextPair, finder)).pixels,
+    pixels: async () => (await loadImage(pairs[image] as ImageTextPair, model)).pixels,
   });
-  const told = generation ? await generated(finder, table, captions, known, { onProgress, signal }) : undefined;
-  const report = {
+  const report: RetrievalReport = {
     images: pairs.length,
     captions: captions.length,
     ...rankTable(table),
     chance: chance(table),
-    ...(told && { generated: told }),
+    generated: generation
+      ? await rankByLikelihood(model, table, { captions, candidate, onProgress, signal })
+      : undefined,
   };
   if (count === 0) return report;
 
   const logits: ReadonlyMap<number, number>[] = [];
   for (const [image, chosen] of candidates(table, count).entries()) {
-    const asked = [...chosen].map((caption) => ({ image: known(image), text: captions[caption] as string }));
-    const matches = (await finder.match?.(asked, signal)) ?? [];
+    const candidatePairs = [...chosen].map((caption) => ({
+      image: candidate(image),
+      text: captions[caption] as string,
+    }));
+    const matches = (await model.match?.(candidatePairs, signal)) ?? [];
     logits.push(new Map([...chosen].map((caption, i) => [caption, matches[i]?.logit ?? Number.NaN])));
     onProgress?.("images matched", logits.length, pairs.length);
   }
@@ -230,21 +230,24 @@ export async function evaluateRetrieval(
   return { ...report, reranked: { candidates: count, ...rankTable(table, { count, score }) } };
 }
 
-/** Ranks by likelihoods. A caption that is likely of any image is no sign of one: its mean over all images is taken off. */
-async function generated(
-  finder: RetrievalModel,
+interface LikelihoodRanking extends Pick<RetrievalOptions, "onProgress" | "signal"> {
+  readonly captions: readonly string[];
+  readonly candidate: (image: number) => CandidateImage;
+}
+
+/** Ranks by the log-likelihood of captions. Subtracts each caption's mean over all images: some are likely for every image. */
+async function rankByLikelihood(
+  model: RetrievalModel,
   table: ScoreTable,
-  captions: readonly string[],
-  known: (image: number) => CandidateImage,
-  { onProgress, signal }: Pick<RetrievalOptions, "onProgress" | "signal">,
+  { captions, candidate, onProgress, signal }: LikelihoodRanking,
 ): Promise<RetrievalMetrics> {
-  if (!finder.captionLogLikelihoods)
-    throw new Error("This model generates no captions by itself; leave --generation out");
+  if (!model.captionLogLikelihoods)
+    throw new Error("This model cannot compute caption likelihoods. Omit --generation.");
   const scores = new Float32Array(table.images * captions.length);
   for (let image = 0; image < table.images; image++) {
-    const pairs = captions.map((text) => ({ image: known(image), text }));
-    scores.set(await finder.captionLogLikelihoods(pairs, signal), image * captions.length);
-    onProgress?.("images told", image + 1, table.images);
+    const pairs = captions.map((text) => ({ image: candidate(image), text }));
+    scores.set(await model.captionLogLikelihoods(pairs, signal), image * captions.length);
+    onProgress?.("images scored", image + 1, table.images);
   }
   captions.forEach((_, caption) => {
     let mean = 0;
@@ -259,7 +262,7 @@ async function generated(
   return rankTable({ ...table, scores });
 }
 
-async function load(
+async function loadImage(
   { name, image }: ImageTextPair,
   { spec }: RetrievalModel,
 ): Promise<{ readonly id: string; readonly pixels: Float32Array }> {

@@ -1,16 +1,17 @@
-/** Who may ask: keys that clients send as `Authorization: Bearer KEY`. */
+/** API keys, sent by clients as `Authorization: Bearer KEY`. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { MiddlewareHandler } from "hono";
+import { describeProblem } from "../files/errors.ts";
 import { openAiError } from "./errors.ts";
 import type { ServerEnv } from "./server-context.ts";
 
 const variable = "MINIGPT4_API_KEYS";
-const shortestKey = 16;
+const minKeyLength = 16;
 
 /**
- * Lets through only requests with one of the keys; others get status 401. Without keys nothing is let through.
- * How long a comparison takes tells neither which key nor how much of it was right.
+ * Rejects requests without one of the keys, with status 401. Keys are compared in constant time, so that the response time
+ * reveals nothing about them.
  */
 export function requireApiKey(keys: readonly string[]): MiddlewareHandler<ServerEnv> {
   const digests = keys.map(digest);
@@ -19,12 +20,12 @@ export function requireApiKey(keys: readonly string[]): MiddlewareHandler<Server
     if (given === undefined || !isAmong(digest(given), digests)) {
       const message =
         given === undefined
-          ? "This server wants an API key: send the header Authorization: Bearer KEY"
-          : "The API key is not one that this server knows";
+          ? "This server requires an API key. Send the header Authorization: Bearer KEY."
+          : "The API key is not valid on this server.";
       const challenge = `Bearer realm="minigpt4"${given === undefined ? "" : ', error="invalid_token"'}`;
       throw openAiError(401, { message, code: "invalid_api_key" }, { "www-authenticate": challenge });
     }
-    // Not the header, which a client can write in many ways, and be another client with each.
+    // Identifies the client by the key, not by the header, which can be written in many ways.
     context.set("key", given);
     await next();
   };
@@ -41,10 +42,10 @@ function digest(key: string): Buffer {
 }
 
 /**
- * The keys that the environment variable MINIGPT4_API_KEYS names (comma separated) and those of a file (one a line; empty
- * lines and lines that begin with # are left out).
+ * Reads API keys from the environment variable MINIGPT4_API_KEYS (comma separated) and from a file (one per line; empty lines
+ * and lines that start with # are ignored).
  *
- * @throws Error that says which key is too short or not valid, but not what it is; if there is a source without keys
+ * @throws Error if a source has no key, or a key is too short or invalid; the message does not contain the key
  */
 export async function readApiKeys(env: NodeJS.ProcessEnv, file?: string): Promise<string[]> {
   const keys: string[] = [];
@@ -52,7 +53,7 @@ export async function readApiKeys(env: NodeJS.ProcessEnv, file?: string): Promis
   if (listed !== undefined) keys.push(...checkKeys(listed.split(","), variable));
   if (file !== undefined) {
     const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-      throw new Error(`The file of API keys ${file} cannot be read: ${cause.code ?? cause.message}`, { cause });
+      throw new Error(`Cannot read the API keys file ${file}: ${describeProblem(cause)}`, { cause });
     });
     const lines = text.replace(/^\ufeff/, "").split("\n");
     keys.push(
@@ -66,15 +67,15 @@ export async function readApiKeys(env: NodeJS.ProcessEnv, file?: string): Promis
 }
 
 function checkKeys(texts: readonly string[], source: string): string[] {
-  if (texts.length === 0) throw new Error(`${source} holds no API key; give it one, or leave it out`);
+  if (texts.length === 0) throw new Error(`${source} contains no API key. Add one, or do not set it.`);
   return texts.map((text, i) => {
     const key = text.trim();
-    const place = `API key ${i + 1} of ${source}`;
-    if (key.length < shortestKey) {
-      throw new Error(`${place} has ${key.length} characters; it should have at least ${shortestKey}`);
+    const label = `API key ${i + 1} of ${source}`;
+    if (key.length < minKeyLength) {
+      throw new Error(`${label} has ${key.length} characters, expected at least ${minKeyLength}.`);
     }
     if (!/^[\x21-\x7e]+$/.test(key)) {
-      throw new Error(`${place} has characters that a header cannot carry; use letters, digits and signs of ASCII`);
+      throw new Error(`${label} has characters that are invalid in a header. Use printable ASCII without spaces.`);
     }
     return key;
   });

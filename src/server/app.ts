@@ -1,4 +1,4 @@
-/** The HTTP server's routes and what stands before them, as one Hono app. */
+/** The HTTP API as a Hono app: middleware, then routes. */
 import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { type Context, Hono, type MiddlewareHandler, type Next } from "hono";
@@ -19,48 +19,60 @@ import { runsApi } from "./runs/runs.ts";
 import { requestLog, type ServerContext, type ServerEnv } from "./server-context.ts";
 
 export interface AppOptions extends Partial<QueueOptions>, GuardOptions {
-  /** Longest time for an answer (default 300). */
+  /** Time limit of a request in seconds, from its arrival to the end of the response. @default 300 */
   readonly timeoutSeconds?: number;
-  /** How long a client may leave a stream unread (default 30). */
+  /** How long a client may leave a stream unread before the connection is closed, in seconds. @default 30 */
   readonly writeTimeoutSeconds?: number;
-  /** Largest body of a request, images included (default 32 MB). */
+  /** Maximum size of a request body, images included. @default 32_000_000 */
   readonly maxBodyBytes?: number;
-  /** Most pixels of all images of a request together (default 50 million). */
+  /** Maximum number of pixels of all images of a request. @default 50_000_000 */
   readonly maxPixels?: number;
-  /** Most images of a request (default 16). */
+  /** Maximum number of images of a request. @default 16 */
   readonly maxImages?: number;
-  /** Whether images are fetched from http and https addresses (default false). */
+  /** Fetch images from public http and https URLs. @default false */
   readonly allowRemoteImages?: boolean;
-  /** Folder of training runs, whose curves the page shows. */
+  /** Folder of training runs to plot on the page. */
   readonly runsFolder?: string;
-  /** A curation project that the page reviews. */
+  /** Curation project to review on the page. The caller closes it. */
   readonly review?: CurationStore;
   /** Folder of the built page. */
   readonly pageFolder?: string;
+  /** @default no log */
   readonly log?: Logger;
-  /** Aborted when running answers must end; the reason is what their clients are told. */
-  readonly ended?: AbortSignal;
+  /** Aborts all running generations; its reason is sent to their clients. */
+  readonly abortSignal?: AbortSignal;
 }
 
-/** An app that answers with `engine`. It needs the Node.js server of `@hono/node-server`. */
+/**
+ * Creates an app with an OpenAI-compatible API on top of an engine. It must run on the Node.js server of `@hono/node-server`,
+ * which tells it when a client disconnects. The app opens no files or processes: the caller closes the engine and the
+ * curation project after the server.
+ *
+ * @example
+ * ```ts
+ * import { serve } from "@hono/node-server";
+ *
+ * const server = serve({ fetch: createApp(engine, { maxConcurrent: 4 }).fetch, port: 8000 });
+ * ```
+ */
 export function createApp(engine: Engine, options: AppOptions = {}): Hono<ServerEnv> {
-  const { apiKeys = [], maxBodyBytes = 32_000_000, stopping } = options;
-  const service = createService(engine, options);
+  const { apiKeys = [], maxBodyBytes = 32_000_000, drainSignal } = options;
+  const context = createContext(engine, options);
   const app = new OpenAPIHono<ServerEnv>({
     defaultHook: (result) => {
       if (!result.success) throw invalidRequest(result.error);
     },
   });
 
-  app.use(requestLog(service));
+  app.use(requestLog(context));
   addGuards(app, options);
-  app.use("/v1/*", identify, limitBodyMemory(maxBodyBytes), limitBody(maxBodyBytes));
+  app.use("/v1/*", identifyClient, limitBodyMemory(maxBodyBytes), limitBody(maxBodyBytes));
 
-  addModels(app, service, options.review !== undefined);
-  addChatCompletions(app, service);
-  addEmbeddings(app, service);
+  addModels(app, context, options.review !== undefined);
+  addChatCompletions(app, context);
+  addEmbeddings(app, context);
   app.get("/metrics", async (c) =>
-    c.body(await service.metrics.render(), 200, { "content-type": service.metrics.contentType }),
+    c.body(await context.metrics.render(), 200, { "content-type": context.metrics.contentType }),
   );
   if (apiKeys.length > 0) {
     app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", { type: "http", scheme: "bearer" });
@@ -71,26 +83,26 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     ...(apiKeys.length > 0 && { security: [{ apiKey: [] }] }),
   });
   if (options.runsFolder !== undefined) {
-    if (stopping) app.use("/api/runs/*", cutWhen(stopping));
+    if (drainSignal) app.use("/api/runs/*", closeConnectionOn(drainSignal));
     app.route("/api/runs", runsApi(options.runsFolder));
   }
   if (options.review) app.route("/api/review", reviewApi(new ReviewDesk(options.review)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
-  addErrorHandlers(app, service.log);
+  addErrorHandlers(app, context.log);
   return app;
 }
 
-function createService(engine: Engine, options: AppOptions): ServerContext {
+function createContext(engine: Engine, options: AppOptions): ServerContext {
   const { maxConcurrent = 8, maxQueue = 64, maxBodyBytes = 32_000_000 } = options;
-  const admission = new RequestQueue({ maxConcurrent, maxQueue });
-  const { ended = new AbortController().signal } = options;
-  // Every request that is answered listens; to Node.js more than ten look like a leak.
-  setMaxListeners(0, ended);
+  const queue = new RequestQueue({ maxConcurrent, maxQueue });
+  const { abortSignal = new AbortController().signal } = options;
+  // Every running request adds a listener, which Node.js would report as a leak.
+  setMaxListeners(0, abortSignal);
   return {
     engine,
-    admission,
-    metrics: new ServerMetrics(() => admission, engine),
-    log: options.log ?? pino({ level: "silent" }),
+    queue,
+    metrics: new ServerMetrics(() => queue, engine),
+    log: options.log ?? silentLog(),
     images: {
       allowRemote: options.allowRemoteImages ?? false,
       maxBytes: maxBodyBytes,
@@ -100,44 +112,48 @@ function createService(engine: Engine, options: AppOptions): ServerContext {
     created: Math.floor(Date.now() / 1000),
     timeoutSeconds: options.timeoutSeconds ?? 300,
     writeTimeoutSeconds: options.writeTimeoutSeconds ?? 30,
-    ended,
+    abortSignal,
   };
 }
 
-/** Notes who asks, and how to learn that they went away. */
-async function identify(c: Context<ServerEnv>, next: Next): Promise<void> {
+function silentLog(): Logger {
+  return pino({ level: "silent" });
+}
+
+/** Middleware: stores who sends the request, and a signal of their disconnection. */
+async function identifyClient(c: Context<ServerEnv>, next: Next): Promise<void> {
   c.set("client", c.get("key") ?? c.env.incoming.socket.remoteAddress ?? "unknown");
-  // Before the body is read: what takes its place afterwards may have a signal of its own.
-  c.set("gone", c.req.raw.signal);
+  // Stored before the body is read, which may replace the raw request by one with another signal.
+  c.set("disconnected", c.req.raw.signal);
   await next();
 }
 
-/** Those who watch a run would do so for ever; they come back when the server does. */
-function cutWhen(stopping: AbortSignal): MiddlewareHandler<ServerEnv> {
+/** Middleware: closes open streams when the server shuts down. Clients that follow a run reconnect by themselves. */
+function closeConnectionOn(signal: AbortSignal): MiddlewareHandler<ServerEnv> {
   return async (c, next) => {
     const { outgoing } = c.env;
-    const cut = () => outgoing.destroy();
-    stopping.addEventListener("abort", cut);
-    outgoing.once("close", () => stopping.removeEventListener("abort", cut));
+    const close = () => outgoing.destroy();
+    signal.addEventListener("abort", close);
+    outgoing.once("close", () => signal.removeEventListener("abort", close));
     await next();
   };
 }
 
-// The review of a curation project alone, without a model.
-
 export interface ReviewAppOptions extends GuardOptions {
   /** Folder of the built page. */
   readonly pageFolder?: string;
+  /** @default no log */
   readonly log?: Logger;
 }
 
+/** Creates an app that serves the review of a curation project, without a model. The caller closes the project. */
 export function createReviewApp(store: CurationStore, options: ReviewAppOptions = {}): Hono<ServerEnv> {
   const app = new Hono<ServerEnv>();
   addGuards(app, options);
-  // The page shows no chat where there is no model.
+  // Without a model in the answer, the page hides its chat.
   app.get("/health", (c) => c.json({ status: "ok", review: true }));
   app.route("/api/review", reviewApi(new ReviewDesk(store)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
-  addErrorHandlers(app, options.log ?? pino({ level: "silent" }));
+  addErrorHandlers(app, options.log ?? silentLog());
   return app;
 }

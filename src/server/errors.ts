@@ -1,46 +1,41 @@
-/** From whatever went wrong to what a client is told of it. */
+/** Errors in OpenAI's format, `{"error": {"message", "type", "param", "code"}}`, which its clients map to classes of their own. */
 
 import { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { EngineLostError, RequestError } from "../engine/engine.ts";
 
-// Errors in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, which its clients turn into classes of their own.
-
-/** What a client is told. The message is read by people; the code, where there is one, by programs. */
 export interface ErrorDetails {
+  /** For people. */
   readonly message: string;
-  /** By default what OpenAI says with the status. */
+  /** @default the type that OpenAI's API uses with the status */
   readonly type?: string;
-  /** The field of the request that is wrong. */
+  /** The invalid field of the request. */
   readonly param?: string | null;
+  /** For programs. */
   readonly code?: string | null;
 }
 
-/** The answer to a request that fails: thrown in a handler or middleware it ends the request, and `getResponse()` is the answer itself. */
+/** The response to a failed request. Throw it in a handler or middleware, or send `getResponse()`. */
 export class OpenAiError extends HTTPException {
-  /** The body, which is also what an error in the middle of a stream looks like. */
+  /** The response body; in a stream, the data of the error event. */
   readonly body: { readonly error: Required<ErrorDetails> };
   private readonly headers: Readonly<Record<string, string>>;
 
   constructor(status: ContentfulStatusCode, details: ErrorDetails, headers: Readonly<Record<string, string>> = {}) {
-    const { message, type = typeOf(status), param = null, code = null } = details;
+    const { message, type = defaultType(status), param = null, code = null } = details;
     super(status, { message });
     this.body = { error: { message, type, param, code } };
     this.headers = headers;
   }
 
-  /** A new response each time: one error may end several requests. */
+  /** Creates a new response each time, since one error may end several requests. */
   override getResponse(): Response {
     return Response.json(this.body, { status: this.status, headers: this.headers });
   }
 }
 
-/**
- * An error to throw.
- *
- * @param headers of the answer, for example `retry-after`
- */
+/** @param headers of the response, for example `retry-after` */
 export function openAiError(
   status: ContentfulStatusCode,
   details: ErrorDetails,
@@ -49,14 +44,12 @@ export function openAiError(
   return new OpenAiError(status, details, headers);
 }
 
-function typeOf(status: number): string {
+function defaultType(status: number): string {
   if (status === 429) return "rate_limit_error";
   return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
-// Why the server does not take an image, in words that are fit for whoever sent it.
-
-/** Codes as OpenAI has them: of the URL itself, of what it holds, and of fetching it. */
+/** Codes of OpenAI's API: for the URL, the image, and the download. */
 export type ImageErrorCode =
   | "invalid_image_url"
   | "invalid_base64"
@@ -64,9 +57,9 @@ export type ImageErrorCode =
   | "invalid_image"
   | "failed_to_download_image";
 
-/** An image is refused. The message says nothing of this machine or of its networks. */
+/** An image is rejected. The message is sent to the client and must reveal nothing about this machine or its networks. */
 export class ImageRejectedError extends Error {
-  override name = "ImageRefusedError";
+  override name = "ImageRejectedError";
   readonly code: ImageErrorCode;
 
   constructor(code: ImageErrorCode, message: string, options?: ErrorOptions) {
@@ -76,41 +69,41 @@ export class ImageRejectedError extends Error {
 }
 
 export function tooManyBytes(maxBytes: number): ImageRejectedError {
-  return new ImageRejectedError("image_too_large", `The image has more than ${maxBytes} bytes; make it smaller first`);
+  return new ImageRejectedError("image_too_large", `The image is larger than ${maxBytes} bytes. Reduce its size.`);
 }
 
-const secondsToRestart = 5;
+const restartSeconds = 5;
 
-const questionCodes: Readonly<Record<RequestError["code"], string>> = {
+const requestErrorCodes: Readonly<Record<RequestError["code"], string>> = {
   image: "invalid_image",
   length: "context_length_exceeded",
   value: "invalid_value",
 };
 
-/** The error as a client may see it; of what nobody expected only that it happened. */
+/** Converts an error for the client. Details of unexpected errors go to the log only. */
 export function toOpenAiError(error: unknown): OpenAiError {
   if (error instanceof OpenAiError) return error;
   if (error instanceof RequestError)
-    return openAiError(400, { message: error.message, code: questionCodes[error.code] });
+    return openAiError(400, { message: error.message, code: requestErrorCodes[error.code] });
   if (error instanceof ImageRejectedError) return openAiError(400, { message: error.message, code: error.code });
   if (error instanceof EngineLostError) {
-    const message = "The model broke down and starts again; ask once more";
-    return openAiError(503, { message, code: "engine_lost" }, { "retry-after": String(secondsToRestart) });
+    const message = "The model process exited unexpectedly and is restarting. Retry the request.";
+    return openAiError(503, { message, code: "engine_lost" }, { "retry-after": String(restartSeconds) });
   }
   if (error instanceof HTTPException && error.status === 415) {
-    return openAiError(415, { message: "The body should be JSON, with the header content-type: application/json" });
+    return openAiError(415, { message: "The body must be JSON with the header content-type: application/json." });
   }
   if (error instanceof HTTPException && error.status < 500)
     return openAiError(error.status, { message: error.message });
-  return openAiError(500, { message: "Something went wrong in the server; its log says what" });
+  return openAiError(500, { message: "Internal server error. The server's log has the details." });
 }
 
-/** Whether whoever runs the server should know of it: the model broke down, or something that nobody expected. */
+/** Whether the error concerns the operator: the model process has crashed, or the error is unexpected. */
 export function shouldLog(error: unknown): boolean {
   return error instanceof EngineLostError || toOpenAiError(error).status === 500;
 }
 
-/** What a schema found wrong first, with the place of it. */
+/** The first error that a schema has found, with the path of its field. */
 export function invalidRequest({ issues }: z.ZodError): OpenAiError {
   const issue = deepest(issues);
   const param = issue ? pathText(issue.path) : "";
@@ -123,7 +116,7 @@ export function invalidRequest({ issues }: z.ZodError): OpenAiError {
 
 type Issue = z.ZodError["issues"][number];
 
-/** Of the alternatives of a union, that which fits furthest is what was meant. */
+/** In a union, the alternative that matches deepest is taken as the intended one. */
 function deepest(issues: readonly Issue[]): Issue | undefined {
   const [first] = issues;
   if (first?.code !== "invalid_union") return first;
@@ -142,8 +135,6 @@ function pathText(path: readonly PropertyKey[]): string {
   }, "");
 }
 
-// The parts of the OpenAPI document that several routes share.
-
 const error = z
   .object({
     error: z.object({
@@ -157,16 +148,16 @@ const error = z
 
 const content = { "application/json": { schema: error } };
 
-/** How a request can fail. */
+/** Error responses in the OpenAPI document. */
 export const errorResponses = {
-  400: { description: "Something is wrong with the request", content },
-  401: { description: "The API key is missing or unknown", content },
-  403: { description: "The Host header names another server, or a page of another origin asks", content },
-  404: { description: "There is no such model", content },
-  413: { description: "The body is too large", content },
-  415: { description: "The body is not JSON", content },
-  429: { description: "Too many questions wait already; `retry-after` says when to ask again", content },
-  500: { description: "Something went wrong in the server", content },
-  503: { description: "The server stops, or the model starts again", content },
-  504: { description: "The answer took too long", content },
+  400: { description: "Invalid request", content },
+  401: { description: "Missing or unknown API key", content },
+  403: { description: "Host name or origin not allowed", content },
+  404: { description: "Unknown model", content },
+  413: { description: "Request body too large", content },
+  415: { description: "Request body is not JSON", content },
+  429: { description: "Queue full; `retry-after` says when to retry", content },
+  500: { description: "Internal server error", content },
+  503: { description: "The server is shutting down, or the model process is restarting", content },
+  504: { description: "Timeout", content },
 };

@@ -1,4 +1,4 @@
-/** What stands around the routes of every app: who may ask before them, and what is said where they end. */
+/** Middleware around the routes of every app: access checks, body limits and error handlers. */
 import { isIP } from "node:net";
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
@@ -9,91 +9,90 @@ import { requireApiKey } from "./api-keys.ts";
 import { openAiError, shouldLog, toOpenAiError } from "./errors.ts";
 import type { ServerEnv } from "./server-context.ts";
 
-// * Keeps pages of other sites from using the server through a visitor's browser: by a name of theirs that they point at
-// this machine (DNS rebinding), or by requests across sites.
+export interface GuardOptions {
+  /** API keys, one of which every request must send. @default none, all requests are allowed */
+  readonly apiKeys?: readonly string[];
+  /** Host names of the server besides IP addresses; "*" allows any. @default ["localhost"] */
+  readonly hosts?: readonly string[];
+  /** Origins of other sites whose pages may use the server; "*" allows any. @default [] */
+  readonly corsOrigins?: readonly string[];
+  /** Once aborted, new requests are rejected with status 503. */
+  readonly drainSignal?: AbortSignal;
+}
+
+/** Adds the checks that every request passes before the routes that are added later. */
+export function addGuards(app: Hono<ServerEnv>, options: GuardOptions): void {
+  const { apiKeys = [], hosts = ["localhost"], corsOrigins = [], drainSignal } = options;
+  app.use(checkHost(hosts, corsOrigins));
+  if (corsOrigins.length > 0) app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["retry-after"] }));
+  if (drainSignal) app.use(rejectAfter(drainSignal));
+  app.use(methodNotAllowed({ app, onMethodNotAllowed: notAllowed }));
+  if (apiKeys.length > 0) app.on("ALL", ["/v1/*", "/api/*", "/metrics"], requireApiKey(apiKeys));
+}
+
+/** Adds the responses to unknown paths and to errors. */
+export function addErrorHandlers(app: Hono<ServerEnv>, log: Logger): void {
+  app.notFound((c) => {
+    const message = `There is no route ${c.req.method} ${c.req.path.slice(0, 100)}.`;
+    return openAiError(404, { message, code: "not_found" }).getResponse();
+  });
+  app.onError((error, c) => {
+    // After a client has disconnected there is nobody to answer, and nothing to fix.
+    if (shouldLog(error) && !c.get("disconnected")?.aborted) log.error({ err: error }, "A request failed");
+    return toOpenAiError(error).getResponse();
+  });
+}
 
 /**
- * Refuses, with status 403, requests for a host that the server does not go by, and those that a browser makes for
- * a page of another origin. Programs, which send neither `Origin` nor `Sec-Fetch-Site`, are only asked for the host.
+ * Rejects, with status 403, requests for a foreign host name (DNS rebinding) and requests that a browser sends for a page of
+ * another origin. Programs send neither `Origin` nor `Sec-Fetch-Site`; only their host is checked.
  *
- * @param allowed names of the server, each with a port ("localhost:8080") or for any port ("localhost"); "*" is any name.
- * An IP address is always allowed: who can point a name at this machine still comes with that name.
- * @param origins of pages that may ask although they come from elsewhere ("https://example.com"); "*" is any
+ * @param allowed names of the server, with a port ("localhost:8080") or for any port ("localhost"); "*" allows any.
+ * IP addresses are always allowed: an attack by DNS rebinding has to use a name.
+ * @param origins other origins whose pages are allowed ("https://example.com"); "*" allows any
  */
 export function checkHost(allowed: readonly string[], origins: readonly string[] = []): MiddlewareHandler {
   const names = new Set(allowed.map((name) => name.toLowerCase()));
-  const pages = new Set(origins.map((origin) => origin.toLowerCase()));
+  const allowedOrigins = new Set(origins.map((origin) => origin.toLowerCase()));
   return async (context, next) => {
     const host = (context.req.header("host") ?? "").toLowerCase();
-    if (!isExpected(host, names)) {
+    if (!isAllowedHost(host, names)) {
       const message =
-        "The server does not go by the name in the request's Host header; allow the name where it is started";
+        "The Host header of the request is not a name of this server. Allow it when you start the server.";
       throw openAiError(403, { message, code: "host_not_allowed" });
     }
-    if (!pages.has("*") && isFromElsewhere(context, host, pages)) {
-      const message = "A page of another origin may not ask this server; allow its origin where the server is started";
+    if (!allowedOrigins.has("*") && isCrossOrigin(context, host, allowedOrigins)) {
+      const message = "Pages of this origin may not use the server. Allow the origin when you start the server.";
       throw openAiError(403, { message, code: "origin_not_allowed" });
     }
     await next();
   };
 }
 
-function isExpected(host: string, names: ReadonlySet<string>): boolean {
+function isAllowedHost(host: string, names: ReadonlySet<string>): boolean {
   const parts = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(:\d{1,5})?$/.exec(host);
   if (!parts) return false;
   const [, name = "", port = ""] = parts;
   return names.has("*") || isIP(name.replace(/[[\]]/g, "")) !== 0 || names.has(name) || names.has(name + port);
 }
 
-function isFromElsewhere({ req }: Context, host: string, pages: ReadonlySet<string>): boolean {
+function isCrossOrigin({ req }: Context, host: string, allowedOrigins: ReadonlySet<string>): boolean {
   const origin = req.header("origin")?.toLowerCase();
-  // The scheme is not compared: before a proxy that speaks https the server itself sees http.
-  if (origin !== undefined) return !pages.has(origin) && origin.replace(/^https?:\/\//, "") !== host;
-  // Following a link to the server's page is no request of the page that has the link.
+  // The scheme is not compared: behind an HTTPS proxy the server itself sees http.
+  if (origin !== undefined) return !allowedOrigins.has(origin) && origin.replace(/^https?:\/\//, "") !== host;
+  // A visitor who follows a link to the server's page is allowed.
   const isLink =
     req.method === "GET" && req.header("sec-fetch-mode") === "navigate" && req.header("sec-fetch-dest") === "document";
   return req.header("sec-fetch-site") === "cross-site" && !isLink;
 }
 
-export interface GuardOptions {
-  /** Keys of which a request must have one; without any, everybody may ask. */
-  readonly apiKeys?: readonly string[];
-  /** Names that the server goes by, besides IP addresses (default localhost); "*" is any. */
-  readonly hosts?: readonly string[];
-  /** Origins of other pages that may use the server. */
-  readonly corsOrigins?: readonly string[];
-  /** Aborted when no new requests are taken any more. */
-  readonly stopping?: AbortSignal;
-}
-
-/** Puts what every request has to pass before the routes that are added after it. */
-export function addGuards(app: Hono<ServerEnv>, options: GuardOptions): void {
-  const { apiKeys = [], hosts = ["localhost"], corsOrigins = [], stopping } = options;
-  app.use(checkHost(hosts, corsOrigins));
-  if (corsOrigins.length > 0) app.use(cors({ origin: [...corsOrigins], exposeHeaders: ["retry-after"] }));
-  if (stopping) app.use(refuseWhen(stopping));
-  app.use(methodNotAllowed({ app, onMethodNotAllowed: notAllowed }));
-  if (apiKeys.length > 0) app.on("ALL", ["/v1/*", "/api/*", "/metrics"], requireApiKey(apiKeys));
-}
-
-/** What is answered where there is no route, or one fails. */
-export function addErrorHandlers(app: Hono<ServerEnv>, log: Logger): void {
-  app.notFound((c) => openAiError(404, { message: `There is no ${pathOf(c)}`, code: "not_found" }).getResponse());
-  app.onError((error, c) => {
-    // Of a client that went away nothing is left to tell, and nothing to repair.
-    if (shouldLog(error) && !c.get("gone")?.aborted) log.error({ err: error }, "A request failed");
-    return toOpenAiError(error).getResponse();
-  });
-}
-
 /**
- * Refuses bodies that are too large, with status 413.
- * A declared length is looked at without touching the body: what was begun to be read could not be thrown away, and the
- * connection would break under the client's next request.
+ * Rejects bodies that are too large, with status 413. If the request declares its length, the body is not touched: a body read
+ * in part cannot be discarded, and would break the connection's next request.
  */
 export function limitBody(maxSize: number): MiddlewareHandler {
   const tooLarge = () => {
-    const message = `The body has more than ${maxSize} bytes; send fewer or smaller images`;
+    const message = `The request body is larger than ${maxSize} bytes. Send fewer or smaller images.`;
     return openAiError(413, { message, code: "request_too_large" });
   };
   const limitUndeclared = bodyLimit({
@@ -110,11 +109,11 @@ export function limitBody(maxSize: number): MiddlewareHandler {
   };
 }
 
-/** Requests on connections that were kept open get this when the server stops. */
-function refuseWhen(stopping: AbortSignal): MiddlewareHandler {
+/** Rejects requests on connections that are still open when the server shuts down. */
+function rejectAfter(drainSignal: AbortSignal): MiddlewareHandler {
   return async (_, next) => {
-    if (stopping.aborted) {
-      const message = "The server stops; ask again when it has started anew";
+    if (drainSignal.aborted) {
+      const message = "The server is shutting down. Retry later.";
       throw openAiError(503, { message, code: "server_stopping" }, { connection: "close", "retry-after": "10" });
     }
     await next();
@@ -123,63 +122,57 @@ function refuseWhen(stopping: AbortSignal): MiddlewareHandler {
 
 function notAllowed(c: Context, methods: readonly string[]): Response {
   const allow = methods.join(", ");
-  const message = `${c.req.path.slice(0, 100)} is asked with ${allow}, not with ${c.req.method}`;
+  const message = `${c.req.path.slice(0, 100)} accepts ${allow}, not ${c.req.method}.`;
   return openAiError(405, { message, code: "method_not_allowed" }, { allow }).getResponse();
 }
 
-function pathOf(c: Context): string {
-  return `${c.req.method} ${c.req.path.slice(0, 100)}`;
-}
-
-// How many bytes of requests lie in memory at once: a body is read before its question has a place, and stays until the answer ends.
-
-/** So many of the largest bodies are held together; of one client half of them, so that nobody keeps all others out. */
-const largestBodies = 8;
+/** Memory for request bodies, in bodies of the maximum size. One client gets half of it at most. */
+const maxBodiesInMemory = 8;
 
 /**
- * Refuses, with status 429, bodies for which there is no room beside those of requests that are not answered yet. What counts
- * is the length that a request declares, before any of it is read; without one it may become the largest.
+ * Bounds the memory of request bodies, which are read before a request gets its slot and stay until its response ends: rejects,
+ * with status 429, what exceeds the bound. Counts the declared length before a body is read, or the maximum without one.
  */
 export function limitBodyMemory(maxBodyBytes: number): MiddlewareHandler<ServerEnv> {
-  const most = largestBodies * maxBodyBytes;
-  const ofClients = new Map<string, number>();
-  let held = 0;
+  const maxTotal = maxBodiesInMemory * maxBodyBytes;
+  const bytesByClient = new Map<string, number>();
+  let total = 0;
   const add = (client: string, bytes: number) => {
-    held += bytes;
-    const own = (ofClients.get(client) ?? 0) + bytes;
-    if (own > 0) ofClients.set(client, own);
-    else ofClients.delete(client);
+    total += bytes;
+    const ofClient = (bytesByClient.get(client) ?? 0) + bytes;
+    if (ofClient > 0) bytesByClient.set(client, ofClient);
+    else bytesByClient.delete(client);
   };
   return async (c, next) => {
     const client = c.get("client");
-    const bytes = lengthOf(c) ?? maxBodyBytes;
-    // What is larger is refused by its length, and never read.
+    const bytes = declaredLength(c) ?? maxBodyBytes;
+    // A larger body is rejected by its length and never read.
     if (bytes > 0 && bytes <= maxBodyBytes) {
-      if (held + bytes > most || (ofClients.get(client) ?? 0) + bytes > most / 2) {
-        const message = "The requests that are not answered yet are too large together; ask again later";
+      if (total + bytes > maxTotal || (bytesByClient.get(client) ?? 0) + bytes > maxTotal / 2) {
+        const message = "The bodies of the running and waiting requests are too large together. Retry later.";
         throw openAiError(429, { message, code: "rate_limit_exceeded" }, { "retry-after": "1" });
       }
       add(client, bytes);
-      untilEnd(c, () => add(client, -bytes));
+      onResponseEnd(c, () => add(client, -bytes));
     }
     await next();
   };
 }
 
-/** Undefined if a body comes in pieces. A request that tells of none has none. */
-function lengthOf({ req }: Context): number | undefined {
+/** Undefined for a chunked body; 0 if the request declares none. */
+function declaredLength({ req }: Context): number | undefined {
   return req.header("transfer-encoding") === undefined ? Number(req.header("content-length") ?? 0) : undefined;
 }
 
-/** Calls `release` once, when the answer has ended or the connection is gone. */
-function untilEnd({ env: { incoming, outgoing } }: Context<ServerEnv>, close: () => void): void {
+/** Calls `callback` once, when the response has ended or the connection is closed. */
+function onResponseEnd({ env: { incoming, outgoing } }: Context<ServerEnv>, callback: () => void): void {
   const { socket } = incoming;
-  const end = () => {
-    socket.off("close", end);
-    outgoing.off("close", end);
-    close();
+  const onClose = () => {
+    socket.off("close", onClose);
+    outgoing.off("close", onClose);
+    callback();
   };
-  outgoing.once("close", end);
-  // An answer that waits behind another one of its connection is not told when that breaks.
-  socket.setMaxListeners(0).once("close", end);
+  outgoing.once("close", onClose);
+  // A pipelined response that waits for another one emits no event when the connection is closed.
+  socket.setMaxListeners(0).once("close", onClose);
 }

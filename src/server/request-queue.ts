@@ -1,31 +1,31 @@
-/** Who may ask the engine now, who waits, and who is sent away: few at once, a short queue, fair among clients. */
+/** Limits concurrent requests, with a bounded queue that is fair among clients. */
 import { openAiError } from "./errors.ts";
 
 export interface QueueOptions {
-  /** Questions that the engine is given at once. */
+  /** Requests that run at the same time. @default 8 */
   readonly maxConcurrent: number;
-  /** Questions that wait for their turn. */
+  /** Requests that wait; more are rejected with status 429. @default 64 */
   readonly maxQueue: number;
 }
 
-/** Gives the place back; only the first call counts. */
+/** Frees the slot. Later calls have no effect. */
 export type ReleaseSlot = () => void;
 
 interface Waiter {
   readonly admit: () => void;
-  readonly refuse: (reason: unknown) => void;
+  readonly reject: (reason: unknown) => void;
 }
 
-/** How much a new answer's duration counts in the running mean. */
-const newest = 0.2;
-const longestRetry = 60;
+/** Weight of the latest request in the moving average of durations. */
+const smoothing = 0.2;
+const maxRetrySeconds = 60;
 
 export class RequestQueue {
   private readonly options: QueueOptions;
-  /** Waiting questions of each client. The order of the clients is the order of their turns: who was served goes to the end. */
+  /** Waiting requests by client, in round-robin order: a client that has been served moves to the end. */
   private readonly queues = new Map<string, Waiter[]>();
-  private inside = 0;
-  private queued = 0;
+  private runningCount = 0;
+  private waitingCount = 0;
   private meanSeconds = 1;
 
   constructor(options: QueueOptions) {
@@ -33,57 +33,57 @@ export class RequestQueue {
   }
 
   get running(): number {
-    return this.inside;
+    return this.runningCount;
   }
 
   get waiting(): number {
-    return this.queued;
+    return this.waitingCount;
   }
 
   /**
-   * Waits for a place. Clients take turns, however many questions one of them has waiting. In a full queue the last
-   * question of the client with most of them makes room for a client with fewer.
+   * Waits for a slot. Clients are served round-robin. If the queue is full, the last request of the client with the most
+   * waiting requests is rejected to make room for a client with fewer.
    *
    * @throws OpenAiError 429 if the queue is full; the signal's reason if it is aborted while waiting
    */
-  async enter(client: string, signal: AbortSignal): Promise<ReleaseSlot> {
+  async acquire(client: string, signal: AbortSignal): Promise<ReleaseSlot> {
     signal.throwIfAborted();
-    if (this.inside >= this.options.maxConcurrent) {
-      if (this.queued >= this.options.maxQueue) this.makeRoom(client);
+    if (this.runningCount >= this.options.maxConcurrent) {
+      if (this.waitingCount >= this.options.maxQueue) this.makeRoom(client);
       await this.wait(client, signal);
     } else {
-      this.inside++;
+      this.runningCount++;
     }
-    const began = performance.now();
-    let left = false;
+    const start = performance.now();
+    let isReleased = false;
     return () => {
-      if (left) return;
-      left = true;
-      this.meanSeconds += newest * ((performance.now() - began) / 1000 - this.meanSeconds);
-      this.inside--;
+      if (isReleased) return;
+      isReleased = true;
+      this.meanSeconds += smoothing * ((performance.now() - start) / 1000 - this.meanSeconds);
+      this.runningCount--;
       this.admitNext();
     };
   }
 
   private wait(client: string, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      const giveUp = () => {
+      const onAbort = () => {
         this.remove(client, waiter);
-        waiter.refuse(signal.reason);
+        waiter.reject(signal.reason);
       };
       const waiter: Waiter = {
         admit: () => {
-          signal.removeEventListener("abort", giveUp);
+          signal.removeEventListener("abort", onAbort);
           resolve();
         },
-        refuse: (reason) => {
-          signal.removeEventListener("abort", giveUp);
+        reject: (reason) => {
+          signal.removeEventListener("abort", onAbort);
           reject(reason);
         },
       };
-      signal.addEventListener("abort", giveUp, { once: true });
+      signal.addEventListener("abort", onAbort, { once: true });
       this.queues.set(client, [...(this.queues.get(client) ?? []), waiter]);
-      this.queued++;
+      this.waitingCount++;
     });
   }
 
@@ -93,20 +93,20 @@ export class RequestQueue {
     const [client, [waiter, ...rest]] = next;
     this.queues.delete(client);
     if (rest.length > 0) this.queues.set(client, rest);
-    this.queued--;
-    this.inside++;
+    this.waitingCount--;
+    this.runningCount++;
     waiter?.admit();
   }
 
-  /** @throws OpenAiError 429 if nobody has clearly more waiting than `client` */
+  /** Rejects a request of the client with the most waiting. @throws OpenAiError 429 if none has at least two more than `client` */
   private makeRoom(client: string): void {
     const own = this.queues.get(client)?.length ?? 0;
     let longest: [string, Waiter[]] | undefined;
     for (const entry of this.queues) if (entry[1].length > (longest?.[1].length ?? own + 1)) longest = entry;
     const last = longest?.[1].at(-1);
-    if (!longest || !last) throw this.full();
+    if (!longest || !last) throw this.queueFullError();
     this.remove(longest[0], last);
-    last.refuse(this.full());
+    last.reject(this.queueFullError());
   }
 
   private remove(client: string, waiter: Waiter): void {
@@ -115,18 +115,16 @@ export class RequestQueue {
     const rest = queue.filter((other) => other !== waiter);
     if (rest.length > 0) this.queues.set(client, rest);
     else this.queues.delete(client);
-    this.queued--;
+    this.waitingCount--;
   }
 
-  private full() {
-    const seconds = Math.ceil((this.meanSeconds * (this.queued + 1)) / this.options.maxConcurrent);
+  private queueFullError() {
+    const seconds = Math.ceil((this.meanSeconds * (this.waitingCount + 1)) / this.options.maxConcurrent);
+    const message = `The server is busy and its queue is full (${this.waitingCount} requests are waiting). Retry later.`;
     return openAiError(
       429,
-      {
-        message: `All places are taken and ${this.queued} questions wait already; ask again later`,
-        code: "rate_limit_exceeded",
-      },
-      { "retry-after": String(Math.min(Math.max(seconds, 1), longestRetry)) },
+      { message, code: "rate_limit_exceeded" },
+      { "retry-after": String(Math.min(Math.max(seconds, 1), maxRetrySeconds)) },
     );
   }
 }

@@ -1,4 +1,4 @@
-/** The app on a port, until it is asked to stop. */
+/** Serves an app on a port, with a graceful shutdown. */
 import { setMaxListeners } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -12,85 +12,102 @@ import { type AppOptions, createApp, createReviewApp, type ReviewAppOptions } fr
 import { openAiError } from "./errors.ts";
 import type { ServerEnv } from "./server-context.ts";
 
-/** Where a server listens. */
-interface Place {
-  /** Default 127.0.0.1: programs of this machine only. */
+interface ListenOptions {
+  /** Address to listen on. @default "127.0.0.1", reachable from this machine only */
   readonly host?: string;
-  /** Default 8000; 0 takes a free one. */
+  /** 0 selects a free port. @default 8000 */
   readonly port?: number;
 }
 
-export interface ServerOptions extends Omit<AppOptions, "stopping" | "ended">, Place {
+export interface ServerOptions extends Omit<AppOptions, "drainSignal" | "abortSignal">, ListenOptions {
+  /** Generates the responses. The caller closes it after the server. */
   readonly engine: Engine;
 }
 
-export interface ReviewServerOptions extends Omit<ReviewAppOptions, "stopping">, Place {
+export interface ReviewServerOptions extends Omit<ReviewAppOptions, "drainSignal">, ListenOptions {
   readonly store: CurationStore;
 }
 
 export interface RunningServer {
-  /** Where it answers, for example `http://127.0.0.1:8000`. */
+  /** Base URL, for example `http://127.0.0.1:8000`. */
   readonly url: string;
   /**
-   * Stops: no new requests are taken, and running answers have `graceMs` to end by themselves. Those that do not are
-   * ended with an error, not as answers that are complete or have reached their length: nobody should take a torn text
-   * for what the model had to say. The engine stays as it is.
+   * Shuts down: rejects new requests and gives running ones `graceMs` milliseconds to finish. The rest end with an error
+   * (`server_stopping`) instead of a finish reason, so that no client takes an incomplete text for a complete one.
+   * Does not close the engine.
    */
   close(graceMs: number): Promise<void>;
+  /** Shuts down without waiting for running requests. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** How often connections that have become idle are looked for while the server stops. */
+/** How often idle connections are closed during the shutdown. */
 const idleCheckMs = 50;
-/** How long ended answers may take to tell their clients. */
-const farewellMs = 2000;
+/** How long aborted requests may take to send their error. */
+const abortGraceMs = 2000;
 
-/** @throws Error if the port is taken or the host unknown */
+/**
+ * Starts the HTTP server.
+ * @throws Error if the port is in use or the host unknown
+ *
+ * @example
+ * ```ts
+ * const server = await startServer({ engine, port: 0 });
+ * console.log(`Listening on ${server.url}`);
+ * await server.close(5000);
+ * ```
+ */
 export function startServer({ engine, ...options }: ServerOptions): Promise<RunningServer> {
   return startApp(options, (more) => createApp(engine, { ...options, ...more }));
 }
 
-/** Starts a server that has no model. @throws Error if the port is taken or the host unknown */
+/** Starts a server for the review of a curation project, without a model. @throws Error if the port is in use or the host unknown */
 export function startReviewServer({ store, ...options }: ReviewServerOptions): Promise<RunningServer> {
   return startApp(options, (more) => createReviewApp(store, { ...options, ...more }));
 }
 
-type Given = Required<Pick<AppOptions, "hosts" | "stopping" | "ended">>;
+type ShutdownOptions = Required<Pick<AppOptions, "hosts" | "drainSignal" | "abortSignal">>;
 
 async function startApp(
-  options: Place & Pick<AppOptions, "hosts">,
-  create: (given: Given) => Hono<ServerEnv>,
+  options: ListenOptions & Pick<AppOptions, "hosts">,
+  create: (shutdown: ShutdownOptions) => Hono<ServerEnv>,
 ): Promise<RunningServer> {
-  const { host = "127.0.0.1", port = 8000, hosts = namesOf(host) } = options;
-  const stopping = new AbortController();
-  const ended = new AbortController();
-  // Each request listens, which is no leak.
-  setMaxListeners(0, stopping.signal, ended.signal);
-  const app = create({ hosts, stopping: stopping.signal, ended: ended.signal });
+  const { host = "127.0.0.1", port = 8000, hosts = serverNames(host) } = options;
+  const drain = new AbortController();
+  const abort = new AbortController();
+  // Every request adds a listener, which is not a leak.
+  setMaxListeners(0, drain.signal, abort.signal);
+  const app = create({ hosts, drainSignal: drain.signal, abortSignal: abort.signal });
   const listener = getRequestListener(app.fetch, {
-    // What no app sees: a request whose address or Host header makes no URL.
+    // Called for requests that never reach the app: their target and Host header do not form a URL.
     errorHandler: () =>
-      openAiError(400, { message: "The request's address or Host header is not valid" }).getResponse(),
+      openAiError(400, { message: "The request target or the Host header is invalid." }).getResponse(),
   });
   const server = createServer(listener);
   await listen(server, host, port);
   let closed: Promise<void> | undefined;
-  return {
-    url: urlOf(server),
-    close: (graceMs) => {
-      closed ??= stop(server, stopping, ended, graceMs);
-      return closed;
-    },
+  const close = (graceMs: number) => {
+    closed ??= shutDown(server, { drain, abort, graceMs });
+    return closed;
   };
+  return { url: serverUrl(server), close, [Symbol.asyncDispose]: () => close(0) };
 }
 
-async function stop(server: Server, stopping: AbortController, ended: AbortController, graceMs: number): Promise<void> {
-  stopping.abort();
+interface Shutdown {
+  readonly drain: AbortController;
+  readonly abort: AbortController;
+  readonly graceMs: number;
+}
+
+async function shutDown(server: Server, { drain, abort, graceMs }: Shutdown): Promise<void> {
+  drain.abort();
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   const idle = setInterval(() => server.closeIdleConnections(), idleCheckMs);
   try {
-    await atMost(graceMs, closed);
-    ended.abort(openAiError(503, { message: "The server stops; the answer is not complete", code: "server_stopping" }));
-    await atMost(farewellMs, closed);
+    await waitAtMost(graceMs, closed);
+    const message = "The server is shutting down. The response is incomplete.";
+    abort.abort(openAiError(503, { message, code: "server_stopping" }));
+    await waitAtMost(abortGraceMs, closed);
     server.closeAllConnections();
     await closed;
   } finally {
@@ -98,8 +115,8 @@ async function stop(server: Server, stopping: AbortController, ended: AbortContr
   }
 }
 
-/** Waits for `done`, but no longer. */
-async function atMost(milliseconds: number, done: Promise<void>): Promise<void> {
+/** Waits until `done` settles, or the time is over. */
+async function waitAtMost(milliseconds: number, done: Promise<void>): Promise<void> {
   const timer = new AbortController();
   await Promise.race([done, sleep(milliseconds, undefined, { signal: timer.signal }).catch(() => {})]);
   timer.abort();
@@ -108,29 +125,31 @@ async function atMost(milliseconds: number, done: Promise<void>): Promise<void> 
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) => {
-      const place = `port ${port} of ${host}`;
-      const problem = listenErrors[cause.code ?? ""]?.(place) ?? `${place} cannot be used: ${cause.message}`;
+      const problem =
+        listenErrors[cause.code ?? ""]?.(host, port) ?? `Cannot listen on ${host}:${port}: ${cause.message}`;
       reject(new Error(problem, { cause }));
     });
     server.listen(port, host, resolve);
   });
 }
 
-const listenErrors: Readonly<Record<string, (place: string) => string>> = {
-  EADDRINUSE: (place) => `${place} is in use by another program; choose another with --port`,
-  EACCES: (place) => `${place} may not be used by this user; choose one above 1023 with --port`,
-  EADDRNOTAVAIL: (place) => `${place}: this machine has no such address; --host 127.0.0.1 is always there`,
-  ENOTFOUND: (place) => `${place}: the host is unknown; --host takes an address of this machine`,
-  EAI_AGAIN: (place) => `${place}: the host is unknown; --host takes an address of this machine`,
+const unknownHost = (host: string) => `Unknown host ${host}. Choose an address of this machine with --host.`;
+
+const listenErrors: Readonly<Record<string, (host: string, port: number) => string>> = {
+  EADDRINUSE: (host, port) => `Port ${port} of ${host} is in use by another program. Choose another with --port.`,
+  EACCES: (host, port) => `No permission to listen on port ${port} of ${host}. Choose a port above 1023 with --port.`,
+  EADDRNOTAVAIL: (host) => `This machine has no address ${host}. Choose another with --host; 127.0.0.1 always works.`,
+  ENOTFOUND: unknownHost,
+  EAI_AGAIN: unknownHost,
 };
 
-function urlOf(server: Server): string {
+function serverUrl(server: Server): string {
   const { address, family, port } = server.address() as AddressInfo;
   if (address === "0.0.0.0" || address === "::") return `http://localhost:${port}`;
   return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
 }
 
-/** The names that a server on `host` goes by, besides its addresses. */
-function namesOf(host: string): string[] {
+/** Host names under which a server on `host` is reached, besides IP addresses. */
+function serverNames(host: string): string[] {
   return ["localhost", host, hostname()].filter((name) => name !== "");
 }

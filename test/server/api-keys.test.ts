@@ -94,6 +94,6 @@ test.each([
 test("a file without keys, and one that cannot be read, are errors", async () => {
   const file = join(temporaryFolder(), "keys");
   writeFileSync(file, "# nothing yet\n\n");
-  await expect(readApiKeys({}, file)).rejects.toThrow("holds no API key");
-  await expect(readApiKeys({}, `${file}.missing`)).rejects.toThrow("cannot be read: ENOENT");
+  await expect(readApiKeys({}, file)).rejects.toThrow("contains no API key");
+  await expect(readApiKeys({}, `${file}.missing`)).rejects.toThrow(": no such file or folder");
 });

@@ -8,15 +8,15 @@ async function value(metrics: ServerMetrics, sample: string): Promise<number | u
   return line === undefined ? undefined : Number(line.split(" ").at(-1));
 }
 
-test("requests and answers are counted", async () => {
+test("counts requests and completions", async () => {
   const metrics = new ServerMetrics();
-  metrics.request("/v1/chat/completions", 200, 0.3);
-  metrics.request("/v1/chat/completions", 200, 3);
-  metrics.request("/v1/chat/completions", 400, 0.001);
-  metrics.answerBegun({ promptTokens: 40, cachedTokens: 0, secondsToFirstToken: 0.2 });
-  metrics.answerBegun({ promptTokens: 60, cachedTokens: 40, secondsToFirstToken: 0.1 });
-  metrics.answerEnded({ tokens: 7, reason: "stop" });
-  metrics.answerEnded({ tokens: 5, reason: "cancelled" });
+  metrics.recordRequest("/v1/chat/completions", 200, 0.3);
+  metrics.recordRequest("/v1/chat/completions", 200, 3);
+  metrics.recordRequest("/v1/chat/completions", 400, 0.001);
+  metrics.recordFirstToken({ promptTokens: 40, cachedTokens: 0, seconds: 0.2 });
+  metrics.recordFirstToken({ promptTokens: 60, cachedTokens: 40, seconds: 0.1 });
+  metrics.recordCompletion({ tokens: 7, reason: "stop" });
+  metrics.recordCompletion({ tokens: 5, reason: "cancelled" });
   const expected = {
     'http_requests_total{route="/v1/chat/completions",status="200"}': 2,
     'http_requests_total{route="/v1/chat/completions",status="400"}': 1,
@@ -34,7 +34,7 @@ test("requests and answers are counted", async () => {
     expect([sample, await value(metrics, sample)]).toEqual([sample, count]);
 });
 
-test("gauges are as they are when they are asked for", async () => {
+test("gauges are read when the metrics are rendered", async () => {
   const load = { running: 0, waiting: 0 };
   const metrics = new ServerMetrics(() => load);
   expect(await value(metrics, "questions_running")).toBe(0);
@@ -51,14 +51,14 @@ test("gauges are as they are when they are asked for", async () => {
 
 test("two servers in a process do not share their metrics", async () => {
   const [one, other] = [new ServerMetrics(), new ServerMetrics()];
-  one.answerEnded({ tokens: 7, reason: "stop" });
+  one.recordCompletion({ tokens: 7, reason: "stop" });
   expect(await value(one, "generated_tokens_total")).toBe(7);
   expect(await value(other, "generated_tokens_total")).toBe(0);
 });
 
 test("every line is a comment or a sample, and every name has its unit and help", async () => {
   const metrics = new ServerMetrics();
-  metrics.request('/a"\\\n{route}', 200, 1);
+  metrics.recordRequest('/a"\\\n{route}', 200, 1);
   const lines = (await metrics.render())
     .trimEnd()
     .split("\n")

@@ -8,9 +8,9 @@ const never = new AbortController().signal;
 /** Lets questions in, one after the other; the names of the clients in the order of their turns. */
 async function order(admission: RequestQueue, clients: readonly string[]): Promise<string[]> {
   const served: string[] = [];
-  const hold = await admission.enter("first", never);
+  const hold = await admission.acquire("first", never);
   const all = clients.map(async (client) => {
-    const leave = await admission.enter(client, never);
+    const leave = await admission.acquire(client, never);
     served.push(client);
     leave();
   });
@@ -27,9 +27,9 @@ test("clients take turns, however many questions one of them has", async () => {
 
 test("beyond the queue a question is refused, with a time to come back", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 1 });
-  const leave = await admission.enter("a", never);
-  const waiting = admission.enter("a", never);
-  const refused = await admission.enter("a", never).catch((error: unknown) => error);
+  const leave = await admission.acquire("a", never);
+  const waiting = admission.acquire("a", never);
+  const refused = await admission.acquire("a", never).catch((error: unknown) => error);
   expect(refused).toBeInstanceOf(OpenAiError);
   const { status, headers } = (refused as OpenAiError).getResponse();
   expect(status).toBe(429);
@@ -40,12 +40,12 @@ test("beyond the queue a question is refused, with a time to come back", async (
 
 test("a full queue of one client has room for another", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 3 });
-  const leave = await admission.enter("a", never);
-  const own = [1, 2, 3].map(() => admission.enter("a", never));
-  const other = admission.enter("b", never);
+  const leave = await admission.acquire("a", never);
+  const own = [1, 2, 3].map(() => admission.acquire("a", never));
+  const other = admission.acquire("b", never);
   await expect(own[2]).rejects.toMatchObject({ status: 429 });
   // b has one question waiting now, a two: nobody has clearly more, so that b's next is refused.
-  await expect(admission.enter("b", never)).rejects.toMatchObject({ status: 429 });
+  await expect(admission.acquire("b", never)).rejects.toMatchObject({ status: 429 });
   leave();
   for (const entered of [own[0], other, own[1]]) (await entered)?.();
   expect([admission.running, admission.waiting]).toEqual([0, 0]);
@@ -53,23 +53,23 @@ test("a full queue of one client has room for another", async () => {
 
 test("who goes away leaves the queue", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 2 });
-  const leave = await admission.enter("a", never);
+  const leave = await admission.acquire("a", never);
   const controller = new AbortController();
-  const gone = admission.enter("b", controller.signal);
-  const stays = admission.enter("c", never);
+  const gone = admission.acquire("b", controller.signal);
+  const stays = admission.acquire("c", never);
   controller.abort(new Error("gone"));
   await expect(gone).rejects.toThrow("gone");
   expect(admission.waiting).toBe(1);
   leave();
   (await stays)();
-  await expect(admission.enter("b", controller.signal)).rejects.toThrow("gone");
+  await expect(admission.acquire("b", controller.signal)).rejects.toThrow("gone");
   expect(admission.running).toBe(0);
 });
 
 test("leaving twice gives one place back", async () => {
   const admission = new RequestQueue({ maxConcurrent: 2, maxQueue: 0 });
-  const leave = await admission.enter("a", never);
-  await admission.enter("a", never);
+  const leave = await admission.acquire("a", never);
+  await admission.acquire("a", never);
   leave();
   leave();
   expect(admission.running).toBe(1);
@@ -91,7 +91,7 @@ test("whatever comes and goes, the bounds hold and nothing is lost", async () =>
           const controller = new AbortController();
           waiting.add(controller);
           void admission
-            .enter(client, controller.signal)
+            .acquire(client, controller.signal)
             .then((leave) => inside.push(leave))
             .catch(() => {})
             .finally(() => waiting.delete(controller));

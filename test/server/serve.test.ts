@@ -75,13 +75,15 @@ test("an answer that does not end in time is ended with an error, not as if it w
   expect(watched.running).toBe(0);
 });
 
-test("a port in use and an unknown host are told", async () => {
+test("a port in use and an unknown address are reported", async () => {
   const { url } = await serve(engine);
   const port = Number(new URL(url).port);
   await expect(startServer({ engine, port })).rejects.toThrow(
-    `port ${port} of 127.0.0.1 is in use by another program; choose another with --port`,
+    `Port ${port} of 127.0.0.1 is in use by another program. Choose another with --port.`,
   );
-  await expect(startServer({ engine, port: 0, host: "192.0.2.1" })).rejects.toThrow("this machine has no such address");
+  await expect(startServer({ engine, port: 0, host: "192.0.2.1" })).rejects.toThrow(
+    "This machine has no address 192.0.2.1",
+  );
 });
 
 test("who watches a training run does not hold up a stop", async () => {

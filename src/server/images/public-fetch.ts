@@ -1,5 +1,4 @@
-/** Fetches a file from the public internet for a client that named its URL, and from nowhere else. */
-
+/** Fetches an image for a client from the public internet only, never from this machine or its networks (SSRF protection). */
 import { lookup as systemLookup } from "node:dns/promises";
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from "node:http";
 import { request as httpsRequest } from "node:https";
@@ -7,144 +6,144 @@ import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import { ImageRejectedError, tooManyBytes } from "../errors.ts";
 
-// Which network addresses belong to the public internet, and not to this machine, its networks or its cloud.
-
-/** All that is routed in public; the rest of IPv6 is local, reserved, or an IPv4 address in disguise. */
-const globalUnicast = ipaddr.IPv6.parseCIDR("2000::/3");
-
-/** Azure's own services, which a virtual machine reaches at an address that looks like any other. */
-const cloudService = "168.63.129.16";
-
-/**
- * Whether an IP address (as a resolver writes it) is one of the public internet. Forms that carry an IPv4 address inside
- * of an IPv6 one (mapped, NAT64, 6to4, Teredo) count as not public, whatever they carry.
- */
-export function isPublicAddress(text: string): boolean {
-  if (!ipaddr.isValid(text)) return false;
-  const address = ipaddr.parse(text);
-  if (address.range() !== "unicast") return false;
-  return address instanceof ipaddr.IPv6 ? address.match(globalUnicast) : address.toString() !== cloudService;
-}
-
-/** The addresses of a name. */
+/** Resolves a host name to its addresses. */
 type Resolver = (hostname: string) => Promise<readonly string[]>;
 
-/** A place that may be fetched from although it is not public, for example an image server beside this one. */
 interface Endpoint {
   readonly address: string;
   readonly port: number;
 }
 
 export interface FetchPolicy {
-  /** Most bytes of a file. */
+  /** Maximum size of an image. */
   readonly maxBytes: number;
-  /** Told of each piece as it comes; what it throws ends the fetch. */
+  /** Called with the length of each received chunk. An error it throws ends the download. */
   readonly onBytes?: (bytes: number) => void;
-  /** Most milliseconds for all of it: names, redirects and the file. */
+  /** Time limit in milliseconds, for name resolution, redirects and download together. */
   readonly timeout: number;
+  /** Endpoints that are allowed although they are not public, such as a local image server. @default none */
   readonly allow?: readonly Endpoint[];
-  /** By default the system's. */
+  /** @default the system's resolver */
   readonly resolve?: Resolver;
 }
+
+/** The publicly routed part of IPv6; the rest is local, reserved or wraps an IPv4 address. */
+const globalUnicast = ipaddr.IPv6.parseCIDR("2000::/3");
+
+/** Azure's internal services, which use an address that looks public. */
+const azureServiceAddress = "168.63.129.16";
 
 const maxRedirects = 3;
 const maxUrlLength = 8192;
 const maxHeaderBytes = 16 * 1024;
 const redirects = new Set([301, 302, 303, 307, 308]);
 
-/** Neither cookies nor a referrer; nothing packed, so that what is counted is what comes out. */
+/** No cookies and no referrer. No compression, so that the bytes counted are those of the image. */
 const headers = { accept: "image/*", "accept-encoding": "identity", "user-agent": "minigpt4" };
 
 /**
- * The bytes of an image at an http or https URL. Each name is resolved once, all of its addresses are checked, and the
- * connection is made to the addresses that were checked; so is every redirect.
+ * Downloads the image at an http or https URL. A host name is resolved once, all of its addresses are checked, and the
+ * connection uses a checked address (no DNS rebinding). Redirects are checked in the same way.
  *
- * @throws ImageRefusedError if the URL leads to where it must not, or to no image, or exceeds a limit; the signal's reason if it is aborted
+ * @throws ImageRejectedError if the URL is not public, is not an image, or exceeds a limit; the signal's reason if it is aborted
  */
 export async function fetchPublic(url: string, policy: FetchPolicy, signal?: AbortSignal): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const ending = new AbortController();
-  const abort = () => ending.abort(signal?.reason);
-  signal?.addEventListener("abort", abort, { once: true });
+  const controller = new AbortController();
+  const onAbort = () => controller.abort(signal?.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => {
-    ending.abort(failed(`The image could not be fetched within ${policy.timeout / 1000} seconds`));
+    controller.abort(downloadError(`The image could not be downloaded within ${policy.timeout / 1000} seconds.`));
   }, policy.timeout);
   try {
-    return await follow(url, policy, ending.signal);
+    return await followRedirects(url, policy, controller.signal);
   } catch (error) {
-    ending.signal.throwIfAborted();
+    controller.signal.throwIfAborted();
     if (error instanceof ImageRejectedError) throw error;
-    throw failed("The image could not be fetched: the connection failed or broke off", error);
+    throw downloadError("The image could not be downloaded: the connection failed or was interrupted.", error);
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
-    // Also closes a connection whose answer is not read to its end.
-    ending.abort();
+    signal?.removeEventListener("abort", onAbort);
+    // Closes the connection if the response has not been read to its end.
+    controller.abort();
   }
 }
 
-async function follow(first: string, policy: FetchPolicy, signal: AbortSignal): Promise<Uint8Array> {
-  let url = parse(first);
+/**
+ * Whether an IP address belongs to the public internet. IPv6 addresses that contain an IPv4 address (mapped, NAT64, 6to4,
+ * Teredo) are never public.
+ */
+export function isPublicAddress(text: string): boolean {
+  if (!ipaddr.isValid(text)) return false;
+  const address = ipaddr.parse(text);
+  if (address.range() !== "unicast") return false;
+  return address instanceof ipaddr.IPv6 ? address.match(globalUnicast) : address.toString() !== azureServiceAddress;
+}
+
+async function followRedirects(first: string, policy: FetchPolicy, signal: AbortSignal): Promise<Uint8Array> {
+  let url = parseUrl(first);
   for (let redirected = 0; ; redirected++) {
     const response = await get(url, await checkedAddresses(url, policy, signal), signal);
     const { statusCode: status = 0, headers } = response;
     if (status === 200) return readImage(response, policy);
     response.destroy();
     if (!redirects.has(status) || headers.location === undefined) {
-      throw failed(`The image could not be fetched: its server answered with status ${status}`);
+      throw downloadError(`The image could not be downloaded: its server returned status ${status}.`);
     }
     if (redirected === maxRedirects) {
-      throw failed(`The image could not be fetched: its server redirects more than ${maxRedirects} times`);
+      throw downloadError(`The image could not be downloaded: its server redirects more than ${maxRedirects} times.`);
     }
-    url = parse(headers.location, url);
+    url = parseUrl(headers.location, url);
   }
 }
 
-function parse(text: string, base?: URL): URL {
+function parseUrl(text: string, base?: URL): URL {
   const url = text.length <= maxUrlLength && URL.canParse(text, base?.href) ? new URL(text, base) : undefined;
-  if (!url) throw refused("The image URL is not valid, or too long");
+  if (!url) throw urlError("The image URL is invalid or too long.");
   if (url.protocol !== "http:" && url.protocol !== "https:") {
-    throw refused("An image URL should begin with https:, http: or data:, also where it redirects to");
+    throw urlError("An image URL, and its redirects, must begin with https:, http: or data:.");
   }
-  if (url.username !== "" || url.password !== "") throw refused("An image URL with a user name or password is refused");
+  if (url.username !== "" || url.password !== "") {
+    throw urlError("An image URL must not contain a user name or password.");
+  }
   return url;
 }
 
 /**
- * The addresses to connect to. One that must not be reached refuses them all. Whether a name exists in a private network
- * is not told: no address and a forbidden one read alike.
+ * The addresses to connect to; all of them must be allowed. A name without an address fails like a forbidden one, so that the
+ * error does not reveal which names exist in a private network.
  */
 async function checkedAddresses(url: URL, policy: FetchPolicy, signal: AbortSignal): Promise<readonly string[]> {
   const { resolve = systemResolver, allow = [] } = policy;
   const secure = url.protocol === "https:";
   const port = url.port === "" ? (secure ? 443 : 80) : Number(url.port);
-  const host = hostOf(url);
-  const addresses = isIP(host) ? [host] : await race(resolve(host), signal).catch(() => []);
+  const host = hostName(url);
+  const addresses = isIP(host) ? [host] : await withSignal(resolve(host), signal).catch(() => []);
   signal.throwIfAborted();
-  // The URL parser drops a scheme's own port; what is left is another one.
-  const reachable = (address: string) =>
+  // The URL parser drops the default port, so any port that is left is another one.
+  const isAllowed = (address: string) =>
     (url.port === "" && isPublicAddress(address)) ||
-    allow.some((place) => place.address === address && place.port === port);
-  if (addresses.length === 0 || !addresses.every(reachable)) {
-    throw refused("The image URL does not lead to a public address on the usual port, so it is not fetched");
+    allow.some((endpoint) => endpoint.address === address && endpoint.port === port);
+  if (addresses.length === 0 || !addresses.every(isAllowed)) {
+    throw urlError("The image URL must lead to a public address on the default port.");
   }
   return addresses;
 }
 
 function get(url: URL, addresses: readonly string[], signal: AbortSignal): Promise<IncomingMessage> {
-  const known = addresses.map((address) => ({ address, family: isIP(address) }));
-  const [one = { address: "", family: 0 }] = known;
+  const checked = addresses.map((address) => ({ address, family: isIP(address) }));
+  const [first = { address: "", family: 0 }] = checked;
   const lookup: LookupFunction = (_, { all }, callback) => {
-    if (all) callback(null, known);
-    else callback(null, one.address, one.family);
+    if (all) callback(null, checked);
+    else callback(null, first.address, first.family);
   };
   const options: RequestOptions = {
-    host: hostOf(url),
+    host: hostName(url),
     port: url.port,
     path: url.pathname + url.search,
     headers: { ...headers, host: url.host },
     lookup,
-    // A connection of its own: none that is kept open, and no proxy that the environment names.
+    // A new connection, not a kept-alive one, and no proxy from the environment.
     agent: false,
     maxHeaderSize: maxHeaderBytes,
     signal,
@@ -159,10 +158,10 @@ function get(url: URL, addresses: readonly string[], signal: AbortSignal): Promi
 async function readImage(response: IncomingMessage, { maxBytes, onBytes }: FetchPolicy): Promise<Uint8Array> {
   const type = (response.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
   if (!type.startsWith("image/") && type !== "application/octet-stream") {
-    throw failed("What the image URL leads to is no image: its content-type should be image/...");
+    throw downloadError("The image URL does not lead to an image: its content-type must be image/...");
   }
   if ((response.headers["content-encoding"] ?? "identity").toLowerCase() !== "identity") {
-    throw failed("The image could not be fetched: its server sends it packed, although that was not asked for");
+    throw downloadError("The image could not be downloaded: its server compresses it although identity was requested.");
   }
   if (Number(response.headers["content-length"] ?? 0) > maxBytes) throw tooManyBytes(maxBytes);
   const chunks: Uint8Array[] = [];
@@ -180,23 +179,23 @@ async function systemResolver(hostname: string): Promise<string[]> {
   return (await systemLookup(hostname, { all: true })).map(({ address }) => address);
 }
 
-/** A resolver cannot be broken off, but need not be waited for. */
-function race<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** A resolver cannot be cancelled, but does not have to be awaited. */
+function withSignal<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     promise.then(resolve, reject);
   });
 }
 
-/** The host of a URL, without the brackets of an IPv6 address. */
-function hostOf(url: URL): string {
+/** The host name without the brackets of an IPv6 address. */
+function hostName(url: URL): string {
   return url.hostname.replace(/^\[|\]$/g, "");
 }
 
-function refused(message: string): ImageRejectedError {
+function urlError(message: string): ImageRejectedError {
   return new ImageRejectedError("invalid_image_url", message);
 }
 
-function failed(message: string, cause?: unknown): ImageRejectedError {
+function downloadError(message: string, cause?: unknown): ImageRejectedError {
   return new ImageRejectedError("failed_to_download_image", message, { cause });
 }

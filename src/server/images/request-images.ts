@@ -1,14 +1,11 @@
-/** The images of a request: fetched, and together small enough to be held and decoded. */
-
+/** Loads the images of a request from data URLs and, if allowed, from the public internet, within limits on bytes and pixels. */
 import { setMaxListeners } from "node:events";
 import sharp from "sharp";
 import { ImageRejectedError, openAiError, tooManyBytes } from "../errors.ts";
 import { type FetchPolicy, fetchPublic } from "./public-fetch.ts";
 
-// What of a client's image is looked at before it is decoded: its kind, and how much it would become.
-
-/** What the kinds that are taken begin with, and where that stands. */
-const kinds: readonly (readonly [at: number, text: string])[] = [
+/** Signatures of the accepted formats. */
+const signatures: readonly (readonly [offset: number, text: string])[] = [
   [0, "\xff\xd8\xff"],
   [0, "\x89PNG\r\n\x1a\n"],
   [0, "GIF87a"],
@@ -19,83 +16,77 @@ const kinds: readonly (readonly [at: number, text: string])[] = [
 ];
 
 /**
- * Refuses what is none of a few kinds of images, before any decoder sees it. SVG is a program more than an image, and
- * what a client sends is not run.
+ * Checks the signature before any decoder reads the image. SVG is not accepted, because rendering it means running the client's
+ * markup.
  *
- * @throws ImageRefusedError
+ * @throws ImageRejectedError
  */
-function checkKind(bytes: Uint8Array): void {
-  if (bytes.length === 0) throw new ImageRejectedError("invalid_image", "The image is empty");
-  const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
-  if (kinds.some(([at, text]) => begin.startsWith(text, at))) return;
-  throw new ImageRejectedError("invalid_image", "The image is none of JPEG, PNG, WebP, GIF and AVIF");
+function checkFormat(bytes: Uint8Array): void {
+  if (bytes.length === 0) throw new ImageRejectedError("invalid_image", "The image is empty.");
+  const start = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
+  if (signatures.some(([offset, text]) => start.startsWith(text, offset))) return;
+  throw new ImageRejectedError("invalid_image", "The image must be a JPEG, PNG, WebP, GIF or AVIF.");
 }
 
-/** Width and height, as the header says. @throws ImageRefusedError if it is damaged */
-async function sizeOf(bytes: Uint8Array): Promise<{ readonly width: number; readonly height: number }> {
+/** Width and height from the image's header. @throws ImageRejectedError if it is damaged */
+async function readDimensions(bytes: Uint8Array): Promise<{ readonly width: number; readonly height: number }> {
   return sharp(bytes, { limitInputPixels: false })
     .metadata()
     .catch((cause: unknown) => {
-      throw new ImageRejectedError("invalid_image", "The image is damaged or cut off", { cause });
+      throw new ImageRejectedError("invalid_image", "The image is damaged or truncated.", { cause });
     });
 }
 
-// From the URL of an image in a request to its bytes: data URLs, and images of the public internet where that is allowed.
-
 export interface ImagePolicy extends Partial<FetchPolicy> {
-  /** Whether http and https URLs are fetched. */
+  /** Fetch http and https URLs. */
   readonly allowRemote: boolean;
 }
 
 const defaults = { maxBytes: 20 * 1024 * 1024, timeout: 10_000 };
 
-/** Longest head of a data URL, its comma included. */
-const maxHead = 256;
-const percent = 0x25;
+/** Maximum length of a data URL up to its comma. */
+const maxDataUrlPrefix = 256;
+const percentSign = 0x25;
 
 /**
- * The encoded image that a URL stands for: a data URL, or one of http and https if the policy allows that. Files of this
- * machine are never read.
+ * Loads the encoded image of a data URL or, if the policy allows it, of an http or https URL. Never reads files.
  *
- * @throws ImageRefusedError that says what is wrong with the URL or the image; the signal's reason if it is aborted
+ * @throws ImageRejectedError saying what is wrong with the URL or the image; the signal's reason if it is aborted
  */
 export async function fetchImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   signal?.throwIfAborted();
-  const bytes = await encodedImage(url, policy, signal);
-  checkKind(bytes);
+  const bytes = await loadUrl(url, policy, signal);
+  checkFormat(bytes);
   return bytes;
 }
 
-async function encodedImage(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
+async function loadUrl(url: string, policy: ImagePolicy, signal?: AbortSignal): Promise<Uint8Array> {
   const { maxBytes = defaults.maxBytes, timeout = defaults.timeout } = policy;
   if (/^data:/i.test(url)) return decodeDataUrl(url, maxBytes);
   if (!/^https?:/i.test(url)) {
     throw new ImageRejectedError(
       "invalid_image_url",
-      "An image URL should be a data URL (data:image/png;base64,...) or begin with https: or http:",
+      "An image URL must be a data URL (data:image/png;base64,...) or begin with https: or http:.",
     );
   }
   if (!policy.allowRemote) {
     throw new ImageRejectedError(
       "invalid_image_url",
-      "This server does not fetch images; send the image itself as a data URL (data:image/png;base64,...)",
+      "This server does not download images. Send the image as a data URL (data:image/png;base64,...).",
     );
   }
   return fetchPublic(url, { ...policy, maxBytes, timeout }, signal);
 }
 
 function decodeDataUrl(url: string, maxBytes: number): Uint8Array {
-  const comma = url.slice(0, maxHead).indexOf(",");
-  const head = comma < 0 ? undefined : /^data:([^;,]*)((?:;[^;,]*)*)$/i.exec(url.slice(0, comma));
-  if (!head) {
-    throw new ImageRejectedError(
-      "invalid_image_url",
-      "The data URL is not valid; it should be data:image/png;base64,...",
-    );
+  const comma = url.slice(0, maxDataUrlPrefix).indexOf(",");
+  const prefix = comma < 0 ? undefined : /^data:([^;,]*)((?:;[^;,]*)*)$/i.exec(url.slice(0, comma));
+  if (!prefix) {
+    throw new ImageRejectedError("invalid_image_url", "The data URL is invalid, expected data:image/png;base64,...");
   }
-  const [, type = "", parameters = ""] = head;
+  const [, type = "", parameters = ""] = prefix;
   if (!/^(image\/|application\/octet-stream\s*$)/i.test(type.trim())) {
-    throw new ImageRejectedError("invalid_image_url", "The data URL holds no image; it should begin with data:image/");
+    throw new ImageRejectedError("invalid_image_url", "The data URL is not an image, expected data:image/...");
   }
   const text = url.slice(comma + 1);
   if (!/;\s*base64\s*$/i.test(parameters)) return percentDecode(text, maxBytes);
@@ -103,13 +94,10 @@ function decodeDataUrl(url: string, maxBytes: number): Uint8Array {
 }
 
 function base64Decode(text: string, maxBytes: number): Uint8Array {
-  // Before anything is decoded; one character in thirty may be a space or the end of a line.
+  // Checked before decoding. Allows for white space in one character out of thirty.
   if (text.length * 30 > maxBytes * 40 + 400 + text.length) throw tooManyBytes(maxBytes);
   if (!/^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(text)) {
-    throw new ImageRejectedError(
-      "invalid_base64",
-      "The data URL says base64, but holds characters that base64 does not have",
-    );
+    throw new ImageRejectedError("invalid_base64", "The data URL contains characters that are invalid in base64.");
   }
   const bytes = Buffer.from(text, "base64");
   if (bytes.length > maxBytes) throw tooManyBytes(maxBytes);
@@ -117,59 +105,59 @@ function base64Decode(text: string, maxBytes: number): Uint8Array {
 }
 
 function percentDecode(text: string, maxBytes: number): Buffer {
-  // Each byte is one character, or three.
+  // A byte is one character, or three if it is escaped.
   if (text.length > 3 * maxBytes) throw tooManyBytes(maxBytes);
   const bytes = Buffer.from(text);
   let length = 0;
-  for (let at = 0; at < bytes.length; length++) {
-    const code = bytes[at] === percent ? bytes.toString("latin1", at + 1, at + 3) : "";
-    const isCode = /^[0-9a-f]{2}$/i.test(code);
-    bytes[length] = isCode ? Number.parseInt(code, 16) : (bytes[at] ?? 0);
-    at += isCode ? 3 : 1;
+  for (let i = 0; i < bytes.length; length++) {
+    const digits = bytes[i] === percentSign ? bytes.toString("latin1", i + 1, i + 3) : "";
+    const isEscape = /^[0-9a-f]{2}$/i.test(digits);
+    bytes[length] = isEscape ? Number.parseInt(digits, 16) : (bytes[i] ?? 0);
+    i += isEscape ? 3 : 1;
   }
   if (length > maxBytes) throw tooManyBytes(maxBytes);
   return bytes.subarray(0, length);
 }
 
 export interface ImageLimits extends ImagePolicy {
-  /** Most bytes of one image, and of all that are fetched for a request together. */
+  /** Maximum size of an image, and of all downloads of a request together. */
   readonly maxBytes: number;
-  /** Most pixels (width x height) of all images of a request together. */
+  /** Maximum number of pixels of all images of a request. */
   readonly maxPixels: number;
-  /** Most images of a request. */
+  /** Maximum number of images of a request. */
   readonly maxImages: number;
 }
 
-/** @throws ImageRefusedError that says why an image is refused; the signal's reason if it is aborted */
+/** Loads all images of a request. @throws ImageRejectedError saying why an image is rejected; the signal's reason if it is aborted */
 export async function fetchImages(
   urls: readonly string[],
   limits: ImageLimits,
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
   const images = await fetchAll(urls, limits, signal);
-  checkPixels(await Promise.all(images.map(sizeOf)), limits.maxPixels);
+  checkPixels(await Promise.all(images.map(readDimensions)), limits.maxPixels);
   return images;
 }
 
-/** None goes on when one has failed: its request would be gone, and nothing would bound how many are fetched. */
+/** If one download fails the others are aborted, since nothing would bound the downloads of failed requests. */
 async function fetchAll(urls: readonly string[], limits: ImageLimits, signal: AbortSignal): Promise<Uint8Array[]> {
   let fetched = 0;
   const onBytes = (bytes: number) => {
     fetched += bytes;
     if (fetched <= limits.maxBytes) return;
-    const message = `The images of a request may have ${limits.maxBytes} bytes together; make them smaller first`;
+    const message = `The images of a request may have at most ${limits.maxBytes} bytes together. Reduce their size.`;
     throw new ImageRejectedError("image_too_large", message);
   };
-  const ending = new AbortController();
-  const end = AbortSignal.any([signal, ending.signal]);
-  // Each image listens, which is no leak.
-  setMaxListeners(0, end);
-  const fetching = urls.map((url) => fetchImage(url, { ...limits, onBytes }, end));
+  const controller = new AbortController();
+  const anySignal = AbortSignal.any([signal, controller.signal]);
+  // Each image adds a listener, which is not a leak.
+  setMaxListeners(0, anySignal);
+  const downloads = urls.map((url) => fetchImage(url, { ...limits, onBytes }, anySignal));
   try {
-    return await Promise.all(fetching);
+    return await Promise.all(downloads);
   } finally {
-    ending.abort();
-    await Promise.allSettled(fetching);
+    controller.abort();
+    await Promise.allSettled(downloads);
   }
 }
 
@@ -179,7 +167,7 @@ function checkPixels(sizes: readonly { readonly width: number; readonly height: 
   const listed = sizes.map(({ width, height }) => `${width} x ${height}`).join(", ");
   throw new ImageRejectedError(
     "image_too_large",
-    `The images of a request may have ${maxPixels} pixels together; these have ${pixels} (${listed}). Scale them down first`,
+    `The images of a request may have at most ${maxPixels} pixels together, but have ${pixels} (${listed}). Scale them down.`,
   );
 }
 
@@ -187,7 +175,7 @@ function checkPixels(sizes: readonly { readonly width: number; readonly height: 
 export function checkImageCount(urls: readonly string[], { maxImages }: ImageLimits, param: string): void {
   if (urls.length <= maxImages) return;
   throw openAiError(400, {
-    message: `The request has ${urls.length} images; at most ${maxImages} are taken`,
+    message: `The request has ${urls.length} images, expected at most ${maxImages}.`,
     param,
     code: "too_many_images",
   });

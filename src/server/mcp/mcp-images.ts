@@ -1,13 +1,13 @@
-/** The images that a client of the MCP server gives: files in allowed folders, or base64 data. */
+/** Images of MCP clients: files in allowed folders, or base64 data. */
 import { realpath } from "node:fs/promises";
 import { isAbsolute, parse, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import type { ImageInput } from "../../engine/engine.ts";
-import { describeProblem } from "../../files/errors.ts";
+import { describeProblem, quote } from "../../files/errors.ts";
 import { ImageError } from "../../images/decode.ts";
 
-/** An image as a tool's input: a path, or data as in MCP's own image content. */
+/** Tool input for an image: a path, or data in the format of MCP's image content. */
 export const imageSchema = z
   .union(
     [
@@ -16,74 +16,77 @@ export const imageSchema = z
         data: z.string().min(1).describe("The encoded image (JPEG, PNG, WebP, GIF, TIFF, AVIF, SVG) in base64"),
         mimeType: z
           .string()
-          .regex(/^image\/[\w.+-]+$/, "An image's media type begins with image/")
+          .regex(/^image\/[\w.+-]+$/, "expected a media type that begins with image/")
           .describe("For example image/jpeg"),
       }),
     ],
-    { error: 'An image is the path of a file, or {"data": base64, "mimeType": "image/..."}' },
+    { error: 'expected the path of an image file, or {"data": base64, "mimeType": "image/..."}' },
   )
   .describe("The path of an image file, or its data");
 
-/** Where image files may lie. */
 export interface ImageFolders {
-  /** Relative paths begin here. */
+  /** Base of relative paths. */
   readonly workingDirectory: string;
+  /** Folders whose images may be read. */
   readonly allowed: readonly string[];
 }
 
-/** The image behind a tool's input. @throws ImageError if it may not be read, or its data is damaged */
+/** Resolves a tool's input to an image. @throws ImageError if the file may not be read, or the data is invalid */
 export async function resolveImage(input: z.infer<typeof imageSchema>, folders: ImageFolders): Promise<ImageInput> {
-  return typeof input === "string" ? allowedPath(input, folders) : bytesOfBase64(input.data);
+  return typeof input === "string" ? allowedPath(input, folders) : decodeBase64(input.data);
 }
 
 /**
- * The real path of an image file, links followed.
- * @throws ImageError if it is not in an allowed folder, before anything outside of these is touched
+ * Resolves links to the real path of an image file.
+ * @throws ImageError if it is outside the allowed folders, before the file system outside of them is accessed
  */
 async function allowedPath(path: string, { workingDirectory, allowed }: ImageFolders): Promise<string> {
-  const wanted = resolve(workingDirectory, path);
-  // A folder may itself be reached through a link (/tmp on macOS), and a client may name it either way.
+  const absolute = resolve(workingDirectory, path);
+  const shown = quote(path);
+  // An allowed folder may itself be a link (/tmp on macOS), and a client may use either path.
   const folders = [...allowed, ...(await Promise.all(allowed.map((folder) => realpath(folder).catch(() => folder))))];
-  const check = (place: string, leads: string) => {
-    if (folders.some((folder) => isInside(place, folder))) return;
+  const check = (candidate: string, problem: string) => {
+    if (folders.some((folder) => isInside(candidate, folder))) return;
     throw new ImageError(
-      `${path} ${leads} the allowed folders (${allowed.join(", ") || "there are none"}). Give the image as base64 data, or start the server with --allow-folder`,
+      `${shown} ${problem} the allowed folders (${allowed.join(", ") || "none"}). Pass the image as base64 data, or start the server with --allow-folder.`,
     );
   };
-  // On Windows, only looking at a path can reach another computer.
-  check(wanted, "is outside of");
-  const real = await realpath(wanted).catch((cause: NodeJS.ErrnoException) => {
-    throw new ImageError(`${path} cannot be read: ${describeProblem(cause)}`, { cause });
+  // Checked before realpath, because on Windows even resolving a path can contact another computer.
+  check(absolute, "is outside");
+  const real = await realpath(absolute).catch((cause: NodeJS.ErrnoException) => {
+    throw new ImageError(`Cannot read ${shown}: ${describeProblem(cause)}`, { cause });
   });
-  check(real, "is a link that leads out of");
+  check(real, "is a link to a file outside");
   return real;
 }
 
-/** `relative` knows the system's ways, such as that letters' case does not matter on Windows. */
+/** Uses `relative`, which follows the rules of the system, such as case-insensitive paths on Windows. */
 function isInside(path: string, folder: string): boolean {
-  const way = relative(folder, path);
-  return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+  const between = relative(folder, path);
+  return between !== ".." && !between.startsWith(`..${sep}`) && !isAbsolute(between);
 }
 
-function bytesOfBase64(data: string): Uint8Array {
+function decodeBase64(data: string): Uint8Array {
   if (data.length % 4 !== 0 || !/^[A-Za-z0-9+/]+={0,2}$/.test(data)) {
-    throw new ImageError("The image's data is not base64 (letters, digits, + and /, padded with = to fours)");
+    throw new ImageError(
+      "The image data is not valid base64 (A-Z, a-z, 0-9, + and /, padded with = to a multiple of 4).",
+    );
   }
   return Buffer.from(data, "base64");
 }
 
-/** The working directory as an allowed folder; not where it is a whole disk, as with clients that start servers in `/`. */
+/** The working directory, unless it is a file system root, as with clients that start servers in `/`. */
 export function defaultFolders(workingDirectory: string): string[] {
   return parse(workingDirectory).root === workingDirectory ? [] : [workingDirectory];
 }
 
-/** The folders among a client's roots. */
+/** The local folders among a client's roots. */
 export function parseRoots(roots: readonly { readonly uri: string }[]): string[] {
   return roots.flatMap(({ uri }) => {
     try {
       return [fileURLToPath(uri)];
     } catch {
-      // Roots may be anything that has a URI.
+      // Not a file: a root may have any URI.
       return [];
     }
   });

@@ -1,72 +1,56 @@
-/** `POST /v1/chat/completions`: an answer in one piece, or as a stream of events. */
+/** `POST /v1/chat/completions`: a completion as one JSON object, or as a stream of server-sent events. */
 import { randomUUID } from "node:crypto";
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import type { GenerationEvent } from "../../engine/engine.ts";
 import type { FinishReason } from "../../generation/generate.ts";
 import { errorResponses, shouldLog, toOpenAiError } from "../errors.ts";
 import { checkImageCount } from "../images/request-images.ts";
-import { ask, RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
-import { toGenerationRequest } from "./chat-request.ts";
+import { generate, RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
+import { parseChatRequest } from "./chat-request.ts";
 import {
   type ChatChunk,
   chatChunk,
   chatCompletion,
   chatRequest,
-  refuseUnsupported,
+  rejectUnsupported,
   type Usage,
 } from "./chat-schema.ts";
 import { eventStream, eventText } from "./event-stream.ts";
 import { checkModel } from "./models.ts";
 
-// A stream of text without the white space around it, which models like to begin and end with.
-
-export class TrimmedText {
-  private begun = false;
-  private held = "";
-
-  /** The text that surely belongs to the answer; white space is held back until something follows it. */
-  push(text: string): string {
-    const all = this.held + (this.begun ? text : text.trimStart());
-    const sure = all.trimEnd();
-    this.begun ||= sure !== "";
-    this.held = this.begun ? all.slice(sure.length) : "";
-    return sure;
-  }
-}
-
 const route = createRoute({
   method: "post",
   path: "/v1/chat/completions",
-  summary: "Answer a conversation about images",
+  summary: "Complete a conversation about images",
   request: { body: { required: true, content: { "application/json": { schema: chatRequest } } } },
   responses: {
     200: {
-      description: "The answer; with `stream`, events that each hold a piece of it, and `[DONE]` at the end",
+      description: "The completion; with `stream`, events with its chunks, then `[DONE]`",
       content: { "application/json": { schema: chatCompletion }, "text/event-stream": { schema: chatChunk } },
     },
     ...errorResponses,
   },
 });
 
-export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: ServerContext): void {
+export function addChatCompletions(app: OpenAPIHono<ServerEnv>, context: ServerContext): void {
   app.openapi(route, async (c) => {
     const request = c.req.valid("json");
-    refuseUnsupported(request);
-    checkModel(request.model, service);
-    const question = toGenerationRequest(request, service.engine.model);
-    checkImageCount(question.images, service.images, "messages");
-    const end = new RequestAbort(service.timeoutSeconds, [c.get("gone"), service.ended]);
-    const events = ask(service, c.get("client"), question, end);
+    rejectUnsupported(request);
+    checkModel(request.model, context);
+    const parsed = parseChatRequest(request, context.engine.model);
+    checkImageCount(parsed.images, context.images, "messages");
+    const abort = new RequestAbort(context.timeoutSeconds, [c.get("disconnected"), context.abortSignal]);
+    const events = generate(context, parsed, { client: c.get("client"), abort });
     const head = {
       id: `chatcmpl-${randomUUID()}`,
       created: Math.floor(Date.now() / 1000),
-      model: service.engine.model.name,
+      model: context.engine.model.name,
     };
     if (!request.stream)
       return c.json({ ...head, object: "chat.completion" as const, ...(await collect(events)) }, 200);
-    // What is wrong with the question comes before the answer begins, and can still be told by the status.
-    const begin = await events.next();
-    const chunks = toChunks(begin.done ? [] : [begin.value], events, request.stream_options?.include_usage ?? false);
+    // Awaits the first event before the response starts, so that errors of the request still set the status.
+    const first = await events.next();
+    const chunks = toChunks(first.done ? [] : [first.value], events, request.stream_options?.include_usage ?? false);
     const texts = async function* () {
       try {
         for await (const chunk of chunks) {
@@ -74,31 +58,31 @@ export function addChatCompletions(app: OpenAPIHono<ServerEnv>, service: ServerC
         }
         yield eventText("[DONE]");
       } catch (error) {
-        if (shouldLog(error) && error !== end.signal.reason) service.log.error({ err: error }, "An answer failed");
+        if (shouldLog(error) && error !== abort.signal.reason) context.log.error({ err: error }, "A generation failed");
         yield eventText(toOpenAiError(error).body);
       }
     };
     const body = eventStream(texts(), {
-      writeTimeoutSeconds: service.writeTimeoutSeconds,
+      writeTimeoutSeconds: context.writeTimeoutSeconds,
       onAbandoned: (reason) => {
-        end.abort(reason);
-        // Nobody may have begun to read: the place is given back all the same.
+        abort.abort(reason);
+        // Frees the slot even if nobody has started to read the events.
         void events.return().catch(() => {});
         c.env.outgoing.destroy();
       },
     });
-    // The last header asks proxies to pass events on as they come.
+    // The last header disables buffering in proxies.
     const headers = { "content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no" };
     return new Response(body, { headers });
   });
 }
 
-/** The whole answer. */
+/** Collects the events of all choices. */
 async function collect(events: AsyncIterable<GenerationEvent>) {
-  const count = new UsageCount();
+  const usage = new UsageCounter();
   const texts: { text: string; readonly trimmed: TrimmedText; reason: FinishReason }[] = [];
   for await (const event of events) {
-    count.add(event);
+    usage.add(event);
     if (event.kind === "begin") continue;
     texts[event.choice] ??= { text: "", trimmed: new TrimmedText(), reason: "stop" };
     const choice = texts[event.choice];
@@ -112,18 +96,18 @@ async function collect(events: AsyncIterable<GenerationEvent>) {
     logprobs: null,
     finish_reason: reason,
   }));
-  return { choices, usage: count.usage };
+  return { choices, usage: usage.total };
 }
 
 type ChunkBody = Pick<ChatChunk, "choices" | "usage">;
 
-/** The answer in pieces: each choice has one that names the role, those of its text, and one with the reason of its end. */
+/** Converts events to chunks. Each choice has one with the role, then its text, then one with the finish reason. */
 async function* toChunks(
   first: readonly GenerationEvent[],
   events: AsyncIterable<GenerationEvent>,
   includeUsage: boolean,
 ): AsyncGenerator<ChunkBody, void> {
-  const count = new UsageCount();
+  const usage = new UsageCounter();
   const trimmed = new Map<number, TrimmedText>();
   const chunk = (
     index: number,
@@ -131,10 +115,10 @@ async function* toChunks(
     reason: FinishReason | null = null,
   ): ChunkBody => ({
     choices: [{ index, delta, logprobs: null, finish_reason: reason }],
-    ...(includeUsage && { usage: null }),
+    usage: includeUsage ? null : undefined,
   });
   for await (const event of concat(first, events)) {
-    count.add(event);
+    usage.add(event);
     if (event.kind === "begin") continue;
     const { choice } = event;
     let text = trimmed.get(choice);
@@ -149,7 +133,7 @@ async function* toChunks(
       if (content !== "") yield chunk(choice, { content });
     }
   }
-  if (includeUsage) yield { choices: [], usage: count.usage };
+  if (includeUsage) yield { choices: [], usage: usage.total };
 }
 
 async function* concat<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T, void> {
@@ -157,8 +141,23 @@ async function* concat<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGen
   yield* rest;
 }
 
-/** What an answer costs, from its events. */
-class UsageCount {
+/** Trims the white space around a streamed text, which models tend to generate. */
+export class TrimmedText {
+  private hasStarted = false;
+  private pending = "";
+
+  /** Returns the text that can be sent. White space is held back until more text follows. */
+  push(text: string): string {
+    const all = this.pending + (this.hasStarted ? text : text.trimStart());
+    const ready = all.trimEnd();
+    this.hasStarted ||= ready !== "";
+    this.pending = this.hasStarted ? all.slice(ready.length) : "";
+    return ready;
+  }
+}
+
+/** Counts the tokens of a request from its events. */
+class UsageCounter {
   private prompt = 0;
   private cached = 0;
   private completion = 0;
@@ -172,7 +171,7 @@ class UsageCount {
     }
   }
 
-  get usage(): Usage {
+  get total(): Usage {
     return {
       prompt_tokens: this.prompt,
       completion_tokens: this.completion,

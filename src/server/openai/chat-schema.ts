@@ -1,10 +1,10 @@
-/** What `POST /v1/chat/completions` takes and gives: the schemas that validate, and of which the OpenAPI document is made. */
+/** Schemas of `POST /v1/chat/completions`: they validate requests, and generate the OpenAPI document. */
 import { z } from "@hono/zod-openapi";
 import { openAiError } from "../errors.ts";
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
 
-/** An image as OpenAI's API names it; `detail` is taken and ignored, as the encoder has one size. */
+/** An image in OpenAI's format. `detail` is ignored, since the encoder has one input size. */
 export const imagePart = z
   .object({
     type: z.literal("image_url"),
@@ -12,28 +12,28 @@ export const imagePart = z
       url: z
         .string()
         .min(1)
-        .openapi({ description: "A data URL, or an http(s) address where the server allows those." }),
+        .openapi({ description: "A data URL, or an http(s) URL if the server allows remote images." }),
       detail: z.string().nullish(),
     }),
   })
   .openapi("ImagePart");
 
-/** A list that is too long is refused as a whole: to list what is wrong with each of a million parts would break the validator. */
-export function listOf<Item extends z.ZodType>(item: Item, least: number, most: number) {
-  const refuseLong = (value: unknown, context: z.RefinementCtx) => {
-    if (!Array.isArray(value) || value.length <= most) return value;
-    context.addIssue({ code: "custom", message: `There are ${value.length} of them; at most ${most} are taken` });
+/** An array whose length is checked before its items: collecting the errors of a million items would exhaust the validator. */
+export function boundedArray<Item extends z.ZodType>(item: Item, min: number, max: number) {
+  const rejectLong = (value: unknown, context: z.RefinementCtx) => {
+    if (!Array.isArray(value) || value.length <= max) return value;
+    context.addIssue({ code: "custom", message: `has ${value.length} items, expected at most ${max}` });
     return z.NEVER;
   };
-  return z.preprocess(refuseLong, z.array(item).min(least).max(most));
+  return z.preprocess(rejectLong, z.array(item).min(min).max(max));
 }
 
 const maxParts = 1000;
-const textContent = z.union([z.string(), listOf(textPart, 0, maxParts)]);
+const textContent = z.union([z.string(), boundedArray(textPart, 0, maxParts)]);
 const userPart = z.discriminatedUnion("type", [textPart, imagePart], {
-  error: "The type of a part should be text or image_url; this model takes nothing else",
+  error: "expected a part of type text or image_url",
 });
-const userContent = z.union([z.string(), listOf(userPart, 0, maxParts)]);
+const userContent = z.union([z.string(), boundedArray(userPart, 0, maxParts)]);
 
 const message = z
   .discriminatedUnion(
@@ -44,45 +44,49 @@ const message = z
       z.object({ role: z.literal("user"), content: userContent }),
       z.object({ role: z.literal("assistant"), content: textContent.nullish() }),
     ],
-    { error: "The role should be system, developer, user or assistant" },
+    { error: "expected one of the roles system, developer, user and assistant" },
   )
   .openapi("Message");
 
-/** StopFilter compares the end of the text with the beginnings of these, so they are kept short. */
+/** Bounded, because the end of the generated text is compared with each prefix of a stop string. */
 const stopText = z.string().min(1).max(1000);
 
 export const chatRequest = z
   .looseObject({
-    model: z.string().optional().openapi({ description: "By default the model that the server has." }),
-    messages: listOf(message, 1, 10_000),
+    model: z.string().optional().openapi({ description: "Optional: the server has one model." }),
+    messages: boundedArray(message, 1, 10_000),
     stream: z.boolean().nullish(),
     stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
     n: z.int().min(1).max(16).nullish(),
-    stop: z.union([stopText, listOf(stopText, 0, 4)]).nullish(),
+    stop: z.union([stopText, boundedArray(stopText, 0, 4)]).nullish(),
     seed: z.int().nullish(),
     temperature: z.number().min(0).max(2).nullish(),
     top_p: z.number().min(0).max(1).nullish(),
     max_tokens: z.int().min(1).nullish(),
     max_completion_tokens: z.int().min(1).nullish(),
-    top_k: z.int().min(0).nullish().openapi({ description: "Draw among so many likeliest tokens (extension)." }),
+    top_k: z
+      .int()
+      .min(0)
+      .nullish()
+      .openapi({ description: "Sample from the k most likely tokens; 0 for all (extension)." }),
     repetition_penalty: z
       .number()
       .min(0.1)
       .max(10)
       .nullish()
-      .openapi({ description: "Above 1, said words become less likely (extension)." }),
+      .openapi({ description: "Above 1, tokens that occurred before become less likely (extension)." }),
     num_beams: z
       .int()
       .min(1)
       .max(10)
       .nullish()
-      .openapi({ description: "Search for the best of so many answers; nothing is drawn then (extension)." }),
+      .openapi({ description: "Number of beams; above 1, beam search without sampling (extension)." }),
     length_penalty: z
       .number()
       .min(-10)
       .max(10)
       .nullish()
-      .openapi({ description: "Above 1, beam search prefers longer answers (extension)." }),
+      .openapi({ description: "Above 1, beam search prefers longer completions (extension)." }),
   })
   .openapi("ChatCompletionRequest");
 
@@ -131,14 +135,14 @@ export const chatChunk = z
         finish_reason: finishReason.nullable(),
       }),
     ),
-    // Not `nullish`, which the description of a named schema cannot say.
+    // Not `nullish`, which OpenAPI cannot express for a named schema.
     usage: z.union([usage, z.null()]).optional(),
   })
   .openapi("ChatCompletionChunk");
 
 export type ChatChunk = z.infer<typeof chatChunk>;
 
-/** Parameters of OpenAI's API that this server does not have, and the values with which they change nothing. */
+/** Parameters of OpenAI's API that this server does not support, and the values for which they have no effect. */
 const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
   tools: isEmpty,
   functions: isEmpty,
@@ -153,14 +157,14 @@ const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
   web_search_options: () => false,
 };
 
-/** Refuses what would have to change the answer and cannot; other unknown parameters are ignored. @throws OpenAiError 400 */
-export function refuseUnsupported(request: Readonly<Record<string, unknown>>): void {
-  for (const [param, isHarmless] of Object.entries(unsupported)) {
+/** Rejects unsupported parameters that would change the completion; other unknown parameters are ignored. @throws OpenAiError 400 */
+export function rejectUnsupported(request: Readonly<Record<string, unknown>>): void {
+  for (const [param, hasNoEffect] of Object.entries(unsupported)) {
     const value = request[param];
-    if (value === undefined || value === null || isHarmless(value)) continue;
-    const advice = param.endsWith("_penalty") ? "; repetition_penalty is what it has" : "; leave it out";
+    if (value === undefined || value === null || hasNoEffect(value)) continue;
+    const advice = param.endsWith("_penalty") ? "Use repetition_penalty instead." : "Remove it.";
     throw openAiError(400, {
-      message: `This server cannot honour ${param}${advice}`,
+      message: `This server does not support ${param}. ${advice}`,
       param,
       code: "unsupported_parameter",
     });

@@ -1,11 +1,11 @@
-/** `POST /v1/embeddings`: texts and images as vectors, in which an image lies near the texts that fit it. */
+/** `POST /v1/embeddings`: texts and images as vectors of one space. */
 import { endianness } from "node:os";
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { errorResponses, openAiError, toOpenAiError } from "../errors.ts";
 import { checkImageCount, fetchImages } from "../images/request-images.ts";
-import { RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
+import { type GenerateOptions, RequestAbort, type ServerContext, type ServerEnv } from "../server-context.ts";
 import { checkLength } from "./chat-request.ts";
-import { imagePart, listOf } from "./chat-schema.ts";
+import { boundedArray, imagePart } from "./chat-schema.ts";
 import { checkModel } from "./models.ts";
 
 const text = z.string().min(1);
@@ -15,8 +15,8 @@ const embeddingRequest = z
   .object({
     model: z.string().optional(),
     input: z
-      .union([text, imagePart, listOf(z.union([text, imagePart]), 1, maxInputs)])
-      .openapi({ description: "Texts, and images as parts of type image_url. Lists of token ids are not taken." }),
+      .union([text, imagePart, boundedArray(z.union([text, imagePart]), 1, maxInputs)])
+      .openapi({ description: "Texts, and images as parts of type image_url. Token ids are not supported." }),
     encoding_format: z.enum(["float", "base64"]).nullish(),
     dimensions: z.int().nullish(),
   })
@@ -42,34 +42,35 @@ const embeddingResponse = z
 const route = createRoute({
   method: "post",
   path: "/v1/embeddings",
-  summary: "Texts and images as vectors",
+  summary: "Embed texts and images",
   request: { body: { required: true, content: { "application/json": { schema: embeddingRequest } } } },
   responses: {
     200: {
-      description: "A vector of length 1 for each input",
+      description: "An L2-normalized vector for each input",
       content: { "application/json": { schema: embeddingResponse } },
     },
     ...errorResponses,
   },
 });
 
-export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: ServerContext): void {
+export function addEmbeddings(app: OpenAPIHono<ServerEnv>, context: ServerContext): void {
   app.openapi(route, async (c) => {
     const request = c.req.valid("json");
-    checkModel(request.model, service);
+    checkModel(request.model, context);
     const inputs = Array.isArray(request.input) ? request.input : [request.input];
-    const { embeddingSize, name } = service.engine.model;
+    const { embeddingSize, name } = context.engine.model;
     if (request.dimensions != null && embeddingSize !== undefined && request.dimensions !== embeddingSize) {
-      const message = `The embeddings of this model have ${embeddingSize} dimensions, and cannot have another number`;
+      const message = `dimensions is ${request.dimensions}, but the embeddings of this model always have ${embeddingSize}.`;
       throw openAiError(400, { message, param: "dimensions", code: "invalid_value" });
     }
-    const embeddings = await embed(service, c.get("client"), inputs, c.get("gone"));
+    const abort = new RequestAbort(context.timeoutSeconds, [c.get("disconnected"), context.abortSignal]);
+    const embeddings = await embed(context, inputs, { client: c.get("client"), abort });
     const data = embeddings.map((embedding, index) => ({
       object: "embedding" as const,
       index,
       embedding: request.encoding_format === "base64" ? toBase64(embedding) : [...embedding],
     }));
-    // The engine does not count what it reads here; OpenAI's clients want the fields.
+    // The engine does not count the tokens of embeddings, but OpenAI's clients require the fields.
     return c.json({ object: "list" as const, data, model: name, usage: { prompt_tokens: 0, total_tokens: 0 } }, 200);
   });
 }
@@ -77,30 +78,30 @@ export function addEmbeddings(app: OpenAPIHono<ServerEnv>, service: ServerContex
 type Input = z.infer<typeof imagePart> | string;
 
 async function embed(
-  service: ServerContext,
-  client: string,
+  context: ServerContext,
   inputs: readonly Input[],
-  gone: AbortSignal,
+  { client, abort }: GenerateOptions,
 ): Promise<Float32Array[]> {
-  const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
-  checkImageCount(urls, service.images, "input");
-  for (const input of inputs) if (typeof input === "string") checkLength([input], service.engine.model);
-  const end = new RequestAbort(service.timeoutSeconds, [gone, service.ended]);
+  const { engine, queue } = context;
+  const { signal } = abort;
   try {
-    const leave = await service.admission.enter(client, end.signal);
+    const urls = inputs.flatMap((input) => (typeof input === "string" ? [] : [input.image_url.url]));
+    checkImageCount(urls, context.images, "input");
+    for (const input of inputs) if (typeof input === "string") checkLength([input], engine.model);
+    const releaseSlot = await queue.acquire(client, signal);
     try {
-      const images = (await fetchImages(urls, service.images, end.signal)).values();
-      const asked = inputs.map((input) =>
+      const images = (await fetchImages(urls, context.images, signal)).values();
+      const engineInputs = inputs.map((input) =>
         typeof input === "string" ? { text: input } : { image: images.next().value ?? new Uint8Array() },
       );
-      return await service.engine.embed(asked, end.signal);
+      return await engine.embed(engineInputs, signal);
     } finally {
-      leave();
+      releaseSlot();
     }
   } catch (error) {
-    throw end.signal.aborted ? toOpenAiError(end.signal.reason) : error;
+    throw signal.aborted ? toOpenAiError(signal.reason) : error;
   } finally {
-    end.close();
+    abort.close();
   }
 }
 

@@ -1,35 +1,35 @@
-/** Server-sent events at the pace of whoever reads them. */
+/** Server-sent events with backpressure. */
 
 export interface EventStreamOptions {
-  /** How long the reader may leave an event untaken. */
+  /** How long the client may leave an event unread. */
   readonly writeTimeoutSeconds: number;
-  /** Called when nobody reads any more, or not soon enough; the connection should be closed then. */
+  /** Called when the client has disconnected or reads too slowly; should close the connection. */
   readonly onAbandoned: (reason: Error) => void;
-  /** How often a reader is told that there is nothing yet (default 15); proxies close connections on which nothing happens. */
+  /** Interval of comments while there is no event, since proxies close idle connections. @default 15 */
   readonly heartbeatSeconds?: number;
 }
 
-/** A comment, which readers of events pass over. */
+/** A comment, which clients ignore. */
 const heartbeat = ": still here\n\n";
 
 /**
- * A body that asks for the next piece only when the last one was taken, so that a slow reader holds back the source
- * instead of filling the memory.
+ * A response body that pulls the next event only when the last one has been read, so that a slow client slows down the
+ * generation instead of filling the memory.
  *
- * @param pieces texts of events, complete with their empty lines; should not throw, as a stream cannot say why
+ * @param events encoded events, see `eventText`; should not throw, because a stream cannot report why
  */
 export function eventStream(
-  pieces: AsyncIterable<string>,
+  events: AsyncIterable<string>,
   { writeTimeoutSeconds, onAbandoned, heartbeatSeconds = 15 }: EventStreamOptions,
 ): ReadableStream<Uint8Array> {
-  const iterator = pieces[Symbol.asyncIterator]();
+  const iterator = events[Symbol.asyncIterator]();
   const encoder = new TextEncoder();
   let timer: NodeJS.Timeout | undefined;
   let next: Promise<IteratorResult<string>> | undefined;
   const abandon = (reason: Error) => {
     clearTimeout(timer);
     onAbandoned(reason);
-    // Pending work of the source ends in its own time.
+    // Not awaited: the source finishes its pending work on its own.
     void iterator.return?.().catch(() => {});
   };
   return new ReadableStream<Uint8Array>(
@@ -37,29 +37,29 @@ export function eventStream(
       async pull(controller) {
         clearTimeout(timer);
         next ??= iterator.next();
-        const result = await within(heartbeatSeconds * 1000, next);
+        const result = await withTimeout(heartbeatSeconds * 1000, next);
         if (result) next = undefined;
         if (result?.done) return controller.close();
         controller.enqueue(encoder.encode(result?.value ?? heartbeat));
-        const reason = new Error(`The client read nothing for ${writeTimeoutSeconds} seconds`);
+        const reason = new Error(`The client has not read the stream for ${writeTimeoutSeconds} seconds.`);
         timer = setTimeout(() => abandon(reason), writeTimeoutSeconds * 1000);
       },
-      cancel: () => abandon(new Error("The client went away")),
+      cancel: () => abandon(new Error("The client has disconnected.")),
     },
     { highWaterMark: 0 },
   );
 }
 
-/** One event. */
+/** Encodes one event. @param data a string as it is, or a value as JSON */
 export function eventText(data: unknown): string {
   return `data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
 }
 
-/** What is waited for, or undefined if it does not come in time. */
-async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T | undefined> {
+/** The promise's value, or undefined on a timeout. */
+async function withTimeout<T>(milliseconds: number, promise: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
+  const timeout = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), milliseconds);
   });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  return Promise.race([promise, timeout]).finally(() => clearTimeout(timer));
 }

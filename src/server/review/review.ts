@@ -1,4 +1,4 @@
-/** The review of a curation project over HTTP: pairs of image and text, and what persons decide of them. */
+/** The review of a curation project over HTTP: image-text pairs, and the decisions of reviewers. */
 import { type Context, Hono } from "hono";
 import sharp from "sharp";
 import { z } from "zod";
@@ -10,15 +10,13 @@ import { readBytes } from "../../files/file.ts";
 import { invalidRequest, openAiError } from "../errors.ts";
 import { limitBody } from "../guards.ts";
 
-// A project's image as a browser can show it.
-
-interface ShownImage {
+interface BrowserImage {
   readonly type: string;
   readonly bytes: Uint8Array;
 }
 
-/** What browsers show by themselves, by what it begins with. SVG is none of them: it is a program more than an image. */
-const kinds: readonly (readonly [type: string, at: number, begin: string])[] = [
+/** Signatures of the formats that are sent to browsers unchanged. Not SVG, which can contain scripts. */
+const browserFormats: readonly (readonly [type: string, offset: number, signature: string])[] = [
   ["image/jpeg", 0, "\xff\xd8\xff"],
   ["image/png", 0, "\x89PNG\r\n\x1a\n"],
   ["image/gif", 0, "GIF87a"],
@@ -27,54 +25,55 @@ const kinds: readonly (readonly [type: string, at: number, begin: string])[] = [
   ["image/avif", 4, "ftypavif"],
 ];
 
-/** Pixels of the longer side of what is decoded for a browser, and those that are decoded at most. */
-const longestSide = 2048;
+/** Longer side of images that are converted for the browser, in pixels. */
+const maxSide = 2048;
+/** Larger images are not converted. */
 const maxPixels = 100_000_000;
 
 /**
- * The bytes as they are where a browser can show them; others are decoded, scaled down and encoded anew.
+ * Loads an image in a format that browsers show; other formats are scaled down and converted to WebP.
  *
- * @throws OpenAiError 404 if its file is gone, holds something else than when it was added, or is no image
+ * @throws OpenAiError 404 if its file does not exist, has changed since it was added, or is not an image
  */
-async function shownImage({ name, source, sha256 }: ProjectImage): Promise<ShownImage> {
+async function loadBrowserImage({ name, source, sha256 }: ProjectImage): Promise<BrowserImage> {
   const bytes = await readBytes(source).catch(() => {
-    throw openAiError(404, { message: `${name} is not where it was when it was described`, code: "image_gone" });
+    throw openAiError(404, { message: `${name} no longer exists where it was described.`, code: "image_gone" });
   });
-  // A project may come from anywhere: what it names is only given out if it is the image that it holds.
+  // A project may come from anyone and name any file: only send a file that is the image it was made of.
   if (sha256Hex(bytes) !== sha256) {
-    throw openAiError(404, { message: `${name} is no longer the image that was described`, code: "image_changed" });
+    throw openAiError(404, { message: `${name} has changed since it was described.`, code: "image_changed" });
   }
-  const begin = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
-  const type = kinds.find(([, at, text]) => begin.startsWith(text, at))?.[0];
+  const start = Buffer.from(bytes.subarray(0, 16)).toString("latin1");
+  const type = browserFormats.find(([, offset, signature]) => start.startsWith(signature, offset))?.[0];
   if (type !== undefined) return { type, bytes };
   const scaled = await sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
-    .resize({ width: longestSide, height: longestSide, fit: "inside", withoutEnlargement: true })
+    .resize({ width: maxSide, height: maxSide, fit: "inside", withoutEnlargement: true })
     .webp({ quality: 90 })
     .toBuffer()
     .catch(() => {
-      throw openAiError(404, { message: `${name} is not an image that can be read`, code: "image_unreadable" });
+      throw openAiError(404, { message: `${name} is not a readable image.`, code: "image_unreadable" });
     });
   return { type: "image/webp", bytes: scaled };
 }
 
-/** The answer to `GET /`. */
+/** Response of `GET /`. */
 export interface ReviewState {
-  /** Tells one project from another; decisions for one are never sent to another. */
+  /** Identifies the project, so that the page never sends the decisions for one project to another. */
   readonly project: string;
   readonly progress: Progress;
 }
 
-/** A pair in the answer to `GET /entries`. */
+/** A pair in the response of `GET /entries`. */
 export interface PairSummary {
   readonly id: number;
   readonly name: string;
   readonly standing: Standing;
   readonly edited: boolean;
-  /** Whether all persons decided alike; absent if fewer than two did. */
+  /** Whether all reviewers decided alike; absent with fewer than two reviewers. */
   readonly agreement?: boolean;
 }
 
-/** All that is known of an image and its text, but for where the image's file is. */
+/** An image and its text with their history, without the path of the image. */
 export interface Pair {
   readonly id: number;
   readonly name: string;
@@ -82,14 +81,14 @@ export interface Pair {
   readonly agreement?: boolean;
   /** Oldest first; the last is the current one. */
   readonly versions: readonly Version[];
-  /** The last word of the rules on the current text. */
+  /** The latest verdict of the rules on the current text. */
   readonly rules?: Verdict;
   readonly persons: readonly Verdict[];
 }
 
-/** The answer to what was decided. */
+/** Response to a decision. */
 export interface DecisionResponse {
-  /** Undefined where there was nothing to undo. */
+  /** Undefined if there was nothing to undo. */
   readonly pair?: Pair;
   readonly progress: Progress;
 }
@@ -102,7 +101,7 @@ const name = z
   .trim()
   .min(1)
   .max(80)
-  .refine((text) => !text.includes("\0"), "has a null character");
+  .refine((text) => !text.includes("\0"), "must not contain a null character");
 const id = z.coerce.number().int().positive().max(Number.MAX_SAFE_INTEGER);
 const version = z.int().positive();
 const selection = { filter: z.enum(filters).default("unreviewed"), rule: z.string().max(200).optional() };
@@ -118,7 +117,7 @@ const turnQuery = z.object({
   reviewer: name,
   from: id.optional(),
   backwards: z.stringbool().default(false),
-  /** Ids with commas between them. */
+  /** Comma-separated ids. */
   skip: z
     .string()
     .regex(/^(\d{1,15}(,\d{1,15})*)?$/)
@@ -133,20 +132,30 @@ const textBody = z.object({
   text: z
     .string()
     .max(20_000)
-    .refine((text) => text.trim() !== "", "is empty; drop the pair instead")
-    .refine((text) => !text.includes("\0"), "has a null character"),
+    .refine((text) => text.trim() !== "", "must not be empty; drop the pair instead")
+    .refine((text) => !text.includes("\0"), "must not contain a null character"),
 });
 const undoBody = z.object({
   reviewer: name,
-  /** Only if this is what was done last, so that a request that is sent twice undoes once. */
+  /** Undo only if this was the last action, so that a request sent twice undoes once. */
   only: z.object({ image: version, kind: z.enum(["keep", "drop", "edit"]) }).optional(),
 });
 
 /**
- * `GET /` says how far the review is, `GET /entries` lists the pairs of a filter, `GET /turn` gives a reviewer the next one,
- * `GET /entries/:id` one with its history, and `GET /images/:id` its image. `POST /entries/:id/verdict` keeps or drops,
- * `POST /entries/:id/text` edits, `POST /undo` takes the reviewer's last action back. Who decides on a text that is no longer the
- * current one gets status 409, and the pair as it is now in the field `current`.
+ * Routes of the review.
+ *
+ * | route                       | purpose                                      |
+ * | --------------------------- | -------------------------------------------- |
+ * | `GET /`                     | progress of the review                       |
+ * | `GET /entries`              | list the pairs of a filter                   |
+ * | `GET /turn`                 | the next pair for a reviewer                 |
+ * | `GET /entries/:id`          | a pair with its history                      |
+ * | `GET /images/:id`           | its image                                    |
+ * | `POST /entries/:id/verdict` | keep or drop a pair                          |
+ * | `POST /entries/:id/text`    | edit its text                                |
+ * | `POST /undo`                | undo the reviewer's last action              |
+ *
+ * A decision on a text that is no longer the current one gets status 409, with the pair as it is now in the field `current`.
  */
 export function reviewApi(desk: ReviewDesk): Hono {
   const { store } = desk;
@@ -159,136 +168,136 @@ export function reviewApi(desk: ReviewDesk): Hono {
 
   app.get("/", (c) => {
     const { reviewer } = parsed(stateQuery, c.req.query());
-    return c.json<ReviewState>({ project: projectOf(desk), progress: desk.progress(reviewer) });
+    return c.json<ReviewState>({ project: projectId(desk), progress: desk.progress(reviewer) });
   });
 
   app.get("/entries", (c) => {
     const { offset, limit, ...chosen } = parsed(listQuery, c.req.query());
     const found = select(desk.entries(), chosen);
-    return c.json({ total: found.length, entries: found.slice(offset, offset + limit).map(listed) });
+    return c.json({ total: found.length, entries: found.slice(offset, offset + limit).map(summarizePair) });
   });
 
   app.get("/turn", (c) => {
     const { filter, rule, ...how } = parsed(turnQuery, c.req.query());
     const entry = desk.turn({ filter, rule }, how);
-    return c.json({ pair: entry && pairOf(entry) });
+    return c.json({ pair: entry && createPair(entry) });
   });
 
   app.get("/entries/:id", (c) => {
     const { reviewer } = parsed(stateQuery, c.req.query());
-    const entry = found(c);
+    const entry = findEntry(c);
     if (reviewer !== undefined) desk.claim(entry.image.id, reviewer);
-    return c.json({ pair: pairOf(entry) });
+    return c.json({ pair: createPair(entry) });
   });
 
   app.get("/images/:id", async (c) => {
-    const { image } = found(c);
+    const { image } = findEntry(c);
     const tag = `"${image.sha256}"`;
     const headers = { etag: tag, "cache-control": "private, no-cache", "x-content-type-options": "nosniff" };
     if (c.req.header("if-none-match") === tag) return c.body(null, 304, headers);
-    const { type, bytes } = await shownImage(image);
+    const { type, bytes } = await loadBrowserImage(image);
     return c.body(new Uint8Array(bytes), 200, { ...headers, "content-type": type });
   });
 
   app.post("/entries/:id/verdict", async (c) => {
-    const { reviewer, version, decision } = parsed(verdictBody, await jsonOf(c));
-    const { image } = ofImage(found(c), version);
-    return decided(c, image, reviewer, () => desk.judge(image.id, version, decision, reviewer));
+    const { reviewer, version, decision } = parsed(verdictBody, await readJson(c));
+    const { image } = checkVersion(findEntry(c), version);
+    return applyDecision(c, reviewer, image.id, () => desk.judge(image.id, version, decision, reviewer));
   });
 
   app.post("/entries/:id/text", async (c) => {
-    const { reviewer, version, text } = parsed(textBody, await jsonOf(c));
-    const { image } = ofImage(found(c), version);
-    return decided(c, image, reviewer, () => desk.edit(image.id, version, text, reviewer));
+    const { reviewer, version, text } = parsed(textBody, await readJson(c));
+    const { image } = checkVersion(findEntry(c), version);
+    return applyDecision(c, reviewer, image.id, () => desk.edit(image.id, version, text, reviewer));
   });
 
   app.post("/undo", async (c) => {
-    const { reviewer, only } = parsed(undoBody, await jsonOf(c));
+    const { reviewer, only } = parsed(undoBody, await readJson(c));
     try {
-      const image = desk.undo(reviewer, only);
-      const entry = image === undefined ? undefined : store.entry(image);
-      return c.json<DecisionResponse>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+      return decisionResponse(c, reviewer, desk.undo(reviewer, only));
     } catch (error) {
       if (!(error instanceof StaleVersionError) || !error.current) throw error;
-      return stale(c, error, error.current.image);
+      return staleResponse(c, error, error.current.image);
     }
   });
 
   return app;
 
-  function found(c: Context): Entry {
-    const asked = id.safeParse(c.req.param("id"));
-    const entry = asked.success ? store.entry(asked.data) : undefined;
-    if (!entry) throw openAiError(404, { message: "The project has no such image", code: "image_not_found" });
+  function findEntry(c: Context): Entry {
+    const imageId = id.safeParse(c.req.param("id"));
+    const entry = imageId.success ? store.entry(imageId.data) : undefined;
+    if (!entry) throw openAiError(404, { message: "The project has no image with this id.", code: "image_not_found" });
     return entry;
   }
 
-  function ofImage(entry: Entry, version: number): Entry {
-    if (store.versions(entry.image.id).some((one) => one.id === version)) return entry;
-    throw openAiError(404, { message: "The image has no such version of its text", code: "version_not_found" });
+  function checkVersion(entry: Entry, version: number): Entry {
+    if (store.versions(entry.image.id).some(({ id }) => id === version)) return entry;
+    throw openAiError(404, { message: "The text of this image has no such version.", code: "version_not_found" });
   }
 
-  function decided(c: Context, { id }: ProjectImage, reviewer: string, decide: () => void): Response {
+  function applyDecision(c: Context, reviewer: string, image: number, decide: () => void): Response {
     try {
       decide();
     } catch (error) {
-      if (error instanceof StaleVersionError) return stale(c, error, id);
+      if (error instanceof StaleVersionError) return staleResponse(c, error, image);
       throw error;
     }
-    const entry = store.entry(id);
-    return c.json<DecisionResponse>({ ...(entry && { pair: pairOf(entry) }), progress: desk.progress(reviewer) });
+    return decisionResponse(c, reviewer, image);
   }
 
-  function stale(c: Context, error: StaleVersionError, image: number): Response {
+  function decisionResponse(c: Context, reviewer: string, image: number | undefined): Response {
+    const entry = image === undefined ? undefined : store.entry(image);
+    return c.json<DecisionResponse>({ pair: entry && createPair(entry), progress: desk.progress(reviewer) });
+  }
+
+  function staleResponse(c: Context, error: StaleVersionError, image: number): Response {
     const entry = store.entry(image);
     const { body } = openAiError(409, { message: error.message, code: "stale_version" });
-    return c.json({ ...body, current: entry && pairOf(entry) }, 409);
+    return c.json({ ...body, current: entry && createPair(entry) }, 409);
   }
 
-  function pairOf(entry: Entry): Pair {
+  function createPair(entry: Entry): Pair {
     const { id } = entry.image;
-    const agreement = agreementOf(entry);
     return {
       id,
-      name: shortName(entry.image.name),
+      name: baseName(entry.image.name),
       standing: standingOf(entry),
-      ...(agreement !== undefined && { agreement }),
+      agreement: agreementOf(entry),
       versions: store.versions(id),
-      ...(entry.rules && { rules: entry.rules }),
+      rules: entry.rules,
       persons: entry.persons,
     };
   }
 }
 
-function listed(entry: Entry): PairSummary {
-  const agreement = agreementOf(entry);
+function summarizePair(entry: Entry): PairSummary {
   return {
     id: entry.image.id,
-    name: shortName(entry.image.name),
+    name: baseName(entry.image.name),
     standing: standingOf(entry),
     edited: entry.current?.kind === "edited",
-    ...(agreement !== undefined && { agreement }),
+    agreement: agreementOf(entry),
   };
 }
 
-/** Without the folders, which say where an image's file is, and are the same for most. */
-function shortName(name: string): string {
+/** The file name without its folders, which reveal where the image is stored. */
+function baseName(name: string): string {
   return name.split(/[/\\]/).at(-1) || name;
 }
 
-/** A project is known by its first image. */
-function projectOf(desk: ReviewDesk): string {
+/** A project is identified by its first image. */
+function projectId(desk: ReviewDesk): string {
   const first = desk.entries()[0]?.image.sha256 ?? "";
   return sha256Hex(first).slice(0, 16);
 }
 
-async function jsonOf(c: Context): Promise<unknown> {
+async function readJson(c: Context): Promise<unknown> {
   return c.req.json().catch(() => {
-    throw openAiError(400, { message: "The body should be JSON" });
+    throw openAiError(400, { message: "The body must be JSON." });
   });
 }
 
-/** @throws OpenAiError 400 that says what is wrong */
+/** @throws OpenAiError 400 saying what is wrong */
 function parsed<T>(schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(value);
   if (!result.success) throw invalidRequest(result.error);

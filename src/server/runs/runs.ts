@@ -1,4 +1,4 @@
-/** The training runs below a folder, for the page that draws their curves while they go on. */
+/** The training runs in a folder over HTTP: a list, and their metrics, also as a live stream. */
 import { lstat, readdir, realpath } from "node:fs/promises";
 import { isAbsolute, join, relative, sep } from "node:path";
 import { Hono } from "hono";
@@ -8,28 +8,34 @@ import { openAiError } from "../errors.ts";
 
 export interface RunSummary {
   readonly name: string;
-  /** Stages that count their steps by themselves, the one of `metrics.jsonl` as "". */
+  /** Stages with a metrics file of their own, the least recently changed first; "" is the stage of `metrics.jsonl`. */
   readonly stages: readonly string[];
-  /** Of the file that was changed last; undefined if nothing was measured yet. */
+  /** Last step in the most recently changed metrics file; undefined if it is empty. */
   readonly lastStep?: number;
-  /** Unix seconds. */
+  /** Time of the last change as a Unix timestamp in seconds. */
   readonly changed: number;
-  /** Whether the last line is so young that the next one may still come. */
+  /** Whether the run seems to be training: its last line is recent compared with their interval. */
   readonly writing: boolean;
 }
 
-/** The answer to `GET /:run/metrics`. */
+/** Response of `GET /:run/metrics`. */
 interface RunMetrics {
   readonly metrics: readonly MetricLine[];
 }
 
 const heartbeatMilliseconds = 15_000;
-const youngSeconds = 60;
+const recentSeconds = 60;
 
 /**
- * `GET /` lists the runs, the one that was changed last first. `GET /:run/metrics?stage=STAGE` gives what was measured so far;
- * with `accept: text/event-stream` it goes on as the run does: events `metrics`, each a list, and `restart` if what came
- * before is no longer true. `Last-Event-ID` goes on where a connection broke off.
+ * Routes for training runs.
+ *
+ * | route                           | response                                                      |
+ * | ------------------------------- | ------------------------------------------------------------- |
+ * | `GET /`                         | the runs, the most recently changed first                     |
+ * | `GET /:run/metrics?stage=STAGE` | the metrics so far; with `accept: text/event-stream`, a stream |
+ *
+ * The stream has the events `metrics`, each with a list, and `restart` if the earlier metrics are obsolete. `Last-Event-ID`
+ * resumes a stream.
  */
 export function runsApi(folder: string): Hono {
   const app = new Hono();
@@ -39,7 +45,7 @@ export function runsApi(folder: string): Hono {
     const path = await metricsPath(folder, run, context.req.query("stage") ?? "");
     if (!path || !(await readMetricsChunk(path))) {
       throw openAiError(404, {
-        message: "There is no such run, or it has no metrics of this stage",
+        message: "Unknown run, or it has no metrics for this stage.",
         code: "run_not_found",
       });
     }
@@ -47,20 +53,17 @@ export function runsApi(folder: string): Hono {
       return context.json<RunMetrics>({ metrics: await readAll(path) });
     }
     context.header("cache-control", "no-store");
-    // Proxies are not to collect the events.
+    // Disables buffering in proxies.
     context.header("x-accel-buffering", "no");
     return streamSSE(context, async (stream) => {
-      const ended = new AbortController();
-      stream.onAbort(() => ended.abort());
+      const disconnected = new AbortController();
+      stream.onAbort(() => disconnected.abort());
       const heartbeat = setInterval(() => stream.write(": still here\n\n"), heartbeatMilliseconds);
       try {
-        for await (const { metrics, place, restarted } of followMetrics(
-          path,
-          context.req.header("last-event-id"),
-          ended.signal,
-        )) {
+        const lastEventId = context.req.header("last-event-id");
+        for await (const { metrics, cursor, restarted } of followMetrics(path, lastEventId, disconnected.signal)) {
           if (restarted) await stream.writeSSE({ event: "restart", data: "{}" });
-          await stream.writeSSE({ event: "metrics", id: place, data: JSON.stringify(metrics) });
+          await stream.writeSSE({ event: "metrics", id: cursor, data: JSON.stringify(metrics) });
         }
       } finally {
         clearInterval(heartbeat);
@@ -72,19 +75,20 @@ export function runsApi(folder: string): Hono {
 
 async function listRuns(folder: string): Promise<RunSummary[]> {
   const names = await readdir(folder).catch(() => []);
-  const runs = await Promise.all(names.map((name) => summary(folder, name)));
+  const runs = await Promise.all(names.map((name) => summarizeRun(folder, name)));
   return runs.filter((run) => run !== undefined).sort((a, b) => b.changed - a.changed);
 }
 
-async function summary(folder: string, name: string): Promise<RunSummary | undefined> {
-  const inside = await runFolder(folder, name);
-  const files = inside === undefined ? [] : await readdir(inside).catch(() => []);
+async function summarizeRun(folder: string, name: string): Promise<RunSummary | undefined> {
+  const path = await runFolder(folder, name);
+  if (path === undefined) return undefined;
+  const files = await readdir(path).catch(() => []);
   const found = await Promise.all(
     files.map(async (file) => {
       const stage = /^metrics(?:\.([\w-]+))?\.jsonl$/.exec(file);
-      const path = join(inside ?? "", file);
-      const info = stage && (await lstat(path).catch(() => undefined));
-      return info?.isFile() ? { path, stage: stage?.[1] ?? "", changed: info.mtimeMs / 1000 } : undefined;
+      const metricsFile = join(path, file);
+      const info = stage && (await lstat(metricsFile).catch(() => undefined));
+      return info?.isFile() ? { path: metricsFile, stage: stage?.[1] ?? "", changed: info.mtimeMs / 1000 } : undefined;
     }),
   );
   const stages = found.filter((stage) => stage !== undefined).sort((a, b) => a.changed - b.changed);
@@ -96,39 +100,39 @@ async function summary(folder: string, name: string): Promise<RunSummary | undef
     stages: stages.map(({ stage }) => stage),
     lastStep: lines.at(-1)?.step,
     changed: newest.changed,
-    writing: Date.now() / 1000 - newest.changed < youngSeconds + 3 * interval(lines),
+    writing: Date.now() / 1000 - newest.changed < recentSeconds + 3 * lineInterval(lines),
   };
 }
 
 /** Seconds between the last two lines. */
-function interval(lines: readonly MetricLine[]): number {
+function lineInterval(lines: readonly MetricLine[]): number {
   const [before, last] = lines.slice(-2);
   return before && last ? Math.max(0, last.time - before.time) : 0;
 }
 
 async function metricsPath(folder: string, run: string, stage: string): Promise<string | undefined> {
-  const inside = await runFolder(folder, run);
-  if (inside === undefined || !/^[\w-]*$/.test(stage)) return undefined;
-  return join(inside, stage === "" ? "metrics.jsonl" : `metrics.${stage}.jsonl`);
+  const path = await runFolder(folder, run);
+  if (path === undefined || !/^[\w-]*$/.test(stage)) return undefined;
+  return join(path, stage === "" ? "metrics.jsonl" : `metrics.${stage}.jsonl`);
 }
 
-/** A folder right below `folder`, undefined if the name or a link leads elsewhere. */
+/** The real path of a run; undefined if it does not exist, or the name or a link leads out of `folder`. */
 async function runFolder(folder: string, name: string): Promise<string | undefined> {
   if (name === "" || name.startsWith(".") || /[/\\:\0]/.test(name)) return undefined;
-  const [root, inside] = await Promise.all([realpath(folder), realpath(join(folder, name))]).catch(() => []);
-  if (root === undefined || inside === undefined) return undefined;
-  const way = relative(root, inside);
-  return way === "" || way === ".." || way.startsWith(`..${sep}`) || isAbsolute(way) ? undefined : inside;
+  const [root, path] = await Promise.all([realpath(folder), realpath(join(folder, name))]).catch(() => []);
+  if (root === undefined || path === undefined) return undefined;
+  const between = relative(root, path);
+  return between === "" || between === ".." || between.startsWith(`..${sep}`) || isAbsolute(between) ? undefined : path;
 }
 
 async function readAll(path: string): Promise<MetricLine[]> {
   const all: MetricLine[] = [];
-  let place: string | undefined;
+  let cursor: string | undefined;
   for (;;) {
-    const piece = await readMetricsChunk(path, place);
-    if (!piece || piece.place === place) return all;
-    if (piece.restarted) all.length = 0;
-    all.push(...piece.metrics);
-    place = piece.place;
+    const chunk = await readMetricsChunk(path, cursor);
+    if (!chunk || chunk.cursor === cursor) return all;
+    if (chunk.restarted) all.length = 0;
+    all.push(...chunk.metrics);
+    cursor = chunk.cursor;
   }
 }

@@ -58,7 +58,7 @@ test("as many bytes as the limit says are taken together, and not one more", asy
   expect(error).toBeInstanceOf(ImageRejectedError);
   expect(error).toMatchObject({
     code: "image_too_large",
-    message: `The images of a request may have ${limits.maxBytes - 1} bytes together; make them smaller first`,
+    message: `The images of a request may have at most ${limits.maxBytes - 1} bytes together. Reduce their size.`,
   });
 });
 

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { GenerationRequest } from "../../../src/engine/engine.ts";
 import { loadEngine } from "../../../src/engine/load-engine.ts";
 import type { LocalEngine } from "../../../src/engine/local-engine.ts";
+import { quote } from "../../../src/files/errors.ts";
 import { createMcpServer, type McpOptions } from "../../../src/server/mcp/mcp-server.ts";
 import { image } from "../../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../../helpers/tiny-model.ts";
@@ -108,18 +109,18 @@ test("a question, several images, earlier turns, sampling with a seed", async ()
 test("without --allow-folder: the working directory and the client's roots", async () => {
   const roots = ["file://%"];
   const offering = await connect({}, roots);
-  expect((await call(offering, "describe_image", { image: cat })).error).toContain("outside of the allowed folders");
+  expect((await call(offering, "describe_image", { image: cat })).error).toContain("outside the allowed folders");
   roots.push(pathToFileURL(images).href);
   expect(await call(offering, "describe_image", { image: cat })).toHaveProperty("structured");
   const beside = await connect({ workingDirectory: images });
   expect(await call(beside, "describe_image", { image: "cat.jpg" })).toHaveProperty("structured");
   const neither = await connect();
   const refused = await call(neither, "describe_image", { image: cat });
-  expect(refused.error).toContain(`${cat} is outside of the allowed folders (${folder})`);
+  expect(refused.error).toContain(`${quote(cat)} is outside the allowed folders (${folder})`);
   const strict = await connect({ allowedFolders: [folder] }, roots);
-  expect((await call(strict, "describe_image", { image: cat })).error).toContain("outside of the allowed folders");
+  expect((await call(strict, "describe_image", { image: cat })).error).toContain("outside the allowed folders");
   const whole = await connect({ workingDirectory: parse(folder).root });
-  expect((await call(whole, "describe_image", { image: cat })).error).toContain("(there are none)");
+  expect((await call(whole, "describe_image", { image: cat })).error).toContain("(none)");
 });
 
 test("no way leads out of the allowed folders", async () => {
@@ -137,7 +138,7 @@ test("no way leads out of the allowed folders", async () => {
   expect(await of("deep/cat.jpg")).toHaveProperty("structured");
   expect(await of("deep/../deep/cat.jpg")).toHaveProperty("structured");
   expect(await of(join(folder, "in", "cat.jpg")), "an allowed link").toHaveProperty("structured");
-  expect((await of("out/cat.jpg")).error).toContain("out/cat.jpg is a link that leads out of the allowed folders");
+  expect((await of("out/cat.jpg")).error).toContain('"out/cat.jpg" is a link to a file outside the allowed folders');
   for (const path of [
     "../cat.jpg",
     "../allowed-too/cat.jpg",
@@ -146,10 +147,10 @@ test("no way leads out of the allowed folders", async () => {
     "/etc/passwd",
     "//host/a.jpg",
   ]) {
-    expect((await of(path)).error, path).toContain("is outside of the allowed folders");
+    expect((await of(path)).error, path).toContain("is outside the allowed folders");
   }
   // What is outside is refused alike, whether it is there or not.
-  expect((await of("../missing.jpg")).error).toContain("is outside of the allowed folders");
+  expect((await of("../missing.jpg")).error).toContain("is outside the allowed folders");
 });
 
 test("any path that climbs out is refused", async () => {
@@ -163,22 +164,22 @@ test("any path that climbs out is refused", async () => {
       const { error } = await call(client, "describe_image", { image: path });
       const way = relative(allowed, join(allowed, path));
       const climbs = way === ".." || /^\.\.[\\/]/.test(way);
-      expect(error?.includes("is outside of the allowed folders"), `${path}: ${error}`).toBe(climbs);
+      expect(error?.includes("is outside the allowed folders"), `${path}: ${error}`).toBe(climbs);
     }),
     { numRuns: 60 },
   );
 });
 
 test.each<[string, Record<string, unknown>, string]>([
-  ["a missing file", { image: "missing.jpg" }, "missing.jpg cannot be read: no such file or folder"],
+  ["a missing file", { image: "missing.jpg" }, 'Cannot read "missing.jpg": no such file or folder'],
   ["a folder", { image: "." }, "is a folder, not an image"],
   ["no image", { image: "config.json" }, "is not an image that can be read"],
-  ["data that is no base64", { image: { data: "a cat", mimeType: "image/png" } }, "is not base64"],
+  ["data that is no base64", { image: { data: "a cat", mimeType: "image/png" } }, "is not valid base64"],
   ["data that is no image", { image: { data: "AAAA", mimeType: "image/png" } }, "is not an image"],
   [
     "a media type that is no image's",
     { image: { data: "AAAA", mimeType: "text/html" } },
-    "media type begins with image/",
+    "media type that begins with image/",
   ],
   ["a word that no tool knows", { image: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
   ["a number out of bounds", { image: "cat.jpg", temperature: -1 }, "temperature"],
@@ -212,7 +213,7 @@ test("several calls at once are answered as if alone", async () => {
 test("a cancelled call stops the engine", async () => {
   let [pieces, ended] = [0, false];
   const listened: LocalEngine = Object.create(engine, {
-    answer: {
+    generate: {
       async *value(question: GenerationRequest, signal?: AbortSignal) {
         try {
           for await (const event of engine.generate(question, signal)) {

@@ -39,5 +39,5 @@ test("a refusal reaches it as its own error", async () => {
   const model = createOpenAICompatible({ name: "local", baseURL: `${url}/v1` })("other");
   const error = await generateText({ model, prompt: "Hello", maxRetries: 0 }).catch((reason: unknown) => reason);
   expect(APICallError.isInstance(error) && error.statusCode).toBe(404);
-  expect(error).toMatchObject({ message: 'There is no model "other" here; this server has "tiny"' });
+  expect(error).toMatchObject({ message: 'Unknown model "other". This server has "tiny".' });
 });

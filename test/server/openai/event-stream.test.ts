@@ -48,7 +48,7 @@ test("a reader who stops reading stops the source, and after a while loses the c
   await until(() => ended, 20_000);
   // Far below what an endless source would have filled the memory with by now.
   expect(made).toBeLessThan(50_000);
-  expect(reason?.message).toBe("The client read nothing for 0.5 seconds");
+  expect(reason?.message).toBe("The client has not read the stream for 0.5 seconds.");
   // A client that reads on after that finds the connection cut, not an end.
   resume();
   await until(() => closed);
