@@ -8,7 +8,7 @@ import { minigpt4 } from "../helpers/cli-command.ts";
 const folder = await mkdtemp(join(tmpdir(), "minigpt4-cache-"));
 afterAll(() => rm(folder, { recursive: true }));
 
-test("lists what is kept, and clears it", async () => {
+test("lists the caches, and clears them", async () => {
   const cache = await FeatureCache.open({ folder, key: "an encoder", shape: [2, 3] });
   await cache.write(imageId(Uint8Array.of(1, 2, 3)), new Float32Array(6).fill(0.5));
   await cache.close();

@@ -22,7 +22,7 @@ async function answers(turns: [question: string, images: string[]][], system?: s
   return all;
 }
 
-test("each line is a question of one conversation; images join it", async () => {
+test("each line is a question of one conversation, with images", async () => {
   const [cat, coffee] = [image("cat.jpg"), image("coffee.jpg")];
   const lines = `What is this?\n/image "${coffee}"\nAnd this?\r\nWhich is larger?`;
   const { code, stdout, stderr } = await minigpt4(["chat", cat, ...short], lines);
@@ -35,7 +35,7 @@ test("each line is a question of one conversation; images join it", async () => 
   expect(stdout).toBe(expected);
 });
 
-test("/new forgets, --system is told, /quit leaves", async () => {
+test("/new starts a new conversation, --system sets the system prompt, /quit exits", async () => {
   const lines = "Hello\n/new\nHello\n/quit\nHello\n";
   const { code, stdout } = await minigpt4(["chat", "--system", "Be brief.", ...short], lines);
   expect(code).toBe(0);
@@ -44,7 +44,7 @@ test("/new forgets, --system is told, /quit leaves", async () => {
   expect(once).not.toBe(await answers([["Hello", []]]));
 });
 
-test("an empty question gets a hint; what fails is said, and the next line is answered", async () => {
+test("answers empty questions with a hint, reports errors, and continues", async () => {
   const lines = `\n/image ${join(folder, "missing.jpg")}\n/image\n/dance\n/help\nHello\n`;
   const { code, stdout, stderr } = await minigpt4(["chat", ...short], lines);
   expect({ code, stdout }).toEqual({ code: 1, stdout: await answers([["Hello", []]]) });
@@ -57,13 +57,13 @@ test("an empty question gets a hint; what fails is said, and the next line is an
   expect(stderr).toContain("/quit");
 });
 
-test("an image that cannot be read is told before the model is loaded", async () => {
+test("reports an unreadable image before the model is loaded", async () => {
   const { code, stderr } = await minigpt4(["chat", join(folder, "none.png"), "--model", "not needed"]);
   expect(code).toBe(1);
   expect(stderr).toBe(`error: ${join(folder, "none.png")} cannot be read: no such file or folder\n`);
 });
 
-test("Ctrl-C during an answer from a pipe ends with 130", async () => {
+test("Ctrl-C during an answer to piped input exits with 130", async () => {
   const child = start(["chat", "--model", model, "--max-new-tokens", "400"]);
   child.stdin?.write("Tell me a long story\nAnd another\n");
   child.stdout?.once("data", () => child.kill("SIGINT"));

@@ -33,13 +33,13 @@ function write(name: string, content: string | Uint8Array): string {
   return path;
 }
 
-test("one image: its description alone", async () => {
+test("one image: prints only its description", async () => {
   const cat = image("cat.jpg");
   const { code, stdout, stderr } = await minigpt4(["describe", cat, ...short]);
   expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: `${inOneLine(await described(cat))}\n`, stderr: "" });
 });
 
-test("bad images are reported one by one, and the good ones described", async () => {
+test("reports each unreadable image, and describes the others", async () => {
   const bomb = Buffer.from(pngOf60000Pixels, "base64");
   const names = {
     missing: join(folder, "missing.jpg"),
@@ -90,7 +90,7 @@ test("sampling follows the options and the seed; beams search", async () => {
   expect(searched.stdout).toBe(`${inOneLine(await described(cat, { numBeams: 3, repetitionPenalty: 1.2 }))}\n`);
 });
 
-test("a projection for another language model: file, tensor and both shapes are named", async () => {
+test("a projection of another language model: names the file, the tensor and both shapes", async () => {
   const other = tinyModel(folder, "mismatched", (own) => ({
     weights: { ...own.weights, projection: own.weights.projection.replace("mha", "gqa") },
   }));
@@ -101,7 +101,7 @@ test("a projection for another language model: file, tensor and both shapes are 
   expect(stderr).toContain('"llama_proj.weight" is [96, 60], but this network needs [64, 48]');
 });
 
-test("a model that is not there", async () => {
+test("a missing model", async () => {
   const { code, stderr } = await minigpt4(["describe", image("cat.jpg"), "--model", "enormous"]);
   expect(code).toBe(1);
   expect(stderr).toMatch(
@@ -109,7 +109,7 @@ test("a model that is not there", async () => {
   );
 });
 
-test("Ctrl-C ends with 130 between tokens", async () => {
+test("Ctrl-C exits with 130 between tokens", async () => {
   const cat = image("cat.jpg");
   const child = start(["describe", ...Array(200).fill(cat), "--model", model]);
   child.stdout?.once("data", () => child.kill("SIGINT"));
@@ -118,7 +118,7 @@ test("Ctrl-C ends with 130 between tokens", async () => {
   expect(stdout.split("\n").length).toBeLessThan(100);
 });
 
-test("a reader that leaves is no failure", async () => {
+test("a closed pipe is not a failure", async () => {
   const child = start(["describe", ...Array(50).fill(image("cat.jpg")), ...short]);
   child.stdout?.once("data", () => child.stdout?.destroy());
   const { code, stderr } = await outcome(child);

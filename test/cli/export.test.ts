@@ -40,7 +40,7 @@ const mixed = await safetensors("mixed.safetensors", {
   "bert.position_ids": ndarray("int64", [2], BigInt64Array.of(0n, 2n ** 53n + 1n)),
 });
 
-test("a model folder's projection as .pth, and what was written as JSON", async () => {
+test("exports the projection of a model folder as .pth, and reports as JSON", async () => {
   const output = at("new/projection.pth");
   const { code, stdout, stderr } = await minigpt4(["export", tinyModel(folder), "-o", output, "--json"]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
@@ -56,7 +56,7 @@ test("a model folder's projection as .pth, and what was written as JSON", async 
   expect(await contents(output)).toEqual(await contents(golden("minigpt4.pth")));
 });
 
-test("the folder of a run, for people to read", async () => {
+test("exports the folder of a run, and reports as text", async () => {
   mkdirSync(at("run"));
   const bias = ndarray("float16", [2], half);
   await writeSafetensors(at("run/projection.safetensors"), { "llama_proj.bias": bias, other: bias });
@@ -65,7 +65,7 @@ test("the folder of a run, for people to read", async () => {
   expect(await contents(at("run.pth"))).toEqual({ "llama_proj.bias": ["float32", [2], float16ToFloat32(half)] });
 });
 
-test("safetensors keep types as they are stored; .pth has float32, and whole numbers to the last bit", async () => {
+test("safetensors keep stored types; .pth has float32 and exact integers", async () => {
   await minigpt4(["export", mixed, "-o", at("same.safetensors")]);
   expect(await contents(at("same.safetensors"))).toEqual(await contents(mixed));
   await minigpt4(["export", mixed, "-o", at("mixed.pth")]);
@@ -80,7 +80,7 @@ test("safetensors keep types as they are stored; .pth has float32, and whole num
   await file.close();
 });
 
-test("--only takes several beginnings of names, --dtype float16 rounds", async () => {
+test("--only takes several prefixes; --dtype float16 rounds", async () => {
   const output = at("several.safetensors");
   const only = ["--only", "llama_proj", "--only", "query_tokens"];
   await minigpt4(["export", tinyModel(folder, "parts"), "-o", output, ...only, "--dtype", "float16"]);
@@ -91,7 +91,7 @@ test("--only takes several beginnings of names, --dtype float16 rounds", async (
   expect(found.query_tokens).toEqual(["F16", shape, float16ToFloat32(float32ToFloat16(values))]);
 });
 
-test("quantised blocks become the floating-point type that is asked for", async () => {
+test("quantized blocks are converted to the requested type", async () => {
   const gguf = join(import.meta.dirname, "..", "formats", "fixtures", "blocks.gguf");
   const args = ["export", gguf, "--only", "Q4_0", "--only", "Q8_0", "-o"];
   const { code, stderr } = await minigpt4([...args, at("blocks.safetensors")]);
@@ -118,7 +118,7 @@ test("nothing is overwritten without --force", async () => {
 
 test.each([
   [
-    "an unknown ending",
+    "an unknown extension",
     ["export", mixed, "-o", at("x.onnx")],
     2,
     "Expected a file name that ends in .pth or .safetensors",
@@ -126,7 +126,7 @@ test.each([
   ["a name that is not there", ["export", mixed, "-o", at("x.pth"), "--only", "nope"], 1, 'starts with "nope"'],
   ["a value too large for float16", ["export", mixed, "-o", at("x.pth"), "--dtype", "float16"], 1, "llama_proj.bias"],
   ["no file", ["export", at("missing"), "-o", at("x.pth")], 1, `${at("missing")}: no such file or folder`],
-])("%s is told in plain words, and nothing is written", async (_, args, expectedCode, message) => {
+])("%s is reported, and nothing is written", async (_, args, expectedCode, message) => {
   const { code, stderr } = await minigpt4(args);
   expect(code).toBe(expectedCode);
   expect(stderr).toContain(message);

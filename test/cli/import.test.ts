@@ -15,7 +15,7 @@ const importInto = (out: string) => [
   ...["--vit-heads", "4", "--qformer-heads", "4", "--out", out],
 ];
 
-test("tells what it compared and wrote, as text and as JSON", async () => {
+test("reports progress and the result, as text and as JSON", async () => {
   const out = join(folder, "told");
   const { code, stdout, stderr } = await minigpt4(importInto(out));
   expect(code).toBe(0);
@@ -27,7 +27,7 @@ test("tells what it compared and wrote, as text and as JSON", async () => {
   expect(JSON.parse(again.stdout)).toMatchObject({ path: out, template: "vicuna-v0", resumed: expect.any(Number) });
 });
 
-test("killed anywhere, it goes on and ends with the same files", { timeout: 120_000 }, async () => {
+test("killed at any step, it continues to the same files", { timeout: 120_000 }, async () => {
   const whole = join(folder, "whole");
   await minigpt4(importInto(whole));
   const out = join(folder, "killed");

@@ -65,7 +65,7 @@ test("a sharded folder as JSON, filtered", async () => {
   });
 });
 
-test("what a file says is cut short, and never obeyed by the terminal", async () => {
+test("truncates long metadata, and escapes control characters", async () => {
   const path = safetensors("loud.safetensors", "w\u001b[2J\u009b", { long: "x".repeat(100_000), bell: "\u0007\n" });
   const { code, stdout } = await minigpt4(["inspect", path]);
   expect(code).toBe(0);
@@ -75,7 +75,7 @@ test("what a file says is cut short, and never obeyed by the terminal", async ()
   expect(stdout.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
 });
 
-test("GGUF: numbers beyond 2^53 are exact; long lists are cut short", async () => {
+test("GGUF: integers above 2^53 are exact; long lists are truncated", async () => {
   const path = join(import.meta.dirname, "..", "formats", "fixtures", "blocks.gguf");
   const { stdout } = await minigpt4(["inspect", path]);
   expect(stdout).toMatch(/^ {2}big +1152921504606846976$/m);
@@ -83,7 +83,7 @@ test("GGUF: numbers beyond 2^53 are exact; long lists are cut short", async () =
   expect(JSON.parse(json).metadata).toMatchObject({ big: "1152921504606846976", flag: true });
 });
 
-test("GGUF: what becomes of each type is said", async () => {
+test("GGUF: shows how each type is used", async () => {
   const path = join(import.meta.dirname, "..", "formats", "fixtures", "quantised.gguf");
   const { stdout } = await minigpt4(["inspect", path]);
   expect(stdout).toMatch(/^ {2}Q5_1 +144 B {2}used as they are, in 8-bit blocks of 32$/m);
@@ -91,7 +91,7 @@ test("GGUF: what becomes of each type is said", async () => {
   expect(stdout).toMatch(/^ {2}IQ4_XS +136 B {2}cannot be read yet$/m);
 });
 
-describe("files that are damaged or mean harm end in one line that names them", () => {
+describe("damaged and malicious files are reported in one line", () => {
   const whole = readFileSync(golden("llama-safetensors/model-00001-of-00003.safetensors"));
   const touched = join(folder, "touched");
   test.each([

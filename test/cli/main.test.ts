@@ -21,13 +21,13 @@ test.each([
   ["describe", "missing required argument 'image'"],
   ["describe x --block-size 64", "error: --block-size needs --quantization int4."],
   ["describe x --top-p 1.5", "'--top-p <p>' argument '1.5' is invalid. Expected a number between 0 and 1"],
-])("wrong use ends with 2 before anything is loaded: %s", async (line, message) => {
+])("wrong usage exits with 2 before anything is loaded: %s", async (line, message) => {
   const { code, stdout, stderr } = await minigpt4(line.split(" "));
   expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
   expect(stderr).toContain(message);
 });
 
-test("a failure is one line; the place in the code is shown only on request", async () => {
+test("an error is one line; the stack trace is printed on request", async () => {
   const short = await minigpt4(["inspect", "nowhere.gguf"]);
   expect(short).toEqual({ code: 1, stdout: "", stderr: "error: nowhere.gguf: no such file or folder\n" });
   for (const long of [

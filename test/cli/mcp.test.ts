@@ -43,7 +43,7 @@ function toolCall(id: number, args: Record<string, unknown>) {
   return { jsonrpc: "2.0", id, method: "tools/call", params: { name: "describe_image", arguments: args } };
 }
 
-test("the official client lists the tools, has an image described, and asks about it", async () => {
+test("the official client lists the tools, and describes and asks about an image", async () => {
   const { tools } = await client.listTools();
   expect(tools.map(({ name }) => name)).toEqual(["describe_image", "ask_about_image"]);
   const described = await minigpt4(["describe", cat, "--model", model, "--max-new-tokens", "8", "--json"]);
@@ -60,7 +60,7 @@ test("the official client lists the tools, has an image described, and asks abou
   expect(structuredContent).toEqual({ answer: expect.stringMatching(/./), finish_reason: "length" });
 });
 
-test("a wrong path and a path outside are the tool's errors", async () => {
+test("a missing file and a file outside the allowed folders are tool errors", async () => {
   const missing = await call("describe_image", { image: join(cat, "..", "dog.jpg") });
   expect(missing).toMatchObject({
     isError: true,
@@ -74,7 +74,7 @@ test("a wrong path and a path outside are the tool's errors", async () => {
   expect(stderr).toBe("");
 });
 
-test("a cancelled answer ends, and the next question is answered", async () => {
+test("a cancelled call stops, and the next one is answered", async () => {
   const cancelling = new AbortController();
   const params = { name: "describe_image", arguments: { image: cat, max_new_tokens: 400 } };
   const cancelled = client.callTool(params, CallToolResultSchema, {
@@ -85,7 +85,7 @@ test("a cancelled answer ends, and the next question is answered", async () => {
   expect(await call("describe_image", { image: cat, max_new_tokens: 2 })).toHaveProperty("structuredContent");
 });
 
-test("garbage on standard input is reported on standard error; nothing but answers goes to standard output", async () => {
+test("reports invalid input on standard error, and writes only answers to standard output", async () => {
   const child = start(flags);
   const ended = outcome(child);
   child.stdin?.write(
@@ -103,7 +103,7 @@ test("garbage on standard input is reported on standard error; nothing but answe
   expect(stderr.trimEnd().split("\n")).toEqual(Array(4).fill(expect.stringMatching(/^error: /)));
 });
 
-test("the end of standard input ends the server, also in the middle of an answer", async () => {
+test("the end of standard input stops the server, also during an answer", async () => {
   const child = start(flags);
   const ended = outcome(child);
   const long = { ...toolCall(2, { image: cat, max_new_tokens: 400 }) };
@@ -114,21 +114,21 @@ test("the end of standard input ends the server, also in the middle of an answer
   expect(stdout).not.toContain('"id":2');
 });
 
-test("what was asked before the end is answered, and initialize does not wait for the model", async () => {
+test("answers requests before the end of input; initialize does not wait for the model", async () => {
   const list = { jsonrpc: "2.0", id: 2, method: "tools/list" };
   const { code, stdout } = await minigpt4(["mcp"], lines(initialize, list));
   expect(code).toBe(0);
   expect(stdout.trimEnd().split("\n")).toHaveLength(2);
 });
 
-test("Ctrl-C ends with 130", async () => {
+test("Ctrl-C exits with 130", async () => {
   const child = start(flags);
   child.stdin?.write(lines(initialize));
   child.stdout?.once("data", () => child.kill("SIGINT"));
   expect(await outcome(child)).toMatchObject({ code: 130, stderr: "" });
 });
 
-test("a model or folder that is not there is said at once", async () => {
+test("reports a missing model or folder immediately", async () => {
   const noModel = await minigpt4(["mcp", "--model", "enormous"]);
   expect(noModel).toMatchObject({ code: 1, stdout: "" });
   expect(noModel.stderr).toMatch(/^error: There is no model "enormous"/);
@@ -137,13 +137,13 @@ test("a model or folder that is not there is said at once", async () => {
   expect(noFolder.stderr).toContain("No such folder.");
 });
 
-test("--help shows what clients need", async () => {
+test("--help shows the configuration of clients", async () => {
   const { stdout } = await minigpt4(["mcp", "--help"]);
   const snippet = JSON.parse(stdout.slice(stdout.indexOf("{")));
   expect(snippet.mcpServers.minigpt4.args.slice(0, 4)).toEqual(["-y", "minigpt4", "mcp", "--allow-folder"]);
 });
 
-test("a message too long for the server ends it with a reason", async () => {
+test("a message above the limit stops the server with an error", async () => {
   const child = start(flags);
   child.stdin?.on("error", () => {});
   const ended = outcome(child);

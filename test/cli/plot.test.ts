@@ -23,7 +23,7 @@ function run(name: string, from = 5, file = "metrics.jsonl"): string {
   return folder;
 }
 
-test("a run is drawn into its folder, and the path is printed", async () => {
+test("plots a run into its folder, and prints the path", async () => {
   const folder = run("falling");
   const path = join(folder, "plot.svg");
   expect(await minigpt4(["plot", folder])).toEqual({ code: 0, stdout: `${path}\n`, stderr: "" });
@@ -33,7 +33,7 @@ test("a run is drawn into its folder, and the path is printed", async () => {
   expect(readdirSync(folder).sort()).toEqual(["metrics.jsonl", "plot.svg"]);
 });
 
-test("a stage's own file is drawn beside it", async () => {
+test("plots the metrics file of a stage", async () => {
   const folder = run("staged", 5, "metrics.contrastive.jsonl");
   const { stdout } = await minigpt4(["plot", join(folder, "metrics.contrastive.jsonl"), "--log", "--smooth", "0"]);
   expect(stdout).toBe(`${join(folder, "plot.contrastive.svg")}\n`);
@@ -43,7 +43,7 @@ test("a stage's own file is drawn beside it", async () => {
   expect(svg).not.toContain(">smoothed");
 });
 
-test("several runs in one PNG, in a folder that is made for it", async () => {
+test("plots several runs into a PNG in a new folder", async () => {
   const path = join(root, "new", "Comparison.PNG");
   const { code, stdout } = await minigpt4(["plot", run("a"), run("b", 6), "-o", path]);
   expect({ code, stdout }).toEqual({ code: 0, stdout: `${path}\n` });
@@ -54,7 +54,7 @@ test("several runs in one PNG, in a folder that is made for it", async () => {
   expect(channels[0]?.min).toBeLessThan(80);
 });
 
-test("--json tells first, last and best losses, and draws nothing", async () => {
+test("--json prints the first, last and best losses without plotting", async () => {
   const folder = run("told");
   const { stdout } = await minigpt4(["plot", folder, "--json"]);
   expect(JSON.parse(stdout)).toEqual({
@@ -73,9 +73,9 @@ test("--json tells first, last and best losses, and draws nothing", async () => 
 
 test.each([
   ["a folder without metrics", () => [root], `${root} has no metrics.jsonl`],
-  ["a place that is not there", () => ["nowhere"], "nowhere: no such file or folder"],
+  ["a missing path", () => ["nowhere"], "nowhere: no such file or folder"],
   [
-    "an unknown ending",
+    "an unknown extension",
     () => [run("x"), "-o", "plot.jpg"],
     "plot.jpg: expected a file name that ends in .svg or .png, found .jpg",
   ],
@@ -96,7 +96,7 @@ test.each([
     },
     "metrics.jsonl:1: this is no metric",
   ],
-])("%s is told in one line", async (_, args, message) => {
+])("%s is reported in one line", async (_, args, message) => {
   const { code, stdout, stderr } = await minigpt4(["plot", ...args()]);
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   expect(stderr.trimEnd().split("\n")).toHaveLength(1);

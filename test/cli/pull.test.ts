@@ -21,7 +21,7 @@ function fail(): never {
   throw new Error(`${name} should be known`);
 }
 
-test("a model that was not pulled: what to do", async () => {
+test("a model that was not pulled: prints how to pull it", async () => {
   const { code, stderr } = await minigpt4(["describe", "--model", name, image("cat.jpg")]);
   expect([code, stderr]).toEqual([
     1,
@@ -29,7 +29,7 @@ test("a model that was not pulled: what to do", async () => {
   ]);
 });
 
-test("a model that was pulled is there at once, and describes by its name", async () => {
+test("a pulled model is found in the cache, and describes by its name", async () => {
   const { path } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache });
   const pulled = await minigpt4(["pull", name, ...flags]);
   expect(pulled).toEqual({
@@ -42,7 +42,7 @@ test("a model that was pulled is there at once, and describes by its name", asyn
   expect(described.stdout.trim()).not.toBe("");
 });
 
-test("a folder elsewhere is told by its path", async () => {
+test("prints the path of a folder outside the cache", async () => {
   const out = join(temporaryFolder(), "mine");
   const { path, bytes } = await pullReleased(released, { ...parts, ...heads, cacheFolder: cache, out });
   const { stdout, stderr } = await minigpt4(["pull", name, ...flags, "--out", out, "--json"]);
@@ -50,7 +50,7 @@ test("a folder elsewhere is told by its path", async () => {
   expect([path, stderr]).toEqual([out, `Try it with: minigpt4 chat --model ${JSON.stringify(out)} IMAGE\n`]);
 });
 
-test("options that a language model does not take, and names that nobody knows", async () => {
+test("rejects options of released models for language models, and unknown names", async () => {
   const language = await minigpt4(["pull", "smollm2-135m-instruct", "--keep-files"]);
   expect([language.code, language.stderr]).toEqual([
     1,
@@ -60,7 +60,7 @@ test("options that a language model does not take, and names that nobody knows",
   expect([unknown.code, unknown.stderr]).toEqual([2, expect.stringContaining("minigpt4-7b, minigpt4-13b, smollm2")]);
 });
 
-test("what is going to be fetched: sizes, licences, and what is there already", () => {
+test("the plan lists sizes, licences and what is cached", () => {
   const file = { url: "", digest: undefined, license: "MIT" };
   const files = [
     { ...file, part: "vit", name: "eva_vit_g.pth", bytes: 2_000_000_000 },

@@ -22,7 +22,7 @@ beforeAll(() => {
 
 const search = (...args: readonly string[]) => minigpt4(["search", folder, ...args, "--model", model]);
 
-test("rank, score and path; broken images are told once, and what was read is kept", async () => {
+test("prints rank, score and path; reports broken images once, and keeps the index", async () => {
   const first = await search("a cat");
   expect(first.code).toBe(0);
   expect(first.stderr).toMatch(/^broken\.png is not an image that can be read: .*\nimages indexed 3 of 3 .*\n$/);
@@ -40,7 +40,7 @@ test("rank, score and path; broken images are told once, and what was read is ke
   expect(await search("a cat", "-n", "1")).toEqual({ code: 0, stdout: best.slice(1), stderr: "" });
 });
 
-test("--json: an object a line, with both scores; --like: by another image", async () => {
+test("--json prints an object per line with both scores; --like searches by an image", async () => {
   const { stdout } = await search("a cat", "--json");
   const objects = stdout
     .trimEnd()
@@ -81,7 +81,7 @@ test.each([
 });
 
 test.each(["SIGINT", "SIGKILL"] as const)(
-  "stopped by %s while it reads: what is there can be searched",
+  "stopped by %s while indexing, the next search completes the index",
   async (signal) => {
     const many = join(root, `many-${signal}`);
     mkdirSync(many);

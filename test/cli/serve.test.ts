@@ -26,7 +26,7 @@ async function serve(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
   return { child, url, ended };
 }
 
-test("prints its address when it answers; Ctrl-C during an answer lets that end, and the exit code is 0", async () => {
+test("prints its address; Ctrl-C waits for the running request and exits with 0", async () => {
   const { child, url, ended } = await serve(["--quiet"]);
   expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", model: "tiny" });
   const response = await fetch(`${url}/v1/chat/completions`, {
@@ -43,7 +43,7 @@ test("prints its address when it answers; Ctrl-C during an answer lets that end,
   expect(stderr).toBe("Waiting for running requests. Press Ctrl-C again to exit immediately.\n");
 });
 
-test("keys from the environment and a file are asked for; SIGTERM stops, too", async () => {
+test("requires the API keys of the environment and a file; SIGTERM stops it", async () => {
   const file = join(folder, "keys.txt");
   writeFileSync(file, "# Ada\nada-0123456789abcdef\n");
   const { child, url, ended } = await serve(["--api-keys-file", file], { MINIGPT4_API_KEYS: "bob-0123456789abcdef" });
@@ -59,7 +59,7 @@ test("keys from the environment and a file are asked for; SIGTERM stops, too", a
   expect(stderr).not.toContain("0123456789abcdef");
 });
 
-test("a second Ctrl-C ends at once", async () => {
+test("a second Ctrl-C exits immediately", async () => {
   const { child, url, ended } = await serve(["--quiet"]);
   // A request whose body never ends keeps the first stop waiting. The server answers "continue" when it has arrived.
   const asked = request(`${url}/v1/chat/completions`, {
@@ -78,7 +78,7 @@ test("a second Ctrl-C ends at once", async () => {
   await cut;
 });
 
-test("a port in use, an unknown model and a wrong origin are told", async () => {
+test("reports a port in use, an unknown model and an invalid origin", async () => {
   const { url } = await serveApp(await tinyEngine());
   const { port } = new URL(url);
   const inUse = await minigpt4(["serve", "--model", model, "--port", port]);

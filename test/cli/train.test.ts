@@ -21,7 +21,7 @@ function short(name: string): string[] {
   return Object.entries(run).flatMap(([key, value]) => ["--set", `run.${key}=${JSON.stringify(value)}`]);
 }
 
-test("a dry run prints the plan and leaves nothing", async () => {
+test("a dry run prints the plan and writes nothing", async () => {
   const none = ["--set", "run.feature_cache=false"];
   const { code, stdout, stderr } = await minigpt4(["train", recipe, "--dry-run", ...short("dry"), ...none]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
@@ -58,7 +58,7 @@ test("a dry run as JSON", async () => {
   });
 });
 
-test("a setting that is wrong is an error with file and key", async () => {
+test("an invalid setting is an error that names the file and the key", async () => {
   for (const [setting, message] of [
     ["run.init_lrr=1", /recipe\.yaml:\d+: run: .*init_lrr/],
     ["run.init_lr=quick", /recipe\.yaml(:\d+)?: run\.init_lr: /],
@@ -73,14 +73,14 @@ test("a setting that is wrong is an error with file and key", async () => {
   expect(existsSync(out("out"))).toBe(false);
 });
 
-test("a recipe that is not there, and options that exclude each other", async () => {
+test("a missing recipe, and options that exclude each other", async () => {
   const missing = await minigpt4(["train", out("missing.yaml")]);
   expect(missing).toMatchObject({ code: 1, stdout: "" });
   expect(missing.stderr).toMatch(/^error: The recipe .*missing\.yaml cannot be read/);
   expect((await minigpt4(["train", recipe, "--dry-run", "--resume"])).code).toBe(2);
 });
 
-test("a run prints its folder, which describe takes; it is not begun anew by mistake", async () => {
+test("a run prints its folder, which describe loads; it is not overwritten by mistake", async () => {
   const args = ["train", recipe, ...short("model")];
   const { code, stdout, stderr } = await minigpt4(args);
   expect({ code, stdout }).toEqual({ code: 0, stdout: `${out("model")}\n` });
@@ -104,14 +104,14 @@ test("a run prints its folder, which describe takes; it is not begun anew by mis
   expect(statSync(weights).mtimeMs).toBeGreaterThan(written);
 });
 
-test("--resume without a run says so", async () => {
+test("--resume without a run is an error", async () => {
   const { code, stderr } = await minigpt4(["train", recipe, "--resume", ...short("none")]);
   expect(code).toBe(1);
   expect(stderr).toMatch(/^error: There is no checkpoint in .*none.*; begin without --resume\n$/);
   expect(existsSync(out("none"))).toBe(false);
 });
 
-test("encode fills the cache and prints what was new", async () => {
+test("encode fills the cache and prints the number of computed images", async () => {
   const cache = ["--set", `run.feature_cache=${JSON.stringify(out("encoded"))}`];
   expect(await minigpt4(["encode", recipe, ...cache])).toMatchObject({
     code: 0,

@@ -63,7 +63,7 @@ async function set(page: Page, settings: Readonly<Record<string, number>>): Prom
 
 const weightFiles = () => host.asked().filter((path) => path.endsWith(".bin"));
 
-test("an image is described as in Node, token for token; the second visit loads no weights", async () => {
+test("describes an image with the same tokens as Node; the second visit downloads no weights", async () => {
   const engine = await loadEngine(model, "tiny");
   let expected = "";
   let tokens = 0;
@@ -105,7 +105,7 @@ function storedAnswer(page: Page): Promise<{ text: string; tokens: number }> {
   })`);
 }
 
-test("an answer can be stopped, and the next question is answered", async () => {
+test("stops an answer, and answers the next question", async () => {
   const page = await open();
   // A search takes this model, which writes at once, some seconds.
   await set(page, { numBeams: 8, maxNewTokens: 250 });
@@ -118,7 +118,7 @@ test("an answer can be stopped, and the next question is answered", async () => 
   await answered(page);
 });
 
-test("where the host isolates the page, several threads compute", async () => {
+test("uses several threads if the page is cross-origin isolated", async () => {
   const isolated = await hostFolder(site, {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-embedder-policy": "require-corp",
@@ -129,7 +129,7 @@ test("where the host isolates the page, several threads compute", async () => {
   expect((await describePng(page)).length).toBeGreaterThan(0);
 });
 
-test("a file that is damaged or missing is named, and nothing of it is kept", async () => {
+test("names a damaged or missing file, and caches nothing of it", async () => {
   const path = join(site, "weights-0.bin");
   const intact = readFileSync(path);
   const damaged = Buffer.from(intact);

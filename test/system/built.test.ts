@@ -20,7 +20,7 @@ beforeAll(() => {
   execFileSync(process.execPath, [compiler, "-p", "tsconfig.build.json", "--outDir", folder], { cwd: root });
 }, 120_000);
 
-test("images are decoded on threads, as from the sources", async () => {
+test("decodes images on threads, with the same result as the sources", async () => {
   const built = await import(pathToFileURL(join(folder, "data", "decoding", "decoder.js")).href);
   const task = {
     name: "cat.jpg",
@@ -37,7 +37,7 @@ test("images are decoded on threads, as from the sources", async () => {
   expect(pixels[1]).toEqual(pixels[0]);
 });
 
-test("an image is described in the engine's process, as from the sources", async () => {
+test("describes an image in the engine's process, with the same result as the sources", async () => {
   const built = await import(pathToFileURL(join(folder, "index.js")).href);
   const path = tinyModel(temporaryFolder());
   const descriptions: string[] = [];

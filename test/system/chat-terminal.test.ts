@@ -29,7 +29,7 @@ function type(args: readonly string[], script: readonly [waitFor: RegExp, text: 
   });
 }
 
-test.skipIf(isMissing("terminal", hasScript))("Ctrl-C stops an answer, then leaves at the prompt", async () => {
+test.skipIf(isMissing("terminal", hasScript))("Ctrl-C stops an answer, and exits at the prompt", async () => {
   const { shown, code } = await type(
     ["chat", image("cat.jpg"), "--model", model, "--max-new-tokens", "1000"],
     [
@@ -44,7 +44,7 @@ test.skipIf(isMissing("terminal", hasScript))("Ctrl-C stops an answer, then leav
   expect(code).toBe(0);
 });
 
-test.skipIf(isMissing("terminal", hasScript))("answers stream; Ctrl-D leaves", async () => {
+test.skipIf(isMissing("terminal", hasScript))("streams answers; Ctrl-D exits", async () => {
   const { shown, code } = await type(
     ["chat", "--model", model, "--max-new-tokens", "5"],
     [

@@ -8,7 +8,7 @@ import { answered, button, chooseFromMenu, describeExample, setStage, written } 
 
 const { folder, open, url } = setStage();
 
-test("chats are kept: reload, rename, delete and undo, export, delete all, import", async () => {
+test("saves chats: reload, rename, delete and undo, export, delete all, import", async () => {
   const page = await open();
   await describeExample(page);
   const text = await written(page);

@@ -8,7 +8,7 @@ import { slowLine } from "../helpers/slow-line.ts";
 
 const { model, open } = setStage();
 
-test("a busy server is asked again after the time that it says", async () => {
+test("retries a busy server after its Retry-After time", async () => {
   const page = await open({}, { expected: /429/ });
   let refusals = 0;
   await page.route("**/v1/chat/completions", (route) => {
@@ -24,7 +24,7 @@ test("a busy server is asked again after the time that it says", async () => {
   expect(refusals).toBe(2);
 });
 
-test("a key is asked for, and neither kept in the browser nor exported", async () => {
+test("asks for the API key, and neither stores nor exports it", async () => {
   const locked = await serve(model, { env: { MINIGPT4_API_KEYS: "open-sesame-and-close" } });
   onTestFinished(() => locked.kill());
   const page = await open({}, { url: locked.url, expected: /401/ });
@@ -48,7 +48,7 @@ test("a key is asked for, and neither kept in the browser nor exported", async (
   expect(await page.evaluate("JSON.stringify(localStorage)")).not.toContain("open-sesame-and-close");
 });
 
-test("a server that dies in the middle of an answer: what came is kept, and asking again works when it is back", async () => {
+test("keeps a partial answer if the server dies, and retries when it is back", async () => {
   const mortal = await serve(model);
   onTestFinished(() => mortal.kill());
   const line = await slowLine(mortal.port);

@@ -25,7 +25,7 @@ test.each(["light", "dark"] as const)("a phone, %s", async (colorScheme) => {
   expect(await drawer.count()).toBe(0);
 });
 
-test("dark as the system is, or as one likes it; Chinese as the browser is, or as one likes it", async () => {
+test("theme and language follow the system, or the user's choice", async () => {
   const page = await open({ colorScheme: "dark", locale: "zh-CN" });
   const paper = () => page.evaluate("getComputedStyle(document.documentElement).backgroundColor");
   const lang = () => page.evaluate("document.documentElement.lang");
@@ -42,7 +42,7 @@ test("dark as the system is, or as one likes it; Chinese as the browser is, or a
   expect(await paper()).not.toBe(dark);
 });
 
-test("the keyboard alone is enough, and what an input method composes is not sent", async () => {
+test("works with the keyboard only, and does not send text that an input method composes", async () => {
   const page = await open();
   await field(page).focus();
   await page.keyboard.type("first");

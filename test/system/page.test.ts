@@ -19,7 +19,7 @@ import {
 
 const { open } = setStage();
 
-test("an example image is described, asked about, and described anew", async () => {
+test("describes an example image, answers a question about it, and describes it again", async () => {
   const page = await open();
   await expectAccessible(page);
   await button(page, "cat: Chelsea the cat").click();
@@ -59,7 +59,7 @@ test("an example image is described, asked about, and described anew", async () 
   await page.getByRole("img", { name: "cat.jpg" }).waitFor();
 });
 
-test("an answer is streamed, and told to a screen reader once; it can be stopped", async () => {
+test("streams an answer, announces it once to screen readers, and stops it", async () => {
   const page = await open();
   await slowAnswers(page);
   await page.evaluate(`{
@@ -90,7 +90,7 @@ test("an answer is streamed, and told to a screen reader once; it can be stopped
   await expectAccessible(page);
 });
 
-test("large photos are turned upright and scaled down; images come by choosing, dropping and pasting", async () => {
+test("rotates and scales large photos; accepts chosen, dropped and pasted images", async () => {
   const page = await open();
   const photo = await sharp({ create: { width: 3000, height: 2000, channels: 3, background: "#346" } })
     .withExif({ IFD0: { Orientation: "6" } })
@@ -142,7 +142,7 @@ test("large photos are turned upright and scaled down; images come by choosing, 
   await expect.poll(() => page.getByRole("dialog").count()).toBe(0);
 });
 
-test("settings are kept, and sent", async () => {
+test("saves and sends the settings", async () => {
   const page = await open();
   await button(page, "Settings").click();
   const dialog = page.getByRole("dialog", { name: "Settings" });

@@ -139,7 +139,7 @@ test("a name, then keep, drop and edit; undo, filters, earlier versions, and a r
   await expectAccessible(page);
 });
 
-test("the keyboard alone; letters that are written decide nothing, and a key that is held down decides once", async () => {
+test("keyboard only: typing decides nothing, and a held key decides once", async () => {
   const project = await stage(["A cat.", "A cup.", "A house.", "A tree.", "A car.", "A dog."]);
   const page = await project.open(undefined);
   await page.keyboard.type("Keddu");
@@ -181,7 +181,7 @@ test("the keyboard alone; letters that are written decide nothing, and a key tha
   expect(said(project, 3)).toEqual([]);
 });
 
-test("two at once see different pairs; who comes second sees both texts, and nothing is lost", async () => {
+test("two reviewers see different pairs; a conflict shows both texts, and nothing is lost", async () => {
   const project = await stage(["A cat.", "A cup.", "A house.", "A tree.", "A car.", "A dog."]);
   const expected = /409/;
   const ada = await project.open("Ada", { expected });
@@ -231,7 +231,7 @@ test("two at once see different pairs; who comes second sees both texts, and not
   await expectAccessible(ben);
 });
 
-test("a hostile text is shown, and does nothing", async () => {
+test("shows a malicious text without executing it", async () => {
   const text = `<script>document.title="owned"</script><img src=x onerror="document.title='owned'"> \u202Egnp.exe\u202C ${"w".repeat(3000)}`;
   const project = await stage([text, "A cup."]);
   const name = `<b>Ada</b>\u202E`;
@@ -276,7 +276,7 @@ test.each(["light", "dark"] as const)(
   },
 );
 
-test("while nobody answers, decisions are kept, and sent when the server is back", async () => {
+test("keeps decisions while the server is down, and sends them when it is back", async () => {
   const project = await stage(["A cat.", "A cup.", "A house.", "A tree."]);
   const page = await project.open("Ada", { expected: /ERR_CONNECTION|Failed to load resource/ });
   // The next pair is there before it is wanted.
@@ -298,7 +298,7 @@ test("while nobody answers, decisions are kept, and sent when the server is back
   await shows(page, "3.jpg");
 });
 
-test("an image that is gone, a server that wants a key, Chinese", async () => {
+test("a missing image, a server with API keys, Chinese", async () => {
   const project = await stage(["A cat.", "A cup."], { apiKeys: ["open-sesame-and-close"] });
   rmSync(join(folder, String(count - 1), "2.jpg"));
   const page = await project.open(undefined, { locale: "zh-CN", expected: /401|404/ });
@@ -319,7 +319,7 @@ test("an image that is gone, a server that wants a key, Chinese", async () => {
   expect(said(project, 1)).toEqual(["李雷 keep"]);
 });
 
-test("beside a model the review is a section of its own", async () => {
+test("next to a model, the review is a section of the page", async () => {
   const { path } = await stage(["A cat."]);
   const both = await serve(tinyModel(folder), { flags: ["--review", path] });
   onTestFinished(() => both.kill());

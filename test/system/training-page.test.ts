@@ -17,7 +17,7 @@ const train = (step: number, loss: number): Metric => ({
   tokens_per_second: 321,
 });
 
-test("curves and descriptions of a run appear, and go on as it does", async () => {
+test("shows and updates the curves and descriptions of a run", async () => {
   const runs = join(folder, "runs");
   const server = await serve(model, { flags: ["--runs", runs] });
   onTestFinished(() => server.kill());

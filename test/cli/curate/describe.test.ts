@@ -28,7 +28,7 @@ function texts(name: string): Record<string, string | undefined> {
   return Object.fromEntries(found);
 }
 
-test("begins a project, goes on without the data set, and takes more images later", async () => {
+test("creates a project, continues without the dataset, and adds images later", async () => {
   const first = await minigpt4(describe("a.db", data, "--count", "4", "--json"));
   expect(first.code).toBe(0);
   const report = JSON.parse(first.stdout);
@@ -53,7 +53,7 @@ test("begins a project, goes on without the data set, and takes more images late
   expect(table.stdout).toMatch(/^describe +11 +10 +1 failed$/m);
 });
 
-test("a model in Vicuna's form is asked with the paper's words, another one as it was trained", async () => {
+test("uses the paper's prompt for the vicuna-v0 template, and the trained prompt otherwise", async () => {
   const other = tinyModel(folder, "chatty", () => ({ prompt_template: "plain" }));
   for (const [name, path, prompt] of [
     ["b.db", model, "Describe this image in detail. Give as many details as possible. Say everything you see."],
@@ -67,7 +67,7 @@ test("a model in Vicuna's form is asked with the paper's words, another one as i
   }
 });
 
-test("Ctrl-C ends with 130, and leaves what was done", async () => {
+test("Ctrl-C exits with 130 and keeps finished descriptions", async () => {
   const command = startInProcess(describe("d.db", data, "--parallel", "1"));
   await command.stderr.match(/images added/);
   await until(() => Object.values(texts("d.db")).some((text) => text !== undefined), 30_000);
@@ -82,7 +82,7 @@ test.each([
   [["nowhere"], /^error: nowhere does not exist; expected one of:\n/],
   [[join(folder, "tiny")], /^error: .*tiny is not in a supported format; expected one of:\n/],
   [[data, "--model", "enormous"], /^error: There is no model "enormous"/],
-])("what cannot be is said, and no project is begun: %j", async (more, message) => {
+])("reports wrong arguments and creates no project: %j", async (more, message) => {
   const { code, stdout, stderr } = await minigpt4(describe("none.db", ...more));
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   expect(stderr).toMatch(message);

@@ -8,7 +8,7 @@ import { temporaryFolder } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 
-test("writes the data set, and fails where an image is refused", async () => {
+test("writes the dataset, and fails if an image is refused", async () => {
   const store = openProject(folder);
   const target = join(folder, "set");
   const run = () =>

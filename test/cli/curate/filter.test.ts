@@ -19,7 +19,7 @@ beforeEach(() => {
   described(store, "As an AI language model, I cannot see \u001bc images.", 1);
 });
 
-test("drops texts, and says how many and why, once", async () => {
+test("drops texts, and reports how many and why", async () => {
   const args = ["curate", "filter", "--project", project];
   const dry = await minigpt4([...args, "--dry-run"]);
   expect(dry.code).toBe(0);
@@ -37,7 +37,7 @@ test("drops texts, and says how many and why, once", async () => {
   expect((await minigpt4(args)).stdout).toContain("0 texts judged, 2 judged before");
 });
 
-test("takes rules from a file, and reports as JSON", async () => {
+test("reads rules from a file, and reports as JSON", async () => {
   const rules = join(folder, "rules.yaml");
   writeFileSync(
     rules,
@@ -52,7 +52,7 @@ test("takes rules from a file, and reports as JSON", async () => {
   });
 });
 
-test("what is wrong is one line", async () => {
+test("reports errors in one line", async () => {
   const rules = join(folder, "wrong.yaml");
   writeFileSync(rules, "rules: { apologys: false }");
   const wrong = await minigpt4(["curate", "filter", "--project", project, "--rules", rules]);

@@ -16,7 +16,7 @@ function project(name: string, texts: number) {
   return { store, path: join(folder, name) };
 }
 
-test("a dry run, a run, and another prompt; key and address from the environment", async () => {
+test("dry run, run and custom prompt; API key and base URL from the environment", async () => {
   const { store, path } = project("run.db", 5);
   const server = await ChatServer.start();
   const prices = ["--price-input", "0.15", "--price-output", "0.6"];
@@ -46,7 +46,7 @@ test("a dry run, a run, and another prompt; key and address from the environment
   );
 });
 
-test("what is wrong is said in one line", async () => {
+test("reports errors in one line", async () => {
   const { path } = project("wrong.db", 20);
   const polish = (...args: string[]) => minigpt4(["curate", "polish", "--project", path, ...args], "", nobody);
   expect((await polish()).stderr).toMatch(/^error: The service that polishes is missing; pass --base-url.*\n$/);
@@ -63,7 +63,7 @@ test("what is wrong is said in one line", async () => {
   expect(gone.stderr).toMatch(/^error: .*gone\.db is not there/);
 });
 
-test.skipIf(process.platform === "win32")("Ctrl-C keeps what came, says so, and the next run goes on", async () => {
+test.skipIf(process.platform === "win32")("Ctrl-C keeps finished texts, and the next run continues", async () => {
   const { store, path } = project("interrupted.db", 12);
   const server = await ChatServer.start(({ text, before }) => ({
     ...said(polished(text)),

@@ -7,7 +7,7 @@ import { temporaryFolder } from "../../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
 
-test("prints where the pairs are reviewed, answers there without a model, and ends with Ctrl-C", async () => {
+test("prints the address, serves without a model, and stops on Ctrl-C", async () => {
   const { path, store } = reviewedProject(join(folder, "one"), ["A cat."]);
   const child = start(["curate", "review", "--project", path, "--port", "0"]);
   const ended = outcome(child);
@@ -29,7 +29,7 @@ test("prints where the pairs are reviewed, answers there without a model, and en
   expect(await ended).toMatchObject({ code: 0, stderr: "" });
 });
 
-test("a project that is not there, or is none, is told in a line", async () => {
+test("reports a missing or invalid project in one line", async () => {
   const missing = join(folder, "none.db");
   const asked = await minigpt4(["curate", "review", "--project", missing, "--port", "0"]);
   expect(asked).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: .*none\.db is not there.*\n$/) });

@@ -33,7 +33,7 @@ function recipe(name: string, more: object): { readonly path: string; readonly p
   return { path: at(".yaml"), project: own.project, out: own.export.folder };
 }
 
-test("all steps, then the review, then the same command once more, until there is a data set", async () => {
+test("runs all steps, and after the review exports a dataset", async () => {
   let apologies = 0;
   const server = await ChatServer.start(() => said(apologies++ === 0 ? `I'm sorry I made a mistake. ${good}` : good));
   const { path, project, out } = recipe("whole", { polish: { base_url: server.url, model: "only" } });
@@ -68,7 +68,7 @@ test("all steps, then the review, then the same command once more, until there i
   expect((await listPairs(dataset)).map(({ texts }) => texts)).toEqual(Array(4).fill([good]));
 });
 
-test("killed on its way and started again, it ends as if nothing had happened; unreviewed texts if that is wanted", async () => {
+test("a killed run continues to the same result; exports unreviewed texts on request", async () => {
   const server = await ChatServer.start(() => ({ ...said(good), after: 100 }));
   const polish = { base_url: server.url, model: "only", parallel: 1 };
   const { path, project, out } = recipe("killed", {
@@ -88,7 +88,7 @@ test("killed on its way and started again, it ends as if nothing had happened; u
   expect(await listPairs(await openDataset(out))).toHaveLength(count);
 });
 
-test("what is wrong with a later step is found before anything is done", async () => {
+test("problems of a later step are reported before the first step", async () => {
   const { path, project } = recipe("wrong", { polish: {} });
   const run = (...set: string[]) =>
     minigpt4(["curate", "run", path, ...set.flatMap((one) => ["--set", one])], "", nobody);
