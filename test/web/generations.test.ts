@@ -5,6 +5,7 @@ import { addQuestion, newChat, resetLastAnswer } from "../../web/chat/chat.ts";
 import { Generations, type Progress } from "../../web/chat/generations.ts";
 import { Library } from "../../web/chat/library.ts";
 import { MemoryStorage } from "../../web/chat/storage.ts";
+import { until } from "../helpers/running-server.ts";
 
 const defaults = { options: {} };
 const text = (words: string): GenerationEvent => ({ kind: "text", text: words });
@@ -69,7 +70,7 @@ test("a busy server is retried after the time it asks for", async () => {
 test("waiting for a retry can be stopped", async () => {
   const { generations, chat, requests } = await setUp(() => fail(new BackendError("loading", "wait", 30)));
   const answer = generations.run(chat.id, defaults);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => generations.progress.value.get(chat.id)?.kind === "waiting");
   generations.stop(chat.id);
   expect(await answer).toMatchObject({ text: "", end: "stopped" });
   expect(requests).toHaveLength(1);
@@ -87,9 +88,9 @@ test("an interrupted answer keeps its text and is not retried", async () => {
 });
 
 test("a stopped answer keeps its text", async () => {
-  const { generations, chat } = await setUp((signal) => hang(signal, text("A"), text(" cat")));
+  const { generations, library, chat } = await setUp((signal) => hang(signal, text("A"), text(" cat")));
   const answer = generations.run(chat.id, defaults);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => library.get(chat.id)?.messages.at(-1)?.text === "A cat");
   generations.stop(chat.id);
   expect(await answer).toMatchObject({ text: "A cat", end: "stopped" });
 });
@@ -100,7 +101,7 @@ test("regenerating while an answer is generated replaces it", async () => {
     () => respond(text("new"), end),
   );
   const first = generations.run(chat.id, defaults);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => generations.progress.value.get(chat.id)?.kind === "writing");
   await library.put(resetLastAnswer(chat));
   await generations.run(chat.id, defaults);
   await first;

@@ -19,11 +19,14 @@ async function setUp(texts: readonly string[]) {
   const { store, path } = reviewedProject(join(folder, String(count++)), texts);
   const server = await startReviewServer({ port: 0, store });
   onTestFinished(() => server.close(0));
-  const network = { up: true, dropResponses: false };
+  const network = { up: true, dropResponses: false, dropped: 0 };
   const get: typeof fetch = async (...how) => {
     if (!network.up) throw new TypeError("no network");
     const response = await fetch(...how);
-    if (network.dropResponses) throw new TypeError("no network");
+    if (network.dropResponses) {
+      network.dropped++;
+      throw new TypeError("no network");
+    }
     return response;
   };
   const api = new ReviewApi({ base: `${server.url}/`, fetch: get });
@@ -61,6 +64,12 @@ function memoryStorage(): KeyValueStorage {
     setItem: (name, value) => void items.set(name, value),
     removeItem: (name) => void items.delete(name),
   };
+}
+
+/** Waits until two more responses have been dropped. */
+async function retried(network: { readonly dropped: number }): Promise<void> {
+  const before = network.dropped;
+  await until(() => network.dropped >= before + 2);
 }
 
 function write(session: ReviewSession, text: string): void {
@@ -177,12 +186,12 @@ test("a lost response does not repeat a decision", async () => {
   const { review, network, standing, store } = await setUp(["A cat.", "A dog."]);
   const { session, sent } = review("Ada");
   await session.open();
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await until(() => session.prefetcher.ids.length === 1);
   network.dropResponses = true;
   write(session, "A grey cat.");
   await until(() => session.queue.state.value.blockedBy === "away");
   await session.decide("keep");
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await retried(network);
   network.dropResponses = false;
   await sent();
   expect(store.versions(1).map(({ text }) => text)).toEqual(["A cat. A cat.", "A cat.", "A grey cat."]);
@@ -190,7 +199,7 @@ test("a lost response does not repeat a decision", async () => {
   network.dropResponses = true;
   session.undo();
   await until(() => session.queue.state.value.blockedBy === "away");
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await retried(network);
   network.dropResponses = false;
   await sent();
   expect(standing(1)).toEqual([]);
@@ -231,7 +240,7 @@ test("two reviewers get different pairs, and the second one resolves a conflict"
   const { review, store, standing } = await setUp(["A cat.", "A dog.", "A house.", "A tree.", "A car."]);
   const [ada, ben] = [review("Ada"), review("Ben")];
   await ada.session.open();
-  await new Promise((resolve) => setTimeout(resolve, 150));
+  await until(() => ada.session.prefetcher.ids.length === 2);
   await ben.session.open();
   expect(ben.id()).not.toBe(ada.id());
   await ben.session.goTo(1);
