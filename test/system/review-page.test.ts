@@ -307,7 +307,7 @@ test("a missing image, a server with API keys, Chinese", async () => {
   const key = page.getByLabel("API 密钥");
   await key.fill("wrong");
   await page.keyboard.press("Enter");
-  await page.getByText("服务器不接受这个密钥。").waitFor();
+  await page.getByText("API 密钥无效。").waitFor();
   await expectAccessible(page);
   await key.fill("open-sesame-and-close");
   await page.keyboard.press("Enter");
