@@ -3,7 +3,7 @@ import { mkdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, parse, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { writeFileAtomic } from "../files/atomic.ts";
-import { best, curvesOf, type Point } from "../training/metrics/curves.ts";
+import { best, type Point, readCurves } from "../training/metrics/curves.ts";
 import { readMetrics } from "../training/metrics/metrics.ts";
 import { plotRuns, type Run } from "../training/metrics/plot.ts";
 import type { CommandContext } from "./context.ts";
@@ -87,7 +87,7 @@ async function metricsFile(path: string): Promise<string> {
 
 async function readRun(file: string): Promise<Run["metrics"]> {
   const metrics = await readMetrics(file);
-  const { loss, validation } = curvesOf(metrics);
+  const { loss, validation } = readCurves(metrics);
   if (loss.length + validation.length > 0) return metrics;
   throw new Error(`${file} has no losses yet; wait for the first step of the run`);
 }
@@ -99,7 +99,7 @@ function runName(file: string): string {
 }
 
 function summary({ name, metrics }: Run) {
-  const { loss, validation } = curvesOf(metrics);
+  const { loss, validation } = readCurves(metrics);
   return {
     name,
     steps: metrics.reduce((most, { step }) => Math.max(most, step), 0),

@@ -1,4 +1,4 @@
-/** The parts that a MiniGPT-4 recipe joins: the way of an image, and the frozen language model. */
+/** The models of a recipe: the vision tower with the frozen language model, or with the text side of a Q-Former. */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { openCheckpoint } from "../formats/open.ts";
@@ -14,7 +14,7 @@ import { Random } from "../tensor/random.ts";
 import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
 import { loadWordPiece, type WordPieceTokenizer } from "../tokenizers/wordpiece.ts";
 import { type MiniGPT4Recipe, type QFormerRecipe, trainsHead } from "./recipe.ts";
-import { openVision, qformerFile, startsLnVision, type VisionParts } from "./vision-parts.ts";
+import { createsLnVision, openVision, qformerFile, type VisionParts } from "./vision-parts.ts";
 
 export interface ModelParts extends VisionParts {
   readonly config: MiniGPT4Config;
@@ -43,7 +43,7 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
     });
     if (trainsHead(model) && vision.origins.projection === undefined) {
       await vision.close();
-      throw new Error("The contrastive head is trained on image tokens of a trained model: give model.ckpt");
+      throw new Error("The contrastive head is trained on image tokens of a trained model: set model.ckpt");
     }
     const close = async () => {
       await llm.checkpoint.close();
@@ -56,17 +56,19 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
   }
 }
 
-/** An earlier stage's result: a file, or the folder of a run. */
+/** The weight files of `model.ckpt`: a file, or those of a run's folder. */
 function trainedFiles(path: string | undefined): string[] {
   if (path === undefined) return [];
-  if (!existsSync(path)) throw new Error(`model.ckpt: ${path} is not there; expected a weight file or a run's folder`);
+  if (!existsSync(path))
+    throw new Error(`model.ckpt: ${path} does not exist. Expected a weight file or the folder of a run`);
   if (!statSync(path).isDirectory()) return [path];
   const files = ["projection.safetensors", "qformer.safetensors"].map((name) => join(path, name)).filter(existsSync);
-  if (files.length === 0) throw new Error(`model.ckpt: ${path} holds no projection.safetensors; has the run ended?`);
+  if (files.length === 0)
+    throw new Error(`model.ckpt: ${path} has no projection.safetensors, which a finished run writes`);
   return files;
 }
 
-/** What no file has begins at random. */
+/** Random initial weights. */
 function initialWeights(config: MiniGPT4Config, trained: readonly string[], random: Random): WeightSource {
   const { encoder, qformer, llm } = config;
   const [, cellWidth] = featureShape(encoder);
@@ -74,17 +76,15 @@ function initialWeights(config: MiniGPT4Config, trained: readonly string[], rand
   const arrays = {
     ...(qformer && initialQFormer(qformer, random)),
     ...initialProjection(width, llm.hiddenSize, random),
-    ...(startsLnVision(config, trained) && initialLnVision(cellWidth, random)),
+    ...(createsLnVision(config, trained) && initialLnVision(cellWidth, random)),
   };
   return weightsInMemory("new weights", arrays);
 }
 
-// The parts that a pre-training recipe joins: the way of an image, and the text side with its tokenizer.
-
 export interface QFormerParts extends VisionParts {
   readonly config: Blip2Config;
   readonly tokenizer: WordPieceTokenizer;
-  /** The BERT that the text side begins with; none where it begins at random. */
+  /** The BERT that initialises the text side; undefined where it starts at random. */
   readonly bert: string | undefined;
 }
 
@@ -98,17 +98,17 @@ export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<Q
   };
   const config: Blip2Config = { encoder: encoderConfig(model.encoder), qformer, embedDim: model.embed_dim };
   const random = new Random(run.seed);
-  const atRandom = weightsInMemory("new weights", {
+  const randomWeights = weightsInMemory("new weights", {
     ...initialQFormer(qformer, random),
     ...initialHeads(qformer, model.embed_dim, random),
-    ...(startsLnVision(config, model.trained) && initialLnVision(qformer.encoderWidth, random)),
+    ...(createsLnVision(config, model.trained) && initialLnVision(qformer.encoderWidth, random)),
   });
   const bert = model.bert_ckpt === undefined ? undefined : await openCheckpoint(model.bert_ckpt);
   try {
     const vision = await openVision({
       config,
       files: [...(model.qformer_ckpt ? [qformerFile(model.qformer_ckpt)] : []), model.encoder_ckpt],
-      initial: bert ? overlayWeights([bertWeights(bert, qformer, random), atRandom]) : atRandom,
+      initial: bert ? overlayWeights([bertWeights(bert, qformer, random), randomWeights]) : randomWeights,
       trained: model.trained,
       encoderQuantization: model.encoder_quantization,
     });

@@ -1,4 +1,4 @@
-/** What a run leaves: a model folder that can be used at once. */
+/** Writes the model folder of a finished run. */
 
 import { existsSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
@@ -18,29 +18,27 @@ import type { ModelParts, QFormerParts } from "./parts.ts";
 import { type MiniGPT4Recipe, type QFormerRecipe, trainsHead } from "./recipe.ts";
 import { readPrompts } from "./stages/texts.ts";
 
-// Weight files of the folder that a run leaves.
+/** Frozen weight files up to this size are copied to the folder, larger ones are referenced. */
+const maxCopyBytes = 2 ** 27;
 
-/** Frozen files up to this size are copied into the folder, larger ones are referred to. */
-const largestCopy = 2 ** 27;
-
-/** Writes those arrays that `isPart` names, as float16. */
+/** Writes the arrays that `isPart` selects as float16. */
 async function writePart(path: string, arrays: NamedArrays, isPart: (name: string) => boolean): Promise<void> {
   const part = Object.entries(arrays).filter(([name]) => isPart(name));
   const halves = part.map(([name, { shape, data }]) => [name, ndarray("float16", shape, float32ToFloat16(data))]);
   await writeSafetensors(path, Object.fromEntries(halves));
 }
 
-/** Copies a file into the folder, or refers to it where it is large. @returns the file as the folder's config names it */
+/** Copies a file to the folder, or references it where it is large. @returns its path for the folder's config */
 async function placeFile(path: string, folder: string, name: string): Promise<string> {
   const { size } = await stat(path);
-  if (size > largestCopy || !path.endsWith(".safetensors")) return relative(resolve(folder), resolve(path));
+  if (size > maxCopyBytes || !path.endsWith(".safetensors")) return relative(resolve(folder), resolve(path));
   const copy = join(folder, name);
   if (resolve(copy) === resolve(path)) return name;
   await copyFileAtomic(path, copy);
   return name;
 }
 
-/** Writes the model folder of a recipe: trained weights as float16 in files of their own, frozen ones from their files. */
+/** Writes the model folder of a recipe: trained weights as float16, frozen ones copied or referenced. */
 export async function saveModelFolder(recipe: MiniGPT4Recipe, parts: ModelParts, trained: NamedArrays): Promise<void> {
   const { model, run } = recipe;
   const folder = run.output_dir;
@@ -73,7 +71,7 @@ async function projectionFile({ run }: MiniGPT4Recipe, { origins }: ModelParts, 
   return name;
 }
 
-/** The file of the contrastive head, where it was trained. */
+/** Writes the contrastive head; undefined where it was not trained. */
 async function headFile({ run, model }: MiniGPT4Recipe, trained: NamedArrays): Promise<string | undefined> {
   if (!trainsHead(model)) return undefined;
   const names: readonly string[] = Object.values(headNames);
@@ -81,14 +79,14 @@ async function headFile({ run, model }: MiniGPT4Recipe, trained: NamedArrays): P
   return "contrastive.safetensors";
 }
 
-/** The file of a model folder that holds the Q-Former and the norm before it; none where neither is used. */
+/** Writes the Q-Former and the norm before it; undefined where the model has neither. */
 async function qformerFile(
   { model, run }: MiniGPT4Recipe,
   parts: ModelParts,
   trained: NamedArrays,
 ): Promise<string | undefined> {
   const isQFormer = (name: string) => /^(query_tokens$|Qformer\.|ln_vision\.)/.test(name);
-  // Of a ViT without a Q-Former, the norm is in no file.
+  // Without a Q-Former, no file has the norm of a ViT.
   const isNew = parts.image.tensors.has("ln_vision.weight") && parts.origins.ln_vision === undefined;
   if (!isNew && !Object.keys(trained).some(isQFormer)) {
     const origin = parts.origins.qformer ?? model.qformer_ckpt;
@@ -104,8 +102,8 @@ async function qformerFile(
 }
 
 /**
- * The words that a prompt puts into the mouth of the assistant are said again before a description: "A photo of" two dogs.
- * They come after the mark of an answer or, where there is none, after the image.
+ * The prompt of `describe`. What a prompt has after the start of the answer, or after the image if it has none, begins
+ * the description too: "A photo of" two dogs.
  */
 function describePrompt(prompt: string, endSym: string, { answerMark }: PromptTemplate): ModelFolderJson["describe"] {
   const image = "<ImageHere>";
@@ -114,9 +112,7 @@ function describePrompt(prompt: string, endSym: string, { answerMark }: PromptTe
   return { prompt: prompt.slice(0, start), begins_with: prompt.slice(start), stop: [endSym] };
 }
 
-// What a pre-training run leaves: a folder that retrieval takes, and other recipes as their `qformer_ckpt`.
-
-/** Writes the folder of a recipe: Q-Former, heads and `ln_vision` as float16, the encoder from its file, the vocabulary. */
+/** Writes the folder of a pre-trained Q-Former, for image search and as `qformer_ckpt` of other recipes: weights as float16, and the vocabulary. */
 export async function saveQFormerFolder(
   recipe: QFormerRecipe,
   parts: QFormerParts,
@@ -150,7 +146,7 @@ export async function saveQFormerFolder(
   await write("config.json", JSON.stringify(json, null, 2));
 }
 
-/** Everything behind the frozen encoder. */
+/** Whether a weight comes after the frozen encoder. */
 function isKept(name: string): boolean {
   return /^(query_tokens$|temp$|Qformer\.|ln_vision\.|vision_proj\.|text_proj\.|itm_head\.)/.test(name);
 }

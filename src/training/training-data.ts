@@ -13,7 +13,7 @@ import type { SessionOptions } from "../runtime/session.ts";
 import { BatchLoader, type LoadedSample, loadOrReport, openBrokenLog } from "./batch-loader.ts";
 import type { RecipeBase } from "./recipe.ts";
 import type { StageSample } from "./stages/stage.ts";
-import { type TextsOf, textsOfRecipe } from "./stages/texts.ts";
+import { type TextsOf, targetTexts } from "./stages/texts.ts";
 import type { VisionParts } from "./vision-parts.ts";
 
 export interface TrainingDataOptions {
@@ -46,7 +46,7 @@ export class TrainingData {
     this.recipe = recipe;
     this.datasets = datasets;
     this.validation = validation;
-    this.textsOf = textsOfRecipe(recipe, datasets);
+    this.textsOf = targetTexts(recipe, datasets);
     this.loader = parts.loader;
     this.frozen = parts.frozen;
     this.cache = parts.cache;

@@ -1,4 +1,4 @@
-/** The way of an image in training: the files its weights come from, what is frozen, and what is trained. */
+/** The vision tower in training: its weight files, its frozen part and its trained weights. */
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -12,19 +12,19 @@ import type { Graph } from "../tensor/graph.ts";
 import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import { overlayWeights, type WeightSource } from "../tensor/weight-source.ts";
 
-/** Parts by the names of their weights; the contrastive head is none of an image's way. */
+/** Parts of the vision tower, told apart by the names of their weights. */
 type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
 
 export interface VisionParts {
   readonly config: VisionConfig;
-  /** All weights as the run begins. */
+  /** Initial values of all weights. */
   readonly image: WeightSource;
-  /** What is frozen before the first trained layer. */
+  /** The layers before the first trained one. */
   readonly frozen: FrozenPart;
-  /** Everything that the frozen part's output depends on besides the image, in one short name. */
+  /** Identifies the frozen part: everything that its output depends on besides the image. */
   readonly frozenKey: string;
   isTrained(name: string): boolean;
-  /** The file that each part's weights come from; none where they begin at random. */
+  /** The weight file of each part; undefined where it starts at random. */
   readonly origins: Readonly<Record<string, string | undefined>>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -32,15 +32,15 @@ export interface VisionParts {
 
 export interface VisionOptions {
   readonly config: VisionConfig;
-  /** Weight files; where several have a weight of one name, the first one's counts. */
+  /** Weight files. The first one that has a weight is used. */
   readonly files: readonly string[];
-  /** Weights that no file has. */
+  /** Weights that are in none of the files. */
   readonly initial: WeightSource;
   readonly trained: readonly string[];
   readonly encoderQuantization: "float32" | "int8";
 }
 
-/** @throws Error naming the file that cannot be opened, or the frozen part that no file has weights for */
+/** @throws Error naming the file that cannot be opened, or the frozen part without weights */
 export async function openVision({
   config,
   files,
@@ -69,12 +69,12 @@ export async function openVision({
       projection: initial.tensors.has("llama_proj.weight"),
       lnVision: image.tensors.has("ln_vision.weight"),
     });
-    // The form without a Q-Former has no file with `ln_vision`: there it stays as it begins, ones and zeros, as in the original.
-    const beginsNew = (part: string) => part === "projection" || (part === "ln_vision" && !config.qformer);
+    // Without a Q-Former no file has `ln_vision`, which then stays at its initial ones and zeros, as in the original.
+    const canBeNew = (part: string) => part === "projection" || (part === "ln_vision" && !config.qformer);
     for (const [part, origin] of Object.entries(origins)) {
-      if (origin === undefined && !beginsNew(part) && !trained.some((one) => covers(one, part))) {
+      if (origin === undefined && !canBeNew(part) && !trained.some((one) => covers(one, part))) {
         throw new Error(
-          `The ${part} of the model is frozen, but no file has weights for it: give model.qformer_ckpt, or train it (model.trained)`,
+          `The ${part} is frozen, but no file has weights for it. Set model.qformer_ckpt, or add it to model.trained`,
         );
       }
     }
@@ -97,17 +97,17 @@ export async function openVision({
   }
 }
 
-/** Whether training one part trains the other: the queries are the Q-Former's. */
+/** Whether training one part trains the other: the queries belong to the Q-Former. */
 export function covers(trained: string, part: string): boolean {
   return trained === part || (trained === "qformer" && part === "queries");
 }
 
-/** Whether a new `ln_vision` is needed: a ViT always has one, another encoder where it is trained. */
-export function startsLnVision({ encoder }: VisionConfig, trained: readonly string[]): boolean {
+/** Whether `ln_vision` needs initial weights: a ViT always has it, other encoders where it is trained. */
+export function createsLnVision({ encoder }: VisionConfig, trained: readonly string[]): boolean {
   return encoder.type === "eva_vit" || trained.includes("ln_vision");
 }
 
-/** Weights of a Q-Former: a file, or the folder of a run that trained one. */
+/** The weight file of a Q-Former: the path itself, or a file in the folder of a run. */
 export function qformerFile(path: string): string {
   return existsSync(path) && statSync(path).isDirectory() ? join(path, "qformer.safetensors") : path;
 }

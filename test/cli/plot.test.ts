@@ -94,7 +94,7 @@ test.each([
       writeFileSync(join(run("damaged"), "metrics.jsonl"), "{}\u001b[2J\n{}\n");
       return [join(root, "damaged")];
     },
-    "metrics.jsonl:1: this is no metric",
+    "metrics.jsonl:1: not a metric",
   ],
 ])("%s is reported in one line", async (_, args, message) => {
   const { code, stdout, stderr } = await minigpt4(["plot", ...args()]);

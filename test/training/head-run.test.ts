@@ -54,7 +54,7 @@ async function run(settings: readonly string[], options: RunOptions = {}) {
   return { out, losses };
 }
 
-test("a head is trained by itself; the rest of the model stays as it is", async () => {
+test("the head is trained alone; the rest of the model does not change", async () => {
   const { out, losses } = await run(headOf("head"));
   expect(losses).toHaveLength(40);
   expect(losses.at(-1)).toBeLessThan(losses[0] as number);
@@ -82,7 +82,7 @@ test("a head is trained by itself; the rest of the model stays as it is", async 
   await finder.close();
 });
 
-test("a run that is stopped goes on to the same head", async () => {
+test("a run that is stopped resumes to the same head", async () => {
   const settings = headOf("stopped");
   const stop = new AbortController();
   const { recipe } = await readRecipe(path, settings);
@@ -94,7 +94,7 @@ test("a run that is stopped goes on to the same head", async () => {
   expect(await readFile(join(out, file))).toEqual(await readFile(join(folder, "head", file)));
 });
 
-test("a dry run measures the steps of the head, and leaves nothing", async () => {
+test("a dry run measures the steps of the head, and leaves no files behind", async () => {
   const { recipe } = await readRecipe(path, headOf("dry"));
   const plan = await dryRun(recipe);
   expect(plan).toMatchObject({ steps: 40, imagesPerStep: 4, secondsPerStep: expect.any(Number) });
@@ -102,7 +102,7 @@ test("a dry run measures the steps of the head, and leaves nothing", async () =>
   await expect(stat(join(folder, "dry"))).rejects.toThrow(/ENOENT/);
 });
 
-test("a head is not trained with other parts, nor on a model that is not trained", async () => {
+test("the head is not trained with other parts, nor without a trained model", async () => {
   for (const [setting, message] of [
     [
       "model.trained=[projection, contrastive_head]",
@@ -120,11 +120,11 @@ test("a head is not trained with other parts, nor on a model that is not trained
   await rm(qformer, { recursive: true, force: true });
   await copyFile(join(model, "qformer.safetensors"), `${qformer}.safetensors`);
   const only = [`model.ckpt=${JSON.stringify(`${qformer}.safetensors`)}`];
-  await expect(run([...headOf("wrong"), ...only])).rejects.toThrow(/give model\.ckpt/);
+  await expect(run([...headOf("wrong"), ...only])).rejects.toThrow(/set model\.ckpt/);
   expect((await readdir(folder)).includes("wrong")).toBe(true);
 });
 
-test("evaluate retrieval prints both directions, and says where a model has no head", async () => {
+test("evaluate retrieval prints both directions, and fails where a model has no head", async () => {
   const data = join(folder, "data");
   const found = await minigpt4(["evaluate", "retrieval", data, "--model", join(folder, "head"), "--captions", "1"]);
   expect(found.code).toBe(0);

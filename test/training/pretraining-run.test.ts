@@ -33,7 +33,7 @@ const into = (name: string) => `run.output_dir=${JSON.stringify(join(folder, nam
 async function run(settings: readonly string[], { stopAfter, ...options }: RunOptions & { stopAfter?: number } = {}) {
   const stop = new AbortController();
   const losses: number[] = [];
-  const watched: number[] = [];
+  const validation: number[] = [];
   const { recipe } = await readRecipe(path, settings);
   const out = await runRecipe(recipe, {
     ...options,
@@ -42,19 +42,19 @@ async function run(settings: readonly string[], { stopAfter, ...options }: RunOp
       losses.push(loss);
       if (step === stopAfter) stop.abort();
     },
-    onValidation: (_, loss) => watched.push(loss),
+    onValidation: (_, loss) => validation.push(loss),
   }).catch((error: Error) => {
     if (error.name !== "AbortError") throw error;
     return "";
   });
-  return { out, losses, watched };
+  return { out, losses, validation };
 }
 
-test("a Q-Former is pre-trained; a run that is stopped goes on as if it had not been", async () => {
+test("a Q-Former is pre-trained; a run that is stopped resumes as if it had not been", async () => {
   const whole = await run([into("whole")]);
   expect(whole.losses).toHaveLength(12);
   expect(whole.losses.slice(-3).reduce((a, b) => a + b)).toBeLessThan(whole.losses.slice(0, 3).reduce((a, b) => a + b));
-  expect(whole.watched).toHaveLength(4);
+  expect(whole.validation).toHaveLength(4);
   const first = await run([into("stopped")], { stopAfter: 5 });
   const second = await run([into("stopped")], { resume: true });
   expect([...first.losses, ...second.losses]).toEqual(whole.losses);
@@ -66,13 +66,13 @@ test("a Q-Former is pre-trained; a run that is stopped goes on as if it had not 
   expect(terms).toEqual(Array(12).fill(["itc", "itm", "itg"]));
 });
 
-test("batches are added up to a larger step", async () => {
+test("micro-batches add up to a larger step", async () => {
   const { losses } = await run([into("added"), "run.batch_size=2", "run.accum_grad_iters=2"]);
   expect(losses).toHaveLength(12);
   expect(losses.every(Number.isFinite)).toBe(true);
 });
 
-test("a language model is joined to what was pre-trained, and the text side stays behind", async () => {
+test("a language model is connected to the pre-trained Q-Former, without its text side", async () => {
   const { recipe } = await readRecipe(join(folder, "recipe.yaml"), [
     into("joined"),
     `model.qformer_ckpt=${JSON.stringify(join(folder, "whole"))}`,
@@ -103,7 +103,7 @@ test("a language model is joined to what was pre-trained, and the text side stay
   await Promise.all([model.close(), trained.close(), before.close()]);
 });
 
-test("a dry run says what would be trained", async () => {
+test("a dry run lists the parts and data", async () => {
   const { recipe } = await readRecipe(path, [into("dry")]);
   const plan = await dryRun(recipe);
   expect(plan.parts.map(({ name, trained }) => [name, trained])).toEqual([
@@ -122,6 +122,6 @@ test.each([
   [["model.max_txt_len=600"], /max_txt_len: .*max_position_embeddings/],
   [["run.describe=2"], /describe/],
   [["model.llm=smollm2"], /llm/],
-])("%j is refused", async (settings, message) => {
+])("%j is an error", async (settings, message) => {
   await expect(readRecipe(path, settings)).rejects.toThrow(message);
 });

@@ -27,11 +27,11 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 const recipeWith = async (settings: readonly string[]) => (await readRecipe(path, settings)).recipe;
 const into = (name: string) => `run.output_dir=${JSON.stringify(join(folder, name))}`;
 
-/** Losses of the steps by stage, and of the validations. */
+/** Losses of the steps by stage, and validation losses. */
 async function run(settings: readonly string[], options: RunOptions & { stopAfter?: number; stopIn?: string } = {}) {
   const stop = new AbortController();
   const losses: Record<string, number[]> = { contrastive: [], captions: [] };
-  const watched: number[] = [];
+  const validation: number[] = [];
   const { stopAfter, stopIn = "captions", ...rest } = options;
   const out = await runRecipe(await recipeWith(settings), {
     ...rest,
@@ -40,21 +40,21 @@ async function run(settings: readonly string[], options: RunOptions & { stopAfte
       losses[stage]?.push(loss);
       if (stage === stopIn && step === stopAfter) stop.abort();
     },
-    onValidation: (_, loss) => watched.push(loss),
+    onValidation: (_, loss) => validation.push(loss),
   }).catch((error: Error) => {
     if (error.name !== "AbortError") throw error;
     return "";
   });
-  return { out, losses, watched };
+  return { out, losses, validation };
 }
 
-test("a recipe is run to a model folder; a run that is stopped anywhere goes on as if it had not been", async () => {
+test("a recipe is trained to a model folder; a run that is stopped anywhere resumes as if it had not been", async () => {
   const whole = await run([]);
   expect(whole.losses.contrastive).toHaveLength(3);
   expect(whole.losses.captions).toHaveLength(12);
   const captions = whole.losses.captions as number[];
   expect(captions.at(-1)).toBeLessThan(captions[0] as number);
-  expect(whole.watched).toHaveLength(4);
+  expect(whole.validation).toHaveLength(4);
   const model = await openModelFolder(whole.out);
   expect(model.config.qformer?.numQueryTokens).toBe(2);
   await model.close();
@@ -72,7 +72,7 @@ test("a recipe is run to a model folder; a run that is stopped anywhere goes on 
   }
 });
 
-test("a ViT without a Q-Former has a norm that no file has; the folder has it then", async () => {
+test("the folder of a ViT without a Q-Former has its new norm", async () => {
   const { out } = await run([
     into("joined-patches"),
     `model.encoder=${JSON.stringify(goldenEncoder)}`,
@@ -91,7 +91,7 @@ test("a ViT without a Q-Former has a norm that no file has; the folder has it th
   await model.close();
 });
 
-test("each step stands once in the metrics, with held-out losses and descriptions", async () => {
+test("metrics have each step once, with validation losses and descriptions", async () => {
   const metrics = await readMetrics(join(folder, "stopped", "metrics.jsonl"));
   const train = metrics.filter(({ kind }) => kind === "train");
   expect(train.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
@@ -103,7 +103,7 @@ test("each step stands once in the metrics, with held-out losses and description
   expect(samples.at(-1)?.[0]?.image).toMatch(/white\.png$/);
 });
 
-test("a damaged checkpoint is passed over for the one before", async () => {
+test("a damaged checkpoint is skipped for the one before", async () => {
   const checkpoints = join(folder, "stopped", "checkpoints");
   const names = (await readdir(checkpoints)).sort();
   expect(names).toEqual(["captions-0000010.safetensors", "captions-0000012.safetensors"]);
@@ -115,29 +115,29 @@ test("a damaged checkpoint is passed over for the one before", async () => {
   expect(again.losses.captions).toHaveLength(2);
 });
 
-test("a run without a checkpoint cannot go on; one that has ended goes on to nothing", async () => {
+test("a run without a checkpoint cannot be resumed; a finished one takes no more steps", async () => {
   await expect(run([into("none")], { resume: true })).rejects.toThrow(/No checkpoint.*without --resume/);
   const ended = await run([into("stopped")], { resume: true });
   expect(ended.losses).toEqual({ contrastive: [], captions: [] });
 });
 
-test("another schedule in the middle of a run is told", async () => {
+test("a schedule that changed between two parts of a run is reported", async () => {
   await run([into("jump")], { stopAfter: 4 });
   const messages: string[] = [];
   await run([into("jump"), "run.init_lr=5e-2"], { resume: true, onMessage: (message) => messages.push(message) });
   expect(messages.join()).toMatch(/learning rate jumps from .* to .*e-2/);
 });
 
-test("the encoder's classes need a name each, from a data set of the recipe", async () => {
+test("class names need one image per class, from a dataset of the recipe", async () => {
   const classes = (name: string) => run([into("classes"), `run.contrastive.class_names=${name}`]);
   await expect(classes("walls")).rejects.toThrow(/class_names: dataset walls has 4 training images.*1000 classes/s);
   await expect(classes("doors")).rejects.toThrow(/doors.*walls/s);
 });
 
-test("features are computed once, whatever the run, and training from them gives the same losses", async () => {
+test("features are computed once for all runs, and training from the cache gives the same losses", async () => {
   const cache = [`run.feature_cache=${JSON.stringify(join(folder, "kept"))}`];
   const encoded = await encodeRecipe(await recipeWith(cache));
-  // Four images in two views, and two that are watched as they are.
+  // Four training images in two views, and two validation images.
   expect(encoded).toEqual({ total: 10, computed: 10, broken: 0 });
   expect((await encodeRecipe(await recipeWith(cache))).computed).toBe(0);
   const kept = await run([into("kept-run"), ...cache]);
@@ -150,7 +150,7 @@ test("features are computed once, whatever the run, and training from them gives
   await expect(encodeRecipe(await recipeWith(["run.feature_cache=false"]))).rejects.toThrow(/feature_cache/);
 });
 
-test("broken images are left out and noted; too many end the run", async () => {
+test("broken images are left out and logged; too many fail the run", async () => {
   const images = join(folder, "data", "Images");
   const green = await readFile(join(images, "green.png"));
   await writeFile(join(images, "green.png"), green.subarray(0, 40));
@@ -173,14 +173,14 @@ test("broken images are left out and noted; too many end the run", async () => {
   }
 });
 
-test("a loss that is no number ends the run at once, with the samples' names, and the state before it is kept", async () => {
+test("a loss that is not finite fails the run with the samples' names and keeps the state before it", async () => {
   const settings = [into("nan"), "run.init_lr=1e30", "run.warmup_steps=0", "run.save_every=1000"];
   await expect(run(settings)).rejects.toThrow(/The (loss|gradient norm) of step \d+ is .*Its samples: .*\.png/s);
   const [name = ""] = (await readdir(join(folder, "nan", "checkpoints"))).sort().slice(-1);
   expect(name).toMatch(/^captions-000000[1-9]/);
 });
 
-test("a dry run says what would be done, and leaves nothing behind", async () => {
+test("a dry run reports parts, data and time, and leaves no files behind", async () => {
   const plan = await dryRun(await recipeWith([into("dry"), "run.feature_cache=false"]));
   expect(plan.parts.filter(({ trained }) => trained).map(({ name }) => name)).toEqual([
     "queries",
@@ -194,7 +194,7 @@ test("a dry run says what would be done, and leaves nothing behind", async () =>
   await expect(readdir(join(folder, "dry"))).rejects.toThrow(/ENOENT/);
 });
 
-test("what is trained is chosen by the recipe; the rest must come from a file", async () => {
+test("the recipe chooses what is trained; frozen parts need a weight file", async () => {
   await expect(run([into("frozen"), "model.trained=[projection]"])).rejects.toThrow(/Q-?[Ff]ormer|queries/);
   const trained = [`model.ckpt=${JSON.stringify(join(folder, "whole"))}`];
   const projection = await run([into("projection"), ...trained, "model.trained=[projection]", "run.contrastive=null"]);
@@ -209,23 +209,22 @@ test("what is trained is chosen by the recipe; the rest must come from a file", 
   expect(await readFile(join(queries.out, "qformer.safetensors"))).not.toEqual(before);
 });
 
-test("a language model that is read layer by layer is trained through as one that is read at once, and leaves no layers behind", async () => {
+test("layer offload gives the losses of a language model in memory, and leaves no layers behind", async () => {
   const settings = ["run.contrastive=null", "run.iters_per_epoch=4", "run.accum_grad_iters=2", "run.batch_size=2"];
   for (const quantization of ["float32", "int8"]) {
     const own = [...settings, `model.llm_quantization=${quantization}`];
     const whole = await run([...own, into(`whole-${quantization}`)]);
-    const layered = await run([...own, into(`layered-${quantization}`), "run.gradient_checkpointing=true"]);
-    expect(layered.losses.captions).toHaveLength(4);
-    // In 8 bits, what differs by a rounding error may be rounded to another step.
+    const offloaded = await run([...own, into(`offloaded-${quantization}`), "run.gradient_checkpointing=true"]);
+    expect(offloaded.losses.captions).toHaveLength(4);
+    // In 8 bits, a rounding error may become a whole quantization step.
     const digits = quantization === "int8" ? 2 : 5;
     for (const [i, loss] of (whole.losses.captions ?? []).entries()) {
-      expect(layered.losses.captions?.[i], `${quantization}, step ${i + 1}`).toBeCloseTo(loss, digits);
+      expect(offloaded.losses.captions?.[i], `${quantization}, step ${i + 1}`).toBeCloseTo(loss, digits);
     }
-    expect(layered.watched).toHaveLength(whole.watched.length);
-    // Watched is float32 where it is one graph.
-    for (const [i, loss] of whole.watched.entries()) {
-      expect(layered.watched[i], `${quantization}, watched ${i}`).toBeCloseTo(loss, quantization === "int8" ? 1 : 4);
+    expect(offloaded.validation).toHaveLength(whole.validation.length);
+    for (const [i, loss] of whole.validation.entries()) {
+      expect(offloaded.validation[i], `${quantization}, validation ${i}`).toBeCloseTo(loss, quantization === "int8" ? 2 : 4);
     }
-    expect(await readdir(layered.out)).not.toContain("layers");
+    expect(await readdir(offloaded.out)).not.toContain("layers");
   }
 });

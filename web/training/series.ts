@@ -1,5 +1,5 @@
 /** Metrics of a run as data for charts, and a summary of them. */
-import { best, curvesOf, type Point, smooth } from "../../src/training/metrics/curves.ts";
+import { best, type Point, readCurves, smooth } from "../../src/training/metrics/curves.ts";
 import type { Metric } from "../../src/training/metrics/metrics.ts";
 
 /** The steps, then the values of each curve at each step; null where it has none. */
@@ -24,16 +24,16 @@ export interface Samples {
 
 /** Loss per step, its moving average, and validation loss. @param weight of earlier steps in the average, 0 <= weight < 1 */
 export function lossTable(metrics: readonly Metric[], weight: number): Table {
-  const { loss, validation } = curvesOf(metrics);
+  const { loss, validation } = readCurves(metrics);
   return table([loss, smooth(loss, weight), validation]);
 }
 
 export function learningRateTable(metrics: readonly Metric[]): Table {
-  return table([curvesOf(metrics).learningRate]);
+  return table([readCurves(metrics).learningRate]);
 }
 
 export function summarize(metrics: readonly Metric[], weight: number): Summary {
-  const { loss, validation, learningRate } = curvesOf(metrics);
+  const { loss, validation, learningRate } = readCurves(metrics);
   const last = metrics.at(-1);
   const trained = metrics.findLast((metric) => metric.kind === "train");
   return {

@@ -1,4 +1,4 @@
-/** The curves of a training run: what its metrics say over the step, smoothed and thinned out. */
+/** The curves of a training run over its steps, smoothed and downsampled. */
 import type { Metric } from "./metrics.ts";
 
 export interface Point {
@@ -12,8 +12,8 @@ export interface Curves {
   readonly learningRate: readonly Point[];
 }
 
-/** Values that are no finite numbers are left out; steps ascend. */
-export function curvesOf(metrics: readonly Metric[]): Curves {
+/** The curves of metrics, ordered by step, without values that are not finite. */
+export function readCurves(metrics: readonly Metric[]): Curves {
   const ordered = metrics.toSorted((a, b) => a.step - b.step);
   const curve = (value: (metric: Metric) => number | undefined) =>
     ordered.flatMap((metric) => {
@@ -27,7 +27,7 @@ export function curvesOf(metrics: readonly Metric[]): Curves {
   };
 }
 
-/** The smallest value, the earlier of two. */
+/** The point with the smallest value; the earliest of several. */
 export function best(points: readonly Point[]): Point | undefined {
   const [first, ...others] = points;
   return first && others.reduce((least, point) => (point.value < least.value ? point : least), first);
@@ -37,7 +37,7 @@ export function best(points: readonly Point[]): Point | undefined {
  * Exponential moving average with its bias towards zero taken out, as TensorBoard smooths:
  * the k-th value is sum_i w^(k-i) (1 - w) x_i / (1 - w^k).
  *
- * @param weight w, of what came before; 0 leaves the points as they are
+ * @param weight w, that of earlier points; 0 does not smooth
  */
 export function smooth(points: readonly Point[], weight: number): Point[] {
   let [sum, mass] = [0, 0];
@@ -48,7 +48,7 @@ export function smooth(points: readonly Point[], weight: number): Point[] {
   });
 }
 
-/** At most two points in each pixel column, the least and the greatest; `column` is a step's place on the paper, in pixels. */
+/** Keeps at most two points in each pixel column, the smallest and the largest. @param column x of a step in pixels */
 export function thin(points: readonly Point[], column: (step: number) => number): Point[] {
   const kept: Point[] = [];
   for (let start = 0; start < points.length; ) {

@@ -1,4 +1,4 @@
-/** What a training run measures: one JSON object a line in `metrics.jsonl`, and the same for TensorBoard. */
+/** The metrics of a training run: one JSON object a line in `metrics.jsonl`, and TensorBoard event files. */
 import { type FileHandle, mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -6,14 +6,14 @@ import { writeFileAtomic } from "../../files/atomic.ts";
 import { quote, unlessMissing } from "../../files/errors.ts";
 import { EventFile, markdownTable } from "./tensorboard.ts";
 
-/** JSON has no word for a number that is not finite: it is written as null, and is NaN when it is read. */
+/** JSON cannot represent numbers that are not finite: they are written as null and read as NaN. */
 const number = z
   .number()
   .nullable()
   .transform((value) => value ?? Number.NaN);
 
-const place = {
-  /** Steps that were taken, this one included. */
+const header = {
+  /** Completed steps, this one included. */
   step: z.int().min(0),
   /** Unix seconds. */
   time: z.number(),
@@ -22,7 +22,7 @@ const place = {
 const metricSchema = z.discriminatedUnion("kind", [
   z
     .object({
-      ...place,
+      ...header,
       kind: z.literal("train"),
       /** Cross-entropy in nats. */
       loss: number,
@@ -35,10 +35,10 @@ const metricSchema = z.discriminatedUnion("kind", [
       data_share: number.optional(),
     })
     .readonly(),
-  z.object({ ...place, kind: z.literal("validation"), loss: number }).readonly(),
+  z.object({ ...header, kind: z.literal("validation"), loss: number }).readonly(),
   z
     .object({
-      ...place,
+      ...header,
       kind: z.literal("samples"),
       samples: z.array(z.object({ image: z.string(), text: z.string() }).readonly()).readonly(),
     })
@@ -48,13 +48,13 @@ const metricSchema = z.discriminatedUnion("kind", [
 export type Metric = z.infer<typeof metricSchema>;
 
 export interface MetricsLogOptions {
-  /** Steps already taken by the run that goes on; left out, a new run begins. */
+  /** Completed steps of the run that is resumed. @default a new run */
   readonly resumeAt?: number;
-  /** A stage that counts its steps by itself; it has `metrics.STAGE.jsonl` and `tensorboard/STAGE/`. */
+  /** A stage with steps of its own, in `metrics.STAGE.jsonl` and `tensorboard/STAGE/`. */
   readonly stage?: string;
 }
 
-/** The metrics of a run, written as they happen. One call is awaited before the next. */
+/** Writes the metrics of a run. Await each call before the next. */
 export class MetricsLog {
   private readonly lines: FileHandle;
   private readonly events: EventFile;
@@ -65,10 +65,10 @@ export class MetricsLog {
   }
 
   /**
-   * Begins `metrics.jsonl` and an event file below `tensorboard/` in the run's folder. With `resumeAt` what was written
-   * of later steps is removed, so that each step stands once; without it an old `metrics.jsonl` is replaced.
+   * Opens `metrics.jsonl` and a new event file in `tensorboard/` in the run's folder. With `resumeAt`, later steps are removed, so
+   * that each step is there once; without it, an old `metrics.jsonl` is replaced.
    *
-   * @throws Error naming file and line if the run goes on, and a line that is not the last is no metric
+   * @throws Error naming file and line if the run is resumed and a line other than the last is not a metric
    */
   static async open(folder: string, { resumeAt, stage }: MetricsLogOptions = {}): Promise<MetricsLog> {
     await mkdir(folder, { recursive: true });
@@ -111,8 +111,8 @@ export class MetricsLog {
 }
 
 /**
- * Reads a `metrics.jsonl`. A last line that is half written, because its process still writes or was killed, is left out.
- * @throws Error naming file and line if another line is no metric
+ * Reads a `metrics.jsonl`. An incomplete last line, of a process that is still writing or was killed, is left out.
+ * @throws Error naming file and line if another line is not a metric
  */
 export async function readMetrics(path: string): Promise<Metric[]> {
   return parseLines(path, await readFile(path, "utf8")).map(({ metric }) => metric);
@@ -126,14 +126,14 @@ async function linesUntil(path: string, step: number): Promise<string[]> {
 }
 
 function parseLines(path: string, text: string): { line: string; metric: Metric }[] {
-  // Not by `readline`, which also ends lines at U+2028, a character that JSON may hold as it is.
+  // Not with `readline`, which also ends lines at U+2028, a character that is valid in JSON strings.
   const lines = text.split("\n");
   return lines.flatMap((line, i) => {
     if (line.trim() === "") return [];
     const { data, problem } = parseLine(line);
     if (data) return [{ line, metric: data }];
     if (i === lines.length - 1) return [];
-    throw new Error(`${path}:${i + 1}: this is no metric: ${problem}; found ${quote(line)}. Mend or remove the line`);
+    throw new Error(`${path}:${i + 1}: not a metric: ${problem}; found ${quote(line)}. Fix or remove the line`);
   });
 }
 
@@ -142,7 +142,7 @@ function parseLine(line: string): { data?: Metric; problem?: string } {
   try {
     json = JSON.parse(line);
   } catch {
-    return { problem: "it is no JSON" };
+    return { problem: "invalid JSON" };
   }
   const { data, error } = metricSchema.safeParse(upgradeMetric(json));
   const [issue] = error?.issues ?? [];

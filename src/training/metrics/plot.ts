@@ -1,6 +1,7 @@
-/** Draws training runs as SVG: the loss above, the learning rate below, both over the step. */
+/** Plots training runs as SVG: loss and learning rate over the steps. */
 import { line } from "d3-shape";
 import {
+  createTicks,
   element,
   fitText,
   formatNumber,
@@ -11,15 +12,14 @@ import {
   stepTicks,
   textAt,
   textWidth,
-  ticksOf,
 } from "./axes.ts";
-import { best, type Curves, curvesOf, type Point, smooth, thin } from "./curves.ts";
+import { best, type Curves, type Point, readCurves, smooth, thin } from "./curves.ts";
 import type { Metric } from "./metrics.ts";
 
 export interface PlotOptions {
-  /** A logarithmic axis for the loss; values of zero and below are left out. */
+  /** Logarithmic loss axis; values of zero and below are left out. @default false */
   readonly log?: boolean;
-  /** Weight of the past in the smoothed line, from 0 (no smoothing) to below 1. */
+  /** Weight of earlier values in the smoothed line, from 0 (no smoothing) to below 1. @default 0.97 */
   readonly smooth?: number;
 }
 
@@ -28,7 +28,7 @@ export interface Run {
   readonly metrics: readonly Metric[];
 }
 
-/** A run that is drawn: its curves and the colours of its lines. */
+/** The curves of a run and the colours of its lines. */
 interface Drawn extends Curves {
   readonly name: string;
   readonly smoothed: readonly Point[];
@@ -56,9 +56,9 @@ const rateHeight = 110;
 
 const ink = { title: "#1f2328", text: "#57606a", axis: "#afb8c1", grid: "#eaeef2" };
 const colours = ["#3a6fb0", "#d9703a", "#3f9a78", "#a4578f", "#b8952b", "#4aa3b5", "#7a68b8", "#7d848c"];
-/** A lone run has its validation in a colour of its own. */
+/** Colour of the validation line of a single run. */
 const second = "#d9703a";
-/** Of the validation lines where a colour says which run it is. */
+/** Dashes of the validation lines where the colour identifies the run. */
 const dashes = "5 4";
 
 /** One run; its name is the title. @returns an SVG document, 960 pixels wide */
@@ -69,7 +69,7 @@ export function plotRun({ name, metrics }: Run, options: PlotOptions = {}): stri
 /** Runs in one image, each in its colour. @returns an SVG document, 960 pixels wide */
 export function plotRuns(runs: readonly Run[], { log = false, smooth: weight = 0.97 }: PlotOptions = {}): string {
   const drawn = runs.map(({ name, metrics }, i): Drawn => {
-    const curves = curvesOf(metrics);
+    const curves = readCurves(metrics);
     const shown = (points: readonly Point[]) => (log ? points.filter(({ value }) => value > 0) : points);
     const loss = shown(curves.loss);
     const colour = colours[i % colours.length] as string;
@@ -139,7 +139,7 @@ function drawPanel(box: Box, x: Scale, y: Scale, ticks: number, heading: string,
     ...stepTicks(x, width).map(({ at }) => rule(at, top, at, bottom, ink.grid)),
     ...(values === 0
       ? [textAt(left + width / 2, top + height / 2, "no values", { "text-anchor": "middle" })]
-      : ticksOf(y, ticks).flatMap(({ at, label }) => [
+      : createTicks(y, ticks).flatMap(({ at, label }) => [
           rule(left, at, left + width, at, ink.grid),
           textAt(left - 10, at + 4, label, { "text-anchor": "end" }),
         ])),
@@ -177,7 +177,7 @@ function dot(cx: number, cy: number, r: number, colour: string, fill = colour): 
   return element("circle", { cx, cy, r, fill, stroke: colour, "stroke-width": 1.75 });
 }
 
-/** A ring around each run's best validation, and its value where no other stands. */
+/** A ring around each run's best validation loss, with its value where there is room. */
 function drawBest(runs: readonly Drawn[], box: Box, x: Scale, y: Scale): string {
   const taken: Box[] = [];
   const marks = runs.flatMap(({ validation, validationColour }) => {
@@ -207,7 +207,7 @@ function overlap(a: Box, b: Box): boolean {
   return a.left < b.left + b.width && b.left < a.left + a.width && a.top < b.top + b.height && b.top < a.top + a.height;
 }
 
-/** What each kind of line means, in as many rows as it takes. */
+/** The legend, in as many rows as it needs. */
 function drawLegend(runs: readonly Drawn[], weight: number): { drawing: string; height: number } {
   const smoothed = weight > 0 ? `smoothed (${weight})` : "each step";
   const [only, ...others] = runs;

@@ -1,4 +1,4 @@
-/** The loss of both of MiniGPT-4's stages: cross-entropy of the answers' tokens, given images and prompts. */
+/** The loss of both stages of MiniGPT-4: cross-entropy of the answer tokens, given images and prompts. */
 import { llama, llamaMatrices, negativeLogLikelihood } from "../../models/llama.ts";
 import {
   embedSequence,
@@ -20,13 +20,13 @@ import { mulDims } from "../../tensor/shapes.ts";
 import type { WeightSource } from "../../tensor/weight-source.ts";
 import type { ModelParts } from "../parts.ts";
 
-/** Inputs of the graph for one batch, beside its features; `batchSequences` makes their arrays. */
+/** Inputs of a batch besides its features, as `batchSequences` returns them. */
 interface BatchInputs {
   /** int64 [batch, sequence]. */
   readonly positions: Value;
-  /** float32 [batch, 1, sequence, sequence], added to the scores of attention: who sees whom. */
+  /** float32 [batch, 1, sequence, sequence], added to the attention scores. */
   readonly mask: Value;
-  /** int64 [targets]: places of [batch * sequence] whose next token counts, and that token. */
+  /** int64 [targets]: indices into [batch * sequence] of the tokens that predict a target, and the targets. */
   readonly targetPlaces: Value;
   readonly targetIds: Value;
 }
@@ -45,16 +45,16 @@ function indices(graph: Graph, name: string, ...shape: string[]): Value {
 }
 
 export interface LossOptions {
-  /** Where the fed features come from. */
+  /** The layer that the features come from. */
   readonly depth?: FrozenDepth;
   readonly regularize?: Regularizer;
 }
 
 /**
- * What the language model reads, [batch, sequence, hiddenSize]: the words of a batch with its images among them.
+ * The input embeddings of the language model, [batch, sequence, hiddenSize]: word embeddings with image tokens in their places.
  *
- * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places], which
- * row of the image tokens [images * tokens] goes to which place of [batch * sequence].
+ * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places]: the
+ * row of the image tokens [images * tokens] that goes to each place of [batch * sequence].
  */
 export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
   const { graph } = w.llm;

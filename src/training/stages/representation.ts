@@ -1,7 +1,7 @@
 /**
  * The losses of BLIP-2's first pre-training stage (arXiv 2301.12597, section 3.1): image-text contrastive learning (ITC),
- * image-text matching with hard negatives (ITM), and image-grounded text generation (ITG). The queries look at the images
- * once for contrast and generation; the keys and values that they look at are shared with matching, too.
+ * image-text matching with hard negatives (ITM), and image-grounded text generation (ITG). The queries attend to the images
+ * once for contrast and generation; matching uses the same keys and values.
  */
 import {
   type Blip2Config,
@@ -34,15 +34,15 @@ import { type Dim, mulDims } from "../../tensor/shapes.ts";
 export const representationLosses = ["itc", "itm", "itg"] as const;
 export type RepresentationLoss = (typeof representationLosses)[number];
 
-/** Of the labels of contrast and generation, as in BLIP-2. */
+/** Label smoothing of contrast and generation, as in BLIP-2. */
 const labelSmoothing = 0.1;
-/** Added to each chance of being drawn as a negative, so that none is impossible; as in BLIP-2's code. */
-const leastChance = 1e-4;
+/** Added to each probability of a negative, so that none is 0, as in BLIP-2's code. */
+const minProbability = 1e-4;
 
 export interface RepresentationOptions {
-  /** Those that are added up; all by default. */
+  /** The losses to add up. @default all */
   readonly losses?: readonly RepresentationLoss[];
-  /** The token that begins a text which is generated. */
+  /** The token before a text that is generated. */
   readonly decId: number;
   readonly regularize?: Regularizer;
 }
@@ -50,9 +50,9 @@ export interface RepresentationOptions {
 export interface Representation {
   /** float32 []: the sum of the losses. */
   readonly loss: Value;
-  /** Each loss by itself. */
+  /** Each loss separately. */
   readonly terms: Readonly<Partial<Record<RepresentationLoss, Value>>>;
-  /** What contrast compares; undefined without it. */
+  /** The embeddings of contrast; undefined without it. */
   readonly contrast: Contrast | undefined;
   /** [3 * images, 2]: pairs that belong together, then texts with another image, then images with another text. */
   readonly matchLogits: Value | undefined;
@@ -63,29 +63,29 @@ interface Contrast extends Embedded {
   readonly similarity: Value;
 }
 
-/** Images [images, numQueryTokens, embedDim] and their texts [images, embedDim] in the space where they are compared. */
+/** Embeddings of images [images, numQueryTokens, embedDim] and their texts [images, embedDim] in one space. */
 export interface Embedded {
   readonly images: Value;
   readonly captions: Value;
 }
 
-/** Inputs for what the other batches of a step embed, named as `embedBatch` names its outputs. */
+/** Inputs for the embeddings of the other micro-batches of a step. */
 export const embeddedNames = { images: "otherImages", captions: "otherCaptions" } as const;
 
-/** Inputs of a batch: texts int64 [images, length], [CLS] text [SEP], filled up where the mask is 0. */
+/** Inputs of a batch: texts int64 [images, length], [CLS] text [SEP], padded where the mask is 0. */
 function textInputs(graph: Graph): QFormerText {
   const input = (name: string) => graph.input(name, "int64", ["images", "length"]);
   return { ids: input("textIds"), attentionMask: input("textMask") };
 }
 
 /**
- * The losses of a batch of images, each with a text. A step may consist of several batches, whose losses add up.
+ * The losses of a batch of images, each with a text. The losses of the micro-batches of a step add up.
  *
- * Inputs, beside texts and features: `share` [], the images of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
- * ITC `otherPlaces` [others, 1], which go on from there, and what the other batches embed; for ITM `captionNoise` and `imageNoise`
+ * Inputs besides texts and features: `share` [], the images of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
+ * ITC `otherPlaces` [others, 1], which continue from there, and the embeddings of the other micro-batches; for ITM `captionNoise` and `imageNoise`
  * [images, images] (see `drawNegatives`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
  *
- * @param features float32 [images, cells, encoderWidth], as the queries look at them
+ * @param features float32 [images, cells, encoderWidth], the input of cross-attention
  */
 export function representation(
   w: Weights,
@@ -99,28 +99,28 @@ export function representation(
   const places = graph.input("places", "int64", ["images", 1]);
   const memory = projectImages(w, features, config.qformer);
   const images = features.dim(0);
-  const wants = (name: RepresentationLoss) => losses.includes(name);
+  const uses = (name: RepresentationLoss) => losses.includes(name);
   const queries =
-    wants("itc") || wants("itg") ? qformerQueries(w, memory, images, config.qformer, regularize) : undefined;
+    uses("itc") || uses("itg") ? qformerQueries(w, memory, images, config.qformer, regularize) : undefined;
   const terms: Partial<Record<RepresentationLoss, Value>> = {};
   let contrast: Contrast | undefined;
   let logits: Value | undefined;
-  if (wants("itc") && queries) {
+  if (uses("itc") && queries) {
     const own = embed(w, queries, text, config, regularize);
     const temperature = w.get("temp", []);
     contrast = { ...own, similarity: similarities(own.images, own.captions).div(temperature) };
     terms.itc = contrastiveLoss(own, temperature, places, share);
   }
-  if (wants("itm")) {
+  if (uses("itm")) {
     logits = matching(w, memory, text, places, config, contrast?.similarity);
     terms.itm = matchingLoss(logits, images).mul(share);
   }
-  if (wants("itg") && queries) terms.itg = generationLoss(w, queries, text, config, decId, regularize);
+  if (uses("itg") && queries) terms.itg = generationLoss(w, queries, text, config, decId, regularize);
   const loss = Object.values(terms).reduce((sum, term) => sum.add(term));
   return { loss, terms, contrast, matchLogits: logits };
 }
 
-/** What a batch embeds, without any loss: for the other batches of its step. Inputs as in `representation`. */
+/** The embeddings of a batch without a loss, for the other micro-batches of its step. Inputs as in `representation`. */
 export function embedBatch(w: Weights, features: Value, config: Blip2Config, regularize?: Regularizer): Embedded {
   const memory = projectImages(w, features, config.qformer);
   const queries = qformerQueries(w, memory, features.dim(0), config.qformer, regularize);
@@ -139,8 +139,8 @@ function embed(
 }
 
 /**
- * The loss of the whole step, of which this batch's embeddings alone are differentiated (gradient caching: Gao et al., arXiv 2101.06983):
- * the gradients of all batches add up to that of one large batch. So does the reported loss.
+ * The loss of the whole step, differentiated with respect to this batch's embeddings only (gradient caching: Gao et al., arXiv 2101.06983):
+ * the gradients of all micro-batches add up to that of one large batch, and so does the reported loss.
  */
 function contrastiveLoss(own: Embedded, temperature: Value, places: Value, share: Value): Value {
   const { graph } = share;
@@ -148,13 +148,13 @@ function contrastiveLoss(own: Embedded, temperature: Value, places: Value, share
   const images = graph.input(embeddedNames.images, "float32", ["others", queries, size]);
   const captions = graph.input(embeddedNames.captions, "float32", ["others", size]);
   const all = concat([places, graph.input("otherPlaces", "int64", ["others", 1])], 0);
-  // All batches of a step differentiate the one temperature, so each takes its share of it.
+  // Every micro-batch differentiates the temperature, so each takes its share.
   const shared = temperature.mul(share).add(detach(temperature).mul(share.mul(-1).add(1)));
   const similarity = similarities(concat([own.images, images], 0), concat([own.captions, captions], 0)).div(shared);
   const toTexts = crossEntropy(similarity, all, labelSmoothing);
   const toImages = crossEntropy(transpose(similarity, [1, 0]), all, labelSmoothing);
   const loss = reduceMean(toTexts.add(toImages), [0, 1], { keep: false }).mul(0.5);
-  // The value is this batch's share of the step's loss, the gradient that of all of it.
+  // The value is this batch's share of the step's loss; the gradient is that of the whole loss.
   return loss.sub(detach(loss).mul(share.mul(-1).add(1)));
 }
 
@@ -177,26 +177,26 @@ function matching(
 }
 
 /**
- * Draws a column for each row, by the softmax of the row: the nearer, the likelier (hard negatives). What is fed is noise of the
- * Gumbel distribution, which makes the largest sum a draw (Maddison et al., arXiv 1611.00712), and `masked` where a column must not
- * be drawn. Without contrast, all columns are equally likely.
+ * Samples a column for each row from the softmax of the row (hard negatives). The noise is Gumbel noise, with which the argmax is a
+ * sample (Maddison et al., arXiv 1611.00712), or `masked` where a column must not be sampled. Without contrast, the distribution is
+ * uniform.
  *
  * @returns int64 [images]
  */
 export function drawNegatives(name: string, graph: Graph, similarity: Value | undefined): Value {
   const noise = graph.input(name, "float32", ["images", "images"]);
-  return argMax(similarity ? log(softmax(detach(similarity)).add(leastChance)).add(noise) : noise);
+  return argMax(similarity ? log(softmax(detach(similarity)).add(minProbability)).add(noise) : noise);
 }
 
-/** The mean over pairs, of which the first third belong together. */
+/** The mean over pairs; the first third are matching pairs. */
 function matchingLoss(logits: Value, images: Dim): Value {
   const { graph } = logits;
-  const together = expand(reshape(graph.integers([1]), [1, 1]), [images, 1]);
-  const apart = expand(reshape(graph.integers([0]), [1, 1]), [mulDims(2, images), 1]);
-  return reduceMean(crossEntropy(logits, concat([together, apart], 0)), [0, 1], { keep: false });
+  const matching = expand(reshape(graph.integers([1]), [1, 1]), [images, 1]);
+  const wrong = expand(reshape(graph.integers([0]), [1, 1]), [mulDims(2, images), 1]);
+  return reduceMean(crossEntropy(logits, concat([matching, wrong], 0)), [0, 1], { keep: false });
 }
 
-/** The text after [DEC], each token from the queries and the earlier ones; the mean over all tokens of the step. */
+/** The text after [DEC], each token from the queries and the previous ones; the mean over all tokens of the step. */
 function generationLoss(
   w: Weights,
   queries: QueryPass,

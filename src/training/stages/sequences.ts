@@ -1,21 +1,20 @@
-/** One sample as a sequence of positions: the prompt with its image, then its answers. */
+/** Samples as token sequences: the prompt with its image, then the answers, packed into rows. */
 import { masked } from "../../nn/attention.ts";
 import { type NdArray, ndarray } from "../../tensor/array.ts";
 
-/** A piece of a sample's sequence: tokens, or the image. */
+/** A piece of a prompt: tokens, or the image. */
 export type Piece = { readonly ids: readonly number[] } | "image";
 
-/** One image with what is said before the answer, and one or more answers to learn. */
+/** An image with a prompt and one or more answers. */
 export interface Sample {
   /** Which row of the batch's `features` is the sample's image. */
   readonly image: number;
-  /** What is given. */
   readonly prompt: readonly Piece[];
-  /** What is learned. Answers share the image and the prompt, and do not see each other. */
+  /** The targets. Answers share the image and the prompt, and do not attend to each other. */
   readonly answers: readonly (readonly number[])[];
 }
 
-/** A sample laid out; all lists but the last two have an entry for each of its places. */
+/** A sample as one sequence. `ids`, `positions` and `segments` have an entry for each of its tokens. */
 interface Sequence {
   readonly image: number;
   readonly ids: readonly number[];
@@ -23,12 +22,12 @@ interface Sequence {
   /** 0 for the prompt, then the number of the answer, from 1. */
   readonly segments: readonly number[];
   readonly imagePlaces: readonly number[];
-  /** The place that predicts each target, and the target. */
+  /** Each target, and the index of the token that predicts it. */
   readonly targets: readonly { readonly place: number; readonly id: number }[];
 }
 
-/** Each answer goes on from the end of the prompt as if it stood alone: its positions count from there. */
-function layOut({ image, prompt, answers }: Sample, tokensPerImage: number): Sequence {
+/** The positions of each answer count from the end of the prompt, as if it were the only one. */
+function createSequence({ image, prompt, answers }: Sample, tokensPerImage: number): Sequence {
   const ids: number[] = [];
   const imagePlaces: number[] = [];
   for (const piece of prompt) {
@@ -44,7 +43,7 @@ function layOut({ image, prompt, answers }: Sample, tokensPerImage: number): Seq
   const targets: { place: number; id: number }[] = [];
   answers.forEach((answer, number) => {
     answer.forEach((id, i) => {
-      // The place before a token predicts it; the last token predicts nothing and is left out.
+      // Each token predicts the next one. The last one predicts nothing and is left out.
       targets.push({ place: i === 0 ? start - 1 : ids.length - 1, id });
       if (i === answer.length - 1) return;
       ids.push(id);
@@ -55,31 +54,30 @@ function layOut({ image, prompt, answers }: Sample, tokensPerImage: number): Seq
   return { image, ids, positions, segments, imagePlaces, targets };
 }
 
-// Sequences of different lengths put into rows of one length, so that little is spent on padding.
-
-/** Where a sequence went. */
+/** Row and start of a sequence in a packing. */
 export interface Slot {
   readonly row: number;
   readonly start: number;
 }
 
+/** Sequences of different lengths in rows of one length, with little padding. */
 export interface Packing {
   /** In the order of the sequences. */
   readonly slots: readonly Slot[];
   readonly rows: number;
-  /** Places of a row. */
+  /** Tokens of a row. */
   readonly length: number;
 }
 
-/** Longer rows, in multiples of the longest sequence, are not tried. */
-const longestRow = 4;
-/** A place costs as much again for attention in rows of this length; it only has to be about right. */
+/** Length of the longest row that is tried, in multiples of the longest sequence. */
+const maxRowFactor = 4;
+/** Row length at which attention costs as much as the rest of the network; approximate. */
 const attentionLength = 2048;
 
-/** As many rows as cost least, filled evenly. */
+/** Chooses the number of rows with the least cost, and fills them evenly. */
 export function pack(lengths: readonly number[]): Packing {
   const total = lengths.reduce((sum, length) => sum + length, 0);
-  const fewest = Math.ceil(total / (longestRow * Math.max(...lengths)));
+  const fewest = Math.ceil(total / (maxRowFactor * Math.max(...lengths)));
   const cost = ({ rows, length }: Packing) => rows * length * (1 + length / attentionLength);
   let best = fill(lengths, fewest);
   for (let rows = fewest + 1; rows <= lengths.length; rows++) {
@@ -89,7 +87,7 @@ export function pack(lengths: readonly number[]): Packing {
   return best;
 }
 
-/** The longest first, each into the row that holds least so far (Graham, 1969, for jobs on machines). */
+/** Puts the longest sequences first, each into the shortest row so far (Graham, 1969). */
 function fill(lengths: readonly number[], rows: number): Packing {
   const order = lengths.map((_, i) => i).sort((a, b) => (lengths[b] as number) - (lengths[a] as number) || a - b);
   const filled = new Array<number>(rows).fill(0);
@@ -103,13 +101,11 @@ function fill(lengths: readonly number[], rows: number): Packing {
   return { slots, rows, length: Math.max(...filled) };
 }
 
-// Samples packed into the arrays of one training step.
-
-/** Samples as rows of positions, without their images' features. */
+/** Samples as inputs of a graph, without their images' features. */
 export interface SequenceBatch {
-  /** The feeds of `tokenLosses` but `features`. */
+  /** The inputs of `tokenLosses` except for `features`. */
   readonly feeds: Readonly<Record<string, NdArray>>;
-  /** Tokens to learn. */
+  /** Target tokens. */
   readonly targets: number;
   /** Tokens without padding, and with padding. */
   readonly tokens: number;
@@ -117,11 +113,11 @@ export interface SequenceBatch {
 }
 
 /**
- * Packs samples into rows. A place sees the earlier places of its own sample's prompt and answer, and nothing else; what
- * fills a row up is seen by nothing. Targets come in the order of the samples.
+ * Packs samples into rows. A token attends to the earlier tokens of its own sample's prompt and answer only, and padding only to
+ * itself. Targets are in the order of the samples.
  */
 export function batchSequences(samples: readonly Sample[], tokensPerImage: number): SequenceBatch {
-  const sequences = samples.map((sample) => layOut(sample, tokensPerImage));
+  const sequences = samples.map((sample) => createSequence(sample, tokensPerImage));
   const packing = pack(sequences.map(({ ids }) => ids.length));
   const { rows, length } = packing;
   const paddedTokens = rows * length;
@@ -154,7 +150,7 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
     feeds: {
       ids: ndarray("int64", [rows, length], ids),
       positions: ndarray("int64", [rows, length], positions),
-      mask: maskOf(sequences, packing),
+      mask: attentionMask(sequences, packing),
       imageRows: indices(imageRows),
       imagePlaces: indices(imagePlaces),
       targetPlaces: indices(targetPlaces),
@@ -163,8 +159,8 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
   };
 }
 
-/** [rows, 1, length, length]: 0 where a place may look, `masked` elsewhere; a place that fills up sees itself. */
-function maskOf(sequences: readonly Sequence[], { slots, rows, length }: Packing): NdArray<"float32"> {
+/** [rows, 1, length, length]: 0 where a token attends, `masked` elsewhere; padding attends to itself. */
+function attentionMask(sequences: readonly Sequence[], { slots, rows, length }: Packing): NdArray<"float32"> {
   const mask = new Float32Array(rows * length * length).fill(masked);
   for (let place = 0; place < rows * length; place++) mask[place * length + (place % length)] = 0;
   sequences.forEach(({ segments }, i) => {

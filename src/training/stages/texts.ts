@@ -1,4 +1,4 @@
-/** What stands before an answer in training, as a recipe says it. */
+/** Prompts and target texts of a recipe. */
 import { readFile } from "node:fs/promises";
 import type { Dataset } from "../../data/dataset.ts";
 import type { Random } from "../../tensor/random.ts";
@@ -11,23 +11,23 @@ import type { StageSample } from "./stage.ts";
 /** A prompt with `<ImageHere>` where the image goes. */
 export interface TrainingPrompt {
   readonly text: string;
-  /** The same in tokens; a beginning-of-sequence token stands before everything, where the tokenizer has one. */
+  /** The same as tokens, starting with the beginning-of-sequence token of the tokenizer, if any. */
   readonly pieces: readonly Piece[];
-  /** Ends every answer, and is learned with it: a newline in the first stage, "###" in the second. */
+  /** End of every answer, which is a target too: a newline in the first stage, "###" in the second. */
   readonly endSym: string;
   readonly ratio: number;
 }
 
 type ListedPrompt = NonNullable<MiniGPT4Recipe["model"]["prompts"]>[number];
 
-/** The image alone, as in the first stage. */
-const noWords: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
+/** Just the image, as in the first stage. */
+const imageOnly: ListedPrompt = { text: "<ImageHere>", sample_ratio: 1 };
 
-/** The recipe's prompts, or the image alone. @throws Error naming the prompt file if it holds none */
+/** The recipe's prompts, or just the image. @throws Error naming the prompt file if it has none */
 export async function readPrompts({ model }: MiniGPT4Recipe, tokenizer: Tokenizer): Promise<TrainingPrompt[]> {
-  const fromFile = model.prompt_path ? await promptsOf(model.prompt_path) : [];
+  const fromFile = model.prompt_path ? await readPromptFile(model.prompt_path) : [];
   const listed = [...(model.prompts ?? []), ...fromFile];
-  return (listed.length > 0 ? listed : [noWords]).map(
+  return (listed.length > 0 ? listed : [imageOnly]).map(
     ({ text, end_sym: endSym = model.end_sym, sample_ratio: ratio }) => {
       const wrapped = model.prompt_template.replace("{}", () => text);
       return { text: wrapped, pieces: promptPieces(wrapped, tokenizer), endSym, ratio };
@@ -35,21 +35,21 @@ export async function readPrompts({ model }: MiniGPT4Recipe, tokenizer: Tokenize
   );
 }
 
-async function promptsOf(path: string): Promise<ListedPrompt[]> {
+async function readPromptFile(path: string): Promise<ListedPrompt[]> {
   const content = await readFile(path, "utf8").catch((cause: Error) => {
     throw new Error(`model.prompt_path: ${path} cannot be read: ${cause.message}`, { cause });
   });
   const lines = content.split(/\r?\n/).filter((line) => line.includes("<ImageHere>"));
-  if (lines.length === 0) throw new Error(`model.prompt_path: no line of ${path} holds <ImageHere>`);
+  if (lines.length === 0) throw new Error(`model.prompt_path: no line of ${path} contains <ImageHere>`);
   return lines.map((text) => ({ text, sample_ratio: 1 }));
 }
 
-/** The pieces of a prompt that has `<ImageHere>` where the image goes. */
+/** Tokenizes a prompt around its `<ImageHere>`. */
 function promptPieces(prompt: string, tokenizer: Tokenizer): Piece[] {
   return tokenizePrompt(parsePrompt(prompt), tokenizer).map((piece) => ("ids" in piece ? piece : "image"));
 }
 
-/** One of the prompts, each as often as its ratio says. */
+/** Draws a prompt in proportion to the ratios. */
 export function choosePrompt(prompts: readonly TrainingPrompt[], random: Random): TrainingPrompt {
   let rest = random.uniform() * prompts.reduce((sum, { ratio }) => sum + ratio, 0);
   for (const prompt of prompts) {
@@ -59,18 +59,16 @@ export function choosePrompt(prompts: readonly TrainingPrompt[], random: Random)
   return prompts[0] as TrainingPrompt;
 }
 
-/** The tokens that are learned: the text and the end symbol, at most `maxLength`. */
+/** The target tokens: the text and the end symbol, truncated to `maxLength`. */
 export function answerTokens(text: string, endSym: string, maxLength: number, tokenizer: Tokenizer): number[] {
   return tokenizer.encode(text + endSym).slice(0, maxLength);
 }
 
-// What is learned of an image's texts.
-
-/** The answers of a sample, in words; empty ones are left out. */
+/** The target texts of a sample; empty ones are left out. */
 export type TextsOf = (sample: StageSample) => readonly string[];
 
-/** Cleans and fills in texts as each data set of the recipe says. @param datasets the recipe's, in its order */
-export function textsOfRecipe(
+/** Target texts as the recipe cleans and fills them in for each dataset. @param opened its datasets, in its order */
+export function targetTexts(
   { datasets }: Pick<RecipeBase, "datasets">,
   opened: readonly Pick<Dataset, "format">[],
 ): TextsOf {
@@ -80,7 +78,7 @@ export function textsOfRecipe(
   }));
   return ({ pair, dataset }) => {
     const setting = settings[dataset];
-    if (!setting) throw new Error(`${pair.name} is of data set ${dataset}, which the recipe does not have`);
+    if (!setting) throw new Error(`${pair.name} belongs to dataset ${dataset}, which the recipe does not have`);
     return pair.texts
       .map((text) => (setting.clean ? cleanCaption(text) : text))
       .filter((text) => text.trim() !== "")
@@ -88,7 +86,7 @@ export function textsOfRecipe(
   };
 }
 
-/** `{text}` stands for the text, `{a text}` for it with its article. */
+/** Replaces `{text}` by the text and `{a text}` by the text with its article. */
 function fill(answer: string, text: string): string {
   const withArticle = `${/^[aeiou]/.test(text) ? "an" : "a"} ${text}`;
   return answer.replace("{a text}", () => withArticle).replace("{text}", () => text);

@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { best, curvesOf, smooth, thin } from "../../../src/training/metrics/curves.ts";
+import { best, readCurves, smooth, thin } from "../../../src/training/metrics/curves.ts";
 
 const points = (values: readonly number[]) => values.map((value, i) => ({ step: i + 1, value }));
 const values = (curve: readonly { value: number }[]) => curve.map(({ value }) => value);
 
 test("curves ascend by step, and hold only finite numbers", () => {
-  const curves = curvesOf([
+  const curves = readCurves([
     { step: 2, time: 2, kind: "train", loss: Number.NaN, learning_rate: 2 },
     { step: 1, time: 1, kind: "train", loss: 5, learning_rate: 1 },
     { step: 2, time: 3, kind: "validation", loss: 4 },

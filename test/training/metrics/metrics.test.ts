@@ -131,7 +131,7 @@ test("a stage has files of its own", async () => {
 });
 
 test.each([
-  ["no JSON", "oops", "it is no JSON"],
+  ["no JSON", "oops", "invalid JSON"],
   ["a kind that is not known", '{"step":1,"time":1,"kind":"test","loss":1}', "kind"],
   ["a loss that is text", '{"step":1,"time":1,"kind":"validation","loss":"1"}', "loss"],
   ["half a step", '{"step":1.5,"time":1,"kind":"validation","loss":1}', "step"],
@@ -141,7 +141,7 @@ test.each([
   const path = join(folder, "metrics.jsonl");
   const text = `${JSON.stringify(train(1))}\n${line}\n${JSON.stringify(train(2))}\n`;
   await writeFile(path, text);
-  await expect(readMetrics(path)).rejects.toThrow(`${path}:2: this is no metric: ${problem}`);
+  await expect(readMetrics(path)).rejects.toThrow(`${path}:2: not a metric: ${problem}`);
   await expect(MetricsLog.open(folder, { resumeAt: 1 })).rejects.toThrow(`${path}:2:`);
   expect(await readFile(path, "utf8")).toBe(text);
   await writeFile(path, `${JSON.stringify(train(1))}\n`);

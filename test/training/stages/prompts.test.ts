@@ -75,7 +75,7 @@ test("a prompt file that is missing, or has no image, is named", async () => {
   await expect(promptsOf({ prompt_path: missing })).rejects.toThrow(`model.prompt_path: ${missing} cannot be read`);
   const empty = await file("Describe this image.\n");
   await expect(promptsOf({ prompt_path: empty })).rejects.toThrow(
-    `model.prompt_path: no line of ${empty} holds <ImageHere>`,
+    `model.prompt_path: no line of ${empty} contains <ImageHere>`,
   );
 });
 

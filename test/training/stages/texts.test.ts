@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { readRecipe } from "../../../src/training/recipe.ts";
-import { textsOfRecipe } from "../../../src/training/stages/texts.ts";
+import { targetTexts } from "../../../src/training/stages/texts.ts";
 import { writeRecipe } from "../../helpers/walls.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "texts-"));
@@ -14,7 +14,7 @@ const path = await writeRecipe(folder);
 /** What is learned of texts of the first data set. */
 async function learned(texts: readonly string[], settings: readonly string[] = [], format = "flickr8k") {
   const { recipe } = await readRecipe(path, settings);
-  return textsOfRecipe(recipe, [{ format }])({
+  return targetTexts(recipe, [{ format }])({
     pair: { name: "a.png", image: { path: "a.png" }, texts },
     dataset: 0,
   });
@@ -49,7 +49,7 @@ test("an answer is filled in, with the article where it is wanted; no text is ta
 test("each data set has its own settings; one that the recipe does not have is an error", async () => {
   const settings = ['datasets.doors={path: doors, answer: "door: {text}"}'];
   const { recipe } = await readRecipe(path, settings);
-  const textsOf = textsOfRecipe(recipe, [{ format: "flickr8k" }, { format: "cc_sbu_align" }]);
+  const textsOf = targetTexts(recipe, [{ format: "flickr8k" }, { format: "cc_sbu_align" }]);
   const pair = { name: "a.png", image: { path: "a.png" }, texts: ["Wood ."] };
   expect(textsOf({ pair, dataset: 0 })).toEqual(["wood"]);
   expect(textsOf({ pair, dataset: 1 })).toEqual(["door: Wood ."]);
