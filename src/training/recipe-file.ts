@@ -108,14 +108,6 @@ function fillNames(pattern: KeyPath, names: KeyPath): string[] {
 /** Keys of the original that have another name here. */
 const originalKeys: readonly RenamedKey[] = [
   [
-    ["model", "encoder_precision"],
-    ["model", "encoder_quantization"],
-  ],
-  [
-    ["model", "llm_precision"],
-    ["model", "llm_quantization"],
-  ],
-  [
     ["model", "llama_model"],
     ["model", "llm"],
   ],

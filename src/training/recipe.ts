@@ -267,6 +267,14 @@ const deprecatedKeys: readonly RenamedKey[] = [
     ["datasets", "*", "validation"],
   ],
   [
+    ["model", "encoder_precision"],
+    ["model", "encoder_quantization"],
+  ],
+  [
+    ["model", "llm_precision"],
+    ["model", "llm_quantization"],
+  ],
+  [
     ["run", "average_decay"],
     ["run", "ema_decay"],
   ],

@@ -223,7 +223,10 @@ test("layer offload gives the losses of a language model in memory, and leaves n
     }
     expect(offloaded.validation).toHaveLength(whole.validation.length);
     for (const [i, loss] of whole.validation.entries()) {
-      expect(offloaded.validation[i], `${quantization}, validation ${i}`).toBeCloseTo(loss, quantization === "int8" ? 2 : 4);
+      expect(offloaded.validation[i], `${quantization}, validation ${i}`).toBeCloseTo(
+        loss,
+        quantization === "int8" ? 2 : 4,
+      );
     }
     expect(await readdir(offloaded.out)).not.toContain("layers");
   }

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { headNames } from "../../../src/models/contrastive-head.ts";
 import { imageTokens, type MiniGPT4Config } from "../../../src/models/minigpt4.ts";
 import { initialProjection, initialQFormer } from "../../../src/models/qformer-init.ts";
 import { Weights } from "../../../src/nn/weights.ts";
@@ -103,7 +104,7 @@ test("a head that is trained alone learns which words tell, and what images have
   };
   parameters["word_weight.weight"] = ndarray("float32", [30, 1], new Float32Array(30).fill(0.5));
   const graph = new Graph();
-  const trainable = (name: string) => ["word_weight.weight", "image_shift", "log_scale"].includes(name);
+  const trainable = (name: string) => ["word_weight.weight", headNames.imageShift, "log_scale"].includes(name);
   const w = new Weights(graph, inMemory(parameters), { trainable });
   const llm = new Weights(graph, inMemory({ "model.embed_tokens.weight": table }));
   const input = graph.input("features", "float32", ["images", 1, width]);
@@ -126,7 +127,7 @@ test("a head that is trained alone learns which words tell, and what images have
   expect(mean(telling.map((id) => learned[id] as number))).toBeGreaterThan(0.5);
   expect(mean(filler.map((id) => learned[id] as number))).toBeLessThan(0.1);
   // The shift points where all images do.
-  const shift = Array.from(step.state.parameters.image_shift?.data ?? []);
+  const shift = Array.from(step.state.parameters[headNames.imageShift]?.data ?? []);
   expect(dot(unit(shift), unit(Array.from(common)))).toBeGreaterThan(0.8);
 });
 

@@ -46,12 +46,12 @@ test("an answer is filled in, with the article where it is wanted; no text is ta
   expect(await learned(["$& {text}"], sly)).toEqual(["[$& {text}]"]);
 });
 
-test("each data set has its own settings; one that the recipe does not have is an error", async () => {
+test("each dataset has its own settings; an unknown dataset is an error", async () => {
   const settings = ['datasets.doors={path: doors, answer: "door: {text}"}'];
   const { recipe } = await readRecipe(path, settings);
   const textsOf = targetTexts(recipe, [{ format: "flickr8k" }, { format: "cc_sbu_align" }]);
   const pair = { name: "a.png", image: { path: "a.png" }, texts: ["Wood ."] };
   expect(textsOf({ pair, dataset: 0 })).toEqual(["wood"]);
   expect(textsOf({ pair, dataset: 1 })).toEqual(["door: Wood ."]);
-  expect(() => textsOf({ pair, dataset: 2 })).toThrow("a.png is of data set 2, which the recipe does not have");
+  expect(() => textsOf({ pair, dataset: 2 })).toThrow("a.png belongs to dataset 2, which the recipe does not have");
 });
