@@ -52,9 +52,9 @@ export async function saveModelFolder(recipe: MiniGPT4Recipe, parts: ModelParts,
   const json: ModelFolderJson = {
     model_type: "minigpt4",
     encoder: model.encoder,
-    ...(model.qformer && { qformer: model.qformer }),
+    qformer: model.qformer,
     llm: existsSync(model.llm) ? relative(resolve(folder), resolve(model.llm)) : model.llm,
-    weights: { encoder, ...(qformer && { qformer }), projection, ...(contrastive && { contrastive }) },
+    weights: { encoder, qformer, projection, contrastive },
     prompt_template: template.name,
     describe: describePrompt(prompt?.text ?? "<ImageHere>", prompt?.endSym ?? model.end_sym, template),
   };

@@ -83,7 +83,7 @@ export async function openVision({
     const frozenKey = JSON.stringify({
       depth,
       encoder,
-      ...(depth === "qformer" && { qformer }),
+      qformer: depth === "qformer" ? qformer : undefined,
       spec: imageSpec(encoder),
       // The key of existing caches.
       precision: encoderQuantization,

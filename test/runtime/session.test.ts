@@ -230,3 +230,27 @@ describe("constants that lie in files as they are", () => {
     for (const name of ["native", "elsewhere"]) await rm(join(folder, name), { recursive: true });
   });
 });
+
+test("conditional outputs are computed only in runs in which their condition is true", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", ["rows", 2]);
+  const condition = graph.input("condition", "bool", []);
+  const weight = graph.constant(ndarray("float32", [2, 2], Float32Array.of(1, 2, 3, 4)), "weight");
+  const y = matmul(x, weight);
+  const gradient = matmul(y, x, { transA: true });
+  const total = matmul(gradient, gradient);
+  const conditional = { condition, outputs: { gradient, same: gradient, total } };
+  const session = await Session.create<string>(graph, { y }, { conditional });
+  const feeds = { x: ndarray("float32", [1, 2], Float32Array.of(1, 1)) };
+  const when = (value: number) => ({ ...feeds, condition: ndarray("bool", [], Uint8Array.of(value)) });
+  const spare = { gradient: ndarray("float32", [2, 2], new Float32Array(4)) };
+  const [computed, skipped] = [await session.run(when(1), spare), await session.run(when(0))];
+  await session.close();
+  expect([...(computed.y?.data ?? [])]).toEqual([4, 6]);
+  expect(computed.gradient).toBe(spare.gradient);
+  expect([...spare.gradient.data]).toEqual([4, 4, 6, 6]);
+  expect([...(computed.same?.data ?? [])]).toEqual([4, 4, 6, 6]);
+  expect([...(computed.total?.data ?? [])]).toEqual([40, 40, 60, 60]);
+  expect(skipped.y).toEqual(computed.y);
+  for (const name of ["gradient", "same", "total"]) expect(skipped[name]?.shape).toEqual([0, 0]);
+});

@@ -76,7 +76,7 @@ export class MetricsLog {
     const kept = resumeAt === undefined ? [] : await linesUntil(path, resumeAt);
     await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
     const firstStep = resumeAt === undefined ? 0 : resumeAt + 1;
-    const events = await EventFile.begin(join(folder, "tensorboard", stage ?? ""), firstStep);
+    const events = await EventFile.create(join(folder, "tensorboard", stage ?? ""), firstStep);
     return new MetricsLog(await open(path, "a"), events);
   }
 

@@ -15,7 +15,7 @@ const stringType = 7;
 type Content = MessageInitShape<typeof EventSchema>["what"];
 type SummaryValue = NonNullable<MessageInitShape<typeof SummarySchema>["value"]>[number];
 
-/** An event file that is being written. One call is awaited before the next. */
+/** Writes an event file. Await each call before the next. */
 export class EventFile {
   private readonly file: FileHandle;
 
@@ -24,10 +24,10 @@ export class EventFile {
   }
 
   /**
-   * Begins a new file in `folder`, beside those of earlier processes. What they wrote of `firstStep` and later is
-   * forgotten by TensorBoard, as after a restart.
+   * Creates a new file in `folder`, next to those of earlier processes. TensorBoard discards their events from `firstStep`
+   * on, as after a restart.
    */
-  static async begin(folder: string, firstStep: number): Promise<EventFile> {
+  static async create(folder: string, firstStep: number): Promise<EventFile> {
     await mkdir(folder, { recursive: true });
     const events = new EventFile(await open(join(folder, await nextName(folder)), "wx"));
     const now = Date.now() / 1000;
@@ -36,7 +36,7 @@ export class EventFile {
     return events;
   }
 
-  /** Numbers by tag, for example `train/loss`; kept as float32. `time` is in Unix seconds. */
+  /** Writes float32 scalars by tag, for example `train/loss`. @param time Unix time in seconds */
   async scalars(step: number, time: number, values: Readonly<Record<string, number>>): Promise<void> {
     const summary = Object.entries(values).map(
       ([tag, value]): SummaryValue => ({ tag, value: { case: "simpleValue", value: Math.fround(value) } }),
@@ -44,7 +44,7 @@ export class EventFile {
     await this.summary(step, time, summary);
   }
 
-  /** A text that TensorBoard shows as Markdown: a string tensor without dimensions, for the plugin "text". */
+  /** Writes a text that TensorBoard shows as Markdown: a string scalar for the plugin "text". */
   async text(step: number, time: number, tag: string, markdown: string): Promise<void> {
     const stringVal = [new TextEncoder().encode(markdown)];
     await this.summary(step, time, [
@@ -70,21 +70,23 @@ export class EventFile {
   }
 }
 
-/** A Markdown table whose cells TensorBoard shows letter by letter. */
+/** A Markdown table whose cells TensorBoard shows literally. */
 export function markdownTable(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [line(heading), line(heading.map(() => "---")), ...rows.map((row) => line(row.map(literal)))].join("\n");
+  return [line(heading), line(heading.map(() => "---")), ...rows.map((row) => line(row.map(escapeMarkdown)))].join(
+    "\n",
+  );
 }
 
-/** As TensorBoard's Markdown knows no escape for them, `<`, `&` and `|` are written as HTML entities. */
-function literal(text: string): string {
+/** Escapes Markdown. `<`, `&` and `|` become HTML entities, because TensorBoard has no escape for them. */
+function escapeMarkdown(text: string): string {
   return text
     .replace(/[\\`*_{}[\]()#+\-.!]/g, "\\$&")
     .replace(/[&<>|]/g, (c) => `&#${c.charCodeAt(0)};`)
     .replace(/\s*[\r\n]\s*/g, "<br>");
 }
 
-/** Length, its checksum, the data, its checksum: little-endian (tensorflow/core/lib/io/record_writer). */
+/** A TFRecord: length, its checksum, data, its checksum, all little-endian (tensorflow/core/lib/io/record_writer). */
 function record(data: Uint8Array): Buffer {
   const bytes = Buffer.alloc(data.length + 16);
   bytes.writeBigUInt64LE(BigInt(data.length));
@@ -94,13 +96,13 @@ function record(data: Uint8Array): Buffer {
   return bytes;
 }
 
-/** CRC-32C, turned and moved, so that a checksum of data which holds checksums stays a good one. */
+/** CRC-32C, rotated and offset, as TFRecord masks it for data that itself contains checksums. */
 function maskedChecksum(data: Uint8Array): number {
   const crc = crc32c.buf(data) >>> 0;
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
-/** TensorBoard reads the files of a folder in the order of their names, so the newest has the largest time. */
+/** A file name after all others: TensorBoard reads the files of a folder in the order of their names. */
 async function nextName(folder: string): Promise<string> {
   const times = (await readdir(folder)).map((name) =>
     Number(/^events\.out\.tfevents\.(\d{10})\./.exec(name)?.[1] ?? 0),

@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(root, { recursive: true, force: true }));
 
-const begin = (name: string, firstStep = 0) => EventFile.begin(join(root, name), firstStep);
+const begin = (name: string, firstStep = 0) => EventFile.create(join(root, name), firstStep);
 
 async function files(name: string): Promise<string[]> {
   return (await readdir(join(root, name))).sort().map((file) => join(root, name, file));
