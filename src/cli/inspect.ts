@@ -1,7 +1,7 @@
 /** `minigpt4 inspect`: lists the tensors and metadata of a weight file. */
 import type { Command } from "commander";
 import { printable } from "../files/errors.ts";
-import { useOfType } from "../formats/gguf/blocks.ts";
+import { describeTypeUse } from "../formats/gguf/blocks.ts";
 import { type Checkpoint, openCheckpoint, type TensorInfo } from "../formats/open.ts";
 import type { CommandContext } from "./context.ts";
 import { formatBytes } from "./text.ts";
@@ -98,7 +98,7 @@ function toText(checkpoint: Checkpoint, tensors: readonly TensorInfo[], filter: 
 function typeRows(tensors: readonly TensorInfo[]): string[][] {
   const bytes = new Map<string, number>();
   for (const { storedType, byteLength } of tensors) bytes.set(storedType, (bytes.get(storedType) ?? 0) + byteLength);
-  return [...bytes].map(([type, sum]) => [type, formatBytes(sum), useOfType(type)]);
+  return [...bytes].map(([type, sum]) => [type, formatBytes(sum), describeTypeUse(type)]);
 }
 
 /** A heading and aligned columns; the column with index `right` is aligned to the right. */

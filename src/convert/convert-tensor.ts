@@ -25,7 +25,7 @@ const stripSize = 2 ** 22;
 const largestFloat16 = 65504;
 
 /** The largest block of at most so many elements that a tensor can be stored in; undefined if there is none. */
-export function fittingBlock(
+export function fitBlockSize(
   [rows = 0, columns = 0, ...others]: readonly number[],
   most: number,
 ): BlockSize | undefined {
@@ -59,7 +59,7 @@ export function convertedTensor(
     return { tensors, load: () => int8Columns(checkpoint, info) };
   }
   const { bits, blockSize } = quantization;
-  if (fittingBlock(shape, blockSize) !== blockSize) {
+  if (fitBlockSize(shape, blockSize) !== blockSize) {
     throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix of whole blocks of ${blockSize}`);
   }
   const blocks = columns / blockSize;
@@ -77,7 +77,7 @@ async function* floats(
   info: TensorInfo,
   quantization: "float32" | "float16",
 ): AsyncGenerator<Uint8Array> {
-  if (plainType(checkpoint, info) === quantization) {
+  if (unquantizedType(checkpoint, info) === quantization) {
     yield checkpoint.readBytes(info.name);
     return;
   }
@@ -157,7 +157,7 @@ export async function* strips(
 ): AsyncGenerator<Float32Array<ArrayBufferLike>> {
   const size = sizeOf(info.shape);
   const length = Math.max(1, Math.floor(stripSize / columns)) * columns;
-  const type = plainType(checkpoint, info);
+  const type = unquantizedType(checkpoint, info);
   if (!type) {
     const values = await checkpoint.readFloat32(info.name);
     for (let start = 0; start < size; start += length) yield values.subarray(start, start + length);
@@ -171,7 +171,7 @@ export async function* strips(
 }
 
 /** The type of values that are stored one by one; undefined for blocks. */
-export function plainType({ format }: Checkpoint, { storedType }: TensorInfo): DType | undefined {
+export function unquantizedType({ format }: Checkpoint, { storedType }: TensorInfo): DType | undefined {
   if (format === "gguf") return undefined;
   return format === "torch" ? (storedType as DType) : safetensorsType(storedType);
 }

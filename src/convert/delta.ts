@@ -1,4 +1,4 @@
-/** Language models that are published as the difference to another one (Vicuna v0: `lmsys/vicuna-7b-delta-v0`), put together. */
+/** Language models that are published as a delta to a base model (Vicuna v0: `lmsys/vicuna-7b-delta-v0`). */
 
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, stat } from "node:fs/promises";
@@ -15,13 +15,11 @@ import { formatShape, sameShape } from "../tensor/shapes.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { strips, toFloat16 } from "./convert-tensor.ts";
 
-// Differences between language models, which are published in place of models and mistaken for them.
-
-/** The norm before the output layer multiplies by 1 to 2 in every known model; in a difference it is near 0. */
+/** The norm before the output layer multiplies by 1 to 2 in every known model; in a delta it is near 0. */
 const smallestNorm = 0.1;
 const lastNorm = "model.norm.weight";
 
-/** Whether these weights are a difference that was not added to its base yet. */
+/** Whether these weights are a delta that was not merged with its base model. */
 export async function isUnmergedDelta(source: WeightSource): Promise<boolean> {
   if (!source.tensors.has(lastNorm)) return false;
   const values = await source.readFloat32(lastNorm);
@@ -29,16 +27,15 @@ export async function isUnmergedDelta(source: WeightSource): Promise<boolean> {
   return mean < smallestNorm;
 }
 
-/** What to say about it. */
+/** The error message for unmerged delta weights. */
 export function deltaMessage(path: string): string {
   return (
-    `${path} is a difference to another model (its norm weights are near 0, not near 1), not a model: ` +
-    "add it to the LLaMA that it was made for with minigpt4 delta apply --base LLAMA --delta VICUNA --out FOLDER"
+    `${path} contains delta weights, not a model (its norm weights are near 0, not near 1). ` +
+    "Merge them with their base model: minigpt4 delta apply --base LLAMA --delta VICUNA --out FOLDER"
   );
 }
 
-// Which file or folder something was made from, so that another one is noticed.
-
+/** Identifies an input file or folder, so that a resumed job notices a different one. */
 export interface Origin {
   readonly name: string;
   /** Of a folder, all files in it together. */
@@ -47,7 +44,7 @@ export interface Origin {
   readonly modified: number;
 }
 
-export async function originOf(path: string): Promise<Origin> {
+export async function describeOrigin(path: string): Promise<Origin> {
   const status = await stat(path);
   const files = status.isDirectory() ? (await readdir(path)).map((name) => join(path, name)) : [path];
   const all = (await Promise.all(files.map((file) => stat(file)))).filter((file) => file.isFile());
@@ -59,29 +56,29 @@ export async function originOf(path: string): Promise<Origin> {
 }
 
 export interface DeltaOptions extends VerifyOptions {
-  /** The model that the difference was made from: a folder as Hugging Face has it. */
+  /** The base model: a Hugging Face folder. */
   readonly base: string;
-  /** The difference, in a folder of the same form; its config and tokenizer are the new model's. */
+  /** The delta: a Hugging Face folder, whose config and tokenizer the new model gets. */
   readonly delta: string;
   readonly out: string;
   /** Bytes of a shard. */
-  readonly largestShard?: number | undefined;
+  readonly maxShardBytes?: number | undefined;
 }
 
 export interface Merged {
   readonly path: string;
   readonly bytes: number;
   readonly tensors: number;
-  /** Rows of tables that only the difference has: added tokens. */
+  /** Rows of the embedding that only the delta has: added tokens. */
   readonly addedRows: number;
 }
 
-/** What is left in the folder beside the model: what it was made of, and the SHA-256 of its files. */
+/** Journal in the model's folder: its inputs, and the SHA-256 of its files. */
 const deltaJournal = "delta.json";
 
 /**
- * Writes base + difference in float16, tensor by tensor. What was interrupted goes on where it was when it is started
- * again with the same folders.
+ * Writes base + delta in float16, tensor by tensor. An interrupted merge resumes when it is called again with the same
+ * folders.
  *
  * @throws Error before anything is written, if the two do not fit each other or are not what they should be
  */
@@ -94,11 +91,11 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
   });
   try {
     await checkFit(base, delta, options);
-    const names = wanted(delta);
-    const groups = names.map((name) => merged(base, delta, name));
-    const shards = intoShards(groups, options.largestShard);
+    const names = modelTensors(delta);
+    const groups = names.map((name) => addDelta(base, delta, name));
+    const shards = intoShards(groups, options.maxShardBytes);
     await mkdir(out, { recursive: true });
-    const work = { base: await originOf(options.base), delta: await originOf(options.delta) };
+    const work = { base: await describeOrigin(options.base), delta: await describeOrigin(options.delta) };
     const journal = await Journal.open(out, deltaJournal, work);
     const sizes = [...shards].map(([name, own]) => ({ name, size: own.reduce((sum, g) => sum + groupBytes(g), 0) }));
     const total = sizes.reduce((sum, { size }) => sum + size, 0);
@@ -124,15 +121,15 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
   }
 }
 
-/** All tensors but the tables of the rotary embedding, which old files hold and nothing needs. */
-function wanted({ tensors }: Checkpoint): string[] {
+/** All tensors except the tables of the rotary embedding that old files contain. */
+function modelTensors({ tensors }: Checkpoint): string[] {
   return [...tensors.keys()].filter((name) => !name.endsWith(".rotary_emb.inv_freq"));
 }
 
 async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions): Promise<void> {
   const configPath = join(paths.delta, "config.json");
   const config = llamaConfigFromJson(await readJsonFile(configPath), configPath);
-  const [ofBase, ofDelta] = [new Set(wanted(base)), new Set(wanted(delta))];
+  const [ofBase, ofDelta] = [new Set(modelTensors(base)), new Set(modelTensors(delta))];
   const lacking = (names: Iterable<string>, of: ReadonlySet<string>) => [...names].filter((name) => !of.has(name));
   for (const [path, missing] of [
     [paths.base, lacking(ofDelta, ofBase)],
@@ -141,7 +138,7 @@ async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions
     if (missing.length === 0) continue;
     const more = missing.length > 5 ? ` and ${missing.length - 5} more` : "";
     throw new Error(
-      `${path} lacks ${missing.slice(0, 5).join(", ")}${more}, which the other folder has; they are no model and its difference`,
+      `${path} lacks ${missing.slice(0, 5).join(", ")}${more}, which the other folder has. These are not a base model and its delta`,
     );
   }
   for (const name of ofDelta) {
@@ -149,13 +146,13 @@ async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions
     if (own && other && canBeAdded(own, other)) continue;
     throw new Error(
       `"${name}" is ${formatShape(own ?? [])} in ${paths.base}, but ${formatShape(other ?? [])} in ${paths.delta}; ` +
-        "are these of the same size (7B, 13B)?",
+        "are both of the same size (7B, 13B)?",
     );
   }
   usedByLlama(delta, config);
   if (!(await isUnmergedDelta(delta))) {
     throw new Error(
-      `${paths.delta} is no difference, but a whole model (its norm weights are near 1); are --base and --delta exchanged?`,
+      `${paths.delta} is a complete model, not a delta (its norm weights are near 1); are --base and --delta swapped?`,
     );
   }
   if (await isUnmergedDelta(base)) throw new Error(deltaMessage(paths.base));
@@ -168,7 +165,7 @@ function canBeAdded(base: readonly number[], delta: readonly number[]): boolean 
 }
 
 /** A sum; rows that the base lacks are zero there. */
-function merged(base: Checkpoint, delta: Checkpoint, name: string): TensorGroup {
+function addDelta(base: Checkpoint, delta: Checkpoint, name: string): TensorGroup {
   const [ofBase, ofDelta] = [base, delta].map(({ tensors }) => tensors.get(name)) as [TensorInfo, TensorInfo];
   return {
     tensors: [{ name, dtype: "float16", shape: ofDelta.shape }],

@@ -28,7 +28,7 @@ export interface WrittenPart {
 }
 
 /** Of a file, unless another size is given: GitHub Pages refuses 100 MB, some hosts 50 MB. */
-const largestByDefault = 48 * 1024 * 1024;
+const defaultPartBytes = 48 * 1024 * 1024;
 
 export class PartsWriter {
   private readonly folder: string;
@@ -39,7 +39,7 @@ export class PartsWriter {
   private length = 0;
 
   /** @param stem the files are called STEM-0.bin, STEM-1.bin, ... */
-  constructor(folder: string, stem: string, largest = largestByDefault) {
+  constructor(folder: string, stem: string, largest = defaultPartBytes) {
     this.folder = folder;
     this.stem = stem;
     this.largest = largest;

@@ -12,7 +12,7 @@ import { float32ToFloat16 } from "../tensor/float16.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
-import { convertedTensor, fittingBlock, plainType, type StoredQuantization } from "./convert-tensor.ts";
+import { convertedTensor, fitBlockSize, type StoredQuantization, unquantizedType } from "./convert-tensor.ts";
 import type { Sources } from "./import-sources.ts";
 
 /** Of the language model's matrices; "float32" changes no value, so that what is stored in float16 stays so. */
@@ -49,13 +49,13 @@ export interface PlanOptions {
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
   readonly template?: PromptTemplate["name"] | undefined;
   /** Bytes of a shard. */
-  readonly largestShard?: number | undefined;
+  readonly maxShardBytes?: number | undefined;
 }
 
 export function planImport(
   sources: Sources,
   llmPath: string,
-  { quantization, blockSize, encoderQuantization, prefill, template, largestShard }: PlanOptions,
+  { quantization, blockSize, encoderQuantization, prefill, template, maxShardBytes }: PlanOptions,
 ): ImportPlan {
   const { used, json, llm } = sources;
   const images = imageFiles(sources, quantization, encoderQuantization);
@@ -72,10 +72,10 @@ export function planImport(
             joinProducts(
               tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, quantization, blockSize)),
             ),
-            largestShard,
+            maxShardBytes,
           ),
           prefill:
-            prefill && hasBlocks ? intoShards(prefillTensors(llm.checkpoint, used.llm), largestShard) : new Map(),
+            prefill && hasBlocks ? intoShards(prefillTensors(llm.checkpoint, used.llm), maxShardBytes) : new Map(),
           copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
         },
     json: {
@@ -167,7 +167,7 @@ function storedLlm(
   quantization: ImportQuantization,
   largestBlock: BlockSize,
 ): StoredQuantization {
-  const blockSize = fittingBlock(info.shape, largestBlock);
+  const blockSize = fitBlockSize(info.shape, largestBlock);
   if (!blockSize || (quantization !== "int4" && quantization !== "int8"))
     return storedFloat(checkpoint, info, quantization);
   const isTable = info.name === "model.embed_tokens.weight";
@@ -175,7 +175,7 @@ function storedLlm(
 }
 
 function storedFloat(checkpoint: Checkpoint, info: TensorInfo, quantization: ImportQuantization): StoredQuantization {
-  if (quantization !== "float32" || plainType(checkpoint, info) === "float16") return "float16";
+  if (quantization !== "float32" || unquantizedType(checkpoint, info) === "float16") return "float16";
   return "float32";
 }
 

@@ -1,4 +1,4 @@
-/** The released files of a MiniGPT-4, opened and checked against each other before anything is written. */
+/** Opens the released files of a MiniGPT-4 and checks that they match, before anything is written. */
 
 import { stat } from "node:fs/promises";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
@@ -37,61 +37,61 @@ const evaClipG = { width: 1408, blocks: 40 };
 
 /** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
 function vitDimensions(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
-  const [width = 0, , patch = 0] = shapeOf(checkpoint, "patch_embed.proj.weight", 4);
-  const [, cells = 0] = shapeOf(checkpoint, "pos_embed", 3);
+  const [width = 0, , patch = 0] = requireShape(checkpoint, "patch_embed.proj.weight", 4);
+  const [, cells = 0] = requireShape(checkpoint, "pos_embed", 3);
   const side = Math.sqrt(cells - 1);
   if (!Number.isInteger(side) || side < 1) {
     throw new Error(
-      `${checkpoint.path}: pos_embed has ${cells} places, which are no square of patches and a class token`,
+      `${checkpoint.path}: pos_embed has ${cells} places, which are not a square of patches plus a class token`,
     );
   }
-  const stored = countOf(checkpoint, /^blocks\.(\d+)\./);
+  const stored = countLayers(checkpoint, /^blocks\.(\d+)\./);
   const usual = width === evaClipG.width && stored === evaClipG.blocks ? stored - 1 : stored;
   const layers = vitLayers ?? usual;
-  if (layers > stored) throw new Error(`${checkpoint.path} has ${stored} blocks; --vit-layers ${layers} are not there`);
+  if (layers > stored) throw new Error(`${checkpoint.path} has ${stored} blocks, fewer than --vit-layers ${layers}`);
   return {
     type: "eva_vit",
     image_size: side * patch,
     patch_size: patch,
     hidden_size: width,
     num_hidden_layers: layers,
-    num_attention_heads: vitHeads ?? usualHeads(checkpoint, "--vit-heads", width, 88),
-    intermediate_size: shapeOf(checkpoint, "blocks.0.mlp.fc1.weight", 2)[0] ?? 0,
+    num_attention_heads: vitHeads ?? defaultHeads(checkpoint, "--vit-heads", width, 88),
+    intermediate_size: requireShape(checkpoint, "blocks.0.mlp.fc1.weight", 2)[0] ?? 0,
   };
 }
 
 /** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
 function qformerDimensions(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
-  const [, queries = 0, width = 0] = shapeOf(checkpoint, "query_tokens", 3);
+  const [, queries = 0, width = 0] = requireShape(checkpoint, "query_tokens", 3);
   const layer = (i: number | string, name: string) => `Qformer.bert.encoder.layer.${i}.${name}`;
-  const layers = countOf(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
-  const looks = (i: number) => checkpoint.tensors.has(layer(i, "crossattention.self.key.weight"));
-  const second = Array.from({ length: layers }, (_, i) => i).find((i) => i > 0 && looks(i));
+  const layers = countLayers(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
+  const hasCrossAttention = (i: number) => checkpoint.tensors.has(layer(i, "crossattention.self.key.weight"));
+  const second = Array.from({ length: layers }, (_, i) => i).find((i) => i > 0 && hasCrossAttention(i));
   return {
     num_query_tokens: queries,
     hidden_size: width,
     num_hidden_layers: layers,
-    num_attention_heads: qformerHeads ?? usualHeads(checkpoint, "--qformer-heads", width, 64),
-    intermediate_size: shapeOf(checkpoint, layer(0, "intermediate_query.dense.weight"), 2)[0] ?? 0,
-    encoder_width: shapeOf(checkpoint, layer(0, "crossattention.self.key.weight"), 2)[1] ?? 0,
+    num_attention_heads: qformerHeads ?? defaultHeads(checkpoint, "--qformer-heads", width, 64),
+    intermediate_size: requireShape(checkpoint, layer(0, "intermediate_query.dense.weight"), 2)[0] ?? 0,
+    encoder_width: requireShape(checkpoint, layer(0, "crossattention.self.key.weight"), 2)[1] ?? 0,
     cross_attention_frequency: second ?? Math.max(1, layers),
   };
 }
 
 /** [width of the language model, width of what is projected]. */
 function projectionDimensions(checkpoint: Checkpoint): readonly [to: number, from: number] {
-  const [to = 0, from = 0] = shapeOf(checkpoint, "llama_proj.weight", 2);
+  const [to = 0, from = 0] = requireShape(checkpoint, "llama_proj.weight", 2);
   return [to, from];
 }
 
-function usualHeads({ path }: Checkpoint, option: string, width: number, headSize: number): number {
+function defaultHeads({ path }: Checkpoint, option: string, width: number, headSize: number): number {
   if (width % headSize === 0) return width / headSize;
   throw new Error(
-    `${path}: a width of ${width} is no multiple of ${headSize}; say with ${option} how many heads there are`,
+    `${path}: a width of ${width} is not a multiple of ${headSize}; pass the number of heads with ${option}`,
   );
 }
 
-function shapeOf({ path, tensors }: Checkpoint, name: string, rank: number): readonly number[] {
+function requireShape({ path, tensors }: Checkpoint, name: string, rank: number): readonly number[] {
   const shape = tensors.get(name)?.shape;
   if (!shape) throw new Error(`${path} has no tensor "${name}", which its dimensions are read from`);
   if (shape.length !== rank)
@@ -100,7 +100,7 @@ function shapeOf({ path, tensors }: Checkpoint, name: string, rank: number): rea
 }
 
 /** One more than the largest number at a place of the tensors' names. */
-function countOf({ tensors }: Checkpoint, pattern: RegExp): number {
+function countLayers({ tensors }: Checkpoint, pattern: RegExp): number {
   const numbers = [...tensors.keys()].map((name) => Number(pattern.exec(name)?.[1] ?? -1));
   return 1 + numbers.reduce((largest, n) => Math.max(largest, n), -1);
 }
@@ -129,9 +129,9 @@ export function expectPart({ path, tensors }: Checkpoint, kind: PartKind): void 
   const wanted = marks.find((mark) => mark.kind === kind);
   const needs = `--${kind} needs ${wanted?.what} (${wanted?.tensors.join(", ")})`;
   const [other] = found;
-  if (other) throw new Error(`${path} holds ${other.what}, so it belongs to --${other.kind}; ${needs}`);
+  if (other) throw new Error(`${path} contains ${other.what}; pass it with --${other.kind}. ${needs}`);
   const some = [...tensors.keys()].slice(0, 3).join(", ");
-  throw new Error(`${path} holds nothing that is known here (${some || "it is empty"}); ${needs}`);
+  throw new Error(`${path} is not a part of MiniGPT-4 (${some || "it is empty"}); ${needs}`);
 }
 
 export interface SourcePaths {
@@ -162,16 +162,16 @@ export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sou
   const close = async () => {
     for (const checkpoint of open) await checkpoint.close();
   };
-  const opened = async (path: string, kind: "vit" | "qformer" | "projection") => {
+  const openPart = async (path: string, kind: "vit" | "qformer" | "projection") => {
     const checkpoint = await openCheckpoint(path);
     open.push(checkpoint);
     expectPart(checkpoint, kind);
     return checkpoint;
   };
   try {
-    const vit = await opened(paths.vit, "vit");
-    const qformer = paths.qformer === undefined ? undefined : await opened(paths.qformer, "qformer");
-    const projection = await opened(paths.projection, "projection");
+    const vit = await openPart(paths.vit, "vit");
+    const qformer = paths.qformer === undefined ? undefined : await openPart(paths.qformer, "qformer");
+    const projection = await openPart(paths.projection, "projection");
     const llm = await openLlm(paths.llm, open);
     const json = {
       encoder: vitDimensions(vit, heads),
@@ -183,7 +183,7 @@ export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sou
       llm: llm.config,
     };
     checkFit({ vit, qformer, projection, llm }, config);
-    const lnVision = qformer ? undefined : lnVisionOf(vit, projection, json.encoder.hidden_size ?? 0);
+    const lnVision = qformer ? undefined : lnVisionWeights(vit, projection, json.encoder.hidden_size ?? 0);
     const images = usedByImages({ encoder: vit, qformer: qformer ?? lnVision ?? vit, projection }, config);
     const used = { ...images, llm: usedByLlama(llm.checkpoint, llm.config) };
     if (await isUnmergedDelta(llm.checkpoint)) throw new Error(deltaMessage(paths.llm));
@@ -217,7 +217,7 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
   const width = encoder.type === "eva_vit" ? encoder.hiddenSize : 0;
   if (q && q.encoderWidth !== width) {
     throw new Error(
-      `${qformer?.path} and ${vit.path} do not fit: the Q-Former looks at features of width ${q.encoderWidth}, ` +
+      `${qformer?.path} and ${vit.path} do not match: the Q-Former expects features of width ${q.encoderWidth}, ` +
         `but the image encoder's have ${width}`,
     );
   }
@@ -226,7 +226,7 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
   if (from === expected) return;
   if (q && from === joined) {
     throw new Error(
-      `${projection.path}: ${shape}, of the form without a Q-Former; leave out --qformer ${qformer?.path}`,
+      `${projection.path}: ${shape}, for a model without a Q-Former; leave out --qformer ${qformer?.path}`,
     );
   }
   const without = q ? "" : "; was it made with a Q-Former? Then give one with --qformer";
@@ -237,7 +237,7 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
  * Without a Q-Former's file, whose norm it usually is, the original leaves `ln_vision` as it is created: it scales by 1
  * and adds 0. A projection's file that holds another one counts.
  */
-function lnVisionOf(vit: Checkpoint, projection: Checkpoint, width: number): WeightSource {
+function lnVisionWeights(vit: Checkpoint, projection: Checkpoint, width: number): WeightSource {
   const created = weightsInMemory("the norm as it is created", {
     "ln_vision.weight": { shape: [width], data: new Float32Array(width).fill(1) },
     "ln_vision.bias": { shape: [width], data: new Float32Array(width) },

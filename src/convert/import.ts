@@ -1,4 +1,4 @@
-/** The released files of a MiniGPT-4 become one model folder that needs nothing else. */
+/** Imports the released files of a MiniGPT-4 into a self-contained model folder. */
 import { copyFile, mkdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { copyFileAtomic } from "../files/atomic.ts";
@@ -9,7 +9,7 @@ import { prefillFolder } from "../models/llama-folder.ts";
 import { encoderConfig, encoderSchema } from "../models/model-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
-import { originOf } from "./delta.ts";
+import { describeOrigin } from "./delta.ts";
 import { int8Similarity, leastSimilarity } from "./encoder-quantization.ts";
 import {
   type EncoderQuantization,
@@ -55,12 +55,12 @@ export interface Imported {
   readonly resumed: number;
 }
 
-/** What an import leaves in its folder beside the model: what it was made of, and the SHA-256 of its files. */
+/** Journal in the model's folder: its inputs and options, and the SHA-256 of its files. */
 export const importJournal = "import.json";
 
 /**
- * Writes a model folder. Progress is told in bytes; what was interrupted goes on where it was when it is started again with the same files and options.
- * @throws Error before anything is written, if files are not what they should be or do not fit each other
+ * Writes a model folder. An interrupted import resumes when it is called again with the same files and options.
+ * @throws Error before anything is written, if a file is not what its option is for, or two files do not match
  */
 export async function importModel(options: ImportOptions): Promise<Imported> {
   const { out, signal, onProgress, llm: llmPath } = options;
@@ -154,10 +154,10 @@ async function describeWork(
   plan: ImportPlan,
 ) {
   return {
-    vit: await originOf(vit),
-    ...(qformer !== undefined && { qformer: await originOf(qformer) }),
-    llm: await originOf(llm),
-    projection: await originOf(projection),
+    vit: await describeOrigin(vit),
+    ...(qformer !== undefined && { qformer: await describeOrigin(qformer) }),
+    llm: await describeOrigin(llm),
+    projection: await describeOrigin(projection),
     quantization: "gguf" in plan.llm ? "native" : quantization,
     blockSize,
     encoderQuantization,

@@ -1,4 +1,4 @@
-/** A released MiniGPT-4 by its name: its files are fetched, a model folder is made of them, and they are removed. */
+/** `pull` of a released MiniGPT-4: downloads its files, imports them into a model folder, and deletes them. */
 import { existsSync } from "node:fs";
 import { mkdir, readdir, realpath, rm, rmdir, stat, utimes } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
@@ -11,25 +11,23 @@ import { fetchRemote, remainingBytes } from "../hub/remote-file.ts";
 import { openLlama } from "../models/llama-folder.ts";
 import { MappedModel } from "../runtime/session.ts";
 import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
-import { originOf } from "./delta.ts";
+import { describeOrigin } from "./delta.ts";
 import { type ImportOptions, importJournal, importModel } from "./import.ts";
 import type { ImportQuantization } from "./import-plan.ts";
 import { expectPart, type Heads, type PartKind, partKinds, type SourcePaths } from "./import-sources.ts";
 import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
 import {
   completeParts,
-  findPart,
-  placesOf,
+  locatePart,
+  partPaths,
   type ReleasedFile,
   type ReleasedOptions,
   recordFiles,
 } from "./released-files.ts";
 
-// The model folder that an earlier pull made or began.
-
 interface PulledFolder {
   /** Whether all of it is there. */
-  readonly isWhole: boolean;
+  readonly isComplete: boolean;
   /** Of the weight files that are done. */
   readonly bytes: number;
 }
@@ -39,25 +37,25 @@ interface PulledFolder {
  * @param parts the files and folders that it is made of; `brought` are those that the user named
  * @throws Error if it holds something else
  */
-async function openPulled(
+async function inspectFolder(
   path: string,
   kind: ReleasedKind,
   parts: Readonly<Record<PartKind, string>>,
-  brought: Partial<Record<PartKind, string | undefined>>,
+  givenPaths: Partial<Record<PartKind, string | undefined>>,
 ): Promise<PulledFolder> {
   const journal = await readJournal(join(path, importJournal));
   if (!journal) {
     if (existsSync(path) && (await readdir(path)).length > 0) {
-      throw new Error(`${path} is not empty; choose another folder with --out, or delete what is in it`);
+      throw new Error(`${path} is not empty; choose another folder with --out, or delete its contents`);
     }
-    return { isWhole: false, bytes: 0 };
+    return { isComplete: false, bytes: 0 };
   }
-  const different = await difference(journal, kind, parts, brought);
+  const different = await difference(journal, kind, parts, givenPaths);
   if (different) {
     throw new Error(`${path} was made with another ${different}; choose another folder with --out, or delete it`);
   }
   const bytes = Object.values(journal.files).reduce((sum, file) => sum + file.bytes, 0);
-  return { isWhole: await isWhole(path, journal), bytes };
+  return { isComplete: await isComplete(path, journal), bytes };
 }
 
 /** The first thing in which the folder is not what would be made. Files that are fetched go by their names. */
@@ -65,22 +63,22 @@ async function difference(
   { work }: JournalContents,
   kind: ReleasedKind,
   parts: Readonly<Record<PartKind, string>>,
-  brought: Partial<Record<PartKind, string | undefined>>,
+  givenPaths: Partial<Record<PartKind, string | undefined>>,
 ): Promise<string | undefined> {
   const { quantization } = withCurrentQuantization(work) as { readonly quantization?: unknown };
   if (quantization !== (kind === "gguf" ? "native" : kind)) return "quantization";
   for (const part of partKinds) {
     const had = work[part] as { readonly name?: unknown } | undefined;
     const isSame =
-      brought[part] === undefined
+      givenPaths[part] === undefined
         ? had?.name === basename(parts[part])
-        : JSON.stringify(had) === JSON.stringify(await originOf(parts[part]));
+        : JSON.stringify(had) === JSON.stringify(await describeOrigin(parts[part]));
     if (!isSame) return part;
   }
   return undefined;
 }
 
-async function isWhole(path: string, { finished, files }: JournalContents): Promise<boolean> {
+async function isComplete(path: string, { finished, files }: JournalContents): Promise<boolean> {
   if (!finished || !existsSync(join(path, "config.json"))) return false;
   for (const [name, { bytes }] of Object.entries(files)) {
     if ((await stat(join(path, name)).catch(() => undefined))?.size !== bytes) return false;
@@ -142,44 +140,49 @@ export async function pullReleased(model: ReleasedModel, options: PullReleasedOp
   const kind: ReleasedKind =
     options.llm !== undefined && (await isFile(options.llm)) ? "gguf" : (options.quantization ?? "int4");
   const out = resolve(options.out ?? releasedFolder(cache, model.name, kind));
-  const gathered = releasedFiles(cache, model.name);
-  const parts = placesOf(model.parts, gathered, options);
+  const downloadFolder = releasedFiles(cache, model.name);
+  const parts = partPaths(model.parts, downloadFolder, options);
 
-  const earlier = await openPulled(out, kind, parts, options);
-  if (earlier.isWhole) {
-    return { path: out, bytes: earlier.bytes, fetched: 0, files: existsSync(gathered) ? gathered : undefined };
+  const earlier = await inspectFolder(out, kind, parts, options);
+  if (earlier.isComplete) {
+    return {
+      path: out,
+      bytes: earlier.bytes,
+      fetched: 0,
+      files: existsSync(downloadFolder) ? downloadFolder : undefined,
+    };
   }
-  await checkBrought(options);
+  await checkGivenParts(options);
 
-  const files = await findFiles(model, gathered, options);
-  const target = ({ name }: ReleasedFile) => join(gathered, name);
+  const files = await findFiles(model, downloadFolder, options);
+  const target = ({ name }: ReleasedFile) => join(downloadFolder, name);
   let missing = 0;
   for (const file of files) missing += await remainingBytes(file, target(file));
   const folder = await folderBytes(files, options, kind);
   options.onPlan?.({ out, files, missing, folder });
-  await checkRoom([cache, missing], [out, folder - earlier.bytes]);
+  await checkFreeSpace([cache, missing], [out, folder - earlier.bytes]);
 
   if (files.length > 0) {
-    await mkdir(gathered, { recursive: true });
-    await recordFiles(gathered, files);
+    await mkdir(downloadFolder, { recursive: true });
+    await recordFiles(downloadFolder, files);
   }
   for (const file of files) await fetchFile(file, target(file), options);
   const bytes = await importParts({ ...options, ...parts, out, onProgress: options.onStep });
-  if (!keepFiles) await removeAll(gathered, options);
-  return { path: out, bytes, fetched: missing, files: existsSync(gathered) ? gathered : undefined };
+  if (!keepFiles) await removeAll(downloadFolder, options);
+  return { path: out, bytes, fetched: missing, files: existsSync(downloadFolder) ? downloadFolder : undefined };
 }
 
 /** What has to be gathered: of the parts that are there already no server is asked. */
 async function findFiles(
   model: ReleasedModel,
-  gathered: string,
+  downloadFolder: string,
   options: PullReleasedOptions,
 ): Promise<ReleasedFile[]> {
-  const complete = await completeParts(gathered);
+  const complete = await completeParts(downloadFolder);
   const files: ReleasedFile[] = [];
   for (const part of partKinds) {
     if (options[part] !== undefined) continue;
-    files.push(...(complete.get(part) ?? (await findPart(part, model.parts[part], options))));
+    files.push(...(complete.get(part) ?? (await locatePart(part, model.parts[part], options))));
   }
   return files;
 }
@@ -196,19 +199,19 @@ async function importParts(options: ImportOptions): Promise<number> {
 }
 
 /** Removes what was gathered, but nothing that the user named. */
-async function removeAll(gathered: string, options: PullReleasedOptions): Promise<void> {
+async function removeAll(downloadFolder: string, options: PullReleasedOptions): Promise<void> {
   const named = partKinds.flatMap((part) => options[part] ?? []);
   const kept = await Promise.all(named.map((path) => realpath(path)));
-  for (const name of await readdir(gathered).catch(() => [])) {
-    const path = await realpath(join(gathered, name));
+  for (const name of await readdir(downloadFolder).catch(() => [])) {
+    const path = await realpath(join(downloadFolder, name));
     if (kept.some((other) => other === path || other.startsWith(path + sep))) continue;
-    await rm(join(gathered, name), { recursive: true, force: true, maxRetries: 3 });
+    await rm(join(downloadFolder, name), { recursive: true, force: true, maxRetries: 3 });
   }
-  await rmdir(gathered).catch(() => undefined);
+  await rmdir(downloadFolder).catch(() => undefined);
 }
 
 /** Hashes of smaller files are compared in no time, without a word. */
-const checkedAloud = 2 ** 27;
+const largeFile = 2 ** 27;
 
 async function fetchFile(file: ReleasedFile, target: string, options: PullReleasedOptions): Promise<void> {
   const { name, bytes, digest, part } = file;
@@ -216,20 +219,20 @@ async function fetchFile(file: ReleasedFile, target: string, options: PullReleas
     await fetchRemote(file, target, {
       signal: options.signal,
       onProgress: (received) => options.onFetch?.({ file: name, received, total: bytes }),
-      onChecked: (done) => bytes >= checkedAloud && options.onStep?.(`Checking ${name}`, done, bytes),
+      onChecked: (done) => bytes >= largeFile && options.onStep?.(`Checking ${name}`, done, bytes),
     });
     // An import knows its files again by name, size and time: the same content gets the same time, fetched when it may.
     const time = digest && Number.parseInt(digest.hex.slice(0, 7), 16);
     if (time !== undefined) await utimes(target, time, time);
   } catch (error) {
     options.signal?.throwIfAborted();
-    const advice = `To go on, run the same command again; with --${part} you can bring it yourself`;
-    throw new Error(`cannot fetch ${name}: ${explainFailure(error)}. ${advice}`, { cause: error });
+    const advice = `Run the same command again to resume it, or pass your own copy with --${part}`;
+    throw new Error(`cannot download ${name}: ${explainFailure(error)}. ${advice}`, { cause: error });
   }
 }
 
 /** @throws Error naming the file if something that the user brings is not what its option is for */
-async function checkBrought(options: PullReleasedOptions): Promise<void> {
+async function checkGivenParts(options: PullReleasedOptions): Promise<void> {
   for (const part of partKinds) {
     const path = options[part];
     if (path === undefined) continue;
@@ -256,7 +259,7 @@ async function folderBytes(
   for (const file of files) bytes += file.bytes * (file.part === "llm" ? llmShare : 1);
   for (const part of partKinds) {
     const path = options[part];
-    if (path !== undefined) bytes += (await originOf(path)).bytes * (part === "llm" ? llmShare : 1);
+    if (path !== undefined) bytes += (await describeOrigin(path)).bytes * (part === "llm" ? llmShare : 1);
   }
   return Math.round(bytes);
 }
@@ -264,7 +267,7 @@ async function folderBytes(
 type Need = readonly [folder: string, bytes: number];
 
 /** @throws Error if there is no room for the files, or for the folder that is made of them while they are still there */
-async function checkRoom(files: Need, folder: Need): Promise<void> {
+async function checkFreeSpace(files: Need, folder: Need): Promise<void> {
   const [one, other] = [existing(files[0]), existing(folder[0])];
   const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
   await checkDiskSpace(one, files[1] + (isOneDisk ? folder[1] : 0));

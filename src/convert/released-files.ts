@@ -1,4 +1,4 @@
-/** Which files a released model consists of, as the servers that have them say. */
+/** Lists the files of a released model: names, sizes and digests, as published by their servers. */
 
 import { basename, join } from "node:path";
 import { z } from "zod";
@@ -30,7 +30,7 @@ function partPath({ source }: ReleasedPart): string {
  * Asks the server for the files of a part.
  * @throws Error saying where it should be, and which option takes it from elsewhere
  */
-export async function findPart(
+export async function locatePart(
   part: PartKind,
   released: ReleasedPart,
   options: ReleasedOptions,
@@ -41,7 +41,7 @@ export async function findPart(
     return [...files].map(([name, file]) => ({ ...file, part, name: `${folder}${name}`, license: released.license }));
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new Error(`${partPath(released)}: ${explainFailure(error)}. With --${part} you can bring it yourself`, {
+    throw new Error(`${partPath(released)}: ${explainFailure(error)}. To use your own copy, pass it with --${part}`, {
       cause: error,
     });
   }
@@ -56,7 +56,7 @@ async function findFiles(source: PartSource, options: ReleasedOptions): Promise<
   const listed = await listHubFiles(source.repo, options);
   if (source.kind === "hub-folder") return modelFiles(source.repo, listed);
   const file = listed.get(source.path);
-  if (!file) throw new Error(`https://huggingface.co/${source.repo} has no ${source.path} (any more)`);
+  if (!file) throw new Error(`https://huggingface.co/${source.repo} has no file ${source.path} (any more)`);
   return new Map([[source.path, file]]);
 }
 
@@ -67,17 +67,17 @@ function modelFiles(repo: string, listed: ReadonlyMap<string, RemoteFile>): Map<
     /^pytorch_model(-\d+-of-\d+)?\.bin$|^pytorch_model\.bin\.index\.json$/,
   ].map((pattern) => [...listed].filter(([name]) => pattern.test(name)));
   const form = weights.find((files) => files.length > 0);
-  if (!form) throw new Error(`https://huggingface.co/${repo} holds no weights`);
+  if (!form) throw new Error(`https://huggingface.co/${repo} has no weights`);
   return new Map([...[...listed].filter(([name]) => smallFiles.includes(name)), ...form]);
 }
 
 /** Where the parts lie on this disk: what the user brought, else where they are gathered. */
-export function placesOf(
+export function partPaths(
   parts: Readonly<Record<PartKind, ReleasedPart>>,
-  gathered: string,
-  brought: Partial<Record<PartKind, string | undefined>>,
+  downloadFolder: string,
+  givenPaths: Partial<Record<PartKind, string | undefined>>,
 ): Record<PartKind, string> {
-  const place = (part: PartKind) => brought[part] ?? join(gathered, partPath(parts[part]));
+  const place = (part: PartKind) => givenPaths[part] ?? join(downloadFolder, partPath(parts[part]));
   return { vit: place("vit"), qformer: place("qformer"), projection: place("projection"), llm: place("llm") };
 }
 

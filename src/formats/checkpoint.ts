@@ -1,4 +1,4 @@
-/** What the readers of all weight formats have in common. */
+/** The interface of open weight files, shared by the readers of all formats. */
 
 import { inFile, quote } from "../files/errors.ts";
 import { RandomAccessFile } from "../files/file.ts";
@@ -10,7 +10,7 @@ import { denseMatrix } from "../tensor/weight-source.ts";
 
 export interface TensorInfo {
   readonly name: string;
-  /** The element type in the format's own word: "F16", "BF16", "Q4_1", "float16". */
+  /** The element type as the format names it: "F16", "BF16", "Q4_1", "float16". */
   readonly storedType: string;
   /** Row-major, outermost dimension first, in every format. */
   readonly shape: readonly number[];
@@ -19,7 +19,7 @@ export interface TensorInfo {
   readonly range?: FileRange;
 }
 
-/** An open weight file, or several that belong together. Tensors are read when asked for, one by one. */
+/** An open weight file, or several shards. Tensors are read on demand, one at a time. */
 export interface Checkpoint {
   readonly path: string;
   readonly format: "safetensors" | "torch" | "gguf";
@@ -45,16 +45,16 @@ export interface StoredTensor {
   toFloat32(bytes: Uint8Array): Float32Array;
 }
 
-/** What a format's parser finds in a file. */
+/** What the parser of a format returns. */
 export interface Contents {
   readonly format: Checkpoint["format"];
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly tensors: Iterable<StoredTensor>;
-  /** Why a name that might be looked for is no tensor. */
+  /** Names that are not tensors, and why. */
   readonly refused?: ReadonlyMap<string, string>;
 }
 
-/** Opens a file and parses it; all errors, also later ones of reading, name the file. */
+/** Opens and parses a file. All errors name it, including later ones of reading. */
 export async function openFile(
   path: string,
   parse: (file: RandomAccessFile) => Promise<Contents>,
@@ -87,7 +87,7 @@ class FileCheckpoint implements Checkpoint {
     const stored = new Map<string, StoredTensor>();
     for (const tensor of contents.tensors) {
       const { name } = tensor.info;
-      if (stored.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
+      if (stored.has(name)) throw new Error(`has two tensors named ${quote(name)}`);
       stored.set(name, tensor);
     }
     this.stored = stored;
@@ -125,16 +125,16 @@ class FileCheckpoint implements Checkpoint {
   }
 }
 
-/** As many as torch allows. */
-export const mostDimensions = 64;
+/** The limit of torch. */
+export const maxDimensions = 64;
 
 /**
  * The number of elements of a shape that a file claims.
  *
- * @throws Error if a dimension is no whole number from 0 on, or the product too large to count
+ * @throws Error if a dimension is not a non-negative integer, or the product exceeds 2^53
  */
 export function countElements(shape: readonly unknown[]): number {
-  if (shape.length > mostDimensions) throw new Error(`a shape has ${shape.length} dimensions`);
+  if (shape.length > maxDimensions) throw new Error(`a shape has ${shape.length} dimensions`);
   let count = 1;
   for (const dim of shape) {
     if (typeof dim !== "number" || !Number.isSafeInteger(dim) || dim < 0) {
@@ -146,9 +146,7 @@ export function countElements(shape: readonly unknown[]): number {
   return count;
 }
 
-// Stored values of plain (not quantised) types, as float32.
-
-/** float32 is used in place; float16 and bfloat16 are exact; wider types are rounded to the nearest float32. */
+/** Converts values of an unquantized type to float32: float32 is used in place, float16 and bfloat16 are exact; wider types are rounded to the nearest float32. */
 export function widen(dtype: DType, bytes: Uint8Array): Float32Array {
   const data: ArrayOf[DType] = viewBytes(dtype, bytes);
   if (data instanceof Float32Array) return data;

@@ -1,10 +1,10 @@
-/** Headers whose length is known only once they are parsed: parse a growing part of the file. */
+/** Parses headers of unknown length, by reading a growing part of the file. */
 import type { RandomAccessFile } from "../files/file.ts";
 
-/** The bytes at hand were too few, though the file has more. */
+/** Thrown to read more of the file. */
 class WindowTooSmall extends Error {}
 
-/** A little-endian reader over the bytes of a file from `start` on, of which the first `bytes.length` are at hand. */
+/** A little-endian reader over the bytes of a file from `start`, of which the first `bytes.length` are loaded. */
 export class Window {
   /** Offset of the next byte in the file. */
   get position(): number {
@@ -59,7 +59,7 @@ export class Window {
   float64(): number {
     return this.view.getFloat64(this.skip(8), true);
   }
-  /** Big endian, as pickles have it. */
+  /** Big endian, as in pickles. */
   float64BigEndian(): number {
     return this.view.getFloat64(this.skip(8), false);
   }
@@ -70,12 +70,12 @@ export class Window {
     return this.bytes.subarray(from, from + length);
   }
 
-  /** `length` bytes of UTF-8; what is no UTF-8 becomes the replacement character. */
+  /** `length` bytes of UTF-8; invalid bytes become the replacement character. */
   text(length: number): string {
     return utf8.decode(this.take(length));
   }
 
-  /** Bytes up to the next line feed, which is passed over. */
+  /** Bytes up to the next line feed, which is skipped. */
   line(): Uint8Array {
     const end = this.bytes.indexOf(10, this.at);
     if (end < 0) this.tooFew(this.bytes.length - this.at + 1);
@@ -100,7 +100,7 @@ export class Window {
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
- * Parses what lies at `start`, trying again with more of the file while that is too little.
+ * Parses a header at `start`, and retries with more of the file as long as it is incomplete.
  *
  * @throws Error if it does not end within `largest` bytes
  */

@@ -3,7 +3,7 @@
 import { access, stat } from "node:fs/promises";
 import { dirname, isAbsolute, join, normalize, sep } from "node:path";
 import { z } from "zod";
-import { inFile, quote } from "../files/errors.ts";
+import { inFile, isMissing, quote } from "../files/errors.ts";
 import { RandomAccessFile } from "../files/file.ts";
 import { parseJson } from "../files/json.ts";
 import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
@@ -12,15 +12,13 @@ import { withStoredMatrices } from "./quantized-safetensors.ts";
 import { openSafetensors } from "./safetensors.ts";
 import { openTorch } from "./torch/read.ts";
 
-// Opens one weight file, whatever its format and name.
-
-/** @throws Error naming the file if its format is none that we know, or it does not keep to it */
+/** Opens one weight file, recognized by its content. @throws Error naming the file if its format is unknown or it is damaged */
 async function openSingle(path: string): Promise<Checkpoint> {
-  const open = await inFile(path, () => recognise(path));
+  const open = await inFile(path, () => recognizeFormat(path));
   return open(path);
 }
 
-async function recognise(path: string): Promise<(path: string) => Promise<Checkpoint>> {
+async function recognizeFormat(path: string): Promise<(path: string) => Promise<Checkpoint>> {
   const file = await RandomAccessFile.open(path);
   try {
     const head = await file.read(0, Math.min(16, file.size));
@@ -33,16 +31,14 @@ async function recognise(path: string): Promise<(path: string) => Promise<Checkp
   } finally {
     await file.close();
   }
-  throw new Error("is no weight file; safetensors, PyTorch (.pth, .bin) and GGUF files can be read");
+  throw new Error("is not a weight file; supported are safetensors, PyTorch (.pth, .bin) and GGUF");
 }
 
 function asciiBytes(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-// Weights that Hugging Face spreads over several files, with an index that says which tensor is in which.
-
-const largestIndex = 100_000_000;
+const maxIndexBytes = 100_000_000;
 const indexSchema = z.object({
   metadata: z.record(z.string(), z.unknown()).default({}),
   weight_map: z.record(z.string(), z.string()),
@@ -59,7 +55,7 @@ function openSharded(path: string): Promise<Checkpoint> {
         const shard = shards.get(name) ?? (await openShard(path, name));
         shards.set(name, shard);
         if (!shard.tensors.has(tensor))
-          throw new Error(`puts tensor ${quote(tensor)} into ${quote(name)}, but it is not there`);
+          throw new Error(`lists tensor ${quote(tensor)} in ${quote(name)}, but that file does not have it`);
         homes.set(tensor, shard);
       }
       return new ShardedCheckpoint(path, index.metadata, homes);
@@ -73,10 +69,10 @@ function openSharded(path: string): Promise<Checkpoint> {
 async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
   const file = await RandomAccessFile.open(path);
   try {
-    if (file.size > largestIndex)
-      throw new Error(`is an index of ${file.size} bytes; at most ${largestIndex} are read`);
+    if (file.size > maxIndexBytes)
+      throw new Error(`is an index of ${file.size} bytes; at most ${maxIndexBytes} are read`);
     const index = indexSchema.safeParse(parseJson(await file.read(0, file.size)));
-    if (!index.success) throw new Error(`is no index of shards: ${z.prettifyError(index.error)}`);
+    if (!index.success) throw new Error(`is not an index of shards: ${z.prettifyError(index.error)}`);
     return index.data;
   } finally {
     await file.close();
@@ -85,7 +81,7 @@ async function readIndex(path: string): Promise<z.infer<typeof indexSchema>> {
 
 async function openShard(indexPath: string, name: string): Promise<Checkpoint> {
   const outside = isAbsolute(name) || normalize(name).split(sep).includes("..");
-  if (outside) throw new Error(`names the shard ${quote(name)}, which is outside of its folder`);
+  if (outside) throw new Error(`lists the shard ${quote(name)}, which is outside its folder`);
   const path = join(dirname(indexPath), name);
   try {
     return await openSingle(path);
@@ -93,10 +89,6 @@ async function openShard(indexPath: string, name: string): Promise<Checkpoint> {
     if (isMissing(error)) throw new Error(`the shard ${path} is missing; download it again`, { cause: error });
     throw error;
   }
-}
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
 }
 
 async function closeAll(shards: Iterable<Checkpoint>): Promise<void> {
@@ -113,7 +105,7 @@ class ShardedCheckpoint implements Checkpoint {
   /** @param homes the shard of each tensor */
   constructor(path: string, metadata: Record<string, unknown>, homes: ReadonlyMap<string, Checkpoint>) {
     const [first] = homes.values();
-    if (!first) throw new Error("names no tensors");
+    if (!first) throw new Error("lists no tensors");
     this.path = path;
     this.format = first.format;
     this.metadata = Object.assign({ ...metadata }, ...[...homes.values()].map((shard) => shard.metadata));
@@ -166,7 +158,7 @@ const folderFiles = [
  * @throws Error naming the file, and what in it is wrong
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  if ((await stat(path)).isDirectory()) return openCheckpoint(await weightsOf(path));
+  if ((await stat(path)).isDirectory()) return openCheckpoint(await findWeights(path));
   const checkpoint = await (path.endsWith(".json") ? openSharded(path) : openSingle(path));
   try {
     return withStoredMatrices(checkpoint);
@@ -176,7 +168,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   }
 }
 
-async function weightsOf(folder: string): Promise<string> {
+async function findWeights(folder: string): Promise<string> {
   for (const name of folderFiles) {
     const path = join(folder, name);
     const exists = await access(path).then(
@@ -185,5 +177,5 @@ async function weightsOf(folder: string): Promise<string> {
     );
     if (exists) return path;
   }
-  throw new Error(`${folder}: holds no weights; looked for ${folderFiles.join(", ")}`);
+  throw new Error(`${folder}: has no weights; expected one of ${folderFiles.join(", ")}`);
 }

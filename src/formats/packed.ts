@@ -7,7 +7,7 @@ import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
 import { BlockMatrix } from "../tensor/quant/blocks.ts";
 import { denseMatrix, type WeightSource } from "../tensor/weight-source.ts";
-import { type BlockType, blockLayouts, blockMatrix, blocksToFloat32, isBlockType, putTogether } from "./gguf/blocks.ts";
+import { type BlockType, blockLayouts, blockMatrix, blocksToFloat32, isBlockType, packBlocks } from "./gguf/blocks.ts";
 
 /** How the elements of a tensor are packed: plainly, or in blocks as GGUF files have them. */
 export type Packing = "float32" | "float16" | BlockType;
@@ -105,5 +105,5 @@ function roundToBlocks(values: Float32Array): Uint8Array {
     const steps = (value - (rounded.minima[block] as number)) / ((rounded.scales[block] as number) || 1);
     levels[i] = Math.max(0, Math.min(15, Math.round(steps)));
   });
-  return putTogether("Q4_1", { levels, ...rounded });
+  return packBlocks("Q4_1", { levels, ...rounded });
 }

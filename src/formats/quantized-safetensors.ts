@@ -13,7 +13,7 @@ import {
 import type { Matrix } from "../tensor/quant/matrix.ts";
 import { TiledInt8Matrix } from "../tensor/quant/tiled-int8.ts";
 import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
-import { putTogether } from "./gguf/blocks.ts";
+import { packBlocks } from "./gguf/blocks.ts";
 
 /** A matrix as it is put together of its parts. */
 interface StoredMatrix {
@@ -101,7 +101,7 @@ function toGgml(
   const zeros = zeroPoints && unpackRows(zeroPoints, columns / blockSize, bits);
   const minima = zeros && scales.map((scale, block) => -(zeros[block] as number) * scale);
   const each = (values: Float32Array) => repeated(values, blockSize / 32);
-  return putTogether(type, { levels, scales: each(scales), minima: minima && each(minima) });
+  return packBlocks(type, { levels, scales: each(scales), minima: minima && each(minima) });
 }
 
 function repeated(values: Float32Array, times: number): Float32Array {

@@ -81,13 +81,13 @@ export function groupBytes({ tensors }: TensorGroup): number {
 }
 
 /** Of a shard, unless one tensor takes more. What is interrupted goes on at the shard that it was in. */
-const largestShard = 2_000_000_000;
+const maxShardBytes = 2_000_000_000;
 
 /**
  * Groups by the file that they go into: `model.safetensors`, or shards named as Hugging Face names them. In each, groups
  * of odd sizes come last, so that all before them are aligned.
  */
-export function intoShards(groups: readonly TensorGroup[], largest = largestShard): Map<string, TensorGroup[]> {
+export function intoShards(groups: readonly TensorGroup[], largest = maxShardBytes): Map<string, TensorGroup[]> {
   const shards: TensorGroup[][] = [];
   let room = 0;
   for (const group of groups) {

@@ -10,8 +10,8 @@ import { parseJson } from "../files/json.ts";
 import { bytesOf, bytesPerElement, type DType, type NdArray, sizeOf } from "../tensor/array.ts";
 import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor, widen } from "./checkpoint.ts";
 
-/** As the reference implementation has it. */
-const largestHeader = 100_000_000;
+/** The limit of the reference implementation. */
+const maxHeaderBytes = 100_000_000;
 
 /** Bits of an element, and our type where there is one; the others are listed but have no float32 values. */
 const types: Readonly<Record<string, { readonly bits: number; readonly dtype?: DType }>> = {
@@ -50,37 +50,37 @@ export function openSafetensors(path: string): Promise<Checkpoint> {
 async function parse(file: RandomAccessFile): Promise<Contents> {
   const prefix = await file.read(0, 8);
   const claimed = new DataView(prefix.buffer).getBigUint64(0, true);
-  if (claimed > largestHeader) {
+  if (claimed > maxHeaderBytes) {
     throw new Error(
-      `claims a header of ${claimed} bytes; safetensors allows ${largestHeader}. Is this a safetensors file?`,
+      `claims a header of ${claimed} bytes; safetensors allows ${maxHeaderBytes}. Is this a safetensors file?`,
     );
   }
   const length = Number(claimed);
   const header = parseHeader(await file.read(8, length));
   const dataStart = 8 + length;
   const metadata = header.get("__metadata__") ?? {};
-  if (!isStringRecord(metadata)) throw new Error("__metadata__ is no table of strings");
+  if (!isStringRecord(metadata)) throw new Error("__metadata__ is not an object of strings");
   header.delete("__metadata__");
 
-  const placed = [...header].map(([name, entry]) => placeTensor(file, dataStart, name, entry));
+  const placed = [...header].map(([name, entry]) => locateTensor(file, dataStart, name, entry));
   checkCover(placed, file.size - dataStart);
   return { format: "safetensors", metadata, tensors: placed };
 }
 
 function parseHeader(bytes: Uint8Array): Map<string, unknown> {
   const header = parseJson(bytes);
-  if (!isRecord(header)) throw new Error("the safetensors header is no JSON object");
+  if (!isRecord(header)) throw new Error("the safetensors header is not a JSON object");
   return new Map(Object.entries(header));
 }
 
-interface Placed extends StoredTensor {
+interface LocatedTensor extends StoredTensor {
   readonly begin: number;
   readonly end: number;
 }
 
-function placeTensor(file: RandomAccessFile, dataStart: number, name: string, entry: unknown): Placed {
+function locateTensor(file: RandomAccessFile, dataStart: number, name: string, entry: unknown): LocatedTensor {
   const where = `tensor ${quote(name)}`;
-  if (!isRecord(entry)) throw new Error(`${where}: its header entry is no object`);
+  if (!isRecord(entry)) throw new Error(`${where}: its header entry is not an object`);
   const { dtype: storedType, shape, data_offsets: offsets } = entry;
   if (typeof storedType !== "string") throw new Error(`${where}: has no dtype`);
   const type = Object.hasOwn(types, storedType) ? types[storedType] : undefined;
@@ -90,7 +90,7 @@ function placeTensor(file: RandomAccessFile, dataStart: number, name: string, en
   if (!isOffset(begin) || !isOffset(end)) throw new Error(`${where}: has no pair of data_offsets`);
   if (begin > end || dataStart + end > file.size) {
     throw new Error(
-      `${where}: its bytes ${begin} to ${end} do not lie in the ${file.size - dataStart} bytes of data; ` +
+      `${where}: its bytes ${begin} to ${end} are outside the ${file.size - dataStart} bytes of data; ` +
         "is the file truncated?",
     );
   }
@@ -114,7 +114,7 @@ function placeTensor(file: RandomAccessFile, dataStart: number, name: string, en
 }
 
 /** The format has neither gaps nor overlaps: bytes that belong to no tensor, or to two, are a sign of damage. */
-function checkCover(tensors: readonly Placed[], dataSize: number): void {
+function checkCover(tensors: readonly LocatedTensor[], dataSize: number): void {
   let covered = 0;
   for (const { begin, end, info } of tensors.toSorted((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin !== covered) {
@@ -171,7 +171,7 @@ export interface TensorSpec {
   readonly shape: readonly number[];
 }
 
-/** What stands before the bytes of these tensors, which follow in this order. */
+/** The header of a file with these tensors, in this order. */
 export function safetensorsHeader(
   path: string,
   tensors: readonly TensorSpec[],

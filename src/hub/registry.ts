@@ -1,4 +1,4 @@
-/** The models that are known by a name, and where each can be fetched from. */
+/** The models that can be pulled by name, and where they are published. */
 
 /** A file of a model repository on the Hugging Face hub, at one commit. */
 export interface HubSource {

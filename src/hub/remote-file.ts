@@ -1,4 +1,4 @@
-/** Files of which the server that has them says how large they are, and their hashes. */
+/** Files on the Hugging Face hub and other servers: size, digest, and download. */
 
 import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -7,8 +7,6 @@ import type { Digest } from "../files/digest.ts";
 import { PartialFile, receiveFile } from "../files/partial-file.ts";
 import { Connection, type DownloadOptions, download, HttpError } from "./download.ts";
 import type { HubSource } from "./registry.ts";
-
-// Fetching a file from the Hugging Face hub, on from where an earlier attempt stopped.
 
 export interface HubOptions extends DownloadOptions {
   /** The hub's own address if not given. */
@@ -35,13 +33,13 @@ function hubToken(hubUrl: string): string | undefined {
   return hubUrl === HUB_URL ? process.env.HF_TOKEN || undefined : undefined;
 }
 
-/** What a request for `url` needs to tell; where the hub redirects it to another server, `fetch` leaves the token out. */
+/** Headers of a request for `url`. `fetch` drops the token when the hub redirects to another server. */
 function hubHeaders(url: string): Record<string, string> {
   const token = hubToken(new URL(url).origin);
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** The address from which the file's bytes can be had. */
+/** The address of the content. */
 async function locate(
   { repo, revision, path }: HubSource,
   bytes: number,
@@ -51,7 +49,7 @@ async function locate(
   try {
     const accessToken = hubToken(hubUrl);
     const info = await fileDownloadInfo({ repo, revision, path, hubUrl, accessToken, fetch: connection.fetch });
-    if (!info) throw new Error("there is no such file");
+    if (!info) throw new Error("the repository has no such file");
     if (info.size !== bytes) throw new Error(`the file there has ${info.size} bytes, not ${bytes}`);
     return info.url;
   } finally {
@@ -112,21 +110,21 @@ export async function listHubFiles(
 
 function refusal(repo: string, { status, message }: HttpError): string {
   const page = `https://huggingface.co/${repo}`;
-  if (status === 404) return `${message}: ${page} is not there (any more)`;
-  if (status !== 401 && status !== 403) return `${message} when asked for ${page}`;
+  if (status === 404) return `${message}: ${page} does not exist (any more)`;
+  if (status !== 401 && status !== 403) return `${message} for ${page}`;
   return (
-    `${message}: ${page} is open only to people whom its owner lets in, or is gone. Look at the page; ` +
-    "if it asks you to accept a licence, do so, and put an access token of yours into the environment as HF_TOKEN"
+    `${message}: ${page} requires access, or no longer exists. Open the page; ` +
+    "if it asks you to accept a licence, accept it, and set HF_TOKEN to an access token"
   );
 }
 
-/** A file that lies on Google's storage, or anywhere where a server answers HEAD. */
+/** A file on Google's storage, or on any server that supports HEAD. */
 export async function describeUrl(url: string, { signal }: RemoteOptions): Promise<RemoteFile> {
   const connection = new Connection(signal);
   try {
     const { headers } = await connection.fetch(url, { method: "HEAD", headers: { "Accept-Encoding": "identity" } });
     const bytes = Number(headers.get("content-length") ?? Number.NaN);
-    if (!Number.isSafeInteger(bytes)) throw new Error("the server does not say how large the file is");
+    if (!Number.isSafeInteger(bytes)) throw new Error("the server does not publish the size of the file");
     return { url, bytes, digest: md5Of(headers.get("x-goog-hash")) };
   } finally {
     connection.close();
@@ -140,24 +138,24 @@ function md5Of(hashes: string | null): Digest | undefined {
 }
 
 export interface FetchOptions extends DownloadOptions {
-  /** Bytes of the file that have been compared with its hash. */
+  /** Called with the number of bytes that have been hashed. */
   readonly onChecked?: (bytes: number) => void;
 }
 
-/** Whether `target` is there: it was checked before it came to its place. */
+/** Whether `target` exists. Its digest was verified before it was renamed. */
 export async function isDownloaded({ bytes }: RemoteFile, target: string): Promise<boolean> {
   const status = await stat(target).catch(() => undefined);
   return status?.isFile() === true && status.size === bytes;
 }
 
-/** Bytes that are still to be received. */
+/** Bytes that are missing. */
 export async function remainingBytes(file: RemoteFile, target: string): Promise<number> {
   if (await isDownloaded(file, target)) return 0;
   return Math.max(0, file.bytes - (await PartialFile.countResumable(target)));
 }
 
 /**
- * Brings a file to `target`, on from where an earlier attempt stopped.
+ * Downloads a file to `target`, or resumes an earlier attempt.
  * @throws Error as `download`, or if its hash is wrong
  */
 export async function fetchRemote(file: RemoteFile, target: string, options: FetchOptions): Promise<void> {

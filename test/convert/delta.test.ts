@@ -48,9 +48,9 @@ async function writeDelta(path: string, change: (arrays: Record<string, NdArray>
   await checkpoint.close();
 }
 
-test("base and difference are added, in float16; added rows are the difference's", async () => {
+test("adds base and delta in float16; additional rows are those of the delta", async () => {
   const out = fresh();
-  const merged = await applyDelta({ base, delta, out, largestShard: 150_000 });
+  const merged = await applyDelta({ base, delta, out, maxShardBytes: 150_000 });
   expect(merged).toMatchObject({ tensors: 30, addedRows: 1 });
   expect(existsSync(join(out, "model.safetensors.index.json"))).toBe(true);
   const [sum, first, second] = [await openLlama(out), await openCheckpoint(base), await openCheckpoint(delta)];
@@ -74,7 +74,7 @@ test("what is interrupted goes on where it was", async () => {
     base,
     delta,
     out,
-    largestShard: 150_000,
+    maxShardBytes: 150_000,
     signal: controller.signal,
     onProgress: (_, done) => done > 200_000 && controller.abort(new Error("stopped")),
   });
@@ -85,7 +85,7 @@ test("what is interrupted goes on where it was", async () => {
     base,
     delta,
     out,
-    largestShard: 150_000,
+    maxShardBytes: 150_000,
     onProgress: (_, done) => {
       first ??= done;
     },
@@ -97,14 +97,14 @@ test("what is interrupted goes on where it was", async () => {
 describe("mistakes are told before anything is written", () => {
   test.each<[string, { base?: string; delta?: string; change?: (arrays: Record<string, NdArray>) => void }, string]>([
     [
-      "a whole model as difference",
+      "a complete model as delta",
       { delta: join(goldenRoot, "mha", "llama-safetensors") },
-      "is no difference, but a whole model",
+      "is a complete model, not a delta",
     ],
-    ["a difference as base", { base: delta }, "is a difference to another model"],
-    ["another size", { base: join(goldenRoot, "gqa", "llama-bin") }, "are no model and its difference"],
+    ["a delta as base", { base: delta }, "contains delta weights, not a model"],
+    ["another size", { base: join(goldenRoot, "gqa", "llama-bin") }, "are not a base model and its delta"],
     [
-      "a tensor that the difference lacks",
+      "a tensor that is missing in the delta",
       { change: (arrays) => delete arrays["model.layers.1.mlp.up_proj.weight"] },
       "lacks model.layers.1.mlp.up_proj.weight",
     ],

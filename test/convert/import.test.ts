@@ -193,7 +193,7 @@ describe("the golden files", () => {
 describe("what is interrupted", () => {
   test("goes on where it was, and gives the same bytes", async () => {
     const whole = fresh();
-    const options = { quantization: "int4", largestShard: 100_000 } as const;
+    const options = { quantization: "int4", maxShardBytes: 100_000 } as const;
     await importModel(goldenImport(whole, options));
     const out = fresh();
     for (let stops = 0; ; stops++) {
@@ -256,7 +256,7 @@ describe("what is interrupted", () => {
     await importModel(goldenImport(own, { llm }));
     utimesSync(join(llm, "pytorch_model-00001-of-00003.bin"), 0, 1000);
     for (const file of readdirSync(llm)) utimesSync(join(llm, file), 0, 2000);
-    await expect(importModel(goldenImport(own, { llm }))).rejects.toThrow("other files or options (llm)");
+    await expect(importModel(goldenImport(own, { llm }))).rejects.toThrow("different files or options (llm)");
     await expect(importModel(goldenImport(folder))).rejects.toThrow("is not empty");
   });
 });
@@ -269,23 +269,27 @@ describe("mistakes are told before anything is written", () => {
     [
       "the Q-Former as image encoder",
       { vit: golden("blip2_qformer.pth") },
-      "holds the Q-Former, so it belongs to --qformer; --vit needs",
+      "contains the Q-Former; pass it with --qformer. --vit needs",
     ],
-    ["the projection as Q-Former", { qformer: golden("minigpt4.pth") }, "belongs to --projection; --qformer needs"],
+    ["the projection as Q-Former", { qformer: golden("minigpt4.pth") }, "pass it with --projection. --qformer needs"],
     [
       "a language model as projection",
       { projection: golden("llama-safetensors") },
-      "belongs to --llm; --projection needs",
+      "pass it with --llm. --projection needs",
     ],
-    ["the image encoder as language model", { llm: golden("eva_vit.pth") }, "belongs to --vit; --llm needs"],
-    ["heads that cannot be known", { vitHeads: undefined }, "say with --vit-heads how many heads there are"],
-    ["more blocks than there are", { vitLayers: 4 }, "has 3 blocks; --vit-layers 4"],
+    ["the image encoder as language model", { llm: golden("eva_vit.pth") }, "pass it with --vit. --llm needs"],
+    [
+      "heads that cannot be known",
+      { vitHeads: undefined },
+      "is not a multiple of 88; pass the number of heads with --vit-heads",
+    ],
+    ["more blocks than there are", { vitLayers: 4 }, "has 3 blocks, fewer than --vit-layers 4"],
     ["a projection without its Q-Former", { qformer: undefined }, "give one with --qformer"],
     ["a Q-Former too many", { projection: golden("minigpt4-noqformer.pth") }, "leave out --qformer"],
     [
       "another model's Q-Former",
       { qformer: join(golden(".."), "gqa", "blip2_qformer.pth") },
-      "the Q-Former looks at features of width",
+      "the Q-Former expects features of width",
     ],
     ["a file that is not there", { projection: golden("nothing.pth") }, "nothing.pth"],
   ])("%s", async (_, change, message) => {
@@ -310,7 +314,7 @@ describe("mistakes are told before anything is written", () => {
     );
   });
 
-  test("a difference that was not added yet", async () => {
+  test("refuses unmerged delta weights", async () => {
     const llm = join(folder, "delta");
     await cp(golden("llama-safetensors"), llm, {
       recursive: true,
@@ -319,7 +323,7 @@ describe("mistakes are told before anything is written", () => {
     await joinFiles(join(llm, "model.safetensors"), [golden("llama-safetensors")], /./, (values) =>
       values.map((v) => v / 100),
     );
-    await expect(importModel(goldenImport(fresh(), { llm }))).rejects.toThrow("is a difference to another model");
+    await expect(importModel(goldenImport(fresh(), { llm }))).rejects.toThrow("contains delta weights, not a model");
   });
 
   test("values that cannot be rounded", async () => {

@@ -128,10 +128,20 @@ describe("what is wrong is told before anything is imported", () => {
   });
 
   test.each([
-    [404, "/tree/", "Vision-CAIR/minigpt4", "is not there (any more). With --projection you can bring it yourself"],
-    [401, "/tree/", "Vision-CAIR/vicuna-7b", "HF_TOKEN. With --llm you can bring it yourself"],
-    [403, "/tree/", "Vision-CAIR/vicuna-7b", "if it asks you to accept a licence, do so"],
-    [404, "eva_vit_g", "", "eva_vit_g.pth: the server answered 404 Not Found. With --vit you can bring it yourself"],
+    [
+      404,
+      "/tree/",
+      "Vision-CAIR/minigpt4",
+      "does not exist (any more). To use your own copy, pass it with --projection",
+    ],
+    [401, "/tree/", "Vision-CAIR/vicuna-7b", "to an access token. To use your own copy, pass it with --llm"],
+    [403, "/tree/", "Vision-CAIR/vicuna-7b", "if it asks you to accept a licence, accept it"],
+    [
+      404,
+      "eva_vit_g",
+      "",
+      "eva_vit_g.pth: the server answered 404 Not Found. To use your own copy, pass it with --vit",
+    ],
     [500, "flant5xxl", "", "answered 500"],
   ])("a server that answers %i for %s%s", async (status, url, repo, message) => {
     const [server, cache] = [await releasedServer(), fresh()];
@@ -148,13 +158,13 @@ describe("what is wrong is told before anything is imported", () => {
   test("a repository that has lost the file, or has no weights", async () => {
     const server = await releasedServer();
     server.contents["spaces/Vision-CAIR/minigpt4"]?.delete("prerained_minigpt4_7b.pth");
-    await expect(pulling(server, fresh())).rejects.toThrow("minigpt4 has no prerained_minigpt4_7b.pth (any more)");
+    await expect(pulling(server, fresh())).rejects.toThrow("minigpt4 has no file prerained_minigpt4_7b.pth (any more)");
     const other = await releasedServer();
     for (const file of [...(other.contents["Vision-CAIR/vicuna-7b"]?.keys() ?? [])].filter(areWeights)) {
       other.contents["Vision-CAIR/vicuna-7b"]?.delete(file);
     }
     other.contents["Vision-CAIR/vicuna-7b"]?.delete("pytorch_model.bin.index.json");
-    await expect(pulling(other, fresh())).rejects.toThrow("Vision-CAIR/vicuna-7b holds no weights");
+    await expect(pulling(other, fresh())).rejects.toThrow("Vision-CAIR/vicuna-7b has no weights");
   });
 
   test("a disk without room", async () => {

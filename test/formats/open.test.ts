@@ -68,7 +68,7 @@ test.each([
   ["absolute", { w: "/etc/passwd" }, "outside"],
   ["tensor", { v: "a.safetensors" }, '"v"'],
   ["nothing", {}, "no tensors"],
-  ["itself", { w: "model.safetensors.index.json" }, "no weight file"],
+  ["itself", { w: "model.safetensors.index.json" }, "not a weight file"],
   ["folder", { w: "." }, "not a regular file"],
   ["zero-byte", { w: "a\0.safetensors" }, "index.json"],
 ])("an index that cannot be followed names what is wrong: %s", async (name, map, reason) => {
@@ -79,8 +79,8 @@ test.each([
 test.each([
   ["broken.index.json", "{", "JSON"],
   ["other.json", '{"weight_map": {"a": 1}}', "weight_map"],
-  ["empty", "", "no weight file"],
-  ["text", "Hello, this is no weight file", "no weight file"],
+  ["empty", "", "not a weight file"],
+  ["text", "Hello, this is no weight file", "not a weight file"],
 ])("what is no weight file is named: %s", async (name, content, reason) => {
   const path = writeParts(join(folder, name), [content]);
   const opening = openCheckpoint(path);

@@ -95,5 +95,5 @@ test.each([
 
 test("refuses a server that does not publish the size of the file", async () => {
   const server = await serverAnswering((_, response) => response.writeHead(200).end());
-  await expect(describeUrl(server.hubUrl, {})).rejects.toThrow("does not say how large");
+  await expect(describeUrl(server.hubUrl, {})).rejects.toThrow("does not publish the size");
 });

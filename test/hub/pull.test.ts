@@ -164,7 +164,7 @@ test.each(hostile)("%s instead of the file's size, without end", async (_, statu
   });
   const failure = pullModel(model, { ...cache, ...hub });
   await expect(failure).rejects.toThrow(message);
-  await expect(failure).rejects.toThrow(`at ${cache.target}`);
+  await expect(failure).rejects.toThrow(`save it as ${cache.target}`);
   expect(cache.names()).toEqual([]);
 });
 
@@ -210,9 +210,9 @@ test("all sources' failures are told, a line each, and what to do by hand", asyn
   const sources = [source, { ...source, repo: "someone/copy" }];
   const failure = pullModel({ ...model, sources }, { ...cache, hubUrl: "http://127.0.0.1:1" });
   await expect(failure).rejects.toThrow(
-    /someone\/tiny: fetch failed: .+\n.*someone\/copy: fetch failed: .+\n.*by hand at/,
+    /someone\/tiny: fetch failed: .+\n.*someone\/copy: fetch failed: .+\n.*save it as/,
   );
-  await expect(failure).rejects.toThrow(`${model.sha256}) by hand at ${cache.target}`);
+  await expect(failure).rejects.toThrow(`${model.sha256}) yourself and save it as ${cache.target}`);
 });
 
 test("the user's token is not sent to another hub", async () => {

@@ -154,7 +154,7 @@ export interface Levels {
 }
 
 /** Takes whole blocks apart; nothing is rounded. */
-function takeApart(layout: BlockLayout, bytes: Uint8Array): Levels {
+function unpackBlocks(layout: BlockLayout, bytes: Uint8Array): Levels {
   const blocks = bytes.length / layout.bytes;
   const groups = layout.elements / layout.group;
   const levels = new Uint8Array(blocks * layout.elements);
@@ -174,8 +174,8 @@ function takeApart(layout: BlockLayout, bytes: Uint8Array): Levels {
   return { levels, scales, ...(minima && { minima }) };
 }
 
-/** Rows as blocks of a type, the inverse of `takeApart`; scales and minima are rounded to 16 bits. */
-export function putTogether(type: "Q4_1" | "Q8_0", { levels, scales, minima }: Levels): Uint8Array {
+/** Rows as blocks of a type, the inverse of `unpackBlocks`; scales and minima are rounded to 16 bits. */
+export function packBlocks(type: "Q4_1" | "Q8_0", { levels, scales, minima }: Levels): Uint8Array {
   const layout: BlockLayout = blockLayouts[type];
   const { elements, bytes: blockBytes, scale, minimum, planes } = layout;
   const bytes = new Uint8Array(scales.length * blockBytes);
@@ -251,7 +251,7 @@ export function blocksToFloat32(layout: BlockLayout, bytes: Uint8Array): Float32
   const out = new Float32Array((bytes.length / layout.bytes) * layout.elements);
   const pieceBytes = (piece / layout.elements) * layout.bytes;
   for (let from = 0, to = 0; to < out.length; from += pieceBytes) {
-    const { levels, scales, minima } = takeApart(layout, bytes.subarray(from, from + pieceBytes));
+    const { levels, scales, minima } = unpackBlocks(layout, bytes.subarray(from, from + pieceBytes));
     for (let i = 0, group = 0; i < levels.length; group++) {
       const scale = scales[group] as number;
       // Adding -0 changes nothing, not even the sign of a zero.
@@ -352,7 +352,7 @@ function formatOf({ bits, minimum, group }: BlockLayout): BlockFormat {
 }
 
 function toBlocks(layout: BlockLayout, { bits, minima }: BlockFormat, bytes: Uint8Array): Blocks {
-  const { levels, ...rest } = takeApart(layout, bytes);
+  const { levels, ...rest } = unpackBlocks(layout, bytes);
   // Without minima products have the zero in the middle of their range.
   const raise = minima ? 0 : 2 ** (bits - 1) - layout.zero;
   const words = new Uint32Array(levels.buffer);
@@ -361,7 +361,7 @@ function toBlocks(layout: BlockLayout, { bits, minima }: BlockFormat, bytes: Uin
 }
 
 /** How products use a matrix that is stored in a type, in words. */
-export function useOfType(type: string): string {
+export function describeTypeUse(type: string): string {
   const known = [...ggmlTypes.values()].find(({ name }) => name === type);
   if (!known?.toFloat32) return "cannot be read yet";
   if (!isBlockType(type)) return "rounded to 4-bit blocks of 32";

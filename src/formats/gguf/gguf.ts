@@ -1,7 +1,7 @@
 /**
  * GGUF, the format of llama.cpp, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  *
- * `@huggingface/gguf` 0.4 is not used: of a local file that is cut short it parses whatever lies in memory behind the end.
+ * `@huggingface/gguf` 0.4 is not used: of a truncated local file it parses whatever memory follows the end.
  */
 import { quote } from "../../files/errors.ts";
 import type { RandomAccessFile } from "../../files/file.ts";
@@ -10,11 +10,11 @@ import { parseGrowing, type Window } from "../header.ts";
 import { ggmlTypes } from "./blocks.ts";
 
 /** Bytes before the tensor data: the largest vocabularies take some 20 MB. */
-const largestHeader = 2 ** 27;
+const maxHeaderBytes = 2 ** 27;
 /** Array elements in all metadata together; each costs more memory than it does in the file. */
-const mostElements = 2 ** 24;
+const maxElements = 2 ** 24;
 /** ggml's limit. */
-const mostDimensions = 4;
+const maxDimensions = 4;
 
 /** Opens a GGUF file. @throws Error naming the file if it does not keep to the format */
 export function openGguf(path: string): Promise<Checkpoint> {
@@ -22,13 +22,13 @@ export function openGguf(path: string): Promise<Checkpoint> {
 }
 
 async function parse(file: RandomAccessFile): Promise<Contents> {
-  const { metadata, entries, end } = await parseGrowing(file, largestHeader, parseHeader);
+  const { metadata, entries, end } = await parseGrowing(file, maxHeaderBytes, parseHeader);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || alignment <= 0 || alignment % 8 !== 0) {
     throw new Error(`general.alignment is ${alignment}, not a multiple of 8`);
   }
   const dataStart = Math.ceil(end / alignment) * alignment;
-  const tensors = entries.map((entry) => placeTensor(file, dataStart, alignment, entry));
+  const tensors = entries.map((entry) => locateTensor(file, dataStart, alignment, entry));
   return { format: "gguf", metadata: Object.fromEntries(metadata), tensors };
 }
 
@@ -47,7 +47,7 @@ interface Header {
 }
 
 function parseHeader(window: Window): Header {
-  if (window.text(4) !== "GGUF") throw new Error("does not begin with GGUF");
+  if (window.text(4) !== "GGUF") throw new Error("does not start with GGUF");
   const version = window.uint32();
   if (version >= 2 ** 16) throw new Error("is big endian; only little-endian GGUF files can be read");
   if (version !== 2 && version !== 3) throw new Error(`is GGUF version ${version}; versions 2 and 3 can be read`);
@@ -55,7 +55,7 @@ function parseHeader(window: Window): Header {
   const keyCount = count(window, "metadata keys", 8 + 4 + 1);
 
   const metadata = new Map<string, unknown>();
-  const budget = { elements: mostElements };
+  const budget = { elements: maxElements };
   for (let i = 0; i < keyCount; i++) {
     const key = string(window);
     if (metadata.has(key)) throw new Error(`has the metadata key ${quote(key)} twice`);
@@ -100,7 +100,7 @@ const scalars: ReadonlyMap<number, { readonly bytes: number; readonly read: (win
 const stringType = 8;
 const arrayType = 9;
 /** Known writers never nest arrays; the format allows it. */
-const deepestArray = 4;
+const maxArrayDepth = 4;
 
 function value(window: Window, type: number, budget: Budget, key: string, depth: number): unknown {
   if (type === stringType) return string(window);
@@ -109,13 +109,14 @@ function value(window: Window, type: number, budget: Budget, key: string, depth:
     if (!scalar) throw new Error(`metadata key ${quote(key)} has the unknown type number ${type}`);
     return scalar.read(window);
   }
-  if (depth === deepestArray) throw new Error(`metadata key ${quote(key)} nests arrays more than ${deepestArray} deep`);
+  if (depth === maxArrayDepth)
+    throw new Error(`metadata key ${quote(key)} nests arrays more than ${maxArrayDepth} deep`);
   const elementType = window.uint32();
   // Strings and arrays carry a length of 8 bytes, arrays a type besides.
   const least = scalars.get(elementType)?.bytes ?? (elementType === arrayType ? 12 : 8);
   const length = count(window, `elements of ${quote(key)}`, least);
   budget.elements -= length;
-  if (budget.elements < 0) throw new Error(`its metadata arrays have more than ${mostElements} elements`);
+  if (budget.elements < 0) throw new Error(`its metadata arrays have more than ${maxElements} elements`);
   const items: unknown[] = [];
   for (let i = 0; i < length; i++) items.push(value(window, elementType, budget, key, depth + 1));
   return items;
@@ -124,8 +125,8 @@ function value(window: Window, type: number, budget: Budget, key: string, depth:
 function tensorEntry(window: Window): Entry {
   const name = string(window);
   const dimensions = window.uint32();
-  if (dimensions > mostDimensions) {
-    throw new Error(`tensor ${quote(name)} has ${dimensions} dimensions; GGUF allows ${mostDimensions}`);
+  if (dimensions > maxDimensions) {
+    throw new Error(`tensor ${quote(name)} has ${dimensions} dimensions; GGUF allows ${maxDimensions}`);
   }
   const shape: number[] = [];
   // The file lists the innermost dimension first.
@@ -133,13 +134,15 @@ function tensorEntry(window: Window): Entry {
   return { name, shape, type: window.uint32(), offset: Number(window.uint64()) };
 }
 
-function placeTensor(file: RandomAccessFile, dataStart: number, alignment: number, entry: Entry): StoredTensor {
+function locateTensor(file: RandomAccessFile, dataStart: number, alignment: number, entry: Entry): StoredTensor {
   const { name, shape, offset } = entry;
   const type = ggmlTypes.get(entry.type);
   if (!type) throw new Error(`tensor ${quote(name)} has the unknown type number ${entry.type}`);
   const elements = countElements(shape);
   if ((shape.at(-1) ?? 1) % type.blockElements !== 0) {
-    throw new Error(`tensor ${quote(name)}: rows of [${shape.join(", ")}] are no whole ${type.name} blocks`);
+    throw new Error(
+      `tensor ${quote(name)}: rows of [${shape.join(", ")}] are not a whole number of ${type.name} blocks`,
+    );
   }
   const bytes = (elements / type.blockElements) * type.blockBytes;
   if (offset % alignment !== 0)

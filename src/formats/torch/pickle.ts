@@ -32,10 +32,10 @@ export interface Environment {
 }
 
 /** A pickle does at most this much, far more than any real checkpoint asks for. */
-const mostSteps = 4_000_000;
+const maxSteps = 4_000_000;
 /** Each empty dictionary is one byte in the file and some 200 in memory. */
-const mostContainers = 1_000_000;
-const longestInteger = 256;
+const maxContainers = 1_000_000;
+const maxIntegerBytes = 256;
 
 /**
  * Reads one pickle and leaves the window behind it. Dictionaries become `Map`, lists and tuples arrays, bytes
@@ -72,7 +72,7 @@ class Machine {
 
   spend(steps: number): void {
     this.steps += steps;
-    if (this.steps > mostSteps) this.fail(`takes more than ${mostSteps} steps`);
+    if (this.steps > maxSteps) this.fail(`takes more than ${maxSteps} steps`);
   }
 
   fail(what: string): never {
@@ -85,7 +85,7 @@ class Machine {
 
   /** Pushes a new list, dictionary or set. */
   pushContainer(container: unknown): void {
-    if (++this.containers > mostContainers) this.fail(`holds more than ${mostContainers} containers`);
+    if (++this.containers > maxContainers) this.fail(`holds more than ${maxContainers} containers`);
     this.stack.push(container);
   }
 
@@ -278,13 +278,13 @@ function integerLine(machine: Machine, window: Window): number | bigint | boolea
   const text = ascii(window.line());
   if (text === "01") return true;
   if (text === "00") return false;
-  if (text.length > longestInteger || !/^[+-]?\d+L?$/.test(text)) machine.fail("has a malformed integer");
+  if (text.length > maxIntegerBytes || !/^[+-]?\d+L?$/.test(text)) machine.fail("has a malformed integer");
   return narrow(BigInt(text.replace("L", "")));
 }
 
 /** Two's complement, little endian. */
 function integer(machine: Machine, window: Window, length: number): number | bigint {
-  if (length > longestInteger) machine.fail(`has an integer of ${length} bytes`);
+  if (length > maxIntegerBytes) machine.fail(`has an integer of ${length} bytes`);
   let value = 0n;
   const bytes = window.take(length);
   for (const byte of bytes.toReversed()) value = (value << 8n) | BigInt(byte);

@@ -10,19 +10,19 @@ import { type Checkpoint, type Contents, openFile, type StoredTensor, widen } fr
 import { parseGrowing } from "../header.ts";
 import { unpickle } from "./pickle.ts";
 import {
+  countSpan,
   findStateDict,
   gather,
   isContiguous,
   type Storage,
   type StridedTensor,
-  spanOf,
   torchEnvironment,
 } from "./tensors.ts";
 
 // Entries of a zip archive that lie in it uncompressed, as PyTorch writes them.
 
 /** An archive's directory takes much more memory than it does in the file. */
-const mostEntries = 200_000;
+const maxEntries = 200_000;
 
 interface ZipEntry {
   readonly name: string;
@@ -60,7 +60,7 @@ async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>
     autoClose: false,
     lazyEntries: true,
   });
-  if (zip.entryCount > mostEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
+  if (zip.entryCount > maxEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
   const dataOffset = async (entry: Entry): Promise<number> => {
     if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
       throw new Error(
@@ -80,7 +80,7 @@ async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>
 }
 
 /** The object without its tensors; a large training checkpoint takes a few MB. */
-const largestPickle = 2 ** 27;
+const maxPickleBytes = 2 ** 27;
 const legacyMagic = 0x1950a86a20f9469cfc6cn;
 const legacyVersion = 1001;
 
@@ -97,15 +97,15 @@ export function openTorch(path: string): Promise<Checkpoint> {
 async function parse(file: RandomAccessFile): Promise<Contents> {
   const [first, second] = await file.read(0, 2);
   const isZip = first === 0x50 && second === 0x4b;
-  const { object, place } = isZip ? await parseZip(file) : await parseLegacy(file);
+  const { object, locate } = isZip ? await parseZip(file) : await parseLegacy(file);
   const { tensors, metadata, refused } = findStateDict(object);
   const stored: StoredTensor[] = [];
-  for (const [name, tensor] of tensors) stored.push(storedTensor(file, name, tensor, place(tensor.storage)));
+  for (const [name, tensor] of tensors) stored.push(storedTensor(file, name, tensor, locate(tensor.storage)));
   return { format: "torch", metadata, tensors: stored, refused };
 }
 
 /** Where a storage lies in the file. */
-interface Place {
+interface StorageLocation {
   readonly bytes: number;
   offset(): Promise<number>;
 }
@@ -113,7 +113,7 @@ interface Place {
 interface Parsed {
   readonly object: unknown;
   /** @throws Error if the file lacks the storage */
-  place(storage: Storage): Place;
+  locate(storage: Storage): StorageLocation;
 }
 
 async function parseZip(file: RandomAccessFile): Promise<Parsed> {
@@ -124,14 +124,14 @@ async function parseZip(file: RandomAccessFile): Promise<Parsed> {
   const folder = pickle.name.slice(0, -"data.pkl".length);
   const byteOrder = entries.get(`${folder}byteorder`);
   if (byteOrder?.size === 3) throw new Error("is big endian; only little-endian files can be read");
-  if (pickle.size > largestPickle)
-    throw new Error(`its data.pkl has ${pickle.size} bytes; at most ${largestPickle} are read`);
+  if (pickle.size > maxPickleBytes)
+    throw new Error(`its data.pkl has ${pickle.size} bytes; at most ${maxPickleBytes} are read`);
   const environment = torchEnvironment(new Map());
   const start = await pickle.dataOffset();
   const object = await parseGrowing(file, pickle.size, (window) => unpickle(window, environment), start);
   return {
     object,
-    place({ key }) {
+    locate({ key }) {
       const entry = entries.get(`${folder}data/${key}`);
       if (!entry) throw new Error(`the archive has no entry "${folder}data/${key}"`);
       return { bytes: entry.size, offset: () => entry.dataOffset() };
@@ -142,7 +142,7 @@ async function parseZip(file: RandomAccessFile): Promise<Parsed> {
 async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
   const storages = new Map<string, Storage>();
   const environment = torchEnvironment(storages);
-  const { object, keys, end } = await parseGrowing(file, largestPickle, (window) => {
+  const { object, keys, end } = await parseGrowing(file, maxPickleBytes, (window) => {
     if (unpickle(window, environment) !== legacyMagic) throw new Error("is a pickle, but no file of torch.save");
     const version = unpickle(window, environment);
     if (version !== legacyVersion) throw new Error("is a torch file of an unknown version");
@@ -154,7 +154,7 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
     return { object, keys: unpickle(window, environment), end: window.position };
   });
   if (!Array.isArray(keys)) throw new Error("has no list of storages");
-  const places = new Map<string, Place>();
+  const locations = new Map<string, StorageLocation>();
   let at = end;
   for (const key of keys) {
     const storage = storages.get(key);
@@ -165,35 +165,40 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
     }
     const offset = at + 8;
     const bytes = storage.elements * bytesPerElement(storage.dtype);
-    places.set(storage.key, { bytes, offset: async () => offset });
+    locations.set(storage.key, { bytes, offset: async () => offset });
     at = offset + bytes;
   }
   if (at > file.size)
     throw new Error(`its storages end at byte ${at}, but the file has ${file.size}; is it truncated?`);
   return {
     object,
-    place({ key }) {
-      const place = places.get(key);
-      if (!place) throw new Error(`the file has no storage ${quote(key)}`);
-      return place;
+    locate({ key }) {
+      const location = locations.get(key);
+      if (!location) throw new Error(`the file has no storage ${quote(key)}`);
+      return location;
     },
   };
 }
 
-function storedTensor(file: RandomAccessFile, name: string, tensor: StridedTensor, place: Place): StoredTensor {
+function storedTensor(
+  file: RandomAccessFile,
+  name: string,
+  tensor: StridedTensor,
+  location: StorageLocation,
+): StoredTensor {
   const { storage, layout } = tensor;
   const { dtype } = storage;
   const size = bytesPerElement(dtype);
-  if (place.bytes < storage.elements * size) {
+  if (location.bytes < storage.elements * size) {
     throw new Error(
-      `tensor ${quote(name)}: its storage should have ${storage.elements * size} bytes, but ${place.bytes} are stored`,
+      `tensor ${quote(name)}: its storage should have ${storage.elements * size} bytes, but ${location.bytes} are stored`,
     );
   }
   const byteLength = layout.shape.reduce((product, dim) => product * dim, size);
   return {
     info: { name, storedType: dtype, shape: layout.shape, byteLength },
     async readBytes() {
-      const span = await file.read((await place.offset()) + layout.offset * size, spanOf(layout) * size);
+      const span = await file.read((await location.offset()) + layout.offset * size, countSpan(layout) * size);
       return isContiguous(layout) ? span : gather(span, layout, size);
     },
     toFloat32: (bytes) => widen(dtype, bytes),

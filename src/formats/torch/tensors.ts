@@ -2,7 +2,7 @@
 
 import { quote } from "../../files/errors.ts";
 import { type DType, sizeOf } from "../../tensor/array.ts";
-import { countElements, mostDimensions } from "../checkpoint.ts";
+import { countElements, maxDimensions } from "../checkpoint.ts";
 import { Callable, type Environment, Inert } from "./pickle.ts";
 
 // Tensors that are views of a longer storage.
@@ -15,7 +15,7 @@ export interface Layout {
 }
 
 /** Elements from the first to the last one that the layout touches. */
-export function spanOf({ shape, strides }: Layout): number {
+export function countSpan({ shape, strides }: Layout): number {
   if (shape.includes(0)) return 0;
   return shape.reduce((span, dim, axis) => span + (dim - 1) * (strides[axis] ?? 0), 1);
 }
@@ -105,7 +105,7 @@ export const storageTypes: Readonly<Record<string, DType>> = {
 };
 
 /** A view with overlapping strides can have more elements than its storage; not without bound. */
-const largestExpansion = 2 ** 24;
+const maxExpansion = 2 ** 24;
 
 const rebuildTensor = new Callable((args) => {
   const [view, offset, shape, strides] = args;
@@ -117,12 +117,12 @@ const rebuildTensor = new Callable((args) => {
   const { storage } = view;
   const layout = { shape, strides, offset: view.start + offset };
   const count = countElements(shape);
-  if (!(layout.offset + spanOf(layout) <= storage.elements)) {
+  if (!(layout.offset + countSpan(layout) <= storage.elements)) {
     throw new Error(
       `pickle: a tensor [${shape.join(", ")}] reaches beyond the ${storage.elements} elements of its storage`,
     );
   }
-  if (count > Math.max(storage.elements, largestExpansion)) {
+  if (count > Math.max(storage.elements, maxExpansion)) {
     throw new Error(
       `pickle: a tensor [${shape.join(", ")}] claims more than its storage of ${storage.elements} elements`,
     );
@@ -196,7 +196,7 @@ function isCount(value: unknown): value is number {
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.length <= mostDimensions && value.every(isCount);
+  return Array.isArray(value) && value.length <= maxDimensions && value.every(isCount);
 }
 
 // Finds the tensors in an unpickled object, and says what stands beside them.
@@ -213,9 +213,9 @@ export interface StateDict {
 const wrappers = ["model", "state_dict"];
 
 /** Objects can share parts, so that few bytes describe endless trees: walks end at these limits. */
-const deepest = 32;
-const mostVisited = 1_000_000;
-const mostDescribed = 10_000;
+const maxDepth = 32;
+const maxVisited = 1_000_000;
+const maxDescribed = 10_000;
 
 /** @throws Error if there is no tensor, or if something unknown stands inside of the state dict, with its name */
 export function findStateDict(object: unknown): StateDict {
@@ -232,7 +232,7 @@ export function findStateDict(object: unknown): StateDict {
   if (wrapper !== undefined && name !== undefined) throw new Error(`${quote(name)} should be a tensor; ${reason}`);
 
   const beside = [...top].filter(([key, value]) => key !== wrapper && !(value instanceof StridedTensor));
-  const budget = { left: mostDescribed };
+  const budget = { left: maxDescribed };
   const metadata = Object.fromEntries(beside.map(([key, value]) => [keyText(key), describe(value, budget, 0)]));
   return { tensors, metadata, refused };
 }
@@ -251,13 +251,13 @@ function collect(root: unknown): Found {
   const found: Found = { tensors: new Map(), inert: new Map() };
   let visited = 0;
   const visit = (value: unknown, name: string, depth: number): void => {
-    if (++visited > mostVisited) throw new Error(`holds more than ${mostVisited} values`);
+    if (++visited > maxVisited) throw new Error(`holds more than ${maxVisited} values`);
     if (value instanceof StridedTensor) {
       if (found.tensors.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
       found.tensors.set(name, value);
     } else if (value instanceof Inert) found.inert.set(name, value);
     else if (value instanceof Map || Array.isArray(value)) {
-      if (depth === deepest) throw new Error(`nests containers more than ${deepest} deep`);
+      if (depth === maxDepth) throw new Error(`nests containers more than ${maxDepth} deep`);
       for (const [key, item] of value.entries())
         visit(item, name ? `${name}.${keyText(key)}` : keyText(key), depth + 1);
     }
@@ -268,22 +268,22 @@ function collect(root: unknown): Found {
 
 /** Plain values as they are; tensors and unknown objects as a few words. */
 function describe(value: unknown, budget: { left: number }, depth: number): unknown {
-  if (--budget.left < 0 || depth === deepest) return "...";
+  if (--budget.left < 0 || depth === maxDepth) return "...";
   if (value instanceof StridedTensor) return `tensor ${value.storage.dtype} [${value.layout.shape.join(", ")}]`;
   if (value instanceof Inert) return `not read: ${value.name}`;
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   if (value instanceof Map) {
     return Object.fromEntries(
-      firsts(value, budget.left).map(([key, item]) => [keyText(key), describe(item, budget, depth + 1)]),
+      take(value, budget.left).map(([key, item]) => [keyText(key), describe(item, budget, depth + 1)]),
     );
   }
   if (Array.isArray(value) || value instanceof Set) {
-    return firsts(value, budget.left).map((item) => describe(item, budget, depth + 1));
+    return take(value, budget.left).map((item) => describe(item, budget, depth + 1));
   }
   return typeof value === "object" && value !== null ? "not read: an object of PyTorch" : value;
 }
 
-function firsts<T>(items: Iterable<T>, count: number): T[] {
+function take<T>(items: Iterable<T>, count: number): T[] {
   const taken: T[] = [];
   for (const item of items) {
     if (taken.length === count) break;

@@ -93,8 +93,8 @@ test.each<[string, (string | Uint8Array)[], string]>([
   ["a tensor beyond the end", [...header(1, 0), ...tensor([2 ** 20], 0, 0), pad], "truncated"],
   ["a tensor offset of 2^60", [...header(1, 0), ...tensor([8], 0, 2 ** 60), pad], "truncated"],
   ["an overflowing shape", [...header(1, 0), ...tensor([2n ** 40n, 2n ** 40n], 0, 0), pad], "too many"],
-  ["a row of half a block", [...header(1, 0), ...tensor([16, 2], 2, 0), pad], "no whole Q4_0 blocks"],
-  ["a row of half a K block", [...header(1, 0), ...tensor([128, 2], 12, 0), pad], "no whole Q4_K blocks"],
+  ["a row of half a block", [...header(1, 0), ...tensor([16, 2], 2, 0), pad], "not a whole number of Q4_0 blocks"],
+  ["a row of half a K block", [...header(1, 0), ...tensor([128, 2], 12, 0), pad], "not a whole number of Q4_K blocks"],
   ["K blocks cut short", [...header(1, 0), ...tensor([256, 20], 14, 0), pad], 'tensor "w" (Q6_K [20, 256]) ends'],
   ["an unaligned tensor", [...header(1, 0), ...tensor([8], 0, 4), pad], "aligned"],
 ])("refused with a reason: %s", async (_, parts, reason) => {
