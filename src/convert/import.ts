@@ -7,7 +7,7 @@ import { writeJsonFile } from "../files/json-file.ts";
 import { groupBytes, streamSafetensors, writeShards } from "../formats/safetensors-writer.ts";
 import { prefillFolder } from "../models/llama-folder.ts";
 import { encoderConfig, encoderSchema } from "../models/model-folder.ts";
-import { MappedModel } from "../runtime/session.ts";
+import { supportsMappedInt8 } from "../runtime/session.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
 import { describeOrigin } from "./delta.ts";
 import { int8Similarity, leastSimilarity } from "./encoder-quantization.ts";
@@ -72,7 +72,7 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
     }
     const quantization = options.quantization ?? "int4";
     const encoder = await chooseEncoder(sources, isGguf ? "int4" : quantization, options);
-    const { blockSize = 128, prefill = MappedModel.isPossible("cpu") } = options;
+    const { blockSize = 128, prefill = supportsMappedInt8("cpu") } = options;
     const chosen = { ...options, quantization, blockSize, encoderQuantization: encoder.quantization, prefill };
     const plan = planImport(sources, llmPath, chosen);
     await mkdir(out, { recursive: true });

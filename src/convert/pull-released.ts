@@ -9,7 +9,7 @@ import { explainFailure } from "../hub/download.ts";
 import type { PullProgress } from "../hub/pull.ts";
 import { fetchRemote, remainingBytes } from "../hub/remote-file.ts";
 import { openLlama } from "../models/llama-folder.ts";
-import { MappedModel } from "../runtime/session.ts";
+import { supportsMappedInt8 } from "../runtime/session.ts";
 import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
 import { describeOrigin } from "./delta.ts";
 import { type ImportOptions, importJournal, importModel } from "./import.ts";
@@ -253,7 +253,7 @@ async function folderBytes(
   options: PullReleasedOptions,
   kind: ReleasedKind,
 ): Promise<number> {
-  const { prefill = MappedModel.isPossible("cpu") } = options;
+  const { prefill = supportsMappedInt8("cpu") } = options;
   const llmShare = shares[kind] + (prefill && (kind === "int4" || kind === "int8") ? prefillShare : 0);
   let bytes = 0;
   for (const file of files) bytes += file.bytes * (file.part === "llm" ? llmShare : 1);

@@ -6,7 +6,7 @@ import type { OpenLlama } from "../models/llama-folder.ts";
 import { imageWeights } from "../models/minigpt4.ts";
 import type { ModelFolder } from "../models/model-folder.ts";
 import type { Runner } from "../runtime/runner.ts";
-import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts";
+import { Session, type SessionOptions, supportsMappedInt8 } from "../runtime/session.ts";
 import { Graph } from "../tensor/graph.ts";
 import type { Quantization } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
@@ -41,7 +41,7 @@ export async function openLanguageModel(
   const own = { ...options, weightsFolder: folder };
   const { graph, outputs } = languageGraph(checkpoint, config, quantization);
   const runner = await Session.create<string>(graph, outputs, own);
-  if (quantization !== "native" || !prefillPath || !MappedModel.isPossible(options.device)) {
+  if (quantization !== "native" || !prefillPath || !supportsMappedInt8(options.device)) {
     return new LanguageModel(config, runner);
   }
   const layers = await openCheckpoint(prefillPath);
@@ -74,10 +74,10 @@ export async function openImageEncoderRunner(
   const own = { ...options, weightsFolder: path };
   const { encoder } = imageSources;
   const isTiled = [...encoder.tensors.keys()].some((name) => encoder.matrix(name).kind === "tiled-int8");
-  const mapped = isTiled && MappedModel.isPossible(options.device);
+  const mapped = isTiled && supportsMappedInt8(options.device);
   const graph = new Graph({ mapped });
   const outputs = imageOutputs(graph, imageWeights(graph, imageSources), config);
-  return mapped ? MappedModel.create(graph, outputs, path, options) : Session.create(graph, outputs, own);
+  return Session.create(graph, outputs, { ...own, storage: mapped ? "mapped" : "memory" });
 }
 
 /** Positions of prompt and answer together, as in the original demo. */

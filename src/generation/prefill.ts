@@ -9,7 +9,7 @@ import { cachedLayerPiece, logitsPiece } from "../models/llama-layers.ts";
 import { embedSequence } from "../models/minigpt4.ts";
 import { rotaryAngles } from "../nn/positions.ts";
 import { Weights } from "../nn/weights.ts";
-import { MappedModel, Session, type SessionOptions } from "../runtime/session.ts";
+import { Session, type SessionOptions } from "../runtime/session.ts";
 import type { NdArray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import { native } from "../tensor/quant/quantization.ts";
@@ -29,7 +29,7 @@ export interface PrefillSources {
 const chunkLength = 256;
 
 type LayerOutput = "out" | "newKeys" | "newValues";
-type LayerModel = MappedModel<LayerOutput>;
+type LayerModel = Session<LayerOutput>;
 
 export class Prefill {
   private readonly config: LlamaConfig;
@@ -47,7 +47,8 @@ export class Prefill {
     const model = (index: number, outputs: "all" | "selected" = "all") => {
       const layerOptions = { index, quantization: native, mapped: true, outputs };
       const { graph, out, keys, values } = cachedLayerPiece(sources.layers, config, layerOptions);
-      return MappedModel.create<LayerOutput>(graph, { out, newKeys: keys, newValues: values }, folder, options);
+      const mapped = { ...options, weightsFolder: folder, storage: "mapped" } as const;
+      return Session.create<LayerOutput>(graph, { out, newKeys: keys, newValues: values }, mapped);
     };
     const last = config.numHiddenLayers - 1;
     const layers: LayerModel[] = [];

@@ -1,20 +1,17 @@
-/** Where models are on their way to the engine. They are removed at once, unless the process is killed in between. */
-
+/** Files of models: their constants, and temporary folders that are removed when a model is loaded, or later if a process was killed. */
 import { randomUUID } from "node:crypto";
-import { type FileHandle, mkdtemp, open, realpath, rm } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, readdir, realpath, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join, relative, sep } from "node:path";
-import { removeAbandoned } from "../files/atomic.ts";
 import type { FileRange } from "../tensor/graph.ts";
 import { type ExternalData, type ExternalRange, pageAfter } from "./onnx.ts";
 
-// A file of large constants beside the models that use them. Models of one network share it: what has the same name is there once.
-
-export class WeightsFile implements ExternalData {
+/** A file of large constants next to the models that use it. Models of one network can share it: each name is written once. */
+export class ConstantsFile implements ExternalData {
   private readonly folder: string;
   private readonly location: string;
   private readonly file: FileHandle;
-  private readonly places = new Map<string, ExternalRange>();
+  private readonly ranges = new Map<string, ExternalRange>();
   private end = 0;
 
   private constructor(folder: string, location: string, file: FileHandle) {
@@ -23,32 +20,36 @@ export class WeightsFile implements ExternalData {
     this.file = file;
   }
 
-  /** @param location the file's name, which models in the same folder refer to */
-  static async create(folder: string, location: string): Promise<WeightsFile> {
-    return new WeightsFile(await realpath(folder), location, await open(join(folder, location), "w"));
+  /** @param location name of the file, which models in the same folder refer to */
+  static async create(folder: string, location = "model.weights"): Promise<ConstantsFile> {
+    return new ConstantsFile(await realpath(folder), location, await open(join(folder, location), "w"));
   }
 
   async place(name: string, load: () => Promise<Uint8Array>, stored?: FileRange): Promise<ExternalRange> {
-    const known = this.places.get(name) ?? (stored && (await placeBelow(this.folder, stored)));
+    const known = this.ranges.get(name) ?? (stored && (await rangeBelow(this.folder, stored)));
     if (known) return known;
     const bytes = await load();
-    const place = { location: this.location, offset: this.end, length: bytes.byteLength };
+    const range = { location: this.location, offset: this.end, length: bytes.byteLength };
     for (let written = 0; written < bytes.byteLength; ) {
-      const { bytesWritten } = await this.file.write(bytes, written, undefined, place.offset + written);
+      const { bytesWritten } = await this.file.write(bytes, written, undefined, range.offset + written);
       written += bytesWritten;
     }
-    this.end = pageAfter(place.offset + place.length);
-    this.places.set(name, place);
-    return place;
+    this.end = pageAfter(range.offset + range.length);
+    this.ranges.set(name, range);
+    return range;
   }
 
   close(): Promise<void> {
     return this.file.close();
   }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
 }
 
-/** How a model in `folder`, a real path, refers to bytes: the engine takes files in the folder and below, wherever links lead. */
-export async function placeBelow(
+/** The range as a model in `folder`, a real path, refers to it; undefined outside, as the runtime reads only files in the folder and below. */
+export async function rangeBelow(
   folder: string,
   { path, offset, length }: FileRange,
 ): Promise<ExternalRange | undefined> {
@@ -58,49 +59,60 @@ export async function placeBelow(
 }
 
 const prefix = "minigpt4-engine-";
-/** Milliseconds after which nobody writes or loads a model any more. */
+/** Age in milliseconds after which no process writes or loads a model any more. */
 const abandonedAfter = 3_600_000;
 
-/** A model that is being written, and its constants. */
-export interface EnginePlace {
+/** Paths of a model that is to be written, and its constants. */
+export interface ModelFiles {
   readonly model: string;
-  readonly weights: WeightsFile;
+  readonly constants: ConstantsFile;
   /** Removes both. */
   remove(): Promise<void>;
 }
 
 /**
- * A place for a model: in a new folder, or beside the files that its constants lie in.
- * @param beside a folder; one that cannot be written to is not used
+ * Temporary files for a model.
+ * @param folder a folder that the model's constants lie in; a new one is used if it is not writable
  */
-export async function enginePlace(beside?: string): Promise<EnginePlace> {
-  if (beside !== undefined) {
-    const found = await placeBeside(beside).catch(() => undefined);
+export async function createModelFiles(folder?: string): Promise<ModelFiles> {
+  if (folder !== undefined) {
+    const found = await createIn(folder).catch(() => undefined);
     if (found) return found;
   }
   const parent = tmpdir();
-  await removeAbandoned(parent, (name) => name.startsWith(prefix), { olderThan: abandonedAfter });
-  const folder = await mkdtemp(join(parent, prefix));
-  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 3 });
+  await removeAbandoned(parent, prefix);
+  const created = await mkdtemp(join(parent, prefix));
+  const remove = () => rm(created, { recursive: true, force: true, maxRetries: 3 });
   try {
-    return { model: join(folder, "model.onnx"), weights: await WeightsFile.create(folder, "model.weights"), remove };
+    return { model: join(created, "model.onnx"), constants: await ConstantsFile.create(created), remove };
   } catch (error) {
     await remove();
     throw error;
   }
 }
 
-async function placeBeside(folder: string): Promise<EnginePlace> {
+async function createIn(folder: string): Promise<ModelFiles> {
   const hidden = `.${prefix}`;
-  await removeAbandoned(folder, (name) => name.startsWith(hidden), { olderThan: abandonedAfter });
+  await removeAbandoned(folder, hidden);
   const name = `${hidden}${randomUUID()}`;
-  const weights = await WeightsFile.create(folder, `${name}.weights`);
+  const constants = await ConstantsFile.create(folder, `${name}.weights`);
   const model = join(folder, `${name}.onnx`);
   return {
     model,
-    weights,
+    constants,
     async remove() {
       for (const path of [model, join(folder, `${name}.weights`)]) await rm(path, { force: true, maxRetries: 3 });
     },
   };
+}
+
+/** Removes what killed processes left, which may be as large as a language model. */
+async function removeAbandoned(parent: string, begin: string): Promise<void> {
+  for (const name of (await readdir(parent)).filter((found) => found.startsWith(begin))) {
+    const path = join(parent, name);
+    const status = await stat(path).catch(() => undefined);
+    const isAbandoned = status && Date.now() - status.mtimeMs > abandonedAfter;
+    // Another user's cannot be removed, nor, on Windows, what is in use.
+    if (isAbandoned) await rm(path, { recursive: true, force: true }).catch(() => {});
+  }
 }

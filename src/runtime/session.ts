@@ -1,119 +1,80 @@
-/** Running a graph: the model goes to ONNX Runtime, arrays go in and come out. */
-
+/** Runs graphs with ONNX Runtime: a graph becomes a model, arrays go in and come out. */
 import { realpath, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "../tensor/array.ts";
 import type { FileRange, Graph, Value } from "../tensor/graph.ts";
-import { largestInt8Weight, thisCpu } from "../tensor/quant/cpu.ts";
+import { canMultiplyTiles } from "../tensor/quant/tiled-int8.ts";
 import { type Device, executionProviders } from "./environment.ts";
-import { enginePlace, placeBelow, WeightsFile } from "./model-files.ts";
+import { type ConstantsFile, createModelFiles, rangeBelow } from "./model-files.ts";
 import { type ConditionalOutputs, externalBytes, isMostlyStored, writeModel } from "./onnx.ts";
 import { checkFeeds, type Runner } from "./runner.ts";
 
 export interface SessionOptions {
-  /** Where to compute; `"auto"` by default. */
+  /** Device to compute on. @default "auto" */
   device?: Device;
-  /** Threads of one operator; all cores by default. */
+  /** Threads of one operator. @default all cores */
   threads?: number;
-  /** Each session writes a profile by operator into a file whose path begins so. */
+  /** Each session writes a profile by operator into a file whose path begins with this. */
   profile?: string;
   /**
-   * Whether the memory of a run is planned from the second run with inputs of the same shapes on; true by default. It
-   * saves time where nodes are small. The plan's memory comes on top of what the first run took.
+   * Whether the memory of a run is planned, from the second run with inputs of the same shapes on. It saves time where nodes are small;
+   * the memory of the plan comes on top of what the first run took. @default true
    */
   plansMemory?: boolean;
   /**
    * A folder: constants that lie in files in it or below, byte for byte, are mapped from there instead of being copied. The model is
-   * beside them while it is loaded.
+   * written next to them while it is loaded.
    */
   weightsFolder?: string;
 }
 
+/**
+ * Where a session keeps its model between runs:
+ * - `memory`: loaded once, with its matrices packed for the processor
+ * - `mapped`: its constants stay in the files of `weightsFolder` that hold them; others are kept in memory. The model is loaded for each
+ *   run, which takes milliseconds, and needs hardly any memory between runs. Matrices are packed in each run, which pays off with many rows
+ * - a place on disk: model and constants are written there, and loaded for each run. Models that share constants share their file
+ */
+export type Storage = "memory" | "mapped" | { readonly model: string; readonly constants: ConstantsFile };
+
+export interface CreateOptions extends SessionOptions {
+  /** @default "memory" */
+  readonly storage?: Storage;
+  /** More outputs of the session, which are computed only in some runs. */
+  readonly conditional?: ConditionalOutputs;
+}
+
 type Arrays = Readonly<Record<string, NdArray>>;
 
-/** A graph that is ready to run. A run blocks the calling thread until its outputs are there. */
+/** A graph that is ready to run. A run blocks the calling thread until it has finished. */
 export class Session<Output extends string = string> implements Runner<Output> {
-  private readonly engine: InferenceSession;
   private readonly inputs: readonly Value[];
-  private readonly cleanUp: () => Promise<void>;
+  private readonly load: () => Promise<InferenceSession>;
+  /** Kept between runs; without it, each run loads the model. */
+  private readonly resident: InferenceSession | undefined;
 
-  private constructor(engine: InferenceSession, inputs: readonly Value[], cleanUp: () => Promise<void>) {
-    this.engine = engine;
+  private constructor(inputs: readonly Value[], load: () => Promise<InferenceSession>, resident?: InferenceSession) {
     this.inputs = inputs;
-    this.cleanUp = cleanUp;
+    this.load = load;
+    this.resident = resident;
   }
 
-  /**
-   * Writes the graph that computes `outputs`, loads it, and frees what was only needed for loading.
-   * @param options `conditional`: more outputs of the session, which are computed only in some runs
-   */
+  /** Writes the model that computes `outputs`, and loads it or makes it ready to be loaded. */
   static async create<Output extends string>(
     graph: Graph,
     outputs: Readonly<Record<Output, Value>>,
-    { conditional, ...options }: SessionOptions & { readonly conditional?: ConditionalOutputs } = {},
+    { storage = "memory", conditional, ...options }: CreateOptions = {},
   ): Promise<Session<Output>> {
-    const values = Object.values<Value>({ ...outputs, ...conditional?.outputs });
-    if (externalBytes(graph, values) === 0) {
-      const model = await writeModel(graph, outputs, undefined, conditional);
-      const engine = await InferenceSession.create(model, engineOptions(options));
-      return new Session<Output>(engine, graph.inputs, async () => {});
+    if (storage === "mapped") {
+      return new Session<Output>(graph.inputs, await mappedLoader(graph, outputs, conditional, options));
     }
-    const isStored = isMostlyStored(graph, values);
-    const { model, weights, remove } = await enginePlace(isStored ? options.weightsFolder : undefined);
-    try {
-      await writeModel(graph, outputs, weights, conditional)
-        .then((bytes) => writeFile(model, bytes))
-        .finally(() => weights.close());
-      const session = await Session.load<Output>(model, graph.inputs, options, remove);
-      // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go at once.
-      if (process.platform !== "win32") await remove();
-      return session;
-    } catch (error) {
-      await remove();
-      throw error;
+    if (storage !== "memory") {
+      const { model, constants } = storage;
+      await writeFile(model, await writeModel(graph, outputs, constants, conditional));
+      return new Session<Output>(graph.inputs, () => InferenceSession.create(model, runtimeOptions(options)));
     }
-  }
-
-  /**
-   * Loads a model that was written.
-   *
-   * @param inputs of its graph
-   * @param cleanUp when the session is released
-   */
-  static async load<Output extends string>(
-    path: string,
-    inputs: readonly Value[],
-    options: SessionOptions = {},
-    cleanUp = async () => {},
-  ): Promise<Session<Output>> {
-    const engine = await InferenceSession.create(path, engineOptions(options));
-    return new Session<Output>(engine, inputs, cleanUp);
-  }
-
-  /**
-   * Loads a model from memory for a single run, and maps its constants: they are not packed in advance.
-   *
-   * @param folder what the places of its constants are relative to
-   */
-  static async mapped<Output extends string>(
-    model: Uint8Array,
-    folder: string,
-    inputs: readonly Value[],
-    options: SessionOptions = {},
-  ): Promise<Session<Output>> {
-    const shared = engineOptions(options);
-    const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
-    // More would take longer than it saves.
-    const own = {
-      ...shared,
-      graphOptimizationLevel: "basic" as const,
-      // Memory that is freed at once is there for the next model; the engine's own store of memory would end with each.
-      enableCpuMemArena: false,
-      extra: { ...shared.extra, session },
-    };
-    const engine = await InferenceSession.create(model, own);
-    return new Session<Output>(engine, inputs, async () => {});
+    const resident = await loadIntoMemory(graph, outputs, conditional, options);
+    return new Session<Output>(graph.inputs, async () => resident, resident);
   }
 
   /**
@@ -121,29 +82,46 @@ export class Session<Output extends string = string> implements Runner<Output> {
    *
    * @param feeds one array for each input of the graph
    * @param into arrays that outputs are written to; other outputs get new arrays
-   * @throws Error if an input is missing or its type or shape is not the graph's
+   * @throws Error if an input is missing, or its type or shape differs from the graph's
    */
   async run(feeds: Arrays, into: Partial<Record<Output, NdArray>> = {}): Promise<Record<Output, NdArray>> {
     checkFeeds(this.inputs, feeds);
-    const used = new Set(this.engine.inputNames);
+    if (this.resident) return this.runWith(this.resident, feeds, into);
+    const loaded = await this.load();
+    try {
+      return await this.runWith(loaded, feeds, into);
+    } finally {
+      await loaded.release();
+    }
+  }
+
+  private async runWith(
+    runtime: InferenceSession,
+    feeds: Arrays,
+    into: Partial<Record<Output, NdArray>>,
+  ): Promise<Record<Output, NdArray>> {
+    const used = new Set(runtime.inputNames);
     const tensors = Object.fromEntries(
       this.inputs.filter(({ name }) => used.has(name)).map(({ name }) => [name, toTensor(feeds[name] as NdArray)]),
     );
     const fetches = Object.fromEntries(
-      this.engine.outputNames.map((name) => {
+      runtime.outputNames.map((name) => {
         const target = into[name as Output];
         return [name, target ? toTensor(target) : null];
       }),
     );
-    const results = await this.engine.run(tensors, fetches);
+    const results = await runtime.run(tensors, fetches);
     const arrays = Object.entries(results).map(([name, tensor]) => [name, into[name as Output] ?? fromTensor(tensor)]);
     return Object.fromEntries(arrays) as Record<Output, NdArray>;
   }
 
-  /** Frees the engine's memory. */
+  /** Frees the memory of the runtime. Files of a streamed model belong to the caller. */
   async close(): Promise<void> {
-    await this.engine.release();
-    await this.cleanUp();
+    await this.resident?.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
@@ -162,129 +140,94 @@ export async function evaluate<Output extends string>(
   }
 }
 
-/** Sessions that were profiled; the engine itself tells their files only by the second. */
+/** Whether int8 matrices can be multiplied as they lie in mapped files: on a CPU whose sums of products do not overflow. */
+export function supportsMappedInt8(device: Device = "auto"): boolean {
+  return executionProviders(device)[0] === "cpu" && canMultiplyTiles();
+}
+
+async function loadIntoMemory(
+  graph: Graph,
+  outputs: Readonly<Record<string, Value>>,
+  conditional: ConditionalOutputs | undefined,
+  options: SessionOptions,
+): Promise<InferenceSession> {
+  const values = Object.values({ ...outputs, ...conditional?.outputs });
+  if (externalBytes(graph, values) === 0) {
+    return InferenceSession.create(await writeModel(graph, outputs, undefined, conditional), runtimeOptions(options));
+  }
+  const folder = isMostlyStored(graph, values) ? options.weightsFolder : undefined;
+  const { model, constants, remove } = await createModelFiles(folder);
+  try {
+    await writeModel(graph, outputs, constants, conditional)
+      .then((bytes) => writeFile(model, bytes))
+      .finally(() => constants.close());
+    const loaded = await InferenceSession.create(model, runtimeOptions(options));
+    // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go immediately.
+    if (process.platform !== "win32") await remove();
+    else removeWhenReleased(loaded, remove);
+    return loaded;
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+function removeWhenReleased(loaded: InferenceSession, remove: () => Promise<void>): void {
+  const release = loaded.release.bind(loaded);
+  loaded.release = async () => {
+    await release();
+    await remove();
+  };
+}
+
+/** Keeps the model without its mapped constants, and loads it without packing matrices in advance. */
+async function mappedLoader(
+  graph: Graph,
+  outputs: Readonly<Record<string, Value>>,
+  conditional: ConditionalOutputs | undefined,
+  options: SessionOptions,
+): Promise<() => Promise<InferenceSession>> {
+  if (options.weightsFolder === undefined) throw new Error("A mapped session needs a weightsFolder");
+  const folder = await realpath(options.weightsFolder);
+  const place = async (_name: string, _load: unknown, stored?: FileRange) => stored && rangeBelow(folder, stored);
+  const model = await writeModel(graph, outputs, { place }, conditional);
+  const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
+  return () => {
+    // A memory plan is of use from the second run on.
+    const shared = runtimeOptions({ ...options, plansMemory: false });
+    return InferenceSession.create(model, {
+      ...shared,
+      // More optimization would take longer than it saves.
+      graphOptimizationLevel: "basic",
+      // Memory that is freed immediately can be used by the next model; the runtime's arena would end with each session.
+      enableCpuMemArena: false,
+      extra: { ...shared.extra, session },
+    });
+  };
+}
+
+/** Profiled sessions; the runtime itself distinguishes their files only by the second. */
 let profiles = 0;
 
-function engineOptions(options: SessionOptions): InferenceSession.SessionOptions {
+function runtimeOptions({ device, plansMemory, threads, profile }: SessionOptions): InferenceSession.SessionOptions {
   return {
-    executionProviders: executionProviders(options.device ?? "auto"),
+    executionProviders: executionProviders(device ?? "auto"),
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
-    enableMemPattern: options.plansMemory ?? true,
+    enableMemPattern: plansMemory ?? true,
     // A product of one row, as attention reads a cache, has a kernel that streams through the matrix, but only without a factor.
     extra: { optimization: { disable_specified_optimizers: "MatMulScaleFusion" } },
-    ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
-    ...(options.profile ? { enableProfiling: true, profileFilePrefix: `${options.profile}-${profiles++}` } : {}),
+    ...(threads ? { intraOpNumThreads: threads } : {}),
+    ...(profile ? { enableProfiling: true, profileFilePrefix: `${profile}-${profiles++}` } : {}),
   };
 }
 
 function toTensor({ dtype, data, shape }: NdArray): Tensor {
-  if (dtype === "bfloat16") throw new Error("bfloat16 arrays cannot enter a session; convert them to float32");
+  if (dtype === "bfloat16") throw new Error("bfloat16 arrays cannot be fed to a session; convert them to float32");
   return new Tensor(dtype, data as Float32Array, shape);
 }
 
 function fromTensor(tensor: Tensor): NdArray {
   const { type, dims, data } = tensor;
   return { dtype: type as DType, shape: [...dims], data: data as ArrayOf[DType] };
-}
-
-// * A model whose large constants are read where they lie in files. It is loaded anew for each run, which takes milliseconds, and has hardly
-// any memory in between: a network in pieces is run piece by piece, and what is seldom run need not stay. The price: nothing is packed in
-// advance, each run packs its matrices anew, which many rows at once are worth.
-
-export class MappedModel<Output extends string> implements Runner<Output> {
-  private readonly folder: string;
-  private readonly graph: Graph;
-  private readonly model: Uint8Array;
-  private readonly options: SessionOptions;
-
-  private constructor(folder: string, graph: Graph, model: Uint8Array, options: SessionOptions) {
-    this.folder = folder;
-    this.graph = graph;
-    this.model = model;
-    this.options = options;
-  }
-
-  /** Whether bytes can be multiplied as they lie: only on a processor, and not where their sums would overflow. */
-  static isPossible(device: Device = "auto"): boolean {
-    return executionProviders(device)[0] === "cpu" && largestInt8Weight(thisCpu()) === 127;
-  }
-
-  /**
-   * The model that computes `outputs`.
-   * @param folder constants that lie in files in it or below are mapped; all others are kept in memory
-   */
-  static async create<Output extends string>(
-    graph: Graph,
-    outputs: Readonly<Record<Output, Value>>,
-    folder: string,
-    options: SessionOptions = {},
-  ): Promise<MappedModel<Output>> {
-    const root = await realpath(folder);
-    const place = async (_name: string, _load: unknown, stored?: FileRange) => stored && placeBelow(root, stored);
-    const model = await writeModel(graph, outputs, { place });
-    // A plan of memory is of use from the second run on.
-    return new MappedModel<Output>(root, graph, model, { ...options, plansMemory: false });
-  }
-
-  async run(feeds: Readonly<Record<string, NdArray>>): Promise<Record<Output, NdArray>> {
-    const session = await Session.mapped<Output>(this.model, this.folder, this.graph.inputs, this.options);
-    try {
-      return await session.run(feeds);
-    } finally {
-      await session.close();
-    }
-  }
-
-  async close(): Promise<void> {}
-}
-
-// Models on disk that share a file of constants, each loaded as often as it is needed: a network in pieces.
-
-/** `Outputs` names each model and its outputs: `{ forward: "y" | "z" }`. */
-export class StoredModels<Outputs extends Readonly<Record<string, string>>> {
-  private readonly folder: string;
-  private readonly models: { readonly [Name in keyof Outputs]: { readonly graph: Graph } };
-
-  private constructor(folder: string, models: StoredModels<Outputs>["models"]) {
-    this.folder = folder;
-    this.models = models;
-  }
-
-  /** Writes models into a folder. Constants of one name are taken to be the same in all of them. */
-  static async write<Outputs extends Readonly<Record<string, string>>>(
-    folder: string,
-    models: {
-      readonly [Name in keyof Outputs]: {
-        readonly graph: Graph;
-        readonly outputs: Readonly<Record<Outputs[Name], Value>>;
-      };
-    },
-  ): Promise<StoredModels<Outputs>> {
-    const weights = await WeightsFile.create(folder, "model.weights");
-    try {
-      for (const name of Object.keys(models)) {
-        const { graph, outputs } = models[name as keyof Outputs];
-        await writeFile(join(folder, `${name}.onnx`), await writeModel(graph, outputs, weights));
-      }
-    } finally {
-      await weights.close();
-    }
-    return new StoredModels(folder, models);
-  }
-
-  /** Runs `use` with a session of the model, which is released afterwards. */
-  async with<Name extends keyof Outputs & string, Result>(
-    name: Name,
-    options: SessionOptions,
-    use: (session: Session<Outputs[Name]>) => Promise<Result>,
-  ): Promise<Result> {
-    const { graph } = this.models[name];
-    const session = await Session.load<Outputs[Name]>(join(this.folder, `${name}.onnx`), graph.inputs, options);
-    try {
-      return await use(session);
-    } finally {
-      await session.close();
-    }
-  }
 }

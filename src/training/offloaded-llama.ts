@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { checkDiskSpace } from "../files/journal.ts";
 import { type LlamaConfig, llamaMatrices } from "../models/llama.ts";
 import { headPiece, layerPiece, type Piece } from "../models/llama-layers.ts";
-import { type SessionOptions, StoredModels } from "../runtime/session.ts";
+import { ConstantsFile } from "../runtime/model-files.ts";
+import { type CreateOptions, Session, type SessionOptions } from "../runtime/session.ts";
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import { gradients } from "../tensor/grad/gradients.ts";
 import type { Value } from "../tensor/graph.ts";
@@ -30,19 +31,22 @@ export interface OffloadedLlamaOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-type LayerModels = { readonly forward: "out"; readonly backward: "gradient" };
-type HeadModels = { readonly forward: "losses"; readonly backward: "losses" | "gradient" };
+interface Layer {
+  readonly forward: Session<"out">;
+  readonly backward: Session<"gradient">;
+}
+
+interface Head {
+  readonly forward: Session<"losses">;
+  readonly backward: Session<"losses" | "gradient">;
+}
 
 export class OffloadedLlama {
   private readonly options: OffloadedLlamaOptions;
-  private readonly layers: readonly StoredModels<LayerModels>[];
-  private readonly head: StoredModels<HeadModels>;
+  private readonly layers: readonly Layer[];
+  private readonly head: Head;
 
-  private constructor(
-    options: OffloadedLlamaOptions,
-    layers: readonly StoredModels<LayerModels>[],
-    head: StoredModels<HeadModels>,
-  ) {
+  private constructor(options: OffloadedLlamaOptions, layers: readonly Layer[], head: Head) {
     this.options = options;
     this.layers = layers;
     this.head = head;
@@ -61,25 +65,30 @@ export class OffloadedLlama {
       await checkDiskSpace(folder, layerBytes(source, quantization));
       const policy = quantizationPolicy(quantization, llamaMatrices);
       const count = config.numHiddenLayers;
-      const layers: StoredModels<LayerModels>[] = [];
+      const layers: Layer[] = [];
+      // Memory planning does not pay off where shapes change from batch to batch.
+      const session = { ...options.session, plansMemory: false };
       for (let i = 0; i < count; i++) {
         signal?.throwIfAborted();
         const piece = () => layerPiece(source, { ...config, positions }, { index: i, quantization: policy });
         const [forward, backward] = [piece(), piece()];
-        layers.push(
-          await StoredModels.write<LayerModels>(await pieceFolder(folder, `layer-${i}`), {
-            forward: { graph: forward.graph, outputs: { out: forward.out } },
-            backward: { graph: backward.graph, outputs: { gradient: inputGradient(backward) } },
-          }),
-        );
+        const layer = await writeModels(join(folder, `layer-${i}`), session, async (on) => ({
+          forward: await Session.create(forward.graph, { out: forward.out }, on("forward.onnx")),
+          backward: await Session.create(backward.graph, { gradient: inputGradient(backward) }, on("backward.onnx")),
+        }));
+        layers.push(layer);
         onProgress?.(i + 1, count + 1);
       }
       const makeHead = () => headPiece(source, config, { quantization: policy });
       const [forward, backward] = [makeHead(), makeHead()];
-      const head = await StoredModels.write<HeadModels>(await pieceFolder(folder, "head"), {
-        forward: { graph: forward.graph, outputs: { losses: forward.out } },
-        backward: { graph: backward.graph, outputs: { losses: backward.out, gradient: inputGradient(backward) } },
-      });
+      const head: Head = await writeModels(join(folder, "head"), session, async (on) => ({
+        forward: await Session.create(forward.graph, { losses: forward.out }, on("forward.onnx")),
+        backward: await Session.create(
+          backward.graph,
+          { losses: backward.out, gradient: inputGradient(backward) },
+          on("backward.onnx"),
+        ),
+      }));
       onProgress?.(count + 1, count + 1);
       return new OffloadedLlama(options, layers, head);
     } catch (error) {
@@ -92,7 +101,7 @@ export class OffloadedLlama {
   async losses(embeddings: NdArray, feeds: Feeds): Promise<Float32Array> {
     let x = embeddings;
     for (const layer of this.layers) x = await this.forward(layer, x, feeds);
-    const { losses } = await this.head.with("forward", this.session, (session) => session.run({ ...feeds, x }));
+    const { losses } = await this.head.forward.run({ ...feeds, x });
     return losses.data as Float32Array;
   }
 
@@ -110,14 +119,12 @@ export class OffloadedLlama {
     }
     const targets = feeds.targetIds?.shape ?? [];
     const shares = ndarray("float32", targets, new Float32Array(sizeOf(targets)).fill(share));
-    const atHead = await this.head.with("backward", this.session, (session) =>
-      session.run({ ...feeds, x, [outGradient]: shares }),
-    );
+    const atHead = await this.head.backward.run({ ...feeds, x, [outGradient]: shares });
     let { gradient } = atHead;
     for (const layer of this.layers.toReversed()) {
       const feed = { ...feeds, x: inputs.pop() as NdArray, [outGradient]: gradient };
       this.options.signal?.throwIfAborted();
-      ({ gradient } = await layer.with("backward", this.session, (session) => session.run(feed)));
+      ({ gradient } = await layer.backward.run(feed));
     }
     const loss = (atHead.losses.data as Float32Array).reduce((sum, value) => sum + value, 0) * share;
     return { loss, gradient };
@@ -132,14 +139,9 @@ export class OffloadedLlama {
     return this.close();
   }
 
-  private async forward(layer: StoredModels<LayerModels>, x: NdArray, feeds: Feeds): Promise<NdArray> {
+  private async forward(layer: Layer, x: NdArray, feeds: Feeds): Promise<NdArray> {
     this.options.signal?.throwIfAborted();
-    return (await layer.with("forward", this.session, (session) => session.run({ ...feeds, x }))).out;
-  }
-
-  /** Memory planning does not pay off where shapes change from batch to batch. */
-  private get session(): SessionOptions {
-    return { ...this.options.session, plansMemory: false };
+    return (await layer.forward.run({ ...feeds, x })).out;
   }
 }
 
@@ -164,8 +166,17 @@ function inputGradient({ graph, x, out }: Piece): Value {
   return gradient as Value;
 }
 
-async function pieceFolder(parent: string, name: string): Promise<string> {
-  const folder = join(parent, name);
+/** Writes models that share their constants into a new folder. @param write `on` gives the options of a session by the name of its file */
+async function writeModels<T>(
+  folder: string,
+  session: SessionOptions,
+  write: (on: (name: string) => CreateOptions) => Promise<T>,
+): Promise<T> {
   await mkdir(folder);
-  return folder;
+  const constants = await ConstantsFile.create(folder);
+  try {
+    return await write((name) => ({ ...session, storage: { model: join(folder, name), constants } }));
+  } finally {
+    await constants.close();
+  }
 }

@@ -13,7 +13,7 @@ import { LanguageModel } from "../../src/generation/language-model.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
 import { imageWeights } from "../../src/models/minigpt4.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/model-folder.ts";
-import { evaluate, MappedModel, Session } from "../../src/runtime/session.ts";
+import { evaluate, Session } from "../../src/runtime/session.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { BlockMatrix, dequantizeBlocks, quantizeBlocks } from "../../src/tensor/quant/blocks.ts";
@@ -371,7 +371,7 @@ async function mappedTokens(path: string, set: GoldenSet): Promise<Float32Array>
   const { config, imageSources, close, ...model } = await openModelFolder(path);
   const graph = new Graph({ mapped: true });
   const outputs = imageOutputs(graph, imageWeights(graph, imageSources), config);
-  const { tokens } = await (await MappedModel.create(graph, outputs, path)).run(
+  const { tokens } = await (await Session.create(graph, outputs, { storage: "mapped", weightsFolder: path })).run(
     await firstImage({ ...model, config }, set),
   );
   await close();

@@ -6,7 +6,7 @@ import { importModel } from "../../src/convert/import.ts";
 import type { LanguageModel, Position } from "../../src/generation/language-model.ts";
 import { createLanguageModel, openLanguageModel } from "../../src/generation/load.ts";
 import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";
-import { MappedModel } from "../../src/runtime/session.ts";
+import { supportsMappedInt8 } from "../../src/runtime/session.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { isMissing } from "../helpers/capabilities.ts";
 import { relativeDifference } from "../helpers/deviations.ts";
@@ -38,7 +38,7 @@ async function using<T>(path: string, use: (model: LanguageModel, llm: OpenLlama
   }
 }
 
-describe.skipIf(isMissing("int8", MappedModel.isPossible("cpu")))("a language model with its layers in bytes", () => {
+describe.skipIf(isMissing("int8", supportsMappedInt8("cpu")))("a language model with its layers in bytes", () => {
   beforeAll(async () => {
     await importModel(goldenImport(withIt, { prefill: true }));
     cpSync(withIt, without, { recursive: true });

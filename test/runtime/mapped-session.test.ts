@@ -1,8 +1,8 @@
-/** Models that are loaded for each run, with their constants where they lie in files. */
+/** Sessions that load their model for each run, with constants mapped from the files that hold them. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { evaluate, MappedModel } from "../../src/runtime/session.ts";
+import { evaluate, Session } from "../../src/runtime/session.ts";
 import { bytesOf, type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { type FileRange, Graph } from "../../src/tensor/graph.ts";
 import { matmul } from "../../src/tensor/ops/matmul.ts";
@@ -42,11 +42,11 @@ function write(path: string): FileRange {
   return { path, offset: before.length, length: matrix.byteLength };
 }
 
-test("a constant in a file is read from there in each run, and never loaded", async () => {
+test("a constant in a file is mapped in each run, and never loaded", async () => {
   const path = join(folder, "below", "weights.bin");
   mkdirSync(join(folder, "below"));
   const { graph, outputs, loaded } = product(write(path));
-  const model = await MappedModel.create(graph, outputs, folder, { threads: 1 });
+  const model = await Session.create(graph, outputs, { storage: "mapped", weightsFolder: folder, threads: 1 });
   for (const n of [1, 7, 3]) {
     const { graph: plain, outputs: same } = product();
     const { y } = await evaluate(plain, same, feeds(n));
@@ -55,18 +55,18 @@ test("a constant in a file is read from there in each run, and never loaded", as
     expect(largestDifference(found.data as Float32Array, y.data as Float32Array)).toBeLessThan(1e-4);
   }
   expect(loaded()).toBe(0);
-  // Nothing of it is held in between: without the file there is nothing to multiply with.
+  // Nothing is kept between runs: without the file, a run fails.
   rmSync(path);
   await expect(model.run(feeds(1))).rejects.toThrow("weights.bin");
   await model.close();
 });
 
-test("what lies elsewhere, or in no file, is kept in memory", async () => {
+test("constants outside of the folder, or in no file, are kept in memory", async () => {
   const inside = join(folder, "inside");
   mkdirSync(inside);
   for (const stored of [write(join(folder, "outside.bin")), undefined]) {
     const { graph, outputs, loaded } = product(stored);
-    const model = await MappedModel.create(graph, outputs, inside, { threads: 1 });
+    const model = await Session.create(graph, outputs, { storage: "mapped", weightsFolder: inside, threads: 1 });
     const { graph: plain, outputs: same } = product();
     const { y } = await evaluate(plain, same, feeds(2));
     const found = (await model.run(feeds(2))).y.data as Float32Array;
