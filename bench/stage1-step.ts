@@ -7,13 +7,13 @@ import { createInterface } from "node:readline";
 import { FrozenFeatures } from "../src/data/frozen-features.ts";
 import { openSafetensors } from "../src/formats/safetensors.ts";
 import { tokensPerImage } from "../src/models/minigpt4.ts";
-import { ndarray } from "../src/tensor/array.ts";
+import { type NdArray, ndarray } from "../src/tensor/array.ts";
 import { openParts } from "../src/training/parts.ts";
 import { readMiniGPT4Recipe } from "../src/training/recipe.ts";
 import { captionStage } from "../src/training/stages/caption-stage.ts";
 import { batchSequences } from "../src/training/stages/sequences.ts";
 import { TrainingStep } from "../src/training/step.ts";
-import { readSettings, readWeights } from "../src/training/trainer.ts";
+import { readSettings } from "../src/training/trainer.ts";
 import { initialState } from "../src/training/training-state.ts";
 import type { Stage1Task, StepAnswer } from "./stage1.ts";
 
@@ -23,11 +23,16 @@ const session = { threads, device: "cpu" as const };
 const recipe = await readMiniGPT4Recipe(recipePath);
 const parts = await openParts(recipe);
 const stage = captionStage({ recipe, parts, source: parts.image, prompts: [], textsOf: () => [] });
+const weights: Record<string, NdArray<"float32">> = {};
+for (const name of stage.trained.keys()) {
+  const shape = parts.image.tensors.get(name)?.shape ?? [];
+  weights[name] = ndarray("float32", shape, await parts.image.readFloat32(name));
+}
 const step = await TrainingStep.create({
   graph: stage.graph,
   loss: stage.loss,
   trained: stage.trained,
-  state: initialState(await readWeights(parts.image, stage.trained.keys())),
+  state: initialState(weights),
   optimizer: readSettings(recipe, 1).optimizer,
   session,
 });

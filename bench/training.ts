@@ -8,7 +8,7 @@ import { ndarray } from "../src/tensor/array.ts";
 import { Graph } from "../src/tensor/graph.ts";
 import { Random } from "../src/tensor/random.ts";
 import { weightsInMemory } from "../src/tensor/weight-source.ts";
-import { captionLoss } from "../src/training/stages/caption-loss.ts";
+import { meanLoss, tokenLosses } from "../src/training/stages/caption-loss.ts";
 import { batchSequences } from "../src/training/stages/sequences.ts";
 import { TrainingStep } from "../src/training/step.ts";
 import { initialState } from "../src/training/training-state.ts";
@@ -59,7 +59,7 @@ async function ourStep(path: string, threads: number) {
   const graph = new Graph();
   const trained = new Weights(graph, weightsInMemory("new weights", arrays), { trainable: () => true });
   const weights = { encoder: trained, qformer: trained, projection: trained, llm: new Weights(graph, checkpoint) };
-  const loss = captionLoss(weights, config);
+  const loss = meanLoss(tokenLosses(weights, config));
   const step = await TrainingStep.create({
     graph,
     loss,

@@ -69,7 +69,7 @@ export interface TrainerSettings {
   readonly saveEvery: number;
 }
 
-export interface TrainerOutput {
+interface TrainerOutput {
   readonly folder: string;
   readonly checkpoints: Checkpoints;
   readonly metrics: MetricsLog;
@@ -383,7 +383,7 @@ export class Trainer {
 }
 
 /** Reads weights by name. */
-export async function readWeights(source: WeightSource, names: Iterable<string>): Promise<NamedArrays> {
+async function readWeights(source: WeightSource, names: Iterable<string>): Promise<NamedArrays> {
   const arrays: NamedArrays = {};
   for (const name of names) {
     arrays[name] = ndarray("float32", source.tensors.get(name)?.shape ?? [], await source.readFloat32(name));

@@ -84,11 +84,6 @@ export function meanLoss(losses: Value): Value {
   return reduceSum(losses, [0], { keep: false }).mul(losses.graph.input("targetShare", "float32", []));
 }
 
-/** The mean of `tokenLosses` over a step. */
-export function captionLoss(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
-  return meanLoss(tokenLosses(w, config, options));
-}
-
 /** Inputs of `externalLoss`. */
 export const externalLossInputs = { loss: "externalLoss", gradient: "embeddingsGradient" } as const;
 

@@ -85,7 +85,7 @@ export interface StageValidation {
   compose(samples: readonly StageSample[], random: Random): ValidationBatch;
 }
 
-export interface ValidationBatch {
+interface ValidationBatch {
   /** Weight of the batch's mean loss in the mean over all batches; 0 skips the batch. */
   readonly weight: number;
   feeds(features: NdArray<"float32">): Record<string, NdArray>;
