@@ -14,7 +14,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { modelPath } from "../src/chat/minigpt4.ts";
+import { modelPath } from "../src/chat/models.ts";
 import { cacheFolder } from "../src/files/cache-folder.ts";
 import { pull } from "../src/hub/pull.ts";
 import type { LlamaConfig } from "../src/models/llama.ts";

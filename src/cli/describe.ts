@@ -57,7 +57,7 @@ type ImageDescription =
 
 /** Describes an image, or returns what went wrong. @throws the signal's reason when it is aborted */
 export async function describeImage(model: MiniGPT4, image: string, options: AnswerOptions): Promise<ImageDescription> {
-  const { RequestError } = await import("../engine/engine.ts");
+  const { RequestError } = await import("../errors.ts");
   const started = performance.now();
   try {
     const description = await model.describe(image, options);
@@ -65,7 +65,7 @@ export async function describeImage(model: MiniGPT4, image: string, options: Ans
   } catch (error) {
     options.signal?.throwIfAborted();
     // Errors about an image name it already.
-    const namesImage = error instanceof RequestError && error.code === "image";
+    const namesImage = error instanceof RequestError && error.code === "invalid_image";
     return { image, error: namesImage ? error.message : `${image}: ${describeError(error)}` };
   }
 }

@@ -54,7 +54,7 @@ export function defineDoctor(command: Command, context: CommandContext): void {
 async function doctor(context: CommandContext, folder: string, { skip, json }: DoctorFlags): Promise<void> {
   const [{ diagnose }, { modelPath }] = await Promise.all([
     import("../evaluation/doctor/doctor.ts"),
-    import("../chat/minigpt4.ts"),
+    import("../chat/models.ts"),
   ]);
   const display = new ProgressDisplay(context);
   try {

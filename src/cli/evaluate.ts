@@ -137,7 +137,7 @@ async function openLanguageModel({ llm: path, model }: PerplexityFlags, options:
 
 async function openModel(model: string, options: PullOptions) {
   const [{ modelPath }, { openModelFolder }] = await Promise.all([
-    import("../chat/minigpt4.ts"),
+    import("../chat/models.ts"),
     import("../models/model-folder.ts"),
   ]);
   return openModelFolder(modelPath(model), options);

@@ -52,7 +52,7 @@ async function exportPage(
   const signal = context.untilInterrupted();
   const [{ exportWeb }, { modelPath }] = await Promise.all([
     import("../convert/export-web.ts"),
-    import("../chat/minigpt4.ts"),
+    import("../chat/models.ts"),
   ]);
   const display = new ProgressDisplay(context);
   try {

@@ -91,7 +91,7 @@ async function serve(context: CommandContext, { allowFolder, ...flags }: McpFlag
 /** An engine that is loaded when it is first used. @throws Error immediately if the model is missing */
 async function createLazyEngine(context: CommandContext, { model, device, ...flags }: ModelFlags) {
   const [{ modelPath }, { ProcessEngine }] = await Promise.all([
-    import("../chat/minigpt4.ts"),
+    import("../chat/models.ts"),
     import("../engine/process-engine.ts"),
   ]);
   const path = modelPath(model);

@@ -2,7 +2,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { modelPath } from "../chat/minigpt4.ts";
+import { modelPath } from "../chat/models.ts";
 import { type ImportQuantization, importQuantizations } from "../convert/import-plan.ts";
 import { partKinds } from "../convert/import-sources.ts";
 import { type Pulled, type PullPlan, pullReleased } from "../convert/pull-released.ts";

@@ -1,13 +1,8 @@
 /** The first step of a project: the first stage's model describes every image that has no text yet. */
 import { createHash } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import {
-  type Engine,
-  EngineLostError,
-  type GenerationOptions,
-  type GenerationRequest,
-  RequestError,
-} from "../engine/engine.ts";
+import type { Engine, GenerationOptions, GenerationRequest } from "../engine/engine.ts";
+import { EngineLostError, RequestError } from "../errors.ts";
 import type { FinishReason } from "../generation/generate.ts";
 import { imageInMemory } from "../images/decode.ts";
 import { type ProjectImage, StaleVersionError, type VersionDetails } from "./entry.ts";
@@ -262,7 +257,7 @@ async function describeRetrying(
 /** What may be wrong with the image; undefined if something else certainly is. */
 function faultOf({ name }: ProjectImage, error: unknown): string | undefined {
   if (error instanceof ImageLostError || error instanceof EngineLostError) return error.message;
-  if (!(error instanceof RequestError) || error.code !== "image") return undefined;
+  if (!(error instanceof RequestError) || error.code !== "invalid_image") return undefined;
   return error.message.replace(imageInMemory, () => name);
 }
 

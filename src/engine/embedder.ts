@@ -1,4 +1,6 @@
 /** Embeddings of images and texts: vectors of length 1, in which an image lies near the texts that fit it. */
+
+import { RequestError } from "../errors.ts";
 import { quote } from "../files/errors.ts";
 import type { ImageTokens } from "../generation/image-encoder.ts";
 import { imageEmbedding, textArrays, textEmbedding, textInputs } from "../models/contrastive-head.ts";
@@ -12,7 +14,6 @@ import { Graph } from "../tensor/graph.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
 import { cleanCaption } from "../tokenizers/prompts.ts";
-import { RequestError } from "./engine.ts";
 
 /** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
 const longestText = 2000;
@@ -25,7 +26,7 @@ export interface Embedder {
   embedImage(tokens: ImageTokens): Promise<Float32Array>;
   /**
    * Texts are read as captions are in training: lower-cased, without punctuation, fifty words at most.
-   * @throws QuestionError if a text is empty, or has no word that counts
+   * @throws RequestError if a text is empty, or has no word that counts
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
   /** Frees the engine's memory. */
@@ -114,11 +115,14 @@ export class WordSpaceEmbedder implements Embedder {
 
   private async embedText(text: string): Promise<Float32Array> {
     const caption = cleanCaption(text.slice(0, longestText));
-    if (caption === "") throw new RequestError("value", "A text without any word has no embedding");
+    if (caption === "") throw new RequestError("invalid_request", "A text without any word has no embedding");
     const { embeddings } = await this.texts.run(textArrays([this.tokenizer.encode(` ${caption}`)]));
     const embedding = embeddings.data as Float32Array;
     if (embedding.every((value) => value === 0)) {
-      throw new RequestError("value", `No word of ${quote(caption)} says anything of an image, so it has no embedding`);
+      throw new RequestError(
+        "invalid_request",
+        `No word of ${quote(caption)} says anything of an image, so it has no embedding`,
+      );
     }
     return embedding;
   }

@@ -1,96 +1,79 @@
-/** What answers questions: the contract between whoever asks (a conversation, the server, a page) and a model, wherever it runs. */
+/** The contract between a model, wherever it runs, and its clients: conversations, the server, the page. */
 
 import type { FinishReason } from "../generation/generate.ts";
 import type { SamplingOptions } from "../generation/sampling.ts";
 import type { Turn } from "../tokenizers/prompts.ts";
 
-/** An image: a path, or the bytes of an encoded one. */
+/** An image: a path, or the bytes of an encoded image (JPEG, PNG, WebP, ...). */
 export type ImageInput = string | Uint8Array;
 
-/** How an answer is searched for. */
+/** How text is generated. */
 export interface GenerationOptions extends SamplingOptions {
-  /** Default 300, as in the original demo. */
+  /** @default 300 */
   readonly maxNewTokens?: number;
-  /** Above 1, the best of so many answers is searched for; sampling is off then, and the answer comes in one piece. */
+  /** Above 1, beam search with this many beams, without sampling; the text comes in one piece. @default 1 */
   readonly numBeams?: number;
+  /** For beam search: above 0 favours long texts. @default 1 */
   readonly lengthPenalty?: number;
-  /** The same seed gives the same answer. */
+  /** The same seed gives the same text. @default 0 */
   readonly seed?: number;
 }
 
 export interface GenerationRequest extends GenerationOptions {
-  /** What was said so far and is asked now; or "describe", the prompt with which the model was trained to describe one image. */
+  /** The conversation, ending with the user's turn; or `"describe"`, the prompt with which the model was trained to describe one image. */
   readonly turns: readonly Turn[] | "describe";
-  /** What the model is told before the conversation, in place of the template's own words. */
+  /** System prompt, in place of the template's own. */
   readonly system?: string;
-  /** The images of all turns, in their order. */
+  /** The images of all turns, in order. */
   readonly images: readonly ImageInput[];
-  /** Further texts at which an answer ends; they are not part of it. */
+  /** Further stop strings; they are not part of the text. */
   readonly stop?: readonly string[];
-  /** How many answers are drawn (default 1), with the seeds seed, seed + 1, and so on. */
+  /** Number of texts to generate, with the seeds `seed`, `seed + 1`, and so on. @default 1 */
   readonly choices?: number;
-  /** Of a text that is longer than the context the oldest part is cut off, as in the original demo (default), or it is refused. */
+  /** A prompt longer than the context loses its oldest part, as in the original demo (`"cut"`), or is refused. @default "cut" */
   readonly overflow?: "cut" | "refuse";
 }
 
-/** An answer as it comes: it begins once, then each choice has texts and an end. */
+/** A generation as a stream: `begin` once, then each choice has texts and an `end`. */
 export type GenerationEvent =
   | {
       readonly kind: "begin";
-      /** Positions of the prompt, those of images included. */
+      /** Positions of the prompt, including those of images. */
       readonly promptTokens: number;
-      /** How many of them were known from an earlier question and not read anew. */
+      /** How many of them were in the prefix cache and not computed again. */
       readonly cachedTokens: number;
     }
   | { readonly kind: "text"; readonly choice: number; readonly text: string }
   | { readonly kind: "end"; readonly choice: number; readonly reason: FinishReason; readonly tokens: number };
 
-/** What an embedding is made of. */
 export type EmbeddingInput = { readonly text: string } | { readonly image: ImageInput };
 
-/** What is known of a model without asking it. */
+/** Properties of a loaded model. */
 export interface ModelInfo {
   readonly name: string;
-  /** Positions of prompt and answer together. */
+  /** Positions of prompt and generated text together. */
   readonly contextLength: number;
   readonly tokensPerImage: number;
-  /** Numbers in an embedding; undefined where the model has no contrastive head. */
+  /** Dimensions of an embedding; undefined if the model has no contrastive head. */
   readonly embeddingSize?: number;
 }
 
+/** A loaded model that serves several requests at the same time. */
 export interface Engine {
   readonly model: ModelInfo;
-  /** Memory of the process that the engine has to itself, in bytes, as it last said; undefined if it has none. */
+  /** Resident memory of the engine's own process in bytes, updated every few seconds; undefined if it has none. */
   readonly residentBytes?: number;
   /**
-   * Answers. Several questions can be asked at once and share the engine. Whoever stops listening, or aborts the signal,
-   * stops the answer.
+   * Streams a generation. Requests run in one batch. To stop iterating, or to abort the signal, cancels the request.
    *
-   * @throws QuestionError if something is wrong with the question; EngineLostError if the engine broke down on the way
+   * @throws RequestError if the request is invalid; EngineLostError if the model process exits meanwhile
    */
-  generate(question: GenerationRequest, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
+  generate(request: GenerationRequest, signal?: AbortSignal): AsyncIterable<GenerationEvent>;
   /**
-   * Embeddings of length 1, [embeddingSize] each, in which an image lies near the texts that fit it.
-   * @throws QuestionError as above, and if the model has no contrastive head
+   * L2-normalised embeddings, [embeddingSize] each, in which an image is close to texts that describe it.
+   * @throws RequestError as `generate`, and if the model has no contrastive head
    */
   embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]>;
-  /** Ends what is being answered, and frees the memory. */
+  /** Fails all running requests and frees the memory. Closing again has no effect. */
   close(): Promise<void>;
-}
-
-/** Something about a question is wrong; the message says what, and asking again will not help. */
-export class RequestError extends Error {
-  override name = "QuestionError";
-  /** An image cannot be read, the text does not fit the context, or a value is out of its bounds. */
-  readonly code: "image" | "length" | "value";
-
-  constructor(code: RequestError["code"], message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
-}
-
-/** The engine broke down while it answered; it starts again, and the question may be asked once more. */
-export class EngineLostError extends Error {
-  override name = "EngineLostError";
 }

@@ -1,5 +1,8 @@
-/** A model folder becomes an engine on the calling thread. */
+/** Loads a model folder into an engine on the calling thread. */
 
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { sha256Hex } from "../files/digest.ts";
 import {
   type LanguageModelOptions,
   openImageEncoder,
@@ -7,71 +10,72 @@ import {
   resolveContextLength,
 } from "../generation/load.ts";
 import type { PullOptions } from "../hub/pull.ts";
-import type { ImageLimits } from "../images/decode.ts";
+import { type ImageLimits, readImage } from "../images/decode.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
 import { openModelFolder } from "../models/model-folder.ts";
 import type { SessionOptions } from "../runtime/session.ts";
-import { ImageCache, imageFiles } from "./caches.ts";
+import { ImageCache, type ImageSource } from "./caches.ts";
 import { openEmbedder } from "./embedder.ts";
 import { LocalEngine } from "./local-engine.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 
-/** All of it can be sent to another process. */
+/** Options of an engine; all of them can be sent to another process. */
 export interface EngineOptions
   extends SessionOptions,
     Pick<LanguageModelOptions, "quantization">,
     Partial<SchedulerOptions> {
-  /** What an image may cost. */
+  /** Limits on the size of images. */
   readonly images?: ImageLimits;
+  /** Memory for the image tokens of earlier requests, in bytes. @default 268435456 */
+  readonly imageCacheBytes?: number;
 }
 
-/** Memory for the caches of all answers that are written at once, if all were as long as the context, in bytes. */
+/** Memory for the KV caches of a full batch in which each sequence is as long as the context, in bytes. */
 const batchBytes = 2 ** 31;
-const prefixBytesByDefault = 2 ** 29;
+const defaultPrefixBytes = 2 ** 29;
 const maxBatch = 16;
 
 /**
  * Loads a model folder.
- * @param name what the model is called
- * @throws Error naming what is missing or does not fit
+ * @param name the model's name
+ * @throws Error naming what is missing or does not match
  */
 export async function loadEngine(
   path: string,
   name: string,
-  { quantization, images, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
+  { quantization, images, imageCacheBytes, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
 ): Promise<LocalEngine> {
   const folder = await openModelFolder(path, pull);
   const options = { weightsFolder: path, ...given };
   try {
     const { config, tokenizer } = folder.llm;
-    const reader = await openImageEncoder(folder, options);
+    const encoder = await openImageEncoder(folder, options);
     const llm = await openLanguageModel(folder.llm, path, {
       ...options,
       quantization: quantization ?? folder.quantization,
     });
     const embedder = await openEmbedder(folder, options);
     const contextLength = resolveContextLength(config);
+    const fittingBatch = Math.floor(batchBytes / countCacheBytes(config, contextLength));
     return new LocalEngine(
       {
         model: {
           name,
           contextLength,
           tokensPerImage: tokensPerImage(folder.config),
-          ...(embedder && { embeddingSize: embedder.size }),
+          embeddingSize: embedder?.size,
         },
         embedder,
-        images: new ImageCache(reader, imageFiles(images)),
+        images: new ImageCache(encoder, imageFiles(images), imageCacheBytes),
         llm,
         tokenizer,
         template: folder.template,
         describe: folder.describe,
       },
       {
-        maxBatch:
-          options.maxBatch ??
-          Math.max(1, Math.min(maxBatch, Math.floor(batchBytes / cacheBytes(config, contextLength)))),
-        prefixBytes: options.prefixBytes ?? prefixBytesByDefault,
+        maxBatch: options.maxBatch ?? Math.max(1, Math.min(maxBatch, fittingBatch)),
+        prefixBytes: options.prefixBytes ?? defaultPrefixBytes,
       },
     );
   } finally {
@@ -79,7 +83,20 @@ export async function loadEngine(
   }
 }
 
-/** Of the keys and values of so many positions. */
-function cacheBytes({ numHiddenLayers, numKeyValueHeads, headDim }: LlamaConfig, positions: number): number {
+/** Of the keys and values of one sequence. */
+function countCacheBytes({ numHiddenLayers, numKeyValueHeads, headDim }: LlamaConfig, positions: number): number {
   return 2 * numHiddenLayers * numKeyValueHeads * headDim * positions * Float32Array.BYTES_PER_ELEMENT;
+}
+
+/** Images from files and from memory in Node. */
+export function imageFiles(limits: ImageLimits = {}): ImageSource {
+  return {
+    /** A file is the same as long as its size and modification time are. */
+    async key(image) {
+      if (typeof image !== "string") return sha256Hex(image);
+      const info = await stat(image).catch(() => undefined);
+      return JSON.stringify([resolve(image), info?.size, info?.mtimeMs]);
+    },
+    decode: (image) => readImage(image, limits),
+  };
 }

@@ -1,5 +1,6 @@
 /** An engine on the calling thread, which is blocked while a token is computed. */
 
+import { modelClosed, RequestError } from "../errors.ts";
 import { toPositions, truncateToContext } from "../generation/generate.ts";
 import type { LanguageModel, Position } from "../generation/language-model.ts";
 import type { DescribePrompt } from "../models/model-folder.ts";
@@ -7,17 +8,9 @@ import type { Tokenizer } from "../tokenizers/load.ts";
 import { type PromptTemplate, parsePrompt } from "../tokenizers/prompts.ts";
 import type { ImageCache } from "./caches.ts";
 import type { Embedder } from "./embedder.ts";
-import {
-  type EmbeddingInput,
-  type Engine,
-  type GenerationEvent,
-  type GenerationRequest,
-  type ModelInfo,
-  RequestError,
-} from "./engine.ts";
+import type { EmbeddingInput, Engine, GenerationEvent, GenerationRequest, ModelInfo } from "./engine.ts";
 import { type ScheduledRequest, Scheduler, type SchedulerOptions, yieldToEventLoop } from "./scheduler.ts";
 
-/** What answers are made with. */
 export interface EngineParts {
   readonly model: ModelInfo;
   readonly images: ImageCache;
@@ -25,15 +18,16 @@ export interface EngineParts {
   readonly tokenizer: Tokenizer;
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
-  /** Of a model that has a contrastive head. */
-  readonly embedder?: Embedder | undefined;
+  /** Only of a model with a contrastive head. */
+  readonly embedder?: Embedder;
 }
 
-const maxNewTokensByDefault = 300;
+const defaultMaxNewTokens = 300;
 
-export class LocalEngine implements Engine {
+export class LocalEngine implements Engine, AsyncDisposable {
   private readonly parts: EngineParts;
   private readonly scheduler: Scheduler;
+  private closing: Promise<void> | undefined;
 
   constructor(parts: EngineParts, options: SchedulerOptions) {
     this.parts = parts;
@@ -44,15 +38,17 @@ export class LocalEngine implements Engine {
     return this.parts.model;
   }
 
-  async *generate(question: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+  async *generate(request: GenerationRequest, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+    this.throwIfClosed();
     signal?.throwIfAborted();
-    const request = await this.requestOf(question);
-    // What a description begins with is read as a part of the prompt, and is a part of the answer.
-    const beginning = question.turns === "describe" ? this.parts.describe.beginsWith : "";
-    const begun = new Set<number>();
-    for await (const event of this.scheduler.generate(request, signal)) {
-      if (event.kind !== "begin" && beginning !== "" && !begun.has(event.choice)) {
-        begun.add(event.choice);
+    const scheduled = await this.prepare(request);
+    this.throwIfClosed();
+    // The beginning of a description is part of the prompt, and of the text.
+    const beginning = request.turns === "describe" ? this.parts.describe.beginsWith : "";
+    const started = new Set<number>();
+    for await (const event of this.scheduler.generate(scheduled, signal)) {
+      if (event.kind !== "begin" && beginning !== "" && !started.has(event.choice)) {
+        started.add(event.choice);
         yield { kind: "text", choice: event.choice, text: beginning };
       }
       yield event;
@@ -62,71 +58,89 @@ export class LocalEngine implements Engine {
   async embed(inputs: readonly EmbeddingInput[], signal?: AbortSignal): Promise<Float32Array[]> {
     const { embedder, images } = this.parts;
     if (!embedder) {
-      throw new RequestError("value", `The model ${this.model.name} has no contrastive head, so it has no embeddings`);
+      throw new RequestError(
+        "invalid_request",
+        `The model ${this.model.name} has no contrastive head, so it has no embeddings`,
+      );
     }
-    const all: Float32Array[] = [];
+    const embeddings: Float32Array[] = [];
     for (const input of inputs) {
+      this.throwIfClosed();
       signal?.throwIfAborted();
-      if ("text" in input) all.push(...(await embedder.embedTexts([input.text])));
-      else all.push(await embedder.embedImage(await images.encode(input.image)));
-      // Many texts in a row must not hold up answers.
+      if ("text" in input) embeddings.push(...(await embedder.embedTexts([input.text])));
+      else embeddings.push(await embedder.embedImage(await images.encode(input.image)));
+      // A long list must not hold up generations.
       await yieldToEventLoop();
     }
-    return all;
+    return embeddings;
   }
 
-  async close(): Promise<void> {
-    await this.scheduler.stop(new Error("The model was released"));
+  close(): Promise<void> {
+    this.closing ??= this.closeParts();
+    return this.closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private async closeParts(): Promise<void> {
+    await this.scheduler.stop(modelClosed());
     await this.parts.images.close();
     await this.parts.llm.close();
     await this.parts.embedder?.close();
   }
 
-  private async requestOf(question: GenerationRequest): Promise<ScheduledRequest> {
+  private throwIfClosed(): void {
+    if (this.closing) throw modelClosed();
+  }
+
+  /** Renders the prompt, encodes its images, and checks lengths. */
+  private async prepare(request: GenerationRequest): Promise<ScheduledRequest> {
     const { template, describe, tokenizer } = this.parts;
-    const { turns, system, stop = [], choices = 1 } = question;
+    const { turns, system, stop = [], choices = 1 } = request;
     if (!Number.isInteger(choices) || choices < 1) {
-      throw new RequestError("value", `choices is ${choices}; it should be a whole number from 1 on`);
+      throw new RequestError("invalid_request", `choices is ${choices}; expected a whole number of at least 1`);
     }
     const describes = turns === "describe";
-    const prompt = describes
-      ? parsePrompt(describe.prompt + describe.beginsWith)
-      : template.render(turns, system === undefined ? {} : { system });
+    const prompt = describes ? parsePrompt(describe.prompt + describe.beginsWith) : template.render(turns, { system });
     const places = prompt.segments.filter(({ kind }) => kind === "image").length;
-    if (places !== question.images.length) {
+    if (places !== request.images.length) {
       throw new RequestError(
-        "value",
-        `The question has ${places} places for images, but ${question.images.length} were given`,
+        "invalid_request",
+        `The prompt has places for ${places} images, but ${request.images.length} were given`,
       );
     }
-    const images = await Promise.all(question.images.map((image) => this.parts.images.encode(image)));
+    const images = await Promise.all(request.images.map((image) => this.parts.images.encode(image)));
     return {
-      ...question,
-      ...this.fit(toPositions(prompt, images, tokenizer), question),
+      ...request,
+      ...this.fit(toPositions(prompt, images, tokenizer), request),
       stop: [...(describes ? describe.stop : template.stop), ...stop],
       choices,
     };
   }
 
-  /** A sequence that leaves room for its answer. */
+  /** A sequence that leaves room for the generated text. */
   private fit(
     sequence: readonly Position[],
-    { maxNewTokens = maxNewTokensByDefault, overflow = "cut" }: GenerationRequest,
+    { maxNewTokens = defaultMaxNewTokens, overflow = "cut" }: GenerationRequest,
   ): Pick<ScheduledRequest, "sequence" | "maxNewTokens"> {
     const { contextLength } = this.model;
     const most = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
     if (!(maxNewTokens >= 1 && maxNewTokens <= most)) {
       throw new RequestError(
-        "value",
-        `maxNewTokens is ${maxNewTokens}; it should be between 1 and ${contextLength - 1}`,
+        "invalid_request",
+        `maxNewTokens is ${maxNewTokens}; expected a number from 1 to ${contextLength - 1}`,
       );
     }
-    if (overflow === "cut") return { sequence: truncateToContext(sequence, maxNewTokens, contextLength), maxNewTokens };
+    if (overflow === "cut") {
+      return { sequence: truncateToContext(sequence, maxNewTokens, contextLength), maxNewTokens };
+    }
     const room = contextLength - sequence.length;
     if (room < 1) {
       throw new RequestError(
-        "length",
-        `The conversation has ${sequence.length} tokens, but this model's context is ${contextLength} tokens; shorten it`,
+        "context_length_exceeded",
+        `The conversation has ${sequence.length} tokens, but this model's context has ${contextLength}. Shorten it.`,
       );
     }
     return { sequence, maxNewTokens: Math.min(maxNewTokens, room) };

@@ -1,6 +1,7 @@
 /** Images from files or bytes: decoded, upright, as plain RGB. */
 import { stat } from "node:fs/promises";
 import sharp, { type Metadata, type Sharp, type SharpOptions } from "sharp";
+import { RequestError } from "../errors.ts";
 import { describeProblem } from "../files/errors.ts";
 import { bytesOf } from "../tensor/array.ts";
 
@@ -27,9 +28,11 @@ export const imageInMemory = "The image in memory";
 const DEFAULT_MAX_PIXELS = 100_000_000;
 const DEFAULT_MAX_BYTES = 256 * 1024 * 1024;
 
-/** An image that cannot be read; the message names the file and says what is wrong with it. */
-export class ImageError extends Error {
-  override name = "ImageError";
+/** An image that cannot be read. The message names the file and says what is wrong with it. */
+export class ImageError extends RequestError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("invalid_image", message, options);
+  }
 }
 
 /**

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { FeatureCache } from "../data/feature-cache.ts";
-import { RequestError } from "../engine/engine.ts";
+import { RequestError } from "../errors.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { indices } from "../generation/language-model.ts";
 import type { ImageSpec } from "../images/preprocess.ts";
@@ -245,7 +245,7 @@ export class Blip2RetrievalModel implements RetrievalModel {
     const { tokenizer, maxTextLength: maxTokens } = this.folder;
     return texts.map((text) => {
       const caption = cleanCaption(text.slice(0, maxTextLength));
-      if (caption === "") throw new RequestError("value", "The text contains no word to embed.");
+      if (caption === "") throw new RequestError("invalid_request", "The text contains no word to embed.");
       return tokenizer.encode(caption, maxTokens);
     });
   }

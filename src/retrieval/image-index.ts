@@ -309,7 +309,7 @@ async function loadFile(
     return { image, id, pixels: await decode(bytes) };
   } catch (error) {
     // An error with a code is not the image's fault: out of memory, or a crashed thread.
-    if (!(error instanceof Error) || "code" in error) throw error;
+    if (!(error instanceof Error) || ("code" in error && error.code !== "invalid_image")) throw error;
     return { image, id, content: error.message.trim() };
   }
 }

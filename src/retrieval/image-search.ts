@@ -4,10 +4,10 @@ import { setMaxListeners } from "node:events";
 import { realpath } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { modelPath } from "../chat/minigpt4.ts";
+import { modelPath } from "../chat/models.ts";
 import type { InvalidSample } from "../data/dataset.ts";
 import type { ImageInput } from "../engine/engine.ts";
-import { errorFrom } from "../engine/port.ts";
+import { fromErrorMessage } from "../engine/port.ts";
 import { fetchLanguageModel, modelType } from "../models/model-folder.ts";
 import { withLargePages } from "../runtime/environment.ts";
 import type { IndexOptions } from "./image-index.ts";
@@ -239,7 +239,7 @@ class SearchProcess {
       else if (message.kind === "problem") onProblem?.(message.problem);
       else if (message.kind === "message") onMessage?.(message.text);
       else if (message.kind === "result") call.resolve(message.result);
-      else call.reject(errorFrom(message.error));
+      else call.reject(fromErrorMessage(message.error));
     } catch (error) {
       // A callback has thrown: the call fails with its error.
       this.post({ kind: "cancel", id: message.id });

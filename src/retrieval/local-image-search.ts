@@ -6,7 +6,8 @@ import { dirname, join } from "node:path";
 import type { InvalidSample } from "../data/dataset.ts";
 import { decodeImage, originalView } from "../data/decoder.ts";
 import { imageId } from "../data/feature-cache.ts";
-import { type ImageInput, RequestError } from "../engine/engine.ts";
+import type { ImageInput } from "../engine/engine.ts";
+import { RequestError } from "../errors.ts";
 import { cacheFolder } from "../files/cache-folder.ts";
 import { ImageError, readImage } from "../images/decode.ts";
 import { preprocess } from "../images/preprocess.ts";
@@ -180,7 +181,7 @@ export class LocalImageSearch {
       if (i >= 0) return float16ToFloat32(index.vectors.subarray(i * row, (i + 1) * row));
       return await model.embedImages([preprocess(pixels, model.spec).data]);
     } catch (cause) {
-      if (cause instanceof ImageError) throw new RequestError("image", cause.message, { cause });
+      if (cause instanceof ImageError) throw new RequestError("invalid_image", cause.message, { cause });
       throw cause;
     }
   }

@@ -1,5 +1,5 @@
 /** Opens a model for retrieval: a MiniGPT-4 with a contrastive head, or a Q-Former pre-trained as in BLIP-2. */
-import { modelPath } from "../chat/minigpt4.ts";
+import { modelPath } from "../chat/models.ts";
 import { type Embedder, openEmbedder } from "../engine/embedder.ts";
 import type { PullOptions } from "../hub/pull.ts";
 import type { ImageSpec } from "../images/preprocess.ts";

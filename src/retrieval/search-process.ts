@@ -1,7 +1,7 @@
 /** Entry point of the process that `ImageSearch` starts: runs a `LocalImageSearch` until it is closed or the parent exits. */
 import type { InvalidSample } from "../data/dataset.ts";
 import type { ImageInput } from "../engine/engine.ts";
-import { type ErrorMessage, errorMessage } from "../engine/port.ts";
+import { type ErrorMessage, toErrorMessage } from "../engine/port.ts";
 import type { IndexOptions } from "./image-index.ts";
 import { type FindOptions, type FoundImage, LocalImageSearch, type LocalSearchOptions } from "./local-image-search.ts";
 
@@ -47,7 +47,7 @@ async function handle(id: number, call: SearchCall, signal: AbortSignal): Promis
   try {
     post({ kind: "result", id, result: await run(id, call, signal) });
   } catch (error) {
-    post({ kind: "error", id, error: errorMessage(error) });
+    post({ kind: "error", id, error: toErrorMessage(error) });
   }
 }
 

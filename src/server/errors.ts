@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { EngineLostError, RequestError } from "../engine/engine.ts";
+import { EngineLostError, RequestError, type RequestErrorCode } from "../errors.ts";
 
 export interface ErrorDetails {
   /** For people. */
@@ -74,10 +74,10 @@ export function tooManyBytes(maxBytes: number): ImageRejectedError {
 
 const restartSeconds = 5;
 
-const requestErrorCodes: Readonly<Record<RequestError["code"], string>> = {
-  image: "invalid_image",
-  length: "context_length_exceeded",
-  value: "invalid_value",
+const requestErrorCodes: Readonly<Record<RequestErrorCode, string>> = {
+  invalid_image: "invalid_image",
+  context_length_exceeded: "context_length_exceeded",
+  invalid_request: "invalid_value",
 };
 
 /** Converts an error for the client. Details of unexpected errors go to the log only. */

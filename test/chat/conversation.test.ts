@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type AnswerOptions, Conversation } from "../../src/chat/conversation.ts";
-import { ImageCache, imageFiles } from "../../src/engine/caches.ts";
-import { RequestError } from "../../src/engine/engine.ts";
+import { ImageCache } from "../../src/engine/caches.ts";
+import { imageFiles } from "../../src/engine/load-engine.ts";
 import { type EngineParts, LocalEngine } from "../../src/engine/local-engine.ts";
+import { RequestError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { generate, toPositions } from "../../src/generation/generate.ts";
 import { imageOutputs } from "../../src/generation/graphs.ts";
@@ -81,7 +82,7 @@ async function fresh(turns: readonly Turn[], images: readonly ImageTokens[]): Pr
   return text;
 }
 
-test("several turns and images: every answer is as if the whole were read anew", async () => {
+test("several turns and images: every answer is the same as without caches", async () => {
   const conversation = chat();
   const names = ["rgb.png", "large.jpg", "gray.png"];
   const tokens: ImageTokens[] = [];
@@ -107,7 +108,7 @@ test("another image gives another answer; the same image from memory gives the s
   expect(await ask(await readFile(image("rgb.png")))).toBe(answer);
 });
 
-describe("a question that is not answered leaves the conversation as it was", () => {
+describe("a question without a complete answer leaves the conversation as it was", () => {
   async function expectUnchanged(disturb: (conversation: Conversation) => Promise<void>) {
     const [disturbed, quiet] = [chat(), chat()];
     const first = { images: [image("rgb.png")] };
@@ -130,7 +131,7 @@ describe("a question that is not answered leaves the conversation as it was", ()
     });
   });
 
-  test("cancelled before it began, also in beam search", async () => {
+  test("cancelled before it started, also with beam search", async () => {
     await expectUnchanged(async (conversation) => {
       const signal = AbortSignal.abort();
       await expect(said(conversation, "More", { signal })).rejects.toThrow(/abort/i);
@@ -138,7 +139,7 @@ describe("a question that is not answered leaves the conversation as it was", ()
     });
   });
 
-  test("no longer listened to", async () => {
+  test("no longer iterated", async () => {
     await expectUnchanged(async (conversation) => {
       for await (const _ of conversation.ask("Tell me more", { ...short, images: [image("gray.png")] })) break;
     });
@@ -153,23 +154,23 @@ describe("a question that is not answered leaves the conversation as it was", ()
     });
   });
 
-  test("while the one before is still being answered", async () => {
+  test("while the previous one is still being answered", async () => {
     await expectUnchanged(async (conversation) => {
       const answer = conversation.ask("Tell me more", { maxNewTokens: 100 });
       await answer.next();
-      await expect(said(conversation, "Why?")).rejects.toThrow("still being answered; wait for its end, or cancel it");
+      await expect(said(conversation, "Why?")).rejects.toThrow("still being answered. Wait for the end");
       await answer.return();
     });
   });
 
   test("empty", async () => {
     await expectUnchanged(async (conversation) => {
-      await expect(said(conversation, " \n")).rejects.toThrow("The question is empty; ask something, or give an image");
+      await expect(said(conversation, " \n")).rejects.toThrow("The question is empty. Pass a text or an image.");
     });
   });
 });
 
-test("a text that is longer than the context is read from where it fits", async () => {
+test("a prompt longer than the context is cut at its beginning", async () => {
   const conversation = chat();
   const { maxPositionEmbeddings } = parts.llm.config;
   const long = "a long question ".repeat(maxPositionEmbeddings / 4);
@@ -195,9 +196,86 @@ test("seeds", async () => {
   expect(await say(4)).not.toBe(await say(5));
 });
 
-test("an answer of no tokens, or of more than the context, is refused", async () => {
+test("a token limit of 0, or above the context, is refused", async () => {
   await expect(said(chat(), "What?", { maxNewTokens: 0 })).rejects.toThrow(
-    "maxNewTokens is 0; it should be between 1 and 511",
+    "maxNewTokens is 0; expected a number from 1 to 511",
   );
   await expect(said(chat(), "What?", { maxNewTokens: 512 })).rejects.toThrow(RequestError);
+});
+
+test("answer returns the text of ask with its finish reason and token counts", async () => {
+  const question = { images: [image("rgb.png")] };
+  const conversation = chat();
+  const first = await conversation.answer("What is this?", { ...short, ...question });
+  expect(first.text).toBe((await said(chat(), "What is this?", question)).trim());
+  expect(conversation.history).toEqual([
+    { role: "user", text: "What is this?", images: 1 },
+    { role: "assistant", text: first.text },
+  ]);
+  const events = [];
+  const turns = [{ role: "user" as const, text: "What is this?", images: 1 }];
+  for await (const event of engine.generate({ ...short, turns, images: question.images })) events.push(event);
+  const end = events.at(-1);
+  if (end?.kind !== "end") throw new Error("expected the end of the generation");
+  expect(first.finishReason).toBe(end.reason);
+  expect(first.usage.completionTokens).toBe(end.tokens);
+  expect(first.usage.promptTokens).toBeGreaterThan(10);
+  const cut = await chat().answer("What is this?", { ...question, maxNewTokens: 1 });
+  expect(cut).toMatchObject({ finishReason: "length", usage: { completionTokens: 1 } });
+  // The whole first turn is cached when the second one is asked.
+  const second = await conversation.answer("And now?", short);
+  expect(second.usage.promptTokens).toBeGreaterThan(first.usage.promptTokens);
+  expect(second.usage.cachedTokens).toBeGreaterThanOrEqual(first.usage.promptTokens);
+});
+
+describe("a conversation as JSON", () => {
+  async function conversation() {
+    const saved = new Conversation(engine, "Be brief.");
+    await saved.answer("What is this?", { ...short, images: [image("rgb.png"), await readFile(image("gray.png"))] });
+    await saved.answer("And this?", { ...short, images: [image("large.jpg")] });
+    return saved;
+  }
+
+  test("continues as the original does, with its images and its system prompt", async () => {
+    const saved = await conversation();
+    const text = JSON.stringify(saved);
+    const restored = Conversation.fromJSON(engine, JSON.parse(text));
+    expect(restored.history).toEqual(saved.history);
+    expect(JSON.stringify(restored)).toBe(text);
+    const [a, b] = [await saved.answer("And then?", short), await restored.answer("And then?", short)];
+    expect([b.text, b.usage.promptTokens]).toEqual([a.text, a.usage.promptTokens]);
+  });
+
+  test("keeps paths as paths and bytes as base64", async () => {
+    const { version, system, turns } = (await conversation()).toJSON();
+    expect({ version, system }).toEqual({ version: 1, system: "Be brief." });
+    const base64 = (await readFile(image("gray.png"))).toString("base64");
+    expect(turns.map((turn) => ("images" in turn ? turn.images : turn.role))).toEqual([
+      [image("rgb.png"), { base64 }],
+      "assistant",
+      [image("large.jpg")],
+      "assistant",
+    ]);
+  });
+
+  const turn = { role: "user", text: "a", images: [] };
+  const end = { role: "assistant", text: "b" };
+  test.each([
+    ["not an object", "text", /expected object/],
+    ["another version", { version: 2, turns: [] }, /reads conversations of version 1[\s\S]*version/],
+    ["an unknown key", { version: 1, turns: [], extra: 1 }, /extra/],
+    ["an unknown role", { version: 1, turns: [{ role: "system", text: "" }, end] }, /turns\[0\]\.role/],
+    ["a text that is not one", { version: 1, turns: [{ ...turn, text: 5 }, end] }, /turns\[0\]\.text/],
+    ["damaged base64", { version: 1, turns: [{ ...turn, images: [{ base64: "%%" }] }, end] }, /turns\[0\]\.images/],
+    ["an image that is a number", { version: 1, turns: [{ ...turn, images: [7] }, end] }, /turns\[0\]\.images/],
+    ["images in an answer", { version: 1, turns: [turn, { ...end, images: ["a.jpg"] }] }, /images/],
+    ["a question without an answer", { version: 1, turns: [turn] }, /has no answer/],
+    ["two answers in a row", { version: 1, turns: [end, end] }, /must alternate/],
+    ["a polluted prototype", JSON.parse('{"__proto__":{"a":1},"version":1,"turns":[]}'), /__proto__/],
+  ])("is refused if it has %s", (_, value, message) => {
+    const restore = () => Conversation.fromJSON(engine, value);
+    expect(restore).toThrow(RequestError);
+    expect(restore).toThrow(/This is not a saved conversation/);
+    expect(restore).toThrow(message);
+  });
 });

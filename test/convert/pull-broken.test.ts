@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
-import { modelPath } from "../../src/chat/minigpt4.ts";
+import { modelPath } from "../../src/chat/models.ts";
 import type { PullPlan } from "../../src/convert/pull-released.ts";
 import { allFiles, areWeights, fresh, name, pulling } from "../helpers/pulling.ts";
 import { releasedServer } from "../helpers/released-server.ts";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { modelPath } from "../../src/chat/minigpt4.ts";
+import { modelPath } from "../../src/chat/models.ts";
 import { openEmbedder, WordSpaceEmbedder } from "../../src/engine/embedder.ts";
 import type { EmbeddingInput } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
@@ -95,13 +95,13 @@ describe("a tiny model with a head", () => {
 
   test("what has no embedding is refused, and the engine goes on", async () => {
     for (const [input, code, message] of [
-      [{ text: "" }, "value", /without any word/],
-      [{ text: " . !\n" }, "value", /without any word/],
-      [{ image: new Uint8Array([1, 2, 3]) }, "image", /./],
-      [{ image: join(folder, "missing.png") }, "image", /missing\.png/],
+      [{ text: "" }, "invalid_request", /without any word/],
+      [{ text: " . !\n" }, "invalid_request", /without any word/],
+      [{ image: new Uint8Array([1, 2, 3]) }, "invalid_image", /./],
+      [{ image: join(folder, "missing.png") }, "invalid_image", /missing\.png/],
     ] as const) {
       await expect(engine.embed([{ text: "a cat" }, input])).rejects.toMatchObject({
-        name: "QuestionError",
+        name: "RequestError",
         code,
         message: expect.stringMatching(message),
       });
@@ -115,7 +115,7 @@ describe("a tiny model with a head", () => {
   test("a text of words that count nothing", async () => {
     const silent = await load("silent");
     await expect(silent.embed([{ text: 'the "\u001b[31m' }])).rejects.toMatchObject({
-      code: "value",
+      code: "invalid_request",
       message: String.raw`No word of "the \u001b[31m" says anything of an image, so it has no embedding`,
     });
     await silent.close();
@@ -129,7 +129,7 @@ describe("a tiny model with a head", () => {
     const without = await loadEngine(tinyModel(folder, "without"), "tiny");
     expect(without.model.embeddingSize).toBeUndefined();
     await expect(without.embed([{ text: "a cat" }])).rejects.toMatchObject({
-      code: "value",
+      code: "invalid_request",
       message: "The model tiny has no contrastive head, so it has no embeddings",
     });
     await without.close();

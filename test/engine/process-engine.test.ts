@@ -4,9 +4,10 @@ import { renameSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { EngineLostError, type GenerationRequest } from "../../src/engine/engine.ts";
+import type { GenerationRequest } from "../../src/engine/engine.ts";
 import { loadEngine } from "../../src/engine/load-engine.ts";
 import { ProcessEngine } from "../../src/engine/process-engine.ts";
+import { EngineLostError } from "../../src/errors.ts";
 import { goldenRoot } from "../helpers/golden-set.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -32,10 +33,11 @@ async function said(
   return text;
 }
 
-/** The process as a system would find it that has no memory left. */
-const processOf = (owner: ProcessEngine) => (owner as unknown as { current: { child: ChildProcess } }).current.child;
+/** The process, to kill it as the system does when memory runs out. */
+const processOf = (owner: ProcessEngine) =>
+  (owner as unknown as { process: { current: { child: ChildProcess } } }).process.current.child;
 
-test("answers as an engine in this process does, with files and with bytes", async () => {
+test("generates the same as an engine in this process, with files and with bytes", async () => {
   const local = await loadEngine(folder, "tiny");
   const expected = await said(local, question);
   expect(engine.model).toEqual(local.model);
@@ -46,27 +48,27 @@ test("answers as an engine in this process does, with files and with bytes", asy
   expect(await said(engine, { ...question, images: [bytes] })).toBe(expected);
 });
 
-test("what is wrong with a question keeps its class and its code", async () => {
+test("an invalid request keeps its error class and code", async () => {
   const refused = (asked: GenerationRequest) => expect(said(engine, asked)).rejects;
-  await refused({ ...question, images: ["gone.png"] }).toMatchObject({ name: "QuestionError", code: "image" });
-  await refused({ ...question, images: [new Uint8Array(9)] }).toMatchObject({ code: "image" });
+  await refused({ ...question, images: ["gone.png"] }).toMatchObject({ name: "RequestError", code: "invalid_image" });
+  await refused({ ...question, images: [new Uint8Array(9)] }).toMatchObject({ code: "invalid_image" });
   await refused({ ...question, images: [] }).toMatchObject({
-    code: "value",
-    message: "The question has 1 places for images, but 0 were given",
+    code: "invalid_request",
+    message: "The prompt has places for 1 images, but 0 were given",
   });
   await refused({ ...long, turns: [{ role: "user", text: "x".repeat(9000) }], overflow: "refuse" }).toMatchObject({
-    code: "length",
+    code: "context_length_exceeded",
   });
-  await expect(engine.embed([{ text: "a dog" }])).rejects.toMatchObject({ code: "value" });
+  await expect(engine.embed([{ text: "a dog" }])).rejects.toMatchObject({ code: "invalid_request" });
 });
 
-test("the calling process has next to nothing to do while the engine computes", async () => {
+test("the calling process is idle while the engine computes", async () => {
   const before = performance.eventLoopUtilization();
   await Promise.all([1, 2, 3, 4].map((seed) => said(engine, { ...long, temperature: 1, seed })));
   expect(performance.eventLoopUtilization(before).utilization).toBeLessThan(0.5);
 });
 
-test("a question whose signal is aborted ends at once, and the engine goes on to the next", async () => {
+test("a request whose signal is aborted ends immediately, and the engine serves the next one", async () => {
   const controller = new AbortController();
   const begun = said(engine, long, controller.signal);
   controller.abort(new Error("enough"));
@@ -75,12 +77,12 @@ test("a question whose signal is aborted ends at once, and the engine goes on to
   expect(await said(engine, question)).not.toBe("");
 });
 
-describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s", (signal) => {
-  test("fails what it was answering, and another one answers what is asked next", async () => {
+describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine whose process exits by %s", (signal) => {
+  test("fails its running requests, and a new process serves the next ones", async () => {
     const expected = await said(engine, question);
     const answers = [1, 2].map((seed) => said(engine, { ...long, temperature: 1, seed }));
     const failed = Promise.all(
-      answers.map((answer) => expect(answer).rejects.toThrow(`The engine broke down: its process was`)),
+      answers.map((answer) => expect(answer).rejects.toThrow("The model process exited unexpectedly: it was")),
     );
     for await (const _ of engine.generate(question)) break;
     processOf(engine).kill(signal);
@@ -91,7 +93,7 @@ describe.each(["SIGKILL", "SIGSEGV"] as const)("an engine that breaks down by %s
   });
 });
 
-test("a model that cannot be loaded again is told to all who ask, and is tried again", async () => {
+test("if the model cannot be loaded again, every request fails and the next one retries", async () => {
   const own = tinyModel(temporaryFolder());
   const other = await ProcessEngine.load(own, "tiny");
   const expected = await said(other, question);
@@ -103,7 +105,7 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
   const asked = await Promise.allSettled([said(other, question), said(other, question)]);
   for (const result of asked) {
     expect(result).toMatchObject({ status: "rejected", reason: { name: "EngineLostError" } });
-    expect(String(Object(result).reason)).toContain("cannot be started again");
+    expect(String(Object(result).reason)).toContain("cannot be restarted");
   }
   renameSync(`${config}.away`, config);
   // The process that was begun meanwhile may have looked before the file was back, or after.
@@ -111,7 +113,7 @@ test("a model that cannot be loaded again is told to all who ask, and is tried a
   await other.close();
 });
 
-test("an image's path is that of the calling process, wherever it has moved", async () => {
+test("an image's path is relative to the working directory of the calling process", async () => {
   const expected = await said(engine, question);
   const before = process.cwd();
   vi.spyOn(process, "cwd").mockReturnValue(dirname(image));
@@ -123,48 +125,51 @@ test("an image's path is that of the calling process, wherever it has moved", as
   }
 });
 
-test("what memory the engine has is known", async () => {
+test("the resident memory of the engine is known", async () => {
   await vi.waitFor(() => expect(engine.residentBytes).toBeGreaterThan(2e7));
 });
 
-test("an engine that is released while it starts again keeps nobody waiting, and ends", async () => {
+test("an engine closed while it restarts fails waiting requests and exits", async () => {
   const other = await ProcessEngine.load(folder, "tiny");
   const broken = processOf(other);
   broken.kill("SIGKILL");
   await once(broken, "close");
   const starting = processOf(other);
   expect(starting).not.toBe(broken);
-  const waiting = expect(said(other, question)).rejects.toThrow("The model was released");
+  const waiting = expect(said(other, question)).rejects.toThrow("The model is closed");
   await other.close();
   expect(starting.exitCode).toBeNull();
   await once(starting, "close");
   await waiting;
-  await expect(said(other, question)).rejects.toThrow("The model was released");
+  await expect(said(other, question)).rejects.toThrow("The model is closed");
 });
 
-test("a released engine answers no more; releasing twice does no harm", async () => {
+test("a closed engine refuses requests; closing twice has no effect", async () => {
   const other = await ProcessEngine.load(folder, "tiny");
   const answer = said(other, long);
-  const failed = expect(answer).rejects.toThrow("released");
+  const failed = expect(answer).rejects.toMatchObject({ code: "model_closed" });
   for await (const _ of other.generate(question)) break;
   await other.close();
   await failed;
   await other.close();
-  await expect(said(other, question)).rejects.toThrow("The model was released; load it again");
+  await expect(said(other, question)).rejects.toThrow("The model is closed. Load it again with MiniGPT4.load().");
 });
 
-test.each([0, 3, 11])("a process can end in the midst of an answer, %d ms after it began", (milliseconds) => {
-  const script = join(import.meta.dirname, "../helpers/engine-exit.ts");
-  const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${milliseconds}`], {
-    encoding: "utf8",
-  });
-  expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
-});
+test.each([0, 3, 11])(
+  "the calling process can exit while a generation is running, %d ms after it began",
+  (milliseconds) => {
+    const script = join(import.meta.dirname, "../helpers/engine-exit.ts");
+    const { status, stderr } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${milliseconds}`], {
+      encoding: "utf8",
+    });
+    expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
+  },
+);
 
 test.skipIf(process.platform === "win32").each([
   ["SIGKILL", "it alone gets"],
   ["SIGINT", "a terminal sends to both,"],
-] as const)("the engine's process ends with the one that asks, also by %s, which %s", async (signal, which) => {
+] as const)("the engine's process exits with its parent, also by %s, which %s", async (signal, which) => {
   const script = join(import.meta.dirname, "../helpers/engine-exit.ts");
   const args = ["--import", "tsx", script, folder, "60000"];
   // In a group of its own, which is there as long as one of its processes is.
@@ -176,7 +181,7 @@ test.skipIf(process.platform === "win32").each([
   await vi.waitFor(() => expect(() => process.kill(group, 0)).toThrow("ESRCH"), { timeout: 5000 });
 });
 
-test.each([0, 2])("an engine that was not released, after %d answers, keeps no process alive", (questions) => {
+test.each([0, 2])("an engine that was not closed, after %d generations, keeps no process alive", (questions) => {
   const script = join(import.meta.dirname, "../helpers/engine-forget.ts");
   const { status, signal } = spawnSync(process.execPath, ["--import", "tsx", script, folder, `${questions}`], {
     timeout: 50_000,
@@ -184,6 +189,6 @@ test.each([0, 2])("an engine that was not released, after %d answers, keeps no p
   expect({ status, signal }).toEqual({ status: 0, signal: null });
 });
 
-test("a folder that is no model is refused with its reason", async () => {
+test("a folder that is not a model is refused with the reason", async () => {
   await expect(ProcessEngine.load(goldenRoot, "golden")).rejects.toThrow("it has no config.json");
 });

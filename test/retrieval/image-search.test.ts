@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { listPairs } from "../../src/data/dataset.ts";
 import { openCaptioned } from "../../src/data/formats/open.ts";
-import { RequestError } from "../../src/engine/engine.ts";
+import { RequestError } from "../../src/errors.ts";
 import { evaluateRetrieval } from "../../src/evaluation/retrieval.ts";
 import { readImage } from "../../src/images/decode.ts";
 import { preprocess } from "../../src/images/preprocess.ts";
@@ -131,7 +131,7 @@ test("similarity to an image is the mean of its vectors' largest similarities; f
   for (const broken of [join(root, "gone.png"), Uint8Array.of(1, 2)]) {
     const error = await search.like(broken).catch((error: unknown) => error);
     expect(error).toBeInstanceOf(RequestError);
-    expect(error).toMatchObject({ code: "image" });
+    expect(error).toMatchObject({ code: "invalid_image" });
   }
 });
 
@@ -162,7 +162,7 @@ test("invalid searches are rejected", async () => {
   for (const words of ["", " . !"]) {
     const error = await search.search(words).catch((error: unknown) => error);
     expect(error).toBeInstanceOf(RequestError);
-    expect(error).toMatchObject({ code: "value" });
+    expect(error).toMatchObject({ code: "invalid_request" });
   }
   await expect(search.search(text, { signal: AbortSignal.abort() })).rejects.toThrow(/abort/);
   await expect(ImageSearch.open(join(root, "nowhere"), { model })).rejects.toThrow(/ENOENT.*nowhere/);

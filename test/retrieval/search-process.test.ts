@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { setImmediate as nextTick } from "node:timers/promises";
 import sharp from "sharp";
 import { afterEach, beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import { modelPath } from "../../src/chat/minigpt4.ts";
+import { modelPath } from "../../src/chat/models.ts";
 import { updateIndex } from "../../src/retrieval/image-index.ts";
 import { ImageSearch } from "../../src/retrieval/image-search.ts";
 import { LocalImageSearch } from "../../src/retrieval/local-image-search.ts";

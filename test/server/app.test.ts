@@ -1,7 +1,8 @@
 import { connect } from "node:net";
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { type Engine, EngineLostError, RequestError } from "../../src/engine/engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { EngineLostError, RequestError } from "../../src/errors.ts";
 import { clientOf, metric, post, serve, shown, tinyEngine, until } from "../helpers/running-server.ts";
 
 const engine = await tinyEngine();
@@ -124,7 +125,7 @@ test("failures of the engine: what a client did wrong, what may be tried again, 
     const { url } = await serve(failing(error), { log });
     return failure(post(`${url}/v1/chat/completions`, { ...question, stream: true }));
   };
-  expect(await ask(new RequestError("length", "Too long"))).toMatchObject({
+  expect(await ask(new RequestError("context_length_exceeded", "Too long"))).toMatchObject({
     status: 400,
     code: "context_length_exceeded",
     message: "Too long",

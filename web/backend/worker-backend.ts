@@ -1,6 +1,7 @@
 /** A model that runs in this browser, in a web worker. */
-import { type GenerationRequest, RequestError } from "../../src/engine/engine.ts";
-import { type FromEngine, PortEngine } from "../../src/engine/port.ts";
+import type { GenerationRequest } from "../../src/engine/engine.ts";
+import { type EngineMethods, type FromService, PortClient, PortEngine } from "../../src/engine/port.ts";
+import { RequestError } from "../../src/errors.ts";
 import type { FromWorker, ToWorker } from "../engine/protocol.ts";
 import {
   type Backend,
@@ -66,15 +67,15 @@ export class WorkerBackend implements Backend {
   #start(): Promise<Loaded> {
     const worker = new Worker(new URL("../engine/worker.ts", import.meta.url), { type: "module", name: "engine" });
     this.#worker = worker;
-    let onEngineMessage: (message: FromEngine) => void = () => {};
-    let engine: PortEngine | undefined;
+    let onEngineMessage: (message: FromService) => void = () => {};
+    let client: PortClient<EngineMethods> | undefined;
     const post = (message: ToWorker) => worker.postMessage(message);
     return new Promise((resolve, reject) => {
       worker.addEventListener("error", (event) => {
         event.preventDefault();
         const error = new Error(event.message || "The worker that runs the model stopped unexpectedly");
         reject(error);
-        engine?.fail(error);
+        client?.fail(error);
         // The next request starts a new worker.
         worker.terminate();
         this.#loading = undefined;
@@ -91,7 +92,8 @@ export class WorkerBackend implements Backend {
           };
           const { name, contextLength, tokensPerImage } = model;
           const runsOn = device === "WebAssembly" && threads > 1 ? `${device}, ${threads} threads` : device;
-          engine = new PortEngine(model, { post, listen });
+          client = new PortClient({ post, listen });
+          const engine = new PortEngine(model, client);
           resolve({ engine, info: { name, contextLength, tokensPerImage, runsOn } });
         } else {
           onEngineMessage(data);
@@ -119,7 +121,7 @@ function toBackendError(error: unknown): BackendError {
   if (error instanceof BackendError) return error;
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof RequestError) {
-    return new BackendError(error.code === "image" ? "image" : "question", message);
+    return new BackendError(error.code === "invalid_image" ? "image" : "question", message);
   }
   return new BackendError("failed", message);
 }

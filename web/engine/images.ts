@@ -1,6 +1,6 @@
 /** Decodes images with the browser. */
 import type { ImageSource } from "../../src/engine/caches.ts";
-import { RequestError } from "../../src/engine/engine.ts";
+import { RequestError } from "../../src/errors.ts";
 import type { Pixels } from "../../src/images/decode.ts";
 
 export function browserImages(): ImageSource {
@@ -16,7 +16,8 @@ export function browserImages(): ImageSource {
 }
 
 function toBytes(image: string | Uint8Array): Uint8Array<ArrayBuffer> {
-  if (typeof image === "string") throw new RequestError("image", "In a browser, pass an image as bytes, not as a path");
+  if (typeof image === "string")
+    throw new RequestError("invalid_image", "In a browser, pass an image as bytes, not as a path");
   return image as Uint8Array<ArrayBuffer>;
 }
 
@@ -29,14 +30,15 @@ async function decode(bytes: Uint8Array<ArrayBuffer>): Promise<ImageBitmap> {
       premultiplyAlpha: "none",
     });
   } catch (cause) {
-    throw new RequestError("image", "The browser cannot decode this image", { cause });
+    throw new RequestError("invalid_image", "The browser cannot decode this image", { cause });
   }
 }
 
 function toPixels(bitmap: ImageBitmap): Pixels {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context) throw new RequestError("image", `The image is too large for this browser: ${width} x ${height}`);
+  if (!context)
+    throw new RequestError("invalid_image", `The image is too large for this browser: ${width} x ${height}`);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const rgba = context.getImageData(0, 0, width, height).data;

@@ -1,6 +1,6 @@
 /** Messages between the page and the worker that runs the model, in addition to those of the engine's port. */
 import type { ModelInfo } from "../../src/engine/engine.ts";
-import type { FromEngine, ToEngine } from "../../src/engine/port.ts";
+import type { FromService, ToService } from "../../src/engine/port.ts";
 import type { LoadProgress } from "../backend/backend.ts";
 
 export type Device = "WebGPU" | "WebAssembly";
@@ -11,11 +11,11 @@ interface LoadMessage {
   readonly url: string;
 }
 
-export type ToWorker = ToEngine | LoadMessage;
+export type ToWorker = ToService | LoadMessage;
 
 /** Any number of `progress`, then `ready` or `unable`; after `ready`, the engine's messages. */
 export type FromWorker =
-  | FromEngine
+  | FromService
   | { readonly kind: "progress"; readonly progress: LoadProgress }
   | { readonly kind: "ready"; readonly model: ModelInfo; readonly device: Device; readonly threads: number }
   | { readonly kind: "unable"; readonly message: string };

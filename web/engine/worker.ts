@@ -1,6 +1,6 @@
 /** The web worker: loads the model exported with the page, then serves generation requests over its port. */
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
-import { servePort, type ToEngine } from "../../src/engine/port.ts";
+import { engineService, servePort, type ToService } from "../../src/engine/port.ts";
 import { packedTokenizer } from "../../src/tokenizers/packed.ts";
 import { deleteOldFiles, loadFiles, loadModelJson } from "./files.ts";
 import { browserImages } from "./images.ts";
@@ -8,7 +8,7 @@ import type { FromWorker, ToWorker } from "./protocol.ts";
 import { createOrtRunner, selectRuntime } from "./runtime.ts";
 
 const post = (message: FromWorker) => postMessage(message);
-let onEngineMessage: ((message: ToEngine) => void) | undefined;
+let onEngineMessage: ((message: ToService) => void) | undefined;
 
 addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
   if (data.kind === "load") load(data.url).catch((error) => post({ kind: "unable", message: errorMessage(error) }));
@@ -32,7 +32,7 @@ async function load(url: string): Promise<void> {
     images: browserImages(),
     createRunner: (graph, outputs) => createOrtRunner(runtime, graph, outputs),
   });
-  servePort(engine, {
+  servePort(engineService(engine), {
     post,
     listen: (onMessage) => {
       onEngineMessage = onMessage;

@@ -1,6 +1,6 @@
 /** `minigpt4 curate describe`: adds images to a project, and describes them with a model. */
 import { type Command, Option } from "commander";
-import { modelPath } from "../../chat/minigpt4.ts";
+import { modelPath } from "../../chat/models.ts";
 import {
   type Asking,
   askings,

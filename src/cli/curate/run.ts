@@ -1,6 +1,6 @@
 /** `minigpt4 curate run`: the steps that need no reviewer, as a recipe says. */
 import type { Command } from "commander";
-import { modelPath } from "../../chat/minigpt4.ts";
+import { modelPath } from "../../chat/models.ts";
 import type { ExportReport } from "../../curation/export.ts";
 import type { PolishOptions } from "../../curation/polishing/plan.ts";
 import { type CurationRecipe, readCurationRecipe } from "../../curation/recipe.ts";
