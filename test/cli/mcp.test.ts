@@ -69,7 +69,7 @@ test("a missing file and a file outside the allowed folders are tool errors", as
   const outside = await call("describe_image", { image: join(model, "config.json") });
   expect(outside).toMatchObject({
     isError: true,
-    content: [{ text: expect.stringContaining("outside of the allowed") }],
+    content: [{ text: expect.stringContaining("outside the allowed folders") }],
   });
   expect(stderr).toBe("");
 });

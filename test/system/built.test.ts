@@ -21,7 +21,7 @@ beforeAll(() => {
 }, 120_000);
 
 test("decodes images on threads, with the same result as the sources", async () => {
-  const built = await import(pathToFileURL(join(folder, "data", "decoding", "decoder.js")).href);
+  const built = await import(pathToFileURL(join(folder, "data", "decoder.js")).href);
   const task = {
     name: "cat.jpg",
     bytes: readFileSync(image("cat.jpg")),
