@@ -19,11 +19,11 @@ const goOn = "Continue";
 const shortAnswer = 80;
 
 /** How a model is asked: with the paper's words in the model's template, or with the prompt that it was trained to describe with. */
-export const askings = ["paper", "describe"] as const;
-export type Asking = (typeof askings)[number];
+export const promptStyles = ["paper", "describe"] as const;
+export type PromptStyle = (typeof promptStyles)[number];
 
 interface DescriptionOptions {
-  readonly asking: Asking;
+  readonly promptStyle: PromptStyle;
   /** How often the model is asked to go on while its text is short; by default once where it is asked as in the paper. */
   readonly continues?: number;
   /** The seed is mixed with the image's bytes: each image draws its own text, the same one in every run. */
@@ -60,8 +60,8 @@ async function describeImage(
   image: Uint8Array,
   sha256: string,
   {
-    asking,
-    continues = asking === "paper" ? 1 : 0,
+    promptStyle,
+    continues = promptStyle === "paper" ? 1 : 0,
     decoding = {},
     shortAnswer: short = shortAnswer,
   }: DescriptionOptions,
@@ -73,9 +73,9 @@ async function describeImage(
     // The paper's prompt has nothing before the image.
     return answerOf(engine, { ...decoding, seed, system: "", turns, images: [image] }, signal);
   };
-  const asked = asking === "paper" ? instruction : "";
+  const asked = promptStyle === "paper" ? instruction : "";
   const first = { role: "user", text: asked, images: 1 } as const;
-  let answer = await ask(asking === "paper" ? [first] : "describe", 0);
+  let answer = await ask(promptStyle === "paper" ? [first] : "describe", 0);
   let { text, promptTokens, tokens: completionTokens } = answer;
   const continuations: Continuation[] = [];
   while (completionTokens <= short && continuations.length < continues) {
@@ -90,7 +90,7 @@ async function describeImage(
   }
   return {
     text,
-    prompt: asked || asking,
+    prompt: asked || promptStyle,
     details: {
       promptTokens,
       completionTokens,

@@ -91,12 +91,14 @@ function renameKeys(document: Document, keys: readonly RenamedKey[]): string[] {
   );
 }
 
-/** The current name of a key. */
+/** The current name of a key, which may be in a section that was renamed. */
 function currentKey(names: KeyPath, keys: readonly RenamedKey[]): KeyPath {
   const isMatch = (from: KeyPath) =>
-    from.length === names.length && from.every((name, i) => name === "*" || name === names[i]);
+    from.length <= names.length && from.every((name, i) => name === "*" || name === names[i]);
   const renamed = keys.find(([from]) => isMatch(from));
-  return renamed ? fillNames(renamed[1], names) : names;
+  if (!renamed) return names;
+  const [from, to] = renamed;
+  return [...fillNames(to, names), ...names.slice(from.length)];
 }
 
 function fillNames(pattern: KeyPath, names: KeyPath): string[] {

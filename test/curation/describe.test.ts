@@ -37,7 +37,7 @@ async function project(images = data): Promise<CurationStore> {
 }
 
 /** Draws, so that different seeds give different texts. */
-const drawing: DescribeOptions = { asking: "paper", decoding: { temperature: 1, maxNewTokens: 6, seed: 3 } };
+const drawing: DescribeOptions = { promptStyle: "paper", decoding: { temperature: 1, maxNewTokens: 6, seed: 3 } };
 
 /** The real engine, and the questions that it was asked. */
 function listening(): { readonly engine: Engine; readonly asked: GenerationRequest[] } {
@@ -114,7 +114,7 @@ test("a long description is left as it is; a short one is gone on with as often 
 test("the prompt that the model was trained to describe with; not gone on with unless that is wanted", async () => {
   const store = await project();
   const { engine: heard, asked } = listening();
-  await describeImages(store, heard, { ...drawing, asking: "describe" });
+  await describeImages(store, heard, { ...drawing, promptStyle: "describe" });
   expect(asked.every(({ turns }) => turns === "describe")).toBe(true);
   expect(asked).toHaveLength(count);
   expect(store.entries()[0]?.current).toMatchObject({ prompt: "describe", details: { continuations: [] } });

@@ -42,7 +42,7 @@ async function filled(count: number): Promise<string> {
   return folder;
 }
 
-test("rows are found by later openings, rounded as float16", async () => {
+test("rows persist, rounded to float16", async () => {
   const folder = newFolder();
   const float16 = fc.float({ min: -65504, max: 65504, noNaN: true });
   await fc.assert(
@@ -71,7 +71,7 @@ test("rows are found by later openings, rounded as float16", async () => {
   );
 });
 
-test("many rows, written and read at once, each have their own values", async () => {
+test("concurrent writes and reads keep rows apart", async () => {
   const folder = newFolder();
   const cache = await FeatureCache.open(request(folder));
   const all = Array.from({ length: 200 }, (_, i) => i);
@@ -82,7 +82,7 @@ test("many rows, written and read at once, each have their own values", async ()
   await again.close();
 });
 
-test("another key, or another shape, never reads these rows", async () => {
+test("rows are never read with another key or shape", async () => {
   const folder = await filled(3);
   const other = await FeatureCache.open(request(folder, "another encoder"));
   const flat = await FeatureCache.open({ ...request(folder), shape: [6] });
@@ -107,7 +107,7 @@ test("another key, or another shape, never reads these rows", async () => {
   await cache.close();
 });
 
-test("a segment that ends anywhere loses the last rows only, and is never appended to", async () => {
+test("a truncated segment loses only its last rows, and is never appended to", async () => {
   const whole = await filled(4);
   const size = headerBytes + 4 * recordBytes;
   expect(readFileSync(segmentOf(whole))).toHaveLength(size);
@@ -133,7 +133,7 @@ test("a segment that ends anywhere loses the last rows only, and is never append
   }
 });
 
-test("a row with any bit flipped is not read; written again, it is", async () => {
+test("a row with a flipped bit is not read until it is written again", async () => {
   const folder = await filled(3);
   const segment = segmentOf(folder);
   const whole = readFileSync(segment);
@@ -146,7 +146,7 @@ test("a row with any bit flipped is not read; written again, it is", async () =>
       const problems: string[] = [];
       const cache = await FeatureCache.open(request(folder), (message) => problems.push(message));
       expect(await read(cache, id(1))).toBe(undefined);
-      // A damaged id is simply another image's; a damaged row is told.
+      // A corrupted id is another image's; a corrupted row is reported.
       expect(problems).toEqual(byte < 32 ? [] : [expect.stringContaining(id(1))]);
       expect([cache.has(id(1)), await read(cache, id(0)), await read(cache, id(2))]).toEqual([
         false,
@@ -167,7 +167,7 @@ test("a row with any bit flipped is not read; written again, it is", async () =>
   );
 });
 
-test("two instances at once do not disturb each other; what both computed is there", async () => {
+test("two instances write concurrently without interfering", async () => {
   const folder = newFolder();
   const [first, second] = [await FeatureCache.open(request(folder)), await FeatureCache.open(request(folder))];
   const write = async (cache: FeatureCache, from: number, to: number) => {
@@ -184,7 +184,7 @@ test("two instances at once do not disturb each other; what both computed is the
   expect(await listCaches(folder)).toMatchObject([{ rows: 120 }]);
 });
 
-test("a process killed while it writes leaves all rows that it completed", async () => {
+test("a killed process leaves all rows that it completed", async () => {
   const folder = newFolder();
   const big = { folder, key: "killed", shape: [100_000] };
   const program = `
@@ -215,7 +215,7 @@ test("a process killed while it writes leaves all rows that it completed", async
   await cache.close();
 }, 30_000);
 
-test("values that float16 cannot keep are refused, with the image's id; so are rows of another length", async () => {
+test("refuses values outside of float16 and rows of another length, naming the image", async () => {
   const folder = newFolder();
   const cache = await FeatureCache.open(request(folder));
   for (const value of [Number.NaN, Number.POSITIVE_INFINITY, -1e6]) {
@@ -223,22 +223,22 @@ test("values that float16 cannot keep are refused, with the image's id; so are r
     bad[4] = value;
     await expect(cache.write(id(1), bad)).rejects.toThrow(`image ${id(1)}: value 4 is ${value}`);
   }
-  await expect(cache.write(id(1), new Float32Array(5))).rejects.toThrow("5 values, but a row has 6");
-  await expect(cache.read(id(1), new Float32Array(5))).rejects.toThrow("5 values, but a row has 6");
-  await expect(cache.write("image", row(1))).rejects.toThrow('"image" is no SHA-256');
+  await expect(cache.write(id(1), new Float32Array(5))).rejects.toThrow("expected 6 values, found 5");
+  await expect(cache.read(id(1), new Float32Array(5))).rejects.toThrow("expected 6 values, found 5");
+  await expect(cache.write("image", row(1))).rejects.toThrow('"image" is not a SHA-256');
   await cache.write(id(2), row(2));
   expect([cache.size, cache.has(id(1)), await read(cache, id(2))]).toEqual([1, false, [...row(2)]]);
   await cache.close();
 });
 
-test("a cache that was only read leaves no segment", async () => {
+test("reading creates no segment", async () => {
   const folder = await filled(0);
   expect(readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".rows"))).toEqual(
     [],
   );
 });
 
-test("status names keys, rows and bytes; stale keys are removed, and nothing else", async () => {
+test("lists keys, rows and bytes, and removes only stale keys", async () => {
   const folder = await filled(3);
   const other = await FeatureCache.open(request(folder, "old"));
   await other.write(id(0), row(0));
@@ -258,7 +258,7 @@ test("status names keys, rows and bytes; stale keys are removed, and nothing els
   expect(await listCaches(join(folder, "missing"))).toEqual([]);
 });
 
-test("the id of an image is the SHA-256 of its bytes; each view has its own", () => {
+test("an image's id is the SHA-256 of its bytes; each view has its own id", () => {
   const bytes = Uint8Array.of(1, 2, 3);
   expect(imageId(bytes)).toBe(createHash("sha256").update(bytes).digest("hex"));
   const ids = [imageId(bytes), imageId(bytes, "flip"), imageId(bytes, "crop"), imageId(bytes, "")];

@@ -55,7 +55,7 @@ function watched(): FrozenPart & { compiled: number } {
   return part;
 }
 
-test("what was computed is kept, and comes from the cache with every bit the same", async () => {
+test("computed features are cached and read back bit for bit", async () => {
   const bare = new FrozenFeatures(parts.frozen, undefined, {});
   const cache = await openCache(bare, "kept");
   const features = new FrozenFeatures(parts.frozen, cache, {});
@@ -81,7 +81,7 @@ test("what was computed is kept, and comes from the cache with every bit the sam
   await bare.close();
 });
 
-test("only what is missing is computed; each image keeps its place", async () => {
+test("computes only missing features, and keeps the order of images", async () => {
   const part = watched();
   const features = new FrozenFeatures(part, undefined, {});
   const row = sizeOf(features.shape);
@@ -100,7 +100,7 @@ test("only what is missing is computed; each image keeps its place", async () =>
   await features.close();
 });
 
-test("features do not depend on what else is computed with them, nor on the number of images", async () => {
+test("features do not depend on the batch", async () => {
   const features = new FrozenFeatures(parts.frozen, undefined, {});
   const images = Array.from({ length: 35 }, (_, i) => noise(i));
   const together = await rowsOf(features, images);
@@ -112,6 +112,6 @@ test("features do not depend on what else is computed with them, nor on the numb
   await features.close();
 });
 
-test("nothing is to be released where nothing was computed", async () => {
+test("closing without a session is a no-op", async () => {
   await new FrozenFeatures(parts.frozen, undefined, {}).close();
 });

@@ -34,7 +34,7 @@ async function setting(background: string) {
 
 const decoder = startDecoder(0);
 
-test("without a cache an image is decoded, each view by itself", async () => {
+test("decodes each view if there is no cache", async () => {
   const { pair, path, bytes } = await setting("red");
   const loader = new ImageLoader(spec, decoder);
   for (const view of [originalView, flipped]) {
@@ -43,7 +43,7 @@ test("without a cache an image is decoded, each view by itself", async () => {
   }
 });
 
-test("kept features are found by the image's content, whatever it is called; another view is not", async () => {
+test("finds cached features by the image's content, not its name, and by view", async () => {
   const { folder, bytes, open, pair, id } = await setting("red");
   const cache = await open();
   await cache.write(id, row(1));
@@ -58,7 +58,7 @@ test("kept features are found by the image's content, whatever it is called; ano
   await cache.close();
 });
 
-test("an image that was seen once is not read again to find its features", async () => {
+test("does not read an image again to find its features", async () => {
   const { path, open, pair, id } = await setting("red");
   const cache = await open();
   const loader = new ImageLoader(spec, decoder, cache);
@@ -70,7 +70,7 @@ test("an image that was seen once is not read again to find its features", async
   await cache.close();
 });
 
-test("another content under the same name never has the features of the old one in a later run", async () => {
+test("changed contents under the same name do not get old features in a later run", async () => {
   const { path, open, pair, id } = await setting("red");
   const cache = await open();
   await cache.write(id, row(1));
@@ -86,7 +86,7 @@ test("another content under the same name never has the features of the old one 
   await later.close();
 });
 
-test("where the kept row is damaged the image is decoded", async () => {
+test("decodes the image if its cached row is corrupted", async () => {
   const { folder, path, bytes, open, pair, id } = await setting("red");
   const cache = await open();
   await cache.write(id, row(1));
@@ -104,7 +104,7 @@ test("where the kept row is damaged the image is decoded", async () => {
   await again.close();
 });
 
-test("a broken image is an error with its name", async () => {
+test("an error names the image", async () => {
   const { bytes, path, pair } = await setting("red");
   writeFileSync(path, bytes.subarray(0, 30));
   await expect(new ImageLoader(spec, decoder).load(pair, originalView)).rejects.toThrow(path);

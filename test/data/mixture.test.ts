@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { Mixture, type MixtureState, ShuffledStream } from "../../src/data/sampling.ts";
 import { datasetOf } from "../helpers/dataset-in-memory.ts";
 
-/** Data sets of different sizes in these proportions. */
+/** Datasets of different sizes in these proportions. */
 function mixtureOf(ratios: readonly number[], place?: MixtureState): Mixture {
   const parts = ratios.map((ratio, i) => {
     const options = { seed: i, shuffleBuffer: 4 };
@@ -14,7 +14,7 @@ function mixtureOf(ratios: readonly number[], place?: MixtureState): Mixture {
 
 const setsOf = async (mixture: Mixture, count: number) => (await mixture.take(count)).map(({ dataset }) => dataset);
 
-test("stage 1 of the paper: 115 of LAION and 14 of Conceptual Captions in each 129", async () => {
+test("stage 1 of the paper: 115 of LAION and 14 of Conceptual Captions in every 129", async () => {
   const mixture = mixtureOf([115, 14]);
   for (let round = 0; round < 50; round++) {
     const sets = await setsOf(mixture, 129);
@@ -24,7 +24,7 @@ test("stage 1 of the paper: 115 of LAION and 14 of Conceptual Captions in each 1
   }
 });
 
-/** The furthest that any data set is ever from its proportion, in draws. */
+/** The largest deviation of any dataset from its proportion, in samples. */
 async function furthest(ratios: readonly number[], draws: number): Promise<number> {
   const total = ratios.reduce((sum, ratio) => sum + ratio, 0);
   const counts = ratios.map(() => 0);
@@ -40,9 +40,9 @@ async function furthest(ratios: readonly number[], draws: number): Promise<numbe
 
 test.each([
   { most: 3, bound: 1 },
-  // With more of them two may be due at once, and one has to wait.
+  // With more datasets, two may be due at the same time.
   { most: 6, bound: 1.5 },
-])("proportions of up to $most data sets hold at every draw, to $bound draws", async ({ most, bound }) => {
+])("proportions of up to $most datasets hold at every sample, to within $bound samples", async ({ most, bound }) => {
   const ratios = fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: 1, maxLength: most });
   await fc.assert(
     fc.asyncProperty(ratios, async (some) => {
@@ -51,7 +51,7 @@ test.each([
   );
 });
 
-test("from any place it goes on as if it had not been left", async () => {
+test("resumes from any position", async () => {
   const ratio = fc.double({ min: 0.01, max: 100, noNaN: true });
   await fc.assert(
     fc.asyncProperty(fc.array(ratio, { minLength: 1, maxLength: 4 }), fc.nat(60), async (ratios, place) => {
@@ -66,7 +66,7 @@ test("from any place it goes on as if it had not been left", async () => {
   );
 });
 
-test("what was saved does not change when more is drawn", async () => {
+test("a saved state does not change when more is taken", async () => {
   const mixture = mixtureOf([2, 3]);
   await mixture.take(3);
   const state = mixture.save();
@@ -75,9 +75,9 @@ test("what was saved does not change when more is drawn", async () => {
   expect(JSON.stringify(state)).toBe(text);
 });
 
-test("each draw says which data set it is from; a mixture of nothing is an error", async () => {
+test("a sample names its dataset; an empty mixture is an error", async () => {
   const draws = await mixtureOf([1, 1]).take(10);
   const sizes = (set: number) => new Set(draws.filter(({ dataset }) => dataset === set).map(({ pair }) => pair.name));
   expect([sizes(0).size, sizes(1).size]).toEqual([5, 5]);
-  expect(() => new Mixture([])).toThrow(/one data set or more/);
+  expect(() => new Mixture([])).toThrow(/at least one dataset/);
 });

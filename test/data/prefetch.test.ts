@@ -20,7 +20,7 @@ function controlled() {
 
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
-test("results come in their order, however long each takes", async () => {
+test("results are in order, however long each takes", async () => {
   const { begun, end, plan, load } = controlled();
   const prefetcher = new Prefetcher(plan, load, 2);
   const first = prefetcher.next();
@@ -34,7 +34,7 @@ test("results come in their order, however long each takes", async () => {
   expect(await prefetcher.next()).toBe(2);
 });
 
-test.each([0, 1, 3])("%d results are on their way while one is used", async (ahead) => {
+test.each([0, 1, 3])("loads %d results ahead", async (ahead) => {
   const { begun, end, plan, load } = controlled();
   const prefetcher = new Prefetcher(plan, load, ahead);
   for (let i = 0; i < 4; i++) {
@@ -60,7 +60,7 @@ test("plans are made one after the other", async () => {
   expect([await prefetcher.next(), await prefetcher.next(), most]).toEqual([0, 1, 1]);
 });
 
-test("a failure of loading comes at its turn and only there", async () => {
+test("a failed load rejects its own result only", async () => {
   let next = 0;
   const load = async (i: number) => {
     if (i === 1) throw new Error("the second");
@@ -75,7 +75,7 @@ test("a failure of loading comes at its turn and only there", async () => {
   expect(await prefetcher.next()).toBe(3);
 });
 
-test("after a plan that failed there are no others: where it stands is unknown", async () => {
+test("no plan follows a failed one, since the position is unknown", async () => {
   let next = 0;
   const plan = async () => {
     if (next === 1) throw new Error("no data");

@@ -17,7 +17,7 @@ async function take(stream: ShuffledStream, count: number): Promise<string[]> {
 
 const namesOf = async (dataset: Dataset) => (await listPairs(dataset)).map(({ name }) => name);
 
-test("each epoch gives each pair exactly once", async () => {
+test("each epoch yields each pair exactly once", async () => {
   await fc.assert(
     fc.asyncProperty(setting, async ({ sizes, ...options }) => {
       const dataset = datasetOf(sizes);
@@ -31,7 +31,7 @@ test("each epoch gives each pair exactly once", async () => {
   );
 });
 
-test("from any place it goes on as if it had not been left", async () => {
+test("resumes from any position", async () => {
   await fc.assert(
     fc.asyncProperty(setting, fc.nat(40), async ({ sizes, ...options }, place) => {
       const dataset = datasetOf(sizes);
@@ -44,7 +44,7 @@ test("from any place it goes on as if it had not been left", async () => {
   );
 });
 
-test("the order is another one with another seed and in another epoch, and none is the listed one", async () => {
+test("the order depends on seed and epoch, and is never the listed one", async () => {
   for (const [sizes, shuffleBuffer] of [
     [[60], 60],
     [[20, 20, 20], 20],
@@ -60,7 +60,7 @@ test("the order is another one with another seed and in another epoch, and none 
   }
 });
 
-test("a buffer larger than a part mixes parts; a small one keeps them together", async () => {
+test("a buffer larger than a part mixes parts; a small one does not", async () => {
   const dataset = datasetOf([10, 10, 10, 10]);
   const partsIn = async (shuffleBuffer: number) => {
     const names = await take(new ShuffledStream(dataset, { seed: 1, shuffleBuffer }), 10);
@@ -71,7 +71,7 @@ test("a buffer larger than a part mixes parts; a small one keeps them together",
   expect(await partsIn(1000)).toBe(4);
 });
 
-test("every order is about as likely as any other", async () => {
+test("all orders are equally likely", async () => {
   const counts = new Map<string, number>();
   for (let seed = 0; seed < 6000; seed++) {
     const order = (await take(new ShuffledStream(datasetOf([3]), { seed, shuffleBuffer: 9 }), 3)).join();
@@ -82,7 +82,7 @@ test("every order is about as likely as any other", async () => {
   for (const count of counts.values()) expect(Math.abs(count - 1000)).toBeLessThan(6 * Math.sqrt((6000 * 5) / 36));
 });
 
-test("parts are listed when their turn comes, as few at once as fill the buffer", async () => {
+test("lists parts lazily, only as many as fill the buffer", async () => {
   const read: string[] = [];
   const dataset = datasetOf([2, 2, 2, 2, 2]);
   const parts = dataset.parts.map((part) => ({
@@ -101,7 +101,7 @@ test("parts are listed when their turn comes, as few at once as fill the buffer"
   expect(read).toHaveLength(4);
 });
 
-test("what a part had to leave out, and a part that cannot be read, are told and passed over", async () => {
+test("reports and skips invalid samples and unreadable parts", async () => {
   const broken: InvalidSample = { name: "mixed/2", reason: "has no text" };
   const dataset: Dataset = {
     format: "memory",
@@ -117,18 +117,18 @@ test("what a part had to leave out, and a part that cannot be read, are told and
   expect((await take(stream, 4)).sort()).toEqual(["good/0", "good/1", "mixed/0", "mixed/1"]);
   await take(stream, 4);
   expect(told.filter(({ name }) => name === "lost")[0]).toEqual({ name: "lost", reason: "the disk is gone" });
-  // Once an epoch: `ProblemReport` tells each sample once.
+  // Once per epoch; `InvalidSampleTracker` reports each sample once.
   for (const name of ["lost", "mixed/2"])
     expect(told.filter((problem) => problem.name === name).length).toBeLessThan(3);
 });
 
-test("a data set without a single pair is an error that names it, also after a full epoch", async () => {
+test("a dataset without a usable pair is an error, also after a full epoch", async () => {
   const empty = new ShuffledStream(datasetOf([0, 0]), { seed: 1, shuffleBuffer: 5 });
-  await expect(empty.next()).rejects.toThrow("part0 and its other parts (2) list no usable image");
+  await expect(empty.next()).rejects.toThrow("None of 2 parts (part0, ...) has a usable image");
   let isThere = true;
   const vanishing = { path: "vanishing", read: async () => ({ pairs: isThere ? [pairOf("one")] : [], invalid: [] }) };
   const stream = new ShuffledStream({ format: "memory", parts: [vanishing] }, { seed: 1, shuffleBuffer: 5 });
   expect(await take(stream, 1)).toEqual(["one"]);
   isThere = false;
-  await expect(stream.next()).rejects.toThrow(/vanishing.*no usable image/);
+  await expect(stream.next()).rejects.toThrow(/vanishing.*usable image/);
 });

@@ -167,7 +167,7 @@ test("broken images are left out and logged; too many fail the run", async () =>
     }
     await writeFile(join(folder, "bad", "captions.txt"), rows.join("\n"));
     const bad = run([into("too-many"), `datasets.walls.path=${join(folder, "bad")}`, "run.batch_size=16"]);
-    await expect(bad).rejects.toThrow(/samples are broken.*\.png: is not an image/s);
+    await expect(bad).rejects.toThrow(/samples are invalid.*\.png: is not an image/s);
   } finally {
     await writeFile(join(images, "green.png"), green);
   }

@@ -2,11 +2,11 @@
 import { type Command, Option } from "commander";
 import { modelPath } from "../../chat/models.ts";
 import {
-  type Asking,
-  askings,
   type DescribeOptions,
   type DescribeReport,
   describeImages,
+  type PromptStyle,
+  promptStyles,
   triesByDefault,
   undescribed,
 } from "../../curation/describe.ts";
@@ -38,7 +38,7 @@ interface ProjectOptions extends ProjectFlags, Pick<OpenOptions, "format" | "ima
 }
 
 interface DescribeStepFlags extends AnswerFlags, ProjectOptions {
-  readonly prompt?: Asking;
+  readonly prompt?: PromptStyle;
   readonly continues?: number;
   readonly parallel?: number;
   readonly tries: number;
@@ -67,7 +67,7 @@ export function defineDescribeStep(command: Command, context: CommandContext): v
         "--prompt <kind>",
         "paper: the prompt of the paper; describe: the prompt that the model was trained with (default: paper for models with " +
           "the vicuna-v0 template, else describe)",
-      ).choices(askings),
+      ).choices(promptStyles),
     )
     .option(
       "--continues <n>",
@@ -103,12 +103,12 @@ async function describeStep(
 ): Promise<void> {
   const signal = context.untilInterrupted();
   const path = modelPath(flags.model);
-  const asking = flags.prompt ?? (await defaultAsking(path));
+  const promptStyle = flags.prompt ?? (await defaultPromptStyle(path));
   const store =
     data === undefined ? CurationStore.open(flags.project) : await createProject(context, data, { ...flags, signal });
   try {
     const report = await describeProject(context, store, {
-      ...{ ...flags, asking, decoding: answerOptions(flags) },
+      ...{ ...flags, promptStyle, decoding: answerOptions(flags) },
       model: flags,
       signal,
     });
@@ -119,7 +119,7 @@ async function describeStep(
 }
 
 /** The prompt kind for a model, unless it is given. */
-export async function defaultAsking(modelFolder: string): Promise<Asking> {
+export async function defaultPromptStyle(modelFolder: string): Promise<PromptStyle> {
   return (await templateName(modelFolder)) === "vicuna-v0" ? "paper" : "describe";
 }
 

@@ -11,7 +11,7 @@ import { printable } from "../../files/errors.ts";
 import { type CommandContext, Interrupted } from "../context.ts";
 import { answerOptions, settingsOption } from "../options.ts";
 import { formatCount } from "../text.ts";
-import { createProject, defaultAsking, describeProject, describeText } from "./describe.ts";
+import { createProject, defaultPromptStyle, describeProject, describeText } from "./describe.ts";
 import { exportProject, exportText } from "./export.ts";
 import { filterProject, filterText } from "./filter.ts";
 import { polishProject, polishTable, readPrompt } from "./polish.ts";
@@ -42,7 +42,8 @@ Examples:
 }
 
 async function run(context: CommandContext, path: string, { set, json = false }: RunFlags): Promise<void> {
-  const recipe = await readCurationRecipe(path, set);
+  const { recipe, deprecated } = await readCurationRecipe(path, set);
+  for (const message of deprecated) context.warnOnce(`warning: ${path}: ${message}`);
   const signal = context.untilInterrupted();
   // Problems of a later step are found before the first one.
   const [rules, polish] = await Promise.all([readRules(recipe.filter.rules), polishOptions(recipe, context.env)]);
@@ -85,7 +86,7 @@ async function run(context: CommandContext, path: string, { set, json = false }:
 async function describeOptions({ describe }: CurationRecipe) {
   const { prompt, continues, parallel, tries, short_answer: shortAnswer, beams, temperature, seed } = describe;
   return {
-    asking: prompt ?? (await defaultAsking(modelPath(describe.model))),
+    promptStyle: prompt ?? (await defaultPromptStyle(modelPath(describe.model))),
     decoding: answerOptions({
       ...describe,
       beams,

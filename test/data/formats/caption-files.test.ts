@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { type OpenOptions, openDataset } from "../../../src/data/formats/open.ts";
 
-const root = await mkdtemp(join(tmpdir(), "layouts-"));
+const root = await mkdtemp(join(tmpdir(), "formats-"));
 afterAll(() => rm(root, { recursive: true }));
 
 let count = 0;
@@ -21,7 +21,7 @@ async function folderWith(files: Readonly<Record<string, string>>): Promise<stri
   return folder;
 }
 
-/** Layout, pairs and problems of the data set at `folder/name`, with paths relative to the folder. */
+/** Format, pairs and invalid samples of the dataset at `folder/name`, with paths relative to the folder. */
 async function read(folder: string, name = ".", options?: OpenOptions) {
   const { format, parts } = await openDataset(join(folder, name), options);
   const local = (path: string) => relative(folder, path).replaceAll("\\", "/");
@@ -39,7 +39,7 @@ async function read(folder: string, name = ".", options?: OpenOptions) {
 }
 
 describe("flickr8k", () => {
-  test("images in the order of their first mention, with all their captions", async () => {
+  test("lists images in order of first appearance, with all their captions", async () => {
     const folder = await folderWith({
       "captions.txt": 'image,caption\nb.jpg,A dog .\na.jpg,"A cat, asleep"\nb.jpg,Two dogs\n',
       "Images/a.jpg": "",
@@ -57,7 +57,7 @@ describe("flickr8k", () => {
 });
 
 describe("cc_sbu_align", () => {
-  test("finds the image of an id, a number or a text, whatever its ending", async () => {
+  test("finds an image by numeric or string id, with any extension", async () => {
     const folder = await folderWith({
       "filter_cap.json": JSON.stringify({
         annotations: [
@@ -80,14 +80,14 @@ describe("cc_sbu_align", () => {
         ["image/10.png", ["A bridge."]],
       ],
       problems: [
-        `filter_cap.json, annotation 3: ${join(folder, "image", "3.jpg")} is not there`,
-        `filter_cap.json, annotation 4: ${join(folder, "secret.jpg")} is not there`,
+        `filter_cap.json, annotation 3: ${join(folder, "image", "3.jpg")} does not exist`,
+        `filter_cap.json, annotation 4: ${join(folder, "secret.jpg")} does not exist`,
         "filter_cap.json, annotation 5: has no text",
       ],
     });
   });
 
-  test("errors name the file and the place", async () => {
+  test("errors name the file and the key", async () => {
     const wrong = await folderWith({ "filter_cap.json": '{"annotations": [{"image_id": "2"}]}' });
     await expect(read(wrong)).rejects.toThrow(/filter_cap\.json: .*\n.*annotations\[0\]\.caption/);
     const noImages = await folderWith({ "filter_cap.json": '{"annotations": []}' });
@@ -120,13 +120,13 @@ describe("coco", () => {
       [`${images}/000000000009.jpg`, ["Boxes of food."]],
     ],
     problems: [
-      "annotations/captions_val2017.json, annotation 4: its image 77 is not in the list of images",
+      "annotations/captions_val2017.json, annotation 4: image 77 is not in the list of images",
       `annotations/captions_val2017.json, annotation 5: names an image outside of ${join(folder, images)}`,
       "annotations/captions_val2017.json, image 30: has no caption",
     ],
   });
 
-  test("takes of the usual folders the one that holds the images", async () => {
+  test("finds the images in the usual folders", async () => {
     const folder = await folderWith({
       "annotations/captions_val2017.json": captions,
       "train2017/000000000001.jpg": "",
@@ -135,7 +135,7 @@ describe("coco", () => {
     expect(await read(folder, "annotations/captions_val2017.json")).toEqual(expected(folder, "val2017"));
   });
 
-  test("takes the folder that is named, and says where it looked where none holds an image", async () => {
+  test("uses the given folder, and lists the searched folders if none contains an image", async () => {
     const folder = await folderWith({ "annotations/captions_val2017.json": captions });
     const path = "annotations/captions_val2017.json";
     expect(await read(folder, path, { images: join(folder, "mine") })).toEqual(expected(folder, "mine"));
@@ -145,7 +145,7 @@ describe("coco", () => {
 });
 
 describe("tables", () => {
-  test("csv and tsv: images lie in Images/ where it is, or else beside the table", async () => {
+  test("csv and tsv: images are in Images/ if it exists, else next to the table", async () => {
     const folder = await folderWith({
       "a.csv": "caption,image\nA dog,sub/1.jpg\n,2.jpg\nX,../3.jpg\nX,sub/../4.jpg\nX,/etc/5.jpg\nX,\n",
       "b.tsv": 'image\ttext\n1.jpg\tA "dog", here\n',
@@ -166,7 +166,7 @@ describe("tables", () => {
     });
     await mkdir(join(folder, "Images"));
     expect((await read(folder, "b.tsv")).pairs).toEqual([["Images/1.jpg", ['A "dog", here']]]);
-    // Out of Images/, but not out of the data set.
+    // Outside of Images/, but within the dataset.
     expect((await read(folder, "a.csv")).pairs.map(([name]) => name)).toEqual([
       "Images/sub/1.jpg",
       "3.jpg",
@@ -174,7 +174,7 @@ describe("tables", () => {
     ]);
   });
 
-  test("jsonl: a caption or a list of them, and lines that are wrong are named", async () => {
+  test("jsonl: one or more captions per line; reports invalid lines", async () => {
     const folder = await folderWith({
       "a.jsonl": [
         '{"image": "1.jpg", "caption": "One"}',
@@ -200,11 +200,11 @@ describe("tables", () => {
       "a.jsonl, line 5: has no text",
       "a.jsonl, line 6: names no image",
       "a.jsonl, line 7: names no image",
-      expect.stringMatching(/^a\.jsonl, line 8: is no JSON: /),
+      expect.stringMatching(/^a\.jsonl, line 8: is not valid JSON: /),
     ]);
   });
 
-  test("a table of which nothing can be used is an error", async () => {
+  test("a table without a usable entry is an error", async () => {
     const folder = await folderWith({
       "empty.csv": "image,caption\n",
       "wrong.csv": "image,words\n1.jpg,x\n",
@@ -212,10 +212,12 @@ describe("tables", () => {
     });
     await expect(read(folder, "empty.csv")).rejects.toThrow(/empty\.csv lists no images/);
     await expect(read(folder, "wrong.csv")).rejects.toThrow(/wrong\.csv, record 1: expected the columns/);
-    await expect(read(folder, "all.jsonl")).rejects.toThrow(/all\.jsonl, line 1: names no image; nothing else/);
+    await expect(read(folder, "all.jsonl")).rejects.toThrow(
+      /all\.jsonl, line 1: names no image; the file has no other usable entry/,
+    );
   });
 
-  test("any names and captions come back from CSV and JSON lines", () => {
+  test("CSV and JSON lines preserve any names and captions", () => {
     const rows = fc.array(
       fc.record({
         image: fc.stringMatching(/^[a-zé ,"]{0,8}x\.jpg$/),
@@ -241,7 +243,7 @@ describe("tables", () => {
 });
 
 describe("openDataset", () => {
-  test("says which layouts there are where it recognises none", async () => {
+  test("lists the supported formats if none matches", async () => {
     const folder = await folderWith({ "notes.md": "" });
     for (const path of [folder, join(folder, "notes.md"), join(folder, "missing"), join(folder, "{0..1}.zip")]) {
       const error = await openDataset(path).then(
@@ -255,15 +257,17 @@ describe("openDataset", () => {
     }
   });
 
-  test("asks which one where two are possible, and takes the one that is named", async () => {
+  test("requires the format if two match", async () => {
     const folder = await folderWith({ "captions.txt": "image,caption\n1.jpg,x\n", "0.tar": "" });
-    await expect(openDataset(folder)).rejects.toThrow(/may be read as web_shards and as flickr8k; name the layout/);
+    await expect(openDataset(folder)).rejects.toThrow(
+      /matches the formats web_shards and flickr8k; set the format explicitly/,
+    );
     expect((await read(folder, ".", { format: "flickr8k" })).pairs).toEqual([["Images/1.jpg", ["x"]]]);
   });
 
-  test("options that mean nothing in a layout are errors", async () => {
+  test("an option that the format does not support is an error", async () => {
     const folder = await folderWith({ "captions.txt": "image,caption\n1.jpg,x\n" });
-    await expect(openDataset(folder, { filter: {} })).rejects.toThrow(/flickr8k has no option "filter"/);
-    await expect(openDataset(folder, { images: "x" })).rejects.toThrow(/flickr8k has no option "images"/);
+    await expect(openDataset(folder, { filter: {} })).rejects.toThrow(/flickr8k does not support the option "filter"/);
+    await expect(openDataset(folder, { images: "x" })).rejects.toThrow(/flickr8k does not support the option "images"/);
   });
 });

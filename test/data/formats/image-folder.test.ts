@@ -31,7 +31,7 @@ async function imagesIn(folder: string): Promise<string[]> {
   });
 }
 
-test("all images, also in folders below, in the order of their names", async () => {
+test("lists images of the folder and its subfolders, sorted by name", async () => {
   const folder = await folderWith(
     "b.jpg",
     "a.PNG",
@@ -46,7 +46,7 @@ test("all images, also in folders below, in the order of their names", async () 
   expect(await imagesIn(folder)).toEqual(["a.PNG", "b.jpg", "drawing.svg", "holiday/2024/x.webp"]);
 });
 
-test("images that lie only in folders below are found", async () => {
+test("finds images that are only in subfolders", async () => {
   expect(await imagesIn(await folderWith("cats/1.jpg", "dogs/1.jpg"))).toEqual(["cats/1.jpg", "dogs/1.jpg"]);
 });
 
@@ -57,22 +57,22 @@ test.skipIf(process.platform === "win32")("links to images are followed, circles
   expect(await imagesIn(folder)).toEqual(["a.jpg", "below/b.jpg", "c.jpg"]);
 });
 
-test("another layout goes before, and a folder without images is in none", async () => {
+test("other formats take precedence, and a folder without images has no format", async () => {
   const captions = await folderWith("captions.txt", "Images/1.jpg", "2.jpg");
   expect((await openDataset(captions)).format).toBe("flickr8k");
   expect((await openDataset(captions, { format: "images" })).format).toBe("images");
   const none = await folderWith("notes.md", "below/more.md");
-  await expect(openDataset(none)).rejects.toThrow("is in no known layout");
+  await expect(openDataset(none)).rejects.toThrow("is not in a supported format");
   const named = await openDataset(none, { format: "images" });
-  await expect(named.parts[0]?.read()).rejects.toThrow(`${none} holds no images (.jpg`);
+  await expect(named.parts[0]?.read()).rejects.toThrow(`${none} contains no images (.jpg`);
 });
 
-test("whoever needs texts is told that there are none, and what there could be", async () => {
+test("openCaptioned refuses a folder without captions and lists the formats that have them", async () => {
   const folder = await folderWith("a.jpg");
-  await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of images without texts`);
+  await expect(openCaptioned(folder)).rejects.toThrow(`${folder} is a folder of images without captions`);
   await expect(openCaptioned(folder, { format: "images" })).rejects.toThrow("filter_cap.json");
   expect((await openCaptioned(await folderWith("captions.txt"))).format).toBe("flickr8k");
   const { code, stderr } = await minigpt4(["evaluate", "retrieval", folder]);
   expect(code).toBe(1);
-  expect(stderr).toContain("is a folder of images without texts");
+  expect(stderr).toContain("is a folder of images without captions");
 });

@@ -12,7 +12,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 const keys = ["000", "001", "002", "003", "004"];
 
-/** As img2dataset writes them: a row for each image that was asked for, of which 003 could not be fetched. */
+/** A table as written by img2dataset: a row for each requested image, of which 003 failed to download. */
 const columns: ColumnSource[] = [
   { name: "key", data: [...keys, "005"], type: "STRING" },
   {
@@ -61,13 +61,13 @@ describe("parquet filter", () => {
     expect(await kept(filter)).toEqual(expected);
   });
 
-  test("a column that is not there is an error that names those that are", async () => {
+  test("an unknown column is an error that lists the columns", async () => {
     await expect(kept({ height: { min: 1 } })).rejects.toThrow(
-      /00000\.parquet has no column "height"; it has "key", "status", "width", "pixels", "similarity"/,
+      /00000\.parquet has no column "height"; its columns are "key", "status", "width", "pixels", "similarity"/,
     );
   });
 
-  test("conditions that cannot hold for a column's type are errors", async () => {
+  test("conditions that do not fit a column's type are errors", async () => {
     await expect(kept({ status: { min: 1 } })).rejects.toThrow(
       /00000\.parquet: column "status" holds "success" \(string\), but min and max need numbers/,
     );
@@ -76,7 +76,7 @@ describe("parquet filter", () => {
     );
   });
 
-  test("a shard without its parquet file, and a sample without its row, are named", async () => {
+  test("reports a shard without a parquet file and a sample without a row", async () => {
     const path = join(folder, "more");
     await mkdir(path);
     const members = [
@@ -90,7 +90,7 @@ describe("parquet filter", () => {
     await writeFile(join(path, "0.parquet"), Buffer.from(parquetWriteBuffer({ columnData: columns })));
     const filter = { width: { min: 1 } };
     await expect(openDataset(path, { filter })).rejects.toThrow(
-      /^1 of 2 files are not there: .*1\.parquet \(the filter needs/,
+      /^1 of 2 files do not exist: .*1\.parquet \(the filter needs/,
     );
     const { parts } = await openDataset(join(path, "0.tar"), { filter });
     const contents = await parts[0]?.read();
@@ -100,7 +100,7 @@ describe("parquet filter", () => {
     ]);
   });
 
-  test("a damaged parquet file is an error that names it", async () => {
+  test("a corrupted parquet file is an error that names it", async () => {
     const whole = Buffer.from(parquetWriteBuffer({ columnData: columns }));
     const path = join(folder, "damaged.tar");
     await writeFile(path, await tarOf([{ name: "000.jpg", body: "p" }]));
@@ -110,7 +110,7 @@ describe("parquet filter", () => {
     }
   });
 
-  test("a page over which the reader would loop for ever is given up", async () => {
+  test("stops reading a page on which the reader would loop forever", async () => {
     const bytes = Buffer.from(parquetWriteBuffer({ columnData: columns }));
     const path = join(folder, "endless.parquet");
     // In the header of the first page: the type of its third field.

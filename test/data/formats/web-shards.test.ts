@@ -15,7 +15,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 let written = 0;
 
-/** Writes the bytes as a tar of their own. */
+/** Writes the bytes to a new tar file. */
 async function shard(bytes: Uint8Array): Promise<string> {
   const path = join(folder, `shard-${written++}.tar`);
   await writeFile(path, bytes);
@@ -33,7 +33,7 @@ async function contentsOf(bytes: Uint8Array): Promise<PartContents> {
   return readOnly(await shard(bytes));
 }
 
-/** What img2dataset writes of one image. */
+/** A sample as written by img2dataset. */
 function sample(key: string, caption: string | null, image: string): Member[] {
   const facts = { caption, url: `https://example.org/${key}`, key, status: "success", width: 224, exif: "{}" };
   return [
@@ -47,7 +47,7 @@ const texts = ({ pairs }: PartContents) => pairs.map((pair) => pair.texts);
 const reasons = ({ invalid }: PartContents) => invalid.map(({ name, reason }) => `${name}: ${reason}`);
 
 describe("samples of a shard", () => {
-  test("an image is a span of the tar, its texts are those of the json", async () => {
+  test("an image is a byte range of the tar; its captions come from the json", async () => {
     const path = await shard(
       await tarOf([...sample("000000001", "A dog.", "dog"), ...sample("000000007", "A cat.", "cat!")]),
     );
@@ -61,7 +61,7 @@ describe("samples of a shard", () => {
     expect(bytes.map((image) => new TextDecoder().decode(image))).toEqual(["dog", "cat!"]);
   });
 
-  test("the json's caption wins over the txt; a list of captions is taken; the txt does where the json says nothing", async () => {
+  test("prefers captions of the json, one or a list, over the txt", async () => {
     const contents = await contentsOf(
       await tarOf([
         { name: "a.png", body: "a" },
@@ -81,7 +81,7 @@ describe("samples of a shard", () => {
     expect(texts(contents)).toEqual([[" of the json\n"], ["one", "two"], ["of the txt"], ["Python writes NaN"]]);
   });
 
-  test("a key ends at the first dot of the base name, and its members need not be neighbours", async () => {
+  test("splits keys at the first dot of the base name; members need not be adjacent", async () => {
     const path = await shard(
       await tarOf([
         { name: "v1.5/x.jpg", body: "first" },
@@ -99,7 +99,7 @@ describe("samples of a shard", () => {
     expect(pairs.map((pair) => pair.texts)).toEqual([["X"], ["Y"]]);
   });
 
-  test("what cannot be used is named with the reason", async () => {
+  test("reports invalid samples with a reason", async () => {
     const path = await shard(
       await tarOf([
         { name: "good.jpg", body: "p" },
@@ -122,8 +122,8 @@ describe("samples of a shard", () => {
     const contents = await readOnly(path);
     expect(texts(contents)).toEqual([["Good"]]);
     expect(reasons(contents)).toEqual([
-      `${path}/../out.jpg: is named outside of the tar`,
-      `${path}//etc/out.jpg: is named outside of the tar`,
+      `${path}/../out.jpg: has a path outside of the tar`,
+      `${path}//etc/out.jpg: has a path outside of the tar`,
       `${path}/blind: has no image (jpg, jpeg, png, webp)`,
       `${path}/mute: has no caption`,
       `${path}/empty: has no caption`,
@@ -137,7 +137,7 @@ describe("samples of a shard", () => {
 describe("tar formats", () => {
   const longName = `${"folder/".repeat(30)}x`;
 
-  test("names: ustar's prefix, GNU's long name, pax, and pax where the short name has a prefix too", async () => {
+  test("reads names of ustar (with prefix), GNU and pax headers", async () => {
     const gnu = "ustar  \0";
     const old = "\0".repeat(8);
     const path = await shard(
@@ -166,7 +166,7 @@ describe("tar formats", () => {
     expect(await Promise.all(pairs.map(async ({ image }) => (await readBytes(image)).length))).toEqual([1, 2, 3, 4]);
   });
 
-  test("links, folders and devices have no bytes, whatever their size says", async () => {
+  test("links, folders and devices have no contents, whatever their size field says", async () => {
     const size = "00000000777\0";
     const contents = await contentsOf(
       Buffer.concat([
@@ -183,7 +183,7 @@ describe("tar formats", () => {
     expect(contents.invalid).toEqual([]);
   });
 
-  test("sizes as base-256 numbers are read, impossible ones end the listing", async () => {
+  test("reads base-256 sizes, and stops at impossible ones", async () => {
     const good = [rawMember({ name: "a.jpg", body: "a" }), rawMember({ name: "a.txt", body: "A" })];
     const binary = (...bytes: number[]) => String.fromCharCode(...bytes);
     const small = binary(0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3);
@@ -210,7 +210,7 @@ describe("tar formats", () => {
           pairs.map((pair) => pair.texts),
           what,
         ).toEqual([["A"]]);
-        expect(invalid.at(-1)?.reason, what).toMatch(/^byte 2048: .*what lies from there on is left out$/);
+        expect(invalid.at(-1)?.reason, what).toMatch(/^byte 2048: .*the rest of the tar is skipped$/);
       }
     }
     const hugePax = rawMember({ name: "x", type: "x", body: paxRecord("size", "1e20") });
@@ -236,7 +236,7 @@ describe("damage", () => {
       { name: `${key}.json`, body: JSON.stringify({ caption }) },
     ]);
 
-  test("any names and sizes come back with the right bytes", () =>
+  test("reads the right bytes for any names and sizes", () =>
     fc.assert(
       fc.asyncProperty(arbitrarySamples, async (samples) => {
         const path = await shard(await tarOf(membersOf(samples)));
@@ -249,7 +249,7 @@ describe("damage", () => {
       }),
     ));
 
-  test("of a tar that is cut anywhere, what was before is listed and the rest named", () =>
+  test("a truncated tar lists the samples before the cut and reports the rest", () =>
     fc.assert(
       fc.asyncProperty(
         arbitrarySamples,
@@ -272,7 +272,7 @@ describe("damage", () => {
       ),
     ));
 
-  test("flipped bytes give fewer pairs or an error that names the file, and never a wait", () =>
+  test("flipped bytes give fewer pairs or an error that names the file, and never hang", () =>
     fc.assert(
       fc.asyncProperty(
         arbitrarySamples,
@@ -292,7 +292,7 @@ describe("damage", () => {
       ),
     ));
 
-  test("noise behind a valid checksum does no harm", () =>
+  test("random headers with a valid checksum are harmless", () =>
     fc.assert(
       fc.asyncProperty(
         fc.array(
@@ -316,7 +316,7 @@ describe("damage", () => {
 });
 
 describe("paths", () => {
-  test("a folder's tars in the order of their names, and nothing else in it", async () => {
+  test("lists only the tars of a folder, sorted by name", async () => {
     const path = join(folder, "set");
     await mkdir(path);
     for (const name of ["00001.tar", "00000.tar"])
@@ -330,7 +330,7 @@ describe("paths", () => {
     );
   });
 
-  test("ranges and lists in braces; files that are missing in them are counted and named", async () => {
+  test("expands braces, and reports missing files", async () => {
     const path = join(folder, "ranges");
     for (const sub of ["a", "b"]) {
       await mkdir(join(path, sub), { recursive: true });
@@ -345,21 +345,21 @@ describe("paths", () => {
       "b/00009.tar",
       "b/00010.tar",
     ]);
-    expect(await parts[0]?.read()).toEqual({ pairs: [], problems: [] });
+    expect(await parts[0]?.read()).toEqual({ pairs: [], invalid: [] });
     await expect(openDataset(join(path, "a", "{00007..00012}.tar"))).rejects.toThrow(
-      /^3 of 6 files are not there: .*00007\.tar, .*00011\.tar, .*00012\.tar \(/,
+      /^3 of 6 files do not exist: .*00007\.tar, .*00011\.tar, .*00012\.tar \(/,
     );
     await expect(openDataset(join(path, "c", "{0..9}.tar"))).rejects.toThrow(
-      /^10 of 10 files are not there: .*2\.tar, \.\.\. /,
+      /^10 of 10 files do not exist: .*2\.tar, \.\.\. /,
     );
     await expect(openDataset(join(path, "a", "{0..9999999}.tar"))).rejects.toThrow(/more than 1000000 files/);
   });
 
-  test("compressed tars are refused, by name and by content", async () => {
+  test("refuses compressed tars, by name and by content", async () => {
     const bytes = gzipSync(randomBytes(1000));
     const path = join(folder, "packed.tar.gz");
     await writeFile(path, bytes);
-    await expect(openDataset(path)).rejects.toThrow(/packed\.tar\.gz is compressed.*unpack it/);
+    await expect(openDataset(path)).rejects.toThrow(/packed\.tar\.gz is compressed.*decompress it/);
     await rm(path);
     await expect(contentsOf(bytes)).rejects.toThrow(/shard-\d+\.tar: byte 0: .*compressed/);
   });
