@@ -49,10 +49,10 @@ export function lastAction(verdicts: readonly VerdictMade[], versions: readonly 
 // What becomes of an image and its text, by what rules and persons said of it.
 
 /** Nothing was written yet; nobody has decided; it is taken into the data set, or not. */
-export type Standing = "empty" | "open" | "kept" | "dropped";
+export type PairStatus = "empty" | "open" | "kept" | "dropped";
 
 /** A person's word counts more than that of rules, and the later word of persons more than an earlier one. */
-export function standingOf({ current, rules, persons }: Entry): Standing {
+export function pairStatus({ current, rules, persons }: Entry): PairStatus {
   if (!current) return "empty";
   const person = persons.at(-1);
   if (person) return person.decision === "keep" ? "kept" : "dropped";
@@ -60,7 +60,7 @@ export function standingOf({ current, rules, persons }: Entry): Standing {
 }
 
 /** Whether all persons who judged it decided alike; undefined if fewer than two did. */
-export function agreementOf({ persons }: Entry): boolean | undefined {
+export function reviewersAgree({ persons }: Entry): boolean | undefined {
   if (persons.length < 2) return undefined;
   return persons.every(({ decision }) => decision === persons[0]?.decision);
 }
@@ -68,7 +68,7 @@ export function agreementOf({ persons }: Entry): boolean | undefined {
 // Values by what they have in common.
 
 /** Groups in the order of their first values. */
-export function group<T, Key>(values: readonly T[], key: (value: T) => Key): Map<Key, T[]> {
+export function groupBy<T, Key>(values: readonly T[], key: (value: T) => Key): Map<Key, T[]> {
   const groups = new Map<Key, T[]>();
   for (const value of values) {
     const found = groups.get(key(value));

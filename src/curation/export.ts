@@ -5,7 +5,7 @@ import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { isTemporaryOf, removeAbandoned, replaceFolder, temporaryPath } from "../files/atomic.ts";
 import { sha256Hex } from "../files/digest.ts";
 import { isDiskFull, isMissing } from "../files/errors.ts";
-import { type Standing, standingOf } from "./decisions.ts";
+import { type PairStatus, pairStatus } from "./decisions.ts";
 import type { Entry, ProjectImage, Version } from "./entry.ts";
 import { imageBytes, toJpeg } from "./images.ts";
 import type { CurationStore } from "./store.ts";
@@ -75,7 +75,7 @@ export interface ExportReport {
   /** Images that should be in the data set, but cannot be. */
   readonly refused: readonly RefusedImage[];
   /** How many images of the project were not asked for, by their standing. */
-  readonly left: Readonly<Partial<Record<Standing, number>>>;
+  readonly left: Readonly<Partial<Record<PairStatus, number>>>;
 }
 
 /** What a data set consists of; a folder with anything else is not replaced. */
@@ -98,8 +98,8 @@ export async function exportPairs(
   const { unreviewed = false, overwrite = false } = options;
   const target = resolve(folder);
   const entries = store.entries();
-  const wanted: readonly Standing[] = unreviewed ? ["kept", "open"] : ["kept"];
-  const chosen = entries.filter((entry) => wanted.includes(standingOf(entry)));
+  const wanted: readonly PairStatus[] = unreviewed ? ["kept", "open"] : ["kept"];
+  const chosen = entries.filter((entry) => wanted.includes(pairStatus(entry)));
   const left = countStandings(entries.filter((entry) => !chosen.includes(entry)));
   if (chosen.length === 0) throw new Error(nothingToExport(left));
   await finishReplacing(target);
@@ -220,10 +220,10 @@ async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
-function countStandings(entries: readonly Entry[]): Partial<Record<Standing, number>> {
-  const counts: Partial<Record<Standing, number>> = {};
+function countStandings(entries: readonly Entry[]): Partial<Record<PairStatus, number>> {
+  const counts: Partial<Record<PairStatus, number>> = {};
   for (const entry of entries) {
-    const standing = standingOf(entry);
+    const standing = pairStatus(entry);
     counts[standing] = (counts[standing] ?? 0) + 1;
   }
   return counts;

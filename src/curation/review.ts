@@ -1,6 +1,6 @@
 /** What several reviewers of a project share: the pairs as they are now, and who looks at which. */
 
-import { agreementOf, standingOf } from "./decisions.ts";
+import { reviewersAgree, pairStatus } from "./decisions.ts";
 import type { Action, Entry } from "./entry.ts";
 import type { CurationStore } from "./store.ts";
 
@@ -38,12 +38,12 @@ export interface Progress {
 }
 
 const matches: Readonly<Record<Filter, (entry: Entry) => boolean>> = {
-  unreviewed: (entry) => standingOf(entry) === "open",
-  ruled: (entry) => standingOf(entry) === "dropped" && entry.persons.length === 0,
+  unreviewed: (entry) => pairStatus(entry) === "open",
+  ruled: (entry) => pairStatus(entry) === "dropped" && entry.persons.length === 0,
   edited: ({ current }) => current?.kind === "edited",
-  kept: (entry) => standingOf(entry) === "kept",
-  dropped: (entry) => standingOf(entry) === "dropped" && entry.persons.length > 0,
-  disagreement: (entry) => agreementOf(entry) === false,
+  kept: (entry) => pairStatus(entry) === "kept",
+  dropped: (entry) => pairStatus(entry) === "dropped" && entry.persons.length > 0,
+  disagreement: (entry) => reviewersAgree(entry) === false,
   longest: ({ current }) => current !== undefined,
   shortest: ({ current }) => current !== undefined,
   all: ({ current }) => current !== undefined,

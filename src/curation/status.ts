@@ -1,6 +1,6 @@
 /** Where a project stands: what went into each step and came out of it, who decided what, and what it cost. */
 
-import { agreementOf, group, type Standing, standingOf } from "./decisions.ts";
+import { reviewersAgree, groupBy, type PairStatus, pairStatus } from "./decisions.ts";
 import { describeStep } from "./describe.ts";
 import type { Entry, Version, VersionKind } from "./entry.ts";
 import { polishStep, requestStep } from "./polishing/plan.ts";
@@ -51,7 +51,7 @@ export interface ProjectStatus {
   readonly edited: number;
   /** Images with which a step failed since their text last changed. */
   readonly failures: Readonly<Record<string, number>>;
-  readonly standing: Readonly<Record<Standing, number>>;
+  readonly standing: Readonly<Record<PairStatus, number>>;
   readonly authors: readonly AuthorCounts[];
 }
 
@@ -65,9 +65,9 @@ export function statusOf(store: CurationStore): ProjectStatus {
   const having = (holds: (version: Version) => boolean) => count(versions, (those) => those.some(holds));
   const described = having(({ kind }) => kind === "described");
   const judged = entries.filter(({ rules }) => rules);
-  const agreements = entries.map(agreementOf).filter((agreement) => agreement !== undefined);
-  const standings = entries.map(standingOf);
-  const standing = (wanted: Standing) => count(standings, (found) => found === wanted);
+  const agreements = entries.map(reviewersAgree).filter((agreement) => agreement !== undefined);
+  const standings = entries.map(pairStatus);
+  const standing = (wanted: PairStatus) => count(standings, (found) => found === wanted);
   const failures = failingSteps.map((step) => [step, store.failures(step).size] as const);
   return {
     images: entries.length,
@@ -80,7 +80,7 @@ export function statusOf(store: CurationStore): ProjectStatus {
       polish: { in: described, out: having(({ kind }) => kind === "polished") },
       filter: { in: judged.length, out: count(judged, ({ rules }) => rules?.decision !== "drop") },
       review: {
-        in: count(entries, (entry) => entry.persons.length > 0 || standingOf(entry) === "open"),
+        in: count(entries, (entry) => entry.persons.length > 0 || pairStatus(entry) === "open"),
         out: count(entries, ({ persons }) => persons.length > 0),
       },
     },
@@ -116,7 +116,7 @@ function rulesOf(judged: readonly Entry[]): Record<string, number> {
 }
 
 function personsOf(entries: readonly Entry[]): PersonCounts[] {
-  const verdicts = group(
+  const verdicts = groupBy(
     entries.flatMap(({ persons }) => persons),
     ({ author }) => author,
   );
@@ -129,7 +129,7 @@ function personsOf(entries: readonly Entry[]): PersonCounts[] {
 function authorsOf(versions: readonly Version[]): AuthorCounts[] {
   // Who takes an edit back writes nothing: the text that stands again is another's.
   const written = versions.filter(({ details }) => details.undoes === undefined);
-  const groups = group(written, ({ author, kind }) => JSON.stringify([kind, author]));
+  const groups = groupBy(written, ({ author, kind }) => JSON.stringify([kind, author]));
   return [...groups.values()].map((those) => {
     const [{ author, kind }] = those as [Version];
     const sum = (key: "promptTokens" | "completionTokens" | "duration") =>

@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "libsql";
-import { group, lastAction, type VerdictMade, type VersionMade } from "./decisions.ts";
+import { groupBy, lastAction, type VerdictMade, type VersionMade } from "./decisions.ts";
 import {
   type Action,
   type Entry,
@@ -177,8 +177,8 @@ export class CurationStore {
 
   /** All images with what counts now, in the order in which they were added. */
   entries(): Entry[] {
-    const versions = group(this.rows<VersionRow>("SELECT * FROM versions ORDER BY id"), ({ image }) => image);
-    const verdicts = group(
+    const versions = groupBy(this.rows<VersionRow>("SELECT * FROM versions ORDER BY id"), ({ image }) => image);
+    const verdicts = groupBy(
       this.rows<VerdictRow & { image: number }>(
         `SELECT verdicts.*, versions.image FROM verdicts JOIN versions ON versions.id = verdicts.version ORDER BY verdicts.id`,
       ),

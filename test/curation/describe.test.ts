@@ -1,6 +1,5 @@
 import { appendFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { type DescribeOptions, describeImages, join as joined } from "../../src/curation/describe.ts";
 import { addImages } from "../../src/curation/images.ts";
@@ -14,6 +13,7 @@ import { promptText, vicunaV0 } from "../../src/tokenizers/prompts.ts";
 import { minigpt4, outcome, start } from "../helpers/cli-command.ts";
 import { paintImages } from "../helpers/curation-images.ts";
 import { openProject } from "../helpers/curation-projects.ts";
+import { until } from "../helpers/running-server.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -207,28 +207,29 @@ test("two who describe the same project at once describe each image once", async
   expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
 });
 
-test("killed at random moments and gone on with: the same texts, none twice, none lost", {
+test("resumes after being killed with the same texts, none twice and none lost", {
   timeout: 180_000,
 }, async () => {
   const path = join(folder, "killed.db");
   const options = ["--model", model, "--temperature", "1", "--max-new-tokens", "6", "--seed", "3"];
-  const described = () => {
+  const entries = () => {
     const store = CurationStore.open(path, { create: true });
-    const found = store.entries().filter(({ current }) => current).length;
+    const found = store.entries();
     store.close();
     return found;
   };
-  const kills = 4;
-  for (let attempt = 0; attempt < kills; attempt++) {
-    // The data set is needed until its images are in the project.
-    const given = attempt < 2 ? [data] : [];
+  const images = () => entries().length;
+  const described = () => entries().filter(({ current }) => current).length;
+  // Killed before the project exists, as soon as its images are added, and after one more text, then two more.
+  for (const texts of [undefined, 0, 1, 2]) {
+    // The dataset is needed until its images are in the project.
+    const given = texts === undefined || texts === 0 ? [data] : [];
     const child = start(["curate", "describe", ...given, "--project", path, "--parallel", "2", ...options]);
     const ended = outcome(child);
-    const before = described();
-    // The first time at any moment of its beginning, then soon after the next text.
-    const deadline = Date.now() + (attempt === 0 ? Math.random() * 2000 : 20_000);
-    while (Date.now() < deadline && described() <= before) await pause(5);
-    await pause(Math.random() * 30);
+    if (texts !== undefined) {
+      const before = described();
+      await until(() => images() === count && described() >= before + texts, 60_000);
+    }
     expect(child.kill("SIGKILL")).toBe(true);
     await ended;
   }

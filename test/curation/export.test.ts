@@ -102,7 +102,7 @@ describe("what is kept", () => {
     expect(readdirSync(folder).filter((name) => /partial|replaced/.test(name))).toEqual([]);
   });
 
-  test("takes open ones along where that is wished, with ids that stay", async () => {
+  test("with `unreviewed` has both kept and open pairs, with stable ids", async () => {
     add("a.jpg", cat, { says: "drop" });
     const open = add("b.jpg", await drawing().jpeg().toBuffer(), { says: "" });
     await expect(exportPairs(store, target)).rejects.toThrow(
@@ -111,6 +111,13 @@ describe("what is kept", () => {
     expect(existsSync(target)).toBe(false);
     expect(await exportPairs(store, target, { unreviewed: true })).toMatchObject({ pairs: 1, left: { dropped: 1 } });
     expect(readdirSync(join(target, "image"))).toEqual([`${open}.jpg`]);
+    const kept = add("c.jpg", await drawing().jpeg({ quality: 50 }).toBuffer(), { says: "keep" });
+    const options = { unreviewed: true, overwrite: true };
+    expect(await exportPairs(store, target, options)).toMatchObject({ pairs: 2, left: { dropped: 1 } });
+    expect(readdirSync(join(target, "image")).sort()).toEqual([`${open}.jpg`, `${kept}.jpg`]);
+    // Without it, only the kept one.
+    expect(await exportPairs(store, target, { overwrite: true })).toMatchObject({ pairs: 1, left: { open: 1 } });
+    expect(readdirSync(join(target, "image"))).toEqual([`${kept}.jpg`]);
   });
 
   test("comes from inside of larger files, too", async () => {

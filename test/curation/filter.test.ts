@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
-import { standingOf } from "../../src/curation/decisions.ts";
+import { pairStatus } from "../../src/curation/decisions.ts";
 import { applyRules } from "../../src/curation/filter.ts";
 import { type RuleSet, readRules } from "../../src/curation/rules/rule-set.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
@@ -44,7 +44,7 @@ test("judges every text, and says why", async () => {
     broken: { apologies: 1, unfinished: 1 },
   });
   const entries = store.entries();
-  expect(entries.map(standingOf)).toEqual(["open", "dropped", "empty"]);
+  expect(entries.map(pairStatus)).toEqual(["open", "dropped", "empty"]);
   expect(entries.map((entry) => entry.rules?.decision)).toEqual(["keep", "drop", undefined]);
   expect(entries[1]?.rules).toMatchObject({ judge: "rules", author: rules.digest, reasons });
 });
@@ -78,7 +78,7 @@ test("changed rules judge again, and what they say counts", async () => {
   await applyRules(store, rules);
   expect(await applyRules(store, lenient)).toMatchObject({ rules: lenient.digest, judged: 1, known: 0, kept: 1 });
   const entry = store.entry(image);
-  expect(entry && standingOf(entry)).toBe("open");
+  expect(entry && pairStatus(entry)).toBe("open");
   expect(await applyRules(store, rules)).toMatchObject({ judged: 1, dropped: [{ image }] });
 });
 
@@ -98,5 +98,5 @@ test("words of persons stay, and count more", async () => {
   const before = store.entries().map(({ persons }) => persons);
   await applyRules(store, rules);
   expect(store.entries().map(({ persons }) => persons)).toEqual(before);
-  expect(store.entries().map(standingOf)).toEqual(["kept", "dropped"]);
+  expect(store.entries().map(pairStatus)).toEqual(["kept", "dropped"]);
 });

@@ -1,10 +1,10 @@
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
 import { beforeEach, describe, expect, test } from "vitest";
-import { agreementOf, standingOf } from "../../src/curation/decisions.ts";
+import { reviewersAgree, pairStatus } from "../../src/curation/decisions.ts";
 import type { NewVerdict, VersionDetails } from "../../src/curation/entry.ts";
 import { StaleVersionError } from "../../src/curation/entry.ts";
 import { CurationStore } from "../../src/curation/store.ts";
@@ -98,8 +98,8 @@ describe("what becomes of a text", () => {
     for (const verdict of verdicts) store.addVerdict({ ...verdict, version });
     const entry = store.entry(image);
     if (!entry) throw new Error("no entry");
-    expect(standingOf(entry)).toBe(standing);
-    expect(agreementOf(entry)).toBe(agreement);
+    expect(pairStatus(entry)).toBe(standing);
+    expect(reviewersAgree(entry)).toBe(agreement);
     expect(store.entries()).toEqual([entry]);
   });
 
@@ -118,7 +118,7 @@ describe("what becomes of a text", () => {
   test("no text is empty", () => {
     const store = openProject(folder, name);
     store.addImages(someImages(1));
-    expect(store.entries().map(standingOf)).toEqual(["empty"]);
+    expect(store.entries().map(pairStatus)).toEqual(["empty"]);
     expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("There is no version 5");
   });
 });
@@ -195,6 +195,53 @@ describe("the file", () => {
     database.exec("PRAGMA user_version = 99");
     database.close();
     expect(() => CurationStore.open(newer)).toThrow(/written by a newer minigpt4 .*version 99/);
+  });
+
+  describe("of version 0.1", () => {
+    const open = () => {
+      copyFileSync(join(import.meta.dirname, "fixtures/project-0.1.db"), join(folder, name));
+      return openProject(folder, name);
+    };
+
+    test("is read with everything in it", () => {
+      const store = open();
+      const entries = store.entries();
+      expect(entries.map(({ image }) => image.name)).toEqual(["0.jpg", "1.jpg", "2.jpg", "3.jpg", "a.tar/4"]);
+      expect(entries[4]?.image.source).toEqual({ path: "/photos/a.tar", range: { offset: 512, length: 99 } });
+      expect(entries.map(({ current }) => current?.text)).toEqual([
+        "A cat.",
+        "I'm sorry I made a mistake.",
+        "A dog runs.",
+        undefined,
+        undefined,
+      ]);
+      expect(entries.map(pairStatus)).toEqual(["kept", "dropped", "dropped", "empty", "empty"]);
+      expect(store.versions(1)).toMatchObject([
+        { kind: "described", author: "nano", prompt: "paper", details: { duration: 1500, continuations: ["added"] } },
+        { kind: "polished", author: "smollm2", parent: 1, prompt: "Fix it.", details: { stripped: ["quotes"] } },
+      ]);
+      expect(store.verdicts(2)).toMatchObject([{ judge: "rules", decision: "drop", reasons: [{ rule: "apologies" }] }]);
+      expect(store.verdicts(3)).toMatchObject([{ judge: "person", author: "ben", decision: "drop" }]);
+      expect(store.failures("describe").get(4)).toEqual({ times: 1, message: "no image" });
+      expect(store.tokensOf("polished")).toBe(220);
+    });
+
+    test("can be continued, still refuses changes, and is refused by the old program", () => {
+      const store = open();
+      const parent = store.entry(1)?.current?.id;
+      store.addVersion({ image: 1, parent, kind: "edited", text: "A grey cat.", author: "ada" });
+      store.addFailure(5, "describe", "gone");
+      expect(store.addImages(someImages(5))).toBe(1);
+      store.close();
+      const database = new Database(join(folder, name));
+      for (const table of ["versions", "verdicts"]) {
+        expect(() => database.exec(`UPDATE ${table} SET author = 'x'`)).toThrow("never changed");
+        expect(() => database.exec(`DELETE FROM ${table}`)).toThrow("never removed");
+      }
+      // Version 0.1 knows tables of version 1, and says of others that they were written by a newer program.
+      expect(database.prepare("PRAGMA user_version").get()).toMatchObject({ user_version: 2 });
+      database.close();
+    });
   });
 
   test("several processes write at once, and nothing is lost", async () => {

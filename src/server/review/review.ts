@@ -2,7 +2,7 @@
 import { type Context, Hono } from "hono";
 import sharp from "sharp";
 import { z } from "zod";
-import { agreementOf, type Standing, standingOf } from "../../curation/decisions.ts";
+import { reviewersAgree, type PairStatus, pairStatus } from "../../curation/decisions.ts";
 import { type Entry, type ProjectImage, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
 import { filters, type Progress, type ReviewDesk, select } from "../../curation/review.ts";
 import { sha256Hex } from "../../files/digest.ts";
@@ -67,7 +67,7 @@ export interface ReviewState {
 export interface PairSummary {
   readonly id: number;
   readonly name: string;
-  readonly standing: Standing;
+  readonly standing: PairStatus;
   readonly edited: boolean;
   /** Whether all reviewers decided alike; absent with fewer than two reviewers. */
   readonly agreement?: boolean;
@@ -77,7 +77,7 @@ export interface PairSummary {
 export interface Pair {
   readonly id: number;
   readonly name: string;
-  readonly standing: Standing;
+  readonly standing: PairStatus;
   readonly agreement?: boolean;
   /** Oldest first; the last is the current one. */
   readonly versions: readonly Version[];
@@ -261,8 +261,8 @@ export function reviewApi(desk: ReviewDesk): Hono {
     return {
       id,
       name: baseName(entry.image.name),
-      standing: standingOf(entry),
-      agreement: agreementOf(entry),
+      standing: pairStatus(entry),
+      agreement: reviewersAgree(entry),
       versions: store.versions(id),
       rules: entry.rules,
       persons: entry.persons,
@@ -274,9 +274,9 @@ function summarizePair(entry: Entry): PairSummary {
   return {
     id: entry.image.id,
     name: baseName(entry.image.name),
-    standing: standingOf(entry),
+    standing: pairStatus(entry),
     edited: entry.current?.kind === "edited",
-    agreement: agreementOf(entry),
+    agreement: reviewersAgree(entry),
   };
 }
 

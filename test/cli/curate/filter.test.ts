@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, expect, test } from "vitest";
-import { standingOf } from "../../../src/curation/decisions.ts";
+import { pairStatus } from "../../../src/curation/decisions.ts";
 import type { CurationStore } from "../../../src/curation/store.ts";
 import { minigpt4 } from "../../helpers/cli-command.ts";
 import { described, openProject } from "../../helpers/curation-projects.ts";
@@ -24,7 +24,7 @@ test("drops texts, and reports how many and why", async () => {
   const dry = await minigpt4([...args, "--dry-run"]);
   expect(dry.code).toBe(0);
   expect(dry.stdout).toContain("2 texts judged (dry run, nothing written), 0 judged before");
-  expect(store.entries().map(standingOf)).toEqual(["open", "open"]);
+  expect(store.entries().map(pairStatus)).toEqual(["open", "open"]);
   const { code, stdout } = await minigpt4(args);
   expect(code).toBe(0);
   expect(stdout.split("\n").slice(0, 2)).toEqual([
@@ -33,7 +33,7 @@ test("drops texts, and reports how many and why", async () => {
   ]);
   expect(stdout).toMatch(/^ {7}1 {2}self_talk +1\.jpg: says "as an AI"$/m);
   expect(stdout).not.toContain("\u001b");
-  expect(store.entries().map(standingOf)).toEqual(["open", "dropped"]);
+  expect(store.entries().map(pairStatus)).toEqual(["open", "dropped"]);
   expect((await minigpt4(args)).stdout).toContain("0 texts judged, 2 judged before");
 });
 
