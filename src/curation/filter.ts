@@ -62,7 +62,7 @@ export async function applyRules(
     }
     if (!current) continue;
     const isKnown = verdict?.author === rules.digest;
-    const reasons = isKnown ? verdict.reasons : rules.judge(current.text);
+    const reasons = isKnown ? verdict.reasons : rules.check(current.text);
     if (isKnown) known++;
     else judged++;
     if (!isKnown && !dryRun) {

@@ -1,6 +1,6 @@
 /** What several reviewers of a project share: the pairs as they are now, and who looks at which. */
 
-import { reviewersAgree, pairStatus } from "./decisions.ts";
+import { pairStatus, reviewersAgree } from "./decisions.ts";
 import type { Action, Entry } from "./entry.ts";
 import type { CurationStore } from "./store.ts";
 
@@ -57,7 +57,7 @@ export function select(entries: readonly Entry[], { filter, rule }: Selection): 
 }
 
 /** @param reviewer whose pace is asked for */
-function progressOf(entries: readonly Entry[], reviewer?: string): Progress {
+function countProgress(entries: readonly Entry[], reviewer?: string): Progress {
   const counts = Object.fromEntries(filters.map((filter) => [filter, 0])) as Record<Filter, number>;
   const rules = new Map<string, number>();
   const times: number[] = [];
@@ -69,7 +69,7 @@ function progressOf(entries: readonly Entry[], reviewer?: string): Progress {
     if (!matches.ruled(entry)) continue;
     for (const rule of rulesOf(entry)) rules.set(rule, (rules.get(rule) ?? 0) + 1);
   }
-  const pace = paceOf(times);
+  const pace = reviewPace(times);
   return {
     reviewed,
     all: reviewed + counts.unreviewed,
@@ -86,7 +86,7 @@ const fewest = 3;
 const pause = 3 * 60_000;
 
 /** The mean time between the latest decisions. @param times in milliseconds, in any order */
-export function paceOf(times: readonly number[]): number | undefined {
+export function reviewPace(times: readonly number[]): number | undefined {
   const ordered = times.toSorted((a, b) => a - b).slice(-latest - 1);
   const gaps = ordered.slice(1).map((time, i) => time - (ordered[i] ?? time));
   const working = gaps.filter((gap) => gap < pause);
@@ -112,7 +112,7 @@ const claimMilliseconds = 90_000;
 /** In these a decision takes a pair out, so that what was left comes round again. */
 const emptied: ReadonlySet<Filter> = new Set(["unreviewed", "ruled"]);
 
-export interface TurnOptions {
+export interface NextOptions {
   readonly reviewer: string;
   /** The pair that was shown before; without it, from the beginning. */
   readonly from?: number;
@@ -121,7 +121,7 @@ export interface TurnOptions {
   readonly skip?: ReadonlySet<number>;
 }
 
-export class ReviewDesk {
+export class ReviewQueue {
   readonly store: CurationStore;
   private readonly now: () => number;
   private readonly claims = new Map<number, { readonly reviewer: string; readonly until: number }>();
@@ -145,14 +145,14 @@ export class ReviewDesk {
   }
 
   progress(reviewer?: string): Progress {
-    return progressOf(this.entries(), reviewer);
+    return countProgress(this.entries(), reviewer);
   }
 
   /**
    * The pair of a selection that a reviewer is to see next; of those that nobody else looks at, if there are any. It is theirs for a
    * while then.
    */
-  turn(selection: Selection, { reviewer, from, backwards = false, skip = new Set() }: TurnOptions): Entry | undefined {
+  next(selection: Selection, { reviewer, from, backwards = false, skip = new Set() }: NextOptions): Entry | undefined {
     const entries = select(this.entries(), selection);
     const ordered = backwards ? entries.reverse() : entries;
     const round = emptied.has(selection.filter) ? [...after(ordered, from), ...ordered] : after(ordered, from);

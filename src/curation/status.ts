@@ -1,6 +1,6 @@
 /** Where a project stands: what went into each step and came out of it, who decided what, and what it cost. */
 
-import { reviewersAgree, groupBy, type PairStatus, pairStatus } from "./decisions.ts";
+import { groupBy, type PairStatus, pairStatus, reviewersAgree } from "./decisions.ts";
 import { describeStep } from "./describe.ts";
 import type { Entry, Version, VersionKind } from "./entry.ts";
 import { polishStep, requestStep } from "./polishing/plan.ts";
@@ -58,7 +58,7 @@ export interface ProjectStatus {
 /** Steps that note failures. */
 const failingSteps = [describeStep, polishStep, requestStep];
 
-export function statusOf(store: CurationStore): ProjectStatus {
+export function projectStatus(store: CurationStore): ProjectStatus {
   const entries = store.entries();
   const versions = entries.map(({ image }) => store.versions(image.id));
   const count = <T>(items: readonly T[], holds: (item: T) => boolean) => items.filter(holds).length;

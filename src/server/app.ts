@@ -3,7 +3,7 @@ import { setMaxListeners } from "node:events";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { type Context, Hono, type MiddlewareHandler, type Next } from "hono";
 import { type Logger, pino } from "pino";
-import { ReviewDesk } from "../curation/review.ts";
+import { ReviewQueue } from "../curation/review.ts";
 import type { CurationStore } from "../curation/store.ts";
 import type { Engine } from "../engine/engine.ts";
 import { invalidRequest } from "./errors.ts";
@@ -86,7 +86,7 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
     if (drainSignal) app.use("/api/runs/*", closeConnectionOn(drainSignal));
     app.route("/api/runs", runsApi(options.runsFolder));
   }
-  if (options.review) app.route("/api/review", reviewApi(new ReviewDesk(options.review)));
+  if (options.review) app.route("/api/review", reviewApi(new ReviewQueue(options.review)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
   addErrorHandlers(app, context.log);
   return app;
@@ -152,7 +152,7 @@ export function createReviewApp(store: CurationStore, options: ReviewAppOptions 
   addGuards(app, options);
   // Without a model in the answer, the page hides its chat.
   app.get("/health", (c) => c.json({ status: "ok", review: true }));
-  app.route("/api/review", reviewApi(new ReviewDesk(store)));
+  app.route("/api/review", reviewApi(new ReviewQueue(store)));
   if (options.pageFolder !== undefined) addPage(app, options.pageFolder);
   addErrorHandlers(app, options.log ?? silentLog());
   return app;

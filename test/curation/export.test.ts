@@ -309,6 +309,7 @@ describe("a folder that is there", () => {
     const remains = `${target}.0123.partial`;
     mkdirSync(join(remains, "image"), { recursive: true });
     utimesSync(join(remains, "image"), 0, 0);
+    utimesSync(remains, 0, 0);
     mkdirSync(join(`${target}.4567.partial`, "image"), { recursive: true });
     await expect(exportPairs(store, target)).rejects.toThrow("--overwrite replaces it");
     expect(await pairsOf(target)).toHaveLength(1);

@@ -1,25 +1,25 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { paceOf, ReviewDesk } from "../../src/curation/review.ts";
+import { ReviewQueue, reviewPace } from "../../src/curation/review.ts";
 import { reviewedProject } from "../helpers/reviewed.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
 test("the pace is that of the last decisions, without pauses, and unknown at first", () => {
   const minute = 60_000;
-  expect(paceOf([])).toBeUndefined();
-  expect(paceOf([0, 1000, 2000])).toBeUndefined();
-  expect(paceOf([3000, 0, 1000, 2000])).toBe(1000);
-  expect(paceOf([0, 1000, 2000, 10 * minute, 10 * minute + 4000])).toBe(2000);
+  expect(reviewPace([])).toBeUndefined();
+  expect(reviewPace([0, 1000, 2000])).toBeUndefined();
+  expect(reviewPace([3000, 0, 1000, 2000])).toBe(1000);
+  expect(reviewPace([0, 1000, 2000, 10 * minute, 10 * minute + 4000])).toBe(2000);
   const slow = Array.from({ length: 100 }, (_, i) => i * 9000);
   const fast = Array.from({ length: 31 }, (_, i) => 1000 * minute + i * 2000);
-  expect(paceOf([...slow, ...fast])).toBe(2000);
+  expect(reviewPace([...slow, ...fast])).toBe(2000);
 });
 
 test("a pair that somebody looks at is offered to others again after a while", () => {
   let now = 0;
   const { store } = reviewedProject(join(temporaryFolder(), "claims"), ["a", "b"]);
-  const desk = new ReviewDesk(store, () => now);
-  const turn = (reviewer: string) => desk.turn({ filter: "unreviewed" }, { reviewer })?.image.id;
+  const desk = new ReviewQueue(store, () => now);
+  const turn = (reviewer: string) => desk.next({ filter: "unreviewed" }, { reviewer })?.image.id;
   expect([turn("Ada"), turn("Ben"), turn("Ada")]).toEqual([1, 2, 1]);
   // Somebody else's claim is not taken over by looking, too.
   desk.claim(1, "Cleo");

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { statusTable } from "../../src/cli/curate/status.ts";
 import type { NewVersion } from "../../src/curation/entry.ts";
-import { type ProjectStatus, statusOf } from "../../src/curation/status.ts";
+import { type ProjectStatus, projectStatus } from "../../src/curation/status.ts";
 import type { CurationStore } from "../../src/curation/store.ts";
 import { openProject, someImages } from "../helpers/curation-projects.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
@@ -82,7 +82,7 @@ const expected: ProjectStatus = {
 };
 
 test("counts what went into each step and came out of it, by whom, and at what cost", () => {
-  expect(statusOf(eventful())).toEqual(expected);
+  expect(projectStatus(eventful())).toEqual(expected);
 });
 
 test("the counts as a table", () => {
@@ -103,7 +103,7 @@ test("the counts as a table", () => {
 });
 
 test("an empty project has nothing of anything", () => {
-  const { images, rules, persons, authors, standing } = statusOf(openProject(folder, "empty.db"));
+  const { images, rules, persons, authors, standing } = projectStatus(openProject(folder, "empty.db"));
   expect({ images, rules, persons, authors }).toEqual({ images: 0, rules: {}, persons: [], authors: [] });
   expect(standing).toEqual({ empty: 0, open: 0, kept: 0, dropped: 0 });
 });

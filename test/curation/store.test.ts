@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import Database from "libsql";
 import { beforeEach, describe, expect, test } from "vitest";
-import { reviewersAgree, pairStatus } from "../../src/curation/decisions.ts";
+import { pairStatus, reviewersAgree } from "../../src/curation/decisions.ts";
 import type { NewVerdict, VersionDetails } from "../../src/curation/entry.ts";
 import { StaleVersionError } from "../../src/curation/entry.ts";
 import { CurationStore } from "../../src/curation/store.ts";

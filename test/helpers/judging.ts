@@ -8,12 +8,12 @@ const usual = await readRules();
 
 /** What a rule finds in a text; undefined if nothing. */
 export function found(rule: string, text: string, rules: RuleSet = usual): string | undefined {
-  return rules.judge(text).find((reason) => reason.rule === rule)?.message;
+  return rules.check(text).find((reason) => reason.rule === rule)?.message;
 }
 
 /** Names of the rules that a text breaks. */
 export function broken(text: string, rules: RuleSet = usual): string[] {
-  return rules.judge(text).map(({ rule }) => rule);
+  return rules.check(text).map(({ rule }) => rule);
 }
 
 /** Gives a function that reads rules from a file with this content. */

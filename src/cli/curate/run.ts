@@ -5,7 +5,7 @@ import type { ExportReport } from "../../curation/export.ts";
 import type { PolishOptions } from "../../curation/polishing/plan.ts";
 import { type CurationRecipe, readCurationRecipe } from "../../curation/recipe.ts";
 import { readRules } from "../../curation/rules/rule-set.ts";
-import { type ProjectStatus, statusOf } from "../../curation/status.ts";
+import { type ProjectStatus, projectStatus } from "../../curation/status.ts";
 import type { CurationStore } from "../../curation/store.ts";
 import { printable } from "../../files/errors.ts";
 import { type CommandContext, Interrupted } from "../context.ts";
@@ -73,7 +73,7 @@ async function run(context: CommandContext, path: string, { set, json = false }:
       const exported = await exportKept(context, store, { recipe: recipe.export, signal });
       if (exported) note("export", exported, exportText(exported));
     }
-    const status = statusOf(store);
+    const status = projectStatus(store);
     const next = isComplete
       ? nextStep(status, recipe)
       : "Polishing is not finished; run the same command again to continue";
@@ -136,7 +136,7 @@ async function exportKept(
 ): Promise<ExportReport | undefined> {
   if (!recipe) return undefined;
   const { folder, unreviewed, overwrite } = recipe;
-  const { kept, open } = statusOf(store).standing;
+  const { kept, open } = projectStatus(store).standing;
   if (kept + (unreviewed ? open : 0) === 0) return undefined;
   return exportProject(context, store, folder, { unreviewed, overwrite, signal });
 }

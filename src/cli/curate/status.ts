@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { describeStep } from "../../curation/describe.ts";
 import { polishStep, requestStep } from "../../curation/polishing/plan.ts";
-import { type ProjectStatus, statusOf } from "../../curation/status.ts";
+import { type ProjectStatus, projectStatus } from "../../curation/status.ts";
 import { CurationStore } from "../../curation/store.ts";
 import { printable } from "../../files/errors.ts";
 import type { CommandContext } from "../context.ts";
@@ -24,7 +24,7 @@ export function defineStatus(command: Command, context: CommandContext): void {
 function status(context: CommandContext, { project, json }: ProjectFlags & { readonly json?: boolean }): void {
   const store = CurationStore.open(project);
   try {
-    const found = statusOf(store);
+    const found = projectStatus(store);
     context.print(json ? JSON.stringify(found) : statusTable(found));
   } finally {
     store.close();

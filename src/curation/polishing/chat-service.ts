@@ -1,7 +1,7 @@
 /** A service with OpenAI's chat API, asked patiently: what passes by itself is waited for, and limits of rate are kept. */
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI, { APIConnectionError, APIError } from "openai";
-import { delayAfter, Pace, waitAsked, waitForLimit } from "./pace.ts";
+import { RateLimiter, rateLimitReset, retryAfter, retryDelay } from "./rate-limit.ts";
 import {
   type ChatAnswer,
   connectionError,
@@ -31,7 +31,7 @@ export interface ServiceOptions {
   readonly onPause?: (milliseconds: number) => void;
 }
 
-export interface ChatQuestion {
+export interface ChatRequest {
   readonly model: string;
   readonly content: string;
   readonly temperature: number;
@@ -61,7 +61,7 @@ export class ChatService {
   requests = 0;
   private readonly options: ServiceOptions;
   private readonly client: OpenAI;
-  private readonly pace = new Pace();
+  private readonly pace = new RateLimiter();
   /** Ends all waiting as soon as it is known that no question will be answered. */
   private readonly halting = new AbortController();
   private readonly signal: AbortSignal | undefined;
@@ -93,7 +93,10 @@ export class ChatService {
 
   /** The model of a service that has a single one. @throws Error if it has several, or none */
   async onlyModel(): Promise<string> {
-    const models = await this.patiently((signal) => this.client.get("/models", { signal }).withResponse(), readModels);
+    const models = await this.withRetries(
+      (signal) => this.client.get("/models", { signal }).withResponse(),
+      readModels,
+    );
     const [first, ...others] = models;
     if (first !== undefined && others.length === 0) return first;
     const some = models.slice(0, 5).map((id) => id.slice(0, 60));
@@ -103,8 +106,8 @@ export class ChatService {
   }
 
   /** @throws ServiceError if there is no answer, also not after asking again */
-  async ask({ model, content, temperature, maxTokens }: ChatQuestion): Promise<ChatAnswer> {
-    const answer = await this.patiently(
+  async complete({ model, content, temperature, maxTokens }: ChatRequest): Promise<ChatAnswer> {
+    const answer = await this.withRetries(
       (signal) =>
         this.client.chat.completions
           .create(
@@ -129,13 +132,13 @@ export class ChatService {
     this.halting.abort(reason);
   }
 
-  private async patiently<T>(send: (signal: AbortSignal) => Promise<Reply>, read: (data: unknown) => T): Promise<T> {
+  private async withRetries<T>(send: (signal: AbortSignal) => Promise<Reply>, read: (data: unknown) => T): Promise<T> {
     for (let failures = 0; ; ) {
-      await this.rest(this.pace.ready(this.waiting));
+      await this.rest(this.pace.wait(this.waiting));
       const answeredBefore = this.answered;
       const sent = this.accepted;
       try {
-        return await this.once(send, read);
+        return await this.send(send, read);
       } catch (error) {
         this.signal?.throwIfAborted();
         if (this.adaptTo(error, sent)) continue;
@@ -149,7 +152,7 @@ export class ChatService {
         }
         if (failure.kind === "final") this.halt(failure);
         if (failure.kind !== "passing" || failures > (this.options.retries ?? 5)) throw failure;
-        const wait = asked ?? delayAfter(Math.max(1, failures), this.options.firstDelay ?? 500);
+        const wait = asked ?? retryDelay(Math.max(1, failures), this.options.firstDelay ?? 500);
         if (asked !== undefined || failure.limited) this.pause(wait);
         else await this.rest(sleep(wait, undefined, { signal: this.waiting }));
       }
@@ -162,7 +165,7 @@ export class ChatService {
   }
 
   /** One request, with a limit of time on all of it; the client's own ends where the answer's body begins. */
-  private async once<T>(send: (signal: AbortSignal) => Promise<Reply>, read: (data: unknown) => T): Promise<T> {
+  private async send<T>(send: (signal: AbortSignal) => Promise<Reply>, read: (data: unknown) => T): Promise<T> {
     this.waiting.throwIfAborted();
     const ending = new AbortController();
     const end = () => ending.abort();
@@ -171,7 +174,7 @@ export class ChatService {
     this.requests++;
     try {
       const { data, response } = await send(ending.signal);
-      const wait = waitForLimit(response.headers);
+      const wait = rateLimitReset(response.headers);
       if (wait && wait <= longestPause) this.pause(wait);
       const value = this.read(data, read);
       this.answered++;
@@ -260,7 +263,7 @@ export class ChatService {
 }
 
 function waitOf(headers: Headers, { limited }: ServiceError): number | undefined {
-  return waitAsked(headers) ?? (limited ? waitForLimit(headers) : undefined);
+  return retryAfter(headers) ?? (limited ? rateLimitReset(headers) : undefined);
 }
 
 function parsed(text: string): unknown {

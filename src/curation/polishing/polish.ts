@@ -1,9 +1,8 @@
 /** Polishing: a chat model rewrites the descriptions. */
 import { StaleVersionError, type VersionDetails } from "../entry.ts";
 import type { CurationStore } from "../store.ts";
+import { checkAnswer } from "./answer-check.ts";
 import { ChatService } from "./chat-service.ts";
-import { judge } from "./judge.ts";
-import { Budget } from "./pace.ts";
 import {
   estimateTokens,
   mostTries,
@@ -19,6 +18,7 @@ import {
   requestStep,
   roomFor,
 } from "./plan.ts";
+import { TokenBudget } from "./rate-limit.ts";
 import { type ChatAnswer, ServiceError } from "./service-error.ts";
 
 // One run of polishing: several workers ask at once, and each answer is kept as soon as it is there.
@@ -44,7 +44,7 @@ class Polishing {
   private readonly settings: PolishSettings;
   private readonly plan: PolishPlan;
   private readonly signal: AbortSignal | undefined;
-  private readonly budget: Budget;
+  private readonly budget: TokenBudget;
   private readonly began = performance.now();
   private next = 0;
   private stopped: PolishReport["stopped"];
@@ -69,7 +69,10 @@ class Polishing {
     this.settings = settings;
     this.plan = plan;
     this.signal = signal;
-    this.budget = new Budget(settings.budget ?? Number.POSITIVE_INFINITY, () => store.tokensOf("polished") + this.lost);
+    this.budget = new TokenBudget(
+      settings.budget ?? Number.POSITIVE_INFINITY,
+      () => store.tokensOf("polished") + this.lost,
+    );
   }
 
   async run(): Promise<PolishReport> {
@@ -123,7 +126,7 @@ class Polishing {
       const began = performance.now();
       let answer: ChatAnswer;
       try {
-        answer = await this.service.ask({ ...this.settings, ...this.question(task, enlarged) });
+        answer = await this.service.complete({ ...this.settings, ...this.question(task, enlarged) });
       } catch (error) {
         this.unansweredFor(task, error);
         return;
@@ -132,22 +135,22 @@ class Polishing {
       }
       this.unanswered = 0;
       const usage = this.usageOf(task, answer);
-      const judgement = judge(answer, source.text, this.settings.prompt);
+      const judgement = checkAnswer(answer, source.text, this.settings.prompt);
       if ("text" in judgement) {
         const duration = Math.round(performance.now() - began);
         const stripped = judgement.rules;
         this.keep(task, judgement.text, { ...usage, duration, ...(stripped.length > 0 && { stripped }) });
         return;
       }
-      const { refused, message } = judgement;
+      const { rejected, message } = judgement;
       this.lost += usage.promptTokens + usage.completionTokens;
-      this.reasons[refused] = (this.reasons[refused] ?? 0) + 1;
+      this.reasons[rejected] = (this.reasons[rejected] ?? 0) + 1;
       this.store.addFailure(current.image, polishStep, message);
       if (++tries >= mostTries) {
         this.counts.notTaken++;
         return;
       }
-      if (refused === "cut off") enlarged *= 2;
+      if (rejected === "cut off") enlarged *= 2;
     }
   }
 

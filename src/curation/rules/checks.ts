@@ -1,6 +1,6 @@
 /** Characters that mean nothing in a description. */
 import { z } from "zod";
-import { type JudgedText, quoted, rule, wordsOf } from "./rule.ts";
+import { defineRule, quoteExcerpt, splitWords, type TextToCheck } from "./rule.ts";
 
 /** In the order in which they are looked for. */
 const neverWritten: readonly (readonly [what: string, pattern: RegExp])[] = [
@@ -18,7 +18,7 @@ const neverWritten: readonly (readonly [what: string, pattern: RegExp])[] = [
 /** Runs of signs, with or without spaces between them. */
 const signs = /[\p{P}\p{S}](?:\s?[\p{P}\p{S}])*/gu;
 
-export const meaninglessCharacters = rule(
+export const meaninglessCharacters = defineRule(
   z.strictObject({
     /** Most signs in a row, and most of the same one. */
     max_signs: z.number().int().positive(),
@@ -41,15 +41,15 @@ export const meaninglessCharacters = rule(
         const characters = [...run.replace(/\s/g, "")];
         count += characters.length;
         if (characters.length > options.max_signs || longestRun(characters) > options.max_same_sign) {
-          return `has the signs ${quoted(run, 20)}`;
+          return `has the signs ${quoteExcerpt(run, 20)}`;
         }
       }
       const share = count / Math.max(1, [...raw.replace(/\s/g, "")].length);
       if (share > options.max_share) return `is ${Math.round(100 * share)}% signs`;
       const letters = sameLetter.exec(raw)?.[0];
-      if (letters) return `has the letters ${quoted(letters, 20)}`;
+      if (letters) return `has the letters ${quoteExcerpt(letters, 20)}`;
       const long = words.find((word) => word.split(/['-]/).some((part) => part.length > options.max_word));
-      return long && `has a word of ${long.length} characters, ${quoted(long, 20)}`;
+      return long && `has a word of ${long.length} characters, ${quoteExcerpt(long, 20)}`;
     };
   },
 );
@@ -82,7 +82,7 @@ const joined: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** The share of letters that the language is not written with. */
-export const foreignScript = rule(z.strictObject({ max_share: share }), ({ max_share }, language) => {
+export const foreignScript = defineRule(z.strictObject({ max_share: share }), ({ max_share }, language) => {
   const script = new Intl.Locale(language).maximize().script ?? "Latn";
   const own = new RegExp(
     `[${(joined[script] ?? [script]).map((name) => `\\p{scx=${name}}`).join("")}\\p{scx=Zyyy}]`,
@@ -99,7 +99,7 @@ export const foreignScript = rule(z.strictObject({ max_share: share }), ({ max_s
       if (foreign.length < 40) foreign += letter;
     }
     if (count <= max_share * letters) return undefined;
-    return `${count} of ${letters} letters are not ${nameOf.of(language)}: ${quoted(foreign, 20)}`;
+    return `${count} of ${letters} letters are not ${nameOf.of(language)}: ${quoteExcerpt(foreign, 20)}`;
   };
 });
 
@@ -107,7 +107,7 @@ export const foreignScript = rule(z.strictObject({ max_share: share }), ({ max_s
  * Sentences that look more like another language by at least `margin`, as a detector of 60 languages sees it (letters in a row; 0 is
  * nothing, 1 is certain). Short ones say too little.
  */
-export const foreignLanguage = rule(
+export const foreignLanguage = defineRule(
   z.strictObject({ margin: share, min_words: z.number().int().positive() }),
   async ({ margin, min_words }, language) => {
     // Its table takes a while to load, and only this rule needs it.
@@ -118,12 +118,12 @@ export const foreignLanguage = rule(
     }
     return ({ sentences }) => {
       for (const sentence of sentences) {
-        if (wordsOf(sentence).length < min_words) continue;
+        if (splitWords(sentence).length < min_words) continue;
         const found = eld.detect(sentence);
         if (found.language === "" || found.language === language) continue;
         const scores = found.getScores();
         if ((scores[found.language] ?? 0) - (scores[language] ?? 0) < margin) continue;
-        return `is ${nameOf.of(found.language)}: ${quoted(sentence)}`;
+        return `is ${nameOf.of(found.language)}: ${quoteExcerpt(sentence)}`;
       }
       return undefined;
     };
@@ -134,7 +134,7 @@ export const foreignLanguage = rule(
 
 const bound = z.number().int().min(0).optional();
 
-export const length = rule(
+export const length = defineRule(
   z
     .strictObject({ min_words: bound, max_words: bound, min_sentences: bound, max_sentences: bound })
     .refine(({ min_words = 0, max_words = min_words }) => min_words <= max_words, "min_words is more than max_words")
@@ -151,7 +151,7 @@ export const counted = ["words", "sentences", "characters"] as const;
 
 /** What is wrong with how many there are of something. */
 export function outOfBounds(
-  { raw, words, sentences }: JudgedText,
+  { raw, words, sentences }: TextToCheck,
   what: (typeof counted)[number],
   min = 0,
   max = Number.POSITIVE_INFINITY,
@@ -165,10 +165,10 @@ export function outOfBounds(
 // Known phrases: of a model that apologises for itself, or that speaks of itself.
 
 /** Texts that contain one of the phrases; capitals, punctuation and the form of apostrophes do not matter. */
-export const phrases = rule(
+export const phrases = defineRule(
   z.strictObject({ phrases: z.array(z.string().regex(/\p{L}/u, "needs a word")) }),
   (options) => {
-    const wanted = options.phrases.map((phrase) => ({ phrase, words: ` ${wordsOf(phrase).join(" ")} ` }));
+    const wanted = options.phrases.map((phrase) => ({ phrase, words: ` ${splitWords(phrase).join(" ")} ` }));
     return ({ words }) => {
       const text = ` ${words.join(" ")} `;
       const found = wanted.find((phrase) => text.includes(phrase.words));
@@ -180,13 +180,13 @@ export const phrases = rule(
 // What a model does that has lost its thread: it says the same again and again.
 
 /** The same sentence, whatever its capitals and punctuation. Sentences of one or two words may return. */
-export const repeatedSentences = rule(
+export const repeatedSentences = defineRule(
   z.strictObject({ max_times: z.number().int().positive() }),
   ({ max_times }) =>
     ({ sentences }) => {
       const times = new Map<string, { count: number; first: string }>();
       for (const sentence of sentences) {
-        const words = wordsOf(sentence);
+        const words = splitWords(sentence);
         if (words.length < 3) continue;
         const key = words.join(" ");
         const known = times.get(key);
@@ -195,12 +195,12 @@ export const repeatedSentences = rule(
       }
       let most = { count: 0, first: "" };
       for (const sentence of times.values()) if (sentence.count > most.count) most = sentence;
-      return most.count > max_times ? `says ${most.count} times ${quoted(most.first)}` : undefined;
+      return most.count > max_times ? `says ${most.count} times ${quoteExcerpt(most.first)}` : undefined;
     },
 );
 
 /** The share of the words that lie in runs of `words` words which occurred before. */
-export const repeatedRuns = rule(
+export const repeatedRuns = defineRule(
   z.strictObject({ words: z.number().int().min(2).max(50), max_share: z.number().min(0).max(1) }),
   ({ words: length, max_share }) =>
     ({ words }) => {
@@ -220,18 +220,18 @@ export const repeatedRuns = rule(
       }
       const share = repeated / Math.max(1, words.length);
       if (share <= max_share) return undefined;
-      return `${Math.round(100 * share)}% of it was said before, for example ${most.times} times ${quoted(most.run)}`;
+      return `${Math.round(100 * share)}% of it was said before, for example ${most.times} times ${quoteExcerpt(most.run)}`;
     },
 );
 
 /** The same word several times in a row. */
-export const stuttering = rule(
+export const stuttering = defineRule(
   z.strictObject({ max_times: z.number().int().positive() }),
   ({ max_times }) =>
     ({ words }) => {
       for (let start = 0, at = 1; at <= words.length; at++) {
         if (words[at] === words[start]) continue;
-        if (at - start > max_times) return `${quoted(words[start] ?? "")} ${at - start} times in a row`;
+        if (at - start > max_times) return `${quoteExcerpt(words[start] ?? "")} ${at - start} times in a row`;
         start = at;
       }
       return undefined;
@@ -246,7 +246,7 @@ const finished = /(?<!\.\s?\.)[.!?。！？؟।។။]\s?["'”’»)\]」』�
 const closing: Readonly<Record<string, string>> = { ")": "(", "]": "[", "}": "{", "」": "「", "』": "『", "）": "（" };
 const opening = new Set(Object.values(closing));
 
-export const unfinished = rule(
+export const unfinished = defineRule(
   z.strictObject({
     /** Whether a text must end in one. */
     full_stop: z.boolean(),
@@ -260,11 +260,11 @@ export const unfinished = rule(
       const open = unbalanced(raw);
       if (open) return open;
       if (full_stop && text !== "" && !finished.test(text.slice(-20)))
-        return `ends without a full stop: ${quoted(lastPart(text))}`;
+        return `ends without a full stop: ${quoteExcerpt(lastPart(text))}`;
       for (const sentence of sentences) {
         const last = /(?<![\p{L}\p{N}'’-])\p{L}+(?=[^\p{L}\p{N}]{0,8}$)/u.exec(sentence.slice(-40))?.[0];
         if (last !== undefined && neverLast.has(last))
-          return `a sentence ends in "${last}": ${quoted(lastPart(sentence))}`;
+          return `a sentence ends in "${last}": ${quoteExcerpt(lastPart(sentence))}`;
       }
       return undefined;
     };

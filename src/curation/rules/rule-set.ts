@@ -19,13 +19,13 @@ import {
   stuttering,
   unfinished,
 } from "./checks.ts";
-import { type Check, compilePattern, judgedText, leftovers, quoted, type Rule } from "./rule.ts";
+import { type Check, compilePattern, leftovers, prepareText, quoteExcerpt, type Rule } from "./rule.ts";
 
 // Rules that somebody adds: what must be found in a text or must not, or how much of something it may have.
 
 const bound = z.number().int().min(0).max(1_000_000).optional();
 
-const ownRuleSchema = z
+const customRuleSchema = z
   .strictObject({
     name: z.string().min(1),
     /** A regular expression; a text that has it more than `max` times (default: at all) or less than `min` times is dropped. */
@@ -47,10 +47,10 @@ const ownRuleSchema = z
   .refine(({ count, min, max }) => count === undefined || min !== undefined || max !== undefined, "needs min or max")
   .refine(({ min = 0, max = min }) => min <= max, "min is more than max");
 
-type OwnRule = z.infer<typeof ownRuleSchema>;
+type CustomRule = z.infer<typeof customRuleSchema>;
 
 /** @throws Error saying what is wrong with the expression */
-function ownRule({ pattern, flags, count, min, max }: OwnRule): Check {
+function createOwnCheck({ pattern, flags, count, min, max }: CustomRule): Check {
   if (count) return (text) => outOfBounds(text, count, min, max);
   const expression = compilePattern(pattern ?? "", flags);
   const least = min ?? 0;
@@ -61,7 +61,7 @@ function ownRule({ pattern, flags, count, min, max }: OwnRule): Check {
     let times = 0;
     while (times < enough && match.find()) times++;
     if (most !== undefined && times > most) {
-      return `has ${quoted(match.group() ?? "", 40)}${most > 0 ? `, more than ${most} times` : ""}`;
+      return `has ${quoteExcerpt(match.group() ?? "", 40)}${most > 0 ? `, more than ${most} times` : ""}`;
     }
     return times < least ? `has ${pattern} ${times} times; at least ${least} are wanted` : undefined;
   };
@@ -97,7 +97,7 @@ export interface RuleSet {
   /** The same for the same rules, and different for others. */
   readonly digest: string;
   /** Every rule that a text breaks. */
-  judge(text: string): Reason[];
+  check(text: string): Reason[];
 }
 
 const orFalse = <T>(options: z.ZodType<T>) => z.union([z.literal(false), options]);
@@ -111,7 +111,7 @@ const fileSchema = z.strictObject({
     },
   ),
   own: z
-    .array(ownRuleSchema)
+    .array(customRuleSchema)
     .refine((own) => new Set([...ruleNames, ...own.map(({ name }) => name)]).size === ruleNames.length + own.length, {
       error: "two rules have the same name",
     }),
@@ -140,15 +140,15 @@ export async function readRules(path: string = defaultRules): Promise<RuleSet> {
   for (const name of ruleNames) {
     const options = rules[name];
     // Each rule's own schema has checked its options.
-    if (options !== false) await prepare(name, () => (builtIn[name] as Rule<unknown>).prepare(options, language));
+    if (options !== false) await prepare(name, () => (builtIn[name] as Rule<unknown>).createCheck(options, language));
   }
-  for (const rule of own) await prepare(rule.name, () => ownRule(rule));
+  for (const rule of own) await prepare(rule.name, () => createOwnCheck(rule));
   return {
     digest: createHash("sha256")
       .update(JSON.stringify([edition, data]))
       .digest("hex")
       .slice(0, 12),
-    judge: (text) => judge(text, checks),
+    check: (text) => judge(text, checks),
   };
 }
 
@@ -156,7 +156,7 @@ function judge(text: string, checks: readonly { rule: string; check: Check }[]):
   if (text.length > longest) {
     return [{ rule: "length", message: `has ${text.length} characters; at most ${longest} are looked at` }];
   }
-  const judged = judgedText(text);
+  const judged = prepareText(text);
   return checks.flatMap(({ rule, check }) => {
     const message = check(judged);
     return message === undefined ? [] : [{ rule, message }];

@@ -5,7 +5,7 @@ import { z } from "zod";
 
 // A text as rules look at it: its sentences and words. All of it takes time in proportion to the text, whatever the text is.
 
-export interface JudgedText {
+export interface TextToCheck {
   readonly raw: string;
   /** With their punctuation, as they are written; what has neither letter nor digit is none. */
   readonly sentences: readonly string[];
@@ -20,27 +20,27 @@ const sentenceEnd = /(?<=[.!?…؟।]["'”’»)\]]{0,3})\s+|(?<=[。！？][�
 const word =
   /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}\p{sc=Laoo}\p{sc=Khmr}\p{sc=Mymr}]\p{M}*|[\p{L}\p{M}\p{N}]+(?:['-][\p{L}\p{M}\p{N}]+)*/gu;
 
-export function judgedText(raw: string): JudgedText {
+export function prepareText(raw: string): TextToCheck {
   const sentences = raw
     .split(sentenceEnd)
     .map((sentence) => sentence.trim())
     .filter((sentence) => /[\p{L}\p{N}]/u.test(sentence));
-  return { raw, sentences, words: wordsOf(raw) };
+  return { raw, sentences, words: splitWords(raw) };
 }
 
 /** The words of a text, in lower case, with straight apostrophes. */
-export function wordsOf(text: string): string[] {
+export function splitWords(text: string): string[] {
   return text.toLowerCase().replaceAll("’", "'").match(word) ?? [];
 }
 
 /** The beginning of a text in quotation marks, for a message of one line. */
-export function quoted(text: string, length = 80): string {
+export function quoteExcerpt(text: string, length = 80): string {
   const characters = [...text.slice(0, 2 * length + 2).replace(/\s+/g, " ")];
   return `"${characters.length > length ? `${characters.slice(0, length).join("").trimEnd()}...` : characters.join("")}"`;
 }
 
 /** What is wrong with a text, for people; undefined if nothing is. */
-export type Check = (text: JudgedText) => string | undefined;
+export type Check = (text: TextToCheck) => string | undefined;
 
 export interface Rule<Options> {
   /** What can be said of it in a file of rules. */
@@ -49,12 +49,15 @@ export interface Rule<Options> {
    * The rule with its options, for texts of a language (ISO 639-1).
    * @throws Error saying what is wrong with the options
    */
-  prepare(options: Options, language: string): Check | Promise<Check>;
+  createCheck(options: Options, language: string): Check | Promise<Check>;
 }
 
 /** Lets TypeScript see that schema and function fit. */
-export function rule<Options>(options: z.ZodType<Options>, prepare: Rule<Options>["prepare"]): Rule<Options> {
-  return { options, prepare };
+export function defineRule<Options>(
+  options: z.ZodType<Options>,
+  createCheck: Rule<Options>["createCheck"],
+): Rule<Options> {
+  return { options, createCheck };
 }
 
 // * Regular expressions from files of rules, and what is left over from other places (`leftovers`). They run in RE2's engine, whose time
@@ -77,7 +80,7 @@ export function compilePattern(pattern: string, flags = ""): RE2JS {
   }
 }
 
-export const leftovers = rule(
+export const leftovers = defineRule(
   // What it is called, and what it looks like; false where it may stay.
   z.strictObject({ patterns: z.record(z.string(), z.union([z.string(), z.literal(false)])) }),
   ({ patterns }) => {
@@ -87,7 +90,7 @@ export const leftovers = rule(
     return ({ raw }) => {
       for (const { what, expression } of compiled) {
         const match = expression.matcher(raw);
-        if (match.find()) return `has ${what}, ${quoted(match.group() ?? "", 40)}`;
+        if (match.find()) return `has ${what}, ${quoteExcerpt(match.group() ?? "", 40)}`;
       }
       return undefined;
     };

@@ -2,9 +2,9 @@
 import { type Context, Hono } from "hono";
 import sharp from "sharp";
 import { z } from "zod";
-import { reviewersAgree, type PairStatus, pairStatus } from "../../curation/decisions.ts";
+import { type PairStatus, pairStatus, reviewersAgree } from "../../curation/decisions.ts";
 import { type Entry, type ProjectImage, StaleVersionError, type Verdict, type Version } from "../../curation/entry.ts";
-import { filters, type Progress, type ReviewDesk, select } from "../../curation/review.ts";
+import { filters, type Progress, type ReviewQueue, select } from "../../curation/review.ts";
 import { sha256Hex } from "../../files/digest.ts";
 import { readBytes } from "../../files/file.ts";
 import { invalidRequest, openAiError } from "../errors.ts";
@@ -157,7 +157,7 @@ const undoBody = z.object({
  *
  * A decision on a text that is no longer the current one gets status 409, with the pair as it is now in the field `current`.
  */
-export function reviewApi(desk: ReviewDesk): Hono {
+export function reviewApi(desk: ReviewQueue): Hono {
   const { store } = desk;
   const app = new Hono();
   app.use(async (c, next) => {
@@ -179,7 +179,7 @@ export function reviewApi(desk: ReviewDesk): Hono {
 
   app.get("/turn", (c) => {
     const { filter, rule, ...how } = parsed(turnQuery, c.req.query());
-    const entry = desk.turn({ filter, rule }, how);
+    const entry = desk.next({ filter, rule }, how);
     return c.json({ pair: entry && createPair(entry) });
   });
 
@@ -202,7 +202,7 @@ export function reviewApi(desk: ReviewDesk): Hono {
   app.post("/entries/:id/verdict", async (c) => {
     const { reviewer, version, decision } = parsed(verdictBody, await readJson(c));
     const { image } = checkVersion(findEntry(c), version);
-    return applyDecision(c, reviewer, image.id, () => desk.judge(image.id, version, decision, reviewer));
+    return applyDecision(c, reviewer, image.id, () => desk.decide(image.id, version, decision, reviewer));
   });
 
   app.post("/entries/:id/text", async (c) => {
@@ -286,7 +286,7 @@ function baseName(name: string): string {
 }
 
 /** A project is identified by its first image. */
-function projectId(desk: ReviewDesk): string {
+function projectId(desk: ReviewQueue): string {
   const first = desk.entries()[0]?.image.sha256 ?? "";
   return sha256Hex(first).slice(0, 16);
 }

@@ -20,7 +20,7 @@ test.each([
   'A street vendor at the corner of 5th Avenue sells "the best pretzels in town" (or so his sign says) for $3.50.',
   "There's a boy on a skateboard. He's in the air, knees bent, about two feet above a set of concrete stairs; three friends film him with their phones.",
 ])("a good description breaks no rule: %s", (text) => {
-  expect(usual.judge(text)).toEqual([]);
+  expect(usual.check(text)).toEqual([]);
 });
 
 test("all that is wrong is told", () => {
@@ -121,8 +121,8 @@ describe("any text", () => {
     );
     fc.assert(
       fc.property(anything, (text) => {
-        const reasons = usual.judge(text);
-        expect(usual.judge(text)).toEqual(reasons);
+        const reasons = usual.check(text);
+        expect(usual.check(text)).toEqual(reasons);
         for (const { rule, message } of reasons) {
           expect(rule).not.toBe("");
           expect(message.length).toBeLessThan(400);

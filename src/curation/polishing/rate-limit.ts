@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Of waiting that nobody asked for, in milliseconds. */
 const longestDelay = 30_000;
 
-export class Pace {
+export class RateLimiter {
   private until = 0;
 
   /** Nobody asks for so long, in milliseconds. */
@@ -13,7 +13,7 @@ export class Pace {
   }
 
   /** Waits until asking is allowed. @throws if the signal is aborted meanwhile */
-  async ready(signal: AbortSignal): Promise<void> {
+  async wait(signal: AbortSignal): Promise<void> {
     for (let left = this.left(); left > 0; left = this.left()) {
       // Never all at the same moment.
       await sleep(left + Math.random() * Math.min(left / 10, 500), undefined, { signal });
@@ -26,24 +26,24 @@ export class Pace {
 }
 
 /** How long to wait after so many failures in a row, in milliseconds: twice as long each time, and never the same for two. */
-export function delayAfter(failures: number, first: number): number {
+export function retryDelay(failures: number, first: number): number {
   return Math.min(first * 2 ** (failures - 1), longestDelay) * (0.5 + Math.random() / 2);
 }
 
 /** How long a service asks to wait by the headers of an answer, in milliseconds; undefined if it says nothing of it. */
-export function waitAsked(headers: Headers, now = Date.now()): number | undefined {
+export function retryAfter(headers: Headers, now = Date.now()): number | undefined {
   const milliseconds = headers.get("retry-after-ms");
   const after = headers.get("retry-after");
-  return (milliseconds ? positive(Number(milliseconds)) : undefined) ?? (after ? waitUntil(after, now) : undefined);
+  return (milliseconds ? clampDelay(Number(milliseconds)) : undefined) ?? (after ? parseDelay(after, now) : undefined);
 }
 
 /** How long until a limit of rate that is used up begins anew, by `x-ratelimit-*`; undefined if none is used up. */
-export function waitForLimit(headers: Headers, now = Date.now()): number | undefined {
+export function rateLimitReset(headers: Headers, now = Date.now()): number | undefined {
   const waits: number[] = [];
   for (const [name, value] of headers) {
     const [, limit] = /^x-ratelimit-remaining(.*)$/i.exec(name) ?? [];
     if (limit === undefined || value.trim() === "" || Number(value) > 0) continue;
-    const reset = waitUntil(headers.get(`x-ratelimit-reset${limit}`) ?? "", now);
+    const reset = parseDelay(headers.get(`x-ratelimit-reset${limit}`) ?? "", now);
     if (reset !== undefined) waits.push(reset);
   }
   return waits.length > 0 ? Math.max(...waits) : undefined;
@@ -52,12 +52,12 @@ export function waitForLimit(headers: Headers, now = Date.now()): number | undef
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Reads what services write for a time: seconds ("20"), a duration ("6m0s", "20ms"), seconds or milliseconds since 1970, a date. */
-function waitUntil(text: string, now: number): number | undefined {
+function parseDelay(text: string, now: number): number | undefined {
   const trimmed = text.trim();
   if (/^\d+(\.\d+)?$/.test(trimmed)) {
     const value = Number(trimmed);
-    if (value > 1e11) return positive(value - now);
-    if (value > 1e9) return positive(value * 1000 - now);
+    if (value > 1e11) return clampDelay(value - now);
+    if (value > 1e9) return clampDelay(value * 1000 - now);
     return value * 1000;
   }
   if (/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(trimmed)) {
@@ -65,17 +65,17 @@ function waitUntil(text: string, now: number): number | undefined {
     return [...parts].reduce((sum, [, count, unit = ""]) => sum + Number(count) * (unitMs[unit] ?? 0), 0);
   }
   // A date has letters or colons; what else Date.parse reads, such as "-5", is none.
-  return /^[a-z]{3},|^\d{4}-\d\d-\d\d/i.test(trimmed) ? positive(Date.parse(trimmed) - now) : undefined;
+  return /^[a-z]{3},|^\d{4}-\d\d-\d\d/i.test(trimmed) ? clampDelay(Date.parse(trimmed) - now) : undefined;
 }
 
 /** A time that is over is no wait. */
-function positive(milliseconds: number): number | undefined {
+function clampDelay(milliseconds: number): number | undefined {
   return Number.isNaN(milliseconds) ? undefined : Math.max(0, milliseconds);
 }
 
 // A limit on the tokens of a project, kept although several answers are on their way.
 
-export class Budget {
+export class TokenBudget {
   private readonly limit: number;
   private readonly spent: () => number;
   private reserved = 0;

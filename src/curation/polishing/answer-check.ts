@@ -1,30 +1,30 @@
 /** Whether an answer of the polishing model is a polished text, and what around it is certainly none of it. */
 import type { ChatAnswer } from "./service-error.ts";
 
-export type Judgement =
+export type AnswerCheck =
   /** @property rules names of what was taken off */
   | { readonly text: string; readonly rules: readonly string[] }
   /** @property refused why the answer is not taken */
-  | { readonly refused: Refusal; readonly message: string };
+  | { readonly rejected: Refusal; readonly message: string };
 
 /** Why an answer is not taken. */
 type Refusal = "empty" | "cut off" | "filtered" | "refusal" | "instruction";
 
 /** @param source the text that was to be polished, @param prompt what was asked */
-export function judge(answer: ChatAnswer, source: string, prompt: string): Judgement {
+export function checkAnswer(answer: ChatAnswer, source: string, prompt: string): AnswerCheck {
   const { finishReason, refusal } = answer;
-  if (refusal) return { refused: "refusal", message: `The model refuses: ${refusal}` };
-  if (finishReason === "content_filter") return { refused: "filtered", message: "A filter of the service stopped it" };
-  if (finishReason === "length") return { refused: "cut off", message: "The answer was cut off; see --max-tokens" };
-  const { text, rules } = strip(answer.text, source);
-  if (text === "") return { refused: "empty", message: "The answer is empty" };
+  if (refusal) return { rejected: "refusal", message: `The model refuses: ${refusal}` };
+  if (finishReason === "content_filter") return { rejected: "filtered", message: "A filter of the service stopped it" };
+  if (finishReason === "length") return { rejected: "cut off", message: "The answer was cut off; see --max-tokens" };
+  const { text, rules } = stripExtras(answer.text, source);
+  if (text === "") return { rejected: "empty", message: "The answer is empty" };
   if (saysCorrect.test(text)) return { text: source.trim(), rules: [...rules, "already correct"] };
   const repeated = sentences(prompt).find(
     (sentence) => plain(text).includes(sentence) && !plain(source).includes(sentence),
   );
-  if (repeated) return { refused: "instruction", message: `The answer repeats the instruction: ${start(text)}` };
+  if (repeated) return { rejected: "instruction", message: `The answer repeats the instruction: ${excerpt(text)}` };
   if (refuses.test(text) && !refuses.test(source))
-    return { refused: "refusal", message: `The model refuses: ${start(text)}` };
+    return { rejected: "refusal", message: `The model refuses: ${excerpt(text)}` };
   return { text, rules };
 }
 
@@ -34,17 +34,17 @@ type Rule = (answer: string, source: string) => string | undefined;
 /** Only what is certain: what a text may well have had stays, and the person who reviews it sees it. */
 const rules: Readonly<Record<string, Rule>> = {
   /** What a model thought aloud. */
-  thoughts: (answer) => after(/^<think(?:ing)?>[\s\S]*?<\/think(?:ing)?>/i, answer),
+  thoughts: (answer) => textAfter(/^<think(?:ing)?>[\s\S]*?<\/think(?:ing)?>/i, answer),
   /** A fence around all of it, which no description has. */
   fence: (answer, source) =>
     source.startsWith("```") ? undefined : /^```[a-z]*\n((?:(?!```)[\s\S])*)\n```$/i.exec(answer)?.[1],
   /** "Here is the corrected paragraph:", also after "Sure!". */
-  announcement: (answer, source) => (announces.test(source) ? undefined : after(announces, answer)),
+  announcement: (answer, source) => (announces.test(source) ? undefined : textAfter(announces, answer)),
   /** "Return directly the input paragraph:", which the instruction was understood to say. */
-  literal: (answer, source) => (literal.test(source) ? undefined : after(literal, answer)),
+  literal: (answer, source) => (literal.test(source) ? undefined : textAfter(literal, answer)),
   /** "The paragraph is already correct.", where the paragraph itself follows. */
   verdict: (answer, source) => {
-    const rest = after(correctFirst, answer);
+    const rest = textAfter(correctFirst, answer);
     return rest !== undefined && plain(rest) === plain(source) ? rest : undefined;
   },
   /** Quotes around all of it, and nowhere in it. */
@@ -52,7 +52,7 @@ const rules: Readonly<Record<string, Rule>> = {
 };
 
 /** Applies the rules until none has anything to say: what one leaves may be another's. */
-function strip(answer: string, source: string): { readonly text: string; readonly rules: readonly string[] } {
+function stripExtras(answer: string, source: string): { readonly text: string; readonly rules: readonly string[] } {
   const applied: string[] = [];
   let text = answer.trim();
   for (let changed = true; changed; ) {
@@ -112,7 +112,7 @@ function quoted(text: string): string | undefined {
   return undefined;
 }
 
-function after(beginning: RegExp, text: string): string | undefined {
+function textAfter(beginning: RegExp, text: string): string | undefined {
   const [found] = beginning.exec(text) ?? [];
   return found === undefined ? undefined : text.slice(found.length);
 }
@@ -133,7 +133,7 @@ function plain(text: string): string {
     .trim();
 }
 
-function start(text: string): string {
+function excerpt(text: string): string {
   const line = text.replace(/\s+/g, " ");
   return line.length > 80 ? `${line.slice(0, 80)}...` : line;
 }

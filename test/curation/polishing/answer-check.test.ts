@@ -1,13 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { judge } from "../../../src/curation/polishing/judge.ts";
+import { checkAnswer } from "../../../src/curation/polishing/answer-check.ts";
 import { polishingPrompt } from "../../../src/curation/polishing/plan.ts";
 
 const source = "A  cat on a mat. A cat on a mat.";
 const clean = "A cat sits on a mat.";
 
 function judged(text: string, from = source) {
-  return judge({ text, finishReason: "stop" }, from, polishingPrompt);
+  return checkAnswer({ text, finishReason: "stop" }, from, polishingPrompt);
 }
 
 test.each([
@@ -135,7 +135,7 @@ test("any answer is judged quickly, and what is taken off stays off", () => {
   fc.assert(
     fc.property(answer, answer, (text, from) => {
       const judgement = judged(text, from);
-      if ("refused" in judgement || judgement.rules.includes("already correct")) return;
+      if ("rejected" in judgement || judgement.rules.includes("already correct")) return;
       expect(text).toContain(judgement.text);
       expect(judgement.text).toBe(judgement.text.trim());
       expect(judged(judgement.text, from)).toMatchObject({ text: judgement.text });

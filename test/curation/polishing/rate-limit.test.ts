@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { delayAfter, Pace, waitAsked, waitForLimit } from "../../../src/curation/polishing/pace.ts";
+import { RateLimiter, rateLimitReset, retryAfter, retryDelay } from "../../../src/curation/polishing/rate-limit.ts";
 
 const now = Date.parse("2026-03-01T12:00:00Z");
 const headers = (all: Record<string, string>) => new Headers(all);
@@ -17,7 +17,7 @@ test.each([
   [{ "retry-after": "later" }, undefined],
   [{}, undefined],
 ])("%j", (given, wait) => {
-  expect(waitAsked(headers(given), now)).toBe(wait);
+  expect(retryAfter(headers(given), now)).toBe(wait);
 });
 
 test.each([
@@ -37,7 +37,7 @@ test.each([
     3000,
   ],
 ])("%j", (given, wait) => {
-  expect(waitForLimit(headers(given), now)).toBe(wait);
+  expect(rateLimitReset(headers(given), now)).toBe(wait);
 });
 
 test("whatever a service writes, a wait is a time or nothing", () => {
@@ -45,8 +45,8 @@ test("whatever a service writes, a wait is a time or nothing", () => {
     fc.property(fc.string(), (text) => {
       const value = text.replace(/[^\x20-\x7e]/g, "");
       for (const wait of [
-        waitAsked(headers({ "retry-after": value, "retry-after-ms": value }), now),
-        waitForLimit(headers({ "x-ratelimit-remaining": "0", "x-ratelimit-reset": value }), now),
+        retryAfter(headers({ "retry-after": value, "retry-after-ms": value }), now),
+        rateLimitReset(headers({ "x-ratelimit-remaining": "0", "x-ratelimit-reset": value }), now),
       ]) {
         expect(wait === undefined || wait >= 0).toBe(true);
       }
@@ -61,7 +61,7 @@ test("delays double, up to half a minute, and differ", () => {
     [4, 4000],
     [50, 30_000],
   ] as const) {
-    const delays = Array.from({ length: 20 }, () => delayAfter(failures, 500));
+    const delays = Array.from({ length: 20 }, () => retryDelay(failures, 500));
     expect(Math.max(...delays)).toBeLessThanOrEqual(most);
     expect(Math.min(...delays)).toBeGreaterThanOrEqual(most / 2);
     expect(new Set(delays).size).toBeGreaterThan(1);
@@ -69,12 +69,12 @@ test("delays double, up to half a minute, and differ", () => {
 });
 
 test("a pause that grows meanwhile is waited for to its end", async () => {
-  const pace = new Pace();
+  const pace = new RateLimiter();
   const began = performance.now();
   pace.pause(50);
   setTimeout(() => pace.pause(150), 20);
-  await pace.ready(AbortSignal.timeout(5000));
+  await pace.wait(AbortSignal.timeout(5000));
   expect(performance.now() - began).toBeGreaterThan(165);
   pace.pause(60_000);
-  await expect(pace.ready(AbortSignal.timeout(10))).rejects.toThrow();
+  await expect(pace.wait(AbortSignal.timeout(10))).rejects.toThrow();
 });
