@@ -179,7 +179,7 @@ export class ReviewQueue {
   }
 
   /** @throws StaleVersionError if the version is no longer the current one */
-  judge(image: number, version: number, decision: "keep" | "drop", author: string): void {
+  decide(image: number, version: number, decision: "keep" | "drop", author: string): void {
     const own = this.store.entry(image)?.persons.find((verdict) => verdict.author === author);
     // It was sent twice: an answer was lost on its way.
     if (own?.version === version && own.decision === decision) return;
