@@ -1,4 +1,4 @@
-/** Packs a model into a folder that any static host can serve: a page, and the model that runs in it. */
+/** Exports a model as a static website: the page, and the model that runs in it. */
 import { createHash, type Hash, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { cp, type FileHandle, mkdir, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
@@ -16,8 +16,6 @@ import { type WebModel, type WebModelFile, webModel, webModelFile } from "../mod
 import { Graph } from "../tensor/graph.ts";
 import { UsedWeights } from "../tensor/weight-source.ts";
 import type { PackedTokenizer } from "../tokenizers/packed.ts";
-
-// Bytes one after the other in files of a size that hosts take.
 
 /** A file that was written. */
 export interface WrittenPart {
@@ -116,7 +114,7 @@ export interface ExportedWeb {
 
 /**
  * Writes the folder beside its place, and moves it there when it is whole.
- * @throws Error if something is there already, or the page was not built
+ * @throws Error if the folder already exists, or the page was not built
  */
 export async function exportWeb(modelFolder: string, output: string, options: ExportWebOptions): Promise<ExportedWeb> {
   if (!existsSync(join(options.page, "index.html"))) {
@@ -149,9 +147,9 @@ async function checkPlace(path: string, overwrite: boolean): Promise<void> {
   const isFolder = (await stat(path)).isDirectory();
   if (isFolder && (await readdir(path)).length === 0) return;
   if (!isFolder || !existsSync(join(path, webModelFile))) {
-    throw new Error(`${path} is there already, and is no exported model; choose another folder`);
+    throw new Error(`${path} already exists, and is not an exported model; choose another folder`);
   }
-  if (!overwrite) throw new Error(`${path} exists already; --overwrite replaces it`);
+  if (!overwrite) throw new Error(`${path} already exists; pass --overwrite to replace it`);
 }
 
 /** Nothing but the folder's own files is loaded, whatever the host; and the page is told that the model lies beside it. */

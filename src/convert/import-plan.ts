@@ -1,4 +1,4 @@
-/** What an import writes: which tensors go into which file, and how they are stored. */
+/** Plans an import: which tensors go into which file, and how they are stored. */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { TensorInfo } from "../formats/checkpoint.ts";
@@ -40,11 +40,11 @@ export interface ImportPlan {
 
 export interface PlanOptions {
   readonly quantization: ImportQuantization;
-  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are no whole ones get smaller ones. */
+  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are not a multiple of it get smaller blocks. */
   readonly blockSize: BlockSize;
   /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
   readonly encoderQuantization: EncoderQuantization;
-  /** Whether the layers of a language model in 4 or 8 bits are written once more, in bytes, for reading prompts. */
+  /** Whether a quantized language model gets a second copy of its layers in int8, for prefill. */
   readonly prefill: boolean;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
   readonly template?: PromptTemplate["name"] | undefined;

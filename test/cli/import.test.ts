@@ -50,3 +50,9 @@ function contents(path: string): Record<string, string> {
     .sort();
   return Object.fromEntries(files.map((file) => [file, readFileSync(join(path, file)).toString("base64")]));
 }
+
+test("--help states the default block size, and no other", async () => {
+  const help = (await minigpt4(["import", "--help"])).stdout.replace(/\s+/g, " ");
+  expect(help).toMatch(/--block-size <n> [^-]*\(choices: "128", "64", "32", default: "128"\)/);
+  expect(help).not.toMatch(/blocks of (32|64)/);
+});

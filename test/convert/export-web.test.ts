@@ -47,7 +47,9 @@ test("the folder holds the page, told where its model is, and a model of parts o
 test("nothing is replaced unless that is wanted, and only an earlier export", async () => {
   await exportWeb(model, at("twice"), options);
   writeFileSync(at("twice/note.txt"), "mine");
-  await expect(exportWeb(model, at("twice"), options)).rejects.toThrow("exists already; --overwrite replaces it");
+  await expect(exportWeb(model, at("twice"), options)).rejects.toThrow(
+    "already exists; pass --overwrite to replace it",
+  );
   expect(existsSync(at("twice/note.txt"))).toBe(true);
   await exportWeb(model, at("twice"), { ...options, overwrite: true });
   expect(existsSync(at("twice/note.txt"))).toBe(false);
@@ -55,7 +57,7 @@ test("nothing is replaced unless that is wanted, and only an earlier export", as
   mkdirSync(at("papers"));
   writeFileSync(at("papers/thesis.txt"), "mine");
   const refused = exportWeb(model, at("papers"), { ...options, overwrite: true });
-  await expect(refused).rejects.toThrow("is no exported model; choose another folder");
+  await expect(refused).rejects.toThrow("is not an exported model; choose another folder");
   expect(readFileSync(at("papers/thesis.txt"), "utf8")).toBe("mine");
   expect(leftovers()).toEqual([]);
 });

@@ -1,11 +1,11 @@
 /**
  * Python's pickle format (protocols 0 to 5), read by a machine that cannot run code: a global name is looked up in a table
  * that the caller gives, and what the table lacks becomes an `Inert` object, which can be called, filled and stored like
- * any other and never does anything (opcodes: CPython's `pickletools`).
+ * any other and never does anything (opcodes: `pickletools` of CPython).
  */
 import type { Window } from "../header.ts";
 
-/** Stands for a class or function that is not known, or for what calling it would have made. */
+/** Stands for an unknown class or function, or for the result of calling it. */
 export class Inert {
   /** `module.name` */
   readonly name: string;
@@ -15,7 +15,7 @@ export class Inert {
   }
 }
 
-/** A global that is understood. `spend` must be told of work that grows with the arguments. */
+/** A known global. It reports work that grows with its arguments to `spend`. */
 export class Callable {
   readonly call: (args: readonly unknown[], spend: (steps: number) => void) => unknown;
 
@@ -31,7 +31,7 @@ export interface Environment {
   persistent(id: unknown): unknown;
 }
 
-/** A pickle does at most this much, far more than any real checkpoint asks for. */
+/** Far more than any real checkpoint needs. */
 const maxSteps = 4_000_000;
 /** Each empty dictionary is one byte in the file and some 200 in memory. */
 const maxContainers = 1_000_000;
@@ -41,7 +41,7 @@ const maxIntegerBytes = 256;
  * Reads one pickle and leaves the window behind it. Dictionaries become `Map`, lists and tuples arrays, bytes
  * `Uint8Array`; integers become bigint where they are beyond the safe ones.
  *
- * @throws Error naming the byte where it is malformed, or if it asks for too much work
+ * @throws Error naming the byte where it is malformed, or if it exceeds a limit
  */
 export function unpickle(window: Window, environment: Environment): unknown {
   const machine = new Machine(window, environment);

@@ -1,11 +1,9 @@
-/** What PyTorch's pickles mean: storages (persistent ids) and tensors rebuilt from them; nothing else is understood. */
+/** Interprets PyTorch's pickles: storages (persistent ids), and tensors that are rebuilt from them. */
 
 import { quote } from "../../files/errors.ts";
 import { type DType, sizeOf } from "../../tensor/array.ts";
 import { countElements, maxDimensions } from "../checkpoint.ts";
 import { Callable, type Environment, Inert } from "./pickle.ts";
-
-// Tensors that are views of a longer storage.
 
 /** Where elements lie: element [i, j, ...] of the tensor is element `offset + i strides[0] + j strides[1] + ...`. */
 export interface Layout {
@@ -53,7 +51,7 @@ export function gather(span: Uint8Array, layout: Layout, size: number): Uint8Arr
   return out;
 }
 
-/** A run of elements, kept in the file apart from the pickle. */
+/** A contiguous array of elements, stored in the file outside the pickle. */
 export interface Storage {
   readonly key: string;
   readonly dtype: DType;
@@ -199,8 +197,6 @@ function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.length <= maxDimensions && value.every(isCount);
 }
 
-// Finds the tensors in an unpickled object, and says what stands beside them.
-
 export interface StateDict {
   readonly tensors: ReadonlyMap<string, StridedTensor>;
   /** Entries of the top level that are no tensors, as plain values. */
@@ -227,7 +223,7 @@ export function findStateDict(object: unknown): StateDict {
   const refused = new Map([...inert].map(([name, { name: global }]) => [name, refusal(global)]));
   const [name, reason] = refused.entries().next().value ?? [];
   if (tensors.size === 0) {
-    throw new Error(reason ? `holds no tensors; ${reason}` : "holds no tensors; save a model's state_dict()");
+    throw new Error(reason ? `has no tensors; ${reason}` : "has no tensors; save a model's state_dict()");
   }
   if (wrapper !== undefined && name !== undefined) throw new Error(`${quote(name)} should be a tensor; ${reason}`);
 
@@ -238,7 +234,7 @@ export function findStateDict(object: unknown): StateDict {
 }
 
 function refusal(global: string): string {
-  return `the file puts ${quote(global)} there, which is not run`;
+  return `the file has a ${quote(global)} there, which is not executed`;
 }
 
 interface Found {
@@ -251,13 +247,13 @@ function collect(root: unknown): Found {
   const found: Found = { tensors: new Map(), inert: new Map() };
   let visited = 0;
   const visit = (value: unknown, name: string, depth: number): void => {
-    if (++visited > maxVisited) throw new Error(`holds more than ${maxVisited} values`);
+    if (++visited > maxVisited) throw new Error(`has more than ${maxVisited} values`);
     if (value instanceof StridedTensor) {
-      if (found.tensors.has(name)) throw new Error(`holds two tensors named ${quote(name)}`);
+      if (found.tensors.has(name)) throw new Error(`has two tensors named ${quote(name)}`);
       found.tensors.set(name, value);
     } else if (value instanceof Inert) found.inert.set(name, value);
     else if (value instanceof Map || Array.isArray(value)) {
-      if (depth === maxDepth) throw new Error(`nests containers more than ${maxDepth} deep`);
+      if (depth === maxDepth) throw new Error(`has containers nested more than ${maxDepth} deep`);
       for (const [key, item] of value.entries())
         visit(item, name ? `${name}.${keyText(key)}` : keyText(key), depth + 1);
     }

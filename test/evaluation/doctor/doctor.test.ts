@@ -163,7 +163,7 @@ describe("faults", () => {
     [
       "a difference",
       (path) => rewrite(llmWeights(path), (values) => values.map((value) => value / 100)),
-      /^delta: .*difference to another model/,
+      /^delta: .*contains delta weights/,
     ],
   ])("%s", async (_, change, expected) => {
     const faults = await examined(await copy(change));
