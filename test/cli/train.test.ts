@@ -76,7 +76,7 @@ test("an invalid setting is an error that names the file and the key", async () 
 test("a missing recipe, and options that exclude each other", async () => {
   const missing = await minigpt4(["train", out("missing.yaml")]);
   expect(missing).toMatchObject({ code: 1, stdout: "" });
-  expect(missing.stderr).toMatch(/^error: The recipe .*missing\.yaml cannot be read/);
+  expect(missing.stderr).toMatch(/^error: Recipe .*missing\.yaml cannot be read/);
   expect((await minigpt4(["train", recipe, "--dry-run", "--resume"])).code).toBe(2);
 });
 
@@ -98,7 +98,7 @@ test("a run prints its folder, which describe loads; it is not overwritten by mi
   const written = statSync(weights).mtimeMs;
   const again = await minigpt4(args);
   expect(again).toMatchObject({ code: 1, stdout: "" });
-  expect(again.stderr).toMatch(/^error: .*model holds a run already: .*--resume.*--overwrite/);
+  expect(again.stderr).toMatch(/^error: .*model already contains a run\. .*--resume.*--overwrite/);
   expect(statSync(weights).mtimeMs).toBe(written);
   expect(await minigpt4([...args, "--overwrite"])).toMatchObject({ code: 0, stdout: `${out("model")}\n` });
   expect(statSync(weights).mtimeMs).toBeGreaterThan(written);
@@ -107,7 +107,7 @@ test("a run prints its folder, which describe loads; it is not overwritten by mi
 test("--resume without a run is an error", async () => {
   const { code, stderr } = await minigpt4(["train", recipe, "--resume", ...short("none")]);
   expect(code).toBe(1);
-  expect(stderr).toMatch(/^error: There is no checkpoint in .*none.*; begin without --resume\n$/);
+  expect(stderr).toMatch(/^error: No checkpoint in .*none.* to resume from\. Start without --resume\n$/);
   expect(existsSync(out("none"))).toBe(false);
 });
 

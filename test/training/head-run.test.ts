@@ -71,7 +71,7 @@ test("the head is trained alone; the rest of the model does not change", async (
   expect(Object.fromEntries(tensors.map(({ name, storedType, shape }) => [name, [storedType, ...shape]]))).toEqual({
     "word_weight.weight": ["F16", vocabSize, 1],
     word_mean: ["F16", hiddenSize],
-    image_shift: ["F16", hiddenSize],
+    picture_shift: ["F16", hiddenSize],
   });
   const pairs = await listPairs(await openDataset(join(folder, "data")));
   const shift = await opened.contrastive?.readFloat32("image_shift");
@@ -110,7 +110,7 @@ test("the head is not trained with other parts, nor without a trained model", as
     ],
     [
       "run.contrastive={steps: 3, batch_size: 4, init_lr: 0.1}",
-      /recipe\.yaml(:\d+)?: run\.contrastive: .*leave it out/,
+      /recipe\.yaml(:\d+)?: run\.contrastive: .*Remove it/,
     ],
   ] as const) {
     await expect(readRecipe(path, [...headOf("wrong"), setting])).rejects.toThrow(message);

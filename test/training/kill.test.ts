@@ -185,7 +185,7 @@ test("a run that is killed again and again ends with the same numbers and the sa
 }, 120_000);
 
 test.each(["contrastive", "captions"] as const)(
-  "Ctrl-C in the stage of %s saves the state and says how to go on",
+  "Ctrl-C in the stage of %s saves the state and prints how to resume",
   async (stage) => {
     const name = `interrupted-${stage}`;
     const child = begin(name);
@@ -195,7 +195,7 @@ test.each(["contrastive", "captions"] as const)(
     ended.abort();
     await interrupting;
     expect({ code, stdout }).toEqual({ code: 130, stdout: "" });
-    expect(stderr).toContain(`Stopped; the state is saved in ${out(name)}. Go on with --resume.`);
+    expect(stderr).toContain(`Stopped. The state is saved in ${out(name)}; continue with --resume.`);
     const step = await lastStep(name, stage);
     expect(step).toBeLessThan(stages[stage]);
     expect(checkpoints(name).at(-1)).toContain(`${stage}-${String(step).padStart(7, "0")}.`);
