@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { summarize } from "../../src/evaluation/likelihood.ts";
 
-test("ranks, means and shares", () => {
+test("summarizes losses: means, median rank and recall", () => {
   const report = summarize([
     { own: 0, losses: [1, 2, 3], withoutEnd: 0.5 },
     { own: 1, losses: [1, 4, 3], withoutEnd: 3.5 },
@@ -9,13 +9,13 @@ test("ranks, means and shares", () => {
   expect(report).toEqual({
     images: 3,
     captions: 2,
-    right: 2.5,
+    matchedLoss: 2.5,
     matchedLossWithoutEos: 2,
-    wrong: (2 + 3 + 1 + 3) / 4,
+    mismatchedLoss: (2 + 3 + 1 + 3) / 4,
     medianRank: 2,
-    first: 0.5,
+    recallAt1: 0.5,
     recallAt5: 1,
     recallAt10: 1,
   });
-  expect(() => summarize([])).toThrow(/no caption/);
+  expect(() => summarize([])).toThrow(/no captions/);
 });

@@ -1,4 +1,4 @@
-/** What the doctor looks at, and what it finds. */
+/** The checks of `minigpt4 doctor`, and how they report findings. */
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -21,20 +21,20 @@ import { loadTokenizer, type Tokenizer } from "../../tokenizers/load.ts";
 import type { PromptTemplate } from "../../tokenizers/prompts.ts";
 import { computeLayerwiseLoss, type LayerwiseOptions } from "../layerwise-loss.ts";
 
-/** In the order in which they are looked at. */
+/** In the order in which they run. */
 export const checks = ["config", "files", "dimensions", "values", "delta", "tokenizer", "language", "images"] as const;
 export type Check = (typeof checks)[number];
 
 export interface Finding {
   readonly check: Check;
-  /** A fault keeps the model from working; a note does not. */
+  /** A fault prevents the model from working; a note does not. */
   readonly kind: "fault" | "note";
   readonly what: string;
-  /** What can be done about it. */
-  readonly remedy?: string | undefined;
+  /** What to do about it. */
+  readonly remedy?: string;
 }
 
-/** Collects what the checks find. */
+/** Collects the findings of the checks. */
 export class Findings {
   readonly all: Finding[] = [];
 
@@ -46,7 +46,7 @@ export class Findings {
     this.all.push({ check, kind: "note", what, remedy });
   }
 
-  /** The result of `work`; what it throws is a fault, and the result undefined. */
+  /** Returns the result of `work`; an error it throws is recorded as a fault, with the result undefined. */
   async attempt<T>(check: Check, work: () => T | Promise<T>, remedy?: string): Promise<T | undefined> {
     try {
       return await work();
@@ -57,32 +57,30 @@ export class Findings {
   }
 }
 
-// The parts of a model folder, opened each by itself: where one is wrong, the others can still be looked at.
-
 export type Description = Awaited<ReturnType<typeof readDescription>>;
 
-/** Undefined is what cannot be opened. */
+/** The parts of a language model, each opened on its own, so that a fault in one does not hide the others. Undefined if not readable. */
 export interface LlmParts {
   readonly path: string;
   readonly checkpoint?: Checkpoint | undefined;
   readonly config?: LlamaConfig | undefined;
   readonly tokenizer?: Tokenizer | undefined;
-  /** What `config.json` says, where there is one. */
+  /** The contents of `config.json`, or an empty object. */
   readonly json: Readonly<Record<string, unknown>>;
 }
 
-/** Reads `config.json`, and says what a folder without one is. */
+/** Reads `config.json`. If it is missing, reports what the path is instead of a model folder. */
 export async function checkDescription(findings: Findings, path: string): Promise<Description | undefined> {
   const entry = await stat(path).catch(() => undefined);
   if (!entry) {
-    findings.fault("config", `There is no folder ${path}`);
+    findings.fault("config", `The folder ${path} does not exist`);
     return undefined;
   }
   if (!entry.isDirectory()) {
     findings.fault(
       "config",
       `${path} is a file, not a model folder`,
-      "minigpt4 import makes a model folder of the released files.",
+      "Create a model folder from the released files with minigpt4 import.",
     );
     return undefined;
   }
@@ -90,8 +88,8 @@ export async function checkDescription(findings: Findings, path: string): Promis
   if (journal && !existsSync(join(path, "config.json"))) {
     findings.fault(
       "config",
-      `${path} is an import that was not finished`,
-      "Give the same minigpt4 import command again; it goes on where it was.",
+      `${path} is an unfinished import`,
+      "Run the same minigpt4 import command again; it resumes the import.",
     );
     return undefined;
   }
@@ -100,18 +98,18 @@ export async function checkDescription(findings: Findings, path: string): Promis
     findings.fault(
       "config",
       `${path} is the folder of a language model, not of a MiniGPT-4`,
-      "minigpt4 import makes a model folder of it and of the image encoder's files.",
+      "Create a model folder from it and the image encoder's files with minigpt4 import.",
     );
     return undefined;
   }
   return findings.attempt(
     "config",
     () => readDescription(path),
-    "minigpt4 import makes a model folder of the released files.",
+    "Create a model folder from the released files with minigpt4 import.",
   );
 }
 
-/** Compares the files of an import with what was written, all of them: also such as no other check opens. */
+/** Compares all files of an import with the sizes and hashes in its journal. */
 export async function checkFiles(
   findings: Findings,
   path: string,
@@ -125,18 +123,18 @@ export async function checkFiles(
   for (const [name, { bytes, sha256 }] of files) {
     const file = join(path, name);
     const status = await stat(file).catch(() => undefined);
-    const again = "Give the same minigpt4 import command again, or copy the folder again.";
-    if (!status) findings.fault("files", `${file} is missing`, again);
+    const remedy = "Run the same minigpt4 import command again, or copy the folder again.";
+    if (!status) findings.fault("files", `${file} is missing`, remedy);
     else if (status.size !== bytes)
-      findings.fault("files", `${file} has ${status.size} bytes, but ${bytes} were written`, again);
+      findings.fault("files", `${file} has ${status.size} bytes, expected ${bytes}`, remedy);
     else if ((await sha256File(file, { signal })) !== sha256)
-      findings.fault("files", `${file} has changed since it was written (SHA-256)`, again);
+      findings.fault("files", `${file} has changed since it was written (SHA-256)`, remedy);
     done += bytes;
     onProgress(done, total);
   }
 }
 
-/** Files of the image part, by their names in `config.json`. */
+/** Opens the weight files of the vision part, by their names in `config.json`. */
 export async function openImageFiles(
   findings: Findings,
   path: string,
@@ -175,7 +173,7 @@ export async function openLlmParts(
   const tokenizer = await findings.attempt(
     "tokenizer",
     () => loadTokenizer(path),
-    "Copy it from the folder that the language model came in.",
+    "Copy it from the folder of the original language model.",
   );
   const checkpoint = await findings.attempt("files", () => openCheckpoint(path));
   return { path, config, tokenizer, checkpoint, json: isRecord(json) ? json : {} };
@@ -185,9 +183,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-// Whether images become image tokens that are numbers and differ.
-
-/** Runs the image part on two images: one of noise, one of a single colour. */
+/** Encodes a noise image and a plain image: their image tokens must be finite, and differ. */
 export async function checkImages(
   findings: Findings,
   parts: Parameters<typeof openImageEncoderRunner>[0],
@@ -202,26 +198,25 @@ export async function checkImages(
     (await runner.run({ pixels: ndarray("float32", shape, pixels) })).tokens.data as Float32Array;
   const [first, second] = [await read(noise), await read(new Float32Array(noise.length).fill(0.5))];
   await runner.close();
-  const remedy = "The weights of encoder, Q-Former or projection are damaged, or not those that belong together.";
+  const remedy =
+    "The weights of the encoder, the Q-Former or the projection are damaged, or belong to different models.";
   if (![first, second].every((tokens) => tokens.every(Number.isFinite))) {
-    findings.fault("images", "Image tokens are infinite or no numbers", remedy);
+    findings.fault("images", "Image tokens are infinite or NaN", remedy);
     return;
   }
   const differ = first.some((value, i) => Math.abs(value - (second[i] as number)) > 1e-6);
-  if (!differ) findings.fault("images", "Quite different images give the same image tokens", remedy);
+  if (!differ) findings.fault("images", "Different images have the same image tokens", remedy);
 }
 
-// Whether a tokenizer is the one that a language model was trained with, as far as that shows without reading.
+const tokenizerRemedy = "Copy the tokenizer's files from the folder of the original language model.";
 
-const remedy = "Take the tokenizer's files from the folder that the language model came in.";
+/** Texts that every tokenizer decodes to what was encoded. */
+const roundTripTexts = ["The quick brown fox, 1234567890!", "Ünïcödé, 東京, Ελλάδα", "a smile: \u{1f642}"];
 
-/** Texts that every tokenizer gives back as they were. */
-const texts = ["The quick brown fox, 1234567890!", "Ünïcödé, 東京, Ελλάδα", "a smile: \u{1f642}"];
+/** Embedding tables are often padded to a round number of rows; a larger share of unused rows means another vocabulary. */
+const maxPaddingShare = 0.1;
 
-/** Tables are often filled up to a round number of rows; more than this share is another vocabulary. */
-const largestFilling = 0.1;
-
-/** What a template writes and a tokenizer should know as one token. */
+/** Control tokens of the prompt templates, each a single token. */
 const controlTokens: Readonly<Record<PromptTemplate["name"], readonly string[]>> = {
   "vicuna-v0": [],
   "llama-2": ["<s>"],
@@ -229,25 +224,28 @@ const controlTokens: Readonly<Record<PromptTemplate["name"], readonly string[]>>
   plain: [],
 };
 
+/** Checks that the tokenizer matches the language model, as far as that is possible without running the model. */
 export function checkTokenizer(
   findings: Findings,
   tokenizer: Tokenizer,
   { vocabSize }: LlamaConfig,
   template: PromptTemplate["name"],
-  /** What the language model's own config says of its special tokens. */
+  /** The special tokens in the language model's config. */
   special: { readonly bos_token_id?: unknown; readonly eos_token_id?: unknown },
 ): void {
-  const fault = (what: string, cure = remedy) => findings.fault("tokenizer", what, cure);
+  const fault = (what: string, remedy = tokenizerRemedy) => findings.fault("tokenizer", what, remedy);
   if (tokenizer.vocabSize > vocabSize) {
-    fault(`The tokenizer has ${tokenizer.vocabSize} tokens, but the language model only ${vocabSize} embeddings`);
-  } else if (tokenizer.vocabSize < (1 - largestFilling) * vocabSize) {
+    fault(`The tokenizer has ${tokenizer.vocabSize} tokens, but the language model has only ${vocabSize} embeddings`);
+  } else if (tokenizer.vocabSize < (1 - maxPaddingShare) * vocabSize) {
     fault(
-      `The tokenizer has ${tokenizer.vocabSize} tokens, but the language model ${vocabSize} embeddings: it is another model's`,
+      `The tokenizer has ${tokenizer.vocabSize} tokens, but the language model has ${vocabSize} embeddings: it belongs to another model`,
     );
   }
-  for (const text of texts) {
-    const back = tokenizer.decode(tokenizer.encode(text));
-    if (back !== text) fault(`The tokenizer makes ${JSON.stringify(back)} of ${JSON.stringify(text)}`);
+  for (const text of roundTripTexts) {
+    const decoded = tokenizer.decode(tokenizer.encode(text));
+    if (decoded !== text) {
+      fault(`The tokenizer encodes ${JSON.stringify(text)} and decodes it to ${JSON.stringify(decoded)}`);
+    }
   }
   for (const [key, own] of [
     ["bos_token_id", tokenizer.bosId],
@@ -255,28 +253,26 @@ export function checkTokenizer(
   ] as const) {
     const claimed = special[key];
     if (typeof claimed === "number" && own !== undefined && claimed !== own) {
-      fault(`The language model's config.json says ${key} ${claimed}, but the tokenizer has ${own}`);
+      fault(`The language model's config.json has ${key} ${claimed}, but the tokenizer has ${own}`);
     }
   }
   for (const token of controlTokens[template]) {
     if (tokenizer.encode(token).length === 1) continue;
     fault(
-      `Conversations are written as ${template}, but the tokenizer does not know ${token}`,
-      `Set "prompt_template" in config.json to the form that the language model was trained with.`,
+      `The prompt template is ${template}, but the tokenizer has no token ${token}`,
+      `Set "prompt_template" in config.json to the template that the language model was trained with.`,
     );
   }
 }
-
-// Whether weights are numbers, and not a hole in a file.
 
 export interface UsedPart {
   readonly checkpoint: Checkpoint;
   readonly names: ReadonlySet<string>;
 }
 
-const again = "The file is damaged: fetch it again, or import the model again.";
+const damagedFileRemedy = "The file is damaged. Download it again, or import the model again.";
 
-/** Looks at all tensors that are used. @param onBytes told how many more have been read */
+/** Checks that all used tensors are finite and not all zero. @param onBytes called with the bytes of each tensor */
 export async function checkValues(
   findings: Findings,
   parts: readonly UsedPart[],
@@ -290,35 +286,35 @@ export async function checkValues(
       if (!info) continue;
       const where = `${checkpoint.path}, tensor "${name}"`;
       await findings.attempt("values", async () => {
-        let [strange, zeros] = [0, true];
-        const look = (values: Float32Array) => {
-          // Times zero, only what is infinite or no number is not zero; those are rare enough to be counted afterwards.
-          let [probe, sizes] = [0, 0];
+        let [nonFinite, isZero] = [0, true];
+        const inspect = (values: Float32Array) => {
+          // Multiplied by 0, every finite value is 0. Faster than a test of each value, and most tensors have none to count.
+          let [probe, magnitude] = [0, 0];
           for (let i = 0; i < values.length; i++) {
             const value = values[i] as number;
             probe += value * 0;
-            sizes += Math.abs(value);
+            magnitude += Math.abs(value);
           }
-          if (probe !== 0) strange += values.filter((value) => !Number.isFinite(value)).length;
-          if (sizes !== 0) zeros = false;
+          if (probe !== 0) nonFinite += values.filter((value) => !Number.isFinite(value)).length;
+          if (magnitude !== 0) isZero = false;
         };
-        // Of blocks only the scales can be no numbers.
+        // In a block-quantized matrix, only scales and minima can be non-finite.
         const matrix = checkpoint.matrix(name);
         if (matrix instanceof BlockMatrix) {
           const { scales, minima } = await matrix.load();
-          look(scales);
-          if (minima) look(minima);
-        } else for await (const values of strips(checkpoint, info, 1)) look(values);
-        if (strange > 0) findings.fault("values", `${where}: ${strange} values are infinite or no numbers`, again);
-        else if (zeros && sizeOf(info.shape) > 1 && info.shape.length > 1)
-          findings.fault("values", `${where}: all of its ${sizeOf(info.shape)} values are zero`, again);
+          inspect(scales);
+          if (minima) inspect(minima);
+        } else for await (const values of strips(checkpoint, info, 1)) inspect(values);
+        if (nonFinite > 0) {
+          findings.fault("values", `${where}: ${nonFinite} values are infinite or NaN`, damagedFileRemedy);
+        } else if (isZero && sizeOf(info.shape) > 1 && info.shape.length > 1) {
+          findings.fault("values", `${where}: all ${sizeOf(info.shape)} values are zero`, damagedFileRemedy);
+        }
       });
       onBytes(info.byteLength);
     }
   }
 }
-
-// Whether a language model knows its language: noise is worse than any model that was trained.
 
 const sentences = [
   "The sun rises in the east and sets in the west, and at night we can see the moon and the stars.",
@@ -329,11 +325,11 @@ const sentences = [
   "He went to the shop to buy bread, milk, and a dozen eggs.",
 ];
 
-/** Perplexity that small models (135M parameters) stay well below, and that noise is far above. */
-const noise = 1000;
-const strange = 150;
+/** Perplexity of random weights is far above this; that of trained models with 135M parameters far below the second limit. */
+const faultPerplexity = 1000;
+const notePerplexity = 150;
 
-/** @returns the perplexity, where there is one */
+/** Measures the perplexity of plain English sentences. @returns undefined if it cannot be measured */
 export async function checkLanguage(
   findings: Findings,
   llm: OpenLlama,
@@ -341,23 +337,24 @@ export async function checkLanguage(
 ): Promise<number | undefined> {
   const ids = sentences.map((sentence) => llm.tokenizer.encode(sentence, { bos: true }));
   const rows = llm.checkpoint.tensors.get("model.embed_tokens.weight")?.shape[0] ?? 0;
-  // Ids that the table does not have are told of elsewhere.
+  // Ids beyond the embedding table are reported by the tokenizer check.
   const texts = ids.filter((text) => text.length > 1 && text.every((id) => id < rows));
   if (texts.length === 0) return undefined;
   const result = await computeLayerwiseLoss(llm, texts, options);
   if ("brokenAt" in result) {
     findings.fault(
       "language",
-      `What comes out of ${result.brokenAt} is infinite or no number`,
-      "The weights of this place are damaged: import the model again, from files that are whole.",
+      `The output of ${result.brokenAt} is infinite or NaN`,
+      "These weights are damaged. Import the model again from intact files.",
     );
     return undefined;
   }
   const perplexity = Math.exp(result.loss);
-  const found = `The language model finds plain English as surprising as a choice among ${Math.round(perplexity)} words (perplexity)`;
+  const found = `The perplexity of the language model on plain English is ${Math.round(perplexity)}`;
   const causes =
-    "Usual causes: a difference that was not added to its base (minigpt4 delta apply), another model's tokenizer, damaged or badly rounded weights.";
-  if (perplexity > noise) findings.fault("language", `${found}; what it says is noise`, causes);
-  else if (perplexity > strange) findings.note("language", `${found}; trained models stay below ${strange}`, causes);
+    "Usual causes: a delta that was not applied to its base (minigpt4 delta apply), another model's tokenizer, damaged or badly quantized weights.";
+  if (perplexity > faultPerplexity) findings.fault("language", `${found}: its text is noise`, causes);
+  else if (perplexity > notePerplexity)
+    findings.note("language", `${found}; that of trained models is below ${notePerplexity}`, causes);
   return perplexity;
 }

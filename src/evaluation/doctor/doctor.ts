@@ -1,5 +1,4 @@
-/** What is wrong with a model folder, and what to do about it; also with one that cannot be opened at all. */
-
+/** Diagnoses a model folder, even one that cannot be loaded. */
 import { deltaMessage, isUnmergedDelta } from "../../convert/delta.ts";
 import type { Checkpoint } from "../../formats/open.ts";
 import type { PullOptions } from "../../hub/pull.ts";
@@ -25,33 +24,33 @@ import {
 } from "./checks.ts";
 
 export interface DoctorOptions extends SessionOptions {
-  /** Checks that are left out. */
-  readonly skip?: readonly Check[] | undefined;
-  /** How a language model that is known by name is fetched. */
-  readonly pull?: PullOptions | undefined;
-  readonly signal?: AbortSignal | undefined;
-  /** What is being looked at, and how far; in bytes, or in layers. */
-  readonly onProgress?: ((check: Check, done: number, total: number) => void) | undefined;
+  /** Checks to skip. */
+  readonly skip?: readonly Check[];
+  /** How a language model given by name is downloaded. */
+  readonly pull?: PullOptions;
+  readonly signal?: AbortSignal;
+  /** Progress of a check, in bytes or (`language`) in layers. */
+  readonly onProgress?: (check: Check, done: number, total: number) => void;
 }
 
 export interface Diagnosis {
   readonly path: string;
-  /** Whether nothing keeps the model from working. */
+  /** Whether there are no faults. */
   readonly healthy: boolean;
-  /** What was looked at. */
+  /** Checks that ran. */
   readonly checked: readonly Check[];
   readonly findings: readonly Finding[];
-  /** Of the language model on plain English. */
-  readonly perplexity?: number | undefined;
+  /** Perplexity of the language model on plain English. */
+  readonly perplexity?: number;
 }
 
-/** Looks at everything that can be looked at; never fails because of what is in the folder. */
+/** Runs all checks that are possible. Problems of the folder are findings, never errors. @throws the signal's reason if it is aborted */
 export async function diagnose(path: string, options: DoctorOptions = {}): Promise<Diagnosis> {
   const { skip = [], pull, signal, onProgress, ...session } = options;
   const findings = new Findings();
   const checked: Check[] = [];
   const open: Checkpoint[] = [];
-  const looks = (check: Check) => {
+  const starts = (check: Check) => {
     signal?.throwIfAborted();
     if (skip.includes(check)) return false;
     checked.push(check);
@@ -59,18 +58,18 @@ export async function diagnose(path: string, options: DoctorOptions = {}): Promi
   };
   let perplexity: number | undefined;
   try {
-    looks("config");
+    starts("config");
     const description = await checkDescription(findings, path);
     if (description) {
       const images = await openImageFiles(findings, path, description);
       const llm = await openLlmParts(findings, path, description, { ...pull, signal });
       open.push(...images.values(), ...(llm.checkpoint ? [llm.checkpoint] : []));
       const sources = imageSources(description, images);
-      if (looks("files")) {
+      if (starts("files")) {
         await checkFiles(findings, path, (done, total) => onProgress?.("files", done, total), signal);
       }
-      const used = looks("dimensions") ? await checkDimensions(findings, description, sources, llm) : [];
-      if (looks("values")) {
+      const used = starts("dimensions") ? await checkDimensions(findings, description, sources, llm) : [];
+      if (starts("values")) {
         const bytes = open
           .flatMap(({ tensors }) => [...tensors.values()])
           .reduce((sum, info) => sum + info.byteLength, 0);
@@ -82,22 +81,22 @@ export async function diagnose(path: string, options: DoctorOptions = {}): Promi
         await checkValues(findings, used, onBytes, signal);
       }
       const { checkpoint, config, tokenizer } = llm;
-      if (checkpoint && looks("delta") && (await isUnmergedDelta(checkpoint)))
+      if (checkpoint && starts("delta") && (await isUnmergedDelta(checkpoint)))
         findings.fault("delta", deltaMessage(llm.path));
-      if (tokenizer && config && looks("tokenizer")) {
+      if (tokenizer && config && starts("tokenizer")) {
         checkTokenizer(findings, tokenizer, config, description.prompt_template, llm.json);
       }
       const fits = (check: Check) =>
         !findings.all.some((finding) => finding.kind === "fault" && finding.check === check);
-      // Where sizes do not fit nothing can be run.
+      // A model with mismatched dimensions cannot run.
       if (fits("dimensions")) {
-        if (checkpoint && config && tokenizer && looks("language")) {
+        if (checkpoint && config && tokenizer && starts("language")) {
           const progress = (done: number, total: number) => onProgress?.("language", done, total);
           perplexity = await findings.attempt("language", () =>
             checkLanguage(findings, { checkpoint, config, tokenizer }, { ...session, signal, onProgress: progress }),
           );
         }
-        if (sources && config && looks("images")) {
+        if (sources && config && starts("images")) {
           await findings.attempt("images", () =>
             checkImages(findings, { path, config: modelConfig(description, config), imageSources: sources }, session),
           );
@@ -112,14 +111,14 @@ export async function diagnose(path: string, options: DoctorOptions = {}): Promi
   return { path, healthy, checked, findings: findings.all, perplexity };
 }
 
-/** Undefined where a file could not be opened. */
+/** Undefined if one of the files could not be opened. */
 function imageSources({ weights }: Description, open: ReadonlyMap<string, Checkpoint>) {
   const { encoder, projection, qformer = encoder } = weights;
   const [first, second, third] = [encoder, qformer, projection].map((name) => open.get(name));
   return first && second && third ? { encoder: first, qformer: second, projection: third } : undefined;
 }
 
-/** Sizes, missing and unused tensors. @returns what is used of each file */
+/** Checks shapes and missing tensors, and notes unused ones. @returns the tensors that are used of each file */
 async function checkDimensions(
   findings: Findings,
   description: Description,
@@ -132,7 +131,7 @@ async function checkDimensions(
     const names = await findings.attempt(
       "dimensions",
       () => usedByLlama(checkpoint, config),
-      "The language model's config.json is another one's, or its files are not complete: fetch them again.",
+      "The language model's config.json belongs to another model, or its files are incomplete. Download them again.",
     );
     if (names) used.push({ checkpoint, names });
   }
@@ -143,13 +142,13 @@ async function checkDimensions(
       findings.fault(
         "dimensions",
         misfit({ path: sources.projection.path, to, from }, { path, width: config.hiddenSize }),
-        "Take the projection that was trained for this language model (7B and 13B have each their own), or the other language model.",
+        "Use the projection that was trained for this language model (7B and 13B have one each), or the matching language model.",
       );
     } else {
       const names = await findings.attempt(
         "dimensions",
         () => usedByImages(sources, modelConfig(description, config)),
-        "The dimensions in config.json are another model's, or a file is: minigpt4 import reads them from the files.",
+        "The dimensions in config.json, or a file, belong to another model. minigpt4 import reads the dimensions from the files.",
       );
       for (const part of ["encoder", "qformer", "projection"] as const) {
         if (names) used.push({ checkpoint: sources[part], names: names[part] });

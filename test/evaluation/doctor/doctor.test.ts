@@ -124,7 +124,7 @@ describe("faults", () => {
         cp(golden("../gqa/llama-bin/tokenizer.model"), join(path, "llm", "tokenizer.model")).then(() =>
           rewriteTables(path),
         ),
-      /^tokenizer: The tokenizer has 800 tokens, but the language model only 700/,
+      /^tokenizer: The tokenizer has 800 tokens, but the language model has only 700/,
     ],
     [
       "another end of a text",
@@ -158,7 +158,7 @@ describe("faults", () => {
       "a hole in a file",
       (path) =>
         rewrite(llmWeights(path), (values, name) => (name.includes("0.self_attn.q_proj") ? values.fill(0) : values)),
-      /^values: .*all of its 4096 values are zero/,
+      /^values: .*all 4096 values are zero/,
     ],
     [
       "a difference",
@@ -195,7 +195,7 @@ describe("faults", () => {
     }, true);
     expect(await examined(changed)).toEqual([expect.stringContaining("projection.safetensors has changed")]);
     const unfinished = await copy((path) => rmSync(join(path, "config.json")), true);
-    expect(await examined(unfinished)).toEqual([expect.stringContaining("import that was not finished")]);
+    expect(await examined(unfinished)).toEqual([expect.stringContaining("unfinished import")]);
   });
 
   test("the layer in which numbers break", async () => {
@@ -211,7 +211,7 @@ describe("faults", () => {
 
 test("the command: what it prints, and its exit code", async () => {
   const fine = await minigpt4(["doctor", sound, "--skip", "language"]);
-  expect(fine).toMatchObject({ code: 0, stdout: expect.stringContaining("nothing is wrong") });
+  expect(fine).toMatchObject({ code: 0, stdout: expect.stringContaining("no faults found") });
   const { code, stdout } = await minigpt4(["doctor", join(folder, "nowhere"), "--json"]);
   expect(code).toBe(1);
   expect(JSON.parse(stdout)).toMatchObject({ healthy: false, findings: [{ check: "config", kind: "fault" }] });
