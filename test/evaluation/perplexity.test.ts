@@ -8,7 +8,7 @@ import { goldenRoot } from "../helpers/golden-set.ts";
 
 const text = "the quick brown fox jumps over the lazy dog and runs away from the old house";
 
-test("windows know nothing of each other; a quantization changes what is found", async () => {
+test("windows are independent; a quantization changes the perplexity", async () => {
   const llm = await openLlama(join(goldenRoot, "gqa", "llama-safetensors"));
   const ids = llm.tokenizer.encode(text);
   const bos = llm.tokenizer.bosId === undefined ? [] : [llm.tokenizer.bosId];

@@ -31,11 +31,11 @@ describe("a body", () => {
     ["with a role that is a prototype", '{"messages": [{"role": "__proto__", "content": "hello"}]}'],
     ["without a role", '{"messages": [{"content": "hello"}]}'],
     ["with a role of a list", '{"messages": [{"role": ["user"], "content": "hello"}]}'],
-  ])("%s is refused", async (_, body) => {
+  ])("%s is rejected", async (_, body) => {
     expectError(await ask(body), 400);
   });
 
-  test("with much that nobody asked for is answered, or refused, but harms nothing", async () => {
+  test("with unknown or excessive content is answered or rejected, without harm", async () => {
     const proto = `{"__proto__": {"polluted": 1}, "constructor": {"prototype": {"polluted": 1}}, ${JSON.stringify(question()).slice(1)}`;
     expect((await ask(proto)).status).toBe(200);
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
@@ -128,7 +128,7 @@ describe("a body", () => {
 });
 
 describe("a body that is too large", () => {
-  test("is refused by its declared length, before any of it comes", async () => {
+  test("is rejected by its declared length before it is sent", async () => {
     const answer = await raw(
       "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000000000000\r\n\r\n{",
       2000,
@@ -137,7 +137,7 @@ describe("a body that is too large", () => {
     expect(answer).toContain("request_too_large");
   });
 
-  test("is refused as it comes, without all of it being read", async () => {
+  test("is rejected while it arrives, without being read to its end", async () => {
     let sent = 0;
     const request: ClientRequest = httpRequest(`${server.url}/v1/chat/completions`, {
       method: "POST",
@@ -165,11 +165,11 @@ describe("a body that is too large", () => {
     expect(sent).toBeLessThan(maxBodyBytes + 60_000_000);
   });
 
-  test("that ends at the limit is read", async () => {
+  test("of exactly the maximum size is accepted", async () => {
     const body = JSON.stringify(question());
     expect((await ask(body.padEnd(maxBodyBytes, " "))).status).toBe(200);
     expectError(await ask(body.padEnd(maxBodyBytes + 1, " ")), 413);
   });
 });
 
-test("in the end the server is as it was in the beginning", expectAsBefore);
+test("the server is unchanged afterwards", expectAsBefore);

@@ -8,7 +8,7 @@ import { ask, expectAsBefore, expectWell, imageQuestion, metric, port, question 
 import { post, raw } from "../helpers/raw-socket.ts";
 
 describe("a connection", () => {
-  test("that is closed at any moment costs the others nothing", async () => {
+  test("that closes at any moment does not affect others", async () => {
     const random = new Random(7);
     const png = await sharp({ create: { width: 30, height: 30, channels: 3, background: "red" } })
       .png()
@@ -43,7 +43,7 @@ describe("a connection", () => {
     expect(await metric("questions_waiting")).toBe(0);
   });
 
-  test("that sends its header one letter at a time keeps nobody waiting", async () => {
+  test("that sends its header byte by byte does not block others", async () => {
     const slow: Socket[] = Array.from({ length: 100 }, () => connect(port, "127.0.0.1"));
     for (const socket of slow) {
       socket.on("error", () => {});
@@ -57,7 +57,7 @@ describe("a connection", () => {
     for (const socket of [...slow, half]) socket.destroy();
   });
 
-  test("can ask many questions before it hears the first answer", async () => {
+  test("can pipeline requests", async () => {
     const body = JSON.stringify(question());
     const bad = JSON.stringify({ messages: 1 });
     const close = "connection: close\r\n";
@@ -100,4 +100,4 @@ describe("a connection", () => {
   });
 });
 
-test("in the end the server is as it was in the beginning", expectAsBefore);
+test("the server is unchanged afterwards", expectAsBefore);

@@ -26,7 +26,7 @@ test.each([...keys.map((key) => `Bearer ${key}`), `bearer ${keys[0]}`, `Bearer  
   },
 );
 
-test("however the header is written, the key is the same", async () => {
+test("accepts all spellings of the header", async () => {
   const seen = new Set<unknown>();
   const app = new Hono<ServerEnv>().use(requireApiKey(keys)).get("/", (context) => {
     seen.add(context.get("key"));
@@ -52,7 +52,7 @@ test.each([
   `Bearer ${keys[0]} ${keys[1]}`,
   `Bearer undefined`,
   `Bearer ${"x".repeat(10_000)}`,
-])("%.60s is refused in OpenAI's form", async (authorization) => {
+])("%.60s is rejected with an OpenAI error", async (authorization) => {
   const response = await ask(keys, authorization);
   expect(response.status).toBe(401);
   expect(response.headers.get("www-authenticate")).toMatch(/^Bearer realm="minigpt4"/);
@@ -66,12 +66,12 @@ test.each([
   for (const key of keys) expect(text).not.toContain(key.slice(0, 10));
 });
 
-test("without keys nobody is let through", async () => {
+test("an empty list of keys rejects every request", async () => {
   expect((await ask([], "Bearer ")).status).toBe(401);
   expect((await ask([], "Bearer undefined")).status).toBe(401);
 });
 
-test("keys are read from the environment and from a file, each once", async () => {
+test("reads keys from the environment and from a file, without duplicates", async () => {
   const file = join(temporaryFolder(), "keys");
   writeFileSync(file, `\ufeff# of the team\r\n${keys[1]}\r\n\n  third-key-0123456789  \n`);
   expect(await readApiKeys({})).toEqual([]);
@@ -85,13 +85,13 @@ test.each([
   [`${keys[0]},a-secret`, "API key 2 of MINIGPT4_API_KEYS has 8 characters"],
   [`a-secret that-has-spaces`, "API key 1 of MINIGPT4_API_KEYS has characters"],
   [`a-secret-with-ümläuts`, "API key 1 of MINIGPT4_API_KEYS has characters"],
-])("%s is an error that does not tell the key", async (listed, message) => {
+])("%s is an error that does not reveal the key", async (listed, message) => {
   const error = await readApiKeys({ MINIGPT4_API_KEYS: listed }).catch((error) => error);
   expect(error.message).toContain(message);
   expect(error.message).not.toContain("a-secret");
 });
 
-test("a file without keys, and one that cannot be read, are errors", async () => {
+test("rejects a file without keys, and an unreadable one", async () => {
   const file = join(temporaryFolder(), "keys");
   writeFileSync(file, "# nothing yet\n\n");
   await expect(readApiKeys({}, file)).rejects.toThrow("contains no API key");

@@ -15,7 +15,7 @@ async function failure(answer: Response | Promise<Response>) {
   return { status: response.status, ...error, headers: response.headers };
 }
 
-test("unknown paths, methods, types and torn JSON are refused in one form", async () => {
+test("unknown paths, methods, content types and invalid JSON give OpenAI errors", async () => {
   const { url } = await serve(engine);
   const chat = `${url}/v1/chat/completions`;
   expect(await failure(fetch(`${url}/v1/nothing`))).toMatchObject({ status: 404, code: "not_found" });
@@ -33,7 +33,7 @@ test("unknown paths, methods, types and torn JSON are refused in one form", asyn
   expect(await failure(fetch(chat, { method: "POST" }))).toMatchObject({ status: 400, type: "invalid_request_error" });
 });
 
-test("a body that is too large is refused, with and without its length told", async () => {
+test("rejects a body that is too large, with and without a declared length", async () => {
   const { url } = await serve(engine, { maxBodyBytes: 2000 });
   const large = { ...question, user: "x".repeat(3000) };
   expect(await failure(post(`${url}/v1/chat/completions`, large))).toMatchObject({
@@ -51,7 +51,7 @@ test("a body that is too large is refused, with and without its length told", as
   expect((await chunked(question)).status).toBe(200);
 });
 
-test("too many images, and too large ones", async () => {
+test("rejects too many and too large images", async () => {
   const server = await serve(engine, { maxImages: 1, maxPixels: 1000 });
   const chat = `${server.url}/v1/chat/completions`;
   const [cat, coffee] = [shown("cat.jpg"), shown("coffee.jpg")];
@@ -66,7 +66,7 @@ test("too many images, and too large ones", async () => {
   });
 });
 
-test("other names of the server and other origins are refused, unless they are allowed", async () => {
+test("rejects other host names and origins unless they are allowed", async () => {
   const { url } = await serve(engine);
   const raw = (host: string) =>
     new Promise<string>((resolve) => {
@@ -95,7 +95,7 @@ test("other names of the server and other origins are refused, unless they are a
   expect([refused.status, refused.headers.get("access-control-allow-origin")]).toEqual([401, origin]);
 });
 
-test("with keys, only who has one is answered; whether the server lives, everybody may know", async () => {
+test("API keys are required, except for /health", async () => {
   const server = await serve(engine, { apiKeys: ["0123456789abcdef", "fedcba9876543210"] });
   expect(await failure(fetch(`${server.url}/v1/models`))).toMatchObject({ status: 401, code: "invalid_api_key" });
   expect((await fetch(`${server.url}/metrics`)).status).toBe(401);
@@ -118,7 +118,7 @@ function failing(error: Error, after = 0): Engine {
   };
 }
 
-test("failures of the engine: what a client did wrong, what may be tried again, and what is nobody's business", async () => {
+test("engine errors: client errors, retryable errors, and internal errors without details", async () => {
   const lines: string[] = [];
   const log = pino({}, { write: (line: string) => lines.push(line) });
   const ask = async (error: Error) => {
@@ -141,7 +141,7 @@ test("failures of the engine: what a client did wrong, what may be tried again, 
   expect(lines.join("")).not.toContain("Too long");
 });
 
-test("a failure in the middle of a stream is its last event, and the counts stay right", async () => {
+test("an error in a stream is its last event, and metrics stay correct", async () => {
   const lines: string[] = [];
   const log = pino({}, { write: (line: string) => lines.push(line) });
   const server = await serve(failing(new EngineLostError("The process was killed"), 2), { log });
@@ -165,7 +165,7 @@ test("a failure in the middle of a stream is its last event, and the counts stay
   expect(await metric(server, 'answers_total{reason="error"}')).toBe(2);
 });
 
-test("each request is a line in the log, without what was said", async () => {
+test("logs one line per request, without its texts", async () => {
   const lines: string[] = [];
   const { url } = await serve(engine, { log: pino({}, { write: (line: string) => lines.push(line) }) });
   await (await post(`${url}/v1/chat/completions`, question, { authorization: "Bearer hidden-key" })).json();

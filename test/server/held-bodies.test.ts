@@ -24,7 +24,7 @@ function head(fields: string): string {
   return `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${fields}\r\n\r\n`;
 }
 
-test("beyond their room requests get 429, one client's before the others', and are answered when there is room again", async () => {
+test("requests beyond the memory for bodies get 429, and succeed once there is room", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched, { maxBodyBytes, maxConcurrent: 1, apiKeys: [ada, bob, eve] });
   const ask = (key: string, bytes: number, scheme = "Bearer ") =>
@@ -58,7 +58,7 @@ test.each([
   ["declare a length and send nothing", head(`content-length: ${maxBodyBytes}`)],
   ["come in pieces and may become the largest", head("transfer-encoding: chunked")],
   ["stand one behind the other on one connection", head(`content-length: ${maxBodyBytes}`) + body(maxBodyBytes)],
-])("bodies that %s take room until their connection breaks", async (_, request) => {
+])("bodies that %s count until their connection closes", async (_, request) => {
   const watched = new WatchedEngine(engine);
   const { url } = await serve(watched, { maxBodyBytes, maxConcurrent: 1 });
   const ask = async (bytes: number) => (await post(`${url}/v1/chat/completions`, body(bytes))).status;

@@ -49,14 +49,14 @@ test("gauges are read when the metrics are rendered", async () => {
   expect(await value(both, "engine_resident_memory_bytes")).toBe(6e9);
 });
 
-test("two servers in a process do not share their metrics", async () => {
+test("two servers in one process have separate metrics", async () => {
   const [one, other] = [new ServerMetrics(), new ServerMetrics()];
   one.recordCompletion({ tokens: 7, reason: "stop" });
   expect(await value(one, "generated_tokens_total")).toBe(7);
   expect(await value(other, "generated_tokens_total")).toBe(0);
 });
 
-test("every line is a comment or a sample, and every name has its unit and help", async () => {
+test("all lines are valid, and every metric has a unit and help", async () => {
   const metrics = new ServerMetrics();
   metrics.recordRequest('/a"\\\n{route}', 200, 1);
   const lines = (await metrics.render())

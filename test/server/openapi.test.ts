@@ -10,7 +10,7 @@ interface Operation {
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: unknown }>> };
 }
 
-test("/openapi.json is of OpenAPI 3.1, whole in itself, and names the routes that there are", async () => {
+test("/openapi.json is a complete OpenAPI 3.1 document with all routes", async () => {
   const { url } = await serve(engine, { apiKeys: ["0123456789abcdef"] });
   const document = (await (await fetch(`${url}/openapi.json`)).json()) as {
     openapi: string;

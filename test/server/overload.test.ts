@@ -5,7 +5,7 @@ import { clientOf, metric, serve, tinyEngine, until, WatchedEngine } from "../he
 const engine = await tinyEngine();
 const request = { model: "tiny", max_tokens: 3, messages: [{ role: "user" as const, content: "Hello" }] };
 
-test("so many at once, so many waiting, and beyond them 429; a client that comes back as told is answered", async () => {
+test("limits running and waiting requests; a client that retries after retry-after succeeds", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched, { maxConcurrent: 2, maxQueue: 1 });
   const client = clientOf(server);
@@ -28,7 +28,7 @@ test("so many at once, so many waiting, and beyond them 429; a client that comes
   expect(watched.most).toBe(2);
 });
 
-test("a client that waits and goes away is never given to the engine", async () => {
+test("a client that disconnects in the queue never reaches the engine", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched, { maxConcurrent: 1, maxQueue: 5 });
   const client = clientOf(server);
@@ -46,7 +46,7 @@ test("a client that waits and goes away is never given to the engine", async () 
   expect(watched.questions).toHaveLength(1);
 });
 
-test("an answer that takes too long ends with 504, streamed with an event, and is not asked again", async () => {
+test("a timeout gives 504, or an error event in a stream, and is not retried", async () => {
   const watched = new WatchedEngine(engine);
   const client = clientOf(await serve(watched, { timeoutSeconds: 0.2 }), { maxRetries: 2 });
   watched.shut();

@@ -14,7 +14,7 @@ writeFileSync(join(folder, "index.html"), "<!doctype html><title>Page</title>");
 writeFileSync(join(folder, "assets", "index-BxT3_k9a.js"), "export {};");
 writeFileSync(join(folder, "assets", "engine-C0ffee12.wasm"), "wasm");
 
-test("files have their types, a strict policy, and names with a hash are kept by browsers", async () => {
+test("files have content types, a strict policy, and immutable caching if hashed", async () => {
   const { url } = await serve(engine, { pageFolder: folder });
   const page = await fetch(url);
   expect(await page.text()).toContain("<title>Page</title>");
@@ -35,7 +35,7 @@ test("files have their types, a strict policy, and names with a hash are kept by
   expect(await (await fetch(`${url}/v1/models`)).json()).toHaveProperty("data");
 });
 
-test("no path leads out of the folder", async () => {
+test("no path escapes the folder", async () => {
   const { url } = await serve(engine, { pageFolder: folder });
   const { port, hostname } = new URL(url);
   const paths = [
@@ -60,7 +60,7 @@ test("no path leads out of the folder", async () => {
   }
 });
 
-test("a page that was not built says how it is built", async () => {
+test("says how to build a missing page", async () => {
   const { url } = await serve(engine, { pageFolder: join(parent, "none") });
   expect(await (await fetch(url)).text()).toMatch(/has not been built.*npm run/);
 });

@@ -19,13 +19,13 @@ async function order(admission: RequestQueue, clients: readonly string[]): Promi
   return served;
 }
 
-test("clients take turns, however many questions one of them has", async () => {
+test("serves clients round-robin", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 10 });
   expect(await order(admission, ["a", "a", "a", "b", "c", "b"])).toEqual(["a", "b", "c", "a", "b", "a"]);
   expect([admission.running, admission.waiting]).toEqual([0, 0]);
 });
 
-test("beyond the queue a question is refused, with a time to come back", async () => {
+test("rejects requests beyond the queue, with retry-after", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 1 });
   const leave = await admission.acquire("a", never);
   const waiting = admission.acquire("a", never);
@@ -38,7 +38,7 @@ test("beyond the queue a question is refused, with a time to come back", async (
   (await waiting)();
 });
 
-test("a full queue of one client has room for another", async () => {
+test("a queue filled by one client makes room for another", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 3 });
   const leave = await admission.acquire("a", never);
   const own = [1, 2, 3].map(() => admission.acquire("a", never));
@@ -51,7 +51,7 @@ test("a full queue of one client has room for another", async () => {
   expect([admission.running, admission.waiting]).toEqual([0, 0]);
 });
 
-test("who goes away leaves the queue", async () => {
+test("an aborted request leaves the queue", async () => {
   const admission = new RequestQueue({ maxConcurrent: 1, maxQueue: 2 });
   const leave = await admission.acquire("a", never);
   const controller = new AbortController();
@@ -66,7 +66,7 @@ test("who goes away leaves the queue", async () => {
   expect(admission.running).toBe(0);
 });
 
-test("leaving twice gives one place back", async () => {
+test("releasing a slot twice frees it once", async () => {
   const admission = new RequestQueue({ maxConcurrent: 2, maxQueue: 0 });
   const leave = await admission.acquire("a", never);
   await admission.acquire("a", never);
@@ -75,7 +75,7 @@ test("leaving twice gives one place back", async () => {
   expect(admission.running).toBe(1);
 });
 
-test("whatever comes and goes, the bounds hold and nothing is lost", async () => {
+test("bounds hold and no request is lost for any sequence of operations", async () => {
   const action = fc.record({
     kind: fc.constantFrom("enter", "leave", "abort"),
     client: fc.constantFrom("a", "b", "c"),

@@ -16,7 +16,7 @@ async function readAll(stream: AsyncIterable<OpenAI.ChatCompletionChunk>): Promi
   return reason;
 }
 
-test("a stop lets a running answer end, and takes no new connections", async () => {
+test("close() lets running requests finish and accepts no new connections", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched);
   const client = clientOf(server);
@@ -33,7 +33,7 @@ test("a stop lets a running answer end, and takes no new connections", async () 
   expect(performance.now() - began).toBeLessThan(2000);
 });
 
-test("on a connection that was open before the stop a new request gets 503", async () => {
+test("a new request on an open connection gets 503 during the shutdown", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched);
   const { port, hostname } = new URL(server.url);
@@ -60,7 +60,7 @@ test("on a connection that was open before the stop a new request gets 503", asy
   await closing;
 });
 
-test("an answer that does not end in time is ended with an error, not as if it were complete", async () => {
+test("a generation that exceeds the grace period ends with an error, not as if it were complete", async () => {
   const watched = new WatchedEngine(engine);
   const server = await serve(watched);
   const client = clientOf(server);
@@ -86,7 +86,7 @@ test("a port in use and an unknown address are reported", async () => {
   );
 });
 
-test("who watches a training run does not hold up a stop", async () => {
+test("a client that follows a training run does not delay the shutdown", async () => {
   const runs = temporaryFolder();
   mkdirSync(join(runs, "mine"));
   writeFileSync(join(runs, "mine", "metrics.jsonl"), '{"kind":"train","step":1,"time":1,"loss":2.5}\n');

@@ -77,7 +77,7 @@ test("a sound folder has no faults; random weights are noise", async () => {
   expect(perplexity).toBeGreaterThan(500);
 });
 
-test("layer by layer, a text has the loss that it has in one piece", async () => {
+test("the layerwise loss equals that of the whole model", async () => {
   const llm = await openLlama(golden("llama-bin"));
   const texts = ["The sun rises.", "A longer text with more words in it."].map((text) =>
     llm.tokenizer.encode(text, { bos: true }),
@@ -186,7 +186,7 @@ describe("faults", () => {
     ]);
   });
 
-  test("a file that has changed since it was written, and an import that was not finished", async () => {
+  test("a file that has changed since it was written, and an unfinished import", async () => {
     const changed = await copy((path) => {
       const file = join(path, "projection.safetensors");
       const bytes = readFileSync(file);
@@ -198,7 +198,7 @@ describe("faults", () => {
     expect(await examined(unfinished)).toEqual([expect.stringContaining("unfinished import")]);
   });
 
-  test("the layer in which numbers break", async () => {
+  test("reports the layer whose output is not finite", async () => {
     const path = await copy((own) =>
       rewrite(llmWeights(own), (values, name) => (name.includes("1.mlp.down_proj") ? values.fill(3e38) : values)),
     );
@@ -209,7 +209,7 @@ describe("faults", () => {
   });
 });
 
-test("the command: what it prints, and its exit code", async () => {
+test("the command's output and exit code", async () => {
   const fine = await minigpt4(["doctor", sound, "--skip", "language"]);
   expect(fine).toMatchObject({ code: 0, stdout: expect.stringContaining("no faults found") });
   const { code, stdout } = await minigpt4(["doctor", join(folder, "nowhere"), "--json"]);

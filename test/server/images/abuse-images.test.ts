@@ -6,7 +6,7 @@ import { Random } from "../../../src/tensor/random.ts";
 import { ask, expectAsBefore, expectError, imageQuestion } from "../../helpers/abused-server.ts";
 
 describe("an image", () => {
-  test("of 50000 x 50000 pixels in a few kilobytes is refused by its header", async () => {
+  test("of 50000 x 50000 pixels in a few kilobytes is rejected by its header", async () => {
     const bomb = emptyPng(50_000, 50_000);
     const begin = performance.now();
     const answer = await ask(imageQuestion(bomb));
@@ -15,7 +15,7 @@ describe("an image", () => {
     expect(performance.now() - begin).toBeLessThan(5000);
   });
 
-  test("whose header says more than its pixels, less, or nothing, is refused", async () => {
+  test("with a header that does not match its pixels is rejected", async () => {
     for (const bytes of [
       emptyPng(4000, 4000, 10),
       emptyPng(0, 0),
@@ -53,7 +53,7 @@ describe("an image", () => {
     },
   );
 
-  test("that moves is seen as its first frame", async () => {
+  test("with animation is reduced to its first frame", async () => {
     const frame = (background: string) =>
       sharp({ create: { width: 40, height: 30, channels: 3, background } })
         .png()
@@ -69,7 +69,7 @@ describe("an image", () => {
     expect(JSON.parse(one.text).choices).toEqual(JSON.parse(other.text).choices);
   });
 
-  test("that is a program is refused, whatever it is called", async () => {
+  test("in a format that can contain scripts is rejected under any content type", async () => {
     const svg = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><rect width='9' height='9'/></svg>";
     const laughs = Array.from({ length: 9 }, (_, i) => `<!ENTITY a${i + 1} "${`&a${i};`.repeat(10)}">`).join("");
     const bomb = `<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a0 "ha">${laughs}]><svg xmlns="http://www.w3.org/2000/svg">&a9;</svg>`;
@@ -105,7 +105,7 @@ describe("an image", () => {
     expect(answer.text).toContain("invalid_image_url");
   });
 
-  test("may be one of many, but not of too many", async () => {
+  test("may be one of the maximum number, not of more", async () => {
     const small = await sharp({ create: { width: 3, height: 3, channels: 3, background: "red" } })
       .png()
       .toBuffer();
@@ -114,7 +114,7 @@ describe("an image", () => {
     expectError(await ask(imageQuestion(...Array.from({ length: 5000 }, () => small))), [400, 413]);
   });
 
-  test("and others that are large only together are refused before they are decoded", async () => {
+  test("and others that exceed the limit together are rejected before decoding", async () => {
     const large = emptyPng(6000, 6000);
     const begin = performance.now();
     expectError(await ask(imageQuestion(...Array.from({ length: 16 }, () => large))), 400);
@@ -122,7 +122,7 @@ describe("an image", () => {
   });
 });
 
-test("in the end the server is as it was in the beginning", expectAsBefore);
+test("the server is unchanged afterwards", expectAsBefore);
 
 /** A PNG of one colour whose header says width x height; of `rows` rows, packed, there is something. */
 function emptyPng(width: number, height: number, rows = Math.min(height, 6000)): Buffer {

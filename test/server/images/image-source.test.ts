@@ -60,7 +60,7 @@ describe("data URLs", () => {
     expect(await code(fetchImage(url, policy))).toBe(expected);
   });
 
-  test("are measured before they are decoded", async () => {
+  test("are checked for size before decoding", async () => {
     const limits = { ...policy, maxBytes: 1_000_000 };
     const large = "A".repeat(50_000_000);
     for (const head of ["data:image/png;base64,", "data:image/png,", "data:image/png;base64,%41"]) {
@@ -72,7 +72,7 @@ describe("data URLs", () => {
     }
   });
 
-  test("may have as many bytes as the limit says, and not one more", async () => {
+  test("have an inclusive byte limit", async () => {
     const urls = [base64(png), base64(png).replace(/.{76}/g, "$&\r\n"), `data:image/png,${percent(png)}`];
     for (const url of urls) {
       expect(await code(fetchImage(url, { ...policy, maxBytes: png.length }))).toBe("taken");
@@ -80,7 +80,7 @@ describe("data URLs", () => {
     }
   });
 
-  test("of any bytes end as an image or as an error that can be shown", async () => {
+  test("with arbitrary bytes give an image or an error for the client", async () => {
     const head = fc.constantFrom("data:image/png,", "data:image/png;base64,", "data:image/x;base64,%", "data:", "");
     await fc.assert(
       fc.asyncProperty(head, fc.string({ unit: "binary" }), async (head, rest) => {
@@ -100,11 +100,11 @@ test.each([
   "",
   " ",
   "\ud800",
-])("%s is no place that images come from", async (url) => {
+])("%s is not an accepted source of images", async (url) => {
   expect(await code(fetchImage(url, { allowRemote: true }))).toBe("invalid_image_url");
 });
 
-test("images are fetched only where the policy says so, and looked at alike", async () => {
+test("remote images need the policy's permission and pass the same checks", async () => {
   const port = await listening((request, response) => {
     const body = request.url === "/red.png" ? png : "<svg/>";
     response.writeHead(200, { "content-type": "image/png" }).end(body);
@@ -118,6 +118,6 @@ test("images are fetched only where the policy says so, and looked at alike", as
   expect(await code(fetchImage(svg, { allowRemote: true, ...place }))).toBe("invalid_image");
 });
 
-test("nobody waits for what was given up", async () => {
+test("an aborted download rejects immediately", async () => {
   await expect(fetchImage(base64(png), policy, AbortSignal.abort(new Error("gone")))).rejects.toThrow("gone");
 });

@@ -52,7 +52,7 @@ async function refusal(urls: readonly string[], changed: Partial<typeof limits> 
   return error;
 }
 
-test("as many bytes as the limit says are taken together, and not one more", async () => {
+test("the byte limit of a request is inclusive", async () => {
   expect(await fetchImages(many("/image.png", 3), limits, never)).toHaveLength(3);
   const error = await refusal(many("/image.png", 3), { maxBytes: limits.maxBytes - 1 });
   expect(error).toBeInstanceOf(ImageRejectedError);
@@ -62,27 +62,27 @@ test("as many bytes as the limit says are taken together, and not one more", asy
   });
 });
 
-test("images that never end are held together up to the limit, and then all connections are closed", async () => {
+test("endless downloads stop at the limit, and all connections are closed", async () => {
   const error = await refusal(many("/endless", 16), { maxBytes: 1_000_000 });
   // Not that one of them is too large: none had so many bytes yet.
   expect(error).toMatchObject({ code: "image_too_large", message: expect.stringContaining("together") });
   expect(asked.length).toBeGreaterThan(1);
 });
 
-test("when one image is refused the others are not waited for", async () => {
+test("one rejected image aborts the other downloads", async () => {
   const begin = performance.now();
   const error = await refusal([...many("/silent", 3), at("/missing")]);
   expect(error).toMatchObject({ code: "failed_to_download_image", message: expect.stringContaining("404") });
   expect(performance.now() - begin).toBeLessThan(5000);
 });
 
-test("who gives up gets their own reason, and what was begun is closed", async () => {
+test("an abort rejects with its reason and closes the downloads", async () => {
   const leaving = new AbortController();
   setTimeout(() => leaving.abort(new Error("gone")), 100);
   expect(await refusal(many("/silent", 3), {}, leaving.signal)).toMatchObject({ message: "gone" });
 });
 
-test("as many images as a request may have look like no leak", async () => {
+test("the maximum number of images causes no leak warning", async () => {
   const warnings: Error[] = [];
   const warn = (warning: Error) => warnings.push(warning);
   process.on("warning", warn);
@@ -92,7 +92,7 @@ test("as many images as a request may have look like no leak", async () => {
   expect(warnings).toEqual([]);
 });
 
-test("pixels are counted together", async () => {
+test("the pixel limit applies to all images together", async () => {
   expect(await fetchImages(many("/image.png", 2), { ...limits, maxPixels: 800 }, never)).toHaveLength(2);
   const error = await refusal(many("/image.png", 2), { maxPixels: 799 });
   expect(error).toMatchObject({ code: "image_too_large", message: expect.stringContaining("20 x 20, 20 x 20") });

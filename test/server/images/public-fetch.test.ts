@@ -67,7 +67,7 @@ const code = (promise: Promise<unknown>) =>
     (error) => (error instanceof ImageRejectedError ? error.code : error),
   );
 
-test("an image of an allowed place comes as it is, asked for without anything that names somebody", async () => {
+test("downloads an image from an allowed endpoint without identifying headers", async () => {
   expect(Buffer.from(await fetchPublic(at("/image.png"), policy))).toEqual(image);
   expect(Buffer.from(await fetchPublic(at("/binary"), policy))).toEqual(image);
   const { headers, method } = seen.at(-1) ?? {};
@@ -75,7 +75,7 @@ test("an image of an allowed place comes as it is, asked for without anything th
   expect(Object.keys(headers ?? {}).sort()).toEqual(["accept", "accept-encoding", "connection", "host", "user-agent"]);
 });
 
-test("the same name is refused by default, and nothing is asked of it", async () => {
+test("the same host is rejected by default, without a connection", async () => {
   const before = seen.length;
   const { allow, ...byDefault } = policy;
   expect(allow).toHaveLength(1);
@@ -112,7 +112,7 @@ data:image/png,x about:blank //8.8.8.8/ /etc/passwd C:\\Windows\\win.ini \\\\8.8
 /** As a resolver does that knows this machine's own names, and no others. */
 const local = async (name: string) => (/(^|\.)localhost\.?$/.test(name) ? ["::1", "127.0.0.1"] : []);
 
-test.each(hostile)("%s is refused", async (url) => {
+test.each(hostile)("%s is rejected", async (url) => {
   expect(await code(fetchPublic(url, { maxBytes: 1000, timeout: 300, resolve: local }))).toBe("invalid_image_url");
 });
 
@@ -130,27 +130,27 @@ describe("names", () => {
     expect(await code(fetchPublic("http://name.test/", { ...policy, resolve }))).toBe("invalid_image_url");
   });
 
-  test("are resolved once: what a resolver says next is not what is connected to", async () => {
+  test("are resolved once: a second, different answer is not used for the connection", async () => {
     let asked = 0;
     const resolve = async () => (asked++ === 0 ? ["127.0.0.1"] : ["10.255.255.1"]);
     expect(Buffer.from(await fetchPublic(at("/image.png"), { ...policy, resolve }))).toEqual(image);
     expect(asked).toBe(1);
   });
 
-  test("are resolved anew at a redirect, and refused when they have changed to a private address", async () => {
+  test("are resolved again for a redirect, and rejected if they have become private", async () => {
     let asked = 0;
     const resolve = async () => (asked++ === 0 ? ["127.0.0.1"] : ["10.255.255.1"]);
     expect(await code(fetchPublic(at(`/to?url=/image.png`), { ...policy, resolve }))).toBe("invalid_image_url");
     expect(asked).toBe(2);
   });
 
-  test("that are not known and names that are private read alike", async () => {
+  test("that do not exist and private names give the same error", async () => {
     const message = (addresses: string[]) =>
       fetchPublic("http://name.test/", { ...policy, resolve: async () => addresses }).catch((error) => error.message);
     expect(await message([])).toBe(await message(["10.0.0.1"]));
   });
 
-  test("whose resolver never answers, or fails, end in time", async () => {
+  test("whose resolver hangs or fails are subject to the timeout", async () => {
     const never = () => new Promise<never>(() => {});
     const begin = performance.now();
     expect(await code(fetchPublic(at("/"), { ...policy, resolve: never, timeout: 100 }))).toBe(
@@ -181,7 +181,7 @@ describe("redirects", () => {
     expect(await code(fetchPublic(at(`/to?url=${encodeURIComponent(url)}`), policy))).toBe("invalid_image_url");
   });
 
-  test("are at most three", async () => {
+  test("are limited to three", async () => {
     expect(await code(fetchPublic(at("/hops?left=3"), policy))).toBe("fetched");
     expect(await code(fetchPublic(at("/hops?left=4"), policy))).toBe("failed_to_download_image");
     expect(await code(fetchPublic(at("/to?status=304&url=/image.png"), policy))).toBe("failed_to_download_image");
@@ -208,7 +208,7 @@ describe("what a server sends", () => {
     expect(performance.now() - begin).toBeLessThan(4000);
   });
 
-  test("that speaks no HTTP, or nobody listens, is refused without a word of the machine", async () => {
+  test("that is not HTTP, or a closed port, is rejected without details of the machine", async () => {
     const garbage = createServer((socket) =>
       socket
         .on("error", () => {})
@@ -230,7 +230,7 @@ describe("what a server sends", () => {
   });
 });
 
-test("whoever gives up gets their own reason, and the connection is closed", async () => {
+test("an abort rejects with its reason and closes the connection", async () => {
   const leaving = new AbortController();
   const asking = fetchPublic(at("/silent"), policy, leaving.signal);
   setTimeout(() => leaving.abort(new Error("gone")), 50);
@@ -240,7 +240,7 @@ test("whoever gives up gets their own reason, and the connection is closed", asy
   await expect(fetchPublic(at("/image.png"), policy, leaving.signal)).rejects.toThrow("gone");
 });
 
-test("a proxy that the environment names is not asked", async () => {
+test("a proxy of the environment is not used", async () => {
   const proxied: string[] = [];
   const proxy = await listening((request, response) => {
     proxied.push(request.url ?? "");
@@ -261,14 +261,14 @@ describe("public addresses", () => {
     (address) => expect(isPublicAddress(address)).toBe(true),
   );
 
-  test("no IPv4 address in the clothes of IPv6 is one, and nothing else makes it throw", () => {
+  test("exclude IPv4 addresses embedded in IPv6, and invalid text does not throw", () => {
     const prefixes = ["::", "::ffff:", "::ffff:0:", "64:ff9b::", "64:ff9b:1::"];
     fc.assert(fc.property(fc.ipV4(), fc.constantFrom(...prefixes), (v4, prefix) => !isPublicAddress(prefix + v4)));
     fc.assert(fc.property(fc.oneof(fc.string(), fc.ipV6()), (text) => typeof isPublicAddress(text) === "boolean"));
   });
 });
 
-test("the server of these tests could be reached: what was refused was refused by us", async () => {
+test("the test server is reachable, so rejections come from the policy", async () => {
   const socket = connect(port, "127.0.0.1");
   await new Promise<void>((resolve) => socket.on("connect", resolve));
   socket.destroy();

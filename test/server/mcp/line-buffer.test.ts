@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { LineBuffer } from "../../../src/server/mcp/mcp-server.ts";
 
-test("bytes come through in whole lines, wherever they were cut; what is after the last line does not", async () => {
+test("passes on whole lines only, however the bytes are split", async () => {
   const chunk = fc.array(fc.constantFrom(0x0a, 0x0d, 0x61, 0xc3), { maxLength: 6 }).map((bytes) => Buffer.from(bytes));
   await fc.assert(
     fc.asyncProperty(fc.array(chunk, { maxLength: 12 }), async (chunks) => {
@@ -18,7 +18,7 @@ test("bytes come through in whole lines, wherever they were cut; what is after t
   );
 });
 
-test("a line beyond the limit is an error, long lines together are none", async () => {
+test("a line beyond the limit is an error; many long lines are not", async () => {
   const line = Buffer.from(`${"a".repeat(9)}\n`);
   expect(await buffer(Readable.from([line, line, line]).pipe(new LineBuffer(10)))).toHaveLength(30);
   const tooLong = Readable.from([line, Buffer.from("a".repeat(6)), Buffer.from("a".repeat(6))]).pipe(

@@ -55,7 +55,7 @@ async function answered(
   return text.trim();
 }
 
-test("the tools say what they take, that they change nothing, and who serves them", async () => {
+test("lists the tools with schemas and annotations", async () => {
   const client = await connect();
   expect(client.getServerVersion()).toMatchObject({ name: "minigpt4", version: "1.2.3" });
   expect(client.getInstructions()).toContain("can be wrong");
@@ -71,7 +71,7 @@ test("the tools say what they take, that they change nothing, and who serves the
   }
 });
 
-test("a description is the engine's, as text and structured, from a path and from data", async () => {
+test("describes an image from a path and from data, as text and structured content", async () => {
   const client = await connect({ allowedFolders: [images] });
   const description = await answered({ turns: "describe", images: [cat] });
   const expected = { text: description, structured: { description, finish_reason: "length" } };
@@ -106,7 +106,7 @@ test("a question, several images, earlier turns, sampling with a seed", async ()
   }
 });
 
-test("without --allow-folder: the working directory and the client's roots", async () => {
+test("without --allow-folder, allows the working directory and the client's roots", async () => {
   const roots = ["file://%"];
   const offering = await connect({}, roots);
   expect((await call(offering, "describe_image", { image: cat })).error).toContain("outside the allowed folders");
@@ -123,7 +123,7 @@ test("without --allow-folder: the working directory and the client's roots", asy
   expect((await call(whole, "describe_image", { image: cat })).error).toContain("(none)");
 });
 
-test("no way leads out of the allowed folders", async () => {
+test("links cannot lead out of the allowed folders", async () => {
   const allowed = join(folder, "allowed");
   mkdirSync(join(folder, "allowed-too"), { recursive: true });
   mkdirSync(join(allowed, "deep"), { recursive: true });
@@ -153,7 +153,7 @@ test("no way leads out of the allowed folders", async () => {
   expect((await of("../missing.jpg")).error).toContain("is outside the allowed folders");
 });
 
-test("any path that climbs out is refused", async () => {
+test("rejects any path outside the allowed folders", async () => {
   const allowed = join(folder, "climb");
   mkdirSync(allowed);
   const client = await connect({ workingDirectory: allowed, allowedFolders: [allowed] });
@@ -183,14 +183,14 @@ test.each<[string, Record<string, unknown>, string]>([
   ],
   ["a word that no tool knows", { image: "cat.jpg", maxNewTokens: 3 }, 'Unrecognized key: "maxNewTokens"'],
   ["a number out of bounds", { image: "cat.jpg", temperature: -1 }, "temperature"],
-])("%s is the tool's error, and the next call works", async (_, args, message) => {
+])("%s is a tool error, and the next call works", async (_, args, message) => {
   const model = join(folder, "tiny");
   const client = await connect({ workingDirectory: model, allowedFolders: [model, images] });
   expect((await call(client, "describe_image", args)).error).toContain(message);
   expect(await call(client, "describe_image", { image: cat })).toHaveProperty("structured");
 });
 
-test("progress: numbers that grow, and the answer so far", async () => {
+test("progress notifications have increasing numbers and the text so far", async () => {
   const client = await connect({ allowedFolders: [images] });
   const told: { progress: number; message?: string }[] = [];
   const params = { name: "describe_image", arguments: { image: cat, max_new_tokens: 8 } };
@@ -203,14 +203,14 @@ test("progress: numbers that grow, and the answer so far", async () => {
   expect(told.at(-1)?.message).toBe(structuredContent?.description);
 });
 
-test("several calls at once are answered as if alone", async () => {
+test("concurrent calls give the same answers as single ones", async () => {
   const client = await connect({ allowedFolders: [images] });
   const answers = await Promise.all([cat, coffee, cat].map((image) => call(client, "describe_image", { image })));
   const alone = await Promise.all([cat, coffee].map((path) => answered({ turns: "describe", images: [path] })));
   expect(answers.map(({ text }) => text)).toEqual([alone[0], alone[1], alone[0]]);
 });
 
-test("a cancelled call stops the engine", async () => {
+test("a cancelled call stops the generation", async () => {
   let [pieces, ended] = [0, false];
   const listened: LocalEngine = Object.create(engine, {
     generate: {
@@ -239,7 +239,7 @@ test("a cancelled call stops the engine", async () => {
   expect(await call(client, "describe_image", { image: cat })).toHaveProperty("structured");
 });
 
-test("a model that cannot be loaded is each call's error, until it can", async () => {
+test("a model that fails to load is a tool error, and is loaded by a later call", async () => {
   let tries = 0;
   const open = async () => {
     if (++tries === 1) throw new Error("the language model could not be fetched");

@@ -7,7 +7,7 @@ import { serve, tinyEngine } from "../../helpers/running-server.ts";
 
 const engine = await tinyEngine();
 
-test("the AI SDK asks about an image, whole and streamed", async () => {
+test("works with the AI SDK, as one object and streamed", async () => {
   const { url } = await serve(engine);
   const model = createOpenAICompatible({ name: "local", baseURL: `${url}/v1` })("tiny");
   const request = {
@@ -34,7 +34,7 @@ test("the AI SDK asks about an image, whole and streamed", async () => {
   expect(pieces.join("")).toBe(whole.text);
 });
 
-test("a refusal reaches it as its own error", async () => {
+test("an error reaches it as its own error class", async () => {
   const { url } = await serve(engine);
   const model = createOpenAICompatible({ name: "local", baseURL: `${url}/v1` })("other");
   const error = await generateText({ model, prompt: "Hello", maxRetries: 0 }).catch((reason: unknown) => reason);

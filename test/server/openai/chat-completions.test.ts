@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { TrimmedText } from "../../../src/server/openai/chat-completions.ts";
 
-test("however a text is cut up, what comes out is the text without the white space around it", () => {
+test("trims the text, however it is split", () => {
   const pieces = fc.array(fc.oneof(fc.constantFrom(" ", "\n", "a ", " b", "  "), fc.string({ maxLength: 3 })));
   fc.assert(
     fc.property(pieces, (all) => {

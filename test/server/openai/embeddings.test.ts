@@ -19,7 +19,7 @@ const withHead: Engine & { seen: readonly EmbeddingInput[] } = {
   close: async () => {},
 };
 
-test("texts and images, as OpenAI's client asks for them (base64) and as numbers", async () => {
+test("embeds texts and images as base64 and as numbers", async () => {
   const server = await serve(withHead);
   const client = clientOf(server);
   const { data, usage } = await client.embeddings.create({ model: "tiny", input: ["a cat", "a dog"] });
@@ -40,7 +40,7 @@ test("texts and images, as OpenAI's client asks for them (base64) and as numbers
   expect(one.data).toHaveLength(1);
 });
 
-test("what cannot be embedded is refused", async () => {
+test("rejects inputs that cannot be embedded", async () => {
   const client = clientOf(await serve(withHead));
   const refusal = (change: object) =>
     client.embeddings.create({ model: "tiny", input: "a", ...change }).catch((error: unknown) => error);
@@ -51,7 +51,7 @@ test("what cannot be embedded is refused", async () => {
   expect(await refusal({ model: "other" })).toMatchObject({ status: 404 });
 });
 
-test("a model without a contrastive head says so", async () => {
+test("a model without a contrastive head is an error", async () => {
   const asked = clientOf(await serve(engine)).embeddings.create({ model: "tiny", input: "a cat" });
   const error = await asked.catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(OpenAI.BadRequestError);

@@ -10,7 +10,7 @@ afterEach(() => {
   for (const end of cleanup.splice(0)) end();
 });
 
-test("a reader who stops reading stops the source, and after a while loses the connection", async () => {
+test("a client that stops reading pauses the source, then loses the connection", async () => {
   let made = 0;
   let ended = false;
   let reason: Error | undefined;
@@ -54,7 +54,7 @@ test("a reader who stops reading stops the source, and after a while loses the c
   await until(() => closed);
 });
 
-test("pieces come in order, one for each read, and the end ends the stream", async () => {
+test("events arrive in order, one per read", async () => {
   const seen: string[] = [];
   async function* three() {
     for (const piece of ["a", "b", "c"]) {
@@ -70,7 +70,7 @@ test("pieces come in order, one for each read, and the end ends the stream", asy
   expect(await reader.read()).toEqual({ done: true, value: undefined });
 });
 
-test("while the source has nothing yet, comments keep the connection alive", async () => {
+test("comments keep the connection alive while there is no event", async () => {
   let send = () => {};
   const ready = new Promise<void>((resolve) => {
     send = resolve;

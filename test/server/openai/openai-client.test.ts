@@ -13,7 +13,7 @@ async function direct(question: GenerationRequest): Promise<string> {
   return text.trim();
 }
 
-test("an image alone is described, and a question about images is asked as a conversation, system text and all", async () => {
+test("an image alone is described; a question becomes a conversation with its system text", async () => {
   const client = clientOf(await serve(engine));
   const described = await client.chat.completions.create({
     model: "tiny",
@@ -48,7 +48,7 @@ test("an image alone is described, and a question about images is asked as a con
   expect(expected).not.toBe(described.choices[0]?.message.content);
 });
 
-test("a stream brings the same text in pieces, its reason, and what it cost", async () => {
+test("a stream has the same text in chunks, the finish reason and the usage", async () => {
   const client = clientOf(await serve(engine));
   const request = {
     model: "tiny",
@@ -76,7 +76,7 @@ test("a stream brings the same text in pieces, its reason, and what it cost", as
   expect(new Set(chunks.map(({ id }) => id)).size).toBe(1);
 });
 
-test("the same seed draws the same choices, another seed others, and none a new one each time", async () => {
+test("the same seed samples the same choices; no seed samples new ones each time", async () => {
   const client = clientOf(await serve(engine));
   const draw = async (seed?: number) => {
     const { choices, usage } = await client.chat.completions.create({
@@ -97,7 +97,7 @@ test("the same seed draws the same choices, another seed others, and none a new 
   expect(await draw()).not.toEqual(await draw());
 });
 
-test("n streams are told apart by their index", async () => {
+test("n streamed choices have their indices", async () => {
   const client = clientOf(await serve(engine));
   const request = {
     model: "tiny",
@@ -114,7 +114,7 @@ test("n streams are told apart by their index", async () => {
   expect(texts).toEqual(whole.choices.map(({ message }) => message.content));
 });
 
-test("an answer ends before a stop text", async () => {
+test("a completion ends before a stop string", async () => {
   const client = clientOf(await serve(engine));
   const ask = async (stop?: string | string[]) => {
     const { choices } = await client.chat.completions.create({
@@ -133,7 +133,7 @@ test("an answer ends before a stop text", async () => {
   expect(free.reason).toBe("length");
 });
 
-test("nothing is drawn unless the request shows that it wants to", async () => {
+test("decoding is greedy unless the request asks for sampling", async () => {
   const watched = new WatchedEngine(engine);
   const client = clientOf(await serve(watched));
   const temperatureFor = async (decoding: Partial<OpenAI.ChatCompletionCreateParamsNonStreaming>) => {
@@ -152,7 +152,7 @@ test("nothing is drawn unless the request shows that it wants to", async () => {
   expect(await temperatureFor({ temperature: null })).toBe(0);
 });
 
-test("what the API of OpenAI does not have reaches the engine: beams, penalties, top_k", async () => {
+test("extensions reach the engine: beams, penalties, top_k", async () => {
   const watched = new WatchedEngine(engine);
   const client = clientOf(await serve(watched));
   const extensions = { num_beams: 2, length_penalty: 1.5, repetition_penalty: 1.2, top_k: 5 };
@@ -214,7 +214,7 @@ test.each<[string, object, object]>([
     },
     { status: 400, code: "invalid_image" },
   ],
-])("refused in OpenAI's form: %s", async (_, change, expected) => {
+])("rejected with an OpenAI error: %s", async (_, change, expected) => {
   const client = clientOf(await serve(engine));
   const asked = client.chat.completions.create({
     model: "tiny",
@@ -235,7 +235,7 @@ function shownUrl(): string {
   return part?.type === "image_url" ? part.image_url.url : "";
 }
 
-test("what changes nothing is taken", async () => {
+test("accepts unsupported parameters that have no effect", async () => {
   const client = clientOf(await serve(engine));
   const { choices } = await client.chat.completions.create({
     model: "tiny",
@@ -253,7 +253,7 @@ test("what changes nothing is taken", async () => {
   expect(choices).toHaveLength(1);
 });
 
-test("a client that goes away stops the engine, streamed or not, and its place is free again", async () => {
+test("a client that disconnects cancels its generation and frees its slot", async () => {
   const watched = new WatchedEngine(engine);
   const client = clientOf(await serve(watched, { maxConcurrent: 1, maxQueue: 0 }));
   const request = { model: "tiny", max_tokens: 400, messages: [{ role: "user" as const, content: "Tell a story" }] };
@@ -278,7 +278,7 @@ test("a client that goes away stops the engine, streamed or not, and its place i
   await client.chat.completions.create({ ...request, max_tokens: 1 });
 });
 
-test("models: the list, one, and one that there is not", async () => {
+test("models: list, get, and an unknown one", async () => {
   const client = clientOf(await serve(engine));
   expect((await client.models.list()).data.map(({ id }) => id)).toEqual(["tiny"]);
   expect(await client.models.retrieve("tiny")).toMatchObject({ object: "model", context_length: 512 });

@@ -57,7 +57,7 @@ describe("without a model", () => {
     url = await start();
   });
 
-  test("each filter has its pairs, and progress counts them", async () => {
+  test("filters select pairs, and the progress counts them", async () => {
     dropByRules(fourth, "apology");
     await judge(first, "keep");
     await judge(second, "drop");
@@ -80,7 +80,7 @@ describe("without a model", () => {
     expect(await pair(first)).toMatchObject({ standing: "dropped", agreement: false });
   });
 
-  test("a pair has all versions and verdicts, but not where its file is", async () => {
+  test("a pair has all versions and verdicts, but not the path of its file", async () => {
     dropByRules(first, "apology");
     await edit(first, "Two cats.");
     await judge(first, "keep");
@@ -94,7 +94,7 @@ describe("without a model", () => {
     expect(JSON.stringify(shown)).not.toContain(folder);
   });
 
-  test("who decides on an old text is told, with the new one; the same decision twice is one", async () => {
+  test("a decision on an old text is rejected with the current one; repeating a decision has no effect", async () => {
     const old = await current(first);
     expect((await edit(first, "One cat.", "Ben", old)).status).toBe(200);
     for (const late of [await judge(first, "keep", "Ada", old), await edit(first, "A grey cat.", "Ada", old)]) {
@@ -112,7 +112,7 @@ describe("without a model", () => {
     expect(project.store.verdicts(first)).toHaveLength(1);
   });
 
-  test("undo goes back through one's own actions only", async () => {
+  test("undo reverts the reviewer's own actions only", async () => {
     await edit(first, "Two cats.");
     await judge(first, "keep");
     await judge(first, "drop");
@@ -127,7 +127,7 @@ describe("without a model", () => {
     expect(await undone("Ben")).toMatchObject({ id: second, standing: "open" });
   });
 
-  test("an edit that somebody else went on with is not undone; rules say of a text put back what they said", async () => {
+  test("an edit that another reviewer built on is not undone; a restored text has its former rule verdicts", async () => {
     dropByRules(fourth, "apology");
     await edit(fourth, "A tree.");
     expect(await pair(fourth)).toMatchObject({ standing: "open" });
@@ -146,7 +146,7 @@ describe("without a model", () => {
     expect(await pair(fifth)).toMatchObject({ standing: "dropped", rules: { reasons: [{ rule: "length" }] } });
   });
 
-  test("two reviewers get different pairs, come round to what they left, and reach an end", async () => {
+  test("two reviewers get different pairs, return to skipped ones, and finish", async () => {
     expect(await turn("Ada")).toBe(first);
     expect(await turn("Ben")).toBe(second);
     expect(await turn("Ada", `from=${first}`)).toBe(third);
@@ -164,7 +164,7 @@ describe("without a model", () => {
     expect(await turn("Ben", `filter=longest&from=${fifth}`)).toBe(fourth);
   });
 
-  test("what another process writes is seen at once", async () => {
+  test("changes by another process are visible immediately", async () => {
     expect(await names("filter=unreviewed")).toHaveLength(5);
     const other = CurationStore.open(project.path);
     onTestFinished(() => other.close());
@@ -174,7 +174,7 @@ describe("without a model", () => {
     expect(await names("filter=kept")).toEqual(["1.jpg"]);
   });
 
-  test("the image itself comes, is kept by browsers while it is the same, and nothing else can be had", async () => {
+  test("serves the project's images with caching, and no other files", async () => {
     const response = await fetch(`${url}/images/1`);
     expect(response.headers.get("content-type")).toBe("image/jpeg");
     const bytes = readFileSync(join(folder, String(count - 1), "1.jpg"));
@@ -194,7 +194,7 @@ describe("without a model", () => {
     expect(await gone.json()).toMatchObject({ error: { code: "image_gone" } });
   });
 
-  test("what browsers cannot show is decoded and scaled; a stretch of a file is an image; what is none is refused", async () => {
+  test("converts formats that browsers cannot show; reads ranges of files; rejects what is not an image", async () => {
     const add = (name: string, bytes: Uint8Array, before = 0, after = 0) => {
       const path = join(folder, String(count - 1), name);
       writeFileSync(path, Buffer.concat([Buffer.alloc(before, 7), bytes, Buffer.alloc(after, 9)]));
@@ -218,7 +218,7 @@ describe("without a model", () => {
     expect(await text.text()).not.toContain("root");
   });
 
-  test("texts and names are data, whatever they look like", async () => {
+  test("texts and names are never interpreted", async () => {
     const text = "<script>alert(1)</script> \u202Egnp.exe '; DROP TABLE versions; -- \u{1F600}";
     const reviewer = `"><img src=x onerror=alert(1)> O'Neil 李雷`;
     expect((await edit(first, text, reviewer)).status).toBe(200);
@@ -229,7 +229,7 @@ describe("without a model", () => {
     expect(await turn(reviewer)).toBe(second);
   });
 
-  test("what is not valid is refused, and changes nothing", async () => {
+  test("invalid requests are rejected and change nothing", async () => {
     const version = await current(first);
     const elsewhere = await current(second);
     const valid = { reviewer: "Ada", version, decision: "keep", text: "A cat" };
@@ -264,7 +264,7 @@ describe("without a model", () => {
     expect(project.store.versions(first)).toHaveLength(2);
   });
 
-  test("pages of other sites are kept out", async () => {
+  test("pages of other origins are rejected", async () => {
     const body = { reviewer: "Ada", version: await current(first), decision: "drop" };
     const foreign = await post(`${url}/entries/1/verdict`, body, { origin: "https://example.org" });
     expect(foreign.status).toBe(403);
@@ -272,7 +272,7 @@ describe("without a model", () => {
   });
 });
 
-test("keys are asked for everywhere but at the page and its health", async () => {
+test("API keys are required everywhere except for the page and /health", async () => {
   const key = "ada-0123456789abcdef";
   url = await start({ apiKeys: [key] });
   for (const path of ["", "/entries", "/images/1", "/turn?reviewer=Ada"]) {
@@ -284,7 +284,7 @@ test("keys are asked for everywhere but at the page and its health", async () =>
   expect(await (await fetch(new URL("/health", url))).json()).toEqual({ status: "ok", review: true });
 });
 
-test("beside a model, where a project is named, and nowhere else", async () => {
+test("is served next to a model only if a project is configured", async () => {
   const engine = await tinyEngine();
   const [withReview, without] = [await serve(engine, { review: project.store }), await serve(engine)];
   expect((await fetch(`${withReview.url}/api/review`)).status).toBe(200);
@@ -293,7 +293,7 @@ test("beside a model, where a project is named, and nowhere else", async () => {
   expect(await (await fetch(`${without.url}/health`)).json()).toEqual({ status: "ok", model: "tiny" });
 });
 
-test("whatever two persons do, undoing it all leaves every text and standing as it was", async () => {
+test("undoing all actions of two reviewers restores every text and status", async () => {
   const step = fc.record({
     who: fc.constantFrom("Ada", "Ben"),
     what: fc.constantFrom("keep", "drop", "edit", "undo"),

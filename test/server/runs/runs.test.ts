@@ -79,7 +79,7 @@ function stepsOf({ data }: EventSourceMessage): number[] {
 const json = async (path: string) => (await fetch(`${origin}/runs${path}`)).json();
 
 describe("the list", () => {
-  test("has each folder with metrics, the newest first, its stages, and whether it goes on", async () => {
+  test("contains each folder with metrics, newest first, with its stages and whether it is running", async () => {
     await (await runWith("old", 3)).close();
     const hourAgo = Date.now() / 1000 - 3600;
     utimesSync(join(folder, "old", "metrics.jsonl"), hourAgo, hourAgo);
@@ -95,13 +95,13 @@ describe("the list", () => {
     expect(runs[0]?.stages.toSorted()).toEqual(["", "contrastive"]);
   });
 
-  test("is empty where there is no folder", async () => {
+  test("is empty if the folder does not exist", async () => {
     const response = await runsApi(join(folder, "missing")).request("/");
     expect(await response.json()).toEqual({ runs: [] });
   });
 });
 
-test("the metrics so far come as they were written, those of a stage too", async () => {
+test("returns the metrics as written, also of a stage", async () => {
   await (await runWith("whole", 3)).close();
   await (await runWith("whole", 2, "contrastive")).close();
   appendFileSync(
@@ -114,7 +114,7 @@ test("the metrics so far come as they were written, those of a stage too", async
   expect(await json("/whole/metrics?stage=contrastive")).toEqual({ metrics: [train(1), train(2)] });
 });
 
-test("many metrics come in pieces, none lost and none twice", async () => {
+test("many metrics arrive in chunks, none lost or repeated", async () => {
   const steps = Array.from({ length: 10_000 }, (_, i) => i + 1);
   mkdirSync(join(folder, "long"));
   writeFileSync(
@@ -131,7 +131,7 @@ test("many metrics come in pieces, none lost and none twice", async () => {
 });
 
 describe("a listener", () => {
-  test("hears what is written next, but no half line", async () => {
+  test("receives new lines, but no partial line", async () => {
     const log = await runWith("live", 2);
     const path = join(folder, "live", "metrics.jsonl");
     const listener = await listen("live/metrics");
@@ -147,7 +147,7 @@ describe("a listener", () => {
     await log.close();
   });
 
-  test("that comes back goes on behind what it heard last", async () => {
+  test("that reconnects resumes after the last event", async () => {
     const log = await runWith("again", 2);
     const first = await listen("again/metrics");
     const { id } = await first.next();
@@ -171,7 +171,7 @@ describe("a listener", () => {
     },
   );
 
-  test("is told when the run begins anew, also with a longer file", async () => {
+  test("receives restart when the run starts again, even with a longer file", async () => {
     await (await runWith("anew", 2)).close();
     const listener = await listen("anew/metrics");
     expect(stepsOf(await listener.next())).toEqual([1, 2]);
@@ -190,7 +190,7 @@ describe("a listener", () => {
     listener.leave();
   });
 
-  test("is told when the run goes on from a checkpoint before what it heard", async () => {
+  test("receives restart when the run resumes from an earlier checkpoint", async () => {
     await (await runWith("resumed", 4)).close();
     const listener = await listen("resumed/metrics");
     expect(stepsOf(await listener.next())).toEqual([1, 2, 3, 4]);
@@ -204,7 +204,7 @@ describe("a listener", () => {
     await log.close();
   });
 
-  test("waits while the file is cut or gone", async () => {
+  test("waits while the file is truncated or missing", async () => {
     await (await runWith("gone", 2)).close();
     const path = join(folder, "gone", "metrics.jsonl");
     const listener = await listen("gone/metrics");
@@ -219,7 +219,7 @@ describe("a listener", () => {
     listener.leave();
   });
 
-  test("that leaves is not followed any longer", async () => {
+  test("that disconnects is no longer served", async () => {
     await (await runWith("left", 2)).close();
     const watchers = () =>
       process.getActiveResourcesInfo().filter((name) => name === "FSEVENTWRAP" || name === "FSEvent").length;
