@@ -2,7 +2,10 @@ import { expect, test } from "vitest";
 import { withCurrentQuantization } from "../../../src/tensor/quant/quantization.ts";
 
 test.each([
-  [{ precision: "stored", llm: "x" }, { quantization: "native", llm: "x" }],
+  [
+    { precision: "stored", llm: "x" },
+    { quantization: "native", llm: "x" },
+  ],
   [{ precision: "as stored" }, { quantization: "native" }],
   [{ precision: "fp16" }, { quantization: "float16" }],
   [{ precision: "fp32" }, { quantization: "float32" }],
