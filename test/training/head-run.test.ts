@@ -74,7 +74,7 @@ test("the head is trained alone; the rest of the model does not change", async (
     picture_shift: ["F16", hiddenSize],
   });
   const pairs = await listPairs(await openDataset(join(folder, "data")));
-  const shift = await opened.contrastive?.readFloat32("image_shift");
+  const shift = await opened.contrastive?.readFloat32("picture_shift");
   expect(shift?.every((value) => value !== 0)).toBe(true);
   // It closes the folder.
   const finder = new MiniGPT4RetrievalModel(opened);
@@ -108,10 +108,7 @@ test("the head is not trained with other parts, nor without a trained model", as
       "model.trained=[projection, contrastive_head]",
       /recipe\.yaml:\d+: model\.trained: contrastive_head is trained alone/,
     ],
-    [
-      "run.contrastive={steps: 3, batch_size: 4, init_lr: 0.1}",
-      /recipe\.yaml(:\d+)?: run\.contrastive: .*Remove it/,
-    ],
+    ["run.contrastive={steps: 3, batch_size: 4, init_lr: 0.1}", /recipe\.yaml(:\d+)?: run\.contrastive: .*Remove it/],
   ] as const) {
     await expect(readRecipe(path, [...headOf("wrong"), setting])).rejects.toThrow(message);
   }
