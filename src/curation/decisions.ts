@@ -1,4 +1,4 @@
-/** What a person did last and has not taken back. */
+/** Decisions on pairs: their status, agreement of reviewers, and the last action of a reviewer that can be undone. */
 import type { Entry, VersionDetails } from "./entry.ts";
 
 /** Of what one person did: a verdict, in the order of the table. */
@@ -46,12 +46,10 @@ export function lastAction(verdicts: readonly VerdictMade[], versions: readonly 
   return done.at(-1);
 }
 
-// What becomes of an image and its text, by what rules and persons said of it.
-
-/** Nothing was written yet; nobody has decided; it is taken into the data set, or not. */
+/** Whether a pair has no text yet, waits for a decision, or was kept or dropped. */
 export type PairStatus = "empty" | "open" | "kept" | "dropped";
 
-/** A person's word counts more than that of rules, and the later word of persons more than an earlier one. */
+/** Decisions of persons override rules; later decisions override earlier ones. */
 export function pairStatus({ current, rules, persons }: Entry): PairStatus {
   if (!current) return "empty";
   const person = persons.at(-1);
@@ -59,15 +57,13 @@ export function pairStatus({ current, rules, persons }: Entry): PairStatus {
   return rules?.decision === "drop" ? "dropped" : "open";
 }
 
-/** Whether all persons who judged it decided alike; undefined if fewer than two did. */
+/** Whether all reviewers decided alike; undefined with fewer than two reviewers. */
 export function reviewersAgree({ persons }: Entry): boolean | undefined {
   if (persons.length < 2) return undefined;
   return persons.every(({ decision }) => decision === persons[0]?.decision);
 }
 
-// Values by what they have in common.
-
-/** Groups in the order of their first values. */
+/** Groups values by key, in the order of their first values. */
 export function groupBy<T, Key>(values: readonly T[], key: (value: T) => Key): Map<Key, T[]> {
   const groups = new Map<Key, T[]>();
   for (const value of values) {

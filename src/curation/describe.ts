@@ -1,4 +1,4 @@
-/** The first step of a project: the first stage's model describes every image that has no text yet. */
+/** The first step of a project: a model describes every image that has no text yet, and continues short descriptions. */
 import { createHash } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { Engine, GenerationOptions, GenerationRequest } from "../engine/engine.ts";
@@ -18,7 +18,7 @@ const goOn = "Continue";
 /** Answers of so many tokens or fewer are short. */
 const shortAnswer = 80;
 
-/** How a model is asked: with the paper's words in the model's template, or with the prompt that it was trained to describe with. */
+/** `paper`: the paper's prompt in the model's template; `describe`: the prompt that the model was trained with. */
 export const promptStyles = ["paper", "describe"] as const;
 export type PromptStyle = (typeof promptStyles)[number];
 

@@ -1,14 +1,14 @@
-/** Has rules judge the texts of a project. */
+/** Applies rules to the texts of a project. */
 import { setImmediate } from "node:timers/promises";
 import type { Reason } from "./entry.ts";
 import type { RuleSet } from "./rules/rule-set.ts";
 import type { CurationStore } from "./store.ts";
 
-/** Texts between two looks at whether to stop. */
+/** Number of texts between checks of the signal. */
 const pauseEvery = 20;
 
 export interface FilterOptions {
-  /** Says what the rules would do, and writes nothing. */
+  /** Reports what the rules would do without writing anything. */
   readonly dryRun?: boolean;
   readonly signal?: AbortSignal;
   onProgress?(done: number, total: number): void;
@@ -38,8 +38,8 @@ export interface FilterReport {
 }
 
 /**
- * Judges the current text of every image, and leaves the words of persons as they are. Each verdict is written by itself; a run that
- * was stopped goes on where it was, since rules do not judge the same text twice.
+ * Applies the rules to the current text of every image; decisions of persons stay. Each verdict is written immediately, so that an
+ * interrupted run continues where it stopped: rules are applied to a text once.
  *
  * @throws the signal's reason when it is aborted
  */
@@ -55,7 +55,7 @@ export async function applyRules(
   let [judged, known, kept] = [0, 0, 0];
   for (const [i, { image, current, rules: verdict }] of entries.entries()) {
     if (i % pauseEvery === 0) {
-      // Lets Ctrl-C be heard.
+      // Yield to the event loop, so that Ctrl-C is handled.
       await setImmediate();
       signal?.throwIfAborted();
       onProgress?.(i, entries.length);

@@ -1,4 +1,4 @@
-/** Where a project stands: what went into each step and came out of it, who decided what, and what it cost. */
+/** Status of a project: inputs and outputs of each step, decisions by reviewer, and costs. */
 
 import { groupBy, type PairStatus, pairStatus, reviewersAgree } from "./decisions.ts";
 import { describeStep } from "./describe.ts";

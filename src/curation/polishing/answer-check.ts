@@ -1,4 +1,4 @@
-/** Whether an answer of the polishing model is a polished text, and what around it is certainly none of it. */
+/** Checks whether an answer of the polishing model is a polished text, and strips what is certainly not part of it. */
 import type { ChatAnswer } from "./service-error.ts";
 
 export type AnswerCheck =
@@ -7,7 +7,7 @@ export type AnswerCheck =
   /** @property refused why the answer is not taken */
   | { readonly rejected: Refusal; readonly message: string };
 
-/** Why an answer is not taken. */
+/** Why an answer is rejected. */
 type Refusal = "empty" | "cut off" | "filtered" | "refusal" | "instruction";
 
 /** @param source the text that was to be polished, @param prompt what was asked */

@@ -1,4 +1,4 @@
-/** A service with OpenAI's chat API, asked patiently: what passes by itself is waited for, and limits of rate are kept. */
+/** Client of a service with OpenAI's chat API that retries transient errors and respects rate limits. */
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI, { APIConnectionError, APIError } from "openai";
 import { RateLimiter, rateLimitReset, retryAfter, retryDelay } from "./rate-limit.ts";

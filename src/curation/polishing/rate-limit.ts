@@ -1,21 +1,21 @@
-/** The pace at which a service is asked: if one worker is told to wait, all wait. */
+/** Rate limits of a chat service, shared by all workers, and the token budget of a project. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Of waiting that nobody asked for, in milliseconds. */
+/** Longest retry delay if the service requests none, in milliseconds. */
 const longestDelay = 30_000;
 
 export class RateLimiter {
   private until = 0;
 
-  /** Nobody asks for so long, in milliseconds. */
+  /** Pauses all requests for some milliseconds. */
   pause(milliseconds: number): void {
     this.until = Math.max(this.until, performance.now() + milliseconds);
   }
 
-  /** Waits until asking is allowed. @throws if the signal is aborted meanwhile */
+  /** Waits until requests are allowed. @throws if the signal is aborted */
   async wait(signal: AbortSignal): Promise<void> {
     for (let left = this.left(); left > 0; left = this.left()) {
-      // Never all at the same moment.
+      // With jitter, so that workers do not all resume at the same moment.
       await sleep(left + Math.random() * Math.min(left / 10, 500), undefined, { signal });
     }
   }
@@ -25,12 +25,12 @@ export class RateLimiter {
   }
 }
 
-/** How long to wait after so many failures in a row, in milliseconds: twice as long each time, and never the same for two. */
+/** Exponential backoff with jitter, in milliseconds. */
 export function retryDelay(failures: number, first: number): number {
   return Math.min(first * 2 ** (failures - 1), longestDelay) * (0.5 + Math.random() / 2);
 }
 
-/** How long a service asks to wait by the headers of an answer, in milliseconds; undefined if it says nothing of it. */
+/** The delay that a response requests (`retry-after`), in milliseconds; undefined if it requests none. */
 export function retryAfter(headers: Headers, now = Date.now()): number | undefined {
   const milliseconds = headers.get("retry-after-ms");
   const after = headers.get("retry-after");
@@ -73,8 +73,7 @@ function clampDelay(milliseconds: number): number | undefined {
   return Number.isNaN(milliseconds) ? undefined : Math.max(0, milliseconds);
 }
 
-// A limit on the tokens of a project, kept although several answers are on their way.
-
+/** A token limit that concurrent requests do not exceed. */
 export class TokenBudget {
   private readonly limit: number;
   private readonly spent: () => number;

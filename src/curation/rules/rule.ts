@@ -1,4 +1,4 @@
-/** What a rule is. */
+/** The interface of rules, text preparation, and RE2 patterns. */
 
 import { RE2JS } from "re2js";
 import { z } from "zod";
