@@ -90,15 +90,15 @@ test("the counts as a table", () => {
     "step             in      out
     describe          8        6   1 failed
     continue          2        1
-    polish            6        4   1 had an answer of no use
+    polish            6        4   1 had no usable answer
     filter            3        2   apology 1, short 1
-    review            5        3   a: 2 kept and 0 dropped, b: 1 kept and 1 dropped, 1 edited, several judged 1, on 1 they disagree
+    review            5        3   a: 2 kept and 0 dropped, b: 1 kept and 1 dropped, 1 edited, 1 judged by several reviewers, 1 disagreements
 
     8 images: 2 kept, 2 dropped, 2 open, 2 without a text
 
-        texts  tokens read    and said    seconds
-            6          600           60          9   described by nano
-            4           28           20          0   polished by smollm2"
+        texts  prompt tokens  output tokens    seconds
+            6            600             60          9   described by nano
+            4             28             20          0   polished by smollm2"
   `);
 });
 

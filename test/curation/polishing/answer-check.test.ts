@@ -91,8 +91,8 @@ describe("not taken", () => {
     ["empty", '""'],
     ["empty", "Here is the corrected paragraph:"],
     ["empty", "<think>What now?</think>"],
-  ])("%s: %j", (refused, answer) => {
-    expect(judged(answer)).toMatchObject({ refused });
+  ])("%s: %j", (rejected, answer) => {
+    expect(judged(answer)).toMatchObject({ rejected });
   });
 
   test("but descriptions that are sorry of themselves are for the rules that come later", () => {
