@@ -62,7 +62,7 @@ export interface DeltaOptions extends VerifyOptions {
   readonly delta: string;
   readonly out: string;
   /** Bytes of a shard. */
-  readonly maxShardBytes?: number | undefined;
+  readonly maxShardBytes?: number;
 }
 
 export interface Merged {

@@ -21,7 +21,7 @@ export const leastSimilarity = 0.999;
 const photos = join(import.meta.dirname, "..", "..", "examples", "images");
 
 export interface SimilarityOptions extends SessionOptions {
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: AbortSignal;
   /** Blocks of the encoder that have been compared. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }

@@ -47,9 +47,9 @@ export interface PlanOptions {
   /** Whether a quantized language model gets a second copy of its layers in int8, for prefill. */
   readonly prefill: boolean;
   /** By default Vicuna's with a Q-Former, and Llama 2's without. */
-  readonly template?: PromptTemplate["name"] | undefined;
+  readonly template?: PromptTemplate["name"];
   /** Bytes of a shard. */
-  readonly maxShardBytes?: number | undefined;
+  readonly maxShardBytes?: number;
 }
 
 export function planImport(

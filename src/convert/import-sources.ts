@@ -22,11 +22,11 @@ import { deltaMessage, isUnmergedDelta } from "./delta.ts";
 /** What shapes do not tell. */
 export interface Heads {
   /** Of the image encoder; by default the width divided by 88, as in EVA-CLIP g. */
-  readonly vitHeads?: number | undefined;
+  readonly vitHeads?: number;
   /** Of the Q-Former; by default the width divided by 64, as in BERT. */
-  readonly qformerHeads?: number | undefined;
+  readonly qformerHeads?: number;
   /** Blocks of the image encoder that are run; by default all, of EVA-CLIP g all but the last. */
-  readonly vitLayers?: number | undefined;
+  readonly vitLayers?: number;
 }
 
 type EvaVitJson = Extract<ModelFolderJson["encoder"], { type: "eva_vit" }>;
@@ -137,7 +137,7 @@ export function expectPart({ path, tensors }: Checkpoint, kind: PartKind): void 
 export interface SourcePaths {
   readonly vit: string;
   /** Without it, the form of the Llama 2 release: four neighbouring patches become one token. */
-  readonly qformer?: string | undefined;
+  readonly qformer?: string;
   /** A folder as Hugging Face has it, or a GGUF file. */
   readonly llm: string;
   readonly projection: string;

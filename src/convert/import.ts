@@ -27,19 +27,19 @@ export interface ImportOptions
   /** The folder that is made. */
   readonly out: string;
   /** By default int4; not for GGUF files, which stay as they are. */
-  readonly quantization?: ImportQuantization | undefined;
+  readonly quantization?: ImportQuantization;
   /** 128 by default. */
-  readonly blockSize?: BlockSize | undefined;
+  readonly blockSize?: BlockSize;
   /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
-  readonly encoderQuantization?: EncoderQuantization | undefined;
+  readonly encoderQuantization?: EncoderQuantization;
   /**
    * Whether the layers are written once more, in bytes, with which long prompts are read some times as fast; see `chat/prefill.ts`. By
    * default where this processor can use them.
    */
-  readonly prefill?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
+  readonly prefill?: boolean;
+  readonly signal?: AbortSignal;
   /** Told in blocks of the image encoder, then in bytes. */
-  readonly onProgress?: ImportProgress | undefined;
+  readonly onProgress?: ImportProgress;
 }
 
 type ImportProgress = (step: "Comparing" | "Writing" | "Checking", done: number, total: number) => void;

@@ -89,15 +89,15 @@ async function isComplete(path: string, { finished, files }: JournalContents): P
 /** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
 export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
   /** By default int4; not for GGUF files, which stay as they are. */
-  readonly quantization?: ImportQuantization | undefined;
+  readonly quantization?: ImportQuantization;
   /** As of `importModel`. */
-  readonly prefill?: boolean | undefined;
+  readonly prefill?: boolean;
   /** The folder that is made; by default one in the cache, where the model is found by its name. */
-  readonly out?: string | undefined;
+  readonly out?: string;
   /** Leaves the released files in the cache when the folder is made. */
-  readonly keepFiles?: boolean | undefined;
+  readonly keepFiles?: boolean;
   /** `cacheFolder()` if not given. */
-  readonly cacheFolder?: string | undefined;
+  readonly cacheFolder?: string;
   /** What is going to be done, told before it begins. */
   readonly onPlan?: (plan: PullPlan) => void;
   readonly onFetch?: (progress: PullProgress) => void;

@@ -11,7 +11,7 @@ import type { PartSource, ReleasedPart } from "./released.ts";
 
 export interface ReleasedOptions extends RemoteOptions {
   /** Another address for what lies on Google's storage. */
-  readonly storageUrl?: string | undefined;
+  readonly storageUrl?: string;
 }
 
 export interface ReleasedFile extends RemoteFile {

@@ -10,7 +10,7 @@ import type { HubSource } from "./registry.ts";
 
 export interface HubOptions extends DownloadOptions {
   /** The hub's own address if not given. */
-  readonly hubUrl?: string | undefined;
+  readonly hubUrl?: string;
 }
 
 /**
@@ -66,8 +66,8 @@ export interface RemoteFile {
 
 export interface RemoteOptions {
   /** The Hugging Face hub's own address if not given. */
-  readonly hubUrl?: string | undefined;
-  readonly signal?: AbortSignal | undefined;
+  readonly hubUrl?: string;
+  readonly signal?: AbortSignal;
 }
 
 /** Milliseconds for a list of files to arrive as a whole. */
