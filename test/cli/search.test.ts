@@ -99,7 +99,8 @@ test.each(["SIGINT", "SIGKILL"] as const)(
     // The first image is told of, and the others are still to come.
     child.stderr?.once("data", () => child.kill(signal));
     expect((await outcome(child)).code).toBe(signal === "SIGINT" ? 130 : null);
-    expect(existsSync(index)).toBe(signal === "SIGINT");
+    // The search process saves what it has embedded, even if its parent was killed.
+    expect(existsSync(index)).toBe(true);
     const { code: again, stdout } = await minigpt4(args);
     expect(again).toBe(0);
     expect(stdout.trimEnd().split("\n")).toHaveLength(10);
