@@ -46,7 +46,7 @@ class LikelihoodScorer {
       const batch = prompts.slice(i, i + batchSize);
       const cache = new KVCache({ layers, kvHeads, headDim }, batch.length);
       // The graph needs at least one target, whose loss is not used.
-      const unused = { wanted: indices([1], [0]), targets: indices([1], [0]) };
+      const unused = { outputIndices: indices([1], [0]), targets: indices([1], [0]) };
       const outputs = await session.run({ ...decoderFeeds(batch, cache, llm.config), ...unused });
       cache.append(outputs, batch[0]?.length ?? 0);
       caches.push(cache);
@@ -66,7 +66,7 @@ class LikelihoodScorer {
       const count = cache.batch * text.length;
       const { losses } = await this.session.run({
         ...decoderFeeds(sequences, cache, this.llm.config),
-        wanted: indices(
+        outputIndices: indices(
           [count],
           Array.from({ length: count }, (_, i) => i),
         ),

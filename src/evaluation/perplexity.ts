@@ -12,17 +12,17 @@ import { logSoftmax } from "../tensor/ops/reduce.ts";
 import type { Quantization } from "../tensor/quant/quantization.ts";
 
 /**
- * The decoder's graph with the output `losses` [wanted] instead of logits: the negative log-likelihood of the tokens `targets`
- * int64 [wanted] at the positions `wanted`. Logits are computed as in generation, whatever the quantization.
+ * The decoder's graph with the output `losses` [selected] instead of logits: the negative log-likelihood of the tokens `targets`
+ * int64 [selected] at the positions `outputIndices`. Logits are computed as in generation, whatever the quantization.
  */
 export function lossGraph(
   { checkpoint, config }: OpenLlama,
   quantization?: Quantization,
 ): { readonly outputs: Record<string, Value> } & Pick<DecoderGraph, "weights"> {
   const { weights, hidden, cache } = decoderGraph(checkpoint, config, quantization);
-  const targets = reshape(weights.graph.input("targets", "int64", ["wanted"]), ["wanted", 1]);
+  const targets = reshape(weights.graph.input("targets", "int64", ["selected"]), ["selected", 1]);
   const logProbabilities = gatherElements(logSoftmax(logits(weights, hidden, config)), targets);
-  return { weights, outputs: { losses: neg(reshape(logProbabilities, ["wanted"])), ...cache } };
+  return { weights, outputs: { losses: neg(reshape(logProbabilities, ["selected"])), ...cache } };
 }
 
 export interface PerplexityOptions extends SessionOptions {
@@ -72,7 +72,7 @@ export async function perplexity(
       const predicted = own.length - 1;
       const outputs = await lossSession.run({
         ...decoderFeeds([own.slice(0, -1)], new KVCache({ layers, kvHeads, headDim }, 1), config),
-        wanted: indices(
+        outputIndices: indices(
           [predicted],
           own.slice(1).map((_, i) => i),
         ),

@@ -64,7 +64,7 @@ export class LanguageModel {
   private readonly prompts: Prefiller | undefined;
 
   /**
-   * @param runner a reading graph with the output `logits`, of the places in `wanted`
+   * @param runner a reading graph with the output `logits`, of the places in `outputIndices`
    * @param prompts reads long prompts
    */
   constructor(config: LlamaConfig, runner: Runner, prompts?: Prefiller) {
@@ -96,12 +96,12 @@ export class LanguageModel {
     const [sequence = [], ...others] = sequences;
     const prompts = which === "last" && others.length === 0 ? this.promptPrefill(sequence) : undefined;
     if (prompts) return prompts.forward(sequence, cache);
-    const wanted = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
+    const outputIndices = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
     const outputs = await this.runner.run({
       ...decoderFeeds(sequences, cache, this.config),
-      wanted: indices([wanted.length], wanted),
+      outputIndices: indices([outputIndices.length], outputIndices),
     });
     cache.append(outputs, length);
     return outputs.logits as NdArray<"float32">;
@@ -142,7 +142,7 @@ export class LanguageModel {
 
 export interface DecoderGraph {
   readonly weights: Weights;
-  /** After the last norm, one row for each place of [batch * sequence] that the input `wanted` names: [wanted, hiddenSize]. */
+  /** After the last norm, one row for each place of [batch * sequence] that the input `outputIndices` names: [selected, hiddenSize]. */
   readonly hidden: Value;
   /** Outputs that `KVCache.append` takes. */
   readonly cache: Readonly<Record<string, Value>>;
@@ -166,8 +166,8 @@ export function decoderGraph(
     values: input(`values.${i}`, "float32", ["batch", heads, "past", headDim]),
   }));
   const past = { layers, mask: input("pastMask", "float32", ["batch", "past"]) };
-  const wanted = input("wanted", "int64", ["wanted"]);
-  const { hidden, cache } = llama(weights, embeddings, positions, config, { past, wanted });
+  const outputIndices = input("outputIndices", "int64", ["selected"]);
+  const { hidden, cache } = llama(weights, embeddings, positions, config, { past, outputIndices });
   const outputs = cache.flatMap(({ keys, values }, i) => [
     [`newKeys.${i}`, keys],
     [`newValues.${i}`, values],

@@ -93,7 +93,7 @@ export class Prefill {
     const shared = { positions, pastMask, ...this.rotary };
     for (const [i, layer] of [...layers, last].entries()) {
       const feeds = { ...shared, keys: past[`keys.${i}`], values: past[`values.${i}`], x } as Feeds;
-      if (layer === last) feeds.wanted = indices([1], [sequence.length - 1]);
+      if (layer === last) feeds.outputIndices = indices([1], [sequence.length - 1]);
       const { out, newKeys, newValues } = await layer.run(feeds);
       read[`newKeys.${i}`] = newKeys;
       read[`newValues.${i}`] = newValues;
@@ -113,7 +113,7 @@ interface Parts {
   readonly embeddings: Session<"embeddings">;
   /** All layers but the last one. */
   readonly layers: readonly LayerModel[];
-  /** The last layer, of which only some places are wanted. */
+  /** The last layer, of which only some positions are computed. */
   readonly last: LayerModel;
   readonly scores: Session<"scores">;
 }

@@ -32,7 +32,7 @@ interface LayerOptions extends PieceOptions {
 interface CachedLayerOptions extends LayerOptions {
   /** Whether constants stay in their files; see `Graph`. */
   readonly mapped?: boolean;
-  /** Positions that `out` has: all, or those that the input `wanted` selects. @default "all" */
+  /** Positions that `out` has: all, or those that the input `outputIndices` selects. @default "all" */
   readonly outputs?: "all" | "selected";
 }
 
@@ -62,8 +62,8 @@ export interface CachedPiece extends Piece {
 }
 
 /**
- * Layer `index`, for one sequence's new positions behind a cache: `x` [1, sequence, hiddenSize]. With "wanted", `out` is [wanted, hiddenSize],
- * of the positions that the input `wanted` names, int64 [wanted]. Inputs beside `x` are `positions` int64 [1, sequence], of which the first says
+ * Layer `index`, for one sequence's new positions behind a cache: `x` [1, sequence, hiddenSize]. With "selected", `out` is [selected, hiddenSize],
+ * of the positions that the input `outputIndices` names, int64 [selected]. Inputs beside `x` are `positions` int64 [1, sequence], of which the first says
  * how much of the cache is used, `keys` and `values` float32 [1, kvHeads, capacity, headDim], the tables `cos` and `sin` of `rotaryAngles`, and
  * where the engine's own operator cannot be used `pastMask` float32 [1, capacity].
  */
@@ -86,7 +86,7 @@ export function cachedLayerPiece(
       keys: input("keys", [1, heads, "capacity", headDim]),
       values: input("values", [1, heads, "capacity", headDim]),
     },
-    places: outputs === "selected" ? graph.input("wanted", "int64", ["wanted"]) : undefined,
+    places: outputs === "selected" ? graph.input("outputIndices", "int64", ["selected"]) : undefined,
   };
   const layer = w.at("model.layers").at(index);
   const { hidden, cache } = graph.scope(`layers.${index}`, () => llamaLayer(layer, x, seen, config));
@@ -109,11 +109,11 @@ export function headPiece(source: WeightSource, config: LlamaConfig, { quantizat
   };
 }
 
-/** What comes after the layers: `x` [wanted, hiddenSize] -> `out`, the scores of what follows each place, [wanted, vocabSize]. */
+/** What comes after the layers: `x` [selected, hiddenSize] -> `out`, the scores of what follows each place, [selected, vocabSize]. */
 export function logitsPiece(source: WeightSource, config: LlamaConfig, { quantization }: PieceOptions = {}): Piece {
   const graph = new Graph();
   const w = new Weights(graph, source, { quantization });
-  const x = graph.input("x", "float32", ["wanted", config.hiddenSize]);
+  const x = graph.input("x", "float32", ["selected", config.hiddenSize]);
   return { graph, x, out: logits(w, rmsNorm(w.at("model.norm"), x, config.rmsNormEps), config) };
 }
 

@@ -71,12 +71,12 @@ export interface LlamaOptions {
   readonly past?: LlamaPast;
   /** Takes the place of this causal rule: added to the scores, broadcasts against [batch, heads, sequence, sequence]. */
   readonly mask?: Value;
-  /** int64 [wanted]: the places of [batch * sequence] whose output is wanted. The last layer computes only these. */
-  readonly wanted?: Value;
+  /** int64 [selected]: the places of [batch * sequence] whose output is computed. The last layer computes only these. */
+  readonly outputIndices?: Value;
 }
 
 export interface LlamaOutput {
-  /** After the last norm, [batch, sequence, hiddenSize], or [wanted, hiddenSize]; `logits` turns rows of it into scores. */
+  /** After the last norm, [batch, sequence, hiddenSize], or [selected, hiddenSize]; `logits` computes the logits of its rows. */
   readonly hidden: Value;
   /** Of the new positions alone. */
   readonly cache: readonly LayerCache[];
@@ -97,7 +97,7 @@ export function llama(
   embeddings: Value,
   positions: Value,
   config: LlamaConfig,
-  { past, mask: ownMask, wanted }: LlamaOptions = {},
+  { past, mask: ownMask, outputIndices }: LlamaOptions = {},
 ): LlamaOutput {
   const { graph } = embeddings;
   const mask = ownMask ?? causalMask(graph, embeddings.dim(1), past?.mask);
@@ -106,7 +106,7 @@ export function llama(
   const cache: LayerCache[] = [];
   let x = embeddings;
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const places = i === config.numHiddenLayers - 1 ? wanted : undefined;
+    const places = i === config.numHiddenLayers - 1 ? outputIndices : undefined;
     x = graph.scope(`layers.${i}`, () => {
       const seen = { positions, rotary, mask, past: past?.layers[i], places };
       const { hidden, cache: own } = llamaLayer(model.at("layers").at(i), x, seen, config);
@@ -117,7 +117,7 @@ export function llama(
   return { hidden: rmsNorm(model.at("norm"), x, config.rmsNormEps), cache };
 }
 
-/** What a layer is told of the sequence. */
+/** The sequence, as each layer needs it. */
 interface Seen {
   /** int64 [batch, sequence]. */
   readonly positions: Value;
@@ -125,7 +125,7 @@ interface Seen {
   /** None where one sequence is read behind its past in order: that is one operator, which needs no mask and has no gradient. */
   readonly mask?: Value;
   readonly past?: LayerCache | undefined;
-  /** The places whose output is wanted; all by default. */
+  /** The places whose output is computed; all by default. */
   readonly places?: Value | undefined;
 }
 
@@ -169,7 +169,7 @@ function rowsAt(x: Value, places: Value | undefined): Value {
   return places ? gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), x.dim(2)]), places) : x;
 }
 
-/** Scores of the next token, before softmax: hidden [..., hiddenSize] -> [..., vocabSize]. */
+/** Logits of the next token: hidden [..., hiddenSize] -> [..., vocabSize]. */
 export function logits(w: Weights, hidden: Value, config: LlamaConfig): Value {
   return linear(outputLayer(w, config), hidden, config.vocabSize);
 }

@@ -50,13 +50,13 @@ describe.each([8, 6])("with heads of size %d", (headDim) => {
       keys: roomy(past.keys, capacity),
       values: roomy(past.values, capacity),
       pastMask: ndarray("float32", [1, capacity], mask),
-      wanted: ndarray("int64", [1], BigInt64Array.of(BigInt(6 - used))),
+      outputIndices: ndarray("int64", [1], BigInt64Array.of(BigInt(6 - used))),
       ...rotaryAngles(config.maxPositionEmbeddings, headDim, config.ropeTheta),
     };
     return evaluate(graph, { out, newKeys: keys, newValues: values }, feeds);
   }
 
-  test("reads what follows a cache as the whole network does, and scores the place that is wanted", async () => {
+  test("reads what follows a cache as the whole network does, and scores a selected position", async () => {
     const graph = new Graph();
     const w = new Weights(graph, source);
     const input = graph.input("x", "float32", [1, "sequence", config.hiddenSize]);

@@ -34,19 +34,19 @@ test("tied embeddings are the output matrix", async () => {
   expect((await scores(source, false)).data).not.toEqual(tied.data);
 });
 
-test("wanted places have the output that they have among all", async () => {
+test("selected positions have the output that they have among all", async () => {
   const graph = new Graph();
   const w = new Weights(graph, source);
   const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
   const positions = graph.input("positions", "int64", ["batch", "sequence"]);
-  const wanted = graph.input("wanted", "int64", ["wanted"]);
+  const outputIndices = graph.input("outputIndices", "int64", ["selected"]);
   const all = llama(w, x, positions, config).hidden;
-  const some = llama(w, x, positions, config, { wanted }).hidden;
+  const some = llama(w, x, positions, config, { outputIndices }).hidden;
   const int64 = (shape: number[], ...values: bigint[]) => ndarray("int64", shape, BigInt64Array.from(values));
   const feeds = {
     x: normal([2, 3, 16], 2),
     positions: int64([2, 3], 0n, 1n, 2n, 0n, 1n, 2n),
-    wanted: int64([2], 4n, 2n),
+    outputIndices: int64([2], 4n, 2n),
   };
   const results = await evaluate(graph, { all, some }, feeds);
   expect(results.some.shape).toEqual([2, 16]);

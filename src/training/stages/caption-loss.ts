@@ -71,8 +71,8 @@ export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, o
 /** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
 export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
   const embeddings = sequenceEmbeddings(w, config, options);
-  const { positions, mask, targetPlaces: wanted, targetIds } = batchInputs(w.llm.graph);
-  const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, wanted });
+  const { positions, mask, targetPlaces: outputIndices, targetIds } = batchInputs(w.llm.graph);
+  const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, outputIndices });
   return negativeLogLikelihood(w.llm, predicting, targetIds, config.llm);
 }
 
