@@ -226,7 +226,7 @@ describe("the file", () => {
       expect(store.tokensOf("polished")).toBe(220);
     });
 
-    test("can be continued, still refuses changes, and is refused by the old program", () => {
+    test("can be continued, still refuses changes, and has tables of version 2", () => {
       const store = open();
       const parent = store.entry(1)?.current?.id;
       store.addVersion({ image: 1, parent, kind: "edited", text: "A grey cat.", author: "ada" });
@@ -238,7 +238,6 @@ describe("the file", () => {
         expect(() => database.exec(`UPDATE ${table} SET author = 'x'`)).toThrow("never changed");
         expect(() => database.exec(`DELETE FROM ${table}`)).toThrow("never removed");
       }
-      // Version 0.1 knows tables of version 1, and says of others that they were written by a newer program.
       expect(database.prepare("PRAGMA user_version").get()).toMatchObject({ user_version: 2 });
       database.close();
     });
