@@ -1,4 +1,4 @@
-/** An exported model in a real browser, from a host that serves nothing but files. */
+/** An exported model in Chromium, from a static host. */
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";

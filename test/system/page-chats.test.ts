@@ -1,4 +1,4 @@
-/** Chats that the page keeps in the browser. */
+/** Chats saved in the browser. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** The page before a server that is busy, wants a key, or dies. */
+/** The web page with a server that is busy, requires a key, or stops. */
 import { readFileSync } from "node:fs";
 import { expect, onTestFinished, test } from "vitest";
 import { expectAccessible } from "../helpers/browser.ts";

@@ -1,4 +1,4 @@
-/** The page on a phone, in the dark, in Chinese, and with the keyboard alone. */
+/** The web page on a phone, in dark mode, in Chinese, and with the keyboard only. */
 import { expect, test } from "vitest";
 import { expectAccessible } from "../helpers/browser.ts";
 import { answered, button, chooseFromMenu, describeExample, field, questions, setStage } from "../helpers/page.ts";
@@ -16,7 +16,7 @@ test.each(["light", "dark"] as const)("a phone, %s", async (colorScheme) => {
   await expectAccessible(page);
   await chooseFromMenu(drawer, /^Options for (?!Chats)/, "Delete");
   await button(page, "Undo").click();
-  // It is open again, as it was.
+  // Undo opens the chat again.
   await answered(page);
   await button(page, "Menu").click();
   await drawer.getByRole("link", { name: "Training" }).click();

@@ -1,4 +1,4 @@
-/** The page as people use it: in a browser, before the real server with a tiny model. */
+/** The web page in Chromium, against the real server with a tiny model. */
 import { readFileSync } from "node:fs";
 import sharp from "sharp";
 import { expect, test } from "vitest";
@@ -29,7 +29,7 @@ test("describes an example image, answers a question about it, and describes it 
   const sent = sentImages(page);
   await button(page, "Describe").click();
   await answered(page);
-  // A small image goes as it is.
+  // A small image is sent unchanged.
   expect((await sent)[0]?.equals(readFileSync(image("cat.jpg")))).toBe(true);
   const first = await written(page);
   expect(first.length).toBeGreaterThan(0);
@@ -78,7 +78,7 @@ test("streams an answer, announces it once to screen readers, and stops it", asy
   expect(kept.length).toBeGreaterThanOrEqual(Math.max(...lengths));
   await expect.poll(() => page.evaluate("told")).toEqual(["Generating an answer.", "Stopped."]);
 
-  // The server has stopped, too: it answers the next question at once.
+  // The server has stopped, too: the next answer starts immediately.
   await button(page, "Regenerate").click();
   await page.locator(".answer-text.writing").waitFor();
   await button(page, "Stop").click();

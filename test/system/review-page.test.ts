@@ -1,4 +1,4 @@
-/** The review in Chromium: one person, two at once, a hostile text, the keyboard alone, a phone, and no network. */
+/** The review page in Chromium: one and two reviewers, hostile text, keyboard only, a phone, and offline. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { BrowserContextOptions, Page } from "playwright-core";
@@ -68,7 +68,7 @@ const said = ({ store }: Reviewed, id: number) =>
   store.entry(id)?.persons.map(({ author, decision }) => `${author} ${decision}`) ?? [];
 const current = ({ store }: Reviewed, id: number) => store.entry(id)?.current?.text;
 
-test("a name, then keep, drop and edit; undo, filters, earlier versions, and a reload in between", async () => {
+test("enter a name, keep, drop, edit, undo, filter, compare versions, and reload", async () => {
   const project = await stage(["A cat on a sofa.", "A cup.", "A house.", "I apologize for that.", "A rocket."]);
   const { store } = project;
   const ruled = store.entry(4)?.current?.id ?? 0;
@@ -254,7 +254,7 @@ test("shows a malicious text without executing it", async () => {
 });
 
 test.each(["light", "dark"] as const)(
-  "a phone, %s: what one decides with is in reach of a thumb",
+  "a phone, %s: the main actions are within reach of a thumb",
   async (colorScheme) => {
     const project = await stage(["A cat on a sofa. ".repeat(60), "A cup.", "A house."]);
     const phone = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true, colorScheme };

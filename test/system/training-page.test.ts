@@ -1,4 +1,4 @@
-/** The page of training curves, while a run goes on. */
+/** The training page during a run. */
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { type Metric, MetricsLog } from "../../src/training/metrics/metrics.ts";
