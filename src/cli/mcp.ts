@@ -35,7 +35,7 @@ Configuration of most clients:
     "mcpServers": {
       "minigpt4": {
         "command": "npx",
-        "args": ["-y", "minigpt4", "mcp", "--allow-folder", "/home/me/Images"]
+        "args": ["-y", "minigpt4", "mcp", "--allow-folder", "/home/me/Pictures"]
       }
     }
   }`,

@@ -47,10 +47,10 @@ export function defineSearch(command: Command, context: CommandContext): void {
       "after",
       `
 Examples:
-  minigpt4 search ~/Images "a dog in the snow"
-  minigpt4 search ~/Images --like cat.jpg -n 20
-  minigpt4 search ~/Images "two children at the sea" --model runs/qformer --rerank 64
-  minigpt4 search ~/Images "a red car" --json | head -1`,
+  minigpt4 search ~/Pictures "a dog in the snow"
+  minigpt4 search ~/Pictures --like cat.jpg -n 20
+  minigpt4 search ~/Pictures "two children at the sea" --model runs/qformer --rerank 64
+  minigpt4 search ~/Pictures "a red car" --json | head -1`,
     )
     .action((folder, text, flags) => {
       const { like } = flags as SearchFlags;
