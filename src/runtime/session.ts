@@ -35,7 +35,7 @@ export interface SessionOptions {
  *   run, which takes milliseconds, and needs hardly any memory between runs. Matrices are packed in each run, which pays off with many rows
  * - a place on disk: model and constants are written there, and loaded for each run. Models that share constants share their file
  */
-export type Storage = "memory" | "mapped" | { readonly model: string; readonly constants: ConstantsFile };
+type Storage = "memory" | "mapped" | { readonly model: string; readonly constants: ConstantsFile };
 
 export interface CreateOptions extends SessionOptions {
   /** @default "memory" */

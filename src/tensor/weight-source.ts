@@ -5,7 +5,7 @@ import { DenseMatrix } from "./quant/dense.ts";
 import type { Matrix } from "./quant/matrix.ts";
 
 /** What is known of a weight before it is read. */
-export interface WeightInfo {
+interface WeightInfo {
   readonly shape: readonly number[];
   /** The element type in the file's own words, if it comes from one. */
   readonly storedType?: string;

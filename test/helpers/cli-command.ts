@@ -24,7 +24,7 @@ export interface RunningCommand {
 }
 
 /** A stream that keeps the text that is written to it. */
-export class TextSink extends Writable {
+class TextSink extends Writable {
   text = "";
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {

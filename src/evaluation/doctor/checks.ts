@@ -22,7 +22,7 @@ import type { PromptTemplate } from "../../tokenizers/prompts.ts";
 import { computeLayerwiseLoss, type LayerwiseOptions } from "../layerwise-loss.ts";
 
 /** In the order in which they run. */
-export const checks = ["config", "files", "dimensions", "values", "delta", "tokenizer", "language", "images"] as const;
+const checks = ["config", "files", "dimensions", "values", "delta", "tokenizer", "language", "images"] as const;
 export type Check = (typeof checks)[number];
 
 export interface Finding {

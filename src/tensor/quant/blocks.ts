@@ -36,7 +36,7 @@ export interface Blocks {
 }
 
 /** Where the data of blocks lies in files, byte for byte. */
-export type BlockRanges = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange };
+type BlockRanges = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange };
 
 export interface BlockSource {
   readonly name: string;

@@ -18,7 +18,7 @@ export const quantizations = ["native", "float32", "float16", "int8", "int4"] as
 export type QuantizationName = (typeof quantizations)[number];
 
 /** Rounding to blocks. Without a block size, blocks that the file stores are used as they are, and the rest is rounded to blocks of 32. */
-export interface BlockQuantization {
+interface BlockQuantization {
   readonly bits: 4 | 8;
   readonly blockSize?: BlockSize;
 }
