@@ -156,6 +156,17 @@ const folderFiles = [
  * folder as Hugging Face has it (safetensors preferred to `.bin`).
  *
  * @throws Error naming the file, and what in it is wrong
+ *
+ * @example
+ * ```ts
+ * import { openCheckpoint } from "minigpt4/formats";
+ *
+ * const checkpoint = await openCheckpoint("pytorch_model.bin");
+ * const [name = ""] = checkpoint.tensors.keys();
+ * const values = await checkpoint.readFloat32(name);
+ * console.log(name, values.length);
+ * await checkpoint.close();
+ * ```
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
   if ((await stat(path)).isDirectory()) return openCheckpoint(await findWeights(path));

@@ -145,6 +145,14 @@ const typeNames = new Map(Object.entries(types).flatMap(([name, { dtype }]) => (
  * Writes tensors as one safetensors file, beside `path` first and then renamed, so that a file of that name is always whole.
  *
  * @param metadata strings that readers find under `__metadata__`
+ *
+ * @example
+ * ```ts
+ * import { ndarray, writeSafetensors } from "minigpt4/formats";
+ *
+ * const weight = ndarray("float32", [2, 3], Float32Array.of(1, 2, 3, 4, 5, 6));
+ * await writeSafetensors("model.safetensors", { "proj.weight": weight }, { format: "pt" });
+ * ```
  */
 export async function writeSafetensors(
   path: string,

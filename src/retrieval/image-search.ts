@@ -32,9 +32,10 @@ type Callbacks = Pick<IndexOptions, "onProgress" | "onProblem" | "onMessage">;
  *
  * @example
  * ```ts
- * const images = await ImageSearch.open("photos");
+ * import { ImageSearch } from "minigpt4";
+ *
+ * await using images = await ImageSearch.open("photos");
  * for (const { path, score } of await images.search("a dog in the snow")) console.log(score, path);
- * await images.close();
  * ```
  */
 export class ImageSearch {
@@ -59,7 +60,11 @@ export class ImageSearch {
    *
    * @example
    * ```ts
-   * await using images = await ImageSearch.open("photos", { onProgress: (done, total) => console.log(`${done}/${total}`) });
+   * import { ImageSearch } from "minigpt4";
+   *
+   * const onProgress = (done: number, total: number) => console.log(`${done}/${total}`);
+   * await using images = await ImageSearch.open("photos", { onProgress });
+   * console.log(images.size);
    * ```
    */
   static async open(folder: string, options: SearchOptions = {}): Promise<ImageSearch> {
@@ -110,7 +115,11 @@ export class ImageSearch {
    *
    * @example
    * ```ts
+   * import { ImageSearch } from "minigpt4";
+   *
+   * await using images = await ImageSearch.open("photos");
    * const [best] = await images.search("a red car", { top: 1 });
+   * console.log(best?.path);
    * ```
    */
   async search(text: string, { signal, ...options }: FindOptions = {}): Promise<FoundImage[]> {
@@ -124,7 +133,10 @@ export class ImageSearch {
    *
    * @example
    * ```ts
-   * const similar = await images.like("photos/cat.jpg", { top: 5 });
+   * import { ImageSearch } from "minigpt4";
+   *
+   * await using images = await ImageSearch.open("photos");
+   * for (const { path, score } of await images.like("photos/cat.jpg", { top: 5 })) console.log(score, path);
    * ```
    */
   async like(image: ImageInput, { signal, ...options }: Omit<FindOptions, "rerank"> = {}): Promise<FoundImage[]> {

@@ -4,7 +4,18 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { listSupportedBackends } from "onnxruntime-node";
 
-/** `auto` takes CUDA where its libraries are installed, else the CPU. */
+/**
+ * Devices that models run on. `auto` is CUDA where its libraries are installed, else the CPU.
+ *
+ * @example
+ * ```ts
+ * import { devices, MiniGPT4 } from "minigpt4";
+ *
+ * const device = devices.find((name) => name === process.env.DEVICE) ?? "auto";
+ * await using model = await MiniGPT4.load("nano", { device });
+ * console.log(await model.describe("cat.jpg"));
+ * ```
+ */
 export const devices = ["auto", "cpu", "cuda", "webgpu", "dml", "coreml"] as const;
 export type Device = (typeof devices)[number];
 

@@ -51,8 +51,11 @@ export interface AppOptions extends Partial<QueueOptions>, GuardOptions {
  * @example
  * ```ts
  * import { serve } from "@hono/node-server";
+ * import { MiniGPT4 } from "minigpt4";
+ * import { createApp } from "minigpt4/server";
  *
- * const server = serve({ fetch: createApp(engine, { maxConcurrent: 4 }).fetch, port: 8000 });
+ * const model = await MiniGPT4.load("nano");
+ * serve({ fetch: createApp(model.engine, { maxConcurrent: 4 }).fetch, port: 8000 });
  * ```
  */
 export function createApp(engine: Engine, options: AppOptions = {}): Hono<ServerEnv> {

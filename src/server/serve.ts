@@ -52,7 +52,11 @@ const abortGraceMs = 2000;
  *
  * @example
  * ```ts
- * const server = await startServer({ engine, port: 0 });
+ * import { MiniGPT4 } from "minigpt4";
+ * import { startServer } from "minigpt4/server";
+ *
+ * await using model = await MiniGPT4.load("nano");
+ * const server = await startServer({ engine: model.engine, port: 0 });
  * console.log(`Listening on ${server.url}`);
  * await server.close(5000);
  * ```

@@ -85,7 +85,19 @@ export function bytesOf(data: ArrayBufferView): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** An array of `data` in the given shape. @throws RangeError if the number of values is not the shape's. */
+/**
+ * Makes an array of `data` in the given shape.
+ *
+ * @throws RangeError if the number of values is not the product of `shape`
+ *
+ * @example
+ * ```ts
+ * import { ndarray } from "minigpt4/formats";
+ *
+ * const identity = ndarray("float32", [2, 2], Float32Array.of(1, 0, 0, 1));
+ * console.log(identity.shape);
+ * ```
+ */
 export function ndarray<D extends DType>(dtype: D, shape: readonly number[], data: ArrayOf[D]): NdArray<D> {
   if (data.length !== sizeOf(shape)) {
     throw new RangeError(`${data.length} values do not fill a ${dtype} array of shape [${shape.join(", ")}]`);

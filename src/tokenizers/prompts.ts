@@ -97,7 +97,17 @@ export const plain: PromptTemplate = {
   },
 };
 
-/** The templates by name. */
+/**
+ * The prompt templates by name.
+ *
+ * @example
+ * ```ts
+ * import { promptTemplates } from "minigpt4";
+ *
+ * const { segments } = promptTemplates["llama-2"].render([{ role: "user", text: "What is this?", images: 1 }]);
+ * console.log(segments);
+ * ```
+ */
 export const promptTemplates: Readonly<Record<PromptTemplate["name"], PromptTemplate>> = {
   "vicuna-v0": vicunaV0,
   "llama-2": llama2,

@@ -289,6 +289,14 @@ const deprecatedKeys: readonly RenamedKey[] = [
  *
  * @param settings `key.key=value` each; they replace values of the file, and `null` removes one
  * @throws Error naming the file, the line and the key that is wrong
+ *
+ * @example
+ * ```ts
+ * import { readRecipe } from "minigpt4/training";
+ *
+ * const { recipe, ignored } = await readRecipe("stage2.yaml", ["run.batch_size_train=4"]);
+ * console.log(recipe.run.output_dir, ignored);
+ * ```
  */
 export async function readRecipe(path: string, settings: readonly string[] = []): Promise<ReadRecipe> {
   const file = await readRecipeFile(path, settings, deprecatedKeys);

@@ -34,6 +34,17 @@ export interface RunOptions extends Pick<SessionOptions, "device" | "threads">, 
  *
  * @returns the output folder: a model that `MiniGPT4.load` takes, or a pre-trained Q-Former
  * @throws Error if the output folder already contains a run and neither `resume` nor `overwrite` is set
+ *
+ * @example
+ * ```ts
+ * import { MiniGPT4 } from "minigpt4";
+ * import { readRecipe, runRecipe } from "minigpt4/training";
+ *
+ * const { recipe } = await readRecipe("stage2.yaml");
+ * const folder = await runRecipe(recipe, { threads: 8, resume: true });
+ * await using model = await MiniGPT4.load(folder);
+ * console.log(await model.describe("cat.jpg"));
+ * ```
  */
 export async function runRecipe(recipe: Recipe, options: RunOptions = {}): Promise<string> {
   if (isPretraining(recipe)) await pretrainQFormer(recipe, options);

@@ -18,6 +18,14 @@ export interface TorchWriteOptions {
  * `weights_only` and `mmap`; tensors are aligned to 64 bytes, as torch has them.
  *
  * @throws Error naming the tensor if torch has no storage of its type (uint16, uint32, uint64)
+ *
+ * @example
+ * ```ts
+ * import { ndarray, writeTorch } from "minigpt4/formats";
+ *
+ * const weight = ndarray("float32", [2, 3], Float32Array.of(1, 2, 3, 4, 5, 6));
+ * await writeTorch("checkpoint.pth", { "proj.weight": weight }, { under: "state_dict" });
+ * ```
  */
 export async function writeTorch(
   path: string,

@@ -8,11 +8,20 @@ import { type ActivationBits, Int8Matrix } from "./int8.ts";
 import type { Matrix } from "./matrix.ts";
 
 /**
+ * Quantizations by their names in flags, recipes and model folders:
  * - `native`: as the file stores them: blocks and int8 where it has them, else float32
  * - `float32`
  * - `float16`: storage only; computed in float32
  * - `int8`: 8-bit arithmetic, one scale per row and per token
  * - `int4`: 4-bit blocks
+ *
+ * @example
+ * ```ts
+ * import { quantizations } from "minigpt4";
+ *
+ * const name = "int8";
+ * if (!quantizations.some((known) => known === name)) throw new Error(`Expected one of ${quantizations.join(", ")}`);
+ * ```
  */
 export const quantizations = ["native", "float32", "float16", "int8", "int4"] as const;
 export type QuantizationName = (typeof quantizations)[number];
