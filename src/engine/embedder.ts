@@ -19,7 +19,7 @@ import { cleanCaption } from "../tokenizers/prompts.ts";
 const longestText = 2000;
 
 /** What makes embeddings, whatever kind of head it is. */
-export interface Embedder {
+export interface Embedder extends AsyncDisposable {
   /** Numbers in an embedding. */
   readonly size: number;
   /** @param tokens what `ImageReader` gives for the image */
@@ -111,6 +111,10 @@ export class WordSpaceEmbedder implements Embedder {
   async close(): Promise<void> {
     await this.images.close();
     await this.texts.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   private async embedText(text: string): Promise<Float32Array> {

@@ -1,9 +1,8 @@
 /** The engine of a model that was packed for pages: the same graphs as everywhere, run by whatever runs them there. */
 
 import { packedWeights } from "../formats/packed.ts";
-import { imageOutputs, languageGraph } from "../generation/graphs.ts";
-import { ImageEncoder } from "../generation/image-encoder.ts";
-import { LanguageModel } from "../generation/language-model.ts";
+import { ImageEncoder, imageOutputs } from "../generation/image-encoder.ts";
+import { LanguageModel, languageGraph } from "../generation/language-model.ts";
 import { imageWeights, tokensPerImage } from "../models/minigpt4.ts";
 import type { WebModel } from "../models/web-model.ts";
 import type { Runner } from "../runtime/runner.ts";

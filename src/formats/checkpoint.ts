@@ -15,23 +15,24 @@ export interface TensorInfo {
   /** Row-major, outermost dimension first, in every format. */
   readonly shape: readonly number[];
   readonly byteLength: number;
-  /** Where its bytes lie in a file; undefined where they are compressed, reordered, or in parts. */
+  /** Where the file stores its bytes; undefined where they are compressed, reordered, or in parts. */
   readonly range?: FileRange;
 }
 
 /** An open weight file, or several shards. Tensors are read on demand, one at a time. */
-export interface Checkpoint {
+export interface Checkpoint extends AsyncDisposable {
   readonly path: string;
   readonly format: "safetensors" | "torch" | "gguf";
-  /** safetensors: `__metadata__`; GGUF: its keys and values; torch: what the file holds beside the tensors. */
+  /** safetensors: `__metadata__`; GGUF: its keys and values; torch: entries of the file that are not tensors. */
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Values as float32, row-major. @throws Error naming file and tensor if it is missing or its type cannot be widened */
   readFloat32(name: string): Promise<Float32Array>;
-  /** The stored bytes (quantised blocks as they are), little endian, contiguous and row-major. */
+  /** The stored bytes (quantized blocks unchanged), little endian, contiguous and row-major. */
   readBytes(name: string): Promise<Uint8Array>;
   /** The tensor as a matrix of the kind in which it is stored. @throws Error if there is no tensor of that name */
   matrix(name: string): Matrix;
+  /** Closes the files. `await using` does the same at the end of a block. */
   close(): Promise<void>;
 }
 
@@ -39,7 +40,7 @@ export interface Checkpoint {
 export interface StoredTensor {
   readonly info: TensorInfo;
   readBytes(): Promise<Uint8Array>;
-  /** Where its bytes begin, if they lie in the file as they are. */
+  /** Where its bytes start, if the file stores them contiguous and uncompressed. */
   readonly offset?: number;
   /** @throws Error if values of this type cannot be widened */
   toFloat32(bytes: Uint8Array): Float32Array;
@@ -116,6 +117,10 @@ class FileCheckpoint implements Checkpoint {
     return this.file.close();
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   private inTensor<T>(name: string, work: (tensor: StoredTensor) => Promise<T>): Promise<T> {
     return inFile(`${this.path}, tensor ${quote(name)}`, async () => {
       const tensor = this.stored.get(name);
@@ -125,7 +130,7 @@ class FileCheckpoint implements Checkpoint {
   }
 }
 
-/** The limit of torch. */
+/** PyTorch's limit. */
 export const maxDimensions = 64;
 
 /**

@@ -134,6 +134,10 @@ class ShardedCheckpoint implements Checkpoint {
     return closeAll(new Set(this.homes.values()));
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   private home(name: string): Checkpoint {
     const home = this.homes.get(name);
     if (!home) throw new Error(`${this.path}, tensor ${quote(name)}: not in this index`);

@@ -176,5 +176,6 @@ export function withStoredMatrices(checkpoint: Checkpoint): Checkpoint {
     },
     matrix: (name) => matrices.get(name)?.matrix ?? checkpoint.matrix(name),
     close: () => checkpoint.close(),
+    [Symbol.asyncDispose]: () => checkpoint.close(),
   };
 }

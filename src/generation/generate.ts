@@ -72,7 +72,10 @@ export class SamplingDecoder implements Decoder {
 
   next(logits: Float32Array): readonly NextToken[] {
     // The model may have more rows than the tokenizer has tokens.
-    const id = sampleToken(logits.subarray(0, this.tokenizer.vocabSize), this.ids, this.options, this.random);
+    const id = sampleToken(logits.subarray(0, this.tokenizer.vocabSize), this.options, {
+      random: this.random,
+      previous: this.ids,
+    });
     if (id === this.tokenizer.eosId) return this.end("stop");
     this.ids.push(id);
     this.text += this.filter.push(this.stream.push(id));

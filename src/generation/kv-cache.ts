@@ -1,4 +1,4 @@
-/** Keys and values of the positions that a language model has read, kept outside of the engine and read in place. */
+/** Keys and values of earlier positions, kept in memory outside the runtime, which reads them in place. */
 import { masked } from "../nn/attention.ts";
 import { type NdArray, ndarray } from "../tensor/array.ts";
 
@@ -9,14 +9,12 @@ export interface CacheShape {
   readonly headDim: number;
 }
 
-/** Capacity grows by this many positions, as attention reads all of it. */
+/** Capacity grows in steps of this many positions; attention reads all of it. */
 const bucket = 64;
-/** How many times as long as they have to be arrays are made that have grown once, as they will grow again. */
+/** Arrays that have grown once will grow again, so they are allocated this many times as large as needed. */
 const headroom = 1.5;
 
-/**
- * A cache of several sequences, each of its own length: keys and values lie as [sequences, heads, positions, headDim].
- */
+/** A KV cache of several sequences, each with its own length. Keys and values are [sequences, kvHeads, positions, headDim]. */
 export class KVCache {
   private readonly shape: CacheShape;
   private arrays: Arrays;
@@ -28,17 +26,17 @@ export class KVCache {
     this.used = new Array<number>(batch).fill(0);
   }
 
-  /** How many sequences there are. */
+  /** Number of sequences. */
   get batch(): number {
     return this.used.length;
   }
 
-  /** Positions that are held of each sequence. */
+  /** Cached positions of each sequence. */
   get lengths(): readonly number[] {
     return this.used;
   }
 
-  /** Positions that are held of the longest sequence. */
+  /** Cached positions of the longest sequence. */
   get length(): number {
     return Math.max(0, ...this.used);
   }
@@ -48,7 +46,7 @@ export class KVCache {
     return this.arrays.bytes;
   }
 
-  /** The arrays that the engine reads: `keys.N`, `values.N`, and the mask of unused positions. */
+  /** Inputs of the decoder graph: `keys.N`, `values.N`, and the mask of unused positions. */
   feeds(): Record<string, NdArray> {
     const { layers, kvHeads, headDim } = this.shape;
     const { batch } = this;
@@ -58,16 +56,16 @@ export class KVCache {
       mask.fill(0, row * capacity, row * capacity + length);
     });
     const feeds: Record<string, NdArray> = { pastMask: ndarray("float32", [batch, capacity], mask) };
-    // The sequences come first, so those that are there are the beginning of the array.
-    const held = (data: Float32Array | undefined) => (data as Float32Array).subarray(0, batch * rowSize);
+    // Sequences are the outermost dimension, so those in use are at the start of the array.
+    const inUse = (data: Float32Array | undefined) => (data as Float32Array).subarray(0, batch * rowSize);
     for (let layer = 0; layer < layers; layer++) {
-      feeds[`keys.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], held(keys[layer]));
-      feeds[`values.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], held(values[layer]));
+      feeds[`keys.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], inUse(keys[layer]));
+      feeds[`values.${layer}`] = ndarray("float32", [batch, kvHeads, capacity, headDim], inUse(values[layer]));
     }
     return feeds;
   }
 
-  /** Appends what a run of the engine gave for `count` new positions of each sequence. */
+  /** Appends the outputs `newKeys.N` and `newValues.N` of a forward pass over `count` new positions of each sequence. */
   append(outputs: Readonly<Record<string, NdArray>>, count: number): void {
     this.reserve(this.length + count, this.batch);
     const { layers, kvHeads, headDim } = this.shape;
@@ -78,30 +76,30 @@ export class KVCache {
       this.used.forEach((offset, row) => {
         const part = [row * size, (row + 1) * size] as const;
         const { keys, values, capacity } = this.arrays.row(layer, row);
-        for (const [read, held] of [
+        for (const [added, target] of [
           [newKeys, keys],
           [newValues, values],
         ] as const) {
-          copyRows(
-            read.subarray(...part),
-            count * headDim,
-            held,
-            capacity * headDim,
-            offset * headDim,
-            count * headDim,
-          );
+          copyRows({
+            source: added.subarray(...part),
+            sourceStride: count * headDim,
+            target,
+            targetStride: capacity * headDim,
+            offset: offset * headDim,
+            count: count * headDim,
+          });
         }
       });
     }
     this.used = this.used.map((length) => length + count);
   }
 
-  /** Forgets all positions from `length` on. */
+  /** Drops all positions from `length` on. */
   truncate(length: number): void {
-    this.used = this.used.map((held) => Math.min(held, length));
+    this.used = this.used.map((used) => Math.min(used, length));
   }
 
-  /** A cache whose sequence i is a copy of this one's sequence `order[i]`, or of its first `length` positions. */
+  /** A new cache whose sequence i is a copy of sequence `order[i]`, or of its first `length` positions. */
   select(order: readonly number[], length = Number.POSITIVE_INFINITY): KVCache {
     const copy = new KVCache(this.shape, 0);
     copy.reserve(Math.max(0, ...order.map((row) => Math.min(this.used[row] as number, length))), order.length);
@@ -109,15 +107,15 @@ export class KVCache {
     return copy;
   }
 
-  /** Adds a copy of another cache's sequence, or of its first `length` positions, as the last one of this. */
+  /** Appends a copy of another cache's sequence, or of its first `length` positions. */
   push(other: KVCache, row = 0, length = Number.POSITIVE_INFINITY): void {
     const count = Math.min(other.used[row] as number, length);
     this.reserve(Math.max(this.length, count), this.batch + 1);
-    copySequence(other.arrays, row, this.arrays, this.batch, count);
+    copySequence({ source: other.arrays, from: row, target: this.arrays, to: this.batch, count });
     this.used.push(count);
   }
 
-  /** As `remove`; what was taken out is a cache by itself, a copy only where other sequences share its arrays. */
+  /** Removes a sequence like `remove` and returns it as a cache; it is copied only where other sequences share its arrays. */
   take(row: number): KVCache {
     const taken = new KVCache(this.shape, 0);
     if (this.arrays.room > 1) {
@@ -130,18 +128,18 @@ export class KVCache {
     return taken;
   }
 
-  /** Takes a sequence out; the last one gets its number. */
+  /** Removes a sequence; the last one takes its row. */
   remove(row: number): void {
     const last = this.batch - 1;
     const length = this.used[last] as number;
-    if (row !== last) copySequence(this.arrays, last, this.arrays, row, length);
+    if (row !== last) copySequence({ source: this.arrays, from: last, target: this.arrays, to: row, count: length });
     this.used[row] = length;
     this.used.pop();
-    // Attention reads the whole capacity, also what only a long sequence needed that is gone.
+    // Attention reads the whole capacity, so shrink it when the longest sequence is gone.
     if (this.arrays.capacity > 2 * bucketsFor(this.length)) this.move(bucketsFor(this.length), this.arrays.room);
   }
 
-  /** Room for twice as many sequences is made at a time, so that adding one by one copies each a few times only. */
+  /** Doubles the number of sequences when full, so that adding them one by one copies each only a few times. */
   private reserve(length: number, batch: number): void {
     const { capacity, room } = this.arrays;
     if (length <= capacity && batch <= room) return;
@@ -152,7 +150,7 @@ export class KVCache {
   private move(capacity: number, room: number): void {
     const arrays = new Arrays(this.shape, room, capacity, this.length > 0 ? headroom : 1);
     this.used.forEach((length, row) => {
-      copySequence(this.arrays, row, arrays, row, length);
+      copySequence({ source: this.arrays, from: row, target: arrays, to: row, count: length });
     });
     this.arrays = arrays;
   }
@@ -163,14 +161,14 @@ function bucketsFor(length: number): number {
 }
 
 /**
- * Room for `room` sequences of `capacity` positions. Arrays may be longer than that, so that they can grow in place: new memory costs far
- * more than moving what is held.
+ * Arrays for `room` sequences of `capacity` positions. They may be longer, to grow in place: allocating memory costs far
+ * more than moving values.
  */
 class Arrays {
   readonly shape: CacheShape;
   room: number;
   capacity: number;
-  /** Of each layer. */
+  /** One array per layer. */
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
 
@@ -195,13 +193,15 @@ class Arrays {
 
   row(layer: number, row: number) {
     const { rowSize, capacity } = this;
-    const of = (data: Float32Array | undefined) => (data as Float32Array).subarray(row * rowSize, (row + 1) * rowSize);
-    return { keys: of(this.keys[layer]), values: of(this.values[layer]), capacity };
+    const slice = (data: Float32Array | undefined) =>
+      (data as Float32Array).subarray(row * rowSize, (row + 1) * rowSize);
+    return { keys: slice(this.keys[layer]), values: slice(this.values[layer]), capacity };
   }
 
   /**
-   * Makes capacity or room larger in place, where the arrays are long enough for it.
-   * @param lengths of the sequences that are there
+   * Grows in place.
+   * @param lengths lengths of the sequences
+   * @returns whether the arrays are long enough
    */
   resize(capacity: number, room: number, lengths: readonly number[]): boolean {
     const { kvHeads, headDim } = this.shape;
@@ -212,7 +212,7 @@ class Arrays {
     this.room = room;
     if (after === before) return true;
     for (const data of [...this.keys, ...this.values]) {
-      // From the last head on: each moves to a later place, which nothing needs any more that is still to be moved.
+      // From the last head to the first: each moves back, over values that have already been moved.
       for (let head = lengths.length * kvHeads - 1; head > 0; head--) {
         const length = lengths[Math.floor(head / kvHeads)] as number;
         data.copyWithin(head * after, head * before, head * before + length * headDim);
@@ -222,26 +222,43 @@ class Arrays {
   }
 }
 
-/** Copies the first `count` positions of a sequence. */
-function copySequence(source: Arrays, from: number, target: Arrays, to: number, count: number): void {
+interface SequenceCopy {
+  readonly source: Arrays;
+  readonly from: number;
+  readonly target: Arrays;
+  readonly to: number;
+  readonly count: number;
+}
+
+/** Copies the first `count` positions of sequence `from` to sequence `to`. */
+function copySequence({ source, from, target, to, count }: SequenceCopy): void {
   const { layers, headDim } = source.shape;
   for (let layer = 0; layer < layers; layer++) {
     const [old, copy] = [source.row(layer, from), target.row(layer, to)];
     for (const kind of ["keys", "values"] as const) {
-      copyRows(old[kind], old.capacity * headDim, copy[kind], copy.capacity * headDim, 0, count * headDim);
+      copyRows({
+        source: old[kind],
+        sourceStride: old.capacity * headDim,
+        target: copy[kind],
+        targetStride: copy.capacity * headDim,
+        offset: 0,
+        count: count * headDim,
+      });
     }
   }
 }
 
+interface RowsCopy {
+  readonly source: Float32Array;
+  readonly sourceStride: number;
+  readonly target: Float32Array;
+  readonly targetStride: number;
+  readonly offset: number;
+  readonly count: number;
+}
+
 /** Copies the first `count` elements of each row of `source` to `offset` in the same row of `target`. */
-function copyRows(
-  source: Float32Array,
-  sourceStride: number,
-  target: Float32Array,
-  targetStride: number,
-  offset: number,
-  count: number,
-): void {
+function copyRows({ source, sourceStride, target, targetStride, offset, count }: RowsCopy): void {
   const rows = source.length / sourceStride;
   for (let row = 0; row < rows; row++) {
     target.set(source.subarray(row * sourceStride, row * sourceStride + count), row * targetStride + offset);

@@ -1,5 +1,5 @@
-/** A LLaMA that is ready to read and write: one session, and caches of what was read. */
-import { type LlamaConfig, llama, llamaMatrices } from "../models/llama.ts";
+/** A language model ready to run: the decoder graph over a KV cache, its inputs, and the session that runs it. */
+import { type LlamaConfig, llama, llamaMatrices, logits } from "../models/llama.ts";
 import { embedSequence, type MultimodalSequence } from "../models/minigpt4.ts";
 import { Weights } from "../nn/weights.ts";
 import type { Runner } from "../runtime/runner.ts";
@@ -9,81 +9,49 @@ import { type Quantization, quantizationPolicy } from "../tensor/quant/quantizat
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { KVCache } from "./kv-cache.ts";
 
-// The arrays that a reading graph is fed with: sequences of token ids and image tokens, and the cache of what was read before.
-
 /** One position of a sequence: a token id, or an image token's embedding [hiddenSize]. */
 export type Position = number | Float32Array;
 
-/** Feeds of the graph: sequences of equal length, one for each sequence of the cache, and the cache. */
-export function decoderFeeds(
-  sequences: readonly (readonly Position[])[],
-  cache: KVCache,
-  { hiddenSize }: LlamaConfig,
-): Record<string, NdArray> {
-  const flat = sequences.flat();
-  const places = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
-  const rows = new Float32Array(places.length * hiddenSize);
-  places.forEach((place, i) => {
-    const row = flat[place] as Float32Array;
-    if (row.length !== hiddenSize)
-      throw new RangeError(`An image token has ${row.length} values, expected ${hiddenSize}`);
-    rows.set(row, i * hiddenSize);
-  });
-  const ids = flat.map((position) => (typeof position === "number" ? position : 0));
-  const shape = [sequences.length, flat.length / sequences.length];
-  const positions = cache.lengths.flatMap((length) => Array.from({ length: shape[1] ?? 0 }, (_, i) => length + i));
-  return {
-    ids: indices(shape, ids),
-    positions: indices(shape, positions),
-    imageTokens: ndarray("float32", [places.length, hiddenSize], rows),
-    imagePlaces: indices([places.length], places),
-    ...cache.feeds(),
-  };
-}
-
-/** An int64 array. */
-export function indices(shape: readonly number[], values: readonly number[]): NdArray<"int64"> {
-  return ndarray("int64", shape, BigInt64Array.from(values, BigInt));
-}
-
-/** A faster way to read many positions. */
+/** A faster forward pass over many positions of one sequence. */
 export interface Prefiller {
-  /** Reads new positions of the cache's one sequence, which it grows by; the scores of what follows the last one, [1, vocabSize]. */
+  /** Appends the positions to the cache's one sequence and returns the logits after the last one, [1, vocabSize]. */
   forward(sequence: readonly Position[], cache: KVCache): Promise<NdArray<"float32">>;
-  /** As `read`, where nobody wants the scores. */
+  /** Like `forward`, without computing logits. */
   prefill(sequence: readonly Position[], cache: KVCache): Promise<void>;
   close(): Promise<void>;
 }
 
-/** For more positions than these a prompt reader is faster than the language model itself. */
+/** Above this many positions the prefiller is faster than the decoder graph. */
 const minPrefillLength = 64;
 
-export class LanguageModel {
+export class LanguageModel implements AsyncDisposable {
   readonly config: LlamaConfig;
   private readonly runner: Runner;
-  private readonly prompts: Prefiller | undefined;
+  private readonly prefiller?: Prefiller;
 
   /**
-   * @param runner a reading graph with the output `logits`, of the places in `outputIndices`
-   * @param prompts reads long prompts
+   * @param runner runs a graph of `languageGraph`
+   * @param prefiller runs long prompts
    */
-  constructor(config: LlamaConfig, runner: Runner, prompts?: Prefiller) {
+  constructor(config: LlamaConfig, runner: Runner, prefiller?: Prefiller) {
     this.config = config;
     this.runner = runner;
-    this.prompts = prompts;
+    this.prefiller = prefiller;
   }
 
+  /** An empty KV cache for `batch` sequences. */
   newCache(batch = 1): KVCache {
     const { numHiddenLayers: layers, numKeyValueHeads: kvHeads, headDim } = this.config;
     return new KVCache({ layers, kvHeads, headDim }, batch);
   }
 
   /**
-   * Reads new positions of each sequence after those in the cache, which grows by them.
+   * Runs the model over new positions of each sequence and appends them to the cache.
    *
-   * @param sequences one for each sequence of the cache, all of the same length
-   * @returns scores [batch, vocabSize] of what follows the last position; with `all`, [batch * length, vocabSize]
-   * @throws RangeError if the model does not know that many positions
+   * @param sequences new positions of each sequence of the cache, all of the same length
+   * @param which positions whose logits are returned
+   * @returns logits [batch, vocabSize] after the last position; with `all`, [batch * length, vocabSize]
+   * @throws RangeError if the sequences do not match the cache, or exceed the model's positions
    */
   async forward(
     sequences: readonly (readonly Position[])[],
@@ -94,8 +62,8 @@ export class LanguageModel {
     const length = sequences[0]?.length ?? 0;
     this.checkLengths(sequences, cache, length);
     const [sequence = [], ...others] = sequences;
-    const prompts = which === "last" && others.length === 0 ? this.promptPrefill(sequence) : undefined;
-    if (prompts) return prompts.forward(sequence, cache);
+    const prefiller = which === "last" && others.length === 0 ? this.choosePrefiller(sequence) : undefined;
+    if (prefiller) return prefiller.forward(sequence, cache);
     const outputIndices = Array.from({ length: batch * (which === "all" ? length : 1) }, (_, i) =>
       which === "all" ? i : (i + 1) * length - 1,
     );
@@ -107,48 +75,54 @@ export class LanguageModel {
     return outputs.logits as NdArray<"float32">;
   }
 
-  /** Reads new positions of the cache's one sequence, which grows by them, where nobody wants the scores. */
+  /** Appends new positions to the cache's one sequence, like `forward`, for callers that need no logits. */
   async prefill(sequence: readonly Position[], cache: KVCache): Promise<void> {
     this.checkLengths([sequence], cache, sequence.length);
-    const prompts = this.promptPrefill(sequence);
-    if (prompts) await prompts.prefill(sequence, cache);
+    const prefiller = this.choosePrefiller(sequence);
+    if (prefiller) await prefiller.prefill(sequence, cache);
     else await this.forward([sequence], cache);
   }
 
+  /** Frees the memory of the runtime. */
   async close(): Promise<void> {
     await this.runner.close();
-    await this.prompts?.close();
+    await this.prefiller?.close();
   }
 
-  private promptPrefill({ length }: readonly Position[]): Prefiller | undefined {
-    return length > minPrefillLength ? this.prompts : undefined;
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private choosePrefiller({ length }: readonly Position[]): Prefiller | undefined {
+    return length > minPrefillLength ? this.prefiller : undefined;
   }
 
   private checkLengths(sequences: readonly (readonly Position[])[], cache: KVCache, length: number): void {
-    if (length === 0) throw new RangeError("There is nothing to read: the sequence is empty");
+    if (length === 0) throw new RangeError("The sequence is empty; expected at least one position");
     if (sequences.length !== cache.batch || sequences.some((sequence) => sequence.length !== length)) {
-      throw new RangeError(`Expected ${cache.batch} sequences of one length, found ${sequences.length}`);
+      throw new RangeError(
+        `Expected ${cache.batch} sequences of equal length, found lengths ${sequences.map(({ length }) => length).join(", ")}`,
+      );
     }
     const total = cache.length + length;
     if (total > this.config.maxPositionEmbeddings) {
       throw new RangeError(
-        `The text has ${total} tokens, but this language model knows ${this.config.maxPositionEmbeddings} positions; shorten it`,
+        `The text has ${total} tokens, but this language model has ${this.config.maxPositionEmbeddings} positions; shorten it`,
       );
     }
   }
 }
 
-// The graph of a language model that reads new positions after a cache; `readingFeeds` gives what it is fed with.
-
+/** A graph that runs new positions over a KV cache; `decoderFeeds` makes its inputs. */
 export interface DecoderGraph {
   readonly weights: Weights;
-  /** After the last norm, one row for each place of [batch * sequence] that the input `outputIndices` names: [selected, hiddenSize]. */
+  /** Hidden states after the last norm, at the positions of [batch * sequence] in the input `outputIndices`: [selected, hiddenSize]. */
   readonly hidden: Value;
-  /** Outputs that `KVCache.append` takes. */
+  /** Outputs for `KVCache.append`. */
   readonly cache: Readonly<Record<string, Value>>;
 }
 
-/** Embeddings and transformer; what is computed of `hidden` is up to the caller. */
+/** Embeddings and transformer, without an output layer. */
 export function decoderGraph(
   source: WeightSource,
   config: LlamaConfig,
@@ -175,11 +149,53 @@ export function decoderGraph(
   return { weights, hidden, cache: Object.fromEntries(outputs) };
 }
 
-/** The inputs of a graph that say what is read. */
+/** The decoder graph with the output `logits` [selected, vocabSize]. */
+export function languageGraph(
+  source: WeightSource,
+  config: LlamaConfig,
+  quantization?: Quantization,
+): { graph: Graph; outputs: Record<string, Value> } {
+  const { weights, hidden, cache } = decoderGraph(source, config, quantization);
+  return { graph: weights.graph, outputs: { logits: logits(weights, hidden, config), ...cache } };
+}
+
+/** Inputs of a graph for a sequence of text and image tokens. */
 export function sequenceInputs(graph: Graph, { hiddenSize }: LlamaConfig): MultimodalSequence {
   return {
     ids: graph.input("ids", "int64", ["batch", "sequence"]),
     imageTokens: graph.input("imageTokens", "float32", ["images", hiddenSize]),
     imagePlaces: graph.input("imagePlaces", "int64", ["images"]),
   };
+}
+
+/** Inputs of a decoder graph: new positions of each sequence of the cache, all of the same length, and the cache. */
+export function decoderFeeds(
+  sequences: readonly (readonly Position[])[],
+  cache: KVCache,
+  { hiddenSize }: LlamaConfig,
+): Record<string, NdArray> {
+  const flat = sequences.flat();
+  const imagePlaces = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
+  const rows = new Float32Array(imagePlaces.length * hiddenSize);
+  imagePlaces.forEach((place, i) => {
+    const row = flat[place] as Float32Array;
+    if (row.length !== hiddenSize)
+      throw new RangeError(`An image token has ${row.length} values; expected ${hiddenSize}`);
+    rows.set(row, i * hiddenSize);
+  });
+  const ids = flat.map((position) => (typeof position === "number" ? position : 0));
+  const shape = [sequences.length, flat.length / sequences.length];
+  const positions = cache.lengths.flatMap((length) => Array.from({ length: shape[1] ?? 0 }, (_, i) => length + i));
+  return {
+    ids: indices(shape, ids),
+    positions: indices(shape, positions),
+    imageTokens: ndarray("float32", [imagePlaces.length, hiddenSize], rows),
+    imagePlaces: indices([imagePlaces.length], imagePlaces),
+    ...cache.feeds(),
+  };
+}
+
+/** An int64 array. */
+export function indices(shape: readonly number[], values: readonly number[]): NdArray<"int64"> {
+  return ndarray("int64", shape, BigInt64Array.from(values, BigInt));
 }

@@ -1,4 +1,4 @@
-/** The graphs of a model's two halves, given to ONNX Runtime. */
+/** Opens the image encoder and the language model of a model folder in ONNX Runtime. */
 
 import { openCheckpoint } from "../formats/open.ts";
 import type { LlamaConfig } from "../models/llama.ts";
@@ -10,16 +10,16 @@ import { Session, type SessionOptions, supportsMappedInt8 } from "../runtime/ses
 import { Graph } from "../tensor/graph.ts";
 import type { Quantization } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
-import { imageOutputs, languageGraph } from "./graphs.ts";
-import { ImageEncoder } from "./image-encoder.ts";
-import { LanguageModel } from "./language-model.ts";
+import { ImageEncoder, imageOutputs } from "./image-encoder.ts";
+import { LanguageModel, languageGraph } from "./language-model.ts";
 import { Prefill } from "./prefill.ts";
 
 export interface LanguageModelOptions extends SessionOptions {
+  /** @default "float32" */
   readonly quantization?: Quantization;
 }
 
-/** A language model that reads new positions after a cache. */
+/** Creates a language model from any weights. */
 export async function createLanguageModel(
   source: WeightSource,
   config: LlamaConfig,
@@ -30,8 +30,8 @@ export async function createLanguageModel(
 }
 
 /**
- * A language model with the copy of its layers that reads prompts, where its folder has one that is of use here.
- * @param folder a folder that all of its files lie in
+ * Opens a language model, with its int8 layers for prefill where the folder has them and this device supports them.
+ * @param folder a folder that contains all of its files
  */
 export async function openLanguageModel(
   { checkpoint, config, prefillPath }: OpenLlama,
@@ -44,46 +44,48 @@ export async function openLanguageModel(
   if (quantization !== "native" || !prefillPath || !supportsMappedInt8(options.device)) {
     return new LanguageModel(config, runner);
   }
-  const layers = await openCheckpoint(prefillPath);
   try {
-    const prefill = await Prefill.create({ folder, llm: checkpoint, layers }, config, options);
-    return new LanguageModel(config, runner, prefill);
+    const layers = await openCheckpoint(prefillPath);
+    try {
+      const prefill = await Prefill.create({ folder, llm: checkpoint, layers }, config, options);
+      return new LanguageModel(config, runner, prefill);
+    } finally {
+      await layers.close();
+    }
   } catch (error) {
     await runner.close();
     throw error;
-  } finally {
-    await layers.close();
   }
 }
 
-/** What a model folder's images are read with. */
+/** Image parts of a model folder. */
 type ImageParts = Pick<ModelFolder, "path" | "config" | "imageSources">;
 
+/** Opens the image encoder, Q-Former and projection of a model folder. */
 export async function openImageEncoder(parts: ImageParts, options: SessionOptions = {}): Promise<ImageEncoder> {
   return new ImageEncoder(parts.config, await openImageEncoderRunner(parts, options));
 }
 
 /**
- * `pixels` of an image -> its `tokens`. An encoder whose matrices are stored in bytes is mapped anew for each image: packing them in
- * advance would take as long as reading some images, and their memory as well.
+ * A session for `imageOutputs`. Int8 matrices of the encoder are mapped from their file for each image: packing them in
+ * advance would take as long as encoding several images, and as much memory again.
  */
 export async function openImageEncoderRunner(
   { path, config, imageSources }: ImageParts,
   options: SessionOptions = {},
 ): Promise<Runner<"tokens">> {
-  const own = { ...options, weightsFolder: path };
   const { encoder } = imageSources;
   const isTiled = [...encoder.tensors.keys()].some((name) => encoder.matrix(name).kind === "tiled-int8");
   const mapped = isTiled && supportsMappedInt8(options.device);
   const graph = new Graph({ mapped });
   const outputs = imageOutputs(graph, imageWeights(graph, imageSources), config);
-  return Session.create(graph, outputs, { ...own, storage: mapped ? "mapped" : "memory" });
+  return Session.create(graph, outputs, { ...options, weightsFolder: path, storage: mapped ? "mapped" : "memory" });
 }
 
-/** Positions of prompt and answer together, as in the original demo. */
+/** Longest context of the original demo, in positions. */
 const maxContext = 2000;
 
-/** Positions of prompt and answer together that a conversation with a language model may have. */
+/** Context length for conversations: positions of prompt and generated text together. */
 export function resolveContextLength({ maxPositionEmbeddings }: LlamaConfig): number {
   return Math.min(maxContext, maxPositionEmbeddings);
 }

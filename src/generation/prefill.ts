@@ -1,7 +1,7 @@
 /**
- * Reading long prompts through a second copy of the layers, in bytes with a scale for each row. Many positions at once are limited by
- * arithmetic, and the engine multiplies bytes some three times as fast as blocks of 4 bits; one position is limited by the
- * reading of weights, of which 4 bits are half as many. The copy stays on the disk: one layer at a time is mapped from there.
+ * Prefill of long prompts with a second copy of the layers in int8, with a scale for each row. Prefill is bound by arithmetic,
+ * and the runtime multiplies int8 about three times as fast as 4-bit blocks; decoding is bound by reading weights, which
+ * take half the bytes in 4 bits. The copy stays on disk: one layer at a time is mapped.
  */
 import type { Checkpoint } from "../formats/open.ts";
 import type { LlamaConfig } from "../models/llama.ts";
@@ -14,24 +14,25 @@ import type { NdArray } from "../tensor/array.ts";
 import { Graph } from "../tensor/graph.ts";
 import { native } from "../tensor/quant/quantization.ts";
 import type { KVCache } from "./kv-cache.ts";
-import { decoderFeeds, indices, type Position, sequenceInputs } from "./language-model.ts";
+import { decoderFeeds, indices, type Position, type Prefiller, sequenceInputs } from "./language-model.ts";
 
 export interface PrefillSources {
-  /** A folder that both lie in. */
+  /** A folder that contains both. */
   readonly folder: string;
-  /** The language model, of which the table of embeddings is used. */
+  /** The language model; its embeddings and output layer are used. */
   readonly llm: Checkpoint;
-  /** Its layers in bytes. */
+  /** Its layers in int8. */
   readonly layers: Checkpoint;
 }
 
-/** Positions that go through the layers at once. More gain little from it, and each sees all others before they are masked. */
+/** Positions per pass. Longer chunks gain little, and attention costs the square of their length. */
 const chunkLength = 256;
 
 type LayerOutput = "out" | "newKeys" | "newValues";
 type LayerModel = Session<LayerOutput>;
 
-export class Prefill {
+/** The prefiller of a language model whose folder has its layers in int8. */
+export class Prefill implements Prefiller {
   private readonly config: LlamaConfig;
   private readonly parts: Parts;
   private readonly rotary: ReturnType<typeof rotaryAngles>;
@@ -42,6 +43,7 @@ export class Prefill {
     this.rotary = rotaryAngles(config.maxPositionEmbeddings, config.headDim, config.ropeTheta);
   }
 
+  /** The sources may be closed afterwards. */
   static async create(sources: PrefillSources, config: LlamaConfig, options: SessionOptions): Promise<Prefill> {
     const { folder, llm } = sources;
     const model = (index: number, outputs: "all" | "selected" = "all") => {
@@ -56,14 +58,14 @@ export class Prefill {
     const graph = new Graph();
     const weights = new Weights(graph, llm, { quantization: native });
     const embeddings = embedSequence(weights, sequenceInputs(graph, config), config);
-    const scores = logitsPiece(llm, config, { quantization: native });
-    // Ever new lengths gain nothing from a plan of memory, and a second thread would wait busily while the layers need its core.
+    const output = logitsPiece(llm, config, { quantization: native });
+    // Lengths vary, so a memory plan does not help; a second thread would spin while the layers need its core.
     const own = { ...options, threads: 1, plansMemory: false, weightsFolder: folder };
     return new Prefill(config, {
       embeddings: await Session.create(graph, { embeddings }, own),
       layers,
       last: await model(last, "selected"),
-      scores: await Session.create(scores.graph, { scores: scores.out }, own),
+      output: await Session.create(output.graph, { logits: output.out }, own),
     });
   }
 
@@ -71,7 +73,7 @@ export class Prefill {
     const start = Math.floor((sequence.length - 1) / chunkLength) * chunkLength;
     await this.prefill(sequence.slice(0, start), cache);
     const x = await this.forwardChunk(sequence.slice(start), cache);
-    return (await this.parts.scores.run({ x })).scores as NdArray<"float32">;
+    return (await this.parts.output.run({ x })).logits as NdArray<"float32">;
   }
 
   async prefill(sequence: readonly Position[], cache: KVCache): Promise<void> {
@@ -80,7 +82,7 @@ export class Prefill {
     }
   }
 
-  /** What comes out of the last layer for the last position, [1, hiddenSize]. */
+  /** Hidden state of the last position after the last layer, [1, hiddenSize]. */
   private async forwardChunk(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
     const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = decoderFeeds(
       [sequence],
@@ -89,33 +91,33 @@ export class Prefill {
     );
     const { embeddings, layers, last } = this.parts;
     let x = (await embeddings.run({ ids, imageTokens, imagePlaces } as Feeds)).embeddings;
-    const read: Record<string, NdArray> = {};
+    const added: Record<string, NdArray> = {};
     const shared = { positions, pastMask, ...this.rotary };
     for (const [i, layer] of [...layers, last].entries()) {
       const feeds = { ...shared, keys: past[`keys.${i}`], values: past[`values.${i}`], x } as Feeds;
       if (layer === last) feeds.outputIndices = indices([1], [sequence.length - 1]);
       const { out, newKeys, newValues } = await layer.run(feeds);
-      read[`newKeys.${i}`] = newKeys;
-      read[`newValues.${i}`] = newValues;
+      added[`newKeys.${i}`] = newKeys;
+      added[`newValues.${i}`] = newValues;
       x = out;
     }
-    cache.append(read, sequence.length);
+    cache.append(added, sequence.length);
     return x;
   }
 
   async close(): Promise<void> {
     await this.parts.embeddings.close();
-    await this.parts.scores.close();
+    await this.parts.output.close();
   }
 }
 
 interface Parts {
   readonly embeddings: Session<"embeddings">;
-  /** All layers but the last one. */
+  /** All layers but the last. */
   readonly layers: readonly LayerModel[];
-  /** The last layer, of which only some positions are computed. */
+  /** The last layer, which computes only the last position. */
   readonly last: LayerModel;
-  readonly scores: Session<"scores">;
+  readonly output: Session<"logits">;
 }
 
 type Feeds = Record<string, NdArray>;

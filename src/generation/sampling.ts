@@ -12,6 +12,13 @@ export interface SamplingOptions {
   readonly repetitionPenalty?: number;
 }
 
+/** State of a generation that samples tokens. */
+export interface SamplingState {
+  readonly random: Random;
+  /** Token ids generated before, for the repetition penalty. */
+  readonly previous?: Iterable<number>;
+}
+
 /** Divides positive logits of the `previous` tokens by `penalty` and multiplies negative ones, in place. */
 export function penalizeRepetition(logits: Float32Array, previous: Iterable<number>, penalty: number): void {
   if (penalty === 1) return;
@@ -63,9 +70,8 @@ export function distribution(logits: Float32Array, options: SamplingOptions): { 
 /** Samples the next token id. The penalty changes `logits` in place. */
 export function sampleToken(
   logits: Float32Array,
-  previous: Iterable<number>,
   options: SamplingOptions,
-  random: Random,
+  { random, previous = [] }: SamplingState,
 ): number {
   penalizeRepetition(logits, previous, options.repetitionPenalty ?? 1);
   if (!options.temperature) return argmax(logits);

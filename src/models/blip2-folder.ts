@@ -40,7 +40,7 @@ const schema = z.strictObject({
 /** The JSON of such a folder's `config.json`. */
 export type Blip2FolderJson = z.input<typeof schema>;
 
-export interface Blip2Folder {
+export interface Blip2Folder extends AsyncDisposable {
   readonly path: string;
   readonly config: Blip2Config;
   readonly maxTextLength: number;
@@ -66,6 +66,10 @@ export async function openBlip2Folder(path: string): Promise<Blip2Folder> {
   const encoder = await openCheckpoint(resolve(path, json.weights.encoder));
   try {
     const qformer = await openCheckpoint(resolve(path, json.weights.qformer));
+    const close = async () => {
+      await encoder.close();
+      await qformer.close();
+    };
     return {
       path,
       config: {
@@ -76,10 +80,8 @@ export async function openBlip2Folder(path: string): Promise<Blip2Folder> {
       maxTextLength: json.max_txt_len,
       tokenizer,
       sources: { encoder, qformer },
-      async close() {
-        await encoder.close();
-        await qformer.close();
-      },
+      close,
+      [Symbol.asyncDispose]: close,
     };
   } catch (cause) {
     await encoder.close();

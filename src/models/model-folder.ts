@@ -119,7 +119,7 @@ export interface DescribePrompt {
   readonly stop: readonly string[];
 }
 
-export interface ModelFolder {
+export interface ModelFolder extends AsyncDisposable {
   readonly path: string;
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
@@ -164,10 +164,11 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
       quantization: json.quantization,
       template: promptTemplates[json.prompt_template],
       describe: { prompt: json.describe.prompt, beginsWith: json.describe.begins_with, stop: json.describe.stop },
-      ...(contrastive && { contrastive }),
+      contrastive,
       imageSources,
       imageWeights: (graph) => imageWeights(graph, imageSources),
       close,
+      [Symbol.asyncDispose]: close,
     };
   } catch (cause) {
     await close();

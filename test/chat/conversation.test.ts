@@ -9,9 +9,8 @@ import { type EngineParts, LocalEngine } from "../../src/engine/local-engine.ts"
 import { RequestError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { generate, toPositions } from "../../src/generation/generate.ts";
-import { imageOutputs } from "../../src/generation/graphs.ts";
 import type { ImageTokens } from "../../src/generation/image-encoder.ts";
-import { ImageEncoder } from "../../src/generation/image-encoder.ts";
+import { ImageEncoder, imageOutputs } from "../../src/generation/image-encoder.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
 import { Session } from "../../src/runtime/session.ts";
 import { Graph } from "../../src/tensor/graph.ts";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { writeRandomLlama } from "../../bench/random-llama.ts";
 import { type BlockType, blockLayouts } from "../../src/formats/gguf/blocks.ts";
-import { languageGraph } from "../../src/generation/graphs.ts";
+import { languageGraph } from "../../src/generation/language-model.ts";
 import { createLanguageModel } from "../../src/generation/load.ts";
 import type { LlamaConfig } from "../../src/models/llama.ts";
 import { type OpenLlama, openLlama } from "../../src/models/llama-folder.ts";

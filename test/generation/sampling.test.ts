@@ -82,7 +82,7 @@ describe("sampleToken", () => {
     const counts = [0, 0, 0];
     const draws = 20000;
     for (let i = 0; i < draws; i++) {
-      const id = sampleToken(Float32Array.from(values), [], { temperature: 1.5 }, random);
+      const id = sampleToken(Float32Array.from(values), { temperature: 1.5 }, { random });
       counts[id] = (counts[id] as number) + 1;
     }
     softmax(Float32Array.from(values), 1.5).forEach((probability, id) => {
@@ -93,9 +93,13 @@ describe("sampleToken", () => {
   test("without temperature takes the most likely, whatever the seed", () => {
     fc.assert(
       fc.property(scores, fc.nat(), (values, seed) => {
-        expect(sampleToken(values.slice(), [], {}, new Random(seed))).toBe(argmax(values));
-        expect(sampleToken(values.slice(), [], { temperature: 1, topK: 1 }, new Random(seed))).toBe(argmax(values));
-        expect(sampleToken(values.slice(), [], { temperature: 1, topP: 0 }, new Random(seed))).toBe(argmax(values));
+        expect(sampleToken(values.slice(), {}, { random: new Random(seed) })).toBe(argmax(values));
+        expect(sampleToken(values.slice(), { temperature: 1, topK: 1 }, { random: new Random(seed) })).toBe(
+          argmax(values),
+        );
+        expect(sampleToken(values.slice(), { temperature: 1, topP: 0 }, { random: new Random(seed) })).toBe(
+          argmax(values),
+        );
       }),
     );
   });
@@ -103,7 +107,7 @@ describe("sampleToken", () => {
   test("the same seed gives the same token", () => {
     fc.assert(
       fc.property(scores, fc.nat(), (values, seed) => {
-        const draw = () => sampleToken(values.slice(), [], { temperature: 2 }, new Random(seed));
+        const draw = () => sampleToken(values.slice(), { temperature: 2 }, { random: new Random(seed) });
         expect(draw()).toBe(draw());
       }),
     );
@@ -122,7 +126,7 @@ test("drawn among all tokens, each comes as often as its probability says", () =
   const counts = [0, 0, 0, 0];
   const draws = 4000;
   for (let i = 0; i < draws; i++) {
-    const id = sampleToken(scores(), [], { temperature: 0.5 }, random);
+    const id = sampleToken(scores(), { temperature: 0.5 }, { random });
     counts[id] = (counts[id] ?? 0) + 1;
   }
   for (const { id, probability } of distribution(scores(), { temperature: 0.5 })) {

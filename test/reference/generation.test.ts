@@ -203,7 +203,7 @@ async function tokens(model: LanguageModel, prompt: readonly Position[], eosId: 
   let next = prompt;
   while (said.length < maxNewTokens) {
     const { data } = await model.forward([next], cache);
-    const id = sampleToken(data, said, options, new Random(0));
+    const id = sampleToken(data, options, { random: new Random(0), previous: said });
     if (id === eosId) break;
     said.push(id);
     next = [id];

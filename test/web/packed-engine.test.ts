@@ -8,8 +8,7 @@ import type { Engine, GenerationEvent, GenerationRequest } from "../../src/engin
 import { imageFiles, loadEngine } from "../../src/engine/load-engine.ts";
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
 import { packedWeights } from "../../src/formats/packed.ts";
-import { languageGraph } from "../../src/generation/graphs.ts";
-import { LanguageModel } from "../../src/generation/language-model.ts";
+import { LanguageModel, languageGraph } from "../../src/generation/language-model.ts";
 import { type ModelFolder, openModelFolder } from "../../src/models/model-folder.ts";
 import { parseWebModel, type WebModel } from "../../src/models/web-model.ts";
 import { Session } from "../../src/runtime/session.ts";

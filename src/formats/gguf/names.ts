@@ -67,6 +67,7 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
       return blockMatrix({ name, shape, type: storedType, read: () => readBytes(name) });
     },
     close: () => checkpoint.close(),
+    [Symbol.asyncDispose]: () => checkpoint.close(),
   };
 }
 
