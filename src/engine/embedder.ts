@@ -1,4 +1,4 @@
-/** Embeddings of images and texts: vectors of length 1, in which an image lies near the texts that fit it. */
+/** Embeddings of images and texts: L2-normalised vectors, in which an image is close to texts that describe it. */
 
 import { RequestError } from "../errors.ts";
 import { quote } from "../files/errors.ts";
@@ -15,27 +15,27 @@ import type { WeightSource } from "../tensor/weight-source.ts";
 import type { Tokenizer } from "../tokenizers/load.ts";
 import { cleanCaption } from "../tokenizers/prompts.ts";
 
-/** Characters of a text that are read. Captions end after fifty words, but a word may be of any length. */
+/** Longest text in characters; the rest is ignored. A caption has at most 50 words, but words have no limit. */
 const longestText = 2000;
 
-/** What makes embeddings, whatever kind of head it is. */
+/** Computes embeddings. */
 export interface Embedder extends AsyncDisposable {
-  /** Numbers in an embedding. */
+  /** Dimensions of an embedding. */
   readonly size: number;
-  /** @param tokens what `ImageReader` gives for the image */
+  /** Embeds an image. @param tokens its tokens from `ImageEncoder` */
   embedImage(tokens: ImageTokens): Promise<Float32Array>;
   /**
-   * Texts are read as captions are in training: lower-cased, without punctuation, fifty words at most.
-   * @throws RequestError if a text is empty, or has no word that counts
+   * Embeds texts. They are cleaned as in training: lower-cased, without punctuation, at most 50 words.
+   * @throws RequestError if a text has no words, or none with a weight above zero
    */
   embedTexts(texts: readonly string[]): Promise<Float32Array[]>;
-  /** Frees the engine's memory. */
+  /** Frees the memory of the runtime. */
   close(): Promise<void>;
 }
 
 /**
- * The embedder of a model folder, which may be closed afterwards; undefined where the model has no contrastive head.
- * @throws Error naming the file whose weights do not fit
+ * Opens the embedder of a model folder; undefined if the model has no contrastive head. The folder may be closed afterwards.
+ * @throws Error naming the file whose weights do not match
  */
 export async function openEmbedder(
   folder: ModelFolder,
@@ -57,7 +57,7 @@ interface HeadParts {
   readonly tokenizer: Tokenizer;
 }
 
-/** The head of `contrastive-head.ts`, in the space of the language model's words. */
+/** The contrastive head of `contrastive-head.ts`, which embeds images and texts in the space of the token embeddings. */
 export class WordSpaceEmbedder implements Embedder {
   readonly size: number;
   private readonly tokenizer: Tokenizer;
@@ -71,7 +71,7 @@ export class WordSpaceEmbedder implements Embedder {
     this.texts = texts;
   }
 
-  /** The table of words is mapped from a file: only the rows that are looked up come into memory. */
+  /** The token embeddings are mapped from their file: only rows that are used are read into memory. */
   static async create(
     { head, llm, tokenizer }: HeadParts,
     config: LlamaConfig,
@@ -81,12 +81,12 @@ export class WordSpaceEmbedder implements Embedder {
     const { hiddenSize } = config;
     const graphs = { images: new Graph(), texts: new Graph() };
     const tokens = graphs.images.input("tokens", "float32", [1, tokensPerImage, hiddenSize]);
-    const ofImages = imageEmbedding(new Weights(graphs.images, head), tokens);
+    const imageEmbeddings = imageEmbedding(new Weights(graphs.images, head), tokens);
     const weights = new Weights(graphs.texts, head);
-    const ofTexts = textEmbedding(weights, new Weights(graphs.texts, llm), textInputs(weights, "texts"), config);
-    const images = await Session.create(graphs.images, { embeddings: ofImages }, options);
+    const textEmbeddings = textEmbedding(weights, new Weights(graphs.texts, llm), textInputs(weights, "texts"), config);
+    const images = await Session.create(graphs.images, { embeddings: imageEmbeddings }, options);
     try {
-      const texts = await Session.create(graphs.texts, { embeddings: ofTexts }, options);
+      const texts = await Session.create(graphs.texts, { embeddings: textEmbeddings }, options);
       return new WordSpaceEmbedder(hiddenSize, tokenizer, images, texts);
     } catch (error) {
       await images.close();
@@ -101,7 +101,7 @@ export class WordSpaceEmbedder implements Embedder {
     return embeddings.data as Float32Array;
   }
 
-  /** One text after the other: that takes no longer, and the memory of one. */
+  /** One text at a time, which is as fast as a batch and takes the memory of one. */
   async embedTexts(texts: readonly string[]): Promise<Float32Array[]> {
     const all: Float32Array[] = [];
     for (const text of texts) all.push(await this.embedText(text));
@@ -119,13 +119,13 @@ export class WordSpaceEmbedder implements Embedder {
 
   private async embedText(text: string): Promise<Float32Array> {
     const caption = cleanCaption(text.slice(0, longestText));
-    if (caption === "") throw new RequestError("invalid_request", "A text without any word has no embedding");
+    if (caption === "") throw new RequestError("invalid_request", "The text has no words, so it has no embedding");
     const { embeddings } = await this.texts.run(textArrays([this.tokenizer.encode(` ${caption}`)]));
     const embedding = embeddings.data as Float32Array;
     if (embedding.every((value) => value === 0)) {
       throw new RequestError(
         "invalid_request",
-        `No word of ${quote(caption)} says anything of an image, so it has no embedding`,
+        `No word of ${quote(caption)} has a weight in this model, so the text has no embedding`,
       );
     }
     return embedding;

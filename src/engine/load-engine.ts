@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { sha256Hex } from "../files/digest.ts";
+import type { LanguageModel } from "../generation/language-model.ts";
 import {
   type LanguageModelOptions,
   openImageEncoder,
@@ -13,14 +14,14 @@ import type { PullOptions } from "../hub/pull.ts";
 import { type ImageLimits, readImage } from "../images/decode.ts";
 import type { LlamaConfig } from "../models/llama.ts";
 import { tokensPerImage } from "../models/minigpt4.ts";
-import { openModelFolder } from "../models/model-folder.ts";
+import { type ModelFolder, openModelFolder } from "../models/model-folder.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { ImageCache, type ImageSource } from "./caches.ts";
 import { openEmbedder } from "./embedder.ts";
 import { LocalEngine } from "./local-engine.ts";
 import type { SchedulerOptions } from "./scheduler.ts";
 
-/** Options of an engine; all of them can be sent to another process. */
+/** Engine options; all of them can be sent to another process. */
 export interface EngineOptions
   extends SessionOptions,
     Pick<LanguageModelOptions, "quantization">,
@@ -31,31 +32,27 @@ export interface EngineOptions
   readonly imageCacheBytes?: number;
 }
 
-/** Memory for the KV caches of a full batch in which each sequence is as long as the context, in bytes. */
+/** Memory for the KV caches of a full batch of sequences as long as the context, in bytes. */
 const batchBytes = 2 ** 31;
+/** Memory for the KV caches of earlier requests, in bytes. */
 const defaultPrefixBytes = 2 ** 29;
 const maxBatch = 16;
 
 /**
  * Loads a model folder.
- * @param name the model's name
- * @throws Error naming what is missing or does not match
+ * @param name name of the model, for clients and messages
+ * @throws Error naming the file that is missing or does not match
  */
 export async function loadEngine(
   path: string,
   name: string,
-  { quantization, images, imageCacheBytes, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
+  { images, imageCacheBytes, pull, ...given }: EngineOptions & { readonly pull?: PullOptions } = {},
 ): Promise<LocalEngine> {
   const folder = await openModelFolder(path, pull);
   const options = { weightsFolder: path, ...given };
   try {
     const { config, tokenizer } = folder.llm;
-    const encoder = await openImageEncoder(folder, options);
-    const llm = await openLanguageModel(folder.llm, path, {
-      ...options,
-      quantization: quantization ?? folder.quantization,
-    });
-    const embedder = await openEmbedder(folder, options);
+    const { encoder, llm, embedder } = await openParts(folder, options);
     const contextLength = resolveContextLength(config);
     const fittingBatch = Math.floor(batchBytes / countCacheBytes(config, contextLength));
     return new LocalEngine(
@@ -83,15 +80,30 @@ export async function loadEngine(
   }
 }
 
-/** Of the keys and values of one sequence. */
+/** Opens the sessions of a model. If one fails to open, those before it are closed. */
+async function openParts(folder: ModelFolder, options: SessionOptions & Pick<EngineOptions, "quantization">) {
+  const { quantization = folder.quantization, ...session } = options;
+  const encoder = await openImageEncoder(folder, session);
+  let llm: LanguageModel | undefined;
+  try {
+    llm = await openLanguageModel(folder.llm, folder.path, { ...session, quantization });
+    return { encoder, llm, embedder: await openEmbedder(folder, session) };
+  } catch (error) {
+    await llm?.close();
+    await encoder.close();
+    throw error;
+  }
+}
+
+/** Bytes of the keys and values of one sequence. */
 function countCacheBytes({ numHiddenLayers, numKeyValueHeads, headDim }: LlamaConfig, positions: number): number {
   return 2 * numHiddenLayers * numKeyValueHeads * headDim * positions * Float32Array.BYTES_PER_ELEMENT;
 }
 
-/** Images from files and from memory in Node. */
+/** Reads images from files and from memory, in Node. */
 export function imageFiles(limits: ImageLimits = {}): ImageSource {
   return {
-    /** A file is the same as long as its size and modification time are. */
+    /** A file is identified by its path, size and modification time. */
     async key(image) {
       if (typeof image !== "string") return sha256Hex(image);
       const info = await stat(image).catch(() => undefined);

@@ -18,7 +18,7 @@ export interface EngineParts {
   readonly tokenizer: Tokenizer;
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
-  /** Only of a model with a contrastive head. */
+  /** Undefined if the model has no contrastive head. */
   readonly embedder?: Embedder;
 }
 
@@ -104,11 +104,11 @@ export class LocalEngine implements Engine, AsyncDisposable {
     }
     const describes = turns === "describe";
     const prompt = describes ? parsePrompt(describe.prompt + describe.beginsWith) : template.render(turns, { system });
-    const places = prompt.segments.filter(({ kind }) => kind === "image").length;
-    if (places !== request.images.length) {
+    const imageCount = prompt.segments.filter(({ kind }) => kind === "image").length;
+    if (imageCount !== request.images.length) {
       throw new RequestError(
         "invalid_request",
-        `The prompt has places for ${places} images, but ${request.images.length} were given`,
+        `The prompt has ${imageCount} images, but the request has ${request.images.length}`,
       );
     }
     const images = await Promise.all(request.images.map((image) => this.parts.images.encode(image)));
@@ -126,8 +126,8 @@ export class LocalEngine implements Engine, AsyncDisposable {
     { maxNewTokens = defaultMaxNewTokens, overflow = "cut" }: GenerationRequest,
   ): Pick<ScheduledRequest, "sequence" | "maxNewTokens"> {
     const { contextLength } = this.model;
-    const most = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
-    if (!(maxNewTokens >= 1 && maxNewTokens <= most)) {
+    const largest = overflow === "cut" ? contextLength - 1 : Number.POSITIVE_INFINITY;
+    if (!(maxNewTokens >= 1 && maxNewTokens <= largest)) {
       throw new RequestError(
         "invalid_request",
         `maxNewTokens is ${maxNewTokens}; expected a number from 1 to ${contextLength - 1}`,

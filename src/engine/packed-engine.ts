@@ -1,4 +1,4 @@
-/** The engine of a model that was packed for pages: the same graphs as everywhere, run by whatever runs them there. */
+/** The engine of a model exported for the web: the same graphs as in Node, run by ONNX Runtime Web. */
 
 import { packedWeights } from "../formats/packed.ts";
 import { ImageEncoder, imageOutputs } from "../generation/image-encoder.ts";
@@ -15,18 +15,18 @@ import { LocalEngine } from "./local-engine.ts";
 
 export interface PackedEngineParts {
   readonly tokenizer: Tokenizer;
-  /** All weight files, one after the other. */
+  /** All weight files, concatenated. */
   readonly weights: Uint8Array;
   readonly quantization: Quantization;
   readonly images: ImageSource;
-  /** Makes a graph ready to run. */
+  /** Creates a session of a graph. */
   createRunner<Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>): Promise<Runner<Output>>;
 }
 
-/** One who visits a page asks for one answer at a time, seldom for two. */
+/** A visitor of a page generates one text at a time, rarely two. */
 const schedule = { maxBatch: 2, prefixBytes: 2 ** 27 };
 
-/** @throws Error if something does not fit together */
+/** Creates the engine. @throws Error if the parts do not match */
 export async function createPackedEngine(
   model: WebModel,
   { tokenizer, weights, quantization, images, createRunner }: PackedEngineParts,
@@ -35,13 +35,13 @@ export async function createPackedEngine(
   const source = (part: keyof typeof tensors) => packedWeights(`The ${part} of ${model.name}`, tensors[part], weights);
   const graph = new Graph();
   const parts = { encoder: source("encoder"), qformer: source("qformer"), projection: source("projection") };
-  const reader = await createRunner(graph, imageOutputs(graph, imageWeights(graph, parts), config));
-  const reading = languageGraph(source("llm"), config.llm, quantization);
-  const llm = new LanguageModel(config.llm, await createRunner(reading.graph, reading.outputs));
+  const imageRunner = await createRunner(graph, imageOutputs(graph, imageWeights(graph, parts), config));
+  const language = languageGraph(source("llm"), config.llm, quantization);
+  const llm = new LanguageModel(config.llm, await createRunner(language.graph, language.outputs));
   return new LocalEngine(
     {
       model: { name: model.name, contextLength: model.contextLength, tokensPerImage: tokensPerImage(config) },
-      images: new ImageCache(new ImageEncoder(config, reader), images),
+      images: new ImageCache(new ImageEncoder(config, imageRunner), images),
       llm,
       tokenizer,
       template: promptTemplates[model.template],

@@ -95,8 +95,8 @@ describe("a tiny model with a head", () => {
 
   test("what has no embedding is refused, and the engine goes on", async () => {
     for (const [input, code, message] of [
-      [{ text: "" }, "invalid_request", /without any word/],
-      [{ text: " . !\n" }, "invalid_request", /without any word/],
+      [{ text: "" }, "invalid_request", /has no words/],
+      [{ text: " . !\n" }, "invalid_request", /has no words/],
       [{ image: new Uint8Array([1, 2, 3]) }, "invalid_image", /./],
       [{ image: join(folder, "missing.png") }, "invalid_image", /missing\.png/],
     ] as const) {
@@ -116,7 +116,7 @@ describe("a tiny model with a head", () => {
     const silent = await load("silent");
     await expect(silent.embed([{ text: 'the "\u001b[31m' }])).rejects.toMatchObject({
       code: "invalid_request",
-      message: String.raw`No word of "the \u001b[31m" says anything of an image, so it has no embedding`,
+      message: String.raw`No word of "the \u001b[31m" has a weight in this model, so the text has no embedding`,
     });
     await silent.close();
   });

@@ -54,7 +54,7 @@ test("an invalid request keeps its error class and code", async () => {
   await refused({ ...question, images: [new Uint8Array(9)] }).toMatchObject({ code: "invalid_image" });
   await refused({ ...question, images: [] }).toMatchObject({
     code: "invalid_request",
-    message: "The prompt has places for 1 images, but 0 were given",
+    message: "The prompt has 1 images, but the request has 0",
   });
   await refused({ ...long, turns: [{ role: "user", text: "x".repeat(9000) }], overflow: "refuse" }).toMatchObject({
     code: "context_length_exceeded",

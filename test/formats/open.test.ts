@@ -1,7 +1,7 @@
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openCheckpoint } from "../../src/formats/open.ts";
+import { openCheckpoint } from "../../src/formats/index.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { ndarray } from "../../src/tensor/array.ts";
 import { fixture, golden, readAll, temporaryFolder, writeParts } from "../helpers/weight-files.ts";
@@ -23,7 +23,21 @@ test("a folder with both prefers safetensors", async () => {
   expect(Object.keys(await readAll(both))).toEqual(["w"]);
 });
 
-test("the content tells the format, not the name", async () => {
+test.each(["mha/llama-bin", "mha/llama-safetensors", "mha/eva_vit.pth"])(
+  "%s: `await using` closes the files at the end of the block",
+  async (name) => {
+    const open = async () => {
+      await using checkpoint = await openCheckpoint(golden(name));
+      const [first = ""] = checkpoint.tensors.keys();
+      await checkpoint.readBytes(first);
+      return { checkpoint, first };
+    };
+    const { checkpoint, first } = await open();
+    await expect(checkpoint.readBytes(first)).rejects.toThrow();
+  },
+);
+
+test("the format is recognized by the content, not the name", async () => {
   const cases = { gguf: "blocks.gguf", torch: "views-legacy.pth", safetensors: "views.safetensors" };
   for (const [format, name] of Object.entries(cases)) {
     const path = join(folder, `${format}.weights`);
