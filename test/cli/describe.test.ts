@@ -105,7 +105,7 @@ test("a missing model", async () => {
   const { code, stderr } = await minigpt4(["describe", image("cat.jpg"), "--model", "enormous"]);
   expect(code).toBe(1);
   expect(stderr).toMatch(
-    /^error: There is no model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/,
+    /^error: No model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/,
   );
 });
 

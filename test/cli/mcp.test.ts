@@ -131,7 +131,7 @@ test("Ctrl-C exits with 130", async () => {
 test("reports a missing model or folder immediately", async () => {
   const noModel = await minigpt4(["mcp", "--model", "enormous"]);
   expect(noModel).toMatchObject({ code: 1, stdout: "" });
-  expect(noModel.stderr).toMatch(/^error: There is no model "enormous"/);
+  expect(noModel.stderr).toMatch(/^error: No model "enormous"/);
   const noFolder = await minigpt4(["mcp", "--allow-folder", join(folder, "nowhere")]);
   expect(noFolder).toMatchObject({ code: 2, stdout: "" });
   expect(noFolder.stderr).toContain("No such folder.");

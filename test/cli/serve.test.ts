@@ -84,12 +84,12 @@ test("reports a port in use, an unknown model and an invalid origin", async () =
   const inUse = await minigpt4(["serve", "--model", model, "--port", port]);
   expect(inUse.code).toBe(1);
   expect(inUse.stderr).toBe(
-    `error: port ${port} of 127.0.0.1 is in use by another program; choose another with --port\n`,
+    `error: Port ${port} of 127.0.0.1 is in use by another program. Choose another with --port.\n`,
   );
   const unknown = await minigpt4(["serve", "--model", "nothing", "--host", "0.0.0.0"]);
   expect(unknown.code).toBe(1);
   expect(unknown.stderr).toMatch(
-    /^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: There is no model/,
+    /^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: No model/,
   );
   const wrong = await minigpt4(["serve", "--cors", "example.org"]);
   expect(wrong.code).toBe(2);

@@ -81,7 +81,7 @@ test.each([
   [[], /^error: .*none\.db is not there; `minigpt4 curate describe DATA` begins a project\n$/],
   [["nowhere"], /^error: nowhere does not exist; expected one of:\n/],
   [[join(folder, "tiny")], /^error: .*tiny is not in a supported format; expected one of:\n/],
-  [[data, "--model", "enormous"], /^error: There is no model "enormous"/],
+  [[data, "--model", "enormous"], /^error: No model "enormous"/],
 ])("reports wrong arguments and creates no project: %j", async (more, message) => {
   const { code, stdout, stderr } = await minigpt4(describe("none.db", ...more));
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
