@@ -1,18 +1,17 @@
-/** Scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2), plain and over a cache. */
-
+/** Scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2), with and without a KV cache. */
 import { type Graph, single, type Value } from "../tensor/graph.ts";
 import { concat, expand, reshape, split, transpose } from "../tensor/ops/layout.ts";
 import { matmul } from "../tensor/ops/matmul.ts";
 import { softmax } from "../tensor/ops/reduce.ts";
 import { mulDims } from "../tensor/shapes.ts";
 
-/** What is added to the score of a position that must not be seen; exp of it is 0 in float32. */
+/** Added to the scores of masked positions; its exponential is 0 in float32. */
 export const masked = -1e9;
 
 /** x [batch, sequence, heads * size] -> [batch, heads, sequence, size]. */
 export function splitHeads(x: Value, heads: number): Value {
   const width = x.size(-1);
-  if (width % heads !== 0) throw new Error(`${x.graph.where()}${x} has no ${heads} equal heads`);
+  if (width % heads !== 0) throw new Error(`${x.graph.where()}${x} cannot be split into ${heads} heads`);
   return transpose(reshape(x, [x.dim(0), x.dim(1), heads, width / heads]), [0, 2, 1, 3]);
 }
 
@@ -24,31 +23,32 @@ export function joinHeads(x: Value): Value {
 /**
  * q [batch, heads, m, size], k and v [batch, heads, n, size] -> [batch, heads, m, size].
  *
- * With fewer heads in k and v than in q, groups of query heads share them (grouped-query attention).
+ * If k and v have fewer heads than q, groups of query heads share them (grouped-query attention).
  * @param mask added to the scores; broadcasts against [batch, heads, m, n]
  */
 export function attention(q: Value, k: Value, v: Value, mask?: Value): Value {
   const grouped = groupHeads(q, k);
-  const scores = matmul(grouped, k, { transB: true, scale: scaleOf(q) });
+  const scores = matmul(grouped, k, { transB: true, scale: attentionScale(q) });
   return reshape(matmul(softmax(addMask(scores, q, mask)), v), q.shape);
 }
 
-/** Keys and values of earlier positions. Positions not used yet are hidden by the mask. */
+/** Keys and values of earlier positions. Unused positions are masked. */
 export interface Past {
   /** [batch, kvHeads, past, size]. */
   readonly keys: Value;
+  /** [batch, kvHeads, past, size]. */
   readonly values: Value;
   /** Added to the scores, broadcasts against [batch, heads, m, past + n]; see `causalMask`. */
   readonly mask: Value;
 }
 
 /**
- * Attention of new positions to earlier ones and to themselves, without joining the two: the scores are joined, and
- * their softmax is split again, so the cache is read in place and never copied. Shapes as in `attention`.
+ * Attention of new positions to cached ones and to themselves. The scores are concatenated and their softmax is split again, so the
+ * cache is never copied. Shapes as in `attention`.
  */
 export function cachedAttention(q: Value, k: Value, v: Value, past: Past): Value {
-  // The queries are scaled by themselves: the engine streams through a matrix for one row only where there is no factor.
-  const grouped = groupHeads(q.mul(scaleOf(q)), k);
+  // Scale the queries, not the product: the runtime's fast kernel for one row is used only for products without a factor.
+  const grouped = groupHeads(q.mul(attentionScale(q)), k);
   const scores = concat(
     [past.keys, k].map((keys) => matmul(grouped, keys, { transB: true })),
     -1,
@@ -59,9 +59,9 @@ export function cachedAttention(q: Value, k: Value, v: Value, past: Past): Value
 }
 
 /**
- * The mask of `m` new positions that follow a cache: each sees itself and what came before it.
+ * The causal mask of `m` new positions after an optional cache.
  *
- * @param past float32 [batch, past], 0 where the cache holds a position and `masked` where it does not; none without a cache
+ * @param past mask of the cache, float32 [batch, past]: 0 for used positions, `masked` for unused ones
  * @returns [1, 1, m, m], or [batch, 1, m, past + m] after a cache
  */
 export function causalMask(graph: Graph, m: Value["shape"][number], past?: Value): Value {
@@ -78,21 +78,21 @@ export function causalMask(graph: Graph, m: Value["shape"][number], past?: Value
   );
 }
 
-function scaleOf(q: Value): number {
+function attentionScale(q: Value): number {
   return 1 / Math.sqrt(q.size(-1));
 }
 
-/** Query heads that share a key head become rows of one matrix: [batch, kvHeads, group * m, size]. */
+/** Merges query heads that share a key head into the rows of one matrix: [batch, kvHeads, group * m, size]. */
 function groupHeads(q: Value, k: Value): Value {
   const heads = q.size(1);
   const kvHeads = k.size(1);
   if (heads % kvHeads !== 0)
-    throw new Error(`${q.graph.where()}${heads} query heads cannot share ${kvHeads} key heads`);
+    throw new Error(`${q.graph.where()}${heads} query heads are not a multiple of ${kvHeads} key heads`);
   return reshape(q, [q.dim(0), kvHeads, mulDims(heads / kvHeads, q.dim(2)), q.dim(3)]);
 }
 
-/** scores [batch, kvHeads, group * m, n] plus a mask that is given per head. */
-function addMask(scores: Value, q: Value, mask: Value | undefined): Value {
+/** Adds a mask that broadcasts against [batch, heads, m, n] to scores [batch, kvHeads, group * m, n]. */
+function addMask(scores: Value, q: Value, mask?: Value): Value {
   if (!mask) return scores;
   return reshape(reshape(scores, [...q.shape.slice(0, 3), scores.dim(-1)]).add(mask), scores.shape);
 }

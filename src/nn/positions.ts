@@ -1,14 +1,15 @@
-/** Learned positions of an image encoder, fitted to another number of patches. */
+/** Position embeddings: bicubic interpolation of learned ones, and the tables of rotary ones. */
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { concat, reshape, split } from "../tensor/ops/layout.ts";
 import { matmul } from "../tensor/ops/matmul.ts";
 
-/** Of the cubic kernel, as PyTorch's `interpolate` has it. */
+/** Parameter a of the cubic kernel, as in PyTorch's `interpolate`. */
 const sharpness = -0.75;
 
 /**
- * Bicubic interpolation of the patches' positions, as BLIP-2's `interpolate_pos_embed` does it; the class token's stays.
+ * Bicubic interpolation of an image encoder's position embeddings to another number of patches, as BLIP-2's `interpolate_pos_embed`. The
+ * class token's embedding is kept.
  *
  * @param positions [1, 1 + from * from, width]
  * @returns [1, 1 + to * to, width]
@@ -23,7 +24,7 @@ export function resizePositions(positions: Value, from: number, to: number): Val
   return concat([classToken, reshape(grid, [1, to * to, width])], 1);
 }
 
-/** [to, from]: how much of each old place goes into each new one. Places beyond the edge are the edge's. */
+/** Interpolation weights [to, from]. Positions beyond an edge use the edge. */
 function cubicWeights(from: number, to: number): Float32Array {
   const weights = new Float32Array(to * from);
   for (let i = 0; i < to; i++) {
@@ -37,7 +38,7 @@ function cubicWeights(from: number, to: number): Float32Array {
   return weights;
 }
 
-/** Keys' cubic convolution kernel at a distance of 0 to 2 places (IEEE ASSP 29, 1981). */
+/** Keys' cubic convolution kernel at a distance of 0 to 2 positions (IEEE ASSP 29, 1981). */
 function cubic(distance: number): number {
   const a = sharpness;
   if (distance < 1) return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
@@ -45,9 +46,7 @@ function cubic(distance: number): number {
   return 0;
 }
 
-// Tables of the rotary position embedding (Su et al., arXiv 2104.09864) as LLaMA uses it.
-
-/** Cosines and sines of every position's angles as constants of a graph, see `rotaryAngles`. */
+/** The tables of `rotaryAngles` as constants of a graph. */
 export function rotaryTables(
   graph: Graph,
   positions: number,
@@ -58,7 +57,10 @@ export function rotaryTables(
   return { cos: graph.constant(cos, "rotary.cos"), sin: graph.constant(sin, "rotary.sin") };
 }
 
-/** Cosines and sines of every position's angles, [positions, headSize / 2]: angle = position / base^(2 i / headSize). */
+/**
+ * Cosines and sines of rotary position embeddings (Su et al., arXiv 2104.09864, section 3.4) as in LLaMA, [positions, headSize / 2]:
+ * angle = position / base^(2 i / headSize).
+ */
 export function rotaryAngles(
   positions: number,
   headSize: number,
@@ -67,7 +69,7 @@ export function rotaryAngles(
   const half = headSize / 2;
   const cos = new Float32Array(positions * half);
   const sin = new Float32Array(positions * half);
-  // Angles are rounded to float32 at each step, as the original computes them.
+  // Round to float32 at each step, like the original implementation.
   const frequencies = Float32Array.from({ length: half }, (_, i) => 1 / base ** ((2 * i) / headSize));
   for (let position = 0; position < positions; position++) {
     for (let i = 0; i < half; i++) {

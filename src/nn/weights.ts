@@ -1,4 +1,4 @@
-/** The weights of a network while its graph is built: a name under a prefix becomes a value or a matrix of the graph. */
+/** The weights of a network while its graph is built: resolves a name below a prefix to a value or a matrix. */
 import { bytesOf, sizeOf } from "../tensor/array.ts";
 import type { Graph, Value } from "../tensor/graph.ts";
 import { TrainedMatrix } from "../tensor/quant/dense.ts";
@@ -8,13 +8,13 @@ import { formatShape, sameShape } from "../tensor/shapes.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 
 export interface WeightOptions {
-  /** Which weights are trained, as inputs of the graph. @default none */
+  /** Which weights are trainable, that is, inputs of the graph. @default none */
   readonly trainable?: (name: string) => boolean;
-  /** How frozen matrices are multiplied. @default float32 */
+  /** Quantization of frozen matrices. @default float32 */
   readonly quantization?: QuantizationPolicy;
 }
 
-/** Weights below a prefix, as values and matrices of one graph. The same name gives the same value. */
+/** Weights below a prefix, as values and matrices of one graph. A name always returns the same value. */
 export class Weights {
   readonly graph: Graph;
   private readonly source: WeightSource;
@@ -32,13 +32,13 @@ export class Weights {
     this.matrices = new Map();
   }
 
-  /** The weights whose names begin with `name` and a dot. */
+  /** The weights whose names start with `name` and a dot. */
   at(name: string | number): Weights {
     const below: Weights = Object.create(this);
     return Object.assign(below, { prefix: `${this.prefix}${name}.` });
   }
 
-  /** Whether there is a weight of this name, or any weight below it. */
+  /** Whether a weight of this name, or any weight below it, exists. */
   has(name: string): boolean {
     const full = this.prefix + name;
     if (this.source.tensors.has(full)) return true;
@@ -46,17 +46,17 @@ export class Weights {
     return false;
   }
 
-  /** The stored shape of a weight, undefined if there is none of this name. */
+  /** The stored shape of a weight; undefined if it is missing. */
   shapeOf(name: string): readonly number[] | undefined {
     return this.source.tensors.get(this.prefix + name)?.shape;
   }
 
-  /** Full names of the trained weights that the graph uses, with their inputs. */
+  /** The trainable weights that the graph uses: full name -> input. */
   get trained(): ReadonlyMap<string, Value> {
     return new Map([...this.values].filter(([name]) => this.options.trainable?.(name)));
   }
 
-  /** The weight `name` in float32. @throws Error naming file, tensor and shapes if it is missing or of another shape */
+  /** Returns the weight `name` in float32. @throws Error with file, tensor and shapes if it is missing or has another shape */
   get(name: string, expected: readonly number[]): Value {
     const full = this.prefix + name;
     this.check(full, expected);
@@ -72,7 +72,7 @@ export class Weights {
     return value;
   }
 
-  /** The matrix `name`. @throws Error naming file, tensor and shapes if it is missing or of another shape */
+  /** Returns the matrix `name`. @throws Error with file, tensor and shapes if it is missing or has another shape */
   matrix(name: string, [rows, columns]: readonly [rows: number, columns: number]): Matrix {
     const full = this.prefix + name;
     this.check(full, [rows, columns]);
@@ -86,10 +86,10 @@ export class Weights {
   }
 
   /**
-   * Matrices [rows_i, columns] one below the other, for one product instead of several; undefined where they stay separate: trained
+   * Concatenates matrices [rows_i, columns], to replace several products by one. Returns undefined if they must stay separate: trainable
    * ones, different kinds, and all in a mapped graph.
    */
-  joined(matrices: readonly Matrix[]): Matrix | undefined {
+  concat(matrices: readonly Matrix[]): Matrix | undefined {
     const [first, ...others] = matrices;
     if (!first || this.graph.mapped) return undefined;
     const key = matrices.map(({ name }) => name).join(",");
@@ -112,10 +112,10 @@ export class Weights {
     const tensor = this.source.tensors.get(full);
     if (!tensor) {
       throw new Error(
-        `${this.source.path} has no tensor "${full}" (expected ${formatShape(expected)})${this.nearby(full)}`,
+        `${this.source.path} has no tensor "${full}" (expected ${formatShape(expected)})${this.suggest(full)}`,
       );
     }
-    if (!sameShape(tensor.shape, expected) && !isVectorOf(tensor.shape, expected)) {
+    if (!sameShape(tensor.shape, expected) && !isSameSqueezed(tensor.shape, expected)) {
       throw new Error(
         `${this.source.path}: tensor "${full}" is ${formatShape(tensor.shape)}, but this network needs ` +
           `${formatShape(expected)}; are these the weights of another model size?`,
@@ -123,16 +123,18 @@ export class Weights {
     }
   }
 
-  private nearby(full: string): string {
+  private suggest(full: string): string {
     const end = full.split(".").at(-1) ?? full;
     const similar = [...this.source.tensors.keys()].filter((name) => name.endsWith(end)).slice(0, 3);
-    const shown = similar.length > 0 ? similar : [...this.source.tensors.keys()].slice(0, 3);
-    return shown.length > 0 ? `; it has, for example, ${shown.map((name) => `"${name}"`).join(", ")}` : "; it is empty";
+    const examples = similar.length > 0 ? similar : [...this.source.tensors.keys()].slice(0, 3);
+    return examples.length > 0
+      ? `; it has, for example, ${examples.map((name) => `"${name}"`).join(", ")}`
+      : "; it is empty";
   }
 }
 
-/** Whether only axes of size 1 differ; such weights have the same elements in the same order. */
-function isVectorOf(shape: readonly number[], expected: readonly number[]): boolean {
+/** Whether only axes of size 1 differ, so that the elements and their order are the same. */
+function isSameSqueezed(shape: readonly number[], expected: readonly number[]): boolean {
   const squeeze = (dims: readonly number[]) => dims.filter((dim) => dim !== 1);
   return sizeOf(shape) === sizeOf(expected) && sameShape(squeeze(shape), squeeze(expected));
 }

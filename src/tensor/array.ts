@@ -1,5 +1,5 @@
 /**
- * Arrays in memory: what enters and leaves a session, and what weight files are read into.
+ * Arrays in memory: the inputs and outputs of a session, and the contents of weight files.
  *
  * An `NdArray` is plain data (type, shape, row-major values); arithmetic on it belongs in a graph, not here.
  */
@@ -20,7 +20,7 @@ export type DType =
   | "uint64"
   | "bool";
 
-/** The typed array that holds each element type. */
+/** The typed array of each element type. */
 export interface ArrayOf {
   float32: Float32Array;
   float64: Float64Array;
@@ -70,11 +70,14 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, dim) => product * dim, 1);
 }
 
-/** The elements of `dtype` that `bytes` hold (little endian); copied only where the bytes are not aligned. */
+/**
+ * Reinterprets little-endian bytes as elements of `dtype`; copies only unaligned bytes.
+ * @throws RangeError if the byte length is not a multiple of the element size
+ */
 export function viewBytes<D extends DType>(dtype: D, bytes: Uint8Array): ArrayOf[D] {
   const size = bytesPerElement(dtype);
   if (bytes.byteLength % size !== 0) {
-    throw new RangeError(`${bytes.byteLength} bytes are no whole number of ${dtype} values (${size} bytes each)`);
+    throw new RangeError(`byte length ${bytes.byteLength} is not a multiple of ${size} (${dtype})`);
   }
   const aligned = (bytes.byteOffset % size === 0 ? bytes : bytes.slice()) as Uint8Array<ArrayBuffer>;
   return new constructors[dtype](aligned.buffer, aligned.byteOffset, aligned.byteLength / size) as ArrayOf[D];
@@ -86,7 +89,7 @@ export function bytesOf(data: ArrayBufferView): Uint8Array {
 }
 
 /**
- * Makes an array of `data` in the given shape.
+ * Creates an array.
  *
  * @throws RangeError if the number of values is not the product of `shape`
  *
@@ -100,7 +103,9 @@ export function bytesOf(data: ArrayBufferView): Uint8Array {
  */
 export function ndarray<D extends DType>(dtype: D, shape: readonly number[], data: ArrayOf[D]): NdArray<D> {
   if (data.length !== sizeOf(shape)) {
-    throw new RangeError(`${data.length} values do not fill a ${dtype} array of shape [${shape.join(", ")}]`);
+    throw new RangeError(
+      `Expected ${sizeOf(shape)} values for a ${dtype} array of shape [${shape.join(", ")}], found ${data.length}`,
+    );
   }
   return { dtype, shape, data };
 }
@@ -121,12 +126,12 @@ const onnxTypes: Record<DType, number> = {
   bfloat16: 16,
 };
 
-/** The number of an element type in ONNX (TensorProto.DataType). */
+/** The ONNX code of an element type (TensorProto.DataType). */
 export function onnxType(dtype: DType): number {
   return onnxTypes[dtype];
 }
 
-/** Arrays one after the other. */
+/** Concatenates arrays. */
 export function concatFloat32(parts: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;

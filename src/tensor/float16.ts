@@ -1,4 +1,4 @@
-/** Conversions between float32 and the two 16-bit floating-point types, which JavaScript on Node 20 has no arrays for. */
+/** Conversions between float32 and the two 16-bit floating-point types, for which Node 20 has no typed arrays. */
 
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);
@@ -18,7 +18,7 @@ function buildFloat16Table(): Float32Array {
   return table;
 }
 
-/** IEEE binary16 bits to float32 values, exact. */
+/** Converts IEEE binary16 bits to float32 values, exactly. */
 export function float16ToFloat32(bits: Uint16Array, out: Float32Array = new Float32Array(bits.length)): Float32Array {
   float16Table ??= buildFloat16Table();
   const table = float16Table;
@@ -26,7 +26,7 @@ export function float16ToFloat32(bits: Uint16Array, out: Float32Array = new Floa
   return out;
 }
 
-/** Float32 values to IEEE binary16 bits, rounded to nearest even; too large becomes infinity. */
+/** Converts float32 values to IEEE binary16 bits, rounded to nearest even; values beyond the range become infinity. */
 export function float32ToFloat16(values: Float32Array, out: Uint16Array = new Uint16Array(values.length)): Uint16Array {
   for (let i = 0; i < values.length; i++) out[i] = roundToFloat16(values[i] as number);
   return out;
@@ -50,7 +50,7 @@ function roundToFloat16(value: number): number {
   return sign | ((rounded - 0x38000000) >>> 13);
 }
 
-/** bfloat16 bits to float32 values, exact. */
+/** Converts bfloat16 bits to float32 values, exactly. */
 export function bfloat16ToFloat32(bits: Uint16Array, out: Float32Array = new Float32Array(bits.length)): Float32Array {
   const view = new Uint32Array(out.buffer, out.byteOffset, out.length);
   for (let i = 0; i < bits.length; i++) view[i] = (bits[i] as number) << 16;

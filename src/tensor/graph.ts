@@ -6,46 +6,46 @@
 import { bytesOf, type DType, type NdArray, ndarray } from "./array.ts";
 import { broadcastShapes, type Dim, formatShape, isDimName, type Shape } from "./shapes.ts";
 
-/** An attribute of a node: integers are plain numbers, floats are marked because ONNX tells them apart. */
+/** An attribute of a node. Plain numbers are integers; floats are marked, as they are another type in ONNX. */
 export type Attribute = number | string | readonly number[] | { readonly float: number };
 export type Attributes = Readonly<Record<string, Attribute>>;
 
-/** One operator: what it reads, how it is set, what it makes. A missing optional input is `undefined`. */
+/** One operator with its inputs, attributes and outputs. An omitted optional input is `undefined`. */
 export interface Node {
   readonly op: string;
   readonly domain: "" | "com.microsoft";
   readonly inputs: readonly (Value | undefined)[];
   readonly attributes: Attributes;
   readonly outputs: readonly Value[];
-  /** Axes and sizes that ONNX takes as tensors, kept in the clear for the gradient. */
-  readonly known: Known;
-  /** Takes the place of the operator's rule where this node is the last of several that are differentiated as one. */
-  readonly gradient: OwnGradient | undefined;
+  /** Axes and sizes that ONNX takes as tensors, kept as plain values for the gradient rules. */
+  readonly staticArguments: StaticArguments;
+  /** Replaces the operator's gradient rule where this node is the last of several that are differentiated as one function. */
+  readonly gradient?: CustomGradient;
 }
 
-/** A function that several nodes compute together, as differentiation sees it: what lies between is not looked at. */
-export interface OwnGradient {
+/** The gradient of a function that several nodes compute together. Nodes between `inputs` and the output are not differentiated. */
+export interface CustomGradient {
   readonly inputs: readonly Value[];
-  /** From the gradient of the node's only output to those of `inputs`. */
+  /** Maps the gradient of the node's only output to the gradients of `inputs`. */
   rule(g: Value): readonly Value[];
 }
 
-interface Known {
+interface StaticArguments {
   readonly axes?: readonly number[];
   readonly start?: Dim;
   readonly end?: Dim;
 }
 
-/** Constant data of a graph. Large weights are read only when the model is written, one at a time. */
+/** A constant of a graph. Weights are loaded one at a time when the model is written. */
 export interface Initializer {
   readonly value: Value;
-  /** The bytes, little endian, row-major. */
+  /** Loads the bytes: little endian, row-major. */
   load(): Uint8Array | Promise<Uint8Array>;
-  /** Where the same bytes lie in a file. */
-  readonly stored?: FileRange | undefined;
+  /** The file range with the same bytes. */
+  readonly stored?: FileRange;
 }
 
-/** Bytes of a file. */
+/** A range of bytes of a file. */
 export interface FileRange {
   readonly path: string;
   readonly offset: number;
@@ -60,11 +60,11 @@ interface OutputType {
 interface NodeOptions {
   readonly attributes?: Attributes;
   readonly domain?: Node["domain"];
-  readonly known?: Known;
-  readonly gradient?: OwnGradient;
+  readonly staticArguments?: StaticArguments;
+  readonly gradient?: CustomGradient;
 }
 
-/** A network under construction: inputs, constants, and nodes in the order of their computation. */
+/** A network under construction: inputs, constants, and nodes in topological order. */
 export class Graph {
   readonly nodes: Node[] = [];
   readonly inputs: Value[] = [];
@@ -75,8 +75,8 @@ export class Graph {
   private readonly sharedValues = new Map<unknown, Value>();
 
   /**
-   * Whether the model's constants stay in the files that hold them (`storage: "mapped"` of a session): matrices are then
-   * multiplied one by one as they are stored, as joining or packing them would copy them.
+   * Whether the model's constants stay in their files (`storage: "mapped"` of a session). Matrices are then multiplied one by one
+   * in their stored form, because concatenating or packing would copy them.
    */
   readonly mapped: boolean;
 
@@ -84,11 +84,14 @@ export class Graph {
     this.mapped = mapped;
   }
 
-  /** A value that is given at each run. Named sizes in `shape` are bound by the arrays that are fed. */
+  /**
+   * Declares an input, which is fed at each run. The fed arrays bind the named sizes in `shape`.
+   * @throws Error if the name is already used, or a size is an expression
+   */
   input(name: string, dtype: DType, shape: Shape): Value {
     for (const dim of shape) {
       if (typeof dim === "string" && !isDimName(dim)) {
-        throw new Error(`Input "${name}": "${dim}" is no name for a size; inputs take numbers or single names`);
+        throw new Error(`Input "${name}": "${dim}" is not a valid size; use a number or a single name`);
       }
     }
     const value = new Value(this, this.claim(name), dtype, shape);
@@ -96,12 +99,12 @@ export class Graph {
     return value;
   }
 
-  /** A constant array, kept in the model. */
+  /** Adds a constant array. */
   constant(array: NdArray, name = "constant"): Value {
     return this.weight(name, array.dtype, array.shape, () => bytesOf(array.data));
   }
 
-  /** A value that several parts of the network share: made once for each `key`. */
+  /** Returns the value that was created for `key`, or creates it: for values that several parts of the network share. */
   shared(key: unknown, make: () => Value): Value {
     let found = this.sharedValues.get(key);
     if (!found) {
@@ -112,22 +115,16 @@ export class Graph {
   }
 
   /**
-   * A constant whose bytes are read when the model is written. `name` is made unique if it is taken.
-   * @param stored where the same bytes lie in a file, which the engine may map instead
+   * Adds a constant whose bytes are loaded when the model is written. A suffix makes `name` unique.
+   * @param stored the file range with the same bytes, which the runtime may map instead
    */
-  weight(
-    name: string,
-    dtype: DType,
-    shape: readonly number[],
-    load: Initializer["load"],
-    stored?: FileRange | undefined,
-  ): Value {
+  weight(name: string, dtype: DType, shape: readonly number[], load: Initializer["load"], stored?: FileRange): Value {
     const value = new Value(this, this.unique(name), dtype, shape);
     this.initializers.set(value.name, { value, load, stored });
     return value;
   }
 
-  /** A constant of rank 0; equal scalars are one constant. */
+  /** Returns a constant of rank 0; equal scalars share one constant. */
   scalar(value: number, dtype: "float32" | "int64" | "int32" = "float32"): Value {
     const key = `${dtype}:${value}`;
     let found = this.scalars.get(key);
@@ -138,7 +135,7 @@ export class Graph {
     return found;
   }
 
-  /** A one-dimensional int64 constant (axes, shapes, indices); equal ones are one constant. */
+  /** Returns a one-dimensional int64 constant (axes, shapes, indices); equal ones share one constant. */
   integers(values: readonly number[]): Value {
     const key = values.join(",");
     let found = this.scalars.get(key);
@@ -149,7 +146,7 @@ export class Graph {
     return found;
   }
 
-  /** Adds one operator and returns its outputs. Operators check their inputs before they call this. */
+  /** Adds a node and returns its outputs. Shapes and types are not checked here: the functions in `ops/` do that. */
   node(
     op: string,
     inputs: readonly (Value | undefined)[],
@@ -166,7 +163,7 @@ export class Graph {
       inputs,
       attributes: options.attributes ?? {},
       outputs,
-      known: options.known ?? {},
+      staticArguments: options.staticArguments ?? {},
       gradient: options.gradient,
     };
     for (const output of outputs) output.producer = node;
@@ -174,7 +171,7 @@ export class Graph {
     return outputs;
   }
 
-  /** Builds a part of the network under a name, which errors and node names carry ("layer 3 / attention"). */
+  /** Builds a part of the network under a name, which becomes part of error messages and node names ("layers.3.attention"). */
   scope<T>(name: string, build: () => T): T {
     this.scopes.push(name);
     try {
@@ -184,7 +181,7 @@ export class Graph {
     }
   }
 
-  /** Where the network is being built, for messages: "in encoder.layer.3: ", or nothing at the top. */
+  /** The current scope as a prefix of error messages: "in encoder.layer.3: ", or "" at the top level. */
   where(): string {
     return this.scopes.length > 0 ? `in ${this.scopes.join(".")}: ` : "";
   }
@@ -194,7 +191,7 @@ export class Graph {
   }
 
   private claim(name: string): string {
-    if (this.names.has(name)) throw new Error(`The name "${name}" is taken in this graph`);
+    if (this.names.has(name)) throw new Error(`The name "${name}" is already used in this graph`);
     this.names.add(name);
     return name;
   }
@@ -212,14 +209,14 @@ function scalarArray(value: number, dtype: "float32" | "int64" | "int32"): NdArr
   return ndarray("float32", [], Float32Array.of(value));
 }
 
-/** A typed edge of a graph. Arithmetic between values (or with a number) broadcasts as NumPy does. */
+/** A typed edge of a graph. Arithmetic with values or numbers broadcasts as in NumPy. */
 export class Value {
   readonly graph: Graph;
   readonly name: string;
   readonly dtype: DType;
   readonly shape: Shape;
-  /** The node that makes this value; none for inputs and constants. */
-  producer: Node | undefined;
+  /** The node that computes this value; undefined for inputs and constants. */
+  producer?: Node;
 
   constructor(graph: Graph, name: string, dtype: DType, shape: Shape) {
     this.graph = graph;
@@ -232,17 +229,18 @@ export class Value {
     return this.shape.length;
   }
 
-  /** Size along an axis; negative axes count from the end. @throws RangeError if there is no such axis. */
+  /** Size of an axis; negative axes count from the end. @throws RangeError if the axis is out of range */
   dim(axis: number): Dim {
     const dim = this.shape.at(axis);
     if (dim === undefined) throw new RangeError(`${this} has no axis ${axis}`);
     return dim;
   }
 
-  /** Size along an axis that is known when the graph is built. @throws RangeError if it is symbolic or there is no such axis */
+  /** Size of an axis, as a number. @throws RangeError if the size is symbolic or the axis is out of range */
   size(axis: number): number {
     const dim = this.dim(axis);
-    if (typeof dim === "string") throw new RangeError(`${this}: the size of axis ${axis} is not known yet`);
+    if (typeof dim === "string")
+      throw new RangeError(`${this}: the size of axis ${axis} is symbolic, expected a number`);
     return dim;
   }
 
@@ -268,22 +266,24 @@ export class Value {
   }
 }
 
-/** An operator of two inputs that broadcast. `dtype` is the result's, where it is not the inputs' (comparisons). */
+/** Adds an operator of two inputs that broadcast. @param dtype type of the result @default the type of the inputs */
 export function elementwise(op: string, a: Value, b: Value | number, dtype: DType = a.dtype): Value {
   const right = typeof b === "number" ? a.graph.scalar(b, scalarType(a)) : b;
   const shape = broadcastShapes(a.shape, right.shape);
   if (!shape || a.dtype !== right.dtype) {
-    throw new Error(`${a.graph.where()}${op} of ${a} and ${right}: ${shape ? "the types" : "the shapes"} do not fit`);
+    throw new Error(
+      `${a.graph.where()}${op} of ${a} and ${right}: ${shape ? "the types differ" : "the shapes do not broadcast"}`,
+    );
   }
   return single(a.graph.node(op, [a, right], [{ dtype, shape }]));
 }
 
 function scalarType(value: Value): "float32" | "int64" | "int32" {
   if (value.dtype === "float32" || value.dtype === "int64" || value.dtype === "int32") return value.dtype;
-  throw new Error(`${value} takes no plain number as its other operand`);
+  throw new Error(`The second operand of ${value} must be a Value; numbers are supported for float32, int64 and int32`);
 }
 
-/** The only output of a node. */
+/** Returns the only output of a node. */
 export function single(outputs: readonly Value[]): Value {
   const [output] = outputs;
   if (!output || outputs.length !== 1) throw new Error(`Expected one output, found ${outputs.length}`);

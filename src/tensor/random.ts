@@ -1,13 +1,13 @@
-/** Seeded random numbers: the same seed gives the same sequence on every machine, and the state can be saved. */
+/** Seeded random numbers: the same seed gives the same sequence on every machine, and the state can be saved and restored. */
 
-/** The sfc32 generator of PractRand (Chris Doty-Humphrey): 128 bits of state in 32-bit arithmetic, so it is fast here. */
+/** The sfc32 generator of PractRand (Chris Doty-Humphrey): 128 bits of state, 32-bit arithmetic, which is fast in JavaScript. */
 export class Random {
   private a: number;
   private b: number;
   private c: number;
   private counter: number;
 
-  /** @param seed a whole number; its low 53 bits count */
+  /** @param seed an integer; its low 53 bits are used */
   constructor(seed: number) {
     this.a = seed | 0;
     this.b = Math.floor(seed / 2 ** 32) | 0;
@@ -16,15 +16,17 @@ export class Random {
     for (let i = 0; i < 16; i++) this.uint32();
   }
 
-  /** Everything needed to go on from here; `Random.from` takes it. */
+  /** Returns the state, for `Random.from`. */
   save(): readonly number[] {
     return [this.a, this.b, this.c, this.counter];
   }
 
+  /** Creates a generator from the state that `save` returned. */
   static from([a = 0, b = 0, c = 0, counter = 1]: readonly number[]): Random {
     return Object.assign(new Random(0), { a, b, c, counter });
   }
 
+  /** Returns a random integer in [0, 2^32). */
   uint32(): number {
     const sum = (this.a + this.b + this.counter) | 0;
     this.counter = (this.counter + 1) | 0;
@@ -34,22 +36,22 @@ export class Random {
     return sum >>> 0;
   }
 
-  /** A number in [0, 1). */
+  /** Returns a random number in [0, 1). */
   uniform(): number {
     return this.uint32() / 2 ** 32;
   }
 
-  /** A whole number in [0, bound). */
+  /** Returns a random integer in [0, bound). */
   below(bound: number): number {
     return Math.floor(this.uniform() * bound);
   }
 
-  /** A normally distributed number (Box-Muller). */
+  /** Returns a number of the standard normal distribution (Box-Muller). */
   normal(): number {
     return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
   }
 
-  /** The items in random order (Fisher-Yates), in place. */
+  /** Shuffles the items in place (Fisher-Yates), and returns them. */
   shuffle<T>(items: T[]): T[] {
     for (let i = items.length - 1; i > 0; i--) {
       const j = this.below(i + 1);

@@ -1,11 +1,11 @@
 /**
- * Dimensions of values in a graph: a number, or a polynomial of named sizes that are known only when the graph runs.
+ * Dimensions of values in a graph: a number, or a polynomial of named sizes that are bound when the graph runs.
  *
- * A polynomial is written in one canonical way ("2*batch*sequence+1"), so two dimensions are equal exactly when their
- * texts are. That is all the algebra a network needs: joining sequences adds, folding heads into a batch multiplies.
+ * Polynomials are stored as text in a canonical form ("2*batch*sequence+1"), so dimensions are equal exactly when their texts are
+ * equal. Networks need no more algebra than this: concatenation adds sizes, merging axes multiplies them.
  */
 
-/** A size: a number, or the canonical text of a polynomial of named sizes. */
+/** A size: a number, or a polynomial of named sizes in canonical form. */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
 
@@ -50,7 +50,7 @@ export function addDims(a: Dim, b: Dim): Dim {
 
 /** a * b. */
 export function mulDims(a: Dim, b: Dim): Dim {
-  // Not -0, which 0 * -1 is.
+  // 0 * -1 is -0.
   if (typeof a === "number" && typeof b === "number") return a * b || 0;
   const product: Polynomial = new Map();
   for (const [left, x] of parse(a)) {
@@ -72,17 +72,17 @@ export function productOf(shape: Shape): Dim {
   return shape.reduce<Dim>(mulDims, 1);
 }
 
-/** The terms of a dimension: a coefficient and the names it multiplies. The dimension is their sum. */
+/** Splits a dimension into the terms of its sum, each a coefficient and the names that it multiplies. */
 export function termsOf(dim: Dim): { coefficient: number; names: string[] }[] {
   return [...parse(dim)].map(([names, coefficient]) => ({ coefficient, names: names === "" ? [] : names.split("*") }));
 }
 
-/** Whether `name` may name a size (letters, digits, "_", not beginning with a digit). */
+/** Whether `name` is a valid name of a size: letters, digits and "_", not starting with a digit. */
 export function isDimName(name: string): boolean {
   return /^[A-Za-z_]\w*$/.test(name);
 }
 
-/** The value of a dimension for given sizes of its names. @throws Error if a name has no size. */
+/** Evaluates a dimension for given sizes of its names. @throws Error if the size of a name is missing */
 export function evaluateDim(dim: Dim, sizes: ReadonlyMap<string, number>): number {
   if (typeof dim === "number") return dim;
   let sum = 0;
@@ -90,7 +90,7 @@ export function evaluateDim(dim: Dim, sizes: ReadonlyMap<string, number>): numbe
     let term = coefficient;
     for (const name of names) {
       const size = sizes.get(name);
-      if (size === undefined) throw new Error(`The size "${name}" is not known`);
+      if (size === undefined) throw new Error(`The size "${name}" is not bound by any input`);
       term *= size;
     }
     sum += term;
@@ -98,17 +98,17 @@ export function evaluateDim(dim: Dim, sizes: ReadonlyMap<string, number>): numbe
   return sum;
 }
 
-/** "[batch, 32, 768]". */
+/** Formats a shape for messages: "[batch, 32, 768]". */
 export function formatShape(shape: Shape): string {
   return `[${shape.join(", ")}]`;
 }
 
-/** Whether two shapes are equal in every dimension. */
+/** Whether two shapes are equal. */
 export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((dim, i) => dim === b[i]);
 }
 
-/** The shape of an element-wise result (NumPy's rule), or undefined where the shapes do not fit. */
+/** The shape of an elementwise result (NumPy's rule), or undefined if the shapes do not broadcast. */
 export function broadcastShapes(a: Shape, b: Shape): Shape | undefined {
   const rank = Math.max(a.length, b.length);
   const out: Dim[] = [];

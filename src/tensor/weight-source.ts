@@ -1,29 +1,29 @@
-/** Where weights come from: a file, several files as one, or memory. */
+/** Sources of weights: a file, an overlay of several sources, or memory. */
 import { sizeOf } from "./array.ts";
 import type { FileRange } from "./graph.ts";
 import { DenseMatrix } from "./quant/dense.ts";
 import type { Matrix } from "./quant/matrix.ts";
 
-/** What is known of a weight before it is read. */
+/** A weight's metadata. */
 interface WeightInfo {
   readonly shape: readonly number[];
-  /** The element type in the file's own words, if it comes from one. */
+  /** The element type in the vocabulary of the file format. */
   readonly storedType?: string;
-  /** Where its bytes, in the stored type, lie in a file. */
+  /** The file range with its bytes, in the stored type. */
   readonly range?: FileRange;
 }
 
-/** Named tensors: a weight file, or weights in memory. */
+/** Named tensors of a weight file or in memory. */
 export interface WeightSource {
-  /** Where the weights come from, for messages. */
+  /** The file or another description of the source, for messages. */
   readonly path: string;
   readonly tensors: ReadonlyMap<string, WeightInfo>;
   readFloat32(name: string): Promise<Float32Array>;
-  /** The tensor as a matrix of the kind in which it is stored. @throws Error if there is no tensor of that name */
+  /** The tensor as a matrix of its stored kind. @throws Error if the tensor is missing */
   matrix(name: string): Matrix;
 }
 
-/** A tensor of a source as a float32 matrix [first axis, all other axes]; axes of size 1 before the last two do not count. */
+/** Returns a tensor as a float32 matrix [first axis, all other axes]. If it does not have two axes, axes of size 1 are dropped first. */
 export function denseMatrix(source: Pick<WeightSource, "path" | "tensors" | "readFloat32">, name: string): Matrix {
   const info = source.tensors.get(name);
   if (!info) throw missing(source.path, name);
@@ -38,7 +38,7 @@ export function denseMatrix(source: Pick<WeightSource, "path" | "tensors" | "rea
   });
 }
 
-/** Weights in memory as a source for a graph. */
+/** Creates a source from arrays in memory. */
 export function weightsInMemory(
   path: string,
   arrays: Readonly<Record<string, { readonly shape: readonly number[]; readonly data: Float32Array }>>,
@@ -58,7 +58,7 @@ export function weightsInMemory(
   };
 }
 
-/** Several sources as one. Where more than one has a weight of the same name, the first one's is used. */
+/** Combines sources. If several have a weight of the same name, the first one wins. */
 export function overlayWeights(sources: readonly WeightSource[]): WeightSource {
   const owners = new Map<string, WeightSource>();
   const tensors = new Map<string, WeightInfo>();
@@ -82,7 +82,7 @@ export function overlayWeights(sources: readonly WeightSource[]): WeightSource {
   };
 }
 
-/** Records which weights a graph uses; a checkpoint may hold more. */
+/** Records which weights of a source a graph uses. */
 export class UsedWeights implements WeightSource {
   readonly names = new Set<string>();
   readonly path: string;

@@ -68,7 +68,7 @@ test("several matrices are one product, as one after the other", async () => {
   const w = new Weights(graph, checkpoint, { quantization: native });
   const x = graph.input("x", "float32", ["rows", 32]);
   const matrices = [w.matrix("a.weight", [48, 32]), w.matrix("b.weight", [16, 32])];
-  const joined = w.joined(matrices);
+  const joined = w.concat(matrices);
   if (!joined) throw new Error("the matrices should be joined");
   const both = joined.matmul(x);
   const second = w.matrix("b.weight", [16, 32]).matmul(x);

@@ -52,7 +52,7 @@ function expectClose(found: ArrayLike<number | bigint>, expected: ArrayLike<numb
 const small = fc.integer({ min: 1, max: 3 });
 const sizes = fc.record({ batch: small, kvHeads: small, group: small, m: small, n: small, size: small });
 
-test("query heads share key heads in groups, as in a loop", async () => {
+test("grouped-query attention matches a plain loop", async () => {
   await fc.assert(
     fc.asyncProperty(sizes, fc.nat(), async (sizes, seed) => {
       const { batch, kvHeads, group, m, n, size } = sizes;
@@ -75,7 +75,7 @@ test("query heads share key heads in groups, as in a loop", async () => {
   );
 });
 
-test("over a cache with unused room it is the same as over the whole, causally", async () => {
+test("attention over a partly used cache matches causal attention over the whole sequence", async () => {
   await fc.assert(
     fc.asyncProperty(
       sizes,
@@ -136,7 +136,7 @@ test("over a cache with unused room it is the same as over the whole, causally",
   );
 });
 
-test("heads are split and joined without loss, and only where they are equal", async () => {
+test("joinHeads inverts splitHeads; unequal heads are rejected", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", ["batch", "sequence", 6]);
   const heads = splitHeads(x, 2);
@@ -144,9 +144,9 @@ test("heads are split and joined without loss, and only where they are equal", a
   const array = normal([2, 3, 6], 1);
   expect((await evaluate(graph, { y: joinHeads(heads) }, { x: array })).y.data).toEqual(array.data);
   expect(() => graph.scope("layer", () => splitHeads(x, 4))).toThrow(
-    'in layer: "x" float32 [batch, sequence, 6] has no 4 equal heads',
+    'in layer: "x" float32 [batch, sequence, 6] cannot be split into 4 heads',
   );
   expect(() => attention(splitHeads(x, 3), splitHeads(x, 2), splitHeads(x, 2))).toThrow(
-    "3 query heads cannot share 2 key heads",
+    "3 query heads are not a multiple of 2 key heads",
   );
 });

@@ -21,7 +21,7 @@ function byHand(logits: readonly number[], target: number) {
   };
 }
 
-test("the loss of each row and its gradient, with smoothed labels", async () => {
+test("loss per row and its gradient, with label smoothing", async () => {
   const graph = new Graph();
   const logits = graph.input("logits", "float32", ["rows", classes]);
   const losses = crossEntropy(logits, graph.input("targets", "int64", ["rows", 1]), smoothing);

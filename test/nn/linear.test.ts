@@ -37,7 +37,7 @@ function expectClose(found: NdArray | undefined, expected: ArrayLike<number>): v
   });
 }
 
-test("a weight, and a bias where the file has one", async () => {
+test("linear multiplies by the weight and adds an optional bias", async () => {
   const graph = new Graph();
   const w = new Weights(graph, inMemory(arrays));
   const input = graph.input("x", "float32", ["batch", 3, 4]);
@@ -49,7 +49,7 @@ test("a weight, and a bias where the file has one", async () => {
   expectClose(found.biased, biased);
 });
 
-test("several layers at once are the same frozen, as one product, and trained, as many; so are their gradients", async () => {
+test("several layers, as one product (frozen) or separately (trainable), give the same values and gradients", async () => {
   const run = async (trained: boolean) => {
     const graph = new Graph();
     const w = new Weights(graph, inMemory(arrays), { trainable: () => trained });
@@ -72,7 +72,7 @@ test("several layers at once are the same frozen, as one product, and trained, a
   }
 });
 
-test("an embedding is a row of its table", async () => {
+test("embedding returns rows of its table", async () => {
   const graph = new Graph();
   const w = new Weights(graph, inMemory({ weight: normal([5, 3], 7) }));
   const rows = embedding(w, graph.input("ids", "int64", ["n"]), 5, 3);

@@ -19,7 +19,7 @@ const expected = new Map([
 ]);
 const grid = Array.from({ length: 16 }, (_, i) => ((i * 7) % 11) / 4);
 
-test.each([...expected])("a 4 x 4 grid of positions becomes %d x %d as PyTorch makes it", async (to, values) => {
+test.each([...expected])("a 4 x 4 grid of positions is resized to a side of %d as in PyTorch", async (to, values) => {
   const graph = new Graph();
   // Two columns: the grid, and its negative, to see that columns are not mixed.
   const data = Float32Array.from([9, -9, ...grid.flatMap((value) => [value, -value])]);
@@ -30,7 +30,7 @@ test.each([...expected])("a 4 x 4 grid of positions becomes %d x %d as PyTorch m
   for (const [i, value] of wanted.entries()) expect(found.data[i]).toBeCloseTo(value, 5);
 });
 
-test("positions of the right number stay as they are", () => {
+test("positions of the same number are unchanged", () => {
   const positions = new Graph().input("positions", "float32", [1, 17, 2]);
   expect(resizePositions(positions, 4, 4)).toBe(positions);
 });

@@ -6,7 +6,7 @@ import { Graph } from "../../src/tensor/graph.ts";
 import { rotaryEmbedding } from "../../src/tensor/ops/attention.ts";
 import { normal } from "../helpers/weights-in-memory.ts";
 
-test("element i and element i + half of each head turn by position / base^(2 i / headSize)", async () => {
+test("rotates element i and element i + half of each head by position / base^(2 i / headSize)", async () => {
   const [headSize, heads, base] = [6, 2, 100];
   const half = headSize / 2;
   const graph = new Graph();

@@ -9,7 +9,7 @@ const vector = (...values: number[]) => ndarray("float32", [values.length], Floa
 const trained = inMemory({ both: vector(1, 2), own: vector(3) }, "trained.safetensors");
 const frozen = inMemory({ both: vector(4, 5, 6), other: vector(7) }, "frozen.safetensors");
 
-test("where two sources have a weight, the first one's counts: its shape and its values", async () => {
+test("the first source wins where two have the same weight", async () => {
   const layered = overlayWeights([trained, frozen]);
   expect([...layered.tensors.keys()].sort()).toEqual(["both", "other", "own"]);
   expect(layered.tensors.get("both")?.shape).toEqual([2]);
@@ -20,14 +20,14 @@ test("where two sources have a weight, the first one's counts: its shape and its
   expect([...(await reversed.readFloat32("both"))]).toEqual([4, 5, 6]);
 });
 
-test("a weight that none has is named, with all sources", () => {
+test("a missing weight is an error that names it and all sources", () => {
   const layered = overlayWeights([trained, frozen]);
   expect(() => layered.readFloat32("missing")).toThrow(
     'trained.safetensors and frozen.safetensors has no tensor "missing"',
   );
 });
 
-test("a matrix has the kind in which its own source stores it, and its place in the file", () => {
+test("a matrix keeps the kind and the file range of its own source", () => {
   const used = new UsedWeights(overlayWeights([trained, { ...frozen, matrix: () => blocks }]));
   const blocks = new TiledInt8Matrix({ name: "other", rows: 2, columns: 3, tile: 2, load: () => Promise.reject() });
   expect(used.matrix("other")).toBe(blocks);
@@ -38,7 +38,7 @@ test("a matrix has the kind in which its own source stores it, and its place in 
   expect(new UsedWeights(overlayWeights([trained, inFile])).tensors.get("other")?.range).toEqual(range);
 });
 
-test("layers of layers are layers", async () => {
+test("overlays can be nested", async () => {
   const layered = overlayWeights([overlayWeights([trained]), overlayWeights([frozen, trained])]);
   expect([...(await layered.readFloat32("both"))]).toEqual([1, 2]);
   expect(overlayWeights([]).tensors.size).toBe(0);

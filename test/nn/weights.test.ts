@@ -30,7 +30,7 @@ const source = inMemory(
   "/models/tiny.safetensors",
 );
 
-test("a missing tensor is named with its file, the shape it should have, and what is there instead", () => {
+test("the error for a missing tensor names the file, the expected shape and similar tensors", () => {
   const w = new Weights(new Graph(), source);
   expect(() => w.at("layer").at(0).get("down.weight", [4, 6])).toThrow(
     '/models/tiny.safetensors has no tensor "layer.0.down.weight" (expected [4, 6]); it has, for example, ' +
@@ -41,7 +41,7 @@ test("a missing tensor is named with its file, the shape it should have, and wha
   );
 });
 
-test("a tensor of another shape is named with its file, both shapes, and the likely reason", () => {
+test("the error for a wrong shape names the file, both shapes and the likely reason", () => {
   const w = new Weights(new Graph(), source);
   const message =
     '/models/tiny.safetensors: tensor "layer.0.up.weight" is [6, 4], but this network needs [4, 6]; ' +
@@ -54,13 +54,13 @@ test("a tensor of another shape is named with its file, both shapes, and the lik
   );
 });
 
-test("axes of size 1 do not matter", () => {
+test("axes of size 1 are ignored", () => {
   const w = new Weights(new Graph(), source);
   expect(w.get("layer.0.bias", [6]).shape).toEqual([6]);
   expect(() => w.get("layer.0.bias", [3, 2])).toThrow(/is \[1, 6\]/);
 });
 
-test("whole names and prefixes are found", () => {
+test("has() matches full names and prefixes", () => {
   const w = new Weights(new Graph(), source);
   expect([w.has("layer"), w.has("layer.0.bias"), w.has("lay"), w.at("layer.0").has("up")]).toEqual([
     true,
@@ -70,7 +70,7 @@ test("whole names and prefixes are found", () => {
   ]);
 });
 
-test("what is trained is an input, what is frozen is read when the model is written, each once", () => {
+test("trainable weights are inputs; frozen weights are read once, when the model is written", () => {
   const w = new Weights(new Graph(), source, { trainable: (name) => name.endsWith("bias") });
   const bias = w.at("layer.0").get("bias", [6]);
   expect(w.get("layer.0.bias", [6])).toBe(bias);
@@ -80,11 +80,11 @@ test("what is trained is an input, what is frozen is read when the model is writ
   expect([...w.trained]).toEqual([["layer.0.bias", bias]]);
 });
 
-test("frozen matrices are one product; a trained one stays separate, and so do all in a mapped graph", () => {
+test("frozen matrices are concatenated; trainable ones, and all in a mapped graph, stay separate", () => {
   const joined = (options: WeightOptions, mapped = false) => {
     const w = new Weights(new Graph({ mapped }), source, options);
     const matrices = [w.matrix("layer.0.up.weight", [6, 4]), w.matrix("layer.0.gate.weight", [2, 4])];
-    return w.joined(matrices);
+    return w.concat(matrices);
   };
   expect(joined({})).toMatchObject({ kind: "float32", rows: 8, columns: 4 });
   expect(joined({ trainable: (name) => name.includes("up") })).toBeUndefined();
@@ -92,7 +92,7 @@ test("frozen matrices are one product; a trained one stays separate, and so do a
   expect(joined({}, true)).toBeUndefined();
 });
 
-test("matrices in 4 bits give about the same product", async () => {
+test("4-bit matrices give approximately the same product", async () => {
   const wide = inMemory({ "a.weight": normal([8, 64], 4), "b.weight": normal([8, 64], 5) });
   const x = normal([3, 64], 6);
   const run = async (int4: boolean) => {
@@ -107,7 +107,7 @@ test("matrices in 4 bits give about the same product", async () => {
   expect(rounded).not.toEqual(exact);
 });
 
-test("matrices in 8 bits, joined too, give nearly the product and gradient of float32", async () => {
+test("int8 matrices, also concatenated, approximate product and gradient of float32", async () => {
   const wide = inMemory({ "a.weight": normal([8, 64], 4), "b.weight": normal([24, 64], 5) });
   const run = async (activationBits: QuantizedMatrices["activationBits"]) => {
     const graph = new Graph();
@@ -136,13 +136,13 @@ test("matrices in 8 bits, joined too, give nearly the product and gradient of fl
   expect(distance(finer)).toBeLessThan(distance(rounded));
 });
 
-test("what is trained stays in float32", () => {
+test("trainable weights stay in float32", () => {
   const w = new Weights(new Graph(), source, { quantization: quantizationPolicy("int8", all), trainable: () => true });
   expect(w.matrix("layer.0.gate.weight", [2, 4]).kind).toBe("float32");
   expect([...w.trained.keys()]).toEqual(["layer.0.gate.weight"]);
 });
 
-test("a policy applies to the matrices of its network, and rows of a table keep the values of the file", () => {
+test("a policy applies to the matrices of its network; rows of a table keep the stored values", () => {
   const kinds = (quantization: Quantization, stored: Matrix = dense) => {
     const policy = quantizationPolicy(quantization, {
       inBlocks: (name) => name === "a",
@@ -168,7 +168,7 @@ test("a policy applies to the matrices of its network, and rows of a table keep 
   expect([...ids.graph.initializers.values()].map(({ value }) => value.dtype)).toEqual(["float32"]);
 });
 
-test("float32 is mapped where it lies in a file, what has to be converted is not", async () => {
+test("float32 weights are mapped from the file; converted ones are not", async () => {
   const path = join(folder, "plain.safetensors");
   await writeSafetensors(path, {
     floats: ndarray(

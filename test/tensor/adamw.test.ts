@@ -5,7 +5,7 @@ import { type NdArray, ndarray } from "../../src/tensor/array.ts";
 import { Graph } from "../../src/tensor/graph.ts";
 import { Random } from "../../src/tensor/random.ts";
 
-test.each([0, 0.1])("five steps equal those of a plain loop (weight decay %d)", async (weightDecay) => {
+test.each([0, 0.1])("five steps match a plain loop (weight decay %d)", async (weightDecay) => {
   const options = { beta1: 0.9, beta2: 0.99, eps: 1e-6, weightDecay };
   const size = 4;
   const graph = new Graph();

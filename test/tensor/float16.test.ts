@@ -4,7 +4,7 @@ import { bfloat16ToFloat32, float16ToFloat32, float32ToFloat16 } from "../../src
 
 const allBits = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
 
-test("every float16 survives the way to float32 and back", () => {
+test("every float16 survives a round trip through float32", () => {
   const values = float16ToFloat32(allBits);
   const back = float32ToFloat16(values);
   const changed = [...allBits].filter((bits) => back[bits] !== bits && !Number.isNaN(values[bits]));
@@ -20,7 +20,7 @@ test("every float16 survives the way to float32 and back", () => {
   expect(Object.is(values[0x8000], -0)).toBe(true);
 });
 
-test("any float32 becomes the nearest float16, of two equally near the even one", () => {
+test("float32 is rounded to the nearest float16, ties to even", () => {
   const values = float16ToFloat32(allBits);
   fc.assert(
     fc.property(fc.float({ min: -65000, max: 65000, noNaN: true }), (value) => {

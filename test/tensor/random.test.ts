@@ -4,13 +4,13 @@ import { Random } from "../../src/tensor/random.ts";
 
 const take = (random: Random, count: number) => Array.from({ length: count }, () => random.uint32());
 
-test("the same seed gives the same numbers, other seeds others", () => {
+test("a seed determines the sequence", () => {
   expect(take(new Random(7), 5)).toEqual(take(new Random(7), 5));
   const seeds = [0, 1, 2, 2 ** 32, 2 ** 40 + 1];
   expect(new Set(seeds.map((seed) => take(new Random(seed), 2).join())).size).toBe(seeds.length);
 });
 
-test("a saved state goes on where it was", () => {
+test("a restored state continues the sequence", () => {
   fc.assert(
     fc.property(fc.nat(), fc.nat(20), (seed, before) => {
       const random = new Random(seed);
@@ -21,7 +21,7 @@ test("a saved state goes on where it was", () => {
   );
 });
 
-test("numbers are spread as they should be", () => {
+test("the distributions have the expected moments", () => {
   const random = new Random(1);
   const count = 20000;
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / count;
@@ -34,7 +34,7 @@ test("numbers are spread as they should be", () => {
   expect(Math.abs(mean(normal.map((value) => value * value)) - 1)).toBeLessThan(0.05);
 });
 
-test("shuffling keeps every item, and every order is reached", () => {
+test("shuffle keeps all items and reaches every order", () => {
   const random = new Random(2);
   const orders = new Set(Array.from({ length: 200 }, () => random.shuffle([1, 2, 3]).join()));
   expect([...orders].sort()).toEqual(["1,2,3", "1,3,2", "2,1,3", "2,3,1", "3,1,2", "3,2,1"]);

@@ -31,7 +31,7 @@ const dims: fc.Arbitrary<Dim> = fc.letrec<{ dim: Dim }>((tie) => ({
   ),
 })).dim;
 
-test("the algebra is that of numbers", () => {
+test("symbolic arithmetic agrees with arithmetic on numbers", () => {
   fc.assert(
     fc.property(dims, dims, (a, b) => {
       expect(number(addDims(a, b))).toBe(number(a) + number(b));
@@ -42,7 +42,7 @@ test("the algebra is that of numbers", () => {
   );
 });
 
-test("equal sizes have one way of writing", () => {
+test("equal sizes have the same canonical form", () => {
   fc.assert(
     fc.property(dims, dims, dims, (a, b, c) => {
       expect(addDims(a, b)).toBe(addDims(b, a));
@@ -58,7 +58,7 @@ test("equal sizes have one way of writing", () => {
   expect(productOf(["batch", 4, "sequence"])).toBe("4*batch*sequence");
 });
 
-test("shapes broadcast as NumPy's do", () => {
+test("shapes broadcast as in NumPy", () => {
   expect(broadcastShapes(["batch", 1, 4], [3, 1])).toEqual(["batch", 3, 4]);
   expect(broadcastShapes([], ["batch"])).toEqual(["batch"]);
   expect(broadcastShapes(["batch", 4], ["sequence", 4])).toBeUndefined();
@@ -67,7 +67,7 @@ test("shapes broadcast as NumPy's do", () => {
   expect(sameShape(["batch"], ["batch", 1])).toBe(false);
 });
 
-test("a size without a number is named", () => {
-  expect(() => evaluateDim("2*heads", sizes)).toThrow('The size "heads" is not known');
+test("an unbound size is an error that names it", () => {
+  expect(() => evaluateDim("2*heads", sizes)).toThrow('The size "heads" is not bound by any input');
   expect(["batch", "_x1", "2x", "a b", ""].map(isDimName)).toEqual([true, true, false, false, false]);
 });

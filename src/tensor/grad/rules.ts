@@ -1,10 +1,9 @@
 /**
- * The gradient of each operator: from the gradient of its output to those of its inputs.
+ * The gradient rule of each operator: maps the gradient of its output to the gradients of its inputs.
  *
- * A rule may ignore broadcasting (the walk sums over repeated axes), and it may return more than is needed (what no
- * output uses is never written into a model). `undefined` marks an input that has no gradient, such as an index.
+ * A rule may ignore broadcasting (`gradients` sums over broadcast axes) and return gradients that are not needed (unused nodes are
+ * never written into a model). `undefined` marks an input without a gradient, such as an index.
  */
-
 import type { Node, Value } from "../graph.ts";
 import { rotaryEmbedding } from "../ops/attention.ts";
 import { convBiasGradient, convInputGradient, convWeightGradient } from "../ops/convolution.ts";
@@ -15,7 +14,7 @@ import { matmul } from "../ops/matmul.ts";
 import { reduceMean, reduceSum } from "../ops/reduce.ts";
 import { addDims, productOf, subDims } from "../shapes.ts";
 
-/** Gradients of the outputs, the inputs, the node -> gradients of the inputs. */
+/** (gradients of the outputs, inputs, node) -> gradients of the inputs. */
 export type Rule = (g: readonly Value[], inputs: readonly Value[], node: Node) => (Value | undefined)[];
 
 type One = (g: Value, x: Value, y: Value, node: Node) => Value;
@@ -33,7 +32,7 @@ const two =
 const zero = (x: Value) => x.graph.scalar(0);
 const last = (x: Value) => [x.rank - 1];
 
-// Elements that share the extremum share its gradient.
+// Elements that are tied for the extremum share its gradient equally.
 const extremum = one((g, x, y, node) => {
   const hits = cast(equal(x, keepAxes(y, x, node)), "float32");
   const count = reduceSum(hits, reducedAxes(node));
@@ -116,12 +115,12 @@ export const rules: Readonly<Record<string, Rule>> = {
   },
   Split: (g, _inputs, node) => [concat(g, node.attributes.axis as number)],
   Slice: ([g], [x], node) => {
-    const { axes = [], start = 0, end = 0 } = node.known;
+    const { axes = [], start = 0, end = 0 } = node.staticArguments;
     const axis = axes[0] ?? 0;
     return [padZeros(g as Value, axis, start, subDims((x as Value).dim(axis), end)), undefined, undefined, undefined];
   },
   Pad: ([g], _inputs, node) => {
-    const { axes = [], start, end } = node.known;
+    const { axes = [], start, end } = node.staticArguments;
     return [slice(g as Value, axes[0] ?? 0, start ?? 0, end)];
   },
 
@@ -168,7 +167,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     const d = gradient.mul(scale as Value);
     return [inverse.mul(d.sub(normal.mul(reduceMean(d.mul(normal), last(input))))), gradient.mul(normal)];
   },
-  // With fixed statistics, batch norm is one factor and one summand for each channel.
+  // With fixed statistics, batch norm is an affine function of each channel.
   BatchNormalization: ([g], [x, scale, , mean, variance], node) => {
     const [gradient, input] = [g as Value, x as Value];
     const { float: eps } = node.attributes.epsilon as { float: number };
@@ -179,17 +178,17 @@ export const rules: Readonly<Record<string, Rule>> = {
     const normal = input.sub(column(mean as Value)).div(deviation);
     return [gradient.mul(column(scale as Value)).div(deviation), sum(gradient.mul(normal)), sum(gradient)];
   },
-  // A rotation is undone by the opposite angle.
+  // The gradient is rotated by the negative angle.
   RotaryEmbedding: ([g], [, positions, cosines, sines], node) => {
     const heads = node.attributes.num_heads as number;
-    const turned = rotaryEmbedding(g as Value, positions as Value, cosines as Value, neg(sines as Value), heads);
-    return [turned, undefined, undefined, undefined];
+    const rotated = rotaryEmbedding(g as Value, positions as Value, cosines as Value, neg(sines as Value), heads);
+    return [rotated, undefined, undefined, undefined];
   },
-  Conv: ([g], inputs, node) => [
-    convInputGradient(g as Value, node),
-    convWeightGradient(g as Value, node),
-    ...(inputs.length > 2 ? [convBiasGradient(g as Value)] : []),
-  ],
+  Conv: ([g], inputs, node) => {
+    const gradient = g as Value;
+    const bias = inputs.length > 2 ? convBiasGradient(gradient) : undefined;
+    return [convInputGradient(gradient, node), convWeightGradient(gradient, node), bias];
+  },
 };
 
 function fusedOptions(node: Node): { transA: boolean; transB: boolean; scale: number } {
@@ -197,7 +196,7 @@ function fusedOptions(node: Node): { transA: boolean; transB: boolean; scale: nu
   return { transA: transA === 1, transB: transB === 1, scale: (alpha as { float: number }).float };
 }
 
-/** The right operand's gradient. Where one matrix serves a whole batch, the batch is folded into the inner axis. */
+/** The right operand's gradient. If one matrix is multiplied with a whole batch, the batch is merged into the inner axis. */
 function rightGradient(
   g: Value,
   a: Value,
@@ -213,12 +212,12 @@ function rightGradient(
     : matmul(left, gradient, { transA: !transA, scale });
 }
 
-/** The axes that a reduction summed over. */
+/** The reduced axes of a reduction. */
 function reducedAxes(node: Node): readonly number[] {
-  return node.known.axes ?? [];
+  return node.staticArguments.axes ?? [];
 }
 
-/** A reduction of `x` (or its gradient) with the reduced axes kept as size 1. */
+/** Reshapes a reduction of `x` (or its gradient) so that the reduced axes have size 1. */
 function keepAxes(reduced: Value, x: Value, node: Node): Value {
   const axes = reducedAxes(node);
   return reshape(

@@ -1,4 +1,4 @@
-/** Two-dimensional convolution. */
+/** Two-dimensional convolution and its gradients. Image sizes must be numbers; the batch may be symbolic. */
 import { type Node, single, type Value } from "../graph.ts";
 import { mulDims } from "../shapes.ts";
 import { concat, padZeros, reshape } from "./layout.ts";
@@ -6,9 +6,11 @@ import { matmul } from "./matmul.ts";
 import { reduceSum } from "./reduce.ts";
 
 export interface ConvOptions {
+  /** @default 1 */
   stride?: number;
-  /** Zeros around the image: top, left, bottom, right. */
+  /** Zero padding in pixels: top, left, bottom, right. @default none */
   pads?: readonly [number, number, number, number];
+  /** @default 1 */
   groups?: number;
 }
 
@@ -19,7 +21,9 @@ export function conv2d(x: Value, weight: Value, bias: Value | undefined, options
   const [channelsOfGroup, kernelHeight, kernelWidth] = knownSizes(weight, "weight");
   const out = weight.dim(0);
   if (channels !== channelsOfGroup * groups || typeof out !== "number" || out % groups !== 0) {
-    throw new Error(`${x.graph.where()}conv2d of ${x} with ${weight} in ${groups} groups: the channels do not fit`);
+    throw new Error(
+      `${x.graph.where()}conv2d of ${x} with ${weight} in ${groups} groups: the numbers of channels do not match`,
+    );
   }
   const [top, left, bottom, right] = pads;
   const size = (length: number, kernel: number, padding: number) =>
@@ -31,16 +35,16 @@ export function conv2d(x: Value, weight: Value, bias: Value | undefined, options
   );
 }
 
-/** The sizes of the last three of four axes. */
+/** The last three sizes of a value of rank 4. */
 function knownSizes(value: Value, what: string): [number, number, number] {
   const [a, b, c] = value.shape.slice(1);
   if (value.rank !== 4 || typeof a !== "number" || typeof b !== "number" || typeof c !== "number") {
-    throw new Error(`${value.graph.where()}conv2d: the ${what} ${value} needs four axes, the last three of known size`);
+    throw new Error(
+      `${value.graph.where()}conv2d: the ${what} ${value} must have four axes, the last three of numeric size`,
+    );
   }
   return [a, b, c];
 }
-
-// Gradients of a convolution. Images must have known sizes; the batch may be a named size.
 
 interface Geometry {
   readonly x: Value;
@@ -64,7 +68,7 @@ function geometry(node: Node): Geometry {
   };
 }
 
-/** The transposed convolution; what the stride left over at the bottom and right becomes output padding. */
+/** The transposed convolution. Pixels at the bottom and right that the stride skipped become output padding. */
 export function convInputGradient(g: Value, node: Node): Value {
   const { x, weight, stride, pads, groups, kernel } = geometry(node);
   const [top, left, bottom, right] = pads;
@@ -80,7 +84,7 @@ export function convInputGradient(g: Value, node: Node): Value {
   return single(g.graph.node("ConvTranspose", [g, weight], [{ dtype: g.dtype, shape: x.shape }], { attributes }));
 }
 
-/** One matrix product for each place of the kernel: the image, moved to that place, against the gradient. */
+/** One matrix product per kernel position: the gradient times the image, shifted to that position. */
 export function convWeightGradient(g: Value, node: Node): Value {
   const { x, weight, stride, pads, groups, kernel } = geometry(node);
   const [out, channelsOfGroup] = weight.shape as readonly number[];
@@ -89,23 +93,24 @@ export function convWeightGradient(g: Value, node: Node): Value {
   const [top, left, bottom, right] = pads;
   const padded = padZeros(padZeros(x, 2, top, bottom), 3, left, right);
   const gradient = reshape(g, [g.dim(0), groups, outOfGroup, mulDims(height, width)]);
-  const places: Value[] = [];
+  const positions: Value[] = [];
   for (let row = 0; row < kernel[0]; row++) {
     for (let column = 0; column < kernel[1]; column++) {
-      const seen = strided(padded, row, column, [height, width], stride);
-      const image = reshape(seen, [x.dim(0), groups, channelsOfGroup as number, mulDims(height, width)]);
+      const shifted = strided(padded, row, column, [height, width], stride);
+      const image = reshape(shifted, [x.dim(0), groups, channelsOfGroup as number, mulDims(height, width)]);
       const product = reduceSum(matmul(gradient, image, { transB: true }), [0]);
-      places.push(reshape(product, [out as number, channelsOfGroup as number, 1]));
+      positions.push(reshape(product, [out as number, channelsOfGroup as number, 1]));
     }
   }
-  return reshape(concat(places, 2), weight.shape);
+  return reshape(concat(positions, 2), weight.shape);
 }
 
+/** [batch, channels, h, w] -> [channels]. */
 export function convBiasGradient(g: Value): Value {
   return reduceSum(g, [0, 2, 3], { keep: false });
 }
 
-/** Every `stride`-th cell, from (row, column), of as many rows and columns as `size` says. */
+/** Takes `size` rows and columns from (row, column) on, `stride` apart. */
 function strided(x: Value, row: number, column: number, size: readonly [number, number], stride: number): Value {
   const { graph } = x;
   const end = (start: number, count: number) => start + (count - 1) * stride + 1;

@@ -1,4 +1,4 @@
-/** Operators that work on each element by itself. */
+/** Elementwise operators. */
 import { type DType, onnxType } from "../array.ts";
 import { type Attributes, elementwise, type Node, single, type Value } from "../graph.ts";
 import { broadcastShapes } from "../shapes.ts";
@@ -20,18 +20,18 @@ export const sigmoid = (x: Value) => unary("Sigmoid", x);
 export const erf = (x: Value) => unary("Erf", x);
 export const relu = (x: Value) => unary("Relu", x);
 
-/** The operator of `detach`; where it stands, gradients end. */
+/** The operator of `detach`, at which differentiation stops. */
 export const detached = "Identity";
-/** The same value, which a gradient takes for a constant. */
+/** The same value, treated as a constant in differentiation. */
 export const detach = (x: Value) => unary(detached, x);
 
-/** x * sigmoid(x), also called swish; one fused operator. */
+/** x * sigmoid(x) (SiLU, swish), as one fused operator. */
 export const silu = (x: Value) => unary("QuickGelu", x, { alpha: { float: 1 } }, "com.microsoft");
 
-/** x * Phi(x) with the exact normal distribution (erf), as BERT and EVA use it. */
+/** Exact GELU, x * Phi(x) computed with erf, as in BERT and EVA. */
 export const gelu = (x: Value) => unary("Gelu", x);
 
-/** Limits each element to [low, high]. */
+/** Clamps each element to [low, high]. */
 export function clip(x: Value, low: number, high: number): Value {
   const { graph } = x;
   return single(graph.node("Clip", [x, graph.scalar(low), graph.scalar(high)], [{ dtype: x.dtype, shape: x.shape }]));
@@ -45,12 +45,14 @@ export function cast(x: Value, dtype: DType): Value {
 export const equal = (a: Value, b: Value | number) => elementwise("Equal", a, b, "bool");
 export const less = (a: Value, b: Value | number) => elementwise("Less", a, b, "bool");
 
-/** Elements of `a` where the condition holds, of `b` elsewhere; all three broadcast. */
+/** Elements of `a` where `condition` (bool) is true, of `b` elsewhere; all three broadcast. */
 export function where(condition: Value, a: Value, b: Value): Value {
   const branches = broadcastShapes(a.shape, b.shape);
   const shape = branches && broadcastShapes(condition.shape, branches);
   if (!shape || condition.dtype !== "bool" || a.dtype !== b.dtype) {
-    throw new Error(`${a.graph.where()}where(${condition}, ${a}, ${b}): the condition must be bool, and all must fit`);
+    throw new Error(
+      `${a.graph.where()}where(${condition}, ${a}, ${b}): expected a bool condition, operands of one type, and shapes that broadcast`,
+    );
   }
   return single(a.graph.node("Where", [condition, a, b], [{ dtype: a.dtype, shape }]));
 }

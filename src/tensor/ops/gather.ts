@@ -1,5 +1,4 @@
-/** Picking elements by index, and its reverse: adding elements at indices. */
-
+/** Gather and scatter: select elements by index, or write to them. */
 import { single, type Value } from "../graph.ts";
 import { formatShape, type Shape, sameShape } from "../shapes.ts";
 
@@ -7,15 +6,17 @@ const isIndex = (value: Value) => value.dtype === "int64" || value.dtype === "in
 
 /** Rows of a table: x [n, ...rest], indices of any shape -> [...indices, ...rest]. */
 export function gather(x: Value, indices: Value): Value {
-  if (!isIndex(indices)) throw new Error(`${x.graph.where()}gather from ${x}: ${indices} are no indices`);
+  if (!isIndex(indices)) throw new Error(`${x.graph.where()}gather from ${x}: ${indices} must be int64 or int32`);
   const shape = [...indices.shape, ...x.shape.slice(1)];
   return single(x.graph.node("Gather", [x, indices], [{ dtype: x.dtype, shape }], { attributes: { axis: 0 } }));
 }
 
-/** One element for each index along the last axis: x [..., n], indices [..., k] -> [..., k]. */
+/** Selects elements along the last axis: x [..., n], indices [..., k] -> [..., k]. */
 export function gatherElements(x: Value, indices: Value): Value {
   if (!isIndex(indices) || !sameShape(x.shape.slice(0, -1), indices.shape.slice(0, -1))) {
-    throw new Error(`${x.graph.where()}gatherElements from ${x} at ${indices}: all axes but the last must agree`);
+    throw new Error(
+      `${x.graph.where()}gatherElements from ${x} at ${indices}: expected integer indices, and all axes but the last equal`,
+    );
   }
   const attributes = { axis: x.rank - 1 };
   return single(
@@ -23,7 +24,7 @@ export function gatherElements(x: Value, indices: Value): Value {
   );
 }
 
-/** `base` with `updates` added at the rows that `indices` names; rows named twice receive both. */
+/** Adds `updates` to the rows of `base` at `indices`; updates of repeated indices add up. */
 export function scatterAddRows(base: Value, indices: Value, updates: Value): Value {
   return scatterRows(base, indices, updates, "add");
 }
@@ -31,7 +32,9 @@ export function scatterAddRows(base: Value, indices: Value, updates: Value): Val
 function scatterRows(base: Value, indices: Value, updates: Value, reduction: "add" | "none"): Value {
   const expected: Shape = [...indices.shape, ...base.shape.slice(1)];
   if (!isIndex(indices) || !sameShape(updates.shape, expected)) {
-    throw new Error(`${base.graph.where()}rows of ${base}: ${updates} should be ${formatShape(expected)}`);
+    throw new Error(
+      `${base.graph.where()}scatter into rows of ${base}: expected updates of shape ${formatShape(expected)}, found ${updates}`,
+    );
   }
   const { graph } = base;
   const column = single(
@@ -41,12 +44,12 @@ function scatterRows(base: Value, indices: Value, updates: Value, reduction: "ad
   return single(graph.node("ScatterND", [base, column, updates], [type], { attributes: { reduction } }));
 }
 
-/** `base` [n, ...rest] with the rows that `indices` [k] names replaced by `updates` [k, ...rest]; no row may be named twice. */
+/** Replaces rows: base [n, ...rest], indices [k], updates [k, ...rest] -> [n, ...rest]. Indices must not repeat. */
 export function putRows(base: Value, indices: Value, updates: Value): Value {
   return scatterRows(base, indices, updates, "none");
 }
 
-/** `base` with `updates` added at positions along the last axis: the reverse of `gatherElements`. */
+/** Adds `updates` [..., k] to `base` [..., n] at indices [..., k] along the last axis: the gradient of `gatherElements`. */
 export function scatterAddElements(base: Value, indices: Value, updates: Value): Value {
   const type = { dtype: base.dtype, shape: base.shape };
   const attributes = { axis: base.rank - 1, reduction: "add" };

@@ -1,11 +1,12 @@
-/** Normalisation over the last axis, as fused operators that also give what their gradients need. */
-
+/** Normalization layers as fused operators, which also return the statistics that their gradients need. */
 import { single, type Value } from "../graph.ts";
 import type { Shape } from "../shapes.ts";
 
 function checkParameter(op: string, x: Value, parameter: Value): void {
   if (parameter.rank !== 1 || parameter.dim(0) !== x.dim(-1)) {
-    throw new Error(`${x.graph.where()}${op} of ${x}: its parameter ${parameter} should be [${x.dim(-1)}]`);
+    throw new Error(
+      `${x.graph.where()}${op} of ${x}: expected a parameter of shape [${x.dim(-1)}], found ${parameter}`,
+    );
   }
 }
 
@@ -30,7 +31,7 @@ export function rmsNorm(x: Value, scale: Value, eps: number): Value {
   return y as Value;
 }
 
-/** What batch normalisation knows of each channel, [channels] each. */
+/** Parameters and running statistics of batch normalization, [channels] each. */
 export interface ChannelStatistics {
   readonly scale: Value;
   readonly bias: Value;
@@ -38,11 +39,13 @@ export interface ChannelStatistics {
   readonly variance: Value;
 }
 
-/** (x - mean) / sqrt(variance + eps) * scale + bias for each channel (axis 1) of x, with the statistics of training. */
+/** (x - mean) / sqrt(variance + eps) * scale + bias for each channel (axis 1) of x, with running statistics (inference mode). */
 export function batchNorm(x: Value, { scale, bias, mean, variance }: ChannelStatistics, eps: number): Value {
   for (const parameter of [scale, bias, mean, variance]) {
     if (parameter.rank !== 1 || parameter.dim(0) !== x.dim(1)) {
-      throw new Error(`${x.graph.where()}batchNorm of ${x}: its parameter ${parameter} should be [${x.dim(1)}]`);
+      throw new Error(
+        `${x.graph.where()}batchNorm of ${x}: expected parameters of shape [${x.dim(1)}], found ${parameter}`,
+      );
     }
   }
   const attributes = { epsilon: { float: eps } };

@@ -1,6 +1,6 @@
 /**
- * Matrices in blocks: 16 to 128 elements of a row in 4 or 8 bits share a scale, and a zero point or a minimum. What a file stores so is
- * multiplied as it is, by the runtime's MatMulNBits; nothing is rounded a second time.
+ * Block-quantized matrices: 16 to 128 elements of a row, in 4 or 8 bits, share a scale and a zero point or a minimum. Blocks of a file are
+ * multiplied in their stored form by the runtime's MatMulNBits, without requantization.
  */
 import { bytesOf } from "../array.ts";
 import { type FileRange, single, type Value } from "../graph.ts";
@@ -9,35 +9,37 @@ import { concat, padZeros, reshape } from "../ops/layout.ts";
 import { reduceSum } from "../ops/reduce.ts";
 import { checkInnerSize, loadOnce, Matrix } from "./matrix.ts";
 
-/** Block sizes that matrices are rounded to, the largest first. */
+/** Block sizes for quantization, in descending order. */
 export const blockSizes = [128, 64, 32] as const;
-/** Elements of a block; 16 only in GGUF files. */
+/** Elements per block; 16 only in GGUF files. */
 export type BlockSize = 16 | (typeof blockSizes)[number];
 
+/** How the elements of a matrix are encoded. */
 export interface BlockFormat {
   readonly bits: 4 | 8;
-  /** With minima an element is q * scale + minimum; without them (q - 8) * scale, or (q - 128) * scale in 8 bits. */
+  /** If true, an element is q * scale + minimum; else (q - 8) * scale with 4 bits and (q - 128) * scale with 8 bits. */
   readonly minima: boolean;
-  /** Without minima: each block has a zero point of its own, and an element is (q - zero point) * scale. */
+  /** If true (only without minima), each block has its own zero point, and an element is (q - zero point) * scale. @default false */
   readonly zeroPoints?: boolean;
   readonly blockSize: BlockSize;
 }
 
-/** The data of a matrix in blocks, row after row. The last block of a row may be partial; it is padded. */
+/** The data of a block-quantized matrix, row by row. A partial last block of a row is padded. */
 export interface Blocks {
-  /** Unsigned; with 4 bits two a byte, the first in the low half. */
+  /** Unsigned; with 4 bits two per byte, the first in the low nibble. */
   readonly quants: Uint8Array;
   /** One per block. */
   readonly scales: Float32Array;
-  /** One per block, where the format has them. */
+  /** One per block, if the format has minima. */
   readonly minima?: Float32Array;
-  /** One per block, where the format has them: packed as quants are, the rows of the matrix padded to whole bytes. */
+  /** One per block, if the format has zero points: packed as `quants`, with rows padded to whole bytes. */
   readonly zeroPoints?: Uint8Array;
 }
 
-/** Where the data of blocks lies in files, byte for byte. */
+/** File ranges with the same bytes as the data. */
 type BlockRanges = { readonly [Part in "quants" | "scales" | "zeroPoints"]?: FileRange };
 
+/** A stored block-quantized matrix [rows, columns]. */
 export interface BlockSource {
   readonly name: string;
   readonly rows: number;
@@ -45,12 +47,13 @@ export interface BlockSource {
   readonly format: BlockFormat;
   load(): Promise<Blocks>;
   readonly ranges?: BlockRanges;
-  /** The matrix in a block type of GGUF files: as it is stored there, or with scales and minima rounded to float16. */
+  /** The matrix in a GGUF block type: the stored bytes, or a conversion that rounds scales and minima to float16. */
   readonly gguf?: { readonly type: string; read(): Promise<Uint8Array> };
-  /** Rows are taken from this matrix instead. */
+  /** The matrix that `gather` reads instead. */
   readonly table?: Matrix;
 }
 
+/** A matrix [rows, columns] in blocks of 4 or 8 bits. */
 export class BlockMatrix extends Matrix {
   readonly kind = "blocks";
   readonly name: string;
@@ -70,7 +73,7 @@ export class BlockMatrix extends Matrix {
     this.source = source;
   }
 
-  /** A matrix rounded to blocks when the model is written. Rows that are looked up keep the values of the matrix itself. */
+  /** Quantizes a matrix when the model is written. `gather` returns the unquantized rows. */
   static round(
     matrix: Matrix,
     { bits, blockSize }: { readonly bits: 4 | 8; readonly blockSize: BlockSize },
@@ -89,7 +92,7 @@ export class BlockMatrix extends Matrix {
     return dequantizeBlocks(await this.load(), this.format, this.columns);
   }
 
-  /** In 8-bit arithmetic (accuracy level 4): activations are rounded to int8 per block. */
+  /** 8-bit arithmetic (accuracy level 4): activations are quantized to int8 per block. */
   matmul(x: Value): Value {
     checkInnerSize(x, this);
     const { rows, columns, format, source } = this;
@@ -106,7 +109,7 @@ export class BlockMatrix extends Matrix {
     });
   }
 
-  /** The float32 values of the rows, to the bit. */
+  /** The exact float32 values of the rows. */
   gather(ids: Value): Value {
     const { table, ranges, load: read } = this.source;
     if (table) return table.gather(ids);
@@ -117,7 +120,7 @@ export class BlockMatrix extends Matrix {
     const { bits, minima, zeroPoints, blockSize } = this.format;
     const blocks = columns / blockSize;
     const load = loadOnce(read, minima || zeroPoints ? 3 : 2);
-    const part = (key: keyof Blocks) => async () => bytesOf(partOf(await load(), key, name));
+    const part = (key: keyof Blocks) => async () => bytesOf(requirePart(await load(), key, name));
     const quants = [rows, (columns * bits) / 8];
     const inputs = [
       graph.weight(`${name}.int${bits}`, "uint8", quants, part("quants"), ranges?.quants),
@@ -133,11 +136,11 @@ export class BlockMatrix extends Matrix {
     const type = { dtype: "float32", shape: [...ids.shape, columns] } as const;
     const scaled = single(graph.node("GatherBlockQuantized", inputs, [type], { attributes, domain: "com.microsoft" }));
     if (!minima) return scaled;
-    const least = gather(graph.weight(`${name}.minima`, "float32", [rows, blocks, 1], part("minima")), ids);
-    return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(least), type.shape);
+    const minimum = gather(graph.weight(`${name}.minima`, "float32", [rows, blocks, 1], part("minima")), ids);
+    return reshape(reshape(scaled, [...ids.shape, blocks, blockSize]).add(minimum), type.shape);
   }
 
-  /** Only matrices of one format are one product. */
+  /** Only matrices of the same format can be concatenated. */
   override concat(others: readonly Matrix[]): Matrix | undefined {
     const parts: readonly Matrix[] = [this, ...others];
     if (!parts.every((part) => part instanceof BlockMatrix && sameFormat(part.format, this.format))) return undefined;
@@ -160,7 +163,7 @@ export class BlockMatrix extends Matrix {
     const { name, columns, format } = this;
     if (columns % format.blockSize === 0) return;
     throw new Error(
-      `${graph.where()}"${name}": rows of ${columns} elements are not whole blocks of ${format.blockSize}`,
+      `${graph.where()}"${name}": rows of ${columns} elements are not a multiple of the block size ${format.blockSize}`,
     );
   }
 }
@@ -175,7 +178,7 @@ function matmulNBits(x: Value, { name, rows, columns, format, load: read, ranges
   const { graph } = x;
   const { bits, blockSize, zeroPoints } = format;
   const load = loadOnce(read, zeroPoints ? 3 : 2);
-  const part = (key: keyof Blocks) => async () => bytesOf(partOf(await load(), key, name));
+  const part = (key: keyof Blocks) => async () => bytesOf(requirePart(await load(), key, name));
   const blocks = Math.ceil(columns / blockSize);
   const quants = [rows, blocks, (blockSize * bits) / 8];
   const constants = [
@@ -191,17 +194,17 @@ function matmulNBits(x: Value, { name, rows, columns, format, load: read, ranges
   return single(graph.node("MatMulNBits", [x, ...constants], [type], { attributes, domain: "com.microsoft" }));
 }
 
-function partOf(blocks: Blocks, key: keyof Blocks, name: string): Uint8Array | Float32Array {
+function requirePart(blocks: Blocks, key: keyof Blocks, name: string): Uint8Array | Float32Array {
   const data = blocks[key];
-  if (!data) throw new Error(`Matrix "${name}" in blocks has no ${key}`);
+  if (!data) throw new Error(`Block-quantized matrix "${name}" has no ${key}`);
   return data;
 }
 
 /**
- * Rounds a matrix to blocks: with 4 bits to zero points and scales, with 8 bits to scales.
+ * Quantizes a matrix to blocks, with scales and, with 4 bits, zero points.
  *
  * @param values row-major
- * @throws Error if rows are not whole blocks, with 8 bits
+ * @throws Error with 8 bits, if the row length is not a multiple of the block size
  */
 export function quantizeBlocks(
   values: Float32Array,
@@ -211,13 +214,13 @@ export function quantizeBlocks(
   if (bits === 4) return quantizeInt4(values, columns, blockSize);
   if (columns % blockSize !== 0) {
     throw new Error(
-      `Rows of ${columns} elements are not whole 8-bit blocks of ${blockSize}; choose a smaller block size`,
+      `Rows of ${columns} elements are not a multiple of the 8-bit block size ${blockSize}; choose a smaller block size`,
     );
   }
   return quantizeInt8(values, blockSize);
 }
 
-/** 4 bits: the levels of a block span its own range, which always contains zero. The last block of a row may be partial. */
+/** The 4-bit levels of a block span its range, extended to contain zero. The last block of a row may be partial. */
 function quantizeInt4(values: Float32Array, columns: number, blockSize: number): Blocks {
   const rows = values.length / columns;
   const blocks = Math.ceil(columns / blockSize);
@@ -255,7 +258,7 @@ function nibble(value: number, scale: number, zero: number): number {
   return Math.max(0, Math.min(15, Math.round(value / scale) + zero));
 }
 
-/** 8 bits: the largest magnitude of each block becomes 127. Rows are whole blocks. */
+/** Symmetric 8 bits: the largest magnitude of each block becomes 127. */
 function quantizeInt8(values: Float32Array, blockSize: number): Blocks {
   const scales = new Float32Array(values.length / blockSize);
   const quants = new Uint8Array(values.length);
@@ -270,7 +273,7 @@ function quantizeInt8(values: Float32Array, blockSize: number): Blocks {
   return { quants, scales };
 }
 
-/** The float32 values of blocks, row-major. */
+/** Returns the float32 values, row-major. */
 export function dequantizeBlocks(
   { quants, scales, minima, zeroPoints }: Blocks,
   { bits, blockSize }: Pick<BlockFormat, "bits" | "blockSize">,
@@ -285,7 +288,7 @@ export function dequantizeBlocks(
     for (let block = row * blocks; block < (row + 1) * blocks; block++) {
       const scale = scales[block] as number;
       const zero = zeros ? (zeros[block] as number) : minima ? 0 : 2 ** (bits - 1);
-      // Adding -0 changes nothing, not even the sign of a zero.
+      // Adding -0, unlike 0, keeps the sign of a zero.
       const minimum = minima ? (minima[block] as number) : -0;
       const end = Math.min(to + blockSize, (row + 1) * columns);
       for (let from = block * blockSize; to < end; from++, to++) {
@@ -296,13 +299,13 @@ export function dequantizeBlocks(
   return out;
 }
 
-/** Where the rows of several matrices lie, for those parts that follow each other in one file. */
+/** Ranges of the concatenated matrices, for the parts that are contiguous in one file. */
 function concatRanges(parts: readonly BlockRanges[]): BlockRanges {
   const join = (key: keyof BlockRanges) => joinRanges(parts.map((part) => part[key]));
   return { quants: join("quants"), scales: join("scales"), zeroPoints: join("zeroPoints") };
 }
 
-/** One range for ranges that follow each other in one file. */
+/** Joins ranges that are contiguous in one file; undefined if they are not. */
 function joinRanges([first, ...others]: readonly (FileRange | undefined)[]): FileRange | undefined {
   let whole = first;
   for (const piece of others) {
@@ -312,7 +315,7 @@ function joinRanges([first, ...others]: readonly (FileRange | undefined)[]): Fil
   return whole;
 }
 
-/** The rows of several matrices of one format and width, one below the other. */
+/** Concatenates the rows of matrices of one format and width. */
 export function concatBlocks(parts: readonly Blocks[]): Blocks {
   const quants = parts.map((part) => part.quants);
   const scales = parts.map((part) => part.scales);
@@ -332,12 +335,12 @@ function total(arrays: readonly { readonly length: number }[]): number {
   return arrays.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** Columns that hold the sums of a row's blocks, rounded up to whole blocks. */
+/** Number of columns for the sums of a row's blocks, rounded up to whole blocks. */
 function sumColumns(columns: number, blockSize: number): number {
   return Math.ceil(columns / blockSize / blockSize) * blockSize;
 }
 
-/** x [..., columns] with the sums of its blocks appended, once or twice. */
+/** Appends the sums of the blocks to x [..., columns], once or twice. */
 function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
   const columns = x.size(-1);
   const blocks = columns / blockSize;
@@ -347,11 +350,11 @@ function withBlockSums(x: Value, blockSize: number, sets: 1 | 2): Value {
 }
 
 /**
- * Blocks with zero points instead of minima, for an operand with the sums of its blocks appended (`withBlockSums`).
+ * Converts minima to zero points, for an operand with the sums of its blocks appended (`withBlockSums`).
  *
- * The runtime's zero points are integers. With the nearest one, z, an element is (q - z) * scale + rest, where the rest is below half a
- * scale and the same for the whole block: it is multiplied by the sum of the block, as one more column. These columns are blocks of the same
- * bits; with 4 bits a second set of them holds what the first one rounds away.
+ * The runtime's zero points are integers. With the nearest one, z, an element is (q - z) * scale + rest, where the rest is less than half a
+ * scale and constant within a block. It is multiplied by the sum of the block, as one more column. These columns are quantized to blocks of
+ * the same bits; with 4 bits, a second set of columns holds the rounding errors of the first.
  */
 function foldMinima(
   { quants, scales, minima = new Float32Array(scales.length) }: Blocks,
@@ -375,17 +378,17 @@ function foldMinima(
   const sets = [roundWithRest(rest, bits, blockSize)];
   if (bits === 4) sets.push(roundWithRest(rest, bits, blockSize));
   const all = blocks + (sets.length * sums) / blockSize;
-  const ofBlocks = (length: number) => new Uint8Array(rows * all * length);
+  const allocate = (bytesPerBlock: number) => new Uint8Array(rows * all * bytesPerBlock);
   const parts = [quants, ...sets.map(({ levels }) => packRows(levels, levels.length, bits))];
   const zeroParts = [zeros, ...sets.map((set) => set.zeros)];
   return {
-    quants: join(ofBlocks((blockSize * bits) / 8), rows, parts),
+    quants: join(allocate((blockSize * bits) / 8), rows, parts),
     scales: join(new Float32Array(rows * all), rows, [scales, ...sets.map((set) => set.scales)]),
-    zeroPoints: packRows(join(ofBlocks(1), rows, zeroParts), all, bits),
+    zeroPoints: packRows(join(allocate(1), rows, zeroParts), all, bits),
   };
 }
 
-/** Rounds blocks to the levels of their own ranges, which always contain zero. The rounding errors stay in `values`. */
+/** Quantizes blocks to levels that span their ranges, extended to contain zero. Leaves the rounding errors in `values`. */
 function roundWithRest(values: Float32Array, bits: 4 | 8, blockSize: number) {
   const top = 2 ** bits - 1;
   const levels = new Uint8Array(values.length);
@@ -408,7 +411,7 @@ function roundWithRest(values: Float32Array, bits: 4 | 8, blockSize: number) {
   return { levels, scales, zeros };
 }
 
-/** Packs 4-bit numbers two a byte, the first in the low half, with rows padded to whole bytes; 8-bit numbers stay as they are. */
+/** Packs 4-bit numbers two per byte, the first in the low nibble, with rows padded to whole bytes. Returns 8-bit numbers unchanged. */
 function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   if (bits === 8) return values;
   const rows = values.length / width;
@@ -423,7 +426,7 @@ function packRows(values: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   return packed;
 }
 
-/** The inverse of `packRows`: one number a byte. */
+/** The inverse of `packRows`: one number per byte. */
 export function unpackRows(packed: Uint8Array, width: number, bits: 4 | 8): Uint8Array {
   if (bits === 8) return packed;
   const rowBytes = Math.ceil(width / 2);
@@ -437,7 +440,7 @@ export function unpackRows(packed: Uint8Array, width: number, bits: 4 | 8): Uint
   return values;
 }
 
-/** Fills `target` with matrices of the same number of rows, side by side; with one row, one after the other. */
+/** Fills `target` with matrices of `rows` rows, concatenated along the columns. */
 function join<T extends Uint8Array | Float32Array>(target: T, rows: number, parts: readonly T[]): T {
   const width = target.length / rows;
   let start = 0;

@@ -1,19 +1,19 @@
-/** What the processor's 8-bit arithmetic allows. */
+/** Limits of the processor's 8-bit arithmetic. */
 
-/** A processor as far as 8-bit products depend on it. */
+/** The properties of a processor that 8-bit products depend on. */
 export interface Cpu {
-  /** As `process.arch` has it. */
+  /** A value of `process.arch`, or "wasm". */
   readonly arch: string;
-  /** Names of its instruction sets as Linux lists them; undefined where nothing tells. */
-  readonly flags: ReadonlySet<string> | undefined;
+  /** Names of its instruction sets as in Linux's `/proc/cpuinfo`; undefined if unknown. */
+  readonly flags?: ReadonlySet<string>;
 }
 
 /**
- * The largest magnitude that a weight may have in a product of unsigned and signed bytes: 127, or 64 where it would overflow.
+ * The largest magnitude of a weight in a product of unsigned and signed bytes: 127, or 64 where larger ones would overflow.
  *
- * x64 processors multiply bytes with `vpdpbusd` (VNNI) or with AMX, which add in 32 bits. Older ones have `vpmaddubsw`,
- * which adds two products in 16 bits and cuts off what does not fit: 2 * 255 * 127 does not, 2 * 255 * 64 does. ONNX Runtime
- * uses it as it is. ARM adds in 32 bits.
+ * x64 processors multiply bytes with `vpdpbusd` (VNNI) or AMX, which accumulate in 32 bits. Older ones use `vpmaddubsw`, which adds
+ * two products in 16 bits and saturates: 2 * 255 * 127 overflows, 2 * 255 * 64 does not. ONNX Runtime does not compensate for that.
+ * ARM accumulates in 32 bits.
  */
 export function largestInt8Weight({ arch, flags }: Cpu): 64 | 127 {
   if (arch !== "x64") return 127;
@@ -22,24 +22,24 @@ export function largestInt8Weight({ arch, flags }: Cpu): 64 | 127 {
 
 let known: Cpu | undefined;
 
-/** The processor that this process runs on. Only Linux tells which instruction sets it has. In a browser it is WebAssembly's, which adds in 32 bits. */
+/** The processor of this process; its flags are known on Linux only. In a browser it is WebAssembly, which accumulates in 32 bits. */
 export function thisCpu(): Cpu {
-  if (typeof process === "undefined") return { arch: "wasm", flags: undefined };
+  if (typeof process === "undefined") return { arch: "wasm" };
   known ??= { arch: process.arch, flags: process.platform === "linux" ? linuxFlags() : undefined };
   return known;
 }
 
 function linuxFlags(): ReadonlySet<string> | undefined {
   try {
-    // Asked for here, as an import would keep this file out of browsers.
-    return flagsOf(process.getBuiltinModule("node:fs").readFileSync("/proc/cpuinfo", "utf8"));
+    // A static import would break this file in browsers.
+    return parseCpuFlags(process.getBuiltinModule("node:fs").readFileSync("/proc/cpuinfo", "utf8"));
   } catch {
-    return undefined; // Some containers hide it.
+    return undefined; // Some containers hide the file.
   }
 }
 
-/** The flags of the first processor in the text of `/proc/cpuinfo`; undefined if it lists none. */
-export function flagsOf(cpuinfo: string): ReadonlySet<string> | undefined {
+/** Parses the flags of the first processor from the text of `/proc/cpuinfo`; undefined if there are none. */
+export function parseCpuFlags(cpuinfo: string): ReadonlySet<string> | undefined {
   const line = /^flags\s*:(.*)$/m.exec(cpuinfo)?.[1];
   return line === undefined ? undefined : new Set(line.trim().split(/\s+/));
 }

@@ -1,17 +1,18 @@
-/** Matrices in float32: frozen ones are constants of the graph, trained ones are its inputs. */
+/** Matrices in float32: frozen ones are constants of the graph, trainable ones are its inputs. */
 import { bytesOf } from "../array.ts";
 import type { FileRange, Graph, Value } from "../graph.ts";
 import { gather } from "../ops/gather.ts";
 import { matmul } from "../ops/matmul.ts";
 import { checkInnerSize, Matrix } from "./matrix.ts";
 
+/** A stored matrix [rows, columns]. */
 export interface DenseSource {
   readonly name: string;
   readonly rows: number;
   readonly columns: number;
   /** The values, row-major. */
   readFloat32(): Promise<Float32Array>;
-  /** Where the same bytes lie in a file as float32. */
+  /** The file range with the values as float32. */
   readonly range?: FileRange;
 }
 
@@ -31,7 +32,7 @@ export class DenseMatrix extends Matrix {
     this.source = source;
   }
 
-  /** The float32 values of any matrix. */
+  /** Converts a matrix of any kind to float32. */
   static from(matrix: Matrix): Matrix {
     return matrix.kind === "float32" ? matrix : new DenseMatrix(matrix);
   }
@@ -55,7 +56,7 @@ export class DenseMatrix extends Matrix {
     return new DenseMatrix(concatSource(parts));
   }
 
-  /** The constant that stands for it, one per graph. */
+  /** The matrix as a constant, one per graph. */
   private constant(graph: Graph): Value {
     const { name, rows, columns, source } = this;
     return graph.shared(this, () =>
@@ -64,7 +65,7 @@ export class DenseMatrix extends Matrix {
   }
 }
 
-/** A trained matrix: an input [rows, columns] of the graph. Its products stay separate, as each has a gradient of its own. */
+/** A trainable matrix: an input [rows, columns] of the graph. It is not concatenated with others, because each needs its own gradient. */
 export class TrainedMatrix extends Matrix {
   readonly kind = "float32";
   readonly name: string;
@@ -91,13 +92,13 @@ export class TrainedMatrix extends Matrix {
     return gather(this.value, ids);
   }
 
-  /** The values that training starts from. */
+  /** The initial values. */
   readFloat32(): Promise<Float32Array> {
     return this.read();
   }
 }
 
-/** Size, name and float32 values of matrices of one width, one below the other. They are read one at a time. */
+/** Concatenates the rows of matrices of one width, which are read one at a time. */
 export function concatSource(parts: readonly Matrix[]): DenseSource {
   const rows = parts.reduce((sum, part) => sum + part.rows, 0);
   const columns = parts[0]?.columns ?? 0;

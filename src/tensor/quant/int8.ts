@@ -1,9 +1,9 @@
 /**
  * Frozen matrices in 8-bit arithmetic, forward and backward: one scale per row of the matrix, and one per row (token) of the activations.
- * With one scale for all tokens most of them would be lost: a few activations of a LLaMA are hundreds of times larger than the rest.
+ * One scale for all tokens would lose most of them, because a few activations of a LLaMA are hundreds of times larger than the rest.
  */
 import { bytesOf, concatFloat32, ndarray } from "../array.ts";
-import { elementwise, type Graph, type OwnGradient, single, type Value } from "../graph.ts";
+import { type CustomGradient, elementwise, type Graph, single, type Value } from "../graph.ts";
 import { neg } from "../ops/elementwise.ts";
 import { gather } from "../ops/gather.ts";
 import { matmul } from "../ops/matmul.ts";
@@ -12,20 +12,20 @@ import { largestInt8Weight, thisCpu } from "./cpu.ts";
 import { concatSource } from "./dense.ts";
 import { checkInnerSize, type Int8Columns, Matrix } from "./matrix.ts";
 
-/** Bits of the activations. 16 are the sum of two 8-bit numbers: two products, which keep what outliers drown in 8 bits. */
+/** Bits of the activations. 16 bits are the sum of two 8-bit numbers, in two products; they preserve small values next to outliers. */
 export type ActivationBits = 8 | 16;
 
 export interface Int8Options {
-  /** In the product; its gradient always has 8. @default 8 */
+  /** Bits of the activations in the product; gradients have 8. @default 8 */
   readonly activations?: ActivationBits;
-  /** Arithmetic of the gradient, which needs a second copy of the matrix. @default "int8" */
+  /** Arithmetic of the gradient. Both need a second copy of the matrix. @default "int8" */
   readonly backward?: "int8" | "float32";
 }
 
-/** The matrix that is rounded. Its float32 values are read once for the product, unless it has an int8 form, and once for the gradient. */
+/** The matrix to quantize. The float32 values are read once for the product, unless it is stored as int8, and once for the gradient. */
 type Int8Source = Pick<Matrix, "name" | "rows" | "columns" | "readFloat32"> & Partial<Pick<Matrix, "readInt8">>;
 
-/** The right operand of a product, [inner, outer]. */
+/** The right operand of a product, int8 [inner, outer]. */
 interface Operand {
   readonly name: string;
   readonly inner: number;
@@ -33,16 +33,17 @@ interface Operand {
   load(): Promise<Int8Columns>;
 }
 
-/** The uint8 value of zero. */
+/** The uint8 value that represents zero. */
 const zeroPoint = 128;
 const largestActivation = 127;
-/** Keeps the scale of a row of zeros from being zero. */
+/** Avoids a scale of zero for rows of zeros. */
 const smallestMaximum = 1e-30;
-/** The error of rounding to int8 is at most half a step: in this fraction of a step it fills another int8. */
+/** Steps of the second 8-bit number per step of the first. The rounding error is at most half a step, so it uses the whole int8 range. */
 const fineSteps = 2 * largestActivation;
 /** Rows that are transposed together, so that writes are contiguous. */
 const rowBlock = 64;
 
+/** A frozen matrix [rows, columns] that is multiplied in int8. */
 export class Int8Matrix extends Matrix {
   readonly kind = "int8";
   readonly name: string;
@@ -60,7 +61,7 @@ export class Int8Matrix extends Matrix {
     this.options = options;
   }
 
-  /** For `gradients` it is one operator: dx = g times the matrix, as if nothing had been rounded. */
+  /** Differentiated as one function, straight through the rounding: dx = g times the matrix. */
   matmul(x: Value): Value {
     checkInnerSize(x, this);
     const { name, rows, columns, source } = this;
@@ -71,11 +72,11 @@ export class Int8Matrix extends Matrix {
         name: `${name}.backward`,
         inner: rows,
         outer: columns,
-        load: async () => quantizeColumns(await source.readFloat32(), columns, largestHere()),
+        load: async () => quantizeColumns(await source.readFloat32(), columns, largestWeight()),
       });
     const load = async () => {
       const stored = await source.readInt8?.();
-      return stored ? forThisCpu(stored) : quantizeRows(await source.readFloat32(), columns, largestHere());
+      return stored ? rescaleForCpu(stored) : quantizeRows(await source.readFloat32(), columns, largestWeight());
     };
     return product(
       x,
@@ -111,7 +112,7 @@ export class Int8Matrix extends Matrix {
   }
 }
 
-/** The int8 forms of matrices side by side; undefined where one of them has none. */
+/** Concatenates matrices that are stored as int8; undefined if one is not. */
 function concatInt8(parts: readonly Matrix[]): Promise<Int8Columns> | undefined {
   const loading = parts.map((part) => part.readInt8());
   if (loading.some((part) => !part)) return undefined;
@@ -120,15 +121,15 @@ function concatInt8(parts: readonly Matrix[]): Promise<Int8Columns> | undefined 
   );
 }
 
-/** x [..., inner] times [inner, outer] -> [..., outer]. The scales of x are applied outside of the runtime's operator, which knows only one. */
+/** x [..., inner] times [inner, outer] -> [..., outer]. The runtime's operator takes one scale of x only, so the row scales are applied after it. */
 function product(
   x: Value,
   operand: Operand,
-  { activations = 8, gradient }: { readonly activations?: ActivationBits; readonly gradient?: OwnGradient } = {},
+  { activations = 8, gradient }: { readonly activations?: ActivationBits; readonly gradient?: CustomGradient } = {},
 ): Value {
   const { graph } = x;
   const scales = rowScales(x);
-  const zero = zeroOf(graph);
+  const zero = int8ZeroPoint(graph);
   const { bytes, columnScales } = constants(x, operand);
   const type = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), operand.outer] };
   const times = (part: Value, unit: number) => {
@@ -142,24 +143,24 @@ function product(
     const rest = x.sub(rows.dequantize(coarse));
     scaled = scaled.add(times(rows.quantize(rest, scales.div(fineSteps)), 1 / fineSteps));
   }
-  return single(graph.node("Mul", [scaled, scales], [type], gradient ? { gradient } : {}));
+  return single(graph.node("Mul", [scaled, scales], [type], { gradient }));
 }
 
 /** The scale of each row of x, [..., 1]. */
 export function rowScales(x: Value): Value {
-  // Two reductions read x twice; its magnitudes would have to be written too.
+  // Two reductions are faster than abs(x), which would write another tensor.
   const largest = elementwise("Max", reduceMax(x, [-1]), neg(reduceMin(x, [-1])));
   return elementwise("Max", largest, smallestMaximum).div(largestActivation);
 }
 
 /** The zero point, one constant per graph. */
-export function zeroOf(graph: Graph): Value {
+export function int8ZeroPoint(graph: Graph): Value {
   return graph.shared("int8.zeroPoint", () =>
     graph.constant(ndarray("uint8", [], Uint8Array.of(zeroPoint)), "zeroPoint"),
   );
 }
 
-/** Rounds rows [..., n] with their scales, [..., 1], to uint8 around the zero point. */
+/** Quantizes rows [..., n] with scales [..., 1] to uint8 around the zero point. */
 export class RowQuantizer {
   private readonly scales: Value;
   private readonly zeros: Value;
@@ -185,23 +186,23 @@ export class RowQuantizer {
   }
 }
 
-/** A model has the bytes first; the scales, which are small and known by then, are kept until they are written. */
+/** The writer loads the bytes first. The scales, which are small, are kept from that until they are written. */
 function constants({ graph }: Value, { name, inner, outer, load }: Operand): { bytes: Value; columnScales: Value } {
-  let known: Float32Array | undefined;
+  let loadedScales: Float32Array | undefined;
   const loadBytes = async () => {
     const { bytes, scales } = await load();
-    known = scales;
+    loadedScales = scales;
     return bytesOf(bytes);
   };
   return {
     bytes: graph.weight(`${name}.int8`, "int8", [inner, outer], loadBytes),
     columnScales: graph.weight(`${name}.scales`, "float32", [outer], async () =>
-      bytesOf(known ?? (await load()).scales),
+      bytesOf(loadedScales ?? (await load()).scales),
     ),
   };
 }
 
-/** A matrix [rows, columns] with one scale per column, not transposed. */
+/** Quantizes a matrix [rows, columns] with one scale per column, without transposing it. */
 function quantizeColumns(values: Float32Array, columns: number, largest: number): Int8Columns {
   const maxima = new Float32Array(columns);
   for (let start = 0; start < values.length; start += columns) {
@@ -210,7 +211,7 @@ function quantizeColumns(values: Float32Array, columns: number, largest: number)
       if (magnitude > (maxima[column] as number)) maxima[column] = magnitude;
     }
   }
-  const { scales, factors } = scalesOf(maxima, largest);
+  const { scales, factors } = computeScales(maxima, largest);
   const bytes = new Int8Array(values.length);
   for (let start = 0; start < values.length; start += columns) {
     for (let column = 0; column < columns; column++) {
@@ -220,7 +221,7 @@ function quantizeColumns(values: Float32Array, columns: number, largest: number)
   return { bytes, scales };
 }
 
-/** A matrix [rows, columns] rounded to int8 with one scale per row, transposed to [columns, rows]. @param largest magnitude of a byte */
+/** Quantizes a matrix [rows, columns] to int8 with one scale per row, transposed to [columns, rows]. @param largest magnitude of a byte */
 export function quantizeRows(values: Float32Array, columns: number, largest = 127): Int8Columns {
   const rows = values.length / columns;
   const maxima = new Float32Array(rows);
@@ -232,7 +233,7 @@ export function quantizeRows(values: Float32Array, columns: number, largest = 12
     }
     maxima[row] = maximum;
   }
-  const { scales, factors } = scalesOf(maxima, largest);
+  const { scales, factors } = computeScales(maxima, largest);
   const bytes = new Int8Array(values.length);
   for (let first = 0; first < rows; first += rowBlock) {
     const end = Math.min(first + rowBlock, rows);
@@ -245,7 +246,7 @@ export function quantizeRows(values: Float32Array, columns: number, largest = 12
   return { bytes, scales };
 }
 
-/** Matrices [inner, outer_i] side by side. */
+/** Concatenates matrices [inner, outer_i] along the columns. */
 export function joinColumns(parts: readonly Int8Columns[], inner: number): Int8Columns {
   const [only, ...others] = parts;
   if (only && others.length === 0) return only;
@@ -262,7 +263,7 @@ export function joinColumns(parts: readonly Int8Columns[], inner: number): Int8C
   return { bytes, scales };
 }
 
-/** The float32 values of a matrix [rows, columns], row-major. */
+/** Returns the float32 values as [rows, columns], row-major. */
 export function dequantizeColumns({ bytes, scales }: Int8Columns): Float32Array {
   const outer = scales.length;
   const inner = bytes.length / outer;
@@ -275,21 +276,21 @@ export function dequantizeColumns({ bytes, scales }: Int8Columns): Float32Array 
   return values;
 }
 
-/** Scaled to half of the range where the processor's sums of products would overflow. */
-function forThisCpu({ bytes, scales }: Int8Columns): Int8Columns {
-  const largest = largestHere();
+/** Rescales bytes to half of the range where the processor's sums of products would overflow. */
+function rescaleForCpu({ bytes, scales }: Int8Columns): Int8Columns {
+  const largest = largestWeight();
   if (largest === 127) return { bytes, scales };
   const factor = largest / 127;
   return { bytes: bytes.map((byte) => Math.round(byte * factor)), scales: scales.map((scale) => scale / factor) };
 }
 
 /** The largest magnitude of a weight on this processor. */
-function largestHere(): number {
+function largestWeight(): number {
   return largestInt8Weight(thisCpu());
 }
 
-/** Scales turn bytes into values, factors turn values into bytes. */
-function scalesOf(maxima: Float32Array, largest: number): { scales: Float32Array; factors: Float32Array } {
+/** `scales` convert bytes to values, `factors` convert values to bytes. */
+function computeScales(maxima: Float32Array, largest: number): { scales: Float32Array; factors: Float32Array } {
   return {
     scales: maxima.map((maximum) => maximum / largest),
     factors: maxima.map((maximum) => (maximum > 0 ? largest / maximum : 0)),

@@ -1,14 +1,13 @@
 /**
- * A matrix [rows, columns] that knows how it is multiplied. Each kind is one file: `dense.ts` (float32), `blocks.ts` (4 or 8 bits in
- * blocks), `int8.ts` (8-bit arithmetic) and `tiled-int8.ts` (int8, multiplied where it lies in a file).
- *
- * The size is known when the graph is built; the data is loaded when the model is written.
+ * The interface of matrices: each kind implements its own products. The kinds are `dense.ts` (float32), `blocks.ts` (4 or 8 bits in
+ * blocks), `int8.ts` (8-bit arithmetic) and `tiled-int8.ts` (int8 in tiles, mapped from a file).
  */
 import type { Value } from "../graph.ts";
 
+/** A matrix [rows, columns]. Its data is loaded when the model is written. */
 export abstract class Matrix {
   abstract readonly kind: "float32" | "blocks" | "int8" | "tiled-int8";
-  /** Prefix of the names that its constants have in a graph. */
+  /** Prefix of the names of its constants in a graph. */
   abstract readonly name: string;
   abstract readonly rows: number;
   abstract readonly columns: number;
@@ -16,26 +15,26 @@ export abstract class Matrix {
   /** x [..., columns] times the transposed matrix -> [..., rows]. */
   abstract matmul(x: Value): Value;
 
-  /** Rows by their indices: ids int64 [...] -> [...ids, columns]. */
+  /** Rows by index: ids int64 [...] -> [...ids, columns]. */
   abstract gather(ids: Value): Value;
 
-  /** The float32 values, row-major: of a quantized matrix those that it stands for. */
+  /** The values as float32, row-major, dequantized if necessary. */
   abstract readFloat32(): Promise<Float32Array>;
 
-  /** One matrix with the rows of this one and of `others` below; undefined where they cannot be one product. */
+  /** Concatenates the rows of this matrix and of `others`; undefined if they cannot be multiplied as one. */
   concat(_others: readonly Matrix[]): Matrix | undefined {
     return undefined;
   }
 
   /**
-   * The products of x [..., columns] with this matrix and with `others`, all of one size, combined by an elementwise function -> [..., rows].
-   * A kind may apply the function before it puts the columns of the products in order.
+   * Combines the products of x [..., columns] with this matrix and with `others`, all of one size, by an elementwise function ->
+   * [..., rows]. A kind may apply the function before it reorders the columns of the products.
    */
   combine(x: Value, others: readonly Matrix[], elementwise: (products: readonly Value[]) => Value): Value {
     return elementwise([this as Matrix, ...others].map((matrix) => matrix.matmul(x)));
   }
 
-  /** The matrix as it is stored in int8 with one scale per row; undefined for other kinds. */
+  /** The stored int8 data, with one scale per row; undefined for other kinds. */
   readInt8(): Promise<Int8Columns> | undefined {
     return undefined;
   }
@@ -49,7 +48,7 @@ export interface Int8Columns {
   readonly scales: Float32Array;
 }
 
-/** @throws Error if the last axis of x is not the columns of the matrix */
+/** @throws Error if x is not float32 [..., columns] */
 export function checkInnerSize(x: Value, { name, rows, columns }: Pick<Matrix, "name" | "rows" | "columns">): void {
   if (x.dim(-1) === columns && x.dtype === "float32") return;
   throw new Error(
@@ -58,8 +57,8 @@ export function checkInnerSize(x: Value, { name, rows, columns }: Pick<Matrix, "
 }
 
 /**
- * Loads something once for several constants. It is released when `consumers` calls have returned it: a graph outlives the
- * writing of its model, so anything that it holds would be in memory twice.
+ * Loads data once for several constants, and releases it after `consumers` calls: the graph lives longer than the writing of its model,
+ * so the data would otherwise stay in memory twice.
  */
 export function loadOnce<T>(load: () => Promise<T>, consumers: number): () => Promise<T> {
   let loading: Promise<T> | undefined;

@@ -1,6 +1,6 @@
 /**
  * How the matrices of a network are stored and multiplied: one vocabulary for code, flags, recipes and model folders, and the
- * policies that it stands for.
+ * policies that implement it.
  */
 import { BlockMatrix, type BlockSize } from "./blocks.ts";
 import { DenseMatrix } from "./dense.ts";
@@ -9,9 +9,9 @@ import type { Matrix } from "./matrix.ts";
 
 /**
  * Quantizations by their names in flags, recipes and model folders:
- * - `native`: as the file stores them: blocks and int8 where it has them, else float32
+ * - `native`: the stored quantization (blocks and int8), else float32
  * - `float32`
- * - `float16`: storage only; computed in float32
+ * - `float16`: for storage only; computed in float32
  * - `int8`: 8-bit arithmetic, one scale per row and per token
  * - `int4`: 4-bit blocks
  *
@@ -26,32 +26,33 @@ import type { Matrix } from "./matrix.ts";
 export const quantizations = ["native", "float32", "float16", "int8", "int4"] as const;
 export type QuantizationName = (typeof quantizations)[number];
 
-/** Rounding to blocks. Without a block size, blocks that the file stores are used as they are, and the rest is rounded to blocks of 32. */
+/** Block quantization. Without a block size, stored blocks are kept, and other matrices are quantized to blocks of 32. */
 interface BlockQuantization {
   readonly bits: 4 | 8;
   readonly blockSize?: BlockSize;
 }
 
-/** How a language model is run. `"int4"` is short for `{ bits: 4 }`. */
+/** Quantization at run time. `"int4"` is short for `{ bits: 4 }`. */
 export type Quantization = Exclude<QuantizationName, "float16"> | BlockQuantization;
 
-/** Turns a stored matrix into the one that a network multiplies with. */
+/** Converts a stored matrix to the kind that a network multiplies with. */
 export type QuantizationPolicy = (matrix: Matrix, name: string) => Matrix;
 
-/** The matrices of a network that quantization is for. */
+/** The matrices of a network that are quantized. */
 export interface QuantizedMatrices {
-  /** Whether a weight is rounded to blocks. */
+  /** Whether a weight is quantized to blocks. */
   readonly inBlocks: (name: string) => boolean;
-  /** Bits of the activations where a matrix is multiplied in int8; undefined where it stays in float32. */
+  /** Bits of the activations if a matrix is multiplied in int8; undefined if it stays in float32. */
   readonly activationBits: (name: string) => ActivationBits | undefined;
 }
 
-/** Every matrix as it is stored. */
+/** Keeps the stored kind of every matrix. */
 export const native: QuantizationPolicy = (matrix) => matrix;
 
+/** Converts every matrix to float32. */
 export const float32: QuantizationPolicy = (matrix) => DenseMatrix.from(matrix);
 
-/** The policy of a network with these matrices; all others are in float32. */
+/** Creates the policy of a network; matrices that are not quantized are in float32. */
 export function quantizationPolicy(
   quantization: Quantization,
   { inBlocks, activationBits }: QuantizedMatrices,
@@ -72,7 +73,7 @@ export function quantizationPolicy(
   };
 }
 
-/** Spellings of earlier versions, in flags, recipes and model folders. */
+/** Names of earlier versions, in flags, recipes and model folders. */
 export const oldQuantizations: Readonly<Record<string, QuantizationName>> = {
   stored: "native",
   "as stored": "native",
@@ -81,8 +82,8 @@ export const oldQuantizations: Readonly<Record<string, QuantizationName>> = {
 };
 
 /**
- * JSON with its key `quantization` where an earlier version has written `precision`, in the current spelling; `int4-128` becomes int4 with
- * a `block_size` of 128. Anything else is returned as it is.
+ * Replaces the key `precision` of earlier versions by `quantization`, with the current name; `int4-128` becomes int4 with a `block_size`
+ * of 128. Returns any other value unchanged.
  */
 export function withCurrentQuantization(json: unknown): unknown {
   if (typeof json !== "object" || json === null || !("precision" in json) || "quantization" in json) return json;

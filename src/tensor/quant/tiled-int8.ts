@@ -1,29 +1,31 @@
 /**
- * Int8 matrices that a file stores in tiles of their columns, so that they can be multiplied where they lie.
+ * Int8 matrices stored in tiles, so that they can be multiplied directly from a mapped file.
  *
- * In a mapped graph the bytes are used from the file, without packing. In rows of all columns, of which a thread of the processor needs a
- * few at a time, they would be read in jumps, which takes two to three times as long. In other graphs the tiles are joined.
+ * In a mapped graph the bytes are not packed. A thread reads a few output columns at a time: with full rows its reads would be strided, which
+ * is two to three times slower. In other graphs the tiles are joined.
  */
 import { bytesOf } from "../array.ts";
 import { type FileRange, single, type Value } from "../graph.ts";
 import { reshape, transpose } from "../ops/layout.ts";
 import { mulDims } from "../shapes.ts";
 import { largestInt8Weight, thisCpu } from "./cpu.ts";
-import { dequantizeColumns, Int8Matrix, joinColumns, RowQuantizer, rowScales, zeroOf } from "./int8.ts";
+import { dequantizeColumns, Int8Matrix, int8ZeroPoint, joinColumns, RowQuantizer, rowScales } from "./int8.ts";
 import { checkInnerSize, type Int8Columns, loadOnce, Matrix } from "./matrix.ts";
 
+/** A stored tiled matrix [rows, columns]. */
 export interface TiledInt8Source {
   readonly name: string;
   readonly rows: number;
   readonly columns: number;
   /** Rows of the matrix per tile; `rows` is a multiple of it. */
   readonly tile: number;
-  /** Bytes [tiles, columns, tile], scales [rows]. */
+  /** Loads bytes [tiles, columns, tile] and scales [rows]. */
   load(): Promise<Int8Columns>;
-  /** Where bytes and scales lie in files. */
+  /** File ranges of bytes and scales. */
   readonly ranges?: { readonly bytes?: FileRange; readonly scales?: FileRange };
 }
 
+/** An int8 matrix [rows, columns] in tiles of `tile` rows. */
 export class TiledInt8Matrix extends Matrix {
   readonly kind = "tiled-int8";
   readonly name: string;
@@ -41,7 +43,7 @@ export class TiledInt8Matrix extends Matrix {
     this.source = source;
   }
 
-  /** In a mapped graph there is no gradient. */
+  /** It has no gradient in a mapped graph. */
   matmul(x: Value): Value {
     checkInnerSize(x, this);
     if (usesTiles(x)) return tiledProducts(x, [this.source], ([only]) => only as Value);
@@ -65,7 +67,7 @@ export class TiledInt8Matrix extends Matrix {
     return new Int8Matrix(this).concat(others.map((other) => new Int8Matrix(other)));
   }
 
-  /** Applies the function to the tiles, before their columns are put in order. */
+  /** Applies the function to the tiles, before the columns are reordered. */
   override combine(x: Value, others: readonly Matrix[], elementwise: (products: readonly Value[]) => Value): Value {
     const alike = others.flatMap((other) =>
       other instanceof TiledInt8Matrix && other.rows === this.rows && other.tile === this.tile ? [other.source] : [],
@@ -76,7 +78,7 @@ export class TiledInt8Matrix extends Matrix {
   }
 }
 
-/** Whether this processor can multiply bytes as they lie in tiles: not where their sums would overflow. */
+/** Whether this processor can multiply stored tiles without overflow. */
 export function canMultiplyTiles(): boolean {
   return largestInt8Weight(thisCpu()) === 127;
 }
@@ -85,7 +87,7 @@ function usesTiles({ graph }: Value): boolean {
   return graph.mapped && canMultiplyTiles();
 }
 
-/** Products of x [..., columns] with matrices of one size, [tiles, ..., tile] each, combined elementwise -> [..., rows]. */
+/** Products of x [..., columns] with matrices of one size, [tiles, positions, tile] each, combined elementwise -> [..., rows]. */
 function tiledProducts(
   x: Value,
   matrices: readonly TiledInt8Source[],
@@ -94,12 +96,12 @@ function tiledProducts(
   const [columns, outer] = [x.size(-1), matrices[0]?.rows ?? 0];
   const rows = x.shape.slice(0, -1).reduce((product, dim) => mulDims(product, dim), 1);
   const scales = rowScales(x);
-  const quants = reshape(new RowQuantizer(scales, zeroOf(x.graph)).quantize(x, scales), [rows, columns]);
+  const quants = reshape(new RowQuantizer(scales, int8ZeroPoint(x.graph)).quantize(x, scales), [rows, columns]);
   const products = matrices.map((matrix) => productInTiles(quants, matrix).mul(reshape(scales, [rows, 1])));
   return reshape(transpose(combine(products), [1, 0, 2]), [...x.shape.slice(0, -1), outer]);
 }
 
-/** Rounded activations [rows, inner] times a matrix -> [tiles, rows, tile], without the scales of the activations. */
+/** Quantized activations [rows, inner] times a matrix -> [tiles, rows, tile], not yet scaled by the activations' scales. */
 function productInTiles(quants: Value, { name, rows: outer, tile, load, ranges }: TiledInt8Source): Value {
   const { graph } = quants;
   const [rows, inner] = [quants.dim(0), quants.size(1)];
@@ -122,13 +124,13 @@ function productInTiles(quants: Value, { name, rows: outer, tile, load, ranges }
       async () => bytesOf((await loaded()).scales),
       ranges?.scales,
     ),
-    zeroOf(graph),
+    int8ZeroPoint(graph),
   ];
   const type = { dtype: "float32", shape: [count, rows, tile] } as const;
   return single(graph.node("MatMulIntegerToFloat", inputs, [type], { domain: "com.microsoft" }));
 }
 
-/** Tiles [tiles, columns, tile] as one [columns, rows]. */
+/** Joins tiles: [tiles, columns, tile] -> [columns, rows]. */
 export function joinTiles({ bytes, scales }: Int8Columns, inner: number, tile: number): Int8Columns {
   const size = inner * tile;
   const tiles = Array.from({ length: scales.length / tile }, (_, i) => ({

@@ -90,7 +90,7 @@ describe("binary operators broadcast", () => {
 });
 
 describe("matrix products", () => {
-  test("every way of transposing, with and without a batch", async () => {
+  test("every combination of transposes, with and without a batch", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.record({
@@ -121,7 +121,7 @@ describe("matrix products", () => {
     );
   });
 
-  test("a named batch against one matrix", async () => {
+  test("a symbolic batch times one matrix", async () => {
     const build = (x: Value) =>
       matmul(x, x.graph.constant(ndarray("float32", [2, 3], Float32Array.of(1, 2, 3, -1, 0.5, 2))), { transB: true });
     await expectGradients({ shapes: [[2, 2, 3]], build, named: true });
@@ -236,7 +236,7 @@ describe("lookups", () => {
   });
 });
 
-describe("normalisation and rotary embedding", () => {
+describe("normalization and rotary embedding", () => {
   test("LayerNormalization", async () => {
     await expectGradients({ shapes: [[2, 2, 4], [4], [4]], build: (x, s, b) => layerNorm(x, s, b, 1e-2) });
   });
@@ -329,7 +329,7 @@ test("every rule is checked against finite differences above", () => {
   expect(Object.keys(rules).filter((op) => !tested.has(op))).toEqual([]);
 });
 
-test("a value used twice receives both gradients", async () => {
+test("the gradients of a value that is used twice are summed", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", []);
   const loss = x.mul(x).add(x.mul(3));
@@ -338,7 +338,7 @@ test("a value used twice receives both gradients", async () => {
   expect(got.data[0]).toBe(13);
 });
 
-test("a detached value is a constant to the gradient", async () => {
+test("a detached value is treated as a constant", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", []);
   const [dx] = gradients(x.mul(x).mul(ops.detach(x)), [x]) as [Value];
@@ -346,17 +346,17 @@ test("a detached value is a constant to the gradient", async () => {
   expect(got.data[0]).toBe(50);
 });
 
-test("what cannot be differentiated is named", () => {
+test("errors name what cannot be differentiated", () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [2]);
   const other = graph.input("other", "float32", []);
   const rounded = graph.node("Round", [x], [{ dtype: "float32", shape: [2] }])[0] as Value;
   expect(() => gradients(reduceSum(rounded, [0], { keep: false }), [x])).toThrow(/Round has no gradient rule/);
   expect(() => gradients(reduceSum(x, [0], { keep: false }), [other])).toThrow(/does not depend on "other"/);
-  expect(() => gradients(x, [x])).toThrow(/should be a float32 scalar/);
+  expect(() => gradients(x, [x])).toThrow(/The loss must be a float32 scalar/);
 });
 
-test("a node with a gradient of its own hides what lies between it and its inputs", async () => {
+test("a custom gradient replaces the rules of the nodes between its inputs and its output", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [3]);
   const type = { dtype: x.dtype, shape: x.shape };

@@ -9,7 +9,7 @@ import { groupQueryAttention } from "../../../src/tensor/ops/attention.ts";
 import { Random } from "../../../src/tensor/random.ts";
 import { normal } from "../../helpers/weights-in-memory.ts";
 
-test("is attention over a cache of which a part is used", async () => {
+test("equals plain attention over the used part of a cache", async () => {
   const sizes = fc.record({
     kvHeads: fc.integer({ min: 1, max: 3 }),
     group: fc.integer({ min: 1, max: 3 }),
@@ -69,7 +69,7 @@ test("is attention over a cache of which a part is used", async () => {
   );
 });
 
-test("refuses several sequences, and heads that do not fit", () => {
+test("rejects several sequences and heads that do not match", () => {
   const graph = new Graph();
   const of = (name: string, ...shape: (string | number)[]) => graph.input(name, "float32", shape);
   const inputs = {
@@ -82,9 +82,9 @@ test("refuses several sequences, and heads that do not fit", () => {
   };
   expect(groupQueryAttention(inputs).out.shape).toEqual([1, "m", 32]);
   const refused = (other: Partial<typeof inputs>) => expect(() => groupQueryAttention({ ...inputs, ...other }));
-  refused({ q: of("two", 2, "m", 32) }).toThrow("it is for one sequence");
-  refused({ k: of("wide", 1, "m", 24) }).toThrow("the heads do not fit");
-  refused({ q: of("odd", 1, "m", 24) }).toThrow("the heads do not fit");
+  refused({ q: of("two", 2, "m", 32) }).toThrow("expected one sequence");
+  refused({ k: of("wide", 1, "m", 24) }).toThrow("the numbers of heads do not match");
+  refused({ q: of("odd", 1, "m", 24) }).toThrow("the numbers of heads do not match");
   const small = { q: of("small", 1, "m", 12), k: of("smallKeys", 1, "m", 12), keys: of("smallPast", 1, 2, "past", 6) };
   refused(small).toThrow("a multiple of 8");
 });

@@ -37,7 +37,7 @@ async function results(build: (x: Value) => Value, sizes: readonly (readonly [nu
   return found;
 }
 
-test("shapes of named sizes are computed when the graph runs", async () => {
+test("symbolic shapes are computed when the graph runs", async () => {
   const flat: Dim = mulDims("batch", "sequence");
   const cases: [(x: Value) => Value, (batch: number, sequence: number) => number[]][] = [
     [(x) => reshape(x, [flat, 2]), (b, s) => [b * s, 2]],
@@ -64,7 +64,7 @@ test("shapes of named sizes are computed when the graph runs", async () => {
   expect(scalar?.values).toEqual([7]);
 });
 
-test("parts of an axis, joined again, are the whole", async () => {
+test("concat restores the parts of a split axis", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 4 }), async (parts) => {
       const total = parts.reduce((sum, part) => sum + part, 0);
@@ -87,12 +87,12 @@ test("parts of an axis, joined again, are the whole", async () => {
   );
 });
 
-test("an axis of size 0 stays one", async () => {
+test("reshape keeps an axis of size 0", async () => {
   const [empty] = await results((x) => reshape(slice(x, 1, 0, 0), ["batch", 0, 1, 2]), [[2, 3]]);
   expect(empty).toEqual({ shape: [2, 0, 1, 2], values: [] });
 });
 
-test("transpose moves elements, pad adds zeros", async () => {
+test("transpose permutes axes, padZeros adds zeros", async () => {
   const [turned] = await results((x) => transpose(x, [1, 2, 0]), [[2, 1]]);
   expect(turned).toEqual({ shape: [1, 2, 2], values: [1, 3, 2, 4] });
   const [padded] = await results((x) => padZeros(x, 2, 1, 2), [[1, 1]]);

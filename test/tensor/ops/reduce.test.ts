@@ -4,7 +4,7 @@ import { ndarray } from "../../../src/tensor/array.ts";
 import { Graph } from "../../../src/tensor/graph.ts";
 import { argMax, logSumExp } from "../../../src/tensor/ops/reduce.ts";
 
-test("logSumExp of numbers whose exponentials overflow or vanish", async () => {
+test("logSumExp of numbers whose exponentials overflow or underflow", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [2, 2]);
   const feeds = { x: ndarray("float32", [2, 2], Float32Array.of(1000, 1000, -1000, -1001)) };
@@ -14,7 +14,7 @@ test("logSumExp of numbers whose exponentials overflow or vanish", async () => {
   expect(y.data[1]).toBeCloseTo(-1000 + Math.log(1 + Math.exp(-1)), 3);
 });
 
-test("argMax names the place of the largest element of each row, the first of equal ones", async () => {
+test("argMax returns the index of the largest element of each row, the first of equal ones", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", ["rows", 3]);
   const feeds = { x: ndarray("float32", [3, 3], Float32Array.of(1, 3, 2, -1, -5, -1, 0, 0, 7)) };

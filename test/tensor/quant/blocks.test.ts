@@ -89,7 +89,7 @@ test.each(cases)(
   },
 );
 
-test.each(formats)("rows of a table, $bits bits, $offset, blocks of $blockSize: exact", async (format) => {
+test.each(formats)("gather returns exact rows: $bits bits, $offset, blocks of $blockSize", async (format) => {
   const blocks = randomBlocks(format, new Random(format.blockSize + format.bits));
   const graph = new Graph();
   const ids = graph.input("ids", "int64", ["batch", "n"]);
@@ -104,22 +104,22 @@ test.each(formats)("rows of a table, $bits bits, $offset, blocks of $blockSize: 
   expect(dequantizeBlocks(blocks, format, columns)).toEqual(table);
 });
 
-test.each(formats)("rows of several matrices are stacked: $bits bits, $offset, blocks of $blockSize", (format) => {
+test.each(formats)("matrices are concatenated: $bits bits, $offset, blocks of $blockSize", (format) => {
   const parts = [1, 2].map((seed) => randomBlocks(format, new Random(seed)));
   const expected = parts.flatMap((part) => [...elements(part, format)]);
   expect([...elements(concatBlocks(parts), format)]).toEqual(expected);
 });
 
-test("rows that are not whole blocks are named where those are needed", () => {
+test("rows that are not a multiple of the block size are rejected", () => {
   const graph = new Graph();
   const format = { bits: 4, minima: true, blockSize: 32 } as const;
   const matrix = new BlockMatrix({ name: "up", rows: 8, columns: 48, format, load: () => Promise.reject() });
   const [x, ids] = [graph.input("x", "float32", [2, 48]), graph.input("ids", "int64", [2])];
-  const message = 'in mlp: "up": rows of 48 elements are not whole blocks of 32';
+  const message = 'in mlp: "up": rows of 48 elements are not a multiple of the block size 32';
   expect(() => graph.scope("mlp", () => matrix.matmul(x))).toThrow(message);
   expect(() => graph.scope("mlp", () => matrix.gather(ids))).toThrow(message);
   expect(() => quantizeBlocks(new Float32Array(48), 48, { bits: 8, blockSize: 32 })).toThrow(
-    "Rows of 48 elements are not whole 8-bit blocks of 32",
+    "Rows of 48 elements are not a multiple of the 8-bit block size 32",
   );
 });
 
@@ -134,7 +134,7 @@ function rounded(values: Float32Array, width: number, blockSize: BlockSize): Flo
   return dequantizeBlocks(quantizeBlocks(values, width, format), format, width);
 }
 
-test("no element moves by more than one step of its block", () => {
+test("the rounding error is at most one step of the block", () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 4 }),
@@ -157,13 +157,13 @@ test("no element moves by more than one step of its block", () => {
   );
 });
 
-test("values on the grid of their block stay as they are", () => {
+test("values on the grid of their block are unchanged", () => {
   const values = Float32Array.from({ length: 64 }, (_, i) => ((i % 16) - 5) / 4);
   expect(rounded(values, 32, 32)).toEqual(values);
   expect(rounded(new Float32Array(32), 32, 32)).toEqual(new Float32Array(32));
 });
 
-test("the product equals that with the dequantised matrix, up to the rounding of activations to 8 bits", async () => {
+test("the product matches that with the dequantized matrix, up to the rounding of activations to 8 bits", async () => {
   for (const columns of [64, 172]) {
     const random = new Random(columns);
     const rows = 24;
@@ -185,7 +185,7 @@ test("the product equals that with the dequantised matrix, up to the rounding of
   }
 });
 
-test("a matrix is read once for a model, and not kept for the next one", async () => {
+test("a matrix is read once per model and not kept afterwards", async () => {
   const graph = new Graph();
   let reads = 0;
   const readFloat32 = async () => {
@@ -202,7 +202,7 @@ test("a matrix is read once for a model, and not kept for the next one", async (
   }
 });
 
-test("a matrix of another width than its operand's is named", () => {
+test("a matrix whose width differs from the operand's is rejected", () => {
   const graph = new Graph();
   const dense = new DenseMatrix({ name: "up", rows: 8, columns: 64, readFloat32: () => Promise.reject() });
   const x = graph.input("x", "float32", [2, 32]);

@@ -112,7 +112,7 @@ function cosine(a: ArrayLike<number>, b: ArrayLike<number>) {
 
 const sizes = { tokens: fc.integer({ min: 1, max: 5 }), inner: fc.integer({ min: 1, max: 200 }), seed: fc.nat() };
 
-test("product and gradient are within what rounding both operands to 8 bits may cost", async () => {
+test("the errors of product and gradient are within the bounds of rounding both operands to 8 bits", async () => {
   await fc.assert(
     fc.asyncProperty(sizes.tokens, sizes.inner, sizes.inner, sizes.seed, async (tokens, rows, columns, seed) => {
       const given = example(tokens, rows, columns, seed);
@@ -133,7 +133,7 @@ test("product and gradient are within what rounding both operands to 8 bits may 
   );
 });
 
-test("with activations in 16 bits only the weights' rounding is left, also behind an outlier", async () => {
+test("with 16-bit activations only the rounding error of the weights remains, even with outliers", async () => {
   const given = example(6, 120, 90, 4);
   // One activation of each token is a hundred times the others.
   const x = given.x.map((value, i) => (i % 90 === 7 ? 300 : value));
@@ -154,7 +154,7 @@ test("with activations in 16 bits only the weights' rounding is left, also behin
   expect(fine.dx).toEqual(coarse.dx);
 });
 
-test("the direction of product and gradient is that of float32; with a gradient in float32 it is exact", async () => {
+test("product and gradient point in the direction of float32; a float32 gradient is exact", async () => {
   const given = example(8, 300, 400, 1);
   const { y, dx } = await run(given);
   expect(cosine(y, exactForward(given))).toBeGreaterThan(0.9995);
@@ -165,7 +165,7 @@ test("the direction of product and gradient is that of float32; with a gradient 
   expect(cosine(dx, exactBackward(given))).toBeLessThan(1 - 1e-6);
 });
 
-test("tokens of very different magnitude do not disturb each other, nor do outputs", async () => {
+test("tokens and outputs of very different magnitude do not affect each other", async () => {
   const given = example(6, 120, 90, 2);
   const alone = await run(given);
   // Powers of two, so that only exponents differ.
@@ -180,7 +180,7 @@ test("tokens of very different magnitude do not disturb each other, nor do outpu
   expect(louder.y).toEqual(alone.y.map((value, i) => (i % rows === 0 ? value * 2 ** 10 : value)));
 });
 
-test("a token of zeros gives zeros, and a matrix of zeros too", async () => {
+test("a token of zeros and a matrix of zeros give zeros", async () => {
   const given = example(3, 20, 30, 3);
   const { y, dx } = await run({
     ...given,
@@ -195,7 +195,7 @@ test("a token of zeros gives zeros, and a matrix of zeros too", async () => {
   expect(largest([...nothing.y, ...nothing.dx])).toBe(0);
 });
 
-test("the sums do not overflow where every byte is the largest", async () => {
+test("the sums do not overflow when every byte has the largest magnitude", async () => {
   const [rows, columns] = [16, 256];
   const ones = new Float32Array(columns).fill(1);
   const given = {
@@ -210,7 +210,7 @@ test("the sums do not overflow where every byte is the largest", async () => {
   for (const value of dx) expect(value).toBeCloseTo(rows, 3);
 });
 
-test("the matrix is read once for the product and once for its gradient, and neither is kept in float32", async () => {
+test("the matrix is read once for the product and once for its gradient, and is not kept in float32", async () => {
   const given = example(2, 8, 16, 4);
   let reads = 0;
   const graph = new Graph();
@@ -230,7 +230,7 @@ test("the matrix is read once for the product and once for its gradient, and nei
   ).toEqual(["int8", "int8"]);
 });
 
-test("tiles that cannot be combined, and those of a graph that is not mapped, are multiplied like any matrix", async () => {
+test("tiles that cannot be combined, or in a graph that is not mapped, are multiplied as a plain int8 matrix", async () => {
   const { x, matrix } = example(2, 12, 16, 8);
   const whole = quantizeRows(matrix, 16);
   const dense = new DenseMatrix({ name: "d", rows: 12, columns: 16, readFloat32: async () => matrix });
