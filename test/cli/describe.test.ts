@@ -104,9 +104,7 @@ test("a projection of another language model: names the file, the tensor and bot
 test("a missing model", async () => {
   const { code, stderr } = await minigpt4(["describe", image("cat.jpg"), "--model", "enormous"]);
   expect(code).toBe(1);
-  expect(stderr).toMatch(
-    /^error: No model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/,
-  );
+  expect(stderr).toMatch(/^error: No model "enormous".*\(nano\) or can be pulled \(minigpt4-7b, minigpt4-13b\)\n$/);
 });
 
 test("Ctrl-C exits with 130 between tokens", async () => {

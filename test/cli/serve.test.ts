@@ -88,9 +88,7 @@ test("reports a port in use, an unknown model and an invalid origin", async () =
   );
   const unknown = await minigpt4(["serve", "--model", "nothing", "--host", "0.0.0.0"]);
   expect(unknown.code).toBe(1);
-  expect(unknown.stderr).toMatch(
-    /^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: No model/,
-  );
+  expect(unknown.stderr).toMatch(/^warning: anyone who can reach 0\.0\.0\.0 can use this server.*\nerror: No model/);
   const wrong = await minigpt4(["serve", "--cors", "example.org"]);
   expect(wrong.code).toBe(2);
   expect(wrong.stderr).toContain("Expected an origin such as https://example.org");

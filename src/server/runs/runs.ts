@@ -3,8 +3,8 @@ import { lstat, readdir, realpath } from "node:fs/promises";
 import { isAbsolute, join, relative, sep } from "node:path";
 import { Hono } from "hono";
 import { streamSSE } from "hono/streaming";
-import { followMetrics, lastMetrics, type MetricLine, readMetricsChunk } from "./metrics-tail.ts";
 import { openAiError } from "../errors.ts";
+import { followMetrics, lastMetrics, type MetricLine, readMetricsChunk } from "./metrics-tail.ts";
 
 export interface RunSummary {
   readonly name: string;
