@@ -1,30 +1,28 @@
-/** From a decoded image to the input of an image encoder. */
+/** Preprocessing of decoded images for an image encoder, and augmentation for training. */
 
 import { type NdArray, ndarray } from "../tensor/array.ts";
 import type { Pixels } from "./decode.ts";
 import { resize } from "./resize.ts";
 
-// Bytes to the numbers an image encoder expects.
-
-/** Mean and standard deviation of red, green and blue, on a scale of 0 to 1. */
+/** Mean and standard deviation of red, green and blue, for values from 0 to 1. */
 export interface Normalisation {
   readonly mean: readonly [number, number, number];
   readonly std: readonly [number, number, number];
 }
 
-/** What EVA-CLIP, and with it BLIP-2 and MiniGPT-4, was trained with. */
+/** Normalisation of CLIP, which EVA-CLIP, BLIP-2 and MiniGPT-4 use. */
 export const CLIP: Normalisation = {
   mean: [0.48145466, 0.4578275, 0.40821073],
   std: [0.26862954, 0.26130258, 0.27577711],
 };
 
-/** What EfficientNet-Lite was trained with: (x - 127) / 128 on bytes. */
+/** Normalisation of EfficientNet-Lite: (x - 127) / 128 for bytes. */
 export const EFFICIENTNET: Normalisation = {
   mean: [127 / 255, 127 / 255, 127 / 255],
   std: [128 / 255, 128 / 255, 128 / 255],
 };
 
-/** (x / 255 - mean) / std, channel by channel: `[3, height, width]`, flat. */
+/** Normalises pixels to (x / 255 - mean) / std. @returns values [3, height, width] */
 export function toTensor({ width, height, data }: Pixels, { mean, std }: Normalisation): Float32Array {
   const area = width * height;
   const out = new Float32Array(3 * area);
@@ -37,18 +35,16 @@ export function toTensor({ width, height, data }: Pixels, { mean, std }: Normali
   return out;
 }
 
-/** What an image encoder expects: a square of `size` pixels, normalised. */
+/** Input of an image encoder: a square of `size` x `size` pixels, normalised. */
 export interface ImageSpec extends Normalisation {
   readonly size: number;
 }
 
-/** Resizes (without keeping the aspect ratio, as the original does) and normalises: `[3, size, size]`. */
+/** Resizes to a square, without keeping the aspect ratio (as in the original), and normalises. @returns [3, size, size] */
 export function preprocess(pixels: Pixels, spec: ImageSpec): NdArray<"float32"> {
   const data = toTensor(resize(pixels, spec.size, spec.size), spec);
   return ndarray("float32", [3, spec.size, spec.size], data);
 }
-
-// Changed copies of an image, for training. What to change is drawn by the caller, so that a run can be repeated.
 
 /** A rectangle in fractions of the image: `left` and `top` from 0, `left + width` and `top + height` to 1. */
 export interface Box {
@@ -58,7 +54,7 @@ export interface Box {
   readonly height: number;
 }
 
-/** The image as a mirror shows it: left and right exchanged. */
+/** Flips an image left to right. */
 export function horizontalFlip({ width, height, data }: Pixels): Pixels {
   const out = new Uint8Array(data.length);
   for (let y = 0; y < height; y++) {
@@ -71,8 +67,8 @@ export function horizontalFlip({ width, height, data }: Pixels): Pixels {
 }
 
 /**
- * What lies inside the box, rounded to whole pixels, at least one in each direction.
- * @throws RangeError if the box leaves the image or is empty
+ * Crops an image to a box, rounded to whole pixels, at least one in each direction.
+ * @throws RangeError if the box is empty or not inside the image
  */
 export function crop({ width, height, data }: Pixels, box: Box): Pixels {
   const [left, right] = span(box.left, box.width, width);
@@ -84,11 +80,11 @@ export function crop({ width, height, data }: Pixels, box: Box): Pixels {
   return { width: right - left, height: bottom - top, data: out };
 }
 
-/** First and last + 1 pixel of a fraction of `size`. */
+/** First pixel, and the one after the last, of a fraction of `size`. */
 function span(start: number, length: number, size: number): [number, number] {
   const slack = 1e-9;
   if (!(start >= 0 && length > 0 && start + length <= 1 + slack)) {
-    throw new RangeError(`A crop from ${start} with length ${length} does not lie between 0 and 1`);
+    throw new RangeError(`the crop from ${start} with length ${length} is not inside 0 to 1`);
   }
   const first = Math.min(Math.round(start * size), size - 1);
   return [first, Math.max(first + 1, Math.min(size, Math.round((start + length) * size)))];

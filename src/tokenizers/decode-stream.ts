@@ -1,9 +1,9 @@
-/** Text from token ids that arrive one at a time. */
+/** Streaming decode: text from token ids that arrive one at a time. */
 import { stripSpaces, type Tokenizer } from "./tokenizer.ts";
 
 /**
- * Turns token ids into pieces of whole characters. The bytes of one character can be spread over several tokens; they
- * are held back until it is complete. All pieces together are `tokenizer.decode(ids, { skipSpecial: true })`.
+ * Decodes token ids into text of whole characters. Bytes of a character that spans several tokens are buffered until it
+ * is complete. All returned texts joined are `tokenizer.decode(ids, { skipSpecial: true })`.
  */
 export class TextStream {
   readonly #tokenizer: Tokenizer;
@@ -15,12 +15,12 @@ export class TextStream {
     this.#spacesToStrip = tokenizer.strippedSpaces;
   }
 
-  /** The text that this token completes; empty while a character is unfinished, and for a control token. */
+  /** The text that this token completes; empty while a character is incomplete, and for a control token. */
   push(id: number): string {
-    return this.#withoutLeadingSpaces(this.#decoder.decode(this.#tokenizer.bytesOf(id), { stream: true }));
+    return this.#withoutLeadingSpaces(this.#decoder.decode(this.#tokenizer.tokenBytes(id), { stream: true }));
   }
 
-  /** What is left at the end: U+FFFD if the last character is unfinished, else nothing. */
+  /** The rest at the end: U+FFFD if the last character is incomplete, else empty. */
   flush(): string {
     return this.#withoutLeadingSpaces(this.#decoder.decode());
   }

@@ -3,11 +3,11 @@
 import { sentencePieceTokenizer } from "./sentencepiece.ts";
 import { PIECE_TYPE } from "./sentencepiece-model.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
-import { bytesOfToken, textEncoder } from "./tokenizer-json.ts";
+import { byteLevelBytes, createTextEncoder } from "./tokenizer-json.ts";
 
 type Metadata = Readonly<Record<string, unknown>>;
 
-/** How a text is cut into words before merging, by `tokenizer.ggml.pre`, in the terms of a `tokenizer.json`. */
+/** Pre-tokenizers by `tokenizer.ggml.pre`, as in a `tokenizer.json`. */
 const preTokenizers: Readonly<Record<string, unknown>> = {
   smollm: {
     type: "Sequence",
@@ -19,7 +19,7 @@ const preTokenizers: Readonly<Record<string, unknown>> = {
 };
 
 /**
- * The tokenizer that a GGUF file's metadata describes: byte-level ("gpt2") or SentencePiece ("llama").
+ * Creates the tokenizer of a GGUF file from its metadata: byte-level ("gpt2") or SentencePiece ("llama").
  * @throws Error naming the key that is missing, malformed or not supported
  */
 export function tokenizerFromGguf(metadata: Metadata): Tokenizer {
@@ -50,14 +50,14 @@ function byteLevel(metadata: Metadata): Tokenizer {
   });
   return createTokenizer({
     pieces: tokens.map((token, id) => ({
-      bytes: types[id] === PIECE_TYPE.normal ? bytesOfToken(token) : new TextEncoder().encode(token),
+      bytes: types[id] === PIECE_TYPE.normal ? byteLevelBytes(token) : new TextEncoder().encode(token),
       control: controlTokens.get(token) === id,
     })),
     ...specialIds(metadata, false),
     strippedSpaces: 0,
     controlTokens,
     wholeTokens,
-    encodeOrdinary: textEncoder({
+    encodeOrdinary: createTextEncoder({
       normalizer: null,
       pre_tokenizer: preTokenizer,
       model: {
@@ -82,7 +82,8 @@ function sentencePiece(metadata: Metadata): Tokenizer {
 
 function specialIds(metadata: Metadata, addsBosByDefault: boolean): Pick<Tokenizer, "bosId" | "eosId" | "padId"> {
   const eosId = id(metadata, "eos_token_id");
-  if (eosId === undefined) throw new Error("tokenizer.ggml.eos_token_id is missing: no token ends an answer");
+  if (eosId === undefined)
+    throw new Error("tokenizer.ggml.eos_token_id is missing; generation needs an end-of-sequence token");
   const addsBos = metadata["tokenizer.ggml.add_bos_token"] ?? addsBosByDefault;
   return {
     bosId: addsBos ? id(metadata, "bos_token_id") : undefined,
@@ -94,14 +95,14 @@ function specialIds(metadata: Metadata, addsBosByDefault: boolean): Pick<Tokeniz
 function id(metadata: Metadata, name: string): number | undefined {
   const value = metadata[`tokenizer.ggml.${name}`];
   if (value === undefined) return undefined;
-  if (typeof value !== "number") throw new Error(`tokenizer.ggml.${name} is ${show(value)}, not a token id`);
+  if (typeof value !== "number") throw new Error(`tokenizer.ggml.${name} is ${show(value)}; expected a token id`);
   return value;
 }
 
 function strings(metadata: Metadata, name: string): readonly string[] {
   const value = metadata[`tokenizer.ggml.${name}`];
   if (!Array.isArray(value) || !value.every((item) => typeof item === "string")) {
-    throw new Error(`tokenizer.ggml.${name} is ${value === undefined ? "missing" : "no list of strings"}`);
+    throw new Error(`tokenizer.ggml.${name} is ${value === undefined ? "missing" : "not a list of strings"}`);
   }
   return value;
 }
@@ -111,7 +112,7 @@ function numbers(metadata: Metadata, name: string, length: number): readonly num
   if (value === undefined) throw new Error(`tokenizer.ggml.${name} is missing`);
   const list = Array.isArray(value) || ArrayBuffer.isView(value) ? Array.from(value as ArrayLike<unknown>, Number) : [];
   if (list.length !== length) {
-    throw new Error(`tokenizer.ggml.${name} has ${list.length} entries for ${length} tokens`);
+    throw new Error(`tokenizer.ggml.${name} has ${list.length} entries; expected one for each of ${length} tokens`);
   }
   return list;
 }

@@ -1,4 +1,4 @@
-/** Tokenizers from the files that models come with. */
+/** Loads tokenizers from the files of a model. */
 import { access, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { sentencePieceTokenizer } from "./sentencepiece.ts";
@@ -10,20 +10,20 @@ export { tokenizerFromGguf } from "./gguf.ts";
 export type { Tokenizer } from "./tokenizer.ts";
 
 /**
- * The tokenizer of a model folder: its `tokenizer.json` if there is one, else its `tokenizer.model`.
- * @throws Error if there is neither, or the one there cannot be used
+ * Loads the tokenizer of a model folder: its `tokenizer.json` if it has one, else its `tokenizer.model`.
+ * @throws Error if the folder has neither, or the file is damaged or not supported
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const json = join(folder, "tokenizer.json");
   if (await exists(json)) return loadTokenizerJson(json);
   const model = join(folder, "tokenizer.model");
   if (await exists(model)) return loadSentencePiece(model);
-  throw new Error(`${folder} has no tokenizer: neither tokenizer.json nor tokenizer.model is there`);
+  throw new Error(`${folder} has no tokenizer; expected tokenizer.json or tokenizer.model`);
 }
 
 /**
- * The tokenizer of a `tokenizer.model` file.
- * @throws Error naming the file if it cannot be read, is damaged, or is no byte-pair encoding with byte fallback
+ * Loads a `tokenizer.model` file.
+ * @throws Error naming the file if it cannot be read, is damaged, or is not byte-pair encoding with byte fallback
  */
 export async function loadSentencePiece(path: string): Promise<Tokenizer> {
   const bytes = await readFile(path);

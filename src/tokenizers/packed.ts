@@ -1,4 +1,4 @@
-/** A tokenizer as one JSON value, made of the files that a language model comes with: what a page loads. */
+/** A tokenizer as one JSON value, built from the files of a language model, for the web page. */
 import { z } from "zod";
 import { tokenizerFromGguf } from "./gguf.ts";
 import { sentencePieceTokenizer } from "./sentencepiece.ts";
@@ -17,10 +17,10 @@ const schema = z.discriminatedUnion("kind", [
 
 export type PackedTokenizer = z.infer<typeof schema>;
 
-/** @throws Error saying what is wrong with it */
-export function packedTokenizer(json: unknown): Tokenizer {
+/** Parses the JSON of a tokenizer. @throws Error naming the field that is wrong */
+export function parsePackedTokenizer(json: unknown): Tokenizer {
   const { data, error } = schema.safeParse(json);
-  if (!data) throw new Error(`The tokenizer is damaged:\n${z.prettifyError(error)}`);
+  if (!data) throw new Error(`The tokenizer is damaged. Export the model again:\n${z.prettifyError(error)}`);
   if (data.kind === "gguf") return tokenizerFromGguf(data.metadata);
   if (data.kind === "json") {
     const file = (path: string, text: string) => ({ path, text });

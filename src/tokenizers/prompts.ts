@@ -1,4 +1,4 @@
-/** Conversations written as the language model was trained to read them, with places for images. */
+/** Prompt templates: conversations in the format that a language model was trained with, with placeholders for images; and captions. */
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 /** One message of a conversation. */
@@ -9,7 +9,7 @@ export interface Turn {
   readonly images?: number;
 }
 
-/** A stretch of a prompt: text, or the place of the image with this number (counted from 0 over the whole prompt). */
+/** A part of a prompt: text, or an image by its index in the whole prompt. */
 type Segment = ({ readonly kind: "text" } & TextPart) | { readonly kind: "image"; readonly index: number };
 
 export interface Prompt {
@@ -18,11 +18,11 @@ export interface Prompt {
 
 export interface PromptTemplate {
   readonly name: "vicuna-v0" | "llama-2" | "chatml" | "plain";
-  /** Texts at which an answer ends, besides the end-of-sequence token. */
+  /** Stop strings, in addition to the end-of-sequence token. */
   readonly stop: readonly string[];
-  /** What stands right before an answer. */
+  /** The text before an answer. */
   readonly answerMark: string;
-  /** The prompt of a conversation; it ends where the assistant's next answer begins. */
+  /** The prompt of a conversation, up to where the assistant's next answer starts. */
   render(turns: readonly Turn[], options?: { system?: string }): Prompt;
 }
 
@@ -30,7 +30,7 @@ const SYSTEM =
   "Give the following image: <Img>ImageContent</Img>. You will be able to see the image once I provide it to you. " +
   "Please answer my questions.";
 
-/** Where an image goes, in the text form of a prompt. */
+/** Placeholder of an image in the text of a prompt. */
 const IMAGE = "<ImageHere>";
 
 /** The template of MiniGPT-4 over Vicuna v0. */
@@ -39,10 +39,10 @@ export const vicunaV0: PromptTemplate = {
   stop: ["###"],
   answerMark: "Assistant: ",
   render(turns, { system = SYSTEM } = {}) {
-    const prompt = new PromptBuilder().said(system).mark("###");
+    const prompt = new PromptBuilder().literal(system).mark("###");
     for (const turn of turns) {
       prompt.mark(turn.role === "user" ? "Human: " : "Assistant: ");
-      markedImages(prompt, turn).mark("###");
+      addTurn(prompt, turn).mark("###");
     }
     return prompt.mark(this.answerMark).build();
   },
@@ -54,43 +54,43 @@ export const llama2: PromptTemplate = {
   stop: [],
   answerMark: " [/INST] ",
   render(turns, { system = SYSTEM } = {}) {
-    const prompt = new PromptBuilder().said(system);
+    const prompt = new PromptBuilder().literal(system);
     for (const turn of turns) {
       if (turn.role === "user") prompt.mark("<s>[INST] ");
-      markedImages(prompt, turn);
+      addTurn(prompt, turn);
       if (turn.role === "user") prompt.mark(this.answerMark);
     }
     return prompt.build();
   },
 };
 
-/** ChatML, as SmolLM2 and others were trained with; images stand before the user's text, each on a line of its own. */
+/** ChatML, the template of SmolLM2 and others. Images come before the user's text, each on its own line. */
 export const chatml: PromptTemplate = {
   name: "chatml",
   stop: ["<|im_end|>"],
   answerMark: "<|im_start|>assistant\n",
   render(turns, { system } = {}) {
     const prompt = new PromptBuilder();
-    if (system) prompt.mark("<|im_start|>system\n").said(system).mark("<|im_end|>\n");
+    if (system) prompt.mark("<|im_start|>system\n").literal(system).mark("<|im_end|>\n");
     for (const turn of turns) {
       prompt.mark(`<|im_start|>${turn.role}\n`);
       for (let i = 0; i < (turn.images ?? 0); i++) prompt.image().mark("\n");
-      prompt.said(turn.text).mark("<|im_end|>\n");
+      prompt.literal(turn.text).mark("<|im_end|>\n");
     }
     return prompt.mark(this.answerMark).build();
   },
 };
 
-/** No template: images and the text that goes on from them, a line for each answer (the first training stage). */
+/** No template: images and the text that follows them, one line per answer (the first training stage). */
 export const plain: PromptTemplate = {
   name: "plain",
   stop: ["\n"],
   answerMark: "",
   render(turns, { system = "" } = {}) {
-    const prompt = new PromptBuilder().said(system);
+    const prompt = new PromptBuilder().literal(system);
     for (const turn of turns) {
       for (let i = 0; i < (turn.images ?? 0); i++) prompt.image();
-      prompt.said(turn.text);
+      prompt.literal(turn.text);
       if (turn.role === "assistant") prompt.mark("\n");
     }
     return prompt.build();
@@ -116,8 +116,8 @@ export const promptTemplates: Readonly<Record<PromptTemplate["name"], PromptTemp
 };
 
 /**
- * A prompt from its text form, in which `<ImageHere>` is an image; control tokens in it are recognised. For templates
- * of recipes and the like, not for what users write.
+ * Parses a prompt in which `<ImageHere>` is an image. Control tokens in it are recognized, so it is for templates, not for
+ * user input.
  */
 export function parsePrompt(text: string): Prompt {
   const prompt = new PromptBuilder();
@@ -128,17 +128,17 @@ export function parsePrompt(text: string): Prompt {
   return prompt.build();
 }
 
-/** The text form of a prompt, with `<ImageHere>` for each image. For people to read: it does not say who wrote what. */
+/** The text of a prompt, with `<ImageHere>` for each image, for display: it does not separate template from user input. */
 export function promptText(prompt: Prompt): string {
   return prompt.segments.map((segment) => (segment.kind === "image" ? IMAGE : segment.text)).join("");
 }
 
-/** A prompt in tokens: ids, and between them the images. */
+/** A tokenized prompt: runs of token ids, and the images between them. */
 export type PromptPiece = { readonly ids: readonly number[] } | { readonly image: number };
 
 /**
- * Cuts a prompt at its images and tokenises each piece by itself; the beginning-of-sequence token stands only before
- * the first, also where that is an image. Pieces without tokens are left out.
+ * Splits a prompt at its images and tokenizes each text by itself. The beginning-of-sequence token comes only at the start,
+ * even before an image. Texts without tokens are omitted.
  */
 export function tokenizePrompt(prompt: Prompt, tokenizer: Tokenizer): PromptPiece[] {
   const pieces: PromptPiece[] = [];
@@ -160,17 +160,17 @@ export function tokenizePrompt(prompt: Prompt, tokenizer: Tokenizer): PromptPiec
   return pieces;
 }
 
-/** Images in their marks, one space between them and before the text, as the original joins them. */
-function markedImages(prompt: PromptBuilder, { text, images = 0 }: Turn): PromptBuilder {
+/** Images in `<Img>` tags, with one space between them and before the text, as in the original. */
+function addTurn(prompt: PromptBuilder, { text, images = 0 }: Turn): PromptBuilder {
   for (let i = 0; i < images; i++) {
     if (i > 0) prompt.mark(" ");
     prompt.mark("<Img>").image().mark("</Img>");
   }
   if (images > 0 && text !== "") prompt.mark(" ");
-  return prompt.said(text);
+  return prompt.literal(text);
 }
 
-/** Collects segments: marks are the template's own, and the only text in which control tokens count. */
+/** Collects segments. `mark` is for text of the template, in which control tokens are recognized, `literal` for user input. */
 class PromptBuilder {
   readonly #segments: Segment[] = [];
   #images = 0;
@@ -180,7 +180,7 @@ class PromptBuilder {
     return this;
   }
 
-  said(text: string): this {
+  literal(text: string): this {
     if (text !== "") this.#segments.push({ kind: "text", text, literal: true });
     return this;
   }
@@ -195,11 +195,9 @@ class PromptBuilder {
   }
 }
 
-// Captions as the first training stage reads them.
-
 const MAX_WORDS = 50;
 
-/** Lower-cased, `.!"()*#:;~` to spaces, white space to single spaces, at most 50 words (BLIP's caption processor). */
+/** A caption as in the first training stage: lower-cased, `.!"()*#:;~` to spaces, single spaces, at most 50 words (BLIP's caption processor). */
 export function cleanCaption(caption: string): string {
   const words = caption
     .toLowerCase()

@@ -1,11 +1,11 @@
 /**
- * The file of a SentencePiece model: a protocol buffer. Only what a LLaMA tokenizer needs is read; settings that would change
- * its results and are not supported are refused.
+ * SentencePiece model files (`tokenizer.model`), which are protocol buffers. Only the fields of a LLaMA tokenizer are read;
+ * unsupported settings that would change its result are refused.
  */
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { type ModelProto, ModelProtoSchema, NormalizerSpecSchema, TrainerSpecSchema } from "./sentencepiece_pb.ts";
 
-/** Kinds of pieces, by their numbers in the file (GGUF has taken them over). */
+/** Piece types by their numbers in the file; GGUF uses the same. */
 export const PIECE_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 /** One entry of the vocabulary; its id is its position. */
@@ -17,26 +17,26 @@ interface ScoredPiece {
 
 export interface SentencePieceModel {
   readonly pieces: readonly ScoredPiece[];
-  readonly bosId: number | undefined;
+  readonly bosId?: number;
   readonly eosId: number;
   readonly padId: number;
-  /** Whether a space is put before a text. */
+  /** Whether a space is put before the text. */
   readonly addDummyPrefix: boolean;
 }
 
 /** `TrainerSpec.model_type` of byte-pair encoding. */
 const BPE = 2;
 
-/** @throws Error if the bytes are not a SentencePiece model, or one that works differently from LLaMA's */
+/** Parses a model file. @throws Error if the bytes are not a SentencePiece model, or its settings are not supported */
 export function parseSentencePieceModel(bytes: Uint8Array): SentencePieceModel {
   const model = parseModel(bytes);
-  // Defaults apply to messages that are missing.
+  // Missing messages have their defaults.
   const trainer = model.trainerSpec ?? create(TrainerSpecSchema);
   const normalizer = model.normalizerSpec ?? create(NormalizerSpecSchema);
   if (model.pieces.length === 0) throw new Error("not a SentencePiece model: it has no pieces");
   if (trainer.modelType !== BPE) {
     throw new Error(
-      `a SentencePiece model of type ${trainer.modelType}; only byte-pair encoding (${BPE}) is supported`,
+      `the SentencePiece model has type ${trainer.modelType}; only byte-pair encoding (${BPE}) is supported`,
     );
   }
   if (normalizer.precompiledCharsmap.length > 0 || normalizer.removeExtraWhitespaces) {
@@ -56,6 +56,6 @@ function parseModel(bytes: Uint8Array): ModelProto {
     return fromBinary(ModelProtoSchema, bytes, { readUnknownFields: false });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`not a SentencePiece model, or a damaged one (${reason})`, { cause });
+    throw new Error(`not a SentencePiece model, or damaged: ${reason}`, { cause });
   }
 }

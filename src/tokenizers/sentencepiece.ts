@@ -1,15 +1,58 @@
 /**
- * The tokenizer of a SentencePiece vocabulary as LLaMA uses it: byte-pair encoding with bytes for what has no piece;
- * spaces are written as "▁", and one is put before the text.
+ * SentencePiece tokenizer as LLaMA uses it: byte-pair encoding with byte fallback. Spaces are written as "▁", and one is
+ * put before the text.
  */
 import { PIECE_TYPE, type SentencePieceModel } from "./sentencepiece-model.ts";
 import { alternatives, createTokenizer, type Piece, type Tokenizer } from "./tokenizer.ts";
 
-// * Byte-pair encoding as SentencePiece does it: of all neighbours that together are a piece of the vocabulary, those with
-// the best score are joined first (of equals the leftmost), until none are left.
-//  * A text is one word here, so the candidates are kept in a heap: n log n, also for a text without a single space.
+/** Creates the tokenizer of a SentencePiece model. @throws Error if the vocabulary lacks a byte piece */
+export function sentencePieceTokenizer(model: SentencePieceModel): Tokenizer {
+  const { addDummyPrefix } = model;
+  const pieces: Piece[] = [];
+  const controlTokens = new Map<string, number>();
+  const ids = new Map<string, number>();
+  const scores = new Map<string, number>();
+  const byteIds = new Int32Array(256).fill(-1);
+  const userDefined: string[] = [];
+  model.pieces.forEach(({ text, score, type }, id) => {
+    const control = type === PIECE_TYPE.control || type === PIECE_TYPE.unknown;
+    if (type === PIECE_TYPE.byte) {
+      const byte = parseBytePiece(text);
+      byteIds[byte] = id;
+      pieces.push({ bytes: Uint8Array.of(byte), control });
+      return;
+    }
+    pieces.push({ bytes: utf8(text.replaceAll("▁", " ")), control });
+    if (control) controlTokens.set(text, id);
+    if (type === PIECE_TYPE.normal || type === PIECE_TYPE.userDefined) ids.set(text, id);
+    if (type === PIECE_TYPE.normal) scores.set(text, score);
+    // Matched as a whole before merging; without a score it never results from a merge.
+    if (type === PIECE_TYPE.userDefined) userDefined.push(text);
+  });
+  const missing = byteIds.indexOf(-1);
+  if (missing >= 0) throw new Error(`the vocabulary has no piece for byte ${missing}, which byte fallback needs`);
 
-/** A possible merge of two neighbours: `end` is where the right one ends, which tells whether it is still up to date. */
+  const symbols = new RegExp([...alternatives(userDefined), "."].join("|"), "gsu");
+  return createTokenizer({
+    pieces,
+    bosId: model.bosId,
+    eosId: model.eosId,
+    padId: model.padId,
+    // The space put before the text, and one more: the original tokenizer strips two when a text starts with both.
+    strippedSpaces: addDummyPrefix ? 2 : 0,
+    controlTokens,
+    wholeTokens: new Map(),
+    encodeOrdinary(text) {
+      const escaped = `${addDummyPrefix ? " " : ""}${text}`.replaceAll(" ", "▁");
+      return mergeSymbols(escaped.match(symbols) ?? [], scores).flatMap((piece) => {
+        const id = ids.get(piece);
+        return id === undefined ? Array.from(utf8(piece), (byte) => byteIds[byte] ?? 0) : id;
+      });
+    },
+  });
+}
+
+/** A possible merge of two neighbouring symbols. It is outdated if one of them has been merged, so that `middle` or `end` no longer match. */
 interface Candidate {
   readonly start: number;
   readonly middle: number;
@@ -18,15 +61,17 @@ interface Candidate {
 }
 
 /**
- * Joins symbols into pieces.
+ * Byte-pair encoding as SentencePiece does it: merges the two neighbours whose merged piece has the best score (the
+ * leftmost of equal ones), until no merge is left. A whole text is merged at once, so candidates are kept in a heap:
+ * O(n log n) even for a text without spaces.
  *
- * @param symbols what the text consists of: characters, or longer texts that are pieces already
- * @param scoreOf the score of a piece, undefined for what is none
- * @returns the pieces, in order; together they are the text
+ * @param symbols the text: single characters, or user-defined pieces
+ * @param scores the scores of pieces that may result from a merge
+ * @returns the pieces in order; joined, they are the text
  */
-function mergeSymbols(symbols: readonly string[], scoreOf: (piece: string) => number | undefined): string[] {
+function mergeSymbols(symbols: readonly string[], scores: ReadonlyMap<string, number>): string[] {
   const text = symbols.join("");
-  // A symbol is known by where it starts; `ends[start]` is where it ends, 0 for a place inside a symbol.
+  // Symbols are identified by their start. `ends[start]` is the end of a symbol, 0 inside a symbol.
   const ends = new Int32Array(text.length + 1);
   const previous = new Int32Array(text.length + 1).fill(-1);
   const heap = new Heap();
@@ -34,7 +79,7 @@ function mergeSymbols(symbols: readonly string[], scoreOf: (piece: string) => nu
   const propose = (start: number, middle: number) => {
     if (start < 0 || middle >= text.length) return;
     const end = ends[middle] ?? 0;
-    const score = scoreOf(text.slice(start, end));
+    const score = scores.get(text.slice(start, end));
     if (score !== undefined) heap.push({ start, middle, end, score });
   };
 
@@ -63,7 +108,7 @@ function mergeSymbols(symbols: readonly string[], scoreOf: (piece: string) => nu
   return pieces;
 }
 
-/** A binary heap with the best candidate on top. */
+/** A binary heap of candidates, best first. */
 class Heap {
   readonly #items: Candidate[] = [];
 
@@ -110,57 +155,9 @@ function isBetter(a: Candidate, b: Candidate): boolean {
   return a.score > b.score || (a.score === b.score && a.start < b.start);
 }
 
-/** The tokenizer of a model in memory. @throws Error if the vocabulary is not complete */
-export function sentencePieceTokenizer(model: SentencePieceModel): Tokenizer {
-  const { addDummyPrefix } = model;
-  const pieces: Piece[] = [];
-  const controlTokens = new Map<string, number>();
-  const ids = new Map<string, number>();
-  const scores = new Map<string, number>();
-  const byteIds = new Int32Array(256).fill(-1);
-  const userDefined: string[] = [];
-  model.pieces.forEach(({ text, score, type }, id) => {
-    const control = type === PIECE_TYPE.control || type === PIECE_TYPE.unknown;
-    if (type === PIECE_TYPE.byte) {
-      const byte = parseBytePiece(text);
-      byteIds[byte] = id;
-      pieces.push({ bytes: Uint8Array.of(byte), control });
-      return;
-    }
-    pieces.push({ bytes: utf8(text.replaceAll("▁", " ")), control });
-    if (control) controlTokens.set(text, id);
-    if (type === PIECE_TYPE.normal || type === PIECE_TYPE.userDefined) ids.set(text, id);
-    if (type === PIECE_TYPE.normal) scores.set(text, score);
-    // Found as a whole from the start; having no score, it is never the result of a merge.
-    if (type === PIECE_TYPE.userDefined) userDefined.push(text);
-  });
-  const missing = byteIds.indexOf(-1);
-  if (missing >= 0) throw new Error(`the vocabulary has no piece for the byte ${missing}, which byte fallback needs`);
-
-  const symbols = new RegExp([...alternatives(userDefined), "."].join("|"), "gsu");
-  const scoreOf = (piece: string) => scores.get(piece);
-  return createTokenizer({
-    pieces,
-    bosId: model.bosId,
-    eosId: model.eosId,
-    padId: model.padId,
-    // The one put before the text, and one more: the original's tokenizer takes two away when a text begins with both.
-    strippedSpaces: addDummyPrefix ? 2 : 0,
-    controlTokens,
-    wholeTokens: new Map(),
-    encodeOrdinary(text) {
-      const escaped = `${addDummyPrefix ? " " : ""}${text}`.replaceAll(" ", "▁");
-      return mergeSymbols(escaped.match(symbols) ?? [], scoreOf).flatMap((piece) => {
-        const id = ids.get(piece);
-        return id === undefined ? Array.from(utf8(piece), (byte) => byteIds[byte] ?? 0) : id;
-      });
-    },
-  });
-}
-
 function parseBytePiece(text: string): number {
   const hex = /^<0x([0-9A-F]{2})>$/.exec(text)?.[1];
-  if (hex === undefined) throw new Error(`"${text}" is marked as a byte but is not written like one (<0x00>)`);
+  if (hex === undefined) throw new Error(`the byte piece "${text}" is malformed; expected a name like <0x00>`);
   return Number.parseInt(hex, 16);
 }
 

@@ -1,6 +1,6 @@
-/** What every tokenizer of this project is: pieces with numbers, some of them control tokens. */
+/** The tokenizer interface, and its implementation over a vocabulary of pieces. */
 
-/** A stretch of text. In a `literal` one (what a user wrote) nothing is a control token, whatever it looks like. */
+/** A part of a text. In a `literal` part (user input) control tokens are not recognized. */
 export interface TextPart {
   readonly text: string;
   readonly literal?: boolean;
@@ -9,47 +9,47 @@ export interface TextPart {
 export interface Tokenizer {
   /** Number of token ids; they run from 0. */
   readonly vocabSize: number;
-  /** The token that the model expects before a sequence; undefined where it expects none. */
-  readonly bosId: number | undefined;
-  /** The token that ends an answer. */
+  /** Beginning-of-sequence token; undefined if the model uses none. */
+  readonly bosId?: number;
+  /** End-of-sequence token. */
   readonly eosId: number;
-  /** Fills up shorter sequences of a batch; never a target. */
+  /** Padding token, for the shorter sequences of a batch; never a target. */
   readonly padId: number;
-  /** How many spaces, at most, decoding takes from the beginning of a text: encoding puts one there (SentencePiece). */
+  /** Leading spaces that decoding strips, at most: encoding puts one before the text (SentencePiece). */
   readonly strippedSpaces: number;
   /**
-   * Token ids of a text, or of parts of one that are read as one text. Control tokens that are written in it
-   * (`<|im_start|>`, `</s>`) are recognised, except in literal parts. `bos` (default false) puts `bosId` first.
+   * Token ids of a text, or of parts that are encoded as one text. Control tokens written in it (`<|im_start|>`, `</s>`) are
+   * recognized, except in literal parts. With `bos` (default false) `bosId` comes first.
    */
   encode(text: string | readonly TextPart[], options?: { bos?: boolean }): number[];
   /**
-   * The text of token ids. Bytes that form no character become U+FFFD. Control tokens are written out, or left out with
-   * `skipSpecial`. @throws RangeError for an id outside the vocabulary
+   * The text of token ids. Invalid UTF-8 becomes U+FFFD. Control tokens are written out, or omitted with `skipSpecial`.
+   * @throws RangeError if an id is not in the vocabulary
    */
   decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string;
-  /** The bytes (UTF-8, maybe a part of a character) that a token stands for; of a control token none. */
-  bytesOf(id: number): Uint8Array;
+  /** The UTF-8 bytes of a token, possibly part of a character; empty for a control token. */
+  tokenBytes(id: number): Uint8Array;
 }
 
-/** A token: what it stands for, and whether it is a control token, which stands for no text. */
+/** A token: its bytes, and whether it is a control token, which has no text. */
 export interface Piece {
   readonly bytes: Uint8Array;
   readonly control: boolean;
 }
 
-/** What differs from tokenizer to tokenizer. */
+/** The parts in which tokenizers differ. */
 export interface Vocabulary extends Pick<Tokenizer, "bosId" | "eosId" | "padId" | "strippedSpaces"> {
-  /** The tokens; an id is a position here. */
+  /** Tokens by id. */
   readonly pieces: readonly Piece[];
-  /** Control tokens by the text that is recognised as such. */
+  /** Ids of control tokens by their text. */
   readonly controlTokens: ReadonlyMap<string, number>;
-  /** Tokens that are found as a whole before anything else, also in literal text. */
+  /** Ids of tokens that are matched as a whole before anything else, also in literal text. */
   readonly wholeTokens: ReadonlyMap<string, number>;
-  /** Ids of text without any of these. */
+  /** Encodes text that contains none of these. */
   encodeOrdinary(text: string): number[];
 }
 
-/** The tokenizer of a vocabulary. @throws Error if one of the ids it names is none of its own */
+/** Creates a tokenizer. @throws Error if a special id is not in the vocabulary */
 export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const { pieces, bosId, eosId, padId, strippedSpaces, controlTokens, wholeTokens } = vocabulary;
   for (const [name, id] of Object.entries({ bosId, eosId, padId })) {
@@ -57,13 +57,13 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
       throw new Error(`${name} is ${id}, but the vocabulary has ids 0 to ${pieces.length - 1}`);
     }
   }
-  const anywhere = finder(wholeTokens);
-  const inTrusted = finder(new Map([...controlTokens, ...wholeTokens]));
+  const splitLiteral = createSplitter(wholeTokens);
+  const splitTemplate = createSplitter(new Map([...controlTokens, ...wholeTokens]));
 
   function piece(id: number): Piece {
     const found = pieces[id];
     if (found === undefined) {
-      throw new RangeError(`${id} is no token id; this vocabulary has ids 0 to ${pieces.length - 1}`);
+      throw new RangeError(`token id ${id} is not in the vocabulary, which has ids 0 to ${pieces.length - 1}`);
     }
     return found;
   }
@@ -82,7 +82,7 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
         run = "";
       };
       for (const part of typeof text === "string" ? [{ text }] : text) {
-        for (const found of (part.literal ? anywhere : inTrusted)(part.text)) {
+        for (const found of (part.literal ? splitLiteral : splitTemplate)(part.text)) {
           if (typeof found === "string") {
             run += found;
           } else {
@@ -103,7 +103,7 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
       }
       return stripSpaces(text + decoder.decode(), strippedSpaces);
     },
-    bytesOf(id) {
+    tokenBytes(id) {
       const { bytes, control } = piece(id);
       return control ? noBytes : bytes;
     },
@@ -112,27 +112,27 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
 
 const noBytes = new Uint8Array(0);
 
-/** The text without its leading spaces, but at most `limit` of them. */
+/** Strips leading spaces, at most `limit` of them. */
 export function stripSpaces(text: string, limit: number): string {
   let spaces = 0;
   while (spaces < limit && text[spaces] === " ") spaces++;
   return text.slice(spaces);
 }
 
-/** Appends without spreading, which fails for very long arrays. */
+/** Appends in a loop, because spreading a very long array into `push` overflows the stack. */
 function append(ids: number[], more: readonly number[]): void {
   for (const id of more) ids.push(id);
 }
 
-/** Cuts a text into tokens of the map and the text between them. */
-function finder(tokens: ReadonlyMap<string, number>): (text: string) => (string | number)[] {
+/** A function that splits a text at the given tokens, into their ids and the text between them. */
+function createSplitter(tokens: ReadonlyMap<string, number>): (text: string) => (string | number)[] {
   const texts = alternatives(tokens.keys());
   if (texts.length === 0) return (text) => [text];
   const pattern = new RegExp(`(${texts.join("|")})`, "u");
   return (text) => text.split(pattern).map((part, i) => (i % 2 === 1 ? (tokens.get(part) ?? part) : part));
 }
 
-/** The texts (but no empty one) as alternatives of a regular expression, the longest first, so that it is matched. */
+/** Escapes texts for the alternatives of a regular expression, longest first so that the longest match wins. Empty texts are omitted. */
 export function alternatives(texts: Iterable<string>): string[] {
   return [...texts]
     .filter((text) => text !== "")

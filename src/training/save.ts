@@ -127,7 +127,7 @@ export async function saveQFormerFolder(
     if (isKept(name) && !all[name]) all[name] = ndarray("float32", shape, await parts.image.readFloat32(name));
   }
   await writePart(join(folder, "qformer.safetensors"), all, isKept);
-  const { vocabulary, lowerCases } = parts.tokenizer;
+  const { vocabulary, lowerCase } = parts.tokenizer;
   const json: Blip2FolderJson = {
     model_type: "blip2_qformer",
     encoder: model.encoder,
@@ -142,7 +142,7 @@ export async function saveQFormerFolder(
   };
   const write = (name: string, text: string) => writeFileAtomic(join(folder, name), `${text}\n`);
   await write("vocab.txt", vocabulary.join("\n"));
-  await write("tokenizer_config.json", JSON.stringify({ do_lower_case: lowerCases }));
+  await write("tokenizer_config.json", JSON.stringify({ do_lower_case: lowerCase }));
   await write("config.json", JSON.stringify(json, null, 2));
 }
 

@@ -60,7 +60,7 @@ test("reports each unreadable image, and describes the others", async () => {
     `error: ${names.folder} is a folder, not an image`,
     expect.stringContaining(`error: ${names.garbage} is not an image`),
     `error: ${names.empty} is empty (0 bytes)`,
-    expect.stringContaining(`error: ${names.truncated} is damaged or cut off`),
+    expect.stringContaining(`error: ${names.truncated} is damaged or truncated`),
     expect.stringContaining(`error: ${names.bomb} is too large: 60000 x 60000 pixels`),
   ]);
 });

@@ -71,7 +71,7 @@ describe("kinds of images", () => {
     expect(await read(raw([100, 0, 50, 255], 2, 1).png())).toEqual({ ...expected, data: [100, 100, 100, 50, 50, 50] });
   });
 
-  test("16 bits are cut to 8", async () => {
+  test("16 bits are reduced to 8", async () => {
     const rgb16 = sharp(Uint16Array.of(65535, 32768, 0, 257, 514, 771), { raw: { width: 2, height: 1, channels: 3 } });
     const png = await rgb16.toColourspace("rgb16").png().toBuffer();
     expect((await sharp(png).metadata()).depth).toBe("ushort");
@@ -96,7 +96,7 @@ describe("kinds of images", () => {
     expect(expected.every((value, i) => Math.abs(value - (data[i] ?? 0)) <= 0.5)).toBe(true);
   });
 
-  test("of an animation the first frame", async () => {
+  test("an animation gives its first frame", async () => {
     const frame = (background: string) =>
       sharp({ create: { width: 4, height: 3, channels: 3, background } })
         .png()
@@ -116,18 +116,18 @@ describe("kinds of images", () => {
 describe("bad input", () => {
   test("a decompression bomb is refused by its header", async () => {
     const bomb = await pngClaiming(60_000, 60_000);
-    await expect(readImage(bomb)).rejects.toThrow("too large: 60000 x 60000 pixels; at most 100000000");
-    await expect(readImage(await pngClaiming(3, 2), { maxPixels: 5 })).rejects.toThrow("3 x 2 pixels; at most 5");
+    await expect(readImage(bomb)).rejects.toThrow("too large: 60000 x 60000 pixels; the limit is 100000000");
+    await expect(readImage(await pngClaiming(3, 2), { maxPixels: 5 })).rejects.toThrow("3 x 2 pixels; the limit is 5");
     const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="100000" height="100000"/>';
     await expect(readImage(Buffer.from(svg))).rejects.toThrow("100000 x 100000 pixels");
   });
 
-  test("too many bytes are not read", async () => {
+  test("a file with too many bytes is refused", async () => {
     const png = await raw(colours, 3, 2).png().toBuffer();
-    await expect(readImage(png, { maxBytes: 10 })).rejects.toThrow(`has ${png.length} bytes; at most 10`);
+    await expect(readImage(png, { maxBytes: 10 })).rejects.toThrow(`has ${png.length} bytes; the limit is 10`);
   });
 
-  test("an image that is cut off", async () => {
+  test("a truncated image", async () => {
     const noise = raw(
       Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7919) % 256),
       64,
@@ -136,11 +136,11 @@ describe("bad input", () => {
     for (const image of [await noise.clone().jpeg().toBuffer(), await noise.clone().png().toBuffer()]) {
       const path = join(folder, "cut");
       await writeFile(path, image.subarray(0, image.length / 2));
-      await expect(readImage(path)).rejects.toThrow(`${path} is damaged or cut off`);
+      await expect(readImage(path)).rejects.toThrow(`${path} is damaged or truncated`);
     }
   });
 
-  test("what is no image is named", async () => {
+  test("errors name files that are not images", async () => {
     const text = join(folder, "notes.txt");
     await writeFile(text, "no image");
     await expect(readImage(text)).rejects.toThrow(`${text} is not an image that can be read`);

@@ -23,7 +23,7 @@ test.each([
   expect(red(resize(pixels, 4, 3))).toEqual(expected);
 });
 
-test("one colour stays that colour", () => {
+test("a plain colour stays the same", () => {
   const side = fc.integer({ min: 1, max: 40 });
   fc.assert(
     fc.property(side, side, side, side, fc.nat({ max: 255 }), (width, height, toWidth, toHeight, value) => {
@@ -45,7 +45,7 @@ test("overshoot at an edge is clipped, not wrapped", () => {
   expect(values.every((value, i) => i === 0 || value >= (values[i - 1] ?? 0))).toBe(true);
 });
 
-test("the same size is the same image", () => {
+test("resizing to the same size changes nothing", () => {
   const pixels = image(5, 4, (x, y, channel) => x * 40 + y * 10 + channel);
   expect(resize(pixels, 5, 4)).toEqual(pixels);
 });

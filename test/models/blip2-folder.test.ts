@@ -17,7 +17,7 @@ test("dimensions, tokenizer and weights", async () => {
       embedDim: 32,
     },
     maxTextLength: 16,
-    tokenizer: { size: 1001, decId: 1000, lowerCases: true },
+    tokenizer: { size: 1001, decId: 1000, lowerCase: true },
   });
   expect(folder.tokenizer.encode("AB c", 8)).toHaveLength(4);
   expect(folder.sources.encoder.tensors.has("cls_token")).toBe(true);

@@ -32,14 +32,14 @@ test.each([
   expect(pieces.join("") + stream.flush()).toBe("猫👩‍🚒é");
 });
 
-test("an unfinished character shows only at the end", () => {
+test("an incomplete character appears only at the end", () => {
   const stream = new TextStream(llama);
   const [space = 0, first = 0, second = 0] = llama.encode("猫");
   expect([stream.push(space), stream.push(first), stream.push(second)]).toEqual(["", "", ""]);
   expect(stream.flush()).toBe("\ufffd");
 });
 
-test("the space before a SentencePiece text is taken away, those inside stay", () => {
+test("the leading space of a SentencePiece text is stripped, others are kept", () => {
   const stream = new TextStream(llama);
   expect([261, 261].map((id) => stream.push(id))).toEqual(["a", " a"]);
 });

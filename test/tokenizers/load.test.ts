@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe.each(llamaSets)("SentencePiece model of $name", ({ goldens, tokenizerModel, llmFolder }) => {
-  test("ids and texts are the original's", async () => {
+  test("ids and texts match the original", async () => {
     const tokenizer = await loadTokenizer(llmFolder);
     for (const { text, ids, decoded } of goldens.tokenizer) {
       expect(tokenizer.encode(text)).toEqual(ids);
@@ -27,7 +27,7 @@ describe.each(llamaSets)("SentencePiece model of $name", ({ goldens, tokenizerMo
     expect(tokenizer.encode("a", { bos: true })).toEqual([1, 261]);
   });
 
-  test("any text survives", async () => {
+  test("any text survives encoding and decoding", async () => {
     const tokenizer = await loadSentencePiece(tokenizerModel);
     fc.assert(
       fc.property(fc.string({ unit: "grapheme", maxLength: 60 }), (text) => {
@@ -81,7 +81,7 @@ describe.each(llamaSets)("SentencePiece model of $name", ({ goldens, tokenizerMo
 describe("byte-level tokenizer of SmolLM2", () => {
   const tokenizer = tokenizerFromGguf(smolLm2Metadata());
 
-  test("ids and texts are llama.cpp's", () => {
+  test("ids and texts match llama.cpp", () => {
     for (const { prompt, ids, greedy_ids = [], greedy_text = "" } of smolLm2Cases) {
       expect(tokenizer.encode(prompt)).toEqual(ids);
       expect(tokenizer.decode(ids)).toBe(prompt);
@@ -91,7 +91,7 @@ describe("byte-level tokenizer of SmolLM2", () => {
     expect([tokenizer.bosId, tokenizer.eosId, tokenizer.padId, tokenizer.vocabSize]).toEqual([undefined, 2, 2, 49152]);
   });
 
-  test("any text survives, and literal text never holds a control token", () => {
+  test("any text survives encoding and decoding, and literal text never becomes a control token", () => {
     const controls = fc.constantFrom("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<repo_name>");
     fc.assert(
       fc.property(fc.array(fc.oneof(fc.string({ unit: "grapheme" }), controls)), (parts) => {
@@ -103,18 +103,20 @@ describe("byte-level tokenizer of SmolLM2", () => {
     );
   });
 
-  test("a control token does not arise where two parts meet", () => {
+  test("a control token is not recognized across two parts", () => {
     expect(tokenizer.encode([{ text: "<|im_" }, { text: "end|>", literal: true }])).not.toContain(2);
     expect(tokenizer.encode([{ text: "a" }, { text: "b", literal: true }])).toEqual(tokenizer.encode("ab"));
   });
 
-  test("an id outside the vocabulary is refused", () => {
-    expect(() => tokenizer.decode([49152])).toThrow("49152 is no token id; this vocabulary has ids 0 to 49151");
-    expect(() => tokenizer.bytesOf(-1)).toThrow(RangeError);
+  test("ids outside the vocabulary are refused", () => {
+    expect(() => tokenizer.decode([49152])).toThrow(
+      "token id 49152 is not in the vocabulary, which has ids 0 to 49151",
+    );
+    expect(() => tokenizer.tokenBytes(-1)).toThrow(RangeError);
   });
 });
 
-test("the SentencePiece vocabulary of a GGUF file works like the model it comes from", async () => {
+test("the SentencePiece vocabulary of a GGUF file gives the same ids as its model file", async () => {
   const [set] = llamaSets;
   if (set === undefined) throw new Error("no golden folder");
   const { pieces } = parseSentencePieceModel(await readFile(set.tokenizerModel));
@@ -135,15 +137,15 @@ describe("bad input", () => {
     ["model", "wordpiece", /tokenizer\.ggml\.model is "wordpiece"/],
     ["pre", "toString", /tokenizer\.ggml\.pre is "toString"; supported are "smollm"/],
     ["merges", undefined, /tokenizer\.ggml\.merges is missing/],
-    ["tokens", [1, 2], /tokenizer\.ggml\.tokens is no list of strings/],
-    ["token_type", [1, 2], /tokenizer\.ggml\.token_type has 2 entries for 49152 tokens/],
+    ["tokens", [1, 2], /tokenizer\.ggml\.tokens is not a list of strings/],
+    ["token_type", [1, 2], /tokenizer\.ggml\.token_type has 2 entries; expected one for each of 49152 tokens/],
     ["eos_token_id", undefined, /tokenizer\.ggml\.eos_token_id is missing/],
     ["eos_token_id", 50000, /eosId is 50000, but the vocabulary has ids 0 to 49151/],
   ])("GGUF with %s = %j", (key, value, message) => {
     expect(() => tokenizerFromGguf({ ...smolLm2Metadata(), [`tokenizer.ggml.${key}`]: value })).toThrow(message);
   });
 
-  test("a damaged tokenizer.model is an error that names the file, or still a tokenizer", async () => {
+  test("a damaged tokenizer.model still loads, or the error names the file", async () => {
     const [set] = llamaSets;
     const bytes = await readFile(set?.tokenizerModel ?? "");
     const path = join(folder, "tokenizer.model");
@@ -165,14 +167,12 @@ describe("bad input", () => {
       }),
     );
     await writeFile(path, bytes.subarray(0, 5000));
-    await expect(loadSentencePiece(path)).rejects.toThrow(
-      /tokenizer\.model: not a SentencePiece model, or a damaged one/,
-    );
+    await expect(loadSentencePiece(path)).rejects.toThrow(/tokenizer\.model: not a SentencePiece model, or damaged/);
   });
 
-  test("files that are missing or of another kind", async () => {
+  test("missing files, and files of another kind", async () => {
     const empty = await mkdtemp(join(folder, "empty-"));
-    await expect(loadTokenizer(empty)).rejects.toThrow("neither tokenizer.json nor tokenizer.model");
+    await expect(loadTokenizer(empty)).rejects.toThrow("has no tokenizer; expected tokenizer.json or tokenizer.model");
     await writeFile(join(empty, "tokenizer_config.json"), "{}");
     await writeFile(join(empty, "tokenizer.json"), "{");
     await expect(loadTokenizer(empty)).rejects.toThrow("tokenizer.json: is not valid JSON");
@@ -181,7 +181,7 @@ describe("bad input", () => {
   });
 });
 
-test("long texts take no more than n log n", async () => {
+test("long texts take O(n log n) time", async () => {
   const tokenizer = await loadSentencePiece(llamaSets[0]?.tokenizerModel ?? "");
   const start = performance.now();
   expect(tokenizer.encode("ab ".repeat(100_000)).length).toBeGreaterThan(100_000);

@@ -73,7 +73,7 @@ function pieces(tokenizer: WordPieceTokenizer, text: string): (string | undefine
   return ids.slice(1, -1).map((id) => tokenizer.vocabulary[id]);
 }
 
-describe("texts are cut as BERT cuts them", async () => {
+describe("texts are split as in BERT", async () => {
   let tokenizer: WordPieceTokenizer;
   beforeAll(async () => {
     tokenizer = await loadWordPiece(await folderOf({ "vocab.txt": vocabTxt(vocabulary) }));
@@ -96,15 +96,15 @@ describe("texts are cut as BERT cuts them", async () => {
     expect(pieces(tokenizer, text)).toEqual(expected);
   });
 
-  test("a long text is cut before [SEP]", () => {
+  test("a long text is truncated before [SEP]", () => {
     const { clsId, sepId } = tokenizer;
     const [dog, a] = [vocabulary.indexOf("dog"), vocabulary.indexOf("a")];
     expect(tokenizer.encode("a dog runs", 4)).toEqual([clsId, a, dog, sepId]);
     expect(tokenizer.encode("a dog runs", 2)).toEqual([clsId, sepId]);
-    expect(() => tokenizer.encode("a dog", 1)).toThrow("it cannot be cut to 1 tokens");
+    expect(() => tokenizer.encode("a dog", 1)).toThrow("maxLength is 1; expected at least 2");
   });
 
-  test("decoding joins the pieces and leaves out what is no text", () => {
+  test("decoding joins the pieces and omits special tokens", () => {
     const { clsId, sepId, padId, decId } = tokenizer;
     const ids = tokenizer.encode("A dog runs, running . café's zebra", 40);
     expect(tokenizer.decode([decId, ...ids, padId, padId])).toBe("a dog runs, running. cafe's [UNK]");
@@ -119,7 +119,7 @@ describe("texts are cut as BERT cuts them", async () => {
     expect(pieces(tokenizer, "[DEC]")).not.toContain(undefined);
   });
 
-  test("any text gives ids of the table, as many as asked for at most, and any ids a text", () => {
+  test("any text gives at most maxLength ids of the vocabulary, and any ids decode to a text", () => {
     const anyUnit = fc.nat({ max: 0xffff }).map((unit) => String.fromCharCode(unit));
     const unit = fc.oneof(fc.constantFrom(...vocabulary, " "), anyUnit);
     fc.assert(
@@ -138,14 +138,14 @@ describe("texts are cut as BERT cuts them", async () => {
   });
 });
 
-test("with do_lower_case false, case and accents count", async () => {
+test("with do_lower_case false, case and accents are kept", async () => {
   const cased = { "vocab.txt": vocabTxt(vocabulary), "tokenizer_config.json": '{"do_lower_case": false}' };
   const tokenizer = await loadWordPiece(await folderOf(cased));
-  expect(tokenizer.lowerCases).toBe(false);
+  expect(tokenizer.lowerCase).toBe(false);
   expect(pieces(tokenizer, "Dog dog café CAFE")).toEqual(["Dog", "dog", "café", "[UNK]"]);
 });
 
-test("vocab.txt and tokenizer.json, by file and by folder, are one tokenizer", async () => {
+test("vocab.txt and tokenizer.json, by file and by folder, give the same tokenizer", async () => {
   for (const lowercase of [true, false]) {
     const folder = await folderOf({
       "vocab.txt": vocabTxt(vocabulary).replaceAll("\n", "\r\n"),
@@ -155,7 +155,7 @@ test("vocab.txt and tokenizer.json, by file and by folder, are one tokenizer", a
     const paths = [folder, join(folder, "tokenizer.json"), join(folder, "vocab.txt")];
     const [first, ...others] = await Promise.all(paths.map(loadWordPiece));
     for (const other of others) {
-      expect([other.size, other.lowerCases, other.vocabulary]).toEqual([first?.size, lowercase, vocabulary]);
+      expect([other.size, other.lowerCase, other.vocabulary]).toEqual([first?.size, lowercase, vocabulary]);
       fc.assert(
         fc.property(fc.string({ unit: fc.constantFrom(...vocabulary, " ", "É", "\u0301") }), (text) => {
           expect(other.encode(text, 50)).toEqual(first?.encode(text, 50));
@@ -165,7 +165,7 @@ test("vocab.txt and tokenizer.json, by file and by folder, are one tokenizer", a
   }
 });
 
-test("a vocabulary that ends in [DEC] keeps it", async () => {
+test("[DEC] is not added to a vocabulary that ends in it", async () => {
   const longer = [...vocabulary, "[DEC]"];
   const added = [...control, "[DEC]"].map((content) => ({ id: longer.indexOf(content), content }));
   const folders = await Promise.all([
@@ -179,32 +179,36 @@ test("a vocabulary that ends in [DEC] keeps it", async () => {
   }
 });
 
-describe("what is no tokenizer of BERT is refused with file and reason", () => {
+describe("anything but a BERT tokenizer is refused with file and reason", () => {
   test.each(["[CLS]", "[SEP]", "[PAD]", "[UNK]"])("a vocabulary without %s", async (missing) => {
     const folder = await folderOf({ "vocab.txt": vocabTxt(vocabulary.filter((token) => token !== missing)) });
     await expect(loadWordPiece(folder)).rejects.toThrow(
-      `${join(folder, "vocab.txt")}: no vocabulary of BERT: its ${vocabulary.length - 1} tokens are without ${missing}`,
+      `${join(folder, "vocab.txt")} is not a BERT vocabulary: its ${vocabulary.length - 1} tokens do not include ${missing}`,
     );
   });
 
   test("a folder with neither file", async () => {
     const folder = await folderOf({ "README.md": "" });
     await expect(loadWordPiece(folder)).rejects.toThrow(
-      `${folder} has no tokenizer of BERT: neither tokenizer.json nor vocab.txt is there`,
+      `${folder} has no BERT tokenizer; expected tokenizer.json or vocab.txt`,
     );
   });
 
   test.each([
-    ["no JSON", "{", "is not valid JSON"],
+    ["invalid JSON", "{", "is not valid JSON"],
     ["another model", tokenizerJson(vocabulary, { model: { type: "BPE", vocab: {}, merges: [] } }), '"WordPiece"'],
     ["another normalizer", tokenizerJson(vocabulary, { normalizer: { type: "NFC" } }), "normalizer"],
-    ["an id left out", tokenizerJson([...vocabulary, "z"]).replace(/"z":\d+/, '"z":999'), "none has the id 30"],
     [
-      "accents taken from cased text",
+      "a missing id",
+      tokenizerJson([...vocabulary, "z"]).replace(/"z":\d+/, '"z":999'),
+      "no token has id 30; expected ids 0 to 30",
+    ],
+    [
+      "accents removed without lower-casing",
       tokenizerJson(vocabulary, {
         normalizer: { type: "BertNormalizer", lowercase: false, strip_accents: true },
       }),
-      "strip_accents is true where lower-casing is false",
+      "strip_accents is true, but lower-casing is false",
     ],
   ])("%s", async (_, text, message) => {
     const folder = await folderOf({ "tokenizer.json": text });
@@ -213,7 +217,7 @@ describe("what is no tokenizer of BERT is refused with file and reason", () => {
     expect(String(error)).toContain(message);
   });
 
-  test("a tokenizer_config.json that asks for something else", async () => {
+  test("a tokenizer_config.json with an unsupported setting", async () => {
     const config = '{"tokenize_chinese_chars": false}';
     const folder = await folderOf({ "vocab.txt": vocabTxt(vocabulary), "tokenizer_config.json": config });
     await expect(loadWordPiece(folder)).rejects.toThrow(join(folder, "tokenizer_config.json"));

@@ -15,7 +15,7 @@ import { Session } from "../../src/runtime/session.ts";
 import type { Graph, Value } from "../../src/tensor/graph.ts";
 import type { Quantization } from "../../src/tensor/quant/quantization.ts";
 import type { WeightSource } from "../../src/tensor/weight-source.ts";
-import { packedTokenizer } from "../../src/tokenizers/packed.ts";
+import { parsePackedTokenizer } from "../../src/tokenizers/packed.ts";
 import { createOrtRunner } from "../../web/engine/runtime.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
@@ -35,7 +35,7 @@ async function exported(quantization: WebModel["quantization"]) {
   await exportWeb(model, path, { page, name: "tiny", quantization });
   const json = parseWebModel(JSON.parse(readFileSync(join(path, "model.json"), "utf8")));
   const weights = Buffer.concat(json.weights.map(({ name }) => readFileSync(join(path, name))));
-  const tokenizer = packedTokenizer(JSON.parse(readFileSync(join(path, json.tokenizer.name), "utf8")));
+  const tokenizer = parsePackedTokenizer(JSON.parse(readFileSync(join(path, json.tokenizer.name), "utf8")));
   return { json, weights, tokenizer };
 }
 

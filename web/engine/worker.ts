@@ -1,7 +1,7 @@
 /** The web worker: loads the model exported with the page, then serves generation requests over its port. */
 import { createPackedEngine } from "../../src/engine/packed-engine.ts";
 import { engineService, servePort, type ToService } from "../../src/engine/port.ts";
-import { packedTokenizer } from "../../src/tokenizers/packed.ts";
+import { parsePackedTokenizer } from "../../src/tokenizers/packed.ts";
 import { deleteOldFiles, loadFiles, loadModelJson } from "./files.ts";
 import { browserImages } from "./images.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
@@ -22,7 +22,7 @@ async function load(url: string): Promise<void> {
   const onReceived = (received: number) => post({ kind: "progress", progress: { received, total } });
   const runtime = await selectRuntime(model.quantization);
   const vocabulary = await loadFiles(url, [model.tokenizer], onReceived);
-  const tokenizer = packedTokenizer(JSON.parse(new TextDecoder().decode(vocabulary)));
+  const tokenizer = parsePackedTokenizer(JSON.parse(new TextDecoder().decode(vocabulary)));
   const weights = await loadFiles(url, model.weights, (bytes) => onReceived(vocabulary.length + bytes));
   onReceived(total);
   const engine = await createPackedEngine(model, {
