@@ -100,5 +100,5 @@ test("problems of a later step are reported before the first step", async () => 
   expect(noRules).toMatchObject({ code: 1, stderr: expect.stringContaining("nowhere.yaml") });
   expect(existsSync(project)).toBe(false);
   rmSync(path);
-  expect((await run()).stderr).toMatch(/^error: The recipe .*wrong\.yaml cannot be read/);
+  expect((await run()).stderr).toMatch(/^error: Recipe .*wrong\.yaml cannot be read/);
 });
