@@ -1,8 +1,9 @@
 /**
- * A BERT as the beginning of a Q-Former, as BLIP-2 takes it (arXiv 2301.12597, section 3.1): its layers become those of the
- * text, and of the queries too. What a BERT has not (queries, cross-attention, heads) is to come from elsewhere.
+ * Initializes a Q-Former from a BERT, as in BLIP-2 (Li et al., arXiv 2301.12597, section 3.1): text and queries both start from its
+ * layers. Tensors that a BERT does not have (queries, cross-attention, heads) are not included.
  */
 import type { Checkpoint } from "../formats/open.ts";
+import { concatFloat32 } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
 import { formatShape, sameShape } from "../tensor/shapes.ts";
 import { denseMatrix, type WeightSource } from "../tensor/weight-source.ts";
@@ -20,14 +21,14 @@ const types = "embeddings.token_type_embeddings.weight";
 const wordBias = "cls.predictions.bias";
 
 /**
- * Weights under BLIP-2's names (`Qformer.bert...`, and `Qformer.cls...` where the file has BERT's language head) from a
- * checkpoint with Hugging Face's: with or without "bert." before them, norms also with `gamma` and `beta`.
+ * Maps a checkpoint with Hugging Face's names (with or without the prefix "bert.", norms also with `gamma` and `beta`) to BLIP-2's names
+ * (`Qformer.bert...`, and `Qformer.cls...` if the file has BERT's language modeling head).
  *
- * The words get one row more, for [DEC], at random. A Q-Former has no types of tokens: BERT's first type is added to every
- * position, so that the text side computes what the BERT does. Layers and positions beyond the Q-Former's are left out.
+ * The word embeddings get another row, for [DEC], at random. A Q-Former has no token types: BERT's first type embedding is added to every
+ * position, so that the text side computes the same as the BERT. Extra layers and positions of the BERT are ignored.
  *
- * @param bert is read when weights are, and stays the caller's to close
- * @throws Error naming file, tensor and shapes where the BERT is not of the Q-Former's size, and what to do
+ * @param bert read when weights are read; the caller closes it
+ * @throws Error with file, tensor, shapes and a remedy if the BERT does not have the Q-Former's size
  */
 export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Random): WeightSource {
   const { hiddenSize, vocabSize, maxPositionEmbeddings } = config;
@@ -38,13 +39,13 @@ export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Ran
     const source = bertName(name);
     if (source === undefined || (source.startsWith("cls.") && !find(bert, source))) continue;
     if (source === words) {
-      tensors.set(name, longer(tensorOf(bert, source, [vocabSize - 1, hiddenSize]), newWord, shape));
+      tensors.set(name, appendRow(findTensor(bert, source, [vocabSize - 1, hiddenSize]), newWord, shape));
     } else if (source === wordBias) {
-      tensors.set(name, longer(tensorOf(bert, source, [vocabSize - 1]), Float32Array.of(0), shape));
+      tensors.set(name, appendRow(findTensor(bert, source, [vocabSize - 1]), Float32Array.of(0), shape));
     } else if (source === positions) {
-      tensors.set(name, ofFirstType(atLeast(bert, source, shape), atLeast(bert, types, [1, hiddenSize]), shape));
+      tensors.set(name, addTokenType(findTable(bert, source, shape), findTable(bert, types, [1, hiddenSize]), shape));
     } else {
-      tensors.set(name, tensorOf(bert, source, shape));
+      tensors.set(name, findTensor(bert, source, shape));
     }
   }
   return {
@@ -52,7 +53,7 @@ export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Ran
     tensors,
     async readFloat32(name) {
       const tensor = tensors.get(name);
-      if (!tensor) throw new Error(`${bert.path} has nothing for tensor "${name}"`);
+      if (!tensor) throw new Error(`${bert.path} has no tensor "${name}"`);
       return tensor.read();
     },
     matrix(name) {
@@ -61,46 +62,44 @@ export function bertWeights(bert: Checkpoint, config: QFormerConfig, random: Ran
   };
 }
 
-/** BERT's name for what a Q-Former has; undefined for what is the Q-Former's own. Queries begin with the text's layers. */
+/** BERT's name of a Q-Former's tensor; undefined if a BERT does not have it. Queries are initialized from the text's layers. */
 function bertName(name: string): string | undefined {
   if (name === "query_tokens" || name.includes(".crossattention.")) return undefined;
   return name.replace(/^Qformer\.(bert\.)?/, "").replace(/\.(intermediate|output)_query\./, ".$1.");
 }
 
-/** The name of a tensor in the file. Checkpoints of the first years call a norm's weight gamma and its bias beta. */
+/** Finds the name of a tensor in the file. Old checkpoints name the parameters of norms gamma and beta. */
 function find({ tensors }: Checkpoint, name: string): string | undefined {
   const old = name.replace(/LayerNorm\.weight$/, "LayerNorm.gamma").replace(/LayerNorm\.bias$/, "LayerNorm.beta");
   return [`bert.${name}`, name, `bert.${old}`, old].find((candidate) => tensors.has(candidate));
 }
 
-function tensorOf(bert: Checkpoint, name: string, expected: readonly number[]): Tensor {
+function findTensor(bert: Checkpoint, name: string, expected: readonly number[]): Tensor {
   const stored = find(bert, name);
   const shape = stored === undefined ? undefined : bert.tensors.get(stored)?.shape;
-  if (stored === undefined || !shape || !sameShape(shape, expected)) throw unfit(bert, name, expected);
+  if (stored === undefined || !shape || !sameShape(shape, expected)) throw mismatchError(bert, name, expected);
   return { shape, read: () => bert.readFloat32(stored) };
 }
 
-/** A table with as many rows as expected, or more. */
-function atLeast(bert: Checkpoint, name: string, expected: readonly number[]): Tensor {
+/** Finds a table with at least the expected number of rows. */
+function findTable(bert: Checkpoint, name: string, expected: readonly number[]): Tensor {
   const [rows = 0] = bert.tensors.get(find(bert, name) ?? "")?.shape ?? [];
-  const [fewest = 0, ...row] = expected;
-  return tensorOf(bert, name, rows > fewest ? [rows, ...row] : expected);
+  const [minimum = 0, ...row] = expected;
+  return findTensor(bert, name, rows > minimum ? [rows, ...row] : expected);
 }
 
-function longer(tensor: Tensor, row: Float32Array, shape: readonly number[]): Tensor {
+/** Appends a row to a table. */
+function appendRow(tensor: Tensor, row: Float32Array, shape: readonly number[]): Tensor {
   return {
     shape,
     async read() {
-      const given = await tensor.read();
-      const all = new Float32Array(given.length + row.length);
-      all.set(given);
-      all.set(row, given.length);
-      return all;
+      return concatFloat32([await tensor.read(), row]);
     },
   };
 }
 
-function ofFirstType(table: Tensor, type: Tensor, shape: readonly number[]): Tensor {
+/** Adds the first token type embedding to every row of a table. */
+function addTokenType(table: Tensor, type: Tensor, shape: readonly number[]): Tensor {
   const [rows = 0, width = 0] = shape;
   return {
     shape,
@@ -111,24 +110,24 @@ function ofFirstType(table: Tensor, type: Tensor, shape: readonly number[]): Ten
   };
 }
 
-function unfit(bert: Checkpoint, name: string, expected: readonly number[]): Error {
+function mismatchError(bert: Checkpoint, name: string, expected: readonly number[]): Error {
   const stored = find(bert, name) ?? "";
   const found = bert.tensors.get(stored)?.shape;
   const what = found
     ? `${bert.path}: tensor "${stored}" is ${formatShape(found)}, but this Q-Former needs ${formatShape(expected)}`
-    : `${bert.path} has no tensor "${name}" (expected ${formatShape(expected)}), nor with "bert." before it`;
-  const remedy = remedyOf(name, found);
-  return new Error(`${what}; leave model.bert_ckpt out to begin at random${remedy ? `, or ${remedy}` : ""}`);
+    : `${bert.path} has no tensor "${name}" (expected ${formatShape(expected)}), with or without the prefix "bert."`;
+  const remedy = suggestRemedy(name, found);
+  return new Error(`${what}; omit model.bert_ckpt to initialize at random${remedy ? `, or ${remedy}` : ""}`);
 }
 
-/** How the Q-Former would fit this BERT. */
-function remedyOf(name: string, found?: readonly number[]): string | undefined {
+/** Suggests how to make the Q-Former match this BERT. */
+function suggestRemedy(name: string, found?: readonly number[]): string | undefined {
   const layer = /^encoder\.layer\.(\d+)\./.exec(name)?.[1];
   if (!found) return layer && layer !== "0" ? `set model.qformer.num_hidden_layers to ${layer}` : undefined;
   const [size] = found;
   if (name === "embeddings.LayerNorm.weight") return `set model.qformer.hidden_size to ${size}`;
   if (name.endsWith(".intermediate.dense.weight")) return `set model.qformer.intermediate_size to ${size}`;
-  if (name === words) return `take the vocabulary of this BERT, which has ${size} tokens`;
+  if (name === words) return `use the vocabulary of this BERT, which has ${size} tokens`;
   if (name === positions) return `set model.max_position_embeddings to ${size}`;
   return undefined;
 }

@@ -1,7 +1,7 @@
 /**
- * What BLIP-2 (Li et al., arXiv 2301.12597, section 3.1) puts on its Q-Former to learn what images and texts have in common:
- * two projections into one space, a head that tells whether an image and a text belong together, and BERT's word scores.
- * Names of the weights are those of the released first-stage checkpoint.
+ * The heads of BLIP-2's first stage (Li et al., arXiv 2301.12597, section 3.1) on a Q-Former: projections of images and texts into a
+ * shared space (contrastive learning), image-text matching, and BERT's language modeling head (image-grounded text generation).
+ * Weight names are those of the released first-stage checkpoint.
  */
 import { l2Normalize, layerNorm, linear } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
@@ -18,25 +18,25 @@ import { type QFormerConfig, type QFormerText, type QueryPass, qformerTextAfter,
 
 export interface Blip2Config {
   readonly encoder: EncoderConfig;
-  /** With a text side: `vocabSize` and `maxPositionEmbeddings` are given. */
+  /** With a text side: `vocabSize` and `maxPositionEmbeddings` are set. */
   readonly qformer: QFormerConfig;
-  /** Size of the space in which images and texts are compared. */
+  /** Dimensions of the shared embedding space. */
   readonly embedDim: number;
 }
 
-/** The queries' output [images, numQueryTokens, hiddenSize] -> [images, numQueryTokens, embedDim], of length 1 each. */
+/** The queries' output [images, numQueryTokens, hiddenSize] -> [images, numQueryTokens, embedDim], L2-normalized. */
 export function imageEmbeddings(w: Weights, queries: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
   return l2Normalize(linear(w.at("vision_proj"), queries, embedDim));
 }
 
-/** The output of a text alone [texts, length, hiddenSize] -> [texts, embedDim], of length 1: its [CLS] token speaks for it. */
+/** The output of `qformerText` [texts, length, hiddenSize] -> [texts, embedDim], L2-normalized: the projected [CLS] token. */
 export function captionEmbedding(w: Weights, words: Value, { embedDim }: Pick<Blip2Config, "embedDim">): Value {
   const first = reshape(slice(words, 1, 0, 1), [words.dim(0), words.dim(2)]);
   return l2Normalize(linear(w.at("text_proj"), first, embedDim));
 }
 
 /**
- * How near images are to texts: the largest of the queries' cosine similarities.
+ * Similarities of images and texts: the maximum cosine similarity over the queries.
  * images [images, numQueryTokens, embedDim], captions [texts, embedDim] -> [images, texts]
  */
 export function similarities(images: Value, captions: Value): Value {
@@ -45,21 +45,21 @@ export function similarities(images: Value, captions: Value): Value {
   return reduceMax(reshape(rows, [count, queries, captions.dim(0)]), [1], { keep: false });
 }
 
-/** Queries that saw a text, [pairs, numQueryTokens + length, hiddenSize] -> logits [pairs, 2]: apart, together. */
+/** The output of `qformerImageText` [pairs, numQueryTokens + length, hiddenSize] -> logits [pairs, 2]: no match, match. */
 export function matchLogits(w: Weights, joint: Value, { numQueryTokens }: QFormerConfig): Value {
-  const scores = linear(w.at("itm_head"), slice(joint, 1, 0, numQueryTokens), 2);
-  return reduceMean(scores, [1], { keep: false });
+  const logits = linear(w.at("itm_head"), slice(joint, 1, 0, numQueryTokens), 2);
+  return reduceMean(logits, [1], { keep: false });
 }
 
-/** Text that is generated from the queries, which have looked at its image. */
+/** Texts to generate from the queries of their images. */
 export interface GeneratedText extends QFormerText {
-  /** The token that takes the place of [CLS] and begins the text. */
+  /** The [DEC] token, which replaces [CLS] at the start of the text. */
   readonly decId: number;
-  /** Places in [texts * length] whose next token is foretold, int64 [targets]. */
+  /** Indices into [texts * length] of the positions whose next token is predicted, int64 [targets]. */
   readonly targetPlaces: Value;
 }
 
-/** Logits of the tokens that follow the target places, each from the queries and the tokens up to it: [targets, vocabSize]. */
+/** Logits of the next token at `targetPlaces`, given the queries and the tokens so far: [targets, vocabSize]. */
 export function generationLogits(
   w: Weights,
   queries: QueryPass,
@@ -76,7 +76,7 @@ export function generationLogits(
   return wordLogits(w, gather(rows, targetPlaces), config);
 }
 
-/** BERT's head, whose last matrix is the table of word embeddings: rows [n, hiddenSize] -> logits [n, vocabSize]. */
+/** BERT's language modeling head, tied to the word embeddings: rows [n, hiddenSize] -> logits [n, vocabSize]. */
 function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerNormEps }: QFormerConfig): Value {
   const predictions = w.at("Qformer.cls.predictions");
   const transform = predictions.at("transform");
@@ -86,9 +86,7 @@ function wordLogits(w: Weights, rows: Value, { hiddenSize, vocabSize = 0, layerN
   return matmul(normal, table, { transB: true }).add(predictions.get("bias", [vocabSize]));
 }
 
-// Texts of different lengths as the inputs of a Q-Former's text side.
-
-/** Feeds of `QFormerText`: token ids and mask, int64 [texts, length]; shorter texts are filled up with [PAD]. */
+/** Feeds of `QFormerText`: token ids and attention mask, int64 [texts, length]. Shorter texts are padded. */
 export function textArrays(
   texts: readonly (readonly number[])[],
   padId: number,
@@ -107,8 +105,8 @@ export function textArrays(
 }
 
 /**
- * What is foretold where texts are generated: each token but the first, from the place before it; texts in their order.
- * Places are those of the flattened [texts * length]; both int64 [targets].
+ * Targets of text generation: each token but the first is predicted from the position before it. `targetPlaces` are indices into
+ * [texts * length]; both are int64 [targets].
  */
 export function generationTargets(
   texts: readonly (readonly number[])[],

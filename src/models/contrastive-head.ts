@@ -1,7 +1,6 @@
 /**
- * A contrastive head: images and texts as vectors of length 1, in which an image lies near the texts that fit it. It has no
- * space of its own, but that of the language model's words. An image is the mean of its image tokens; a text is the sum of
- * its words' frozen embeddings, each centred, brought to length 1, and weighted by how telling the word is.
+ * A contrastive head: embeds images and texts as unit vectors in the space of the language model's word embeddings. An image is the mean
+ * of its image tokens. A text is the weighted sum of its frozen word embeddings, centered and L2-normalized, with a learned weight per word.
  */
 import { l2Normalize } from "../nn/layers.ts";
 import type { Weights } from "../nn/weights.ts";
@@ -14,23 +13,22 @@ import { embedTokens, type LlamaConfig } from "./llama.ts";
 
 /** Names of the head's weights. */
 export const headNames = {
-  /** How telling each word is, [vocabSize]; below zero it counts nothing. */
+  /** Weight of each word, [vocabSize, 1]; negative weights count as zero. */
   wordWeight: "word_weight.weight",
   /** The mean of all word embeddings, [hiddenSize]. */
   wordMean: "word_mean",
-  /** What all images have in common, [hiddenSize]; it is taken out of each. A head that is not kept has none. */
-  // The name in released files.
+  /** Mean of the image embeddings, [hiddenSize], which is subtracted (optional). The name is that of released files. */
   imageShift: "picture_shift",
 } as const;
 
-/** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], of length 1. */
+/** Image tokens [images, tokens, hiddenSize] -> [images, hiddenSize], L2-normalized. */
 export function imageEmbedding(head: Weights, tokens: Value): Value {
   const direction = l2Normalize(reduceMean(tokens, [1], { keep: false }));
   if (!head.has(headNames.imageShift)) return direction;
   return l2Normalize(direction.sub(head.get(headNames.imageShift, [tokens.size(-1)])));
 }
 
-/** Token ids of the texts, as `textInputs` gives them -> [texts, hiddenSize], of length 1; zeros where no word counts. */
+/** Texts -> [texts, hiddenSize], L2-normalized; zeros for texts without a word of positive weight. */
 export function textEmbedding(head: Weights, llm: Weights, { ids, mask }: TextInputs, config: LlamaConfig): Value {
   const { vocabSize, hiddenSize } = config;
   const rows = embedTokens(llm, ids, config).sub(head.get(headNames.wordMean, [hiddenSize]));
@@ -38,21 +36,21 @@ export function textEmbedding(head: Weights, llm: Weights, { ids, mask }: TextIn
   return l2Normalize(reduceSum(l2Normalize(rows).mul(weights), [1], { keep: false }));
 }
 
-/** Texts of different lengths side by side. */
+/** A padded batch of texts. */
 export interface TextInputs {
   /** int64 [texts, words] */
   readonly ids: Value;
-  /** float32 [texts, words, 1]: 1, or 0 where a shorter text is filled up. */
+  /** float32 [texts, words, 1]: 1 for tokens, 0 for padding. */
   readonly mask: Value;
 }
 
-/** Texts as constants of a graph, filled up on the right. */
+/** Texts as constants of a graph, padded on the right. */
 export function constantTexts({ graph }: Weights, texts: readonly (readonly number[])[]): TextInputs {
   const { textIds, textMask } = textArrays(texts);
   return { ids: graph.constant(textIds), mask: graph.constant(textMask) };
 }
 
-/** Texts as inputs of a graph, which `textArrays` feeds. @param axis the name of the texts' axis */
+/** Texts as inputs of a graph; `textArrays` creates the feeds. @param axis the name of the batch size */
 export function textInputs({ graph }: Weights, axis: string): TextInputs {
   return {
     ids: graph.input("textIds", "int64", [axis, "words"]),
@@ -60,7 +58,7 @@ export function textInputs({ graph }: Weights, axis: string): TextInputs {
   };
 }
 
-/** Feeds of `textInputs`: token ids, filled up on the right where the mask is 0. */
+/** Feeds of `textInputs`: token ids, padded on the right, and their mask. */
 export function textArrays(texts: readonly (readonly number[])[]): Record<"textIds" | "textMask", NdArray> {
   const length = Math.max(...texts.map((ids) => ids.length));
   const ids = new BigInt64Array(texts.length * length);

@@ -11,18 +11,18 @@ import { reshape, transpose } from "../tensor/ops/layout.ts";
 import { batchNorm } from "../tensor/ops/normalization.ts";
 import { reduceMean } from "../tensor/ops/reduce.ts";
 
-/** Width of a cell's features. */
+/** Feature width of a grid cell. */
 export const efficientNetWidth = 1280;
 /** Classes of ImageNet-1k, in the order of their WordNet ids. */
 export const efficientNetClasses = 1000;
 const batchNormEps = 1e-3;
 
-/** Cells of a square image: one for each 32 x 32 pixels, rounded up. */
+/** Number of grid cells of a square image: one per 32 x 32 pixels, rounded up. */
 export function efficientNetCells(imageSize: number): number {
   return Math.ceil(imageSize / 32) ** 2;
 }
 
-/** The stages of the network: blocks, kernel, stride of the first block, expansion of the channels, channels out. */
+/** The stages of the network (Tan & Le, table 1). `stride` is that of the first block. */
 const stages = [
   { repeats: 1, kernel: 3, stride: 1, expansion: 1, channels: 16 },
   { repeats: 2, kernel: 3, stride: 2, expansion: 6, channels: 24 },
@@ -33,7 +33,7 @@ const stages = [
   { repeats: 1, kernel: 3, stride: 1, expansion: 6, channels: 320 },
 ];
 
-/** pixels [batch, 3, size, size] -> [batch, cells, 1280], cells row by row (7 x 7 at 224 pixels). */
+/** pixels [batch, 3, size, size] -> [batch, cells, 1280], cells in row-major order (7 x 7 at 224 pixels). */
 export function efficientNetFeatures(w: Weights, pixels: Value): Value {
   let x = convolve(w, "_conv_stem", "_bn0", pixels, { out: 32, kernel: 3, stride: 2, activate: true });
   let index = 0;
@@ -51,7 +51,7 @@ export function efficientNetFeatures(w: Weights, pixels: Value): Value {
   return transpose(reshape(head, [head.dim(0), efficientNetWidth, cells]), [0, 2, 1]);
 }
 
-/** The classifier's scores for the classes of ImageNet-1k: features [batch, cells, 1280] -> [batch, 1000]. */
+/** Logits of the ImageNet-1k classes: features [batch, cells, 1280] -> [batch, 1000]. */
 export function efficientNetLogits(w: Weights, features: Value): Value {
   return linear(w.at("_fc"), reduceMean(features, [1], { keep: false }), efficientNetClasses);
 }
@@ -63,15 +63,18 @@ interface Block {
   readonly channels: number;
 }
 
-/** Widen, filter each channel by itself, narrow; added to the input where the shape stays (MobileNetV2, arXiv 1801.04381). */
+/**
+ * Inverted residual block (MobileNetV2, Sandler et al., arXiv 1801.04381): expand, depthwise convolution, project; with a residual connection
+ * if the shape does not change. x [batch, c, h, w] -> [batch, channels, h / stride, w / stride].
+ */
 function invertedResidual(w: Weights, x: Value, { kernel, stride, expansion, channels }: Block): Value {
-  const wide = x.size(1) * expansion;
+  const expandedChannels = x.size(1) * expansion;
   const expanded =
-    expansion === 1 ? x : convolve(w, "_expand_conv", "_bn0", x, { out: wide, kernel: 1, activate: true });
-  const depthwise = { out: wide, kernel, stride, groups: wide, activate: true };
+    expansion === 1 ? x : convolve(w, "_expand_conv", "_bn0", x, { out: expandedChannels, kernel: 1, activate: true });
+  const depthwise = { out: expandedChannels, kernel, stride, groups: expandedChannels, activate: true };
   const filtered = convolve(w, "_depthwise_conv", "_bn1", expanded, depthwise);
-  const narrow = convolve(w, "_project_conv", "_bn2", filtered, { out: channels, kernel: 1 });
-  return stride === 1 && x.dim(1) === channels ? x.add(narrow) : narrow;
+  const projected = convolve(w, "_project_conv", "_bn2", filtered, { out: channels, kernel: 1 });
+  return stride === 1 && x.dim(1) === channels ? x.add(projected) : projected;
 }
 
 interface Convolution {
@@ -84,7 +87,7 @@ interface Convolution {
 
 type Four = [Value, Value, Value, Value];
 
-/** Convolution, batch norm by its running statistics, ReLU6. The engine folds the norm into the kernel. */
+/** Convolution, batch norm with running statistics, optional ReLU6. The runtime folds the norm into the kernel. */
 function convolve(w: Weights, name: string, norm: string, x: Value, options: Convolution): Value {
   const { out, kernel, stride = 1, groups = 1, activate = false } = options;
   const weight = w.at(name).get("weight", [out, x.size(1) / groups, kernel, kernel]);
@@ -99,7 +102,7 @@ function convolve(w: Weights, name: string, norm: string, x: Value, options: Con
   return activate ? clip(y, 0, 6) : y;
 }
 
-/** TensorFlow's "same": as many cells as ceil(size / stride); an odd cell of padding goes to the bottom and right. */
+/** TensorFlow's "same" padding: the output has ceil(size / stride) cells; an odd padding is larger at the bottom and right. */
 function samePadding(height: number, width: number, kernel: number, stride: number): [number, number, number, number] {
   const total = (size: number) => Math.max((Math.ceil(size / stride) - 1) * stride + kernel - size, 0);
   const [vertical, horizontal] = [total(height), total(width)];

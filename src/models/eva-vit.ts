@@ -1,5 +1,5 @@
 /**
- * The image encoder of BLIP-2 and MiniGPT-4: EVA-CLIP's ViT-g/14 (Fang et al., arXiv 2211.07636).
+ * The image encoder of BLIP-2 and MiniGPT-4: EVA-CLIP's ViT-g/14 (Fang et al., arXiv 2211.07636, section 2).
  * Weight names are those of `eva_vit_g.pth`.
  */
 import { attention, joinHeads, splitHeads } from "../nn/attention.ts";
@@ -17,7 +17,7 @@ export interface EvaVitConfig {
   readonly imageSize: number;
   readonly patchSize: number;
   readonly hiddenSize: number;
-  /** Blocks that are run; the released file holds one more, which is ignored. */
+  /** Number of blocks; the released file contains one more, which BLIP-2 does not use. */
   readonly numHiddenLayers: number;
   readonly numAttentionHeads: number;
   readonly intermediateSize: number;
@@ -26,13 +26,13 @@ export interface EvaVitConfig {
 
 const isBlockMatrix = (name: string) => /(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$/.test(name);
 
-/** The matrices that quantization is for: all of the transformer blocks'. */
+/** The matrices that are quantized: all matrices of the transformer blocks. */
 export const evaVitMatrices: QuantizedMatrices = {
   inBlocks: isBlockMatrix,
   activationBits: (name) => (isBlockMatrix(name) ? 8 : undefined),
 };
 
-/** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first; no final norm. */
+/** pixels [batch, 3, imageSize, imageSize] -> [batch, 1 + patches, hiddenSize], the class token first. There is no final norm. */
 export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {
   let x = embedPatches(w, pixels, config);
   for (let i = 0; i < config.numHiddenLayers; i++) {
@@ -41,7 +41,7 @@ export function evaVit(w: Weights, pixels: Value, config: EvaVitConfig): Value {
   return x;
 }
 
-/** What the first block reads. Shapes as in `evaVit`. */
+/** Patch, class token and position embeddings. Shapes as in `evaVit`. */
 export function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, hiddenSize }: EvaVitConfig): Value {
   const side = Math.floor(imageSize / patchSize);
   const projection = w.at("patch_embed.proj");
@@ -53,14 +53,14 @@ export function embedPatches(w: Weights, pixels: Value, { imageSize, patchSize, 
   return concat([classToken, sequence], 1).add(positions(w, side, hiddenSize));
 }
 
-/** [1, 1 + side * side, hiddenSize], interpolated where the file's positions are those of another image size. */
+/** Position embeddings [1, 1 + side * side, hiddenSize], interpolated if the file's are for another image size. */
 function positions(w: Weights, side: number, hiddenSize: number): Value {
   const stored = Math.sqrt((w.shapeOf("pos_embed")?.[1] ?? 0) - 1);
   const from = Number.isInteger(stored) && stored > 0 ? stored : side;
   return resizePositions(w.get("pos_embed", [1, 1 + from * from, hiddenSize]), from, side);
 }
 
-/** x + attention(norm1(x)), then x + mlp(norm2(x)). */
+/** One pre-norm block, x [batch, n, hiddenSize] -> same shape: x + attention(norm1(x)), then x + mlp(norm2(x)). */
 export function evaVitBlock(w: Weights, x: Value, config: EvaVitConfig): Value {
   const attended = x.add(selfAttention(w.at("attn"), layerNorm(w.at("norm1"), x, config.layerNormEps), config));
   const normal = layerNorm(w.at("norm2"), attended, config.layerNormEps);
@@ -68,10 +68,10 @@ export function evaVitBlock(w: Weights, x: Value, config: EvaVitConfig): Value {
   return attended.add(linear(w.at("mlp.fc2"), hidden, config.hiddenSize));
 }
 
-/** One matrix gives queries, keys and values; keys have no bias. */
+/** Self-attention with one matrix for queries, keys and values; keys have no bias. x [batch, n, hiddenSize] -> same shape. */
 function selfAttention(w: Weights, x: Value, { hiddenSize, numAttentionHeads: heads }: EvaVitConfig): Value {
-  const joined = linear(w.at("qkv"), x, 3 * hiddenSize);
-  const [q, k, v] = split(joined, -1, [hiddenSize, hiddenSize, hiddenSize]) as [Value, Value, Value];
+  const qkv = linear(w.at("qkv"), x, 3 * hiddenSize);
+  const [q, k, v] = split(qkv, -1, [hiddenSize, hiddenSize, hiddenSize]) as [Value, Value, Value];
   const query = splitHeads(q.add(w.get("q_bias", [hiddenSize])), heads);
   const value = splitHeads(v.add(w.get("v_bias", [hiddenSize])), heads);
   return linear(w.at("proj"), joinHeads(attention(query, splitHeads(k, heads), value)), hiddenSize);

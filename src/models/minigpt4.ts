@@ -1,6 +1,6 @@
 /**
- * MiniGPT-4 (Zhu et al., arXiv 2304.10592): a frozen image encoder, an optional Q-Former, one linear projection, and a
- * frozen LLaMA-family language model that reads the projected features as if they were words.
+ * MiniGPT-4 (Zhu et al., arXiv 2304.10592, section 3): a frozen image encoder, an optional Q-Former, one linear projection, and a frozen
+ * LLaMA-family language model, which receives the projected features in place of word embeddings.
  */
 import { CLIP, EFFICIENTNET, type ImageSpec } from "../images/preprocess.ts";
 import { layerNorm, linear } from "../nn/layers.ts";
@@ -20,10 +20,10 @@ export type EncoderConfig =
   | ({ readonly type: "eva_vit" } & EvaVitConfig)
   | { readonly type: "efficientnet_lite0"; readonly imageSize: number };
 
-/** The way of an image up to the Q-Former's output. */
+/** The vision tower: image encoder and optional Q-Former. */
 export interface VisionConfig {
   readonly encoder: EncoderConfig;
-  /** Without a Q-Former, the class token is dropped and four neighbouring patches become one token (the Llama 2 form). */
+  /** Without a Q-Former, the class token is dropped and four adjacent patches are joined into one token (the Llama 2 version). */
   readonly qformer?: QFormerConfig;
 }
 
@@ -31,7 +31,7 @@ export interface MiniGPT4Config extends VisionConfig {
   readonly llm: LlamaConfig;
 }
 
-/** Weights of what turns an image into image tokens; parts may come from files of their own. */
+/** Weights of the vision tower and the projection. */
 export interface ImageWeights {
   readonly encoder: Weights;
   /** `ln_vision`, `query_tokens` and `Qformer`. */
@@ -40,10 +40,10 @@ export interface ImageWeights {
   readonly projection: Weights;
 }
 
-/** Where each part's weights come from. */
+/** The weight source of each part. */
 export type ImageSources = Readonly<Record<keyof ImageWeights, WeightSource>>;
 
-/** Frozen weights of a graph, with matrices as they are stored. */
+/** Frozen weights of a graph, in their stored quantization. */
 export function imageWeights(graph: Graph, { encoder, qformer, projection }: ImageSources): ImageWeights {
   const at = (source: WeightSource) => new Weights(graph, source, { quantization: native });
   return { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
@@ -53,17 +53,17 @@ export interface MiniGPT4Weights extends ImageWeights {
   readonly llm: Weights;
 }
 
-/** Neighbouring patches that become one token where there is no Q-Former. */
+/** Patches per image token without a Q-Former. */
 const joinedPatches = 4;
 /** Epsilon of `ln_vision`. */
 const lnVisionEps = 1e-5;
 
-/** Size and normalisation that an encoder was trained with. */
+/** Image size and normalization of an encoder. */
 export function imageSpec({ type, imageSize }: EncoderConfig): ImageSpec {
   return { ...(type === "eva_vit" ? CLIP : EFFICIENTNET), size: imageSize };
 }
 
-/** Cells and width of one image's features, as the encoder gives them. */
+/** Shape of an encoder's output for one image. */
 export function featureShape(encoder: EncoderConfig): readonly [cells: number, width: number] {
   if (encoder.type === "efficientnet_lite0") return [efficientNetCells(encoder.imageSize), efficientNetWidth];
   return [1 + patches(encoder), encoder.hiddenSize];
@@ -73,17 +73,17 @@ function patches({ imageSize, patchSize }: EvaVitConfig): number {
   return Math.floor(imageSize / patchSize) ** 2;
 }
 
-/** Tokens that one image takes in the language model's sequence. */
+/** Number of image tokens per image. */
 export function tokensPerImage({ encoder, qformer }: VisionConfig): number {
   if (qformer) return qformer.numQueryTokens;
-  if (encoder.type !== "eva_vit") throw new Error("A model without a Q-Former needs a ViT, whose patches it joins");
+  if (encoder.type !== "eva_vit")
+    throw new Error("A model without a Q-Former needs a ViT encoder, whose patches it joins");
   return patches(encoder) / joinedPatches;
 }
 
 /**
- * How far an image goes through the network before the first trained layer: through the encoder ("vit") without `ln_vision`,
- * with it, or also through the Q-Former (or, without one, the joining of patches). What comes out there is the same in
- * each epoch.
+ * The part of the vision tower before the first trained layer: the encoder without `ln_vision` ("vit"), with it ("encoder"), or also the
+ * Q-Former or the joining of patches ("qformer"). Its output is the same in every epoch and can be cached.
  */
 export type FrozenDepth = "vit" | "encoder" | "qformer";
 
@@ -94,16 +94,16 @@ export function frozenShape(config: VisionConfig, depth: FrozenDepth): readonly 
   return [tokensPerImage(config), config.qformer?.hiddenSize ?? joinedPatches * width];
 }
 
-/** pixels [images, 3, size, size] -> [images, ...frozenShape]. */
+/** Computes frozen features: pixels [images, 3, size, size] -> [images, ...frozenShape]. */
 export function frozenFeatures(w: ImageWeights, pixels: Value, config: VisionConfig, depth: FrozenDepth): Value {
   if (depth === "vit") return encode(w, pixels, config);
   const features = imageFeatures(w, pixels, config);
-  return depth === "encoder" ? features : seenImage(w, features, config);
+  return depth === "encoder" ? features : resample(w, features, config);
 }
 
-/** What the Q-Former looks at: pixels [images, 3, size, size] -> [images, cells, width], after `ln_vision` where there is one. */
+/** The input of the Q-Former: pixels [images, 3, size, size] -> [images, cells, width], after `ln_vision` if the model has it. */
 export function imageFeatures(w: Omit<ImageWeights, "projection">, pixels: Value, config: VisionConfig): Value {
-  return crossAttend(w, encode(w, pixels, config), config, "vit");
+  return normalizeFeatures(w, encode(w, pixels, config), config, "vit");
 }
 
 function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: VisionConfig): Value {
@@ -113,10 +113,10 @@ function encode(w: Pick<ImageWeights, "encoder">, pixels: Value, { encoder }: Vi
 }
 
 /**
- * Features of a depth before the Q-Former, as it looks at them: through `ln_vision`, if they have not been yet. A ViT always has
- * one; behind another encoder there is one where the Q-Former was trained with it.
+ * Applies `ln_vision` to features that have not passed it yet. A ViT always has it; another encoder has it if the Q-Former was trained
+ * with it.
  */
-export function crossAttend(
+export function normalizeFeatures(
   w: Pick<ImageWeights, "qformer">,
   features: Value,
   { encoder }: VisionConfig,
@@ -126,40 +126,40 @@ export function crossAttend(
   return layerNorm(w.qformer.at("ln_vision"), features, lnVisionEps);
 }
 
-/** Features [images, ...frozenShape] -> what the language model reads, [images, tokens, hiddenSize]. */
+/** Frozen features [images, ...frozenShape] -> image tokens [images, tokens, hiddenSize]. */
 export function imageTokens(
   w: ImageWeights,
   features: Value,
   config: MiniGPT4Config,
   { depth = "encoder", regularize }: { readonly depth?: FrozenDepth; readonly regularize?: Regularizer } = {},
 ): Value {
-  const seen =
-    depth === "qformer" ? features : seenImage(w, crossAttend(w, features, config, depth), config, regularize);
-  return linear(w.projection.at("llama_proj"), seen, config.llm.hiddenSize);
+  const resampled =
+    depth === "qformer" ? features : resample(w, normalizeFeatures(w, features, config, depth), config, regularize);
+  return linear(w.projection.at("llama_proj"), resampled, config.llm.hiddenSize);
 }
 
-/** What the projection reads: [images, cells, width] -> [images, tokens, width of a token]. */
-function seenImage(w: ImageWeights, features: Value, config: VisionConfig, regularize?: Regularizer): Value {
+/** The input of the projection: features [images, cells, width] -> [images, tokens, token width]. */
+function resample(w: ImageWeights, features: Value, config: VisionConfig, regularize?: Regularizer): Value {
   return config.qformer ? qformer(w.qformer, features, config.qformer, regularize) : joinPatches(features, config);
 }
 
-/** The class token dropped, and neighbouring patches joined: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */
+/** Drops the class token and joins adjacent patches: [images, 1 + patches, width] -> [images, patches / 4, 4 * width]. */
 function joinPatches(features: Value, config: VisionConfig): Value {
   const [, width] = featureShape(config.encoder);
   return reshape(slice(features, 1, 1), [features.dim(0), tokensPerImage(config), joinedPatches * width]);
 }
 
-/** A batch of sequences in which some positions are taken by image tokens. */
+/** A batch of sequences of words and image tokens. */
 export interface MultimodalSequence {
-  /** int64 [batch, sequence]; the id at an image's position does not matter. */
+  /** int64 [batch, sequence]; ids at the positions of image tokens are ignored. */
   readonly ids: Value;
   /** Image tokens in the order of their positions, [n, hiddenSize]. */
   readonly imageTokens: Value;
-  /** Where they go: places in the flattened [batch * sequence], int64 [n]. */
+  /** Indices of the image tokens into [batch * sequence], int64 [n]. */
   readonly imagePlaces: Value;
 }
 
-/** The language model's input: word embeddings, with image tokens at their places, [batch, sequence, hiddenSize]. */
+/** The input of the language model: word embeddings and image tokens, [batch, sequence, hiddenSize]. */
 export function embedSequence(
   w: Weights,
   { ids, imageTokens, imagePlaces }: MultimodalSequence,

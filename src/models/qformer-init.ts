@@ -1,56 +1,56 @@
-/** A new Q-Former, heads and projection: names, shapes, and the values that training begins with. */
+/** Initialization of a new Q-Former, heads and projection: names, shapes and initial values. */
 import { type NdArray, ndarray, sizeOf } from "../tensor/array.ts";
 import type { Random } from "../tensor/random.ts";
 import type { QFormerConfig } from "./qformer.ts";
 
 export type NamedArrays = Record<string, NdArray<"float32">>;
 
-/** A tensor of a network, and what it begins with: one number, or normally distributed ones. */
+/** A tensor and its initial values: a constant, or normally distributed numbers. */
 interface NewTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly begins: number | "normal";
+  readonly init: number | "normal";
 }
 
-/** As BERT begins: matrices normal with this standard deviation, biases 0, norms 1. */
+/** BERT's initialization: matrices normal with this standard deviation, biases 0, norms 1. */
 const standardDeviation = 0.02;
 
-/** `query_tokens` and `Qformer...`: the image side, then the text side where the config has one. */
+/** Initializes `query_tokens` and `Qformer...`: the image side, then the text side if the config has one. */
 export function initialQFormer(config: QFormerConfig, random: Random): NamedArrays {
-  return arraysOf(qformerTensors(config), random);
+  return initialize(qformerTensors(config), random);
 }
 
 /**
- * The heads of BLIP-2's first stage: `vision_proj` and `text_proj` into the `embedDim` dimensions in which images and texts
- * are compared, `itm_head` (no match, match), and the temperature `temp`.
+ * Initializes the heads of BLIP-2's first stage: `vision_proj` and `text_proj` into the shared embedding space of `embedDim` dimensions,
+ * `itm_head` (no match, match), and the temperature `temp`.
  */
 export function initialHeads({ hiddenSize }: QFormerConfig, embedDim: number, random: Random): NamedArrays {
   const tensors = [
     ...linear("vision_proj", embedDim, hiddenSize),
     ...linear("text_proj", embedDim, hiddenSize),
     ...linear("itm_head", 2, hiddenSize),
-    { name: "temp", shape: [], begins: 0.07 },
+    { name: "temp", shape: [], init: 0.07 },
   ];
-  return arraysOf(tensors, random);
+  return initialize(tensors, random);
 }
 
-/** `llama_proj`: width of the image tokens -> hidden size of the language model. */
+/** Initializes `llama_proj`: width of the image tokens -> hidden size of the language model. */
 export function initialProjection(width: number, hiddenSize: number, random: Random): NamedArrays {
-  return arraysOf(linear("llama_proj", hiddenSize, width), random);
+  return initialize(linear("llama_proj", hiddenSize, width), random);
 }
 
-/** `ln_vision`, the norm between an image encoder and the Q-Former. */
+/** Initializes `ln_vision`, the norm between an image encoder and the Q-Former. */
 export function initialLnVision(width: number, random: Random): NamedArrays {
-  return arraysOf(norm("ln_vision", width), random);
+  return initialize(norm("ln_vision", width), random);
 }
 
 /**
- * All tensors of a Q-Former. Those of the image side come first, in an order that stays: with the same random numbers it begins
- * alike with and without a text side.
+ * All tensors of a Q-Former. The image side comes first, in a fixed order, so that the same seed initializes it equally with and without
+ * a text side.
  */
 export function* qformerTensors(config: QFormerConfig): Generator<NewTensor> {
   const { hiddenSize, numHiddenLayers, numQueryTokens, vocabSize, maxPositionEmbeddings } = config;
-  yield { name: "query_tokens", shape: [1, numQueryTokens, hiddenSize], begins: "normal" };
+  yield { name: "query_tokens", shape: [1, numQueryTokens, hiddenSize], init: "normal" };
   yield* norm("Qformer.bert.embeddings.LayerNorm", hiddenSize);
   for (let i = 0; i < numHiddenLayers; i++) {
     const layer = `Qformer.bert.encoder.layer.${i}`;
@@ -67,11 +67,11 @@ export function* qformerTensors(config: QFormerConfig): Generator<NewTensor> {
 function* textTensors(config: Required<QFormerConfig>): Generator<NewTensor> {
   const { hiddenSize, numHiddenLayers, vocabSize, maxPositionEmbeddings } = config;
   const embeddings = "Qformer.bert.embeddings";
-  yield { name: `${embeddings}.word_embeddings.weight`, shape: [vocabSize, hiddenSize], begins: "normal" };
+  yield { name: `${embeddings}.word_embeddings.weight`, shape: [vocabSize, hiddenSize], init: "normal" };
   yield {
     name: `${embeddings}.position_embeddings.weight`,
     shape: [maxPositionEmbeddings, hiddenSize],
-    begins: "normal",
+    init: "normal",
   };
   for (let i = 0; i < numHiddenLayers; i++) {
     const layer = `Qformer.bert.encoder.layer.${i}`;
@@ -79,7 +79,7 @@ function* textTensors(config: Required<QFormerConfig>): Generator<NewTensor> {
   }
   yield* linear("Qformer.cls.predictions.transform.dense", hiddenSize, hiddenSize);
   yield* norm("Qformer.cls.predictions.transform.LayerNorm", hiddenSize);
-  yield { name: "Qformer.cls.predictions.bias", shape: [vocabSize], begins: 0 };
+  yield { name: "Qformer.cls.predictions.bias", shape: [vocabSize], init: 0 };
 }
 
 function attention(name: string, hiddenSize: number, contextSize: number): NewTensor[] {
@@ -102,29 +102,29 @@ function feedForward(inner: string, outer: string, { hiddenSize, intermediateSiz
 
 function linear(name: string, out: number, size: number): NewTensor[] {
   return [
-    { name: `${name}.weight`, shape: [out, size], begins: "normal" },
-    { name: `${name}.bias`, shape: [out], begins: 0 },
+    { name: `${name}.weight`, shape: [out, size], init: "normal" },
+    { name: `${name}.bias`, shape: [out], init: 0 },
   ];
 }
 
 function norm(name: string, size: number): NewTensor[] {
   return [
-    { name: `${name}.weight`, shape: [size], begins: 1 },
-    { name: `${name}.bias`, shape: [size], begins: 0 },
+    { name: `${name}.weight`, shape: [size], init: 1 },
+    { name: `${name}.bias`, shape: [size], init: 0 },
   ];
 }
 
-function arraysOf(tensors: Iterable<NewTensor>, random: Random): NamedArrays {
+function initialize(tensors: Iterable<NewTensor>, random: Random): NamedArrays {
   const arrays: NamedArrays = {};
-  for (const { name, shape, begins } of tensors) {
+  for (const { name, shape, init } of tensors) {
     const size = sizeOf(shape);
-    const data = begins === "normal" ? normalNumbers(size, random) : new Float32Array(size).fill(begins);
+    const data = init === "normal" ? normalNumbers(size, random) : new Float32Array(size).fill(init);
     arrays[name] = ndarray("float32", shape, data);
   }
   return arrays;
 }
 
-/** Normally distributed, as BERT's matrices begin. */
+/** Normally distributed numbers with the standard deviation of BERT's initialization. */
 export function normalNumbers(size: number, random: Random): Float32Array {
   const numbers = new Float32Array(size);
   for (let i = 0; i < size; i++) numbers[i] = random.normal() * standardDeviation;

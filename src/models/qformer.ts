@@ -1,5 +1,5 @@
 /**
- * The Q-Former of BLIP-2 (Li et al., arXiv 2301.12597, section 3.1): a BERT whose learned queries look at an image.
+ * The Q-Former of BLIP-2 (Li et al., arXiv 2301.12597, section 3.1): a BERT whose learned queries attend to image features.
  * Weight names are those of the released checkpoints (`Qformer.bert...`, `query_tokens`).
  */
 import { attention, causalMask, joinHeads, masked, splitHeads } from "../nn/attention.ts";
@@ -17,9 +17,9 @@ export interface QFormerConfig {
   readonly numHiddenLayers: number;
   readonly numAttentionHeads: number;
   readonly intermediateSize: number;
-  /** Width of the image features that the queries look at. */
+  /** Width of the image features. */
   readonly encoderWidth: number;
-  /** Every how many layers the queries look at the image, beginning with the first. */
+  /** Every n-th layer, starting with the first, has cross-attention to the image. */
   readonly crossAttentionFrequency: number;
   readonly layerNormEps: number;
   /** Text side: rows of the word table. */
@@ -28,14 +28,14 @@ export interface QFormerConfig {
   readonly maxPositionEmbeddings?: number;
 }
 
-/** Whether only texts use a weight: it means nothing for what the queries see of an image. */
+/** Whether a weight is used for text only, and never for queries. */
 export function isTextSide(name: string): boolean {
   return /^Qformer\.(cls\.|bert\.embeddings\.\w+_embeddings\.|bert\.encoder\.layer\.\d+\.(intermediate|output)\.)/.test(
     name,
   );
 }
 
-/** Text tokens beside the queries. */
+/** A batch of texts. */
 export interface QFormerText {
   /** int64 [batch, length]. */
   readonly ids: Value;
@@ -43,7 +43,7 @@ export interface QFormerText {
   readonly attentionMask: Value;
 }
 
-/** What is done to a layer's output before it is added in training (dropout); nothing otherwise. */
+/** Applied to the output of a sublayer before the residual addition in training (dropout). */
 export type Regularizer = (x: Value) => Value;
 
 /** Keys and values of one attention, [batch, heads, length, hiddenSize / heads] each. */
@@ -52,10 +52,10 @@ interface KeysValues {
   readonly values: Value;
 }
 
-/** What the queries look at: keys and values of images for each layer; none where a layer does not look. */
+/** Keys and values of the images for each layer; undefined for layers without cross-attention. */
 export type CrossAttentionCache = readonly (KeysValues | undefined)[];
 
-/** Image features [images, cells, encoderWidth] -> what the queries look at, which several passes may share. */
+/** Projects image features [images, cells, encoderWidth] to keys and values, which several passes may share. */
 export function projectImages(w: Weights, image: Value, config: QFormerConfig): CrossAttentionCache {
   return Array.from({ length: config.numHiddenLayers }, (_, i) => {
     if (i % config.crossAttentionFrequency !== 0) return undefined;
@@ -64,9 +64,9 @@ export function projectImages(w: Weights, image: Value, config: QFormerConfig): 
   });
 }
 
-/** The images that `indices` [n] names, one for each sequence of a pass. */
+/** Selects the images at `indices` [n], one for each sequence of a pass. */
 export function gatherImages(memory: CrossAttentionCache, indices: Value): CrossAttentionCache {
-  return memory.map((seen) => seen && { keys: gather(seen.keys, indices), values: gather(seen.values, indices) });
+  return memory.map((layer) => layer && { keys: gather(layer.keys, indices), values: gather(layer.values, indices) });
 }
 
 /** Image features [batch, cells, encoderWidth] -> [batch, numQueryTokens, hiddenSize]. */
@@ -74,14 +74,14 @@ export function qformer(w: Weights, image: Value, config: QFormerConfig, regular
   return qformerQueries(w, projectImages(w, image, config), image.dim(0), config, regularize).hidden;
 }
 
-/** A pass of the queries, and the keys and values of their self-attention in each layer, for text that comes after them. */
+/** The output of the queries, and the keys and values of their self-attention in each layer, for text after them. */
 export interface QueryPass {
   /** [batch, numQueryTokens, hiddenSize] */
   readonly hidden: Value;
   readonly past: readonly KeysValues[];
 }
 
-/** The queries alone. @param batch the number of images in `memory` */
+/** The queries without text. @param batch the number of images in `memory` */
 export function qformerQueries(
   w: Weights,
   memory: CrossAttentionCache,
@@ -92,15 +92,15 @@ export function qformerQueries(
   return encode(w, { queries: embedQueries(w, batch, config), memory }, config, regularize);
 }
 
-/** Text alone: [batch, length, hiddenSize]; neither it nor the queries see each other (the unimodal mask). */
+/** Text without queries (the unimodal mask): [batch, length, hiddenSize]. */
 export function qformerText(w: Weights, text: QFormerText, config: QFormerConfig, regularize?: Regularizer): Value {
   const mask = hidePadding(text.attentionMask);
   return encode(w, { text: embedText(w, text.ids, config), mask }, config, regularize).hidden;
 }
 
 /**
- * Text that sees the queries and its own earlier tokens (the causal mask): [batch, length, hiddenSize]. The queries do not
- * see it, so their pass is not repeated: its keys and values are enough.
+ * Text that attends to the queries and to earlier tokens (the multimodal causal mask): [batch, length, hiddenSize]. The queries do not
+ * attend to it, so the keys and values of their pass are reused.
  */
 export function qformerTextAfter(
   w: Weights,
@@ -116,7 +116,7 @@ export function qformerTextAfter(
   return encode(w, { text: x, past, mask: concat([toQueries, toText], 3) }, config, regularize).hidden;
 }
 
-/** Queries and text that all see each other (the bidirectional mask): [batch, numQueryTokens + length, hiddenSize], the queries first. */
+/** Queries and text that attend to each other (the bidirectional mask): [batch, numQueryTokens + length, hiddenSize], the queries first. */
 export function qformerImageText(
   w: Weights,
   memory: CrossAttentionCache,
@@ -131,14 +131,14 @@ export function qformerImageText(
   return encode(w, { queries, text: words, memory, mask }, config).hidden;
 }
 
-/** What goes through the layers: queries, text, or both; the images are seen by the queries alone. */
+/** The input of the layers: queries, text, or both. Only queries attend to the images. */
 interface Sequence {
   readonly queries?: Value;
   readonly text?: Value;
   readonly memory?: CrossAttentionCache;
-  /** Keys and values of what comes before the sequence, for each layer. */
+  /** Keys and values of positions before the sequence, for each layer. */
   readonly past?: readonly KeysValues[];
-  /** Added to the scores of self-attention. */
+  /** Added to the self-attention scores. */
   readonly mask?: Value;
 }
 
@@ -152,22 +152,22 @@ function encode(
   const bert = w.at("Qformer.bert");
   const parts = [queries, text].filter((part) => part !== undefined);
   const queryLength = queries ? config.numQueryTokens : 0;
-  const seen: KeysValues[] = [];
+  const all: KeysValues[] = [];
   let x = regularize(layerNorm(bert.at("embeddings.LayerNorm"), concat(parts, 1), config.layerNormEps));
   for (let i = 0; i < config.numHiddenLayers; i++) {
     const layer = bert.at("encoder.layer").at(i);
     x = x.graph.scope(`Qformer.layer.${i}`, () => {
       const own = keysValues(layer.at("attention"), x, network);
-      seen.push(own);
-      const context = join(past?.[i], own);
+      all.push(own);
+      const context = concatPast(past?.[i], own);
       return qformerLayer(layer, x, { queryLength, context, image: memory?.[i], mask }, network);
     });
   }
-  return { hidden: x, past: seen };
+  return { hidden: x, past: all };
 }
 
-/** Keys and values after those that came before, if there are any. */
-function join(past: KeysValues | undefined, own: KeysValues): KeysValues {
+/** Appends keys and values to those of earlier positions, if any. */
+function concatPast(past: KeysValues | undefined, own: KeysValues): KeysValues {
   if (!past) return own;
   return { keys: concat([past.keys, own.keys], 2), values: concat([past.values, own.values], 2) };
 }
@@ -177,16 +177,16 @@ interface Network extends QFormerConfig {
 }
 
 interface LayerInputs {
-  /** So many of the first positions are queries. */
+  /** Number of leading positions that are queries. */
   readonly queryLength: number;
-  /** What self-attention sees. */
+  /** Keys and values of self-attention. */
   readonly context: KeysValues;
-  /** What the queries see of the images, in layers that look. */
-  readonly image: KeysValues | undefined;
-  readonly mask: Value | undefined;
+  /** Keys and values of the images, in layers with cross-attention. */
+  readonly image?: KeysValues;
+  readonly mask?: Value;
 }
 
-/** One layer. x [batch, n, hiddenSize] */
+/** One layer: x [batch, n, hiddenSize] -> same shape. Queries and text have separate feed-forward networks. */
 function qformerLayer(
   w: Weights,
   x: Value,
@@ -196,20 +196,20 @@ function qformerLayer(
   const attended = bertAttention(w.at("attention"), x, context, network, mask);
   if (queryLength === 0) return feedForward(w.at("intermediate"), w.at("output"), attended, network);
   const queries = slice(attended, 1, 0, queryLength);
-  const looked = image ? bertAttention(w.at("crossattention"), queries, image, network) : queries;
-  const forQueries = feedForward(w.at("intermediate_query"), w.at("output_query"), looked, network);
+  const crossAttended = image ? bertAttention(w.at("crossattention"), queries, image, network) : queries;
+  const forQueries = feedForward(w.at("intermediate_query"), w.at("output_query"), crossAttended, network);
   if (x.dim(1) === queryLength) return forQueries;
   const words = slice(attended, 1, queryLength);
   return concat([forQueries, feedForward(w.at("intermediate"), w.at("output"), words, network)], 1);
 }
 
-/** Keys and values of `context` [batch, length, width] in one attention. */
+/** context [batch, length, width] -> keys and values of one attention. */
 function keysValues(w: Weights, context: Value, { hiddenSize, numAttentionHeads: heads }: QFormerConfig): KeysValues {
   const head = (name: string) => splitHeads(linear(w.at("self").at(name), context, hiddenSize), heads);
   return { keys: head("key"), values: head("value") };
 }
 
-/** Attention of `x` to a context, added to `x` and normalised (post-norm, as in BERT). */
+/** Attention of x [batch, n, hiddenSize], residual addition and norm (post-norm, as in BERT) -> same shape. */
 function bertAttention(w: Weights, x: Value, { keys, values }: KeysValues, network: Network, mask?: Value): Value {
   const { hiddenSize, numAttentionHeads: heads, layerNormEps } = network;
   const queries = splitHeads(linear(w.at("self.query"), x, hiddenSize), heads);
@@ -217,17 +217,19 @@ function bertAttention(w: Weights, x: Value, { keys, values }: KeysValues, netwo
   return layerNorm(w.at("output.LayerNorm"), x.add(network.regularize(out)), layerNormEps);
 }
 
+/** Feed-forward network, residual addition and norm: x [batch, n, hiddenSize] -> same shape. */
 function feedForward(inner: Weights, outer: Weights, x: Value, network: Network): Value {
   const hidden = gelu(linear(inner.at("dense"), x, network.intermediateSize));
   const out = linear(outer.at("dense"), hidden, network.hiddenSize);
   return layerNorm(outer.at("LayerNorm"), x.add(network.regularize(out)), network.layerNormEps);
 }
 
+/** [batch, numQueryTokens, hiddenSize]. */
 function embedQueries(w: Weights, batch: Dim, { numQueryTokens, hiddenSize }: QFormerConfig): Value {
   return expand(w.get("query_tokens", [1, numQueryTokens, hiddenSize]), [batch, numQueryTokens, hiddenSize]);
 }
 
-/** Word plus position embeddings; queries have neither. */
+/** Word and position embeddings: ids [batch, length] -> [batch, length, hiddenSize]. */
 function embedText(w: Weights, ids: Value, { vocabSize, maxPositionEmbeddings, hiddenSize }: QFormerConfig): Value {
   if (!vocabSize || !maxPositionEmbeddings) throw new Error("This Q-Former's config has no text side (vocabSize)");
   const embeddings = w.at("Qformer.bert.embeddings");
@@ -236,7 +238,7 @@ function embedText(w: Weights, ids: Value, { vocabSize, maxPositionEmbeddings, h
   return words.add(slice(positions, 0, 0, ids.dim(1)));
 }
 
-/** [batch, length] of ones and zeros -> [batch, 1, 1, length] to add to scores. */
+/** attentionMask [batch, length] -> additive mask [batch, 1, 1, length]. */
 function hidePadding(attentionMask: Value): Value {
   const hidden = cast(attentionMask, "float32").sub(1).mul(-masked);
   return reshape(hidden, [attentionMask.dim(0), 1, 1, attentionMask.dim(1)]);

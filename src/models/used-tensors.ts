@@ -1,12 +1,11 @@
-/** Which of a checkpoint's tensors a model asks for; building its graph checks that all are there, in the right shapes. */
-
+/** The tensors of a checkpoint that a model uses. Building the graph checks that none is missing and that all shapes match. */
 import { Weights } from "../nn/weights.ts";
 import { Graph } from "../tensor/graph.ts";
 import { UsedWeights, type WeightSource } from "../tensor/weight-source.ts";
 import { embedTokens, type LlamaConfig, llama, logits } from "./llama.ts";
 import { type ImageSources, imageFeatures, imageTokens, imageWeights, type MiniGPT4Config } from "./minigpt4.ts";
 
-/** @throws Error naming file, tensor and shapes if one is missing or does not fit */
+/** Names of the tensors of a language model. @throws Error with file, tensor and shapes if one is missing or has another shape */
 export function usedByLlama(source: WeightSource, config: LlamaConfig): ReadonlySet<string> {
   const used = new UsedWeights(source);
   const graph = new Graph();
@@ -17,7 +16,10 @@ export function usedByLlama(source: WeightSource, config: LlamaConfig): Readonly
   return used.names;
 }
 
-/** @throws Error naming file, tensor and shapes if one is missing or does not fit */
+/**
+ * Names of the tensors of encoder, Q-Former and projection.
+ * @throws Error with file, tensor and shapes if one is missing or has another shape
+ */
 export function usedByImages(
   { encoder, qformer, projection }: ImageSources,
   config: MiniGPT4Config,

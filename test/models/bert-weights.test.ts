@@ -170,7 +170,7 @@ async function textSide(file: Checkpoint, ids: readonly number[]): Promise<Float
   return (await evaluate(graph, { y })).y.data as Float32Array;
 }
 
-describe("the text side computes what the BERT does", () => {
+describe("the text side computes the same as the BERT", () => {
   test.each<[string, string, (path: string) => Promise<void>]>([
     ["safetensors", "a.safetensors", (path) => writeSafetensors(path, bert)],
     ["safetensors with prefix and old names", "b.safetensors", (path) => writeSafetensors(path, renamed(bert))],
@@ -191,7 +191,7 @@ describe("the text side computes what the BERT does", () => {
   });
 });
 
-test("with new weights behind it, it is a whole Q-Former; queries begin with the text's layers", async () => {
+test("overlaid on new weights it is a complete Q-Former; queries start from the text's layers", async () => {
   const source = bertWeights(plain, config, new Random(1));
   const complete = initialQFormer(config, new Random(2));
   const own = Object.keys(complete).filter((name) => !source.tensors.has(name));
@@ -208,12 +208,10 @@ test("with new weights behind it, it is a whole Q-Former; queries begin with the
     expect(await source.readFloat32(`Qformer.bert.${name}`)).toEqual(bert[name]?.data);
     expect(await source.readFloat32(`Qformer.bert.${copy}`)).toEqual(bert[name]?.data);
   }
-  await expect(source.readFloat32("query_tokens")).rejects.toThrow(
-    'model.safetensors has nothing for tensor "query_tokens"',
-  );
+  await expect(source.readFloat32("query_tokens")).rejects.toThrow('model.safetensors has no tensor "query_tokens"');
 });
 
-test("[DEC] has a row of its own, the same each time, and no bias", async () => {
+test("[DEC] has its own row, determined by the seed, and no bias", async () => {
   const source = bertWeights(plain, config, new Random(1));
   const table = await source.readFloat32("Qformer.bert.embeddings.word_embeddings.weight");
   expect(table.slice(0, -width)).toEqual(bert["embeddings.word_embeddings.weight"]?.data);
@@ -224,44 +222,44 @@ test("[DEC] has a row of its own, the same each time, and no bias", async () => 
   expect([...bias]).toEqual([...(bert["cls.predictions.bias"]?.data ?? []), 0]);
 });
 
-test("a BERT without a language head gives none", async () => {
+test("a BERT without a language modeling head gives none", async () => {
   const headless = Object.fromEntries(Object.entries(bert).filter(([name]) => !name.startsWith("cls.")));
   const file = await checkpoint("headless.safetensors", (path) => writeSafetensors(path, headless));
   const { tensors } = bertWeights(file, config, new Random(1));
   expect([...tensors.keys()].filter((name) => name.includes("cls"))).toEqual([]);
 });
 
-describe("a BERT of another size is refused with tensor, shapes and remedy", () => {
+describe("a BERT of another size is an error with tensor, shapes and remedy", () => {
   test.each<[string, Partial<QFormerConfig>, string]>([
     [
       "width",
       { hiddenSize: 24 },
-      '"embeddings.LayerNorm.weight" is [12], but this Q-Former needs [24]; leave model.bert_ckpt out to begin at random, ' +
+      '"embeddings.LayerNorm.weight" is [12], but this Q-Former needs [24]; omit model.bert_ckpt to initialize at random, ' +
         "or set model.qformer.hidden_size to 12",
     ],
     [
       "inner width",
       { intermediateSize: 48 },
-      '"encoder.layer.0.intermediate.dense.weight" is [20, 12], but this Q-Former needs [48, 12]; leave model.bert_ckpt ' +
-        "out to begin at random, or set model.qformer.intermediate_size to 20",
+      '"encoder.layer.0.intermediate.dense.weight" is [20, 12], but this Q-Former needs [48, 12]; omit model.bert_ckpt ' +
+        "to initialize at random, or set model.qformer.intermediate_size to 20",
     ],
     [
       "fewer layers",
       { numHiddenLayers: 6 },
-      'has no tensor "encoder.layer.4.attention.self.query.weight" (expected [12, 12]), nor with "bert." before it; ' +
-        "leave model.bert_ckpt out to begin at random, or set model.qformer.num_hidden_layers to 4",
+      'has no tensor "encoder.layer.4.attention.self.query.weight" (expected [12, 12]), with or without the prefix "bert."; ' +
+        "omit model.bert_ckpt to initialize at random, or set model.qformer.num_hidden_layers to 4",
     ],
     [
       "another vocabulary",
       { vocabSize: 11 },
-      '"embeddings.word_embeddings.weight" is [11, 12], but this Q-Former needs [10, 12]; leave model.bert_ckpt out to ' +
-        "begin at random, or take the vocabulary of this BERT, which has 11 tokens",
+      '"embeddings.word_embeddings.weight" is [11, 12], but this Q-Former needs [10, 12]; omit model.bert_ckpt to ' +
+        "initialize at random, or use the vocabulary of this BERT, which has 11 tokens",
     ],
     [
       "fewer positions",
       { maxPositionEmbeddings: 10 },
-      '"embeddings.position_embeddings.weight" is [9, 12], but this Q-Former needs [10, 12]; leave model.bert_ckpt out ' +
-        "to begin at random, or set model.max_position_embeddings to 9",
+      '"embeddings.position_embeddings.weight" is [9, 12], but this Q-Former needs [10, 12]; omit model.bert_ckpt ' +
+        "to initialize at random, or set model.max_position_embeddings to 9",
     ],
   ])("%s", (_, change, message) => {
     const build = () => bertWeights(plain, { ...config, ...change }, new Random(1));
@@ -269,12 +267,12 @@ describe("a BERT of another size is refused with tensor, shapes and remedy", () 
     expect(build).toThrow(plain.path);
   });
 
-  test("no BERT at all", async () => {
+  test("a checkpoint that is not a BERT", async () => {
     const other = { "model.embed_tokens.weight": normal([4, 4], 1) };
     const file = await checkpoint("llama.safetensors", (path) => writeSafetensors(path, other));
     expect(() => bertWeights(file, config, new Random(1))).toThrow(
-      `${file.path} has no tensor "embeddings.LayerNorm.weight" (expected [12]), nor with "bert." before it; ` +
-        "leave model.bert_ckpt out to begin at random",
+      `${file.path} has no tensor "embeddings.LayerNorm.weight" (expected [12]), with or without the prefix "bert."; ` +
+        "omit model.bert_ckpt to initialize at random",
     );
   });
 });

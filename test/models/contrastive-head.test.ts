@@ -43,7 +43,7 @@ async function embed(withShift: boolean) {
   return evaluate(graph, outputs, { tokens, ...textArrays(texts) });
 }
 
-test.each([true, false])("embeddings are those of plain arithmetic (images shifted: %s)", async (isShifted) => {
+test.each([true, false])("embeddings match plain arithmetic (image shift: %s)", async (isShifted) => {
   const { images, texts: found } = await embed(isShifted);
   const means = columns((c) => mean(columnOf(table.data, c)));
   const word = (id: number) => unit(columns((c) => (table.data[id * width + c] as number) - (means[c] as number)));
@@ -59,7 +59,7 @@ test.each([true, false])("embeddings are those of plain arithmetic (images shift
   expectClose(images.data as Float32Array, [0, 1].flatMap(ofImage));
 });
 
-test("lengths are 1, and 0 where no word counts", async () => {
+test("embeddings have length 1, or 0 without a word of positive weight", async () => {
   const { images, texts: found } = await embed(true);
   const lengths = (data: Float32Array) =>
     Array.from({ length: data.length / width }, (_, i) => Math.hypot(...data.subarray(i * width, (i + 1) * width)));
@@ -70,7 +70,7 @@ test("lengths are 1, and 0 where no word counts", async () => {
   expect(none).toBe(0);
 });
 
-test("texts are filled up where the mask is 0", () => {
+test("texts are padded where the mask is 0", () => {
   const { textIds, textMask } = textArrays([[3, 4], [5, 6, 7], [8]]);
   expect(textIds).toEqual(ndarray("int64", [3, 3], BigInt64Array.of(3n, 4n, 0n, 5n, 6n, 7n, 8n, 0n, 0n)));
   expect(Array.from(textMask.data as Float32Array)).toEqual([1, 1, 0, 1, 1, 1, 1, 0, 0]);

@@ -56,7 +56,7 @@ describe.each([8, 6])("with heads of size %d", (headDim) => {
     return evaluate(graph, { out, newKeys: keys, newValues: values }, feeds);
   }
 
-  test("reads what follows a cache as the whole network does, and scores a selected position", async () => {
+  test("layers with a cache match the whole network, with the logits of a selected position", async () => {
     const graph = new Graph();
     const w = new Weights(graph, source);
     const input = graph.input("x", "float32", [1, "sequence", config.hiddenSize]);

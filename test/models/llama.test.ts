@@ -34,7 +34,7 @@ test("tied embeddings are the output matrix", async () => {
   expect((await scores(source, false)).data).not.toEqual(tied.data);
 });
 
-test("selected positions have the output that they have among all", async () => {
+test("outputIndices selects from the output of all positions", async () => {
   const graph = new Graph();
   const w = new Weights(graph, source);
   const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);
@@ -56,7 +56,7 @@ test("selected positions have the output that they have among all", async () => 
   });
 });
 
-test("no position sees a later one, and sequences of a batch do not see each other", async () => {
+test("positions do not depend on later ones, nor sequences of a batch on each other", async () => {
   const embeddings = normal([2, 3, 16], 2);
   const before = (await scores(source, false, embeddings)).data as Float32Array;
   const changed = ndarray("float32", embeddings.shape, embeddings.data.slice());
@@ -67,13 +67,13 @@ test("no position sees a later one, and sequences of a batch do not see each oth
   expect(row(after, 2)).not.toEqual(row(before, 2));
 });
 
-test("weights of another size are refused with file, tensor and shapes", async () => {
+test("weights of another size are an error with file, tensor and shapes", async () => {
   await expect(scores(randomLlama({ ...config, numKeyValueHeads: 4 }, 1), false)).rejects.toThrow(
     'random: tensor "model.layers.0.self_attn.k_proj.weight" is [16, 16], but this network needs [8, 16]',
   );
 });
 
-test("8-bit products where they are chosen keep the scores; the output layer stays in float32", async () => {
+test("int8 products approximate the logits; the output layer stays in float32", async () => {
   const graph = new Graph();
   const w = new Weights(graph, source, { quantization: quantizationPolicy("int8", llamaMatrices) });
   const x = graph.input("x", "float32", ["batch", "sequence", config.hiddenSize]);

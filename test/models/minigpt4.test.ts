@@ -31,7 +31,7 @@ const vit = {
   layerNormEps: 1e-6,
 } as const;
 
-test("the sizes of the released models", () => {
+test("sizes of the released models", () => {
   expect(featureShape(vit)).toEqual([257, 1408]);
   expect(featureShape(config.encoder)).toEqual([49, 1280]);
   expect(tokensPerImage({ encoder: vit, qformer: { ...qformer, numQueryTokens: 32 } })).toBe(32);
@@ -49,7 +49,7 @@ function tokens(projectionWidth: number, projectionOut: number) {
   return { graph, y: imageTokens(w, features, config) };
 }
 
-test("a new Q-Former and projection have all that the network needs, and look at the image", async () => {
+test("an initialized Q-Former and projection are complete, and their output depends on the image", async () => {
   const { graph, y } = tokens(12, llm.hiddenSize);
   expect(y.shape).toEqual(["images", 5, 16]);
   const found = (await evaluate(graph, { y }, { features: normal([2, 49, 1280], 3) })).y.data as Float32Array;
@@ -57,7 +57,7 @@ test("a new Q-Former and projection have all that the network needs, and look at
   expect(found.slice(0, 80)).not.toEqual(found.slice(80));
 });
 
-test("a projection for another language model is refused with file and shapes", () => {
+test("a projection for another language model is an error with file and shapes", () => {
   expect(() => tokens(12, 24)).toThrow(
     'pretrained_minigpt4.pth: tensor "llama_proj.weight" is [24, 12], but this network needs [16, 12]; ' +
       "are these the weights of another model size?",

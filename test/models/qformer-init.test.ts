@@ -19,7 +19,7 @@ const both = { ...imageSide, vocabSize: 9, maxPositionEmbeddings: 5 };
 
 const rounded = (values: Iterable<number> | undefined) => Array.from(values ?? [], (value) => value.toFixed(6));
 
-test("the image side begins with the same numbers as ever, with and without a text side", () => {
+test("the initial values of the image side are stable, with and without a text side", () => {
   const random = new Random(7);
   const alone = initialQFormer(imageSide, random);
   const last = "Qformer.bert.encoder.layer.1.output_query.dense.weight";
@@ -31,7 +31,7 @@ test("the image side begins with the same numbers as ever, with and without a te
   expect(complete).toMatchObject(alone);
 });
 
-test("the text side and the heads begin as BERT does", () => {
+test("the text side and the heads are initialized as in BERT", () => {
   const config = { ...both, hiddenSize: 48, intermediateSize: 96, vocabSize: 300 };
   const arrays = { ...initialQFormer(config, new Random(1)), ...initialHeads(config, 32, new Random(2)) };
   const { temp, ...others } = arrays;

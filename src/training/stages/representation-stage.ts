@@ -1,6 +1,6 @@
 /** BLIP-2's first pre-training stage: images with their texts as batches for the losses of `representation`. */
 import { type Blip2Config, generationTargets, textArrays } from "../../models/blip2.ts";
-import { crossAttend, type FrozenDepth, frozenShape } from "../../models/minigpt4.ts";
+import { type FrozenDepth, frozenShape, normalizeFeatures } from "../../models/minigpt4.ts";
 import { masked } from "../../nn/attention.ts";
 import { Weights } from "../../nn/weights.ts";
 import { concatFloat32, type NdArray, ndarray, sizeOf } from "../../tensor/array.ts";
@@ -141,7 +141,7 @@ function network({ config, depth, source, isTrained, dropout: rate }: Representa
   const weights = new Weights(graph, source, { trainable: isTrained });
   const dropout = new Dropout(graph, rate);
   const images = graph.input("features", "float32", ["images", ...frozenShape(config, depth)]);
-  const features = crossAttend({ qformer: weights }, images, config, depth);
+  const features = normalizeFeatures({ qformer: weights }, images, config, depth);
   return { weights, dropout, features, regularize: (x: Value) => dropout.apply(x) };
 }
 
