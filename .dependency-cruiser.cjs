@@ -13,6 +13,7 @@ const modules = [
   "convert",
   "engine",
   "chat",
+  "browser",
   "data",
   "training",
   "retrieval",

@@ -6,12 +6,13 @@
 export {
   type Answer,
   type AnswerOptions,
+  type ChatOptions,
   Conversation,
   type ConversationJson,
   type QuestionOptions,
   type Usage,
 } from "./chat/conversation.ts";
-export { type ChatOptions, type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
+export { type LoadOptions, MiniGPT4 } from "./chat/minigpt4.ts";
 export { type ListedModel, listModels } from "./chat/models.ts";
 export type { InvalidSample } from "./data/dataset.ts";
 export type {

@@ -36,31 +36,41 @@ export interface Answer {
 
 const version = 1;
 
-const json = z.strictObject({
-  version: z.literal(version, `this version reads conversations of version ${version}`),
-  /** System prompt. */
-  system: z.string().optional(),
-  turns: z
-    .array(
-      z.discriminatedUnion("role", [
-        z.strictObject({
-          role: z.literal("user"),
-          text: z.string(),
-          /** A path, or the encoded image in base64. */
-          images: z.array(z.union([z.string().min(1), z.strictObject({ base64: z.base64() })])).default([]),
-        }),
-        z.strictObject({ role: z.literal("assistant"), text: z.string() }),
-      ]),
-    )
-    .refine((turns) => turns.length % 2 === 0, "the last question has no answer")
-    .refine(
-      (turns) => turns.every(({ role }, i) => role === (i % 2 === 0 ? "user" : "assistant")),
-      "turns of user and assistant must alternate, starting with the user",
-    ),
-});
+/** Built when it is needed: zod probes `eval` for it, which pages with a content security policy report. */
+function conversationSchema() {
+  return z.strictObject({
+    version: z.literal(version, `this version reads conversations of version ${version}`),
+    /** System prompt. */
+    system: z.string().optional(),
+    turns: z
+      .array(
+        z.discriminatedUnion("role", [
+          z.strictObject({
+            role: z.literal("user"),
+            text: z.string(),
+            /** A path, or the encoded image in base64. */
+            images: z.array(z.union([z.string().min(1), z.strictObject({ base64: z.base64() })])).default([]),
+          }),
+          z.strictObject({ role: z.literal("assistant"), text: z.string() }),
+        ]),
+      )
+      .refine((turns) => turns.length % 2 === 0, "the last question has no answer")
+      .refine(
+        (turns) => turns.every(({ role }, i) => role === (i % 2 === 0 ? "user" : "assistant")),
+        "turns of user and assistant must alternate, starting with the user",
+      ),
+  });
+}
 
 /** A conversation as JSON: its turns with their images (paths stay paths, bytes are base64), and the system prompt. */
-export type ConversationJson = z.input<typeof json>;
+export type ConversationJson = z.input<ReturnType<typeof conversationSchema>>;
+
+export interface ChatOptions {
+  /** System prompt, in place of the template's own. */
+  readonly system?: string;
+  /** A conversation to continue: what `JSON.stringify(chat)` wrote, parsed. It brings its own system prompt. */
+  readonly from?: ConversationJson;
+}
 
 /**
  * A conversation with a model. Each question is understood in the context of all earlier turns and images.
@@ -106,7 +116,7 @@ export class Conversation {
    * ```
    */
   static fromJSON(engine: Engine, value: unknown): Conversation {
-    const { data, error } = json.safeParse(value);
+    const { data, error } = conversationSchema().safeParse(value);
     if (!data) {
       throw new RequestError("invalid_request", `This is not a saved conversation:\n${z.prettifyError(error)}`);
     }

@@ -3,21 +3,14 @@ import { basename, resolve } from "node:path";
 import type { Engine, ImageInput } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/load-engine.ts";
 import { ProcessEngine } from "../engine/process-engine.ts";
-import { RequestError } from "../errors.ts";
 import type { PullOptions } from "../hub/pull.ts";
-import { type AnswerOptions, Conversation, type ConversationJson } from "./conversation.ts";
+import { type AnswerOptions, type ChatOptions, Conversation } from "./conversation.ts";
+import { describeImage, describeImages } from "./describe.ts";
 import { modelPath } from "./models.ts";
 
 export interface LoadOptions extends EngineOptions {
   /** How missing files are downloaded. */
   readonly pull?: PullOptions;
-}
-
-export interface ChatOptions {
-  /** System prompt, in place of the template's own. */
-  readonly system?: string;
-  /** A conversation to continue: what `JSON.stringify(chat)` wrote, parsed. It brings its own system prompt. */
-  readonly from?: ConversationJson;
 }
 
 /**
@@ -76,25 +69,8 @@ export class MiniGPT4 implements AsyncDisposable {
    */
   async describe(image: ImageInput, options?: AnswerOptions): Promise<string>;
   async describe(images: readonly ImageInput[], options?: AnswerOptions): Promise<string[]>;
-  async describe(
-    input: ImageInput | readonly ImageInput[],
-    { signal, ...options }: AnswerOptions = {},
-  ): Promise<string | string[]> {
-    if (!isList(input)) return this.describeOne(input, options, signal);
-    // The first failure cancels the other images.
-    const failing = new AbortController();
-    const either = signal ? AbortSignal.any([signal, failing.signal]) : failing.signal;
-    return Promise.all(
-      input.map(async (image, i) => {
-        try {
-          return await this.describeOne(image, options, either);
-        } catch (error) {
-          const named = typeof image === "string" ? error : nameImage(error, `Image ${i + 1} of ${input.length}`);
-          failing.abort(named);
-          throw named;
-        }
-      }),
-    );
+  async describe(input: ImageInput | readonly ImageInput[], options?: AnswerOptions): Promise<string | string[]> {
+    return isList(input) ? describeImages(this.engine, input, options) : describeImage(this.engine, input, options);
   }
 
   /**
@@ -128,22 +104,8 @@ export class MiniGPT4 implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-
-  private async describeOne(image: ImageInput, options: AnswerOptions, signal?: AbortSignal): Promise<string> {
-    let text = "";
-    for await (const event of this.engine.generate({ ...options, turns: "describe", images: [image] }, signal)) {
-      if (event.kind === "text") text += event.text;
-    }
-    return text.trim();
-  }
 }
 
 function isList(input: ImageInput | readonly ImageInput[]): input is readonly ImageInput[] {
   return Array.isArray(input);
-}
-
-/** An image in memory has no name, so its position says which one is meant. */
-function nameImage(error: unknown, name: string): unknown {
-  if (!(error instanceof RequestError) || error.code !== "invalid_image") return error;
-  return new RequestError(error.code, `${name}: ${error.message}`, { cause: error });
 }

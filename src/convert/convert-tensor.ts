@@ -1,12 +1,12 @@
 /** One tensor of a checkpoint in another quantization, made in strips so that little memory is needed. */
 
 import { quote } from "../files/errors.ts";
-import { type Checkpoint, type TensorInfo, widen } from "../formats/checkpoint.ts";
+import type { Checkpoint, TensorInfo } from "../formats/checkpoint.ts";
 import { columnParts, partNames, tileOf } from "../formats/quantized-safetensors.ts";
 import { safetensorsType, type TensorSpec } from "../formats/safetensors.ts";
 import type { TensorGroup } from "../formats/safetensors-writer.ts";
 import { bytesOf, bytesPerElement, type DType, sizeOf } from "../tensor/array.ts";
-import { float32ToFloat16 } from "../tensor/float16.ts";
+import { float32ToFloat16, widen } from "../tensor/float16.ts";
 import { type BlockSize, blockSizes, quantizeBlocks } from "../tensor/quant/blocks.ts";
 import { quantizeRows } from "../tensor/quant/int8.ts";
 

@@ -2,8 +2,6 @@
 
 import { inFile, quote } from "../files/errors.ts";
 import { RandomAccessFile } from "../files/file.ts";
-import { type ArrayOf, type DType, viewBytes } from "../tensor/array.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "../tensor/float16.ts";
 import type { FileRange } from "../tensor/graph.ts";
 import type { Matrix } from "../tensor/quant/matrix.ts";
 import { denseMatrix } from "../tensor/weight-source.ts";
@@ -149,13 +147,4 @@ export function countElements(shape: readonly unknown[]): number {
   }
   if (!Number.isSafeInteger(count)) throw new Error(`shape [${shape.join(", ")}] has too many elements`);
   return count;
-}
-
-/** Converts values of an unquantized type to float32: float32 is used in place, float16 and bfloat16 are exact; wider types are rounded to the nearest float32. */
-export function widen(dtype: DType, bytes: Uint8Array): Float32Array {
-  const data: ArrayOf[DType] = viewBytes(dtype, bytes);
-  if (data instanceof Float32Array) return data;
-  if (dtype === "float16") return float16ToFloat32(data as Uint16Array);
-  if (dtype === "bfloat16") return bfloat16ToFloat32(data as Uint16Array);
-  return Float32Array.from(data as ArrayLike<number | bigint>, Number);
 }

@@ -5,9 +5,8 @@
  * ```ts
  * import { openCheckpoint } from "minigpt4/formats";
  *
- * const checkpoint = await openCheckpoint("model.gguf");
+ * await using checkpoint = await openCheckpoint("model.gguf");
  * for (const [name, { shape }] of checkpoint.tensors) console.log(name, shape);
- * await checkpoint.close();
  * ```
  *
  * @module minigpt4/formats

@@ -165,11 +165,10 @@ const folderFiles = [
  * ```ts
  * import { openCheckpoint } from "minigpt4/formats";
  *
- * const checkpoint = await openCheckpoint("pytorch_model.bin");
+ * await using checkpoint = await openCheckpoint("pytorch_model.bin");
  * const [name = ""] = checkpoint.tensors.keys();
  * const values = await checkpoint.readFloat32(name);
  * console.log(name, values.length);
- * await checkpoint.close();
  * ```
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {

@@ -8,7 +8,8 @@ import { quote } from "../files/errors.ts";
 import type { RandomAccessFile } from "../files/file.ts";
 import { parseJson } from "../files/json.ts";
 import { bytesOf, bytesPerElement, type DType, type NdArray, sizeOf } from "../tensor/array.ts";
-import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor, widen } from "./checkpoint.ts";
+import { widen } from "../tensor/float16.ts";
+import { type Checkpoint, type Contents, countElements, openFile, type StoredTensor } from "./checkpoint.ts";
 
 /** The limit of the reference implementation. */
 const maxHeaderBytes = 100_000_000;

@@ -1,4 +1,5 @@
 /** Conversions between float32 and the two 16-bit floating-point types, for which Node 20 has no typed arrays. */
+import { type ArrayOf, type DType, viewBytes } from "./array.ts";
 
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);
@@ -55,4 +56,13 @@ export function bfloat16ToFloat32(bits: Uint16Array, out: Float32Array = new Flo
   const view = new Uint32Array(out.buffer, out.byteOffset, out.length);
   for (let i = 0; i < bits.length; i++) view[i] = (bits[i] as number) << 16;
   return out;
+}
+
+/** Converts values of an unquantized type to float32: float32 is used in place, float16 and bfloat16 are exact; wider types are rounded to the nearest float32. */
+export function widen(dtype: DType, bytes: Uint8Array): Float32Array {
+  const data: ArrayOf[DType] = viewBytes(dtype, bytes);
+  if (data instanceof Float32Array) return data;
+  if (dtype === "float16") return float16ToFloat32(data as Uint16Array);
+  if (dtype === "bfloat16") return bfloat16ToFloat32(data as Uint16Array);
+  return Float32Array.from(data as ArrayLike<number | bigint>, Number);
 }

@@ -1,8 +1,9 @@
 /** What generates answers for the page: a server, or a model in this browser. The page knows only this interface. */
+import type { LoadProgress } from "../../src/browser/index.ts";
 import type { GenerationOptions } from "../../src/engine/engine.ts";
 import type { FinishReason } from "../../src/generation/generate.ts";
 
-export type { FinishReason, GenerationOptions };
+export type { FinishReason, GenerationOptions, LoadProgress };
 
 export interface ModelInfo {
   readonly name: string;
@@ -11,12 +12,6 @@ export interface ModelInfo {
   readonly tokensPerImage?: number;
   /** The device, for a model that runs in this browser. */
   readonly runsOn?: string;
-}
-
-/** Bytes of a model downloaded into this browser. */
-export interface LoadProgress {
-  readonly received: number;
-  readonly total: number;
 }
 
 /** One message of the prompt. */

@@ -1,27 +1,25 @@
 /** A model that runs in this browser, in a web worker. */
+import type { LoadProgress, Placement } from "../../src/browser/index.ts";
+import { connectEngine, type WorkerEngine } from "../../src/browser/worker.ts";
 import type { GenerationRequest } from "../../src/engine/engine.ts";
-import { type EngineMethods, type FromService, PortClient, PortEngine } from "../../src/engine/port.ts";
 import { RequestError } from "../../src/errors.ts";
-import type { FromWorker, ToWorker } from "../engine/protocol.ts";
 import {
   type Backend,
   BackendError,
   type ChatRequest,
   type GenerationEvent,
   isDescribeRequest,
-  type LoadProgress,
   type ModelInfo,
 } from "./backend.ts";
 
 interface Loaded {
-  readonly engine: PortEngine;
+  readonly engine: WorkerEngine;
   readonly info: ModelInfo;
 }
 
 export class WorkerBackend implements Backend {
   readonly #url: string;
   readonly #listeners = new Set<(progress: LoadProgress) => void>();
-  #worker: Worker | undefined;
   #loading: Promise<Loaded> | undefined;
 
   /** @param url address of `model.json` */
@@ -57,51 +55,31 @@ export class WorkerBackend implements Backend {
 
   #load(): Promise<Loaded> {
     this.#loading ??= this.#start().catch((error) => {
-      this.#worker?.terminate();
       this.#loading = undefined;
       throw new BackendError("unable", error instanceof Error ? error.message : String(error));
     });
     return this.#loading;
   }
 
-  #start(): Promise<Loaded> {
+  async #start(): Promise<Loaded> {
     const worker = new Worker(new URL("../engine/worker.ts", import.meta.url), { type: "module", name: "engine" });
-    this.#worker = worker;
-    let onEngineMessage: (message: FromService) => void = () => {};
-    let client: PortClient<EngineMethods> | undefined;
-    const post = (message: ToWorker) => worker.postMessage(message);
-    return new Promise((resolve, reject) => {
-      worker.addEventListener("error", (event) => {
-        event.preventDefault();
-        const error = new Error(event.message || "The worker that runs the model stopped unexpectedly");
-        reject(error);
-        client?.fail(error);
-        // The next request starts a new worker.
-        worker.terminate();
+    const engine = await connectEngine(worker, this.#url, {
+      onProgress: (progress) => {
+        for (const listener of this.#listeners) listener(progress);
+      },
+      // The next request starts a new worker.
+      onError: () => {
         this.#loading = undefined;
-      });
-      worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
-        if (data.kind === "progress") {
-          for (const listener of this.#listeners) listener(data.progress);
-        } else if (data.kind === "unable") {
-          reject(new Error(data.message));
-        } else if (data.kind === "ready") {
-          const { model, device, threads } = data;
-          const listen = (onMessage: typeof onEngineMessage) => {
-            onEngineMessage = onMessage;
-          };
-          const { name, contextLength, tokensPerImage } = model;
-          const runsOn = device === "WebAssembly" && threads > 1 ? `${device}, ${threads} threads` : device;
-          client = new PortClient({ post, listen });
-          const engine = new PortEngine(model, client);
-          resolve({ engine, info: { name, contextLength, tokensPerImage, runsOn } });
-        } else {
-          onEngineMessage(data);
-        }
-      });
-      post({ kind: "load", url: this.#url });
+      },
     });
+    const { name, contextLength, tokensPerImage } = engine.model;
+    return { engine, info: { name, contextLength, tokensPerImage, runsOn: placement(engine) } };
   }
+}
+
+function placement({ device, threads }: Placement): string {
+  if (device === "webgpu") return "WebGPU";
+  return threads > 1 ? `WebAssembly, ${threads} threads` : "WebAssembly";
 }
 
 async function toGenerationRequest(request: ChatRequest): Promise<GenerationRequest> {

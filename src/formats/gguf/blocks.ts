@@ -7,9 +7,8 @@
  */
 
 import type { DType } from "../../tensor/array.ts";
-import { float16ToFloat32, float32ToFloat16 } from "../../tensor/float16.ts";
+import { float16ToFloat32, float32ToFloat16, widen } from "../../tensor/float16.ts";
 import { type BlockFormat, BlockMatrix, type Blocks } from "../../tensor/quant/blocks.ts";
-import { widen } from "../checkpoint.ts";
 
 interface Plane {
   /** Where it begins in the block. */

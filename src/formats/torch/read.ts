@@ -6,7 +6,8 @@ import { type Entry, fromRandomAccessReaderPromise, RandomAccessReader } from "y
 import { quote } from "../../files/errors.ts";
 import type { RandomAccessFile } from "../../files/file.ts";
 import { bytesPerElement } from "../../tensor/array.ts";
-import { type Checkpoint, type Contents, openFile, type StoredTensor, widen } from "../checkpoint.ts";
+import { widen } from "../../tensor/float16.ts";
+import { type Checkpoint, type Contents, openFile, type StoredTensor } from "../checkpoint.ts";
 import { parseGrowing } from "../header.ts";
 import { unpickle } from "./pickle.ts";
 import {

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as ort from "onnxruntime-web";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { createOrtRunner } from "../../src/browser/ort-runner.ts";
 import { exportWeb } from "../../src/convert/export-web.ts";
 import type { Engine, GenerationEvent, GenerationRequest } from "../../src/engine/engine.ts";
 import { imageFiles, loadEngine } from "../../src/engine/load-engine.ts";
@@ -16,7 +17,6 @@ import type { Graph, Value } from "../../src/tensor/graph.ts";
 import type { Quantization } from "../../src/tensor/quant/quantization.ts";
 import type { WeightSource } from "../../src/tensor/weight-source.ts";
 import { parsePackedTokenizer } from "../../src/tokenizers/packed.ts";
-import { createOrtRunner } from "../../web/engine/runtime.ts";
 import { image } from "../helpers/cli-command.ts";
 import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
@@ -28,7 +28,7 @@ writeFileSync(join(page, "index.html"), "<!doctype html><html><head><title>t</ti
 ort.env.wasm.numThreads = 1;
 
 const createRunner = <Output extends string>(graph: Graph, outputs: Readonly<Record<Output, Value>>) =>
-  createOrtRunner({ ort, providers: ["wasm"] }, graph, outputs);
+  createOrtRunner({ ort, device: "wasm" }, graph, outputs);
 
 async function exported(quantization: WebModel["quantization"]) {
   const path = join(folder, quantization);

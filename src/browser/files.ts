@@ -1,28 +1,46 @@
 /** Downloads the files of a model, verifies them, and keeps them in the browser's cache. */
-import { parseWebModel, type WebModel, type WebModelFile } from "../../src/models/web-model.ts";
+import { parseWebModel, type WebModel, type WebModelFile, webModelFile } from "../models/web-model.ts";
 
 const cacheName = "minigpt4-model";
 
-/** Called with the number of bytes received of all files together. */
-export type OnReceived = (received: number) => void;
+/** Bytes of a model's files that have arrived. */
+export interface LoadProgress {
+  readonly received: number;
+  readonly total: number;
+}
+
+/** Requests an absolute URL. */
+export type Fetch = (url: string) => Promise<Response>;
+
+/** The absolute URL of `model.json`, from its own URL or that of its folder. */
+export function modelJsonUrl(url: string): string {
+  const absolute = new URL(url, globalThis.location?.href);
+  if (!absolute.pathname.endsWith(".json")) absolute.pathname = absolute.pathname.replace(/\/?$/, `/${webModelFile}`);
+  return absolute.href;
+}
 
 /** Fetches and validates `model.json`. @throws Error if it cannot be fetched or is invalid */
-export async function loadModelJson(url: string): Promise<WebModel> {
-  const response = await fetchFile(url);
+export async function loadModelJson(url: string, fetch: Fetch): Promise<WebModel> {
+  const response = await fetchFile(url, fetch);
   const json: unknown = await response.json().catch(() => undefined);
   return parseWebModel(json);
 }
 
+interface FilesRequest {
+  /** Address of `model.json`, in whose folder the files are. */
+  readonly base: string;
+  readonly files: readonly WebModelFile[];
+  readonly fetch: Fetch;
+  /** Called with the number of bytes received of all files together. */
+  readonly onReceived: (received: number) => void;
+}
+
 /**
- * Loads files of the folder of `model.json` from the cache or the network.
+ * Loads files from the cache or the network.
  * @returns their concatenated bytes
  * @throws Error naming the file that is missing, incomplete or damaged
  */
-export async function loadFiles(
-  base: string,
-  files: readonly WebModelFile[],
-  onReceived: OnReceived,
-): Promise<Uint8Array<ArrayBuffer>> {
+export async function loadFiles({ base, files, fetch, onReceived }: FilesRequest): Promise<Uint8Array<ArrayBuffer>> {
   const all = allocate(files.reduce((sum, { bytes }) => sum + bytes, 0));
   // Only secure contexts have a cache; elsewhere every visit downloads everything.
   const cache = await globalThis.caches?.open(cacheName).catch(() => undefined);
@@ -30,7 +48,12 @@ export async function loadFiles(
   for (const file of files) {
     const target = all.subarray(offset, offset + file.bytes);
     const start = offset;
-    await loadFile(fileUrl(base, file), file, target, cache, (received) => onReceived(start + received));
+    await loadFile(file, target, {
+      url: fileUrl(base, file),
+      cache,
+      fetch,
+      onReceived: (received) => onReceived(start + received),
+    });
     offset += file.bytes;
   }
   return all;
@@ -60,18 +83,21 @@ function allocate(bytes: number): Uint8Array<ArrayBuffer> {
   }
 }
 
+interface FileSource extends Pick<FilesRequest, "fetch" | "onReceived"> {
+  readonly url: string;
+  readonly cache?: Cache;
+}
+
 async function loadFile(
-  url: string,
   file: WebModelFile,
   target: Uint8Array<ArrayBuffer>,
-  cache: Cache | undefined,
-  onReceived: OnReceived,
+  { url, cache, fetch, onReceived }: FileSource,
 ): Promise<void> {
   const cached = await cache?.match(url).catch(() => undefined);
   if (cached && (await readInto(cached, target, onReceived).catch(() => undefined)) && (await isIntact(target, file))) {
     return;
   }
-  const response = await fetchFile(url);
+  const response = await fetchFile(url, fetch);
   const received = await readInto(response, target, onReceived).catch((cause: Error) => {
     throw new Error(`The download of ${file.name} was interrupted: ${cause.message}. Reload the page.`, { cause });
   });
@@ -86,7 +112,7 @@ async function loadFile(
   await cache?.put(url, new Response(target)).catch(() => {});
 }
 
-async function fetchFile(url: string): Promise<Response> {
+async function fetchFile(url: string, fetch: Fetch): Promise<Response> {
   const name = new URL(url).pathname.split("/").at(-1);
   const response = await fetch(url).catch((cause: Error) => {
     throw new Error(`${name} could not be downloaded: ${cause.message}`, { cause });
@@ -96,7 +122,11 @@ async function fetchFile(url: string): Promise<Response> {
 }
 
 /** Reads the body into `target`. @returns whether their sizes match */
-async function readInto(response: Response, target: Uint8Array, onReceived: OnReceived): Promise<boolean> {
+async function readInto(
+  response: Response,
+  target: Uint8Array,
+  onReceived: FilesRequest["onReceived"],
+): Promise<boolean> {
   const reader = response.body?.getReader();
   let received = 0;
   for (;;) {

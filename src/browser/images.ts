@@ -1,7 +1,7 @@
 /** Decodes images with the browser. */
-import type { ImageSource } from "../../src/engine/caches.ts";
-import { RequestError } from "../../src/errors.ts";
-import type { Pixels } from "../../src/images/decode.ts";
+import type { ImageSource } from "../engine/caches.ts";
+import { RequestError } from "../errors.ts";
+import type { Pixels } from "../images/decode.ts";
 
 export function browserImages(): ImageSource {
   let count = 0;
