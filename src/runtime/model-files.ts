@@ -1,12 +1,13 @@
-/** Files of models: their constants, and temporary folders that are removed when a model is loaded, or later if a process was killed. */
+/** Files of ONNX models: constants next to a model, and temporary model files, including those that killed processes left. */
 import { randomUUID } from "node:crypto";
-import { type FileHandle, mkdtemp, open, readdir, realpath, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join, relative, sep } from "node:path";
+import { removeAbandoned } from "../files/atomic.ts";
 import type { FileRange } from "../tensor/graph.ts";
 import { type ExternalData, type ExternalRange, pageAfter } from "./onnx.ts";
 
-/** A file of large constants next to the models that use it. Models of one network can share it: each name is written once. */
+/** A file of large constants next to the models that use it. Models can share it: a constant is written once per name. */
 export class ConstantsFile implements ExternalData {
   private readonly folder: string;
   private readonly location: string;
@@ -20,14 +21,14 @@ export class ConstantsFile implements ExternalData {
     this.file = file;
   }
 
-  /** @param location name of the file, which models in the same folder refer to */
+  /** Creates the file. @param location its name, by which models in the same folder refer to it */
   static async create(folder: string, location = "model.weights"): Promise<ConstantsFile> {
     return new ConstantsFile(await realpath(folder), location, await open(join(folder, location), "w"));
   }
 
   async place(name: string, load: () => Promise<Uint8Array>, stored?: FileRange): Promise<ExternalRange> {
-    const known = this.ranges.get(name) ?? (stored && (await rangeBelow(this.folder, stored)));
-    if (known) return known;
+    const existing = this.ranges.get(name) ?? (stored && (await rangeBelow(this.folder, stored)));
+    if (existing) return existing;
     const bytes = await load();
     const range = { location: this.location, offset: this.end, length: bytes.byteLength };
     for (let written = 0; written < bytes.byteLength; ) {
@@ -48,7 +49,10 @@ export class ConstantsFile implements ExternalData {
   }
 }
 
-/** The range as a model in `folder`, a real path, refers to it; undefined outside, as the runtime reads only files in the folder and below. */
+/**
+ * Converts a file range to one relative to a model in `folder` (a real path). Returns undefined for files outside of the folder, which the
+ * runtime refuses to read.
+ */
 export async function rangeBelow(
   folder: string,
   { path, offset, length }: FileRange,
@@ -59,28 +63,28 @@ export async function rangeBelow(
 }
 
 const prefix = "minigpt4-engine-";
-/** Age in milliseconds after which no process writes or loads a model any more. */
+/** Milliseconds; a process writes and loads a model in less time. */
 const abandonedAfter = 3_600_000;
 
-/** Paths of a model that is to be written, and its constants. */
+/** The files of a model to write. */
 export interface ModelFiles {
   readonly model: string;
   readonly constants: ConstantsFile;
-  /** Removes both. */
+  /** Deletes the files. */
   remove(): Promise<void>;
 }
 
 /**
- * Temporary files for a model.
- * @param folder a folder that the model's constants lie in; a new one is used if it is not writable
+ * Creates temporary files for a model.
+ * @param folder the folder that contains the model's stored constants; falls back to a new temporary folder if it is not writable
  */
 export async function createModelFiles(folder?: string): Promise<ModelFiles> {
   if (folder !== undefined) {
-    const found = await createIn(folder).catch(() => undefined);
-    if (found) return found;
+    const files = await createIn(folder).catch(() => undefined);
+    if (files) return files;
   }
   const parent = tmpdir();
-  await removeAbandoned(parent, prefix);
+  await removeAbandoned(parent, (name) => name.startsWith(prefix), { olderThan: abandonedAfter });
   const created = await mkdtemp(join(parent, prefix));
   const remove = () => rm(created, { recursive: true, force: true, maxRetries: 3 });
   try {
@@ -93,7 +97,7 @@ export async function createModelFiles(folder?: string): Promise<ModelFiles> {
 
 async function createIn(folder: string): Promise<ModelFiles> {
   const hidden = `.${prefix}`;
-  await removeAbandoned(folder, hidden);
+  await removeAbandoned(folder, (name) => name.startsWith(hidden), { olderThan: abandonedAfter });
   const name = `${hidden}${randomUUID()}`;
   const constants = await ConstantsFile.create(folder, `${name}.weights`);
   const model = join(folder, `${name}.onnx`);
@@ -104,15 +108,4 @@ async function createIn(folder: string): Promise<ModelFiles> {
       for (const path of [model, join(folder, `${name}.weights`)]) await rm(path, { force: true, maxRetries: 3 });
     },
   };
-}
-
-/** Removes what killed processes left, which may be as large as a language model. */
-async function removeAbandoned(parent: string, begin: string): Promise<void> {
-  for (const name of (await readdir(parent)).filter((found) => found.startsWith(begin))) {
-    const path = join(parent, name);
-    const status = await stat(path).catch(() => undefined);
-    const isAbandoned = status && Date.now() - status.mtimeMs > abandonedAfter;
-    // Another user's cannot be removed, nor, on Windows, what is in use.
-    if (isAbandoned) await rm(path, { recursive: true, force: true }).catch(() => {});
-  }
 }

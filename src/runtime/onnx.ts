@@ -1,18 +1,18 @@
 /**
  * Writes a graph as an ONNX model: the protobuf messages of onnx.proto, field by field.
  *
- * Only what the outputs need is written. Large constants go to a second file, because a protobuf message ends at 2 GB and
- * because ONNX Runtime maps such a file into memory instead of holding copies of it.
+ * Only nodes that the outputs depend on are written. Large constants go to a second file, because protobuf messages are limited to 2 GB
+ * and because ONNX Runtime maps such a file into memory instead of copying it.
  */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { bytesPerElement, onnxType, sizeOf } from "../tensor/array.ts";
 import type { Attribute, FileRange, Graph, Initializer, Node, Value } from "../tensor/graph.ts";
 import type { Shape } from "../tensor/shapes.ts";
 
-/** Constants of this many bytes or more are kept outside of the model. */
+/** Minimum size in bytes of constants that are stored outside of the model. */
 const externalFrom = 4096;
 const pageSize = 4096;
-/** Versions that ONNX Runtime 1.30 and its browser build both read. */
+/** Versions that both ONNX Runtime 1.30 and its browser build support. */
 const irVersion = 10;
 const opset = 21;
 
@@ -20,40 +20,36 @@ const lengthDelimited = 2;
 const varint = 0;
 const fixed32 = 5;
 
-/** Where a model's large constants go: a second file beside it, or memory. */
+/** Storage of a model's large constants: a second file next to it, or memory. */
 export interface ExternalData {
   /**
-   * Takes the constant of a name, whose bytes need not be loaded if they are there already.
-   * @param stored where its bytes lie as they are
-   * @returns undefined if the constant is to be kept inside of the model
+   * Stores a constant, unless its bytes are already stored.
+   * @param stored the file range with the same bytes
+   * @returns undefined if the constant should be stored inside the model
    */
-  place(
-    name: string,
-    load: () => Promise<Uint8Array>,
-    stored?: FileRange | undefined,
-  ): Promise<ExternalRange | undefined>;
+  place(name: string, load: () => Promise<Uint8Array>, stored?: FileRange): Promise<ExternalRange | undefined>;
 }
 
-/** Bytes in a file of constants. */
+/** A range of bytes in a file of constants. */
 export interface ExternalRange {
-  /** The file as the model refers to it, relative to the model. */
+  /** Path of the file, relative to the model. */
   readonly location: string;
   readonly offset: number;
   readonly length: number;
 }
 
-/** Outputs that are computed only in runs in which an input is true. They are empty in other runs. */
+/** Outputs that are computed only in runs in which `condition` is true, and are empty otherwise. */
 export interface ConditionalOutputs {
-  /** bool scalar, an input of the graph. */
+  /** An input of the graph: a bool scalar. */
   readonly condition: Value;
-  /** Values whose sizes are known. */
+  /** Values of numeric shapes. */
   readonly outputs: Readonly<Record<string, Value>>;
 }
 
 /**
- * The bytes of the ONNX model that computes `outputs`. Weights are read one at a time.
- * @param external without it, everything is kept inside of the model
- * @param conditional more outputs, computed by an If node
+ * Writes the ONNX model that computes `outputs`, and returns its bytes. Weights are loaded one at a time.
+ * @param external storage of large constants @default inside the model
+ * @param conditional additional outputs, computed by an If node
  * @throws Error if an output has the name of a value of the graph
  */
 export async function writeModel(
@@ -85,9 +81,9 @@ export async function writeModel(
   for (const initializer of initializers) {
     const { value } = initializer;
     const load = () => loadChecked(initializer);
-    const isOutside = external && expectedBytes(value) >= externalFrom;
-    const place = isOutside ? await external.place(value.name, load, usable(initializer)) : undefined;
-    const data = place ?? (await load());
+    const isExternal = external && expectedBytes(value) >= externalFrom;
+    const range = isExternal ? await external.place(value.name, load, storedRange(initializer)) : undefined;
+    const data = range ?? (await load());
     message(body, 5, (w) => writeInitializer(w, value, data));
   }
   for (const input of graph.inputs) message(body, 11, (w) => writeValueInfo(w, input.name, input));
@@ -121,8 +117,8 @@ function checkNames(
 }
 
 /**
- * Computed values that take the name of an output, so that they are written where the output is wanted and need no copy.
- * An input or a constant keeps its own name, and so does a value under the second name of two.
+ * Names of computed values that are outputs, so that the outputs need no copy. Inputs and constants, and further outputs of the same value,
+ * are copied instead.
  */
 function namedByOutput(nodes: readonly Node[], outputs: Readonly<Record<string, Value>>): Map<Value, string> {
   const computed = new Set(nodes.flatMap((node) => node.outputs));
@@ -133,7 +129,7 @@ function namedByOutput(nodes: readonly Node[], outputs: Readonly<Record<string, 
   return named;
 }
 
-/** What the outputs depend on, in the order of computation. */
+/** The nodes and constants that the outputs depend on, in topological order. */
 function reachable(graph: Graph, outputs: readonly Value[]): { nodes: Node[]; initializers: Initializer[] } {
   const needed = new Set<Value>(outputs);
   const nodes: Node[] = [];
@@ -146,25 +142,25 @@ function reachable(graph: Graph, outputs: readonly Value[]): { nodes: Node[]; in
   return { nodes: nodes.reverse(), initializers };
 }
 
-/** Bytes of the constants that are large enough to be kept outside of the model that computes `outputs`; 0 if there are none. */
+/** Bytes of the large constants of the model that computes `outputs`, as stored outside of it. */
 export function externalBytes(graph: Graph, outputs: readonly Value[]): number {
   const sizes = reachable(graph, outputs).initializers.map(({ value }) => expectedBytes(value));
   return sizes.filter((size) => size >= externalFrom).reduce((end, size) => pageAfter(end) + size, 0);
 }
 
-/** Whether most of the large constants of the model that computes `outputs` lie in files as they are. */
+/** Whether most of the large constants of the model that computes `outputs` are stored in files with the same bytes. */
 export function isMostlyStored(graph: Graph, outputs: readonly Value[]): boolean {
   let [stored, all] = [0, 0];
   for (const initializer of reachable(graph, outputs).initializers) {
     const size = expectedBytes(initializer.value);
     if (size < externalFrom) continue;
     all += size;
-    if (usable(initializer)) stored += size;
+    if (storedRange(initializer)) stored += size;
   }
   return stored > all / 2;
 }
 
-/** Room for the large constants of the model that computes `outputs`. */
+/** Allocates memory for the large constants of the model that computes `outputs`. */
 export function constantsInMemory(
   graph: Graph,
   outputs: readonly Value[],
@@ -177,15 +173,15 @@ export function constantsInMemory(
     data,
     async place(_, load) {
       const bytes = await load();
-      const place = { location, offset: end, length: bytes.byteLength };
+      const range = { location, offset: end, length: bytes.byteLength };
       data.set(bytes, end);
       end = pageAfter(end + bytes.byteLength);
-      return place;
+      return range;
     },
   };
 }
 
-/** Where the next constant may begin: on whole pages, so that they can be mapped. */
+/** The first page boundary from `offset` on. Constants start on pages, so that they can be mapped. */
 export function pageAfter(offset: number): number {
   return Math.ceil(offset / pageSize) * pageSize;
 }
@@ -194,8 +190,8 @@ function expectedBytes(value: Value): number {
   return sizeOf(value.shape as readonly number[]) * bytesPerElement(value.dtype);
 }
 
-/** Elements that do not lie where elements of their size should cannot be used in place. */
-function usable({ value, stored }: Initializer): FileRange | undefined {
+/** The file range of a constant, if its size and alignment allow to use it in place. */
+function storedRange({ value, stored }: Initializer): FileRange | undefined {
   return stored?.length === expectedBytes(value) && stored.offset % bytesPerElement(value.dtype) === 0
     ? stored
     : undefined;
@@ -215,7 +211,7 @@ function message(writer: BinaryWriter, field: number, write: (writer: BinaryWrit
   writer.join();
 }
 
-/** Copies a value under another name. */
+/** Copies a value to another name. */
 const identity: NodeKind = { op: "Identity", domain: "", attributes: {} };
 
 type NodeKind = Pick<Node, "op" | "domain" | "attributes">;
@@ -231,7 +227,7 @@ function writeNode(writer: BinaryWriter, node: NodeKind, inputs: readonly string
   if (node.domain !== "") writer.tag(7, lengthDelimited).string(node.domain);
 }
 
-/** An If node: one branch is `nodes`, the other gives an empty array for each output. */
+/** Writes an If node: one branch contains `nodes`, the other returns an empty array for each output. */
 function writeConditional(
   writer: BinaryWriter,
   { condition, outputs }: ConditionalOutputs,
@@ -275,7 +271,7 @@ function writeConditional(
   });
 }
 
-/** AttributeProto: the value's field, and the field `type` (20) that names it: FLOAT 1, INT 2, STRING 3, INTS 7. */
+/** AttributeProto: the field of the value, and the field `type` (20): FLOAT 1, INT 2, STRING 3, INTS 7. */
 function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute): void {
   writer.tag(1, lengthDelimited).string(name);
   const type = (number: number) => writer.tag(20, varint).int32(number);
@@ -294,7 +290,7 @@ function writeAttribute(writer: BinaryWriter, name: string, attribute: Attribute
   }
 }
 
-/** TensorProto, with its bytes inside or as a place in the weights file. */
+/** TensorProto, with its bytes or their range in the file of constants. */
 function writeInitializer(
   writer: BinaryWriter,
   value: Pick<Value, "name" | "dtype" | "shape">,

@@ -1,4 +1,4 @@
-/** Runs graphs with ONNX Runtime: a graph becomes a model, arrays go in and come out. */
+/** Runs graphs with ONNX Runtime. */
 import { realpath, writeFile } from "node:fs/promises";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { ArrayOf, DType, NdArray } from "../tensor/array.ts";
@@ -12,35 +12,35 @@ import { checkFeeds, type Runner } from "./runner.ts";
 export interface SessionOptions {
   /** Device to compute on. @default "auto" */
   device?: Device;
-  /** Threads of one operator. @default all cores */
+  /** Number of threads per operator. @default all cores */
   threads?: number;
-  /** Each session writes a profile by operator into a file whose path begins with this. */
+  /** Path prefix of the file to which a session writes a profile by operator. @default no profile */
   profile?: string;
   /**
-   * Whether the memory of a run is planned, from the second run with inputs of the same shapes on. It saves time where nodes are small;
-   * the memory of the plan comes on top of what the first run took. @default true
+   * Whether the runtime plans its memory, from the second run with the same input shapes on. This saves time if nodes are small, and needs
+   * the memory of the plan in addition to that of the first run. @default true
    */
   plansMemory?: boolean;
   /**
-   * A folder: constants that lie in files in it or below, byte for byte, are mapped from there instead of being copied. The model is
-   * written next to them while it is loaded.
+   * Constants that are stored with the same bytes in files of this folder, or of folders in it, are mapped instead of copied. While a
+   * model is loaded, it is written to this folder.
    */
   weightsFolder?: string;
 }
 
 /**
- * Where a session keeps its model between runs:
- * - `memory`: loaded once, with its matrices packed for the processor
- * - `mapped`: its constants stay in the files of `weightsFolder` that hold them; others are kept in memory. The model is loaded for each
- *   run, which takes milliseconds, and needs hardly any memory between runs. Matrices are packed in each run, which pays off with many rows
- * - a place on disk: model and constants are written there, and loaded for each run. Models that share constants share their file
+ * How a session keeps its model between runs:
+ * - `memory`: loaded once, with matrices packed for the processor
+ * - `mapped`: constants stay in the files of `weightsFolder`; only others are kept in memory. The model is loaded for each run, which takes
+ *   milliseconds, and needs little memory between runs. Matrices are packed in each run, which pays off with many rows
+ * - files: model and constants are written to disk, and loaded for each run. Models can share the file of constants
  */
 type Storage = "memory" | "mapped" | { readonly model: string; readonly constants: ConstantsFile };
 
 export interface CreateOptions extends SessionOptions {
   /** @default "memory" */
   readonly storage?: Storage;
-  /** More outputs of the session, which are computed only in some runs. */
+  /** Additional outputs that are computed only in some runs. */
   readonly conditional?: ConditionalOutputs;
 }
 
@@ -50,8 +50,8 @@ type Arrays = Readonly<Record<string, NdArray>>;
 export class Session<Output extends string = string> implements Runner<Output> {
   private readonly inputs: readonly Value[];
   private readonly load: () => Promise<InferenceSession>;
-  /** Kept between runs; without it, each run loads the model. */
-  private readonly resident: InferenceSession | undefined;
+  /** The model in memory; without it, each run loads the model. */
+  private readonly resident?: InferenceSession;
 
   private constructor(inputs: readonly Value[], load: () => Promise<InferenceSession>, resident?: InferenceSession) {
     this.inputs = inputs;
@@ -59,7 +59,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     this.resident = resident;
   }
 
-  /** Writes the model that computes `outputs`, and loads it or makes it ready to be loaded. */
+  /** Writes the model that computes `outputs` and, with storage in memory, loads it. */
   static async create<Output extends string>(
     graph: Graph,
     outputs: Readonly<Record<Output, Value>>,
@@ -81,8 +81,8 @@ export class Session<Output extends string = string> implements Runner<Output> {
    * Computes all outputs.
    *
    * @param feeds one array for each input of the graph
-   * @param into arrays that outputs are written to; other outputs get new arrays
-   * @throws Error if an input is missing, or its type or shape differs from the graph's
+   * @param into arrays to write outputs to; other outputs are new arrays
+   * @throws Error if an input is missing or has another type or shape than in the graph
    */
   async run(feeds: Arrays, into: Partial<Record<Output, NdArray>> = {}): Promise<Record<Output, NdArray>> {
     checkFeeds(this.inputs, feeds);
@@ -115,7 +115,7 @@ export class Session<Output extends string = string> implements Runner<Output> {
     return Object.fromEntries(arrays) as Record<Output, NdArray>;
   }
 
-  /** Frees the memory of the runtime. Files of a streamed model belong to the caller. */
+  /** Frees the memory of the runtime. Does not delete the files of a model on disk. */
   async close(): Promise<void> {
     await this.resident?.release();
   }
@@ -140,7 +140,7 @@ export async function evaluate<Output extends string>(
   }
 }
 
-/** Whether int8 matrices can be multiplied as they lie in mapped files: on a CPU whose sums of products do not overflow. */
+/** Whether stored int8 matrices can be multiplied in mapped files: on a CPU whose 8-bit products do not overflow. */
 export function supportsMappedInt8(device: Device = "auto"): boolean {
   return executionProviders(device)[0] === "cpu" && canMultiplyTiles();
 }
@@ -162,7 +162,7 @@ async function loadIntoMemory(
       .then((bytes) => writeFile(model, bytes))
       .finally(() => constants.close());
     const loaded = await InferenceSession.create(model, runtimeOptions(options));
-    // A mapped file cannot be removed on Windows while it is in use; elsewhere its name can go immediately.
+    // Windows cannot delete a mapped file while it is in use.
     if (process.platform !== "win32") await remove();
     else removeWhenReleased(loaded, remove);
     return loaded;
@@ -180,34 +180,34 @@ function removeWhenReleased(loaded: InferenceSession, remove: () => Promise<void
   };
 }
 
-/** Keeps the model without its mapped constants, and loads it without packing matrices in advance. */
+/** Writes a model that refers to mapped constants. Returns a function that loads it without packing matrices in advance. */
 async function mappedLoader(
   graph: Graph,
   outputs: Readonly<Record<string, Value>>,
   conditional: ConditionalOutputs | undefined,
   options: SessionOptions,
 ): Promise<() => Promise<InferenceSession>> {
-  if (options.weightsFolder === undefined) throw new Error("A mapped session needs a weightsFolder");
+  if (options.weightsFolder === undefined) throw new Error('storage: "mapped" requires weightsFolder');
   const folder = await realpath(options.weightsFolder);
   const place = async (_name: string, _load: unknown, stored?: FileRange) => stored && rangeBelow(folder, stored);
   const model = await writeModel(graph, outputs, { place }, conditional);
   const session = { disable_prepacking: "1", model_external_initializers_file_folder_path: folder };
   return () => {
-    // A memory plan is of use from the second run on.
+    // A memory plan is used from the second run on only.
     const shared = runtimeOptions({ ...options, plansMemory: false });
     return InferenceSession.create(model, {
       ...shared,
-      // More optimization would take longer than it saves.
+      // Higher levels take longer than they save in one run.
       graphOptimizationLevel: "basic",
-      // Memory that is freed immediately can be used by the next model; the runtime's arena would end with each session.
+      // Without an arena, which would end with the session, freed memory can be reused by the next model.
       enableCpuMemArena: false,
       extra: { ...shared.extra, session },
     });
   };
 }
 
-/** Profiled sessions; the runtime itself distinguishes their files only by the second. */
-let profiles = 0;
+/** Number of profiled sessions, for unique file names: the runtime's own suffix has a resolution of one second. */
+let profileCount = 0;
 
 function runtimeOptions({ device, plansMemory, threads, profile }: SessionOptions): InferenceSession.SessionOptions {
   return {
@@ -215,15 +215,17 @@ function runtimeOptions({ device, plansMemory, threads, profile }: SessionOption
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
     enableMemPattern: plansMemory ?? true,
-    // A product of one row, as attention reads a cache, has a kernel that streams through the matrix, but only without a factor.
+    // The fast kernel for products with one row (attention over a cache) is used only for products without a factor.
     extra: { optimization: { disable_specified_optimizers: "MatMulScaleFusion" } },
+    // The native binding rejects options that are present but undefined.
     ...(threads ? { intraOpNumThreads: threads } : {}),
-    ...(profile ? { enableProfiling: true, profileFilePrefix: `${profile}-${profiles++}` } : {}),
+    ...(profile ? { enableProfiling: true, profileFilePrefix: `${profile}-${profileCount++}` } : {}),
   };
 }
 
 function toTensor({ dtype, data, shape }: NdArray): Tensor {
-  if (dtype === "bfloat16") throw new Error("bfloat16 arrays cannot be fed to a session; convert them to float32");
+  if (dtype === "bfloat16")
+    throw new Error("ONNX Runtime for Node does not accept bfloat16 inputs; convert them to float32");
   return new Tensor(dtype, data as Float32Array, shape);
 }
 

@@ -5,15 +5,15 @@ import { describe, expect, test } from "vitest";
 import { withLargePages } from "../../src/runtime/environment.ts";
 import { isMissing } from "../helpers/capabilities.ts";
 
-describe("an environment with large pages", () => {
-  test("has what was there", () => {
+describe("withLargePages", () => {
+  test("keeps other variables and tunables", () => {
     expect(withLargePages({ HOME: "/root" })).toEqual({ HOME: "/root", GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" });
     expect(withLargePages({ GLIBC_TUNABLES: "glibc.malloc.check=1" })).toEqual({
       GLIBC_TUNABLES: "glibc.malloc.check=1:glibc.malloc.hugetlb=1",
     });
   });
 
-  test("leaves the choice to whoever has made one", () => {
+  test("keeps the setting of the user", () => {
     const chosen = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=0" };
     expect(withLargePages(chosen)).toBe(chosen);
   });

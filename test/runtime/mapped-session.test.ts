@@ -42,7 +42,7 @@ function write(path: string): FileRange {
   return { path, offset: before.length, length: matrix.byteLength };
 }
 
-test("a constant in a file is mapped in each run, and never loaded", async () => {
+test("a stored constant is mapped in each run, and never loaded", async () => {
   const path = join(folder, "below", "weights.bin");
   mkdirSync(join(folder, "below"));
   const { graph, outputs, loaded } = product(write(path));
@@ -61,7 +61,7 @@ test("a constant in a file is mapped in each run, and never loaded", async () =>
   await model.close();
 });
 
-test("constants outside of the folder, or in no file, are kept in memory", async () => {
+test("constants outside of the folder, and those that are not stored, are kept in memory", async () => {
   const inside = join(folder, "inside");
   mkdirSync(inside);
   for (const stored of [write(join(folder, "outside.bin")), undefined]) {

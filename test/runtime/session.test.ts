@@ -41,7 +41,7 @@ function large(load?: () => Uint8Array) {
 }
 
 describe("large constants", () => {
-  test("lie in a second file, on whole pages", async () => {
+  test("are stored in a second file, aligned to pages", async () => {
     const { graph, y, feeds, expected } = large();
     const other = graph.constant(ndarray("float32", [1100], new Float32Array(1100).fill(2)), "other");
     const outputs = { out: y, copy: other.mul(1) };
@@ -60,7 +60,7 @@ describe("large constants", () => {
     await session.release();
   });
 
-  test("leave nothing behind, whether it goes well or not", async () => {
+  test("leave no temporary files, also after an error", async () => {
     const { graph, y, feeds, expected } = large();
     const session = await Session.create(graph, { y });
     expect((await session.run(feeds)).y.data).toEqual(expected);
@@ -83,23 +83,25 @@ describe("large constants", () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test("of a process that was killed are removed some time later, and nothing else", async () => {
+  test("of a killed process are deleted later, and nothing else", async () => {
     const hours = (count: number) => new Date(Date.now() - count * 3_600_000);
-    for (const [name, age] of [
-      ["minigpt4-engine-old", 2],
-      ["minigpt4-engine-young", 0.5],
-      ["mine", 2],
+    for (const [name, age, fileAge] of [
+      ["minigpt4-engine-old", 2, 2],
+      ["minigpt4-engine-writing", 2, 0.5],
+      ["minigpt4-engine-young", 0.5, 0.5],
+      ["mine", 2, 2],
     ] as const) {
       await mkdir(join(folder, name));
       await writeFile(join(folder, name, "model.weights"), "half of a model");
+      await utimes(join(folder, name, "model.weights"), hours(fileAge), hours(fileAge));
       await utimes(join(folder, name), hours(age), hours(age));
     }
     const { graph, y } = large();
     await (await Session.create(graph, { y })).close();
-    expect((await readdir(folder)).sort()).toEqual(["mine", "minigpt4-engine-young"]);
+    expect((await readdir(folder)).sort()).toEqual(["mine", "minigpt4-engine-writing", "minigpt4-engine-young"]);
   });
 
-  test("that no output needs are never read", async () => {
+  test("that no output depends on are never loaded", async () => {
     const { graph } = large(() => {
       throw new Error("read");
     });
@@ -109,39 +111,39 @@ describe("large constants", () => {
   });
 });
 
-describe("arrays that do not fit the inputs are refused", () => {
+describe("arrays that do not match the inputs are rejected", () => {
   const graph = new Graph();
   const a = graph.input("a", "float32", ["batch", 2]);
   const b = graph.input("b", "int64", ["batch"]);
   const outputs = { y: a.add(1), z: b.add(1) };
   const good = { a: ndarray("float32", [1, 2], Float32Array.of(1, 2)), b: ndarray("int64", [1], BigInt64Array.of(5n)) };
   test.each([
-    ["missing", { a: good.a }, 'Input "b" int64 [batch] was not given; given: a'],
-    ["nothing", {}, 'Input "a" float32 [batch, 2] was not given; given: nothing'],
-    ["type", { ...good, b: vector(1) }, 'Input "b" int64 [batch] was given float32 [1] (with batch = 1)'],
-    ["rank", { ...good, a: vector(1, 2) }, 'Input "a" float32 [batch, 2] was given float32 [2]'],
+    ["missing", { a: good.a }, 'Input "b" int64 [batch] is missing; found: a'],
+    ["nothing", {}, 'Input "a" float32 [batch, 2] is missing; found: no inputs'],
+    ["type", { ...good, b: vector(1) }, 'Input "b" int64 [batch]: found float32 [1] (with batch = 1)'],
+    ["rank", { ...good, a: vector(1, 2) }, 'Input "a" float32 [batch, 2]: found float32 [2]'],
     [
       "size",
       { ...good, a: ndarray("float32", [1, 3], new Float32Array(3)) },
-      'Input "a" float32 [batch, 2] was given float32 [1, 3] (with batch = 1)',
+      'Input "a" float32 [batch, 2]: found float32 [1, 3] (with batch = 1)',
     ],
     [
       "named size",
       { ...good, b: ndarray("int64", [2], BigInt64Array.of(1n, 2n)) },
-      'Input "b" int64 [batch] was given int64 [2] (with batch = 1)',
+      'Input "b" int64 [batch]: found int64 [2] (with batch = 1)',
     ],
   ])("%s", async (_, feeds, message) => {
     await expect(evaluate(graph, outputs, feeds)).rejects.toThrow(message);
   });
 
-  test("while those that fit are computed", async () => {
+  test("matching arrays are computed", async () => {
     const found = await evaluate(graph, outputs, good);
     expect([...found.y.data]).toEqual([2, 3]);
     expect([...found.z.data]).toEqual([6n]);
   });
 });
 
-test("an output can be written into an array of the caller", async () => {
+test("an output can be written to a given array", async () => {
   const graph = new Graph();
   const session = await Session.create(graph, { y: graph.input("x", "float32", [2]).mul(3) });
   const into = vector(0, 0);
@@ -151,7 +153,7 @@ test("an output can be written into an array of the caller", async () => {
   await session.close();
 });
 
-test("an input may be an output, and inputs that nothing needs may be given", async () => {
+test("an input can be an output, and unused inputs can be fed", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [1]);
   graph.input("unused", "float32", [1]);
@@ -160,7 +162,7 @@ test("an input may be an output, and inputs that nothing needs may be given", as
   );
 });
 
-test("a value may be two outputs and go on to a third", async () => {
+test("a value can be two outputs and the input of a third", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [2]);
   const twice = x.mul(2);
@@ -171,7 +173,7 @@ test("a value may be two outputs and go on to a third", async () => {
   expect(values).toEqual({ first: [2, 4], second: [2, 4], threes: [3, 3], sum: [5, 7] });
 });
 
-test("an output that is named like a value inside is refused", async () => {
+test("an output with the name of another value is rejected", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", [1]);
   await expect(evaluate(graph, { x: x.add(1) }, { x: vector(1) })).rejects.toThrow(
@@ -184,11 +186,11 @@ test("devices", () => {
   expect(executionProviders("auto").at(-1)).toBe("cpu");
   const missing = process.platform === "darwin" ? "dml" : "coreml";
   expect(() => executionProviders(missing)).toThrow(
-    `Device "${missing}" is not in this build of ONNX Runtime; it has: `,
+    `Device "${missing}" is not supported by this build of ONNX Runtime; supported: `,
   );
 });
 
-describe("constants that lie in files as they are", () => {
+describe("constants that are stored in files with the same bytes", () => {
   const size = 64 * 64 * 4;
   const matrix = new Float32Array(64 * 64).map((_, i) => (i % 65 === 0 ? 2 : 0));
 
@@ -205,7 +207,7 @@ describe("constants that lie in files as they are", () => {
   };
   const copied = () => new Uint8Array(matrix.buffer);
 
-  test("are mapped from there, and nothing is left in the folder", async () => {
+  test("are mapped from the files, and no temporary file is left", async () => {
     const model = join(folder, "native");
     await mkdir(join(model, "llm"), { recursive: true });
     // No whole page, as tensors lie in safetensors files.
@@ -231,7 +233,7 @@ describe("constants that lie in files as they are", () => {
   });
 });
 
-test("conditional outputs are computed only in runs in which their condition is true", async () => {
+test("conditional outputs are computed only if their condition is true", async () => {
   const graph = new Graph();
   const x = graph.input("x", "float32", ["rows", 2]);
   const condition = graph.input("condition", "bool", []);
