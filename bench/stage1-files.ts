@@ -104,8 +104,7 @@ function imageWeights({ encoder, qformer, llm }: Stage1Shapes, random: Random): 
     linear(`${block}.mlp.fc2`, width, mlp);
   }
   norm("ln_vision");
-  const config = qformerConfig(qformerSchema.parse(qformer)).qformer;
-  if (!config) throw new Error("The benchmark's model has a Q-Former");
+  const config = qformerConfig(qformerSchema.parse(qformer));
   return {
     ...arrays,
     ...initialQFormer(config, random),

@@ -8,7 +8,7 @@ import {
   encoderConfig,
   encoderSchema,
   type ModelFolderJson,
-  misfit,
+  projectionMismatch,
   qformerConfig,
   qformerSchema,
 } from "../models/model-folder.ts";
@@ -36,7 +36,7 @@ type QFormerJson = NonNullable<ModelFolderJson["qformer"]>;
 const evaClipG = { width: 1408, blocks: 40 };
 
 /** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
-function vitDimensions(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
+function readVitConfig(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
   const [width = 0, , patch = 0] = requireShape(checkpoint, "patch_embed.proj.weight", 4);
   const [, cells = 0] = requireShape(checkpoint, "pos_embed", 3);
   const side = Math.sqrt(cells - 1);
@@ -61,7 +61,7 @@ function vitDimensions(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): 
 }
 
 /** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
-function qformerDimensions(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
+function readQFormerConfig(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
   const [, queries = 0, width = 0] = requireShape(checkpoint, "query_tokens", 3);
   const layer = (i: number | string, name: string) => `Qformer.bert.encoder.layer.${i}.${name}`;
   const layers = countLayers(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
@@ -174,12 +174,12 @@ export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sou
     const projection = await openPart(paths.projection, "projection");
     const llm = await openLlm(paths.llm, open);
     const json = {
-      encoder: vitDimensions(vit, heads),
-      ...(qformer && { qformer: qformerDimensions(qformer, heads) }),
+      encoder: readVitConfig(vit, heads),
+      qformer: qformer && readQFormerConfig(qformer, heads),
     };
     const config: MiniGPT4Config = {
       encoder: encoderConfig(encoderSchema.parse(json.encoder)),
-      ...qformerConfig(json.qformer && qformerSchema.parse(json.qformer)),
+      qformer: json.qformer && qformerConfig(qformerSchema.parse(json.qformer)),
       llm: llm.config,
     };
     checkFit({ vit, qformer, projection, llm }, config);
@@ -187,7 +187,7 @@ export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sou
     const images = usedByImages({ encoder: vit, qformer: qformer ?? lnVision ?? vit, projection }, config);
     const used = { ...images, llm: usedByLlama(llm.checkpoint, llm.config) };
     if (await isUnmergedDelta(llm.checkpoint)) throw new Error(deltaMessage(paths.llm));
-    return { vit, ...(qformer && { qformer }), projection, llm, ...(lnVision && { lnVision }), json, used, close };
+    return { vit, qformer, projection, llm, lnVision, json, used, close };
   } catch (error) {
     await close();
     throw error;
@@ -212,7 +212,9 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
   const [to, from] = projectionDimensions(projection);
   const shape = `llama_proj.weight is [${to}, ${from}]`;
   if (to !== l.hiddenSize) {
-    throw new Error(misfit({ path: projection.path, to, from }, { path: llm.checkpoint.path, width: l.hiddenSize }));
+    throw new Error(
+      projectionMismatch({ path: projection.path, to, from }, { path: llm.checkpoint.path, width: l.hiddenSize }),
+    );
   }
   const width = encoder.type === "eva_vit" ? encoder.hiddenSize : 0;
   if (q && q.encoderWidth !== width) {

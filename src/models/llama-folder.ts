@@ -1,4 +1,4 @@
-/** A language model from disk: dimensions, weights and tokenizer of a GGUF file or a Hugging Face folder. */
+/** Language models on disk: configuration, weights and tokenizer of a GGUF file or a Hugging Face folder. */
 
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -10,7 +10,70 @@ import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
 import { loadTokenizer, type Tokenizer, tokenizerFromGguf } from "../tokenizers/load.ts";
 import type { LlamaConfig } from "./llama.ts";
 
-// The dimensions of a LLaMA, from Hugging Face's `config.json` or from the metadata of a GGUF file.
+/** An open language model. Weights are read on demand. */
+export interface OpenLlama {
+  readonly config: LlamaConfig;
+  /** Weights by Hugging Face's names. */
+  readonly checkpoint: Checkpoint;
+  readonly tokenizer: Tokenizer;
+  /** A folder with the layers in int8, for prefill; see `generation/prefill.ts`. */
+  readonly prefillPath?: string;
+}
+
+/** Files of a Hugging Face folder next to the weights. */
+export const smallFiles = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.model",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+];
+
+/** Name of the folder with the int8 layers. */
+export const prefillFolder = "prefill";
+
+/**
+ * Opens a GGUF file, or a folder with `config.json`, weights and a tokenizer.
+ * @throws Error naming the file that is missing, damaged or of another model family
+ */
+export async function openLlama(path: string): Promise<OpenLlama> {
+  const entry = await stat(path).catch((cause: Error) => {
+    throw new Error(`The language model ${path} does not exist`, { cause });
+  });
+  return entry.isDirectory() ? openFolder(path) : openGgufFile(path);
+}
+
+async function openFolder(folder: string): Promise<OpenLlama> {
+  const path = join(folder, "config.json");
+  const config = llamaConfigFromJson(await readJsonFile(path), path);
+  const tokenizer = await loadTokenizer(folder);
+  const prefillPath = join(folder, prefillFolder);
+  return {
+    config,
+    checkpoint: await openCheckpoint(folder),
+    tokenizer,
+    prefillPath: existsSync(prefillPath) ? prefillPath : undefined,
+  };
+}
+
+async function openGgufFile(path: string): Promise<OpenLlama> {
+  const file = await openCheckpoint(path);
+  try {
+    if (file.format !== "gguf") {
+      throw new Error(
+        `${path} is a ${file.format} file without configuration or tokenizer; pass the folder that contains it`,
+      );
+    }
+    const checkpoint = withHuggingFaceNames(file);
+    const config = llamaConfigFromGguf(checkpoint.metadata, checkpoint.tensors, path);
+    return { config, checkpoint, tokenizer: tokenizerFromGguf(checkpoint.metadata) };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
 
 const positive = z.number().int().positive();
 
@@ -31,10 +94,10 @@ const huggingFaceSchema = z.object({
   tie_word_embeddings: z.boolean().default(false),
 });
 
-/** Reads Hugging Face's `config.json`. @throws Error naming the file and each key that is wrong */
+/** Parses Hugging Face's `config.json`. @throws Error naming the file and each key that is wrong */
 export function llamaConfigFromJson(json: unknown, path: string): LlamaConfig {
   const { data, error } = huggingFaceSchema.safeParse(json);
-  if (!data) throw new Error(`${path} describes no language model that can be run:\n${z.prettifyError(error)}`);
+  if (!data) throw new Error(`${path} does not describe a supported language model:\n${z.prettifyError(error)}`);
   return {
     vocabSize: data.vocab_size,
     hiddenSize: data.hidden_size,
@@ -50,7 +113,7 @@ export function llamaConfigFromJson(json: unknown, path: string): LlamaConfig {
   };
 }
 
-/** Reads the metadata of a GGUF file. @throws Error naming the file and the key if one is missing or no number */
+/** Parses the metadata of a GGUF file. @throws Error naming the file and the key that is missing or not a number */
 export function llamaConfigFromGguf(
   metadata: Readonly<Record<string, unknown>>,
   tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>,
@@ -59,7 +122,9 @@ export function llamaConfigFromGguf(
   const number = (key: string, fallback?: number): number => {
     const value = metadata[`llama.${key}`] ?? fallback;
     if (typeof value === "number" && value > 0) return value;
-    throw new Error(`${path}: its metadata has no usable "llama.${key}" (found ${JSON.stringify(value)})`);
+    throw new Error(
+      `${path}: the metadata key "llama.${key}" is ${JSON.stringify(value) ?? "missing"}; expected a number above 0`,
+    );
   };
   const hiddenSize = number("embedding_length");
   const heads = number("attention.head_count");
@@ -77,69 +142,3 @@ export function llamaConfigFromGguf(
     tieWordEmbeddings: !tensors.has("lm_head.weight"),
   };
 }
-
-export interface OpenLlama {
-  readonly config: LlamaConfig;
-  /** Weights under Hugging Face's names. */
-  readonly checkpoint: Checkpoint;
-  readonly tokenizer: Tokenizer;
-  /** A folder with the layers in bytes, for reading prompts; see `chat/prefill.ts`. */
-  readonly prefillPath?: string;
-}
-
-/** The name of that folder in the language model's. */
-export const prefillFolder = "prefill";
-
-/**
- * Opens a GGUF file, or a folder with `config.json`, weights and a tokenizer. Weights are read later, one at a time.
- * @throws Error naming the file if something is missing, damaged or of another family
- */
-export async function openLlama(path: string): Promise<OpenLlama> {
-  const entry = await stat(path).catch((cause: Error) => {
-    throw new Error(`The language model ${path} is not there`, { cause });
-  });
-  return entry.isDirectory() ? openFolder(path) : openGgufFile(path);
-}
-
-async function openFolder(folder: string): Promise<OpenLlama> {
-  const path = join(folder, "config.json");
-  const config = llamaConfigFromJson(await readJsonFile(path), path);
-  const tokenizer = await loadTokenizer(folder);
-  const prefillPath = join(folder, prefillFolder);
-  return {
-    config,
-    checkpoint: await openCheckpoint(folder),
-    tokenizer,
-    ...(existsSync(prefillPath) && { prefillPath }),
-  };
-}
-
-async function openGgufFile(path: string): Promise<OpenLlama> {
-  const file = await openCheckpoint(path);
-  try {
-    if (file.format !== "gguf") {
-      throw new Error(
-        `${path} is a ${file.format} file without dimensions or tokenizer; give the folder that it lies in`,
-      );
-    }
-    const checkpoint = withHuggingFaceNames(file);
-    const config = llamaConfigFromGguf(checkpoint.metadata, checkpoint.tensors, path);
-    return { config, checkpoint, tokenizer: tokenizerFromGguf(checkpoint.metadata) };
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
-}
-
-// The files of a language model's folder, as Hugging Face has it.
-
-/** What lies there beside the weights. */
-export const smallFiles = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.model",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-];

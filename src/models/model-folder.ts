@@ -1,4 +1,4 @@
-/** A MiniGPT-4 on disk: `config.json`, the weights of encoder, Q-Former and projection, and the name of its language model. */
+/** Model folders: `config.json`, the weights of image encoder, Q-Former and projection, and the name or path of the language model. */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
@@ -13,53 +13,9 @@ import { type OpenLlama, openLlama } from "./llama-folder.ts";
 import { type ImageSources, type ImageWeights, imageWeights, type MiniGPT4Config, tokensPerImage } from "./minigpt4.ts";
 import type { QFormerConfig } from "./qformer.ts";
 
-// `config.json` of a folder with a model: which kind of model it says that it is.
-
-/** The kinds of folders that a run leaves: what they are, and who takes them, for messages. */
-const kinds = {
-  minigpt4: { is: "a MiniGPT-4", takenBy: "`minigpt4 describe`, `chat`, `serve` and the other commands" },
-  blip2_qformer: {
-    is: "a Q-Former as BLIP-2 pre-trains it, without a language model",
-    takenBy:
-      "`minigpt4 search` and `minigpt4 evaluate retrieval`, and recipes take its weights (model.encoder_ckpt, model.qformer_ckpt)",
-  },
-} as const;
-
-export type ModelType = keyof typeof kinds;
-
-/** Where a model folder is described. */
-export const folderJson = (path: string) => join(path, "config.json");
-
-/** The kind that a folder says it is; undefined where it says another one, or none. @throws Error if it has no `config.json` */
-export async function modelType(path: string): Promise<ModelType | undefined> {
-  return typeOf(await read(path));
-}
-
-/**
- * The content of a folder's `config.json`, which has still to be checked.
- * @throws Error if there is none, or if the folder is of the other kind
- */
-export async function readFolderJson(path: string, wanted: ModelType): Promise<unknown> {
-  const json = await read(path);
-  const found = typeOf(json);
-  if (!found || found === wanted) return json;
-  throw new Error(`${path} is ${kinds[found].is}, not ${kinds[wanted].is}; it is for ${kinds[found].takenBy}`);
-}
-
-async function read(path: string): Promise<unknown> {
-  if (!existsSync(folderJson(path))) throw new Error(`${path} is no model folder: it has no config.json`);
-  return readJsonFile(folderJson(path));
-}
-
-const typed = z.object({ model_type: z.enum(Object.keys(kinds) as [ModelType, ...ModelType[]]) });
-
-function typeOf(json: unknown): ModelType | undefined {
-  return typed.safeParse(json).data?.model_type;
-}
-
 const positive = z.number().int().positive();
 
-/** Of a ViT, the dimensions of EVA-CLIP g/14 as BLIP-2 and MiniGPT-4 use it, unless others are given. */
+/** The image encoder. A ViT has by default the dimensions of EVA-CLIP g/14 in BLIP-2 and MiniGPT-4. */
 export const encoderSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("efficientnet_lite0"), image_size: positive.default(224) }),
   z.strictObject({
@@ -74,7 +30,7 @@ export const encoderSchema = z.discriminatedUnion("type", [
   }),
 ]);
 
-/** The dimensions of the released Q-Former, unless others are given. */
+/** The Q-Former, by default with the dimensions of the released one. */
 export const qformerSchema = z.strictObject({
   num_query_tokens: positive.default(32),
   hidden_size: positive.default(768),
@@ -90,19 +46,19 @@ const schema = z.strictObject({
   model_type: z.literal("minigpt4"),
   encoder: encoderSchema,
   qformer: qformerSchema.optional(),
-  /** A known name, or a GGUF file or folder, relative to this folder. */
+  /** A name that can be pulled, or the path of a GGUF file or folder, relative to this folder. */
   llm: z.string().min(1),
-  /** How the language model's matrices are used by default: as its file stores them, or in float32. Earlier versions wrote `precision`, with "stored" for "native". */
+  /** Default quantization of the language model: as stored, or float32. Earlier versions wrote `precision`, with "stored" for "native". */
   quantization: z.enum(["float32", "native"]).default("float32"),
   weights: z.strictObject({
     encoder: z.string(),
     qformer: z.string().optional(),
     projection: z.string(),
-    /** The contrastive head, of models that have embeddings. */
+    /** The contrastive head, of models that can embed. */
     contrastive: z.string().optional(),
   }),
   prompt_template: z.enum(Object.keys(promptTemplates) as [PromptTemplate["name"], ...PromptTemplate["name"][]]),
-  /** How a description is asked for: a prompt with `<ImageHere>`, the words the answer begins with, and where it ends. */
+  /** Describing an image: the prompt with `<ImageHere>`, how the answer begins, and stop strings. */
   describe: z.strictObject({
     prompt: z.string().includes("<ImageHere>"),
     begins_with: z.string().default(""),
@@ -113,31 +69,33 @@ const schema = z.strictObject({
 /** The JSON of a model folder's `config.json`. */
 export type ModelFolderJson = z.input<typeof schema>;
 
+/** How the model describes an image: the prompt with `<ImageHere>`, how the answer begins, and stop strings. */
 export interface DescribePrompt {
   readonly prompt: string;
   readonly beginsWith: string;
   readonly stop: readonly string[];
 }
 
+/** An open model folder. Weights are read on demand. */
 export interface ModelFolder extends AsyncDisposable {
   readonly path: string;
   readonly config: MiniGPT4Config;
   readonly llm: OpenLlama;
-  /** How the language model's matrices are used by default. */
+  /** Default quantization of the language model. */
   readonly quantization: "float32" | "native";
   readonly template: PromptTemplate;
   readonly describe: DescribePrompt;
-  /** Weights of the contrastive head, where the model has one. */
+  /** Weights of the contrastive head, if the model has one. */
   readonly contrastive?: Checkpoint;
   readonly imageSources: ImageSources;
-  /** Weights of encoder, Q-Former and projection as values of a graph. */
+  /** Weights of encoder, Q-Former and projection as values in a graph. */
   imageWeights(graph: Graph): ImageWeights;
   close(): Promise<void>;
 }
 
 /**
- * Opens a model folder; its language model is fetched if it is a known name that is not in the cache yet.
- * @throws Error naming the file and what is wrong, also if projection and language model do not fit each other
+ * Opens a model folder. Its language model is downloaded if it is a name that is not in the cache.
+ * @throws Error naming the file and what is wrong with it
  */
 export async function openModelFolder(path: string, options: PullOptions = {}): Promise<ModelFolder> {
   const json = await readDescription(path);
@@ -155,8 +113,8 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
     tokensPerImage(config);
     const contrastive = open.get(json.weights.contrastive ?? "");
     const { encoder, projection, qformer = encoder } = json.weights;
-    const at = (name: string) => open.get(name) as Checkpoint;
-    const imageSources = { encoder: at(encoder), qformer: at(qformer), projection: at(projection) };
+    const weights = (name: string) => open.get(name) as Checkpoint;
+    const imageSources = { encoder: weights(encoder), qformer: weights(qformer), projection: weights(projection) };
     return {
       path,
       config,
@@ -176,20 +134,20 @@ export async function openModelFolder(path: string, options: PullOptions = {}): 
   }
 }
 
-/** What a model folder's `config.json` says. @throws Error naming the file and each key that is wrong */
+/** Reads the `config.json` of a model folder. @throws Error naming the file and each key that is wrong */
 export async function readDescription(path: string): Promise<z.infer<typeof schema>> {
-  const { data, error } = schema.safeParse(withCurrentQuantization(await readFolderJson(path, "minigpt4")));
-  if (!data) throw new Error(`${folderJson(path)} is no description of a MiniGPT-4:\n${z.prettifyError(error)}`);
+  const { data, error } = schema.safeParse(withCurrentQuantization(await readFolderConfig(path, "minigpt4")));
+  if (!data) throw new Error(`${configPath(path)} does not describe a MiniGPT-4:\n${z.prettifyError(error)}`);
   return data;
 }
 
-/** How a model folder's conversations are written. @throws Error as `openModelFolder` */
-export async function templateName(path: string): Promise<PromptTemplate["name"]> {
+/** Reads the name of a model folder's prompt template. @throws Error as `openModelFolder` */
+export async function readTemplateName(path: string): Promise<PromptTemplate["name"]> {
   return (await readDescription(path)).prompt_template;
 }
 
 /**
- * Fetches the language model of a model folder into the cache, if it is a known name and not there yet.
+ * Downloads the language model of a model folder, if it is a name that is not in the cache.
  * @throws Error as `openModelFolder`
  */
 export async function fetchLanguageModel(path: string, options: PullOptions = {}): Promise<void> {
@@ -197,18 +155,60 @@ export async function fetchLanguageModel(path: string, options: PullOptions = {}
   await findLlm(path, llm, options);
 }
 
-/** Where the language model that a model folder names lies; fetched if it is a known name and not in the cache. */
+/** The path of a model folder's language model, which is downloaded if it is a name that is not in the cache. */
 export async function findLlm(folder: string, name: string, options: PullOptions): Promise<string> {
   const path = resolve(folder, name);
   return existsSync(path) ? path : pull(name, options);
 }
 
-/** The dimensions of the whole model. */
+/** Types of model folders, with their names and uses for messages. */
+const modelTypes = {
+  minigpt4: { name: "a MiniGPT-4", usage: "`minigpt4 describe`, `chat`, `serve` and the other commands" },
+  blip2_qformer: {
+    name: "a pre-trained BLIP-2 Q-Former without a language model",
+    usage:
+      "`minigpt4 search`, `minigpt4 evaluate retrieval`, and recipes that load its weights (model.encoder_ckpt, model.qformer_ckpt)",
+  },
+} as const;
+
+export type ModelType = keyof typeof modelTypes;
+
+/** The path of a model folder's `config.json`. */
+export const configPath = (folder: string) => join(folder, "config.json");
+
+/** Reads the type of a model folder; undefined if it is another one or missing. @throws Error if the folder has no `config.json` */
+export async function readModelType(folder: string): Promise<ModelType | undefined> {
+  return parseModelType(await readConfig(folder));
+}
+
+/**
+ * Reads a folder's `config.json`, without checking its keys.
+ * @throws Error if the folder has none, or is of another type
+ */
+export async function readFolderConfig(folder: string, expected: ModelType): Promise<unknown> {
+  const json = await readConfig(folder);
+  const found = parseModelType(json);
+  if (!found || found === expected) return json;
+  const { name, usage } = modelTypes[found];
+  throw new Error(`${folder} is ${name}, not ${modelTypes[expected].name}. Use it with ${usage}`);
+}
+
+async function readConfig(folder: string): Promise<unknown> {
+  if (!existsSync(configPath(folder))) throw new Error(`${folder} is not a model folder: it has no config.json`);
+  return readJsonFile(configPath(folder));
+}
+
+function parseModelType(json: unknown): ModelType | undefined {
+  const schema = z.object({ model_type: z.enum(Object.keys(modelTypes) as [ModelType, ...ModelType[]]) });
+  return schema.safeParse(json).data?.model_type;
+}
+
+/** The configuration of the networks from that of a folder. */
 export function modelConfig(
   { encoder, qformer }: Pick<z.infer<typeof schema>, "encoder" | "qformer">,
   llm: LlamaConfig,
 ): MiniGPT4Config {
-  return { encoder: encoderConfig(encoder), ...qformerConfig(qformer), llm };
+  return { encoder: encoderConfig(encoder), qformer: qformer && qformerConfig(qformer), llm };
 }
 
 export function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Config["encoder"] {
@@ -225,11 +225,7 @@ export function encoderConfig(json: z.infer<typeof encoderSchema>): MiniGPT4Conf
   };
 }
 
-export function qformerConfig(json: z.infer<typeof qformerSchema> | undefined): Pick<MiniGPT4Config, "qformer"> {
-  return json ? { qformer: qformerDimensions(json) } : {};
-}
-
-export function qformerDimensions(json: z.infer<typeof qformerSchema>): QFormerConfig {
+export function qformerConfig(json: z.infer<typeof qformerSchema>): QFormerConfig {
   return {
     numQueryTokens: json.num_query_tokens,
     hiddenSize: json.hidden_size,
@@ -242,21 +238,22 @@ export function qformerDimensions(json: z.infer<typeof qformerSchema>): QFormerC
   };
 }
 
-// A projection that was made for another language model, told with both sides.
-
-/** @param projection what it projects from and to */
-export function misfit(
+/**
+ * The error message for a projection that was trained for another language model.
+ * @param projection its path, and the widths that it projects `from` and `to`
+ */
+export function projectionMismatch(
   projection: { readonly path: string; readonly to: number; readonly from: number },
   llm: { readonly path: string; readonly width: number },
 ): string {
   return (
-    `${projection.path} and ${llm.path} do not fit: llama_proj.weight is [${projection.to}, ${projection.from}], for a language ` +
-    `model of width ${sized(projection.to)}, but this one has width ${sized(llm.width)}`
+    `${projection.path} and ${llm.path} do not match: llama_proj.weight is [${projection.to}, ${projection.from}], for a language ` +
+    `model of width ${formatWidth(projection.to)}, but this one has width ${formatWidth(llm.width)}`
   );
 }
 
-/** A width, with the usual name of a LLaMA that has it. */
-function sized(width: number): string {
+/** A width, with the size of the LLaMA that has it. */
+function formatWidth(width: number): string {
   const names: Readonly<Record<number, string>> = { 4096: "7B", 5120: "13B", 6656: "30B", 8192: "65B" };
   return names[width] ? `${width} (${names[width]})` : `${width}`;
 }

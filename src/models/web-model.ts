@@ -1,4 +1,4 @@
-/** `model.json`: what a page knows of a model whose files lie beside it. */
+/** `model.json`, the description of a model exported for the web, next to its files. */
 import { z } from "zod";
 import { packings } from "../formats/packed.ts";
 import { withCurrentQuantization } from "../tensor/quant/quantization.ts";
@@ -14,25 +14,25 @@ const index = z.array(
 );
 
 const file = z.object({
-  /** Its path beside `model.json`. */
+  /** Name of the file, next to `model.json`. */
   name: z.string().regex(/^[\w.-]+$/),
   bytes: size,
-  /** In hexadecimal. */
+  /** Digest in hexadecimal. */
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
 });
 
 const schema = z.object({
   version: z.literal(version),
   name: z.string(),
-  /** Dimensions, as the networks take them. */
+  /** Configuration of the networks. */
   config: z.custom<MiniGPT4Config>((value) => typeof value === "object" && value !== null),
-  /** How the language model's matrices are multiplied where that is fast; float32 elsewhere. */
+  /** Quantization of the language model's matrices on devices where it is fast; float32 elsewhere. */
   quantization: z.enum(["int4", "float32"]),
   template: z.enum(Object.keys(promptTemplates) as [PromptTemplate["name"], ...PromptTemplate["name"][]]),
   describe: z.object({ prompt: z.string(), beginsWith: z.string(), stop: z.array(z.string()).readonly() }),
-  /** Positions of prompt and answer together. */
+  /** Positions of prompt and generated text together. */
   contextLength: z.int().positive(),
-  /** Tensors of each part; offsets count over all files of `weights`, one after the other. */
+  /** Tensors of each part; offsets are into the concatenated files of `weights`. */
   tensors: z.object({ encoder: index, qformer: index, projection: index, llm: index }),
   tokenizer: file,
   weights: z.array(file),
@@ -41,18 +41,18 @@ const schema = z.object({
 export type WebModel = z.infer<typeof schema>;
 export type WebModelFile = z.infer<typeof file>;
 
-/** @throws Error saying what is wrong with it */
+/** Parses `model.json`. @throws Error naming the fields that are wrong */
 export function parseWebModel(json: unknown): WebModel {
   const { data, error } = schema.safeParse(withCurrentQuantization(json));
   if (!data) {
     throw new Error(
-      `${webModelFile} is none that this page understands; export the model again:\n${z.prettifyError(error)}`,
+      `${webModelFile} is damaged or of another version; export the model again:\n${z.prettifyError(error)}`,
     );
   }
   return data;
 }
 
-/** The `model.json` of a model, without what is not known yet. */
+/** Adds the version of the format. */
 export function webModel(model: Omit<WebModel, "version">): WebModel {
   return { version, ...model };
 }

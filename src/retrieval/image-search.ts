@@ -8,7 +8,7 @@ import { modelPath } from "../chat/models.ts";
 import type { InvalidSample } from "../data/dataset.ts";
 import type { ImageInput } from "../engine/engine.ts";
 import { fromErrorMessage } from "../engine/port.ts";
-import { fetchLanguageModel, modelType } from "../models/model-folder.ts";
+import { fetchLanguageModel, readModelType } from "../models/model-folder.ts";
 import { withLargePages } from "../runtime/environment.ts";
 import type { IndexOptions } from "./image-index.ts";
 import type { FindOptions, FoundImage } from "./local-image-search.ts";
@@ -72,7 +72,7 @@ export class ImageSearch {
     const { onProgress, onProblem, onMessage, ...session } = others;
     const path = resolve(modelPath(model));
     const realFolder = await realpath(folder);
-    if ((await modelType(path)) !== "blip2_qformer") await fetchLanguageModel(path, { ...pull, signal });
+    if ((await readModelType(path)) !== "blip2_qformer") await fetchLanguageModel(path, { ...pull, signal });
     const openOptions = {
       ...session,
       modelPath: path,

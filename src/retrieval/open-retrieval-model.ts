@@ -6,7 +6,7 @@ import type { ImageSpec } from "../images/preprocess.ts";
 import { openBlip2Folder } from "../models/blip2-folder.ts";
 import { imageEmbedding } from "../models/contrastive-head.ts";
 import { imageFeatures, imageSpec, imageTokens } from "../models/minigpt4.ts";
-import { type ModelFolder, modelType, openModelFolder } from "../models/model-folder.ts";
+import { type ModelFolder, openModelFolder, readModelType } from "../models/model-folder.ts";
 import { Weights } from "../nn/weights.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { Blip2RetrievalModel, type Blip2RetrievalOptions } from "./blip2-retrieval-model.ts";
@@ -26,7 +26,8 @@ export async function openRetrievalModel(
   { pull, ...options }: RetrievalModelOptions = {},
 ): Promise<RetrievalModel> {
   const path = modelPath(nameOrFolder);
-  if ((await modelType(path)) === "blip2_qformer") return new Blip2RetrievalModel(await openBlip2Folder(path), options);
+  if ((await readModelType(path)) === "blip2_qformer")
+    return new Blip2RetrievalModel(await openBlip2Folder(path), options);
   const { features: _, onMessage: __, ...session } = options;
   const folder = await openModelFolder(path, pull);
   try {

@@ -27,7 +27,7 @@ export async function openParts({ model, run }: MiniGPT4Recipe): Promise<ModelPa
   try {
     const config: MiniGPT4Config = {
       encoder: encoderConfig(model.encoder),
-      ...qformerConfig(model.qformer),
+      qformer: model.qformer && qformerConfig(model.qformer),
       llm: llm.config,
     };
     const vision = await openVision({
@@ -92,7 +92,7 @@ export interface QFormerParts extends VisionParts {
 export async function openQFormerParts({ model, run }: QFormerRecipe): Promise<QFormerParts> {
   const tokenizer = await loadWordPiece(model.tokenizer ?? model.bert_ckpt ?? "");
   const qformer: QFormerConfig = {
-    ...(qformerConfig(model.qformer).qformer as QFormerConfig),
+    ...qformerConfig(model.qformer),
     vocabSize: tokenizer.size,
     maxPositionEmbeddings: model.max_position_embeddings,
   };

@@ -172,7 +172,7 @@ describe("listModels", () => {
 
 describe("a model that cannot be used is refused with the file and the reason", () => {
   test.each([
-    ["other keys", { colour: "red" }, /config\.json is no description of a MiniGPT-4:\s.*colour/],
+    ["other keys", { colour: "red" }, /config\.json does not describe a MiniGPT-4:\s.*colour/],
     ["no place for the image", { describe: { prompt: "Describe." } }, /ImageHere/],
     ["no weights", { weights: { ...config.weights, projection: "gone.pth" } }, /gone\.pth/],
     ["no language model", { llm: "no-such-model" }, /no-such-model/],
@@ -199,6 +199,6 @@ describe("a model that cannot be used is refused with the file and the reason", 
       code: "model_not_found",
       message: expect.stringContaining("minigpt4 pull minigpt4-7b"),
     });
-    await expect(MiniGPT4.load(golden)).rejects.toThrow(`${golden} is no model folder: it has no config.json`);
+    await expect(MiniGPT4.load(golden)).rejects.toThrow(`${golden} is not a model folder: it has no config.json`);
   });
 });

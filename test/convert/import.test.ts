@@ -291,7 +291,7 @@ describe("mistakes are told before anything is written", () => {
       { qformer: join(golden(".."), "gqa", "blip2_qformer.pth") },
       "the Q-Former expects features of width",
     ],
-    ["a file that is not there", { projection: golden("nothing.pth") }, "nothing.pth"],
+    ["a file that does not exist", { projection: golden("nothing.pth") }, "nothing.pth"],
   ])("%s", async (_, change, message) => {
     const out = fresh();
     await expect(importModel(goldenImport(out, change))).rejects.toThrow(message);
@@ -302,7 +302,7 @@ describe("mistakes are told before anything is written", () => {
     const projection = join(folder, "pretrained_minigpt4.safetensors");
     await writeSafetensors(projection, { "llama_proj.weight": zeros(5120, 48), "llama_proj.bias": zeros(5120) });
     await expect(importModel(goldenImport(fresh(), { projection }))).rejects.toThrow(
-      /pretrained_minigpt4\.safetensors and .*llama-bin.* do not fit: llama_proj\.weight is \[5120, 48\], for a language model of width 5120 \(13B\), but this one has width 64/,
+      /pretrained_minigpt4\.safetensors and .*llama-bin.* do not match: llama_proj\.weight is \[5120, 48\], for a language model of width 5120 \(13B\), but this one has width 64/,
     );
   });
 

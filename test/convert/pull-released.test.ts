@@ -162,7 +162,9 @@ describe("parts that the user brings", () => {
 
   test("are looked at before anything is fetched", async () => {
     const server = await releasedServer();
-    await expect(pulling(server, fresh(), { llm: "/nowhere/vicuna" })).rejects.toThrow("/nowhere/vicuna is not there");
+    await expect(pulling(server, fresh(), { llm: "/nowhere/vicuna" })).rejects.toThrow(
+      "/nowhere/vicuna does not exist",
+    );
     await expect(pulling(server, fresh(), { vit: golden("minigpt4.pth") })).rejects.toThrow("--vit needs");
     expect(server.asked).toEqual([]);
   });

@@ -8,7 +8,7 @@ import { temporaryFolder, tinyModel } from "../helpers/tiny-model.ts";
 
 const root = temporaryFolder();
 
-test("dimensions, tokenizer and weights", async () => {
+test("reads configuration, tokenizer and weights", async () => {
   const folder = await openBlip2Folder(tinyBlip2(root));
   expect(folder).toMatchObject({
     config: {
@@ -26,7 +26,7 @@ test("dimensions, tokenizer and weights", async () => {
 });
 
 test.each([
-  ["embed_dim", { embed_dim: 0 }, /config\.json is no description of a pre-trained Q-Former:.*at embed_dim/s],
+  ["embed_dim", { embed_dim: 0 }, /config\.json does not describe a pre-trained Q-Former:.*at embed_dim/s],
   ["another field", { projection: "x" }, /config\.json.*"projection"/s],
   ["positions", { max_txt_len: 65 }, /config\.json: max_txt_len is 65, but the Q-Former has 64 positions/],
   ["weights", { weights: { encoder: "gone.pth", qformer: "gone.pth" } }, /gone\.pth/],
@@ -34,24 +34,24 @@ test.each([
   await expect(openBlip2Folder(tinyBlip2(root, name, () => change))).rejects.toThrow(message);
 });
 
-test("a vocabulary that is larger than the table, or missing", async () => {
+test("a vocabulary that is larger than the embeddings, or missing", async () => {
   const folder = tinyBlip2(root, "vocabulary");
   const file = join(folder, "vocab.txt");
   writeFileSync(file, `${readFileSync(file, "utf8")}onemore\n`);
   await expect(openBlip2Folder(folder)).rejects.toThrow(
-    /config\.json: qformer\.vocab_size is 1001, but the vocabulary beside it has 1002 words/,
+    /config\.json: qformer\.vocab_size is 1001, but the vocabulary has 1002 tokens/,
   );
   rmSync(file);
   await expect(openBlip2Folder(folder)).rejects.toThrow(folder);
 });
 
-test("a folder of the other kind is called by its name", async () => {
+test("a folder of another type is refused with what it is for", async () => {
   const [qformer, minigpt4] = [tinyBlip2(root, "qformer"), tinyModel(root)];
   await expect(openModelFolder(qformer)).rejects.toThrow(
-    `${qformer} is a Q-Former as BLIP-2 pre-trains it, without a language model, not a MiniGPT-4; it is for \`minigpt4 search\``,
+    `${qformer} is a pre-trained BLIP-2 Q-Former without a language model, not a MiniGPT-4. Use it with \`minigpt4 search\``,
   );
   await expect(openBlip2Folder(minigpt4)).rejects.toThrow(
-    `${minigpt4} is a MiniGPT-4, not a Q-Former as BLIP-2 pre-trains it, without a language model; it is for \`minigpt4 describe\``,
+    `${minigpt4} is a MiniGPT-4, not a pre-trained BLIP-2 Q-Former without a language model. Use it with \`minigpt4 describe\``,
   );
-  await expect(openBlip2Folder(root)).rejects.toThrow(`${root} is no model folder: it has no config.json`);
+  await expect(openBlip2Folder(root)).rejects.toThrow(`${root} is not a model folder: it has no config.json`);
 });

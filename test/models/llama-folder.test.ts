@@ -10,7 +10,7 @@ const json = {
   num_attention_heads: 32,
 };
 
-test("what older config.json files leave out has LLaMA's value", () => {
+test("keys missing from older config.json files have LLaMA's defaults", () => {
   expect(llamaConfigFromJson(json, "config.json")).toEqual({
     vocabSize: 32001,
     hiddenSize: 4096,
@@ -42,7 +42,7 @@ test.each([
   [null, /expected object/],
 ])("what cannot be run is refused with its key (%#)", (broken, message) => {
   const read = () => llamaConfigFromJson(broken, "/models/x/config.json");
-  expect(read).toThrow("/models/x/config.json describes no language model that can be run");
+  expect(read).toThrow("/models/x/config.json does not describe a supported language model");
   expect(read).toThrow(message);
 });
 
@@ -65,13 +65,13 @@ test("a GGUF file without an output matrix has tied embeddings", () => {
   expect(llamaConfigFromGguf(metadata, own, "x.gguf").tieWordEmbeddings).toBe(false);
 });
 
-test("a key that is missing or no number is named", () => {
+test("errors name a key that is missing or not a number", () => {
   const { "llama.block_count": _, ...rest } = metadata;
   expect(() => llamaConfigFromGguf(rest, new Map([embeddings]), "x.gguf")).toThrow(
-    'x.gguf: its metadata has no usable "llama.block_count" (found undefined)',
+    'x.gguf: the metadata key "llama.block_count" is missing; expected a number above 0',
   );
   const broken = { ...metadata, "llama.context_length": "long" };
   expect(() => llamaConfigFromGguf(broken, new Map([embeddings]), "x.gguf")).toThrow(
-    /context_length" \(found "long"\)/,
+    /context_length" is "long"; expected a number above 0/,
   );
 });

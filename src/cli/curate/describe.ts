@@ -15,7 +15,7 @@ import { CurationStore } from "../../curation/store.ts";
 import type { InvalidSample } from "../../data/dataset.ts";
 import { formatNames, type OpenOptions, openDataset } from "../../data/formats/open.ts";
 import { printable } from "../../files/errors.ts";
-import { templateName } from "../../models/model-folder.ts";
+import { readTemplateName } from "../../models/model-folder.ts";
 import type { CommandContext } from "../context.ts";
 import {
   type AnswerFlags,
@@ -120,7 +120,7 @@ async function describeStep(
 
 /** The prompt kind for a model, unless it is given. */
 export async function defaultPromptStyle(modelFolder: string): Promise<PromptStyle> {
-  return (await templateName(modelFolder)) === "vicuna-v0" ? "paper" : "describe";
+  return (await readTemplateName(modelFolder)) === "vicuna-v0" ? "paper" : "describe";
 }
 
 /** Opens or creates the project, and adds images of the dataset. */

@@ -3,7 +3,7 @@ import { deltaMessage, isUnmergedDelta } from "../../convert/delta.ts";
 import type { Checkpoint } from "../../formats/open.ts";
 import type { PullOptions } from "../../hub/pull.ts";
 import type { ImageSources } from "../../models/minigpt4.ts";
-import { misfit, modelConfig } from "../../models/model-folder.ts";
+import { modelConfig, projectionMismatch } from "../../models/model-folder.ts";
 import { usedByImages, usedByLlama } from "../../models/used-tensors.ts";
 import type { SessionOptions } from "../../runtime/session.ts";
 import {
@@ -141,7 +141,7 @@ async function checkDimensions(
     if (shape && to !== config.hiddenSize) {
       findings.fault(
         "dimensions",
-        misfit({ path: sources.projection.path, to, from }, { path, width: config.hiddenSize }),
+        projectionMismatch({ path: sources.projection.path, to, from }, { path, width: config.hiddenSize }),
         "Use the projection that was trained for this language model (7B and 13B have one each), or the matching language model.",
       );
     } else {

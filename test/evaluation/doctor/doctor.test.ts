@@ -104,7 +104,7 @@ describe("faults", () => {
     [
       "a config of something else",
       (path) => writeFileSync(join(path, "config.json"), "{}"),
-      /^config: .*no description/,
+      /^config: .*does not describe a MiniGPT-4/,
     ],
     [
       "a missing file",
@@ -182,7 +182,7 @@ describe("faults", () => {
       }),
     );
     expect(await examined(path)).toEqual([
-      expect.stringMatching(/projection\.safetensors and .*llm do not fit: .*5120 \(13B\).*width 64/),
+      expect.stringMatching(/projection\.safetensors and .*llm do not match: .*5120 \(13B\).*width 64/),
     ]);
   });
 
