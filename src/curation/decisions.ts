@@ -1,7 +1,7 @@
 /** Decisions on pairs: their status, agreement of reviewers, and the last action of a reviewer that can be undone. */
 import type { Entry, VersionDetails } from "./entry.ts";
 
-/** Of what one person did: a verdict, in the order of the table. */
+/** A verdict of one person, in the order of the table. */
 export interface VerdictMade {
   readonly image: number;
   readonly version: number;
@@ -9,7 +9,7 @@ export interface VerdictMade {
   readonly madeAt: number;
 }
 
-/** A version that they made: an edit, or the undoing of one. */
+/** A version by one person: an edit, or the undoing of one. */
 export interface VersionMade {
   readonly image: number;
   readonly id: number;
@@ -21,28 +21,28 @@ export type LastAction =
   | { readonly kind: "keep" | "drop"; readonly image: number }
   | { readonly kind: "edit"; readonly image: number; readonly version: number };
 
-/** Undoing goes backwards: each withdrawal and each undoing takes the last of its kind away. */
+/** Finds the last action that was not undone: each withdrawal and each reverted edit removes the last action of its kind. */
 export function lastAction(verdicts: readonly VerdictMade[], versions: readonly VersionMade[]): LastAction | undefined {
   const done: LastAction[] = [];
-  const takeBack = (isIt: (action: LastAction) => boolean) => {
-    const at = done.findLastIndex(isIt);
+  const removeLast = (matches: (action: LastAction) => boolean) => {
+    const at = done.findLastIndex(matches);
     if (at >= 0) done.splice(at, 1);
   };
   const edits = [...versions];
-  const editsBefore = (isBefore: (version: VersionMade) => boolean) => {
+  const replayEdits = (isBefore: (version: VersionMade) => boolean) => {
     while (edits[0] && isBefore(edits[0])) {
       const { image, id, undoes } = edits.shift() as VersionMade;
       if (undoes === undefined) done.push({ kind: "edit", image, version: id });
-      else takeBack((action) => action.kind === "edit" && action.version === undoes);
+      else removeLast((action) => action.kind === "edit" && action.version === undoes);
     }
   };
   for (const { image, version, decision, madeAt } of verdicts) {
-    // Within a millisecond, who judged a version has made it before.
-    editsBefore((edit) => edit.madeAt < madeAt || (edit.madeAt === madeAt && edit.id <= version));
-    if (decision === "withdrawn") takeBack((action) => action.kind !== "edit" && action.image === image);
+    // Within one millisecond, a verdict on a version comes after the version.
+    replayEdits((edit) => edit.madeAt < madeAt || (edit.madeAt === madeAt && edit.id <= version));
+    if (decision === "withdrawn") removeLast((action) => action.kind !== "edit" && action.image === image);
     else done.push({ kind: decision, image });
   }
-  editsBefore(() => true);
+  replayEdits(() => true);
   return done.at(-1);
 }
 
@@ -57,7 +57,7 @@ export function pairStatus({ current, rules, persons }: Entry): PairStatus {
   return rules?.decision === "drop" ? "dropped" : "open";
 }
 
-/** Whether all reviewers decided alike; undefined with fewer than two reviewers. */
+/** Whether all reviewers agree; undefined with fewer than two reviewers. */
 export function reviewersAgree({ persons }: Entry): boolean | undefined {
   if (persons.length < 2) return undefined;
   return persons.every(({ decision }) => decision === persons[0]?.decision);

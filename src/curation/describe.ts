@@ -1,4 +1,4 @@
-/** The first step of a project: a model describes every image that has no text yet, and continues short descriptions. */
+/** The first step of a project: a model describes every image without a text, and continues short descriptions. */
 import { createHash } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { Engine, GenerationOptions, GenerationRequest } from "../engine/engine.ts";
@@ -9,14 +9,12 @@ import { type ProjectImage, StaleVersionError, type VersionDetails } from "./ent
 import { ImageLostError, imageBytes } from "./images.ts";
 import type { CurationStore } from "./store.ts";
 
-// One image's description, asked for as the paper does: a description, and more of it where it is short.
-
-/** What the paper asks the first stage's model; its template puts the image before it. */
+/** The paper's prompt for the first stage's model; the template puts the image before it. */
 const instruction = "Describe this image in detail. Give as many details as possible. Say everything you see.";
-/** What the paper says after a short answer. */
-const goOn = "Continue";
-/** Answers of so many tokens or fewer are short. */
-const shortAnswer = 80;
+/** The paper's prompt after a short answer. */
+const continuePrompt = "Continue";
+/** Answers of at most this many tokens are short. */
+const defaultShortAnswer = 80;
 
 /** `paper`: the paper's prompt in the model's template; `describe`: the prompt that the model was trained with. */
 export const promptStyles = ["paper", "describe"] as const;
@@ -24,15 +22,15 @@ export type PromptStyle = (typeof promptStyles)[number];
 
 interface DescriptionOptions {
   readonly promptStyle: PromptStyle;
-  /** How often the model is asked to go on while its text is short; by default once where it is asked as in the paper. */
+  /** How many times a short description is continued. @default 1 with `promptStyle: "paper"`, else 0 */
   readonly continues?: number;
-  /** The seed is mixed with the image's bytes: each image draws its own text, the same one in every run. */
+  /** The seed is combined with the image's SHA-256, so each image gets its own seed, the same in every run. */
   readonly decoding?: GenerationOptions;
-  /** Longest text, in tokens, after which the model is asked to go on; 80 by default. */
+  /** Descriptions of at most this many tokens are continued. @default 80 */
   readonly shortAnswer?: number;
 }
 
-/** What a continuation brought: `empty` and `repeated` ones are left out of the text. */
+/** Outcome of a continuation; `empty` and `repeated` ones are not appended. */
 export type Continuation = "added" | "empty" | "repeated";
 
 interface Description {
@@ -42,7 +40,7 @@ interface Description {
     readonly promptTokens: number;
     readonly completionTokens: number;
     readonly continuations: readonly Continuation[];
-    /** How the last answer ended. */
+    /** Finish reason of the last answer. */
     readonly end: FinishReason;
   };
 }
@@ -54,7 +52,7 @@ interface Answer {
   readonly end: FinishReason;
 }
 
-/** @param sha256 of the image. @throws as `Engine.answer` */
+/** Generates a description. @param sha256 of the image. @throws as `Engine.generate` */
 async function describeImage(
   engine: Engine,
   image: Uint8Array,
@@ -63,34 +61,34 @@ async function describeImage(
     promptStyle,
     continues = promptStyle === "paper" ? 1 : 0,
     decoding = {},
-    shortAnswer: short = shortAnswer,
+    shortAnswer = defaultShortAnswer,
   }: DescriptionOptions,
   signal?: AbortSignal,
 ): Promise<Description> {
   const started = performance.now();
-  const ask = (turns: GenerationRequest["turns"], round: number) => {
-    const seed = seedOf(decoding.seed ?? 0, sha256, round);
-    // The paper's prompt has nothing before the image.
-    return answerOf(engine, { ...decoding, seed, system: "", turns, images: [image] }, signal);
+  const generate = (turns: GenerationRequest["turns"], round: number) => {
+    const seed = deriveSeed(decoding.seed ?? 0, sha256, round);
+    // The paper's prompt has no system message.
+    return generateAnswer(engine, { ...decoding, seed, system: "", turns, images: [image] }, signal);
   };
-  const asked = promptStyle === "paper" ? instruction : "";
-  const first = { role: "user", text: asked, images: 1 } as const;
-  let answer = await ask(promptStyle === "paper" ? [first] : "describe", 0);
+  const prompt = promptStyle === "paper" ? instruction : "";
+  const first = { role: "user", text: prompt, images: 1 } as const;
+  let answer = await generate(promptStyle === "paper" ? [first] : "describe", 0);
   let { text, promptTokens, tokens: completionTokens } = answer;
   const continuations: Continuation[] = [];
-  while (completionTokens <= short && continuations.length < continues) {
-    const turns = [first, { role: "assistant", text }, { role: "user", text: goOn }] as const;
-    answer = await ask(turns, continuations.length + 1);
+  while (completionTokens <= shortAnswer && continuations.length < continues) {
+    const turns = [first, { role: "assistant", text }, { role: "user", text: continuePrompt }] as const;
+    answer = await generate(turns, continuations.length + 1);
     promptTokens += answer.promptTokens;
     completionTokens += answer.tokens;
     const joined = join(text, answer.text);
-    continuations.push(joined.what);
+    continuations.push(joined.outcome);
     text = joined.text;
-    if (joined.what !== "added") break;
+    if (joined.outcome !== "added") break;
   }
   return {
     text,
-    prompt: asked || promptStyle,
+    prompt: prompt || promptStyle,
     details: {
       promptTokens,
       completionTokens,
@@ -102,70 +100,71 @@ async function describeImage(
   };
 }
 
-/** A text and what the model said when it was asked to go on, which may begin with all of it once more. */
-export function join(text: string, more: string): { readonly text: string; readonly what: Continuation } {
-  if (more === "") return { text, what: "empty" };
-  if (plain(text).endsWith(plain(more))) return { text, what: "repeated" };
-  if (more.startsWith(text)) return { text: more, what: "added" };
+/** Appends a continuation to a text. The continuation may start with the whole text again. */
+export function join(text: string, more: string): { readonly text: string; readonly outcome: Continuation } {
+  if (more === "") return { text, outcome: "empty" };
+  if (normalize(text).endsWith(normalize(more))) return { text, outcome: "repeated" };
+  if (more.startsWith(text)) return { text: more, outcome: "added" };
   const between = /^[.,;:!?)]/.test(more) ? "" : " ";
-  return { text: `${text}${between}${more}`, what: "added" };
+  return { text: `${text}${between}${more}`, outcome: "added" };
 }
 
-/** What is left of a text where blanks and capitals do not count. */
-function plain(text: string): string {
+/** Lowercases a text and collapses whitespace. */
+function normalize(text: string): string {
   return text.toLowerCase().replace(/\s+/g, " ");
 }
 
-async function answerOf(engine: Engine, question: GenerationRequest, signal?: AbortSignal): Promise<Answer> {
+async function generateAnswer(engine: Engine, request: GenerationRequest, signal?: AbortSignal): Promise<Answer> {
   let [text, promptTokens, tokens] = ["", 0, 0];
   let end: FinishReason = "stop";
-  for await (const event of engine.generate(question, signal)) {
+  for await (const event of engine.generate(request, signal)) {
     if (event.kind === "begin") promptTokens = event.promptTokens;
     else if (event.kind === "text") text += event.text;
     else [tokens, end] = [event.tokens, event.reason];
   }
-  // A model can say the character 0, at which a database would end the text.
+  // A model can generate a null character, at which SQLite would truncate the text.
   return { text: text.replaceAll("\0", "").trim(), promptTokens, tokens, end };
 }
 
-/** The same seed for the same image, whatever was described before it. */
-function seedOf(seed: number, sha256: string, round: number): number {
+/** The seed of an image, independent of the order of images. */
+function deriveSeed(seed: number, sha256: string, round: number): number {
   return createHash("sha256").update(`${seed} ${sha256} ${round}`).digest().readUInt32LE();
 }
 
-/** What failures of this step are noted as. */
+/** Name of this step in the table of failures. */
 export const describeStep = "describe";
-/** Images that are described at once, which the engine batches as far as its memory allows. */
-const parallelByDefault = 16;
-/** So often an image is tried. */
-export const triesByDefault = 3;
+/** Concurrent images by default; the engine batches them as its memory allows. */
+const defaultParallel = 16;
+/** Attempts per image by default. */
+export const defaultTries = 3;
 
 export interface DescribeOptions extends DescriptionOptions {
+  /** Images that are described concurrently. @default 16 */
   readonly parallel?: number;
-  /** Images that failed so often are not tried again. */
+  /** Attempts per image, over all runs. @default 3 */
   readonly tries?: number;
-  /** Images of the project that have a text or were tried now, of all. */
+  /** Called with the number of images that have a text or failed in this run, of all images. */
   readonly onProgress?: (done: number, total: number) => void;
   readonly onFailure?: (image: ProjectImage, message: string) => void;
 }
 
 export interface DescribeReport {
   readonly described: number;
-  /** Short ones of them, which the model was asked to go on with, and those that became longer by it. */
+  /** Short descriptions that were continued, and those that became longer. */
   readonly continued: number;
   readonly longer: number;
-  /** Tried in vain; the next run tries them again. */
+  /** Images that failed in this run; the next one retries them. */
   readonly failed: number;
-  /** Failed too often, and were not tried. */
+  /** Images that failed too often in earlier runs and were skipped. */
   readonly givenUp: number;
   readonly promptTokens: number;
   readonly completionTokens: number;
 }
 
-/** Images that wait for a description. */
+/** Lists the images without a description. */
 export function undescribed(
   store: CurationStore,
-  tries = triesByDefault,
+  tries = defaultTries,
 ): { readonly images: readonly ProjectImage[]; readonly givenUp: number; readonly total: number } {
   const failures = store.failures(describeStep);
   const entries = store.entries();
@@ -175,10 +174,10 @@ export function undescribed(
 }
 
 /**
- * Describes what has no text yet, several images at a time. Each text is in the project as soon as it is there: whenever this is
- * stopped, the next call goes on with the rest.
+ * Describes all images without a text, several at a time. Each text is saved immediately, so an interrupted run continues with the next
+ * call.
  *
- * @throws the signal's reason; Error if the engine cannot go on
+ * @throws the signal's reason on abort; Error if the engine fails repeatedly
  */
 export async function describeImages(
   store: CurationStore,
@@ -186,14 +185,14 @@ export async function describeImages(
   options: DescribeOptions,
   signal?: AbortSignal,
 ): Promise<DescribeReport> {
-  const { parallel = parallelByDefault, tries, onProgress, onFailure } = options;
+  const { parallel = defaultParallel, tries, onProgress, onFailure } = options;
   const { images, givenUp, total } = undescribed(store, tries);
   const report = { described: 0, continued: 0, longer: 0, failed: 0, givenUp, promptTokens: 0, completionTokens: 0 };
   let done = total - images.length;
-  // What goes wrong with one of those that are under way, and is not that image's fault, ends all of them.
+  // Aborts all workers when one fails for a reason that is not its image.
   const failing = new AbortController();
   const stop = AbortSignal.any([failing.signal, ...(signal ? [signal] : [])]);
-  // Each image listens to it, which is no leak.
+  // Every worker adds a listener; this is not a leak.
   setMaxListeners(parallel + 1, stop);
 
   async function describe(image: ProjectImage): Promise<void> {
@@ -201,16 +200,16 @@ export async function describeImages(
     try {
       described = await describeRetrying(engine, image, options, stop);
     } catch (error) {
-      const message = stop.aborted ? undefined : faultOf(image, error);
+      const message = stop.aborted ? undefined : imageFault(image, error);
       if (message === undefined) throw error;
       store.addFailure(image.id, describeStep, message);
-      // An engine that breaks down again and again would do so for all images.
+      // An engine that exits twice for one image would do so for all.
       if (error instanceof EngineLostError) throw error;
       report.failed++;
       onFailure?.(image, message);
       return;
     }
-    if (!add(store, image, engine.model.name, described)) return;
+    if (!addDescription(store, image, engine.model.name, described)) return;
     const { promptTokens, completionTokens, continuations } = described.details;
     report.described++;
     report.promptTokens += promptTokens;
@@ -239,7 +238,7 @@ export async function describeImages(
   return report;
 }
 
-/** Tries once more where the engine broke down, which another image may have been the reason for. */
+/** Retries once if the engine exits, since another image of the batch may be the reason. */
 async function describeRetrying(
   engine: Engine,
   image: ProjectImage,
@@ -254,15 +253,15 @@ async function describeRetrying(
   });
 }
 
-/** What may be wrong with the image; undefined if something else certainly is. */
-function faultOf({ name }: ProjectImage, error: unknown): string | undefined {
+/** The error message if the image may be at fault; otherwise undefined. */
+function imageFault({ name }: ProjectImage, error: unknown): string | undefined {
   if (error instanceof ImageLostError || error instanceof EngineLostError) return error.message;
   if (!(error instanceof RequestError) || error.code !== "invalid_image") return undefined;
   return error.message.replace(imageInMemory, () => name);
 }
 
-/** Whether it was added; another process may have described the image meanwhile. */
-function add(
+/** Saves a description. @returns false if another process has described the image in the meantime */
+function addDescription(
   store: CurationStore,
   { id }: ProjectImage,
   author: string,

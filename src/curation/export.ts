@@ -1,5 +1,4 @@
-/** Writes the pairs of a project as the second stage's data set: `filter_cap.json` and `image/ID.jpg`, and where each came from. */
-
+/** Exports the pairs of a project as a dataset for the second stage: `filter_cap.json`, `image/ID.jpg`, and `provenance.jsonl`. */
 import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { isTemporaryOf, removeAbandoned, replaceFolder, temporaryPath } from "../files/atomic.ts";
@@ -10,8 +9,7 @@ import type { Entry, ProjectImage, Version } from "./entry.ts";
 import { imageBytes, toJpeg } from "./images.ts";
 import type { CurationStore } from "./store.ts";
 
-// Where a pair of an exported data set comes from: a line of `provenance.jsonl`.
-
+/** The origin of an exported pair. */
 interface Origin extends Pick<Entry, "persons" | "rules"> {
   readonly image: ProjectImage;
   /** All versions of the text, oldest first; the last one is exported. */
@@ -19,8 +17,8 @@ interface Origin extends Pick<Entry, "persons" | "rules"> {
   readonly exportedSha256: string;
 }
 
-/** Versions are counted from 1. Where the image lay is left out: it says more of the machine than of the data. */
-function provenanceOf({ image, versions, persons, rules, exportedSha256 }: Origin) {
+/** A line of `provenance.jsonl`. Versions are numbered from 1. The path of the image is left out, since it may be private. */
+function provenanceLine({ image, versions, persons, rules, exportedSha256 }: Origin) {
   const numberOf = new Map(versions.map(({ id }, i) => [id, i + 1]));
   return {
     image_id: String(image.id),
@@ -32,7 +30,7 @@ function provenanceOf({ image, versions, persons, rules, exportedSha256 }: Origi
       author,
       prompt,
       text,
-      // An edit that its author took back: the text is that of before, and none of theirs.
+      // Number of the edit that this version reverts; its text is not by this author.
       undoes: details.undoes === undefined ? undefined : numberOf.get(details.undoes),
       at: date(madeAt),
     })),
@@ -51,9 +49,9 @@ function date(milliseconds: number): string {
 }
 
 export interface ExportOptions {
-  /** Also what nobody has reviewed, and rules have nothing against. */
+  /** Also export pairs that no one has reviewed and no rule drops. @default false */
   readonly unreviewed?: boolean;
-  /** Whether a data set that is in the folder is replaced. */
+  /** Replace a dataset in the folder. @default false */
   readonly overwrite?: boolean;
   readonly signal?: AbortSignal;
   onProgress?(done: number, total: number): void;
@@ -69,26 +67,26 @@ interface RefusedImage {
 export interface ExportReport {
   readonly folder: string;
   readonly pairs: number;
-  /** Images that were copied byte by byte, and those that were made JPEGs or turned upright. */
+  /** Images that were copied byte by byte, and those that were converted to JPEG or rotated. */
   readonly copied: number;
   readonly converted: number;
-  /** Images that should be in the data set, but cannot be. */
+  /** Images that could not be exported. */
   readonly refused: readonly RefusedImage[];
-  /** How many images of the project were not asked for, by their standing. */
+  /** Number of images that were not selected, by status. */
   readonly left: Readonly<Partial<Record<PairStatus, number>>>;
 }
 
-/** What a data set consists of; a folder with anything else is not replaced. */
+/** The files of an exported dataset; a folder with other files is never replaced. */
 const files = { captions: "filter_cap.json", images: "image", provenance: "provenance.jsonl" } as const;
 
-/** Nobody has written to a folder for so long: who began it was killed (milliseconds). */
+/** A temporary folder that was not written to for this long belongs to a killed export (milliseconds). */
 const abandonedAfter = 120_000;
 
 /**
- * Writes a data set that `openDataset` and the original project read. It is written beside `folder` and then takes its place: what was
- * there stays until the new one is whole, and nothing half-written is left if that fails.
+ * Writes a dataset that `openDataset` and the Python original read. It is written to a temporary folder and renamed when it is complete,
+ * so an existing dataset stays until then, and a failed export leaves nothing behind.
  *
- * @throws Error if there is nothing to write, the folder is in use, or the disk is full; the signal's reason when it is aborted
+ * @throws Error if there is nothing to export, the folder contains other files, or the disk is full; the signal's reason on abort
  */
 export async function exportPairs(
   store: CurationStore,
@@ -98,9 +96,9 @@ export async function exportPairs(
   const { unreviewed = false, overwrite = false } = options;
   const target = resolve(folder);
   const entries = store.entries();
-  const wanted: readonly PairStatus[] = unreviewed ? ["kept", "open"] : ["kept"];
-  const chosen = entries.filter((entry) => wanted.includes(pairStatus(entry)));
-  const left = countStandings(entries.filter((entry) => !chosen.includes(entry)));
+  const exported: readonly PairStatus[] = unreviewed ? ["kept", "open"] : ["kept"];
+  const chosen = entries.filter((entry) => exported.includes(pairStatus(entry)));
+  const left = countStatuses(entries.filter((entry) => !chosen.includes(entry)));
   if (chosen.length === 0) throw new Error(nothingToExport(left));
   await finishReplacing(target);
   await refuseUnlessFree(target, overwrite, entries);
@@ -110,7 +108,7 @@ export async function exportPairs(
     await mkdir(dirname(target), { recursive: true });
     await removeAbandoned(dirname(target), (name) => isTemporaryOf(target, name), { olderThan: abandonedAfter });
     const report = await writePairs(store, chosen, partial, options);
-    await replaceFolder(target, partial, waiting(target));
+    await replaceFolder(target, partial, replacedPath(target));
     return { folder, ...report, left };
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -134,7 +132,7 @@ async function writePairs(
     signal?.throwIfAborted();
     const refuse = (reason: string) => refused.push({ image: image.id, name: image.name, reason });
     if (!current?.text.trim()) {
-      refuse("its text is empty");
+      refuse("the text is empty");
       continue;
     }
     let jpeg: { bytes: Uint8Array; isCopy: boolean };
@@ -150,12 +148,14 @@ async function writePairs(
     annotations.push({ image_id: id, caption: current.text });
     const versions = store.versions(image.id).filter((version) => version.id <= current.id);
     origins.push(
-      JSON.stringify(provenanceOf({ image, versions, persons, rules, exportedSha256: sha256Hex(jpeg.bytes) })),
+      JSON.stringify(provenanceLine({ image, versions, persons, rules, exportedSha256: sha256Hex(jpeg.bytes) })),
     );
   }
   if (annotations.length === 0) {
     const [first] = refused;
-    throw new Error(`None of ${chosen.length} images can be exported; the first, ${first?.name}: ${first?.reason}`);
+    throw new Error(
+      `None of the ${chosen.length} images can be exported; first problem: ${first?.name}: ${first?.reason}`,
+    );
   }
   signal?.throwIfAborted();
   await writeDurably(join(folder, files.captions), `${JSON.stringify({ annotations }, null, 1)}\n`);
@@ -164,72 +164,75 @@ async function writePairs(
   return { pairs: annotations.length, copied, converted: annotations.length - copied, refused };
 }
 
-/** Flushed to the disk; the whole folder takes its place later. */
+/** Writes and flushes a new file. */
 function writeDurably(path: string, content: string | Uint8Array): Promise<void> {
   return writeFile(path, content, { flag: "wx", flush: true });
 }
 
-const ours: readonly string[] = Object.values(files);
+const ownNames: readonly string[] = Object.values(files);
 
-/** @throws Error if the folder holds what may not be lost */
+/** @throws Error if the folder contains anything that must not be replaced */
 async function refuseUnlessFree(target: string, overwrite: boolean, entries: readonly Entry[]): Promise<void> {
   const names = await readdir(target).catch((error: NodeJS.ErrnoException) => {
     if (isMissing(error)) return [] as string[];
-    throw error.code === "ENOTDIR" ? new Error(`${target} is a file; name a folder`) : error;
+    throw error.code === "ENOTDIR" ? new Error(`${target} is a file; choose a folder`) : error;
   });
   if (names.length === 0) return;
-  const others = names.filter((name) => !ours.includes(name));
+  const others = names.filter((name) => !ownNames.includes(name));
   if (others.length > 0 || !names.includes(files.captions)) {
-    throw new Error(`${target} holds something else (${others[0] ?? names[0]}); name a folder that is not there yet`);
+    throw new Error(`${target} contains other files (${others[0] ?? names[0]}); choose a folder that does not exist`);
   }
-  if (!overwrite) throw new Error(`${target} holds a data set already; --overwrite replaces it`);
+  if (!overwrite) throw new Error(`${target} already contains a dataset; pass --overwrite to replace it`);
   const folder = await realpath(target);
   for (const { image } of entries) {
     if (await isInside(image.source.path, folder)) {
-      throw new Error(`${target} holds images of the project (${image.name}); export to another folder`);
+      throw new Error(`${target} contains images of the project (${image.name}); choose another folder`);
     }
   }
 }
 
-/** Whether a file is there and lies in the folder, also if its path goes through links. @param folder without links */
-async function isInside(path: string, folder: string): Promise<boolean> {
-  const file = await realpath(path).catch(() => undefined);
+/** Whether a file exists and is in the folder, after resolving links. @param folder real path */
+async function isInside(name: string, folder: string): Promise<boolean> {
+  const file = await realpath(name).catch(() => undefined);
   if (file === undefined) return false;
-  const way = relative(folder, file);
-  return !isAbsolute(way) && way !== ".." && !way.startsWith(`..${sep}`);
+  const path = relative(folder, file);
+  return !isAbsolute(path) && path !== ".." && !path.startsWith(`..${sep}`);
 }
 
-/** Where the folder that is replaced waits until the new one has its place. */
-const waiting = (target: string) => `${target}.replaced`;
+/** Where the old dataset is until the new one is renamed. */
+const replacedPath = (target: string) => `${target}.replaced`;
 
 /**
- * What an export has left that was killed between the two renames, or right after them.
- * @throws Error if what lies there is not from an export
+ * Cleans up after an export that was killed between or right after the two renames.
+ *
+ * @throws Error if the folder of the old dataset contains other files
  */
 async function finishReplacing(target: string): Promise<void> {
-  if (!(await exists(waiting(target)))) return;
-  const [other] = (await readdir(waiting(target))).filter((name) => !ours.includes(name));
+  if (!(await exists(replacedPath(target)))) return;
+  const [other] = (await readdir(replacedPath(target))).filter((name) => !ownNames.includes(name));
   if (other !== undefined) {
-    throw new Error(`${waiting(target)}, the place of what is replaced, holds something else (${other}); move it away`);
+    throw new Error(
+      `${replacedPath(target)} is needed to replace ${target}, but contains other files (${other}); move it away`,
+    );
   }
-  if (await exists(target)) await rm(waiting(target), { recursive: true, force: true });
-  else await rename(waiting(target), target);
+  if (await exists(target)) await rm(replacedPath(target), { recursive: true, force: true });
+  else await rename(replacedPath(target), target);
 }
 
 async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
-function countStandings(entries: readonly Entry[]): Partial<Record<PairStatus, number>> {
+function countStatuses(entries: readonly Entry[]): Partial<Record<PairStatus, number>> {
   const counts: Partial<Record<PairStatus, number>> = {};
   for (const entry of entries) {
-    const standing = pairStatus(entry);
-    counts[standing] = (counts[standing] ?? 0) + 1;
+    const status = pairStatus(entry);
+    counts[status] = (counts[status] ?? 0) + 1;
   }
   return counts;
 }
 
 function nothingToExport({ open = 0, dropped = 0, empty = 0 }: ExportReport["left"]): string {
-  const hint = open > 0 ? "; review them first, or take those that nobody has reviewed with --unreviewed" : "";
-  return `There is nothing to export: of ${open + dropped + empty} images ${open} wait for review, ${dropped} are dropped and ${empty} have no text${hint}`;
+  const hint = open > 0 ? "; review them, or pass --unreviewed to export unreviewed pairs" : "";
+  return `Nothing to export: of ${open + dropped + empty} images ${open} are not reviewed, ${dropped} are dropped and ${empty} have no text${hint}`;
 }

@@ -22,18 +22,18 @@ export interface DroppedText {
   readonly reasons: readonly Reason[];
 }
 
-/** What the rules say of all texts, those included that they judged in an earlier run. */
+/** The verdicts of the rules on all texts, including those of earlier runs. */
 export interface FilterReport {
-  /** Tells this set of rules from others. */
+  /** Digest of the rule set. */
   readonly rules: string;
-  /** Texts that were judged in this run, and those that these rules had judged already. */
+  /** Texts that were judged in this run, and those that the same rules judged in an earlier one. */
   readonly judged: number;
   readonly known: number;
   /** Images that have no text yet. */
   readonly empty: number;
   readonly kept: number;
   readonly dropped: readonly DroppedText[];
-  /** How many texts broke each rule, the most frequent first. */
+  /** Number of texts that break each rule, in descending order. */
   readonly broken: Readonly<Record<string, number>>;
 }
 

@@ -1,4 +1,4 @@
-/** Adds a data set's images to a project. */
+/** The images of a project: choosing them from a dataset, adding them, reading their bytes, and converting them to JPEG. */
 import { resolve } from "node:path";
 import sharp from "sharp";
 import type { Dataset, ImageTextPair, InvalidSample } from "../data/dataset.ts";
@@ -9,30 +9,32 @@ import { Random } from "../tensor/random.ts";
 import type { NewImage, ProjectImage } from "./entry.ts";
 import type { CurationStore } from "./store.ts";
 
-// An image's bytes, as long as they are those that were added to the project.
-
-/** The image's file is gone, cannot be read, or holds something else now. */
+/** The file of an image is missing, cannot be read, or has changed. */
 export class ImageLostError extends Error {
   override name = "ImageLostError";
 }
 
-/** @throws ImageLostError */
+/**
+ * Reads the bytes of a project's image and checks their SHA-256.
+ *
+ * @throws ImageLostError
+ */
 export async function imageBytes({ source, sha256 }: ProjectImage): Promise<Uint8Array> {
   const bytes = await readBytes(source).catch((cause: NodeJS.ErrnoException) => {
-    const what = cause.code === "ENOENT" ? "is not there any more" : `cannot be read: ${cause.message}`;
+    const what = cause.code === "ENOENT" ? "does not exist any more" : `cannot be read: ${cause.message}`;
     throw new ImageLostError(`${source.path} ${what}`, { cause });
   });
   if (sha256Hex(bytes) === sha256) return bytes;
-  throw new ImageLostError(`${source.path} has changed since it was added to the project (its SHA-256 is another one)`);
+  throw new ImageLostError(`${source.path} has changed since it was added to the project (its SHA-256 differs)`);
 }
 
 export interface AddReport {
   readonly added: number;
-  /** Were in the project before. */
+  /** Images that the project already has. */
   readonly known: number;
-  /** Have the bytes of another one of those given; such an image is taken once. */
+  /** Images with the same bytes as another one of the given images; they are added once. */
   readonly duplicates: number;
-  /** Their bytes cannot be read, so that they are not in the project. */
+  /** Images whose bytes cannot be read; they are not added. */
   readonly unreadable: readonly InvalidSample[];
 }
 
@@ -41,7 +43,7 @@ export interface AddOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Adds the images all at once: when this is stopped before its end, none is in the project. */
+/** Adds images in one transaction: if the call is interrupted, none is added. */
 export async function addImages(
   store: CurationStore,
   pairs: readonly ImageTextPair[],
@@ -53,7 +55,7 @@ export async function addImages(
     signal?.throwIfAborted();
     try {
       const sha256 = sha256Hex(await readBytes(image));
-      // A project is worked on from any folder.
+      // Absolute, so that the project works from any directory.
       const source = { ...image, path: resolve(image.path) };
       if (!images.has(sha256)) images.set(sha256, { name, source, sha256 });
     } catch (error) {
@@ -70,59 +72,55 @@ export async function addImages(
   };
 }
 
-// A random choice of a data set's images.
-
 export interface ChoiceOptions {
-  /** All images are taken of a data set that has no more. */
+  /** Number of images; smaller datasets are used whole. */
   readonly count: number;
   readonly seed: number;
-  /** Told of what the data set lists but cannot be used, and of parts that cannot be read. */
+  /** Called for unusable samples of the dataset and for parts that cannot be read. */
   readonly onProblem?: (problem: InvalidSample) => void;
-  /** Parts of the data set that are listed. */
+  /** Called with the number of listed parts of the dataset. */
   readonly onProgress?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 
 /**
- * The first `count` images of the data set in a random order, which depends only on the seed and the data set: of a larger count
- * the first ones are those of a smaller one. No more than some multiple of `count` is kept in memory.
+ * Shuffles the images of a dataset and returns the first `count`. The order depends only on the seed and the dataset, so a larger count
+ * extends the choice of a smaller one. Memory use is proportional to `count` and the largest part, not to the dataset.
  *
- * @throws Error if the data set lists no image at all
+ * @throws Error if the dataset lists no images
  */
 export async function chooseImages(
   { parts }: Dataset,
   { count, seed, onProblem, onProgress, signal }: ChoiceOptions,
 ): Promise<ImageTextPair[]> {
   const random = new Random(seed);
-  let failed: Error | undefined;
-  let chosen: { readonly place: number; readonly pair: ImageTextPair }[] = [];
+  let failure: Error | undefined;
+  let chosen: { readonly rank: number; readonly pair: ImageTextPair }[] = [];
   for (const [i, part] of parts.entries()) {
     signal?.throwIfAborted();
     try {
       const { pairs, invalid } = await part.read();
       for (const problem of invalid) onProblem?.(problem);
-      // Every image draws its place in the order, chosen or not; of equal places the one that is listed first is first.
-      chosen = [...chosen, ...pairs.map((pair) => ({ place: random.uniform(), pair }))]
-        .sort((a, b) => a.place - b.place)
+      // Every image draws a rank, whether it is chosen or not. The sort is stable: ties keep the order of the dataset.
+      chosen = [...chosen, ...pairs.map((pair) => ({ rank: random.uniform(), pair }))]
+        .sort((a, b) => a.rank - b.rank)
         .slice(0, count);
     } catch (error) {
-      failed ??= error as Error;
+      failure ??= error as Error;
       onProblem?.({ name: part.path, reason: (error as Error).message });
     }
     onProgress?.(i + 1, parts.length);
   }
-  if (chosen.length === 0) throw failed ?? new Error("The data set lists no images");
+  if (chosen.length === 0) throw failure ?? new Error("The dataset lists no images");
   return chosen.map(({ pair }) => pair);
 }
 
-// Any image as a JPEG that every program reads alike.
-
 /**
- * An upright JPEG stays as it is, byte by byte. What is another format, or is turned by its EXIF orientation (which the original
- * project does not look at), becomes a new one of the pixels that the model saw.
+ * Converts an image to a JPEG that every program shows in the same way. Upright JPEGs are returned unchanged. Other formats, and JPEGs
+ * with an EXIF rotation (which the Python original ignores), are encoded from the pixels that the model saw.
  *
- * @param name what messages call the image
- * @throws ImageError if it cannot be read
+ * @param name name of the image in messages
+ * @throws ImageError if the image cannot be read
  */
 export async function toJpeg(bytes: Uint8Array, name: string): Promise<{ bytes: Uint8Array; isCopy: boolean }> {
   if (bytes[0] === 0xff && bytes[1] === 0xd8) {
@@ -132,7 +130,7 @@ export async function toJpeg(bytes: Uint8Array, name: string): Promise<{ bytes: 
     if (header?.format === "jpeg" && (header.orientation ?? 1) === 1) return { bytes, isCopy: true };
   }
   const { width, height, data } = await readImage(bytes, { name });
-  // Without a profile it is sRGB.
+  // An image without a profile is sRGB.
   const jpeg = sharp(data, { raw: { width, height, channels: 3 } }).jpeg({ quality: 95, chromaSubsampling: "4:4:4" });
   return { bytes: await jpeg.toBuffer(), isCopy: false };
 }

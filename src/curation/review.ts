@@ -1,11 +1,9 @@
-/** What several reviewers of a project share: the pairs as they are now, and who looks at which. */
-
+/** The review of a project: filters, progress, and a queue that several reviewers share. */
 import { pairStatus, reviewersAgree } from "./decisions.ts";
 import type { Action, Entry } from "./entry.ts";
 import type { CurationStore } from "./store.ts";
 
-// Which pairs a reviewer wants to see, in which order, and how far the review has come.
-
+/** Which pairs a reviewer sees: undecided ones, those that rules dropped, ... `longest` and `shortest` sort all pairs. */
 export const filters = [
   "unreviewed",
   "ruled",
@@ -21,19 +19,19 @@ export type Filter = (typeof filters)[number];
 
 export interface Selection {
   readonly filter: Filter;
-  /** Of pairs that rules dropped, only those that broke this one. */
+  /** Only pairs that break this rule. */
   readonly rule?: string;
 }
 
 export interface Progress {
-  /** Pairs that a person has decided, and those that it takes: what rules dropped needs nobody. */
+  /** Pairs with a decision, and all that need one; pairs that rules dropped do not. */
   readonly reviewed: number;
   readonly all: number;
-  /** Pairs of each filter. */
+  /** Number of pairs of each filter. */
   readonly counts: Readonly<Record<Filter, number>>;
-  /** Of those that rules dropped, how many each rule did; the most first. */
+  /** Number of pairs that each rule dropped, in descending order. */
   readonly rules: readonly { readonly rule: string; readonly count: number }[];
-  /** Milliseconds that the reviewer took for a pair, lately; undefined as long as there are too few. */
+  /** Recent milliseconds per pair of the reviewer; undefined if there are too few decisions. */
   readonly pace?: number;
 }
 
@@ -49,14 +47,14 @@ const matches: Readonly<Record<Filter, (entry: Entry) => boolean>> = {
   all: ({ current }) => current !== undefined,
 };
 
-/** The pairs of a selection: the longest or shortest texts first, or as the images were added. */
+/** Selects pairs: in the order of the images, or by the length of their texts. */
 export function select(entries: readonly Entry[], { filter, rule }: Selection): Entry[] {
-  const found = entries.filter((entry) => matches[filter](entry) && (rule === undefined || broke(entry, rule)));
+  const found = entries.filter((entry) => matches[filter](entry) && (rule === undefined || breaks(entry, rule)));
   const sign = { longest: -1, shortest: 1 }[filter as string];
-  return sign === undefined ? found : found.sort((a, b) => sign * (lengthOf(a) - lengthOf(b)));
+  return sign === undefined ? found : found.sort((a, b) => sign * (textLength(a) - textLength(b)));
 }
 
-/** @param reviewer whose pace is asked for */
+/** @param reviewer compute the pace of this reviewer */
 function countProgress(entries: readonly Entry[], reviewer?: string): Progress {
   const counts = Object.fromEntries(filters.map((filter) => [filter, 0])) as Record<Filter, number>;
   const rules = new Map<string, number>();
@@ -67,73 +65,74 @@ function countProgress(entries: readonly Entry[], reviewer?: string): Progress {
     if (entry.persons.length > 0) reviewed++;
     for (const { author, madeAt } of entry.persons) if (author === reviewer) times.push(madeAt);
     if (!matches.ruled(entry)) continue;
-    for (const rule of rulesOf(entry)) rules.set(rule, (rules.get(rule) ?? 0) + 1);
+    for (const rule of brokenRules(entry)) rules.set(rule, (rules.get(rule) ?? 0) + 1);
   }
-  const pace = reviewPace(times);
   return {
     reviewed,
     all: reviewed + counts.unreviewed,
     counts,
     rules: [...rules].map(([rule, count]) => ({ rule, count })).sort((a, b) => b.count - a.count),
-    ...(pace !== undefined && { pace }),
+    pace: reviewPace(times),
   };
 }
 
-/** Decisions that the pace is taken from: few, so that it is that of now. */
-const latest = 30;
-const fewest = 3;
-/** A longer time than this between two decisions was a pause. */
-const pause = 3 * 60_000;
+/** Number of recent decisions that determine the pace. */
+const maxGaps = 30;
+const minGaps = 3;
+/** A longer time between two decisions is a break, in milliseconds. */
+const minBreak = 3 * 60_000;
 
-/** The mean time between the latest decisions. @param times in milliseconds, in any order */
+/** The mean time between the latest decisions, without breaks. @param times Unix times in milliseconds, in any order */
 export function reviewPace(times: readonly number[]): number | undefined {
-  const ordered = times.toSorted((a, b) => a - b).slice(-latest - 1);
+  const ordered = times.toSorted((a, b) => a - b).slice(-maxGaps - 1);
   const gaps = ordered.slice(1).map((time, i) => time - (ordered[i] ?? time));
-  const working = gaps.filter((gap) => gap < pause);
-  if (working.length < fewest) return undefined;
+  const working = gaps.filter((gap) => gap < minBreak);
+  if (working.length < minGaps) return undefined;
   return working.reduce((sum, gap) => sum + gap, 0) / working.length;
 }
 
-function rulesOf({ rules }: Entry): Set<string> {
+function brokenRules({ rules }: Entry): Set<string> {
   return new Set(rules?.decision === "drop" ? rules.reasons.map(({ rule }) => rule) : []);
 }
 
-function broke(entry: Entry, rule: string): boolean {
-  return rulesOf(entry).has(rule);
+function breaks(entry: Entry, rule: string): boolean {
+  return brokenRules(entry).has(rule);
 }
 
-function lengthOf({ current }: Entry): number {
+function textLength({ current }: Entry): number {
   return current?.text.length ?? 0;
 }
 
-/** For so long a pair that was shown to one reviewer is not offered to another. */
+/** How long a pair is reserved for the reviewer who sees it. */
 const claimMilliseconds = 90_000;
 
-/** In these a decision takes a pair out, so that what was left comes round again. */
-const emptied: ReadonlySet<Filter> = new Set(["unreviewed", "ruled"]);
+/** Filters whose pairs leave them when they are decided; skipped pairs come round again. */
+const emptying: ReadonlySet<Filter> = new Set(["unreviewed", "ruled"]);
 
 export interface NextOptions {
   readonly reviewer: string;
-  /** The pair that was shown before; without it, from the beginning. */
+  /** Id of the previous pair. @default start at the first one */
   readonly from?: number;
   readonly backwards?: boolean;
-  /** Pairs that are not wanted. */
+  /** Ids of pairs to skip. */
   readonly skip?: ReadonlySet<number>;
 }
 
+/** Hands out pairs to reviewers and records their decisions. */
 export class ReviewQueue {
   readonly store: CurationStore;
   private readonly now: () => number;
   private readonly claims = new Map<number, { readonly reviewer: string; readonly until: number }>();
   private readonly pairs = new Map<number, Entry>();
-  private seen: number | undefined;
+  /** `changesOfOthers` when the pairs were read. */
+  private seen?: number;
 
   constructor(store: CurationStore, now: () => number = Date.now) {
     this.store = store;
     this.now = now;
   }
 
-  /** All images, those without a text included. They are read anew only when another process has changed something. */
+  /** All entries, including those without a text. They are cached until another process changes the project. */
   entries(): Entry[] {
     const changes = this.store.changesOfOthers();
     if (changes !== this.seen) {
@@ -149,20 +148,20 @@ export class ReviewQueue {
   }
 
   /**
-   * The pair of a selection that a reviewer is to see next; of those that nobody else looks at, if there are any. It is theirs for a
-   * while then.
+   * Picks and reserves the next pair for a reviewer, preferably one that is not reserved by another. @returns undefined if there is no
+   * other pair
    */
   next(selection: Selection, { reviewer, from, backwards = false, skip = new Set() }: NextOptions): Entry | undefined {
     const entries = select(this.entries(), selection);
     const ordered = backwards ? entries.reverse() : entries;
-    const round = emptied.has(selection.filter) ? [...after(ordered, from), ...ordered] : after(ordered, from);
-    const wanted = round.filter(({ image: { id } }) => id !== from && !skip.has(id));
-    const free = wanted.find(({ image: { id } }) => !this.isTaken(id, reviewer)) ?? wanted[0];
-    if (free) this.claim(free.image.id, reviewer);
-    return free;
+    const round = emptying.has(selection.filter) ? [...after(ordered, from), ...ordered] : after(ordered, from);
+    const candidates = round.filter(({ image: { id } }) => id !== from && !skip.has(id));
+    const next = candidates.find(({ image: { id } }) => !this.isTaken(id, reviewer)) ?? candidates[0];
+    if (next) this.claim(next.image.id, reviewer);
+    return next;
 
-    /** What comes after a pair, which need not be in the selection any more. */
-    function after(list: readonly Entry[], id: number | undefined): readonly Entry[] {
+    /** The pairs after a pair, which may have left the selection. */
+    function after(list: readonly Entry[], id?: number): readonly Entry[] {
       if (id === undefined) return list;
       const at = list.findIndex(({ image }) => image.id === id);
       if (at >= 0) return list.slice(at + 1);
@@ -171,23 +170,23 @@ export class ReviewQueue {
     }
   }
 
-  /** Notes that a reviewer looks at a pair. */
+  /** Reserves a pair for a reviewer, unless it is reserved for another. */
   claim(image: number, reviewer: string): void {
     const now = this.now();
     for (const [id, { until }] of this.claims) if (until <= now) this.claims.delete(id);
     if (!this.isTaken(image, reviewer)) this.claims.set(image, { reviewer, until: now + claimMilliseconds });
   }
 
-  /** @throws StaleVersionError if the version is no longer the current one */
+  /** Records a decision. @throws StaleVersionError if the version is no longer the current one */
   decide(image: number, version: number, decision: "keep" | "drop", author: string): void {
     const own = this.store.entry(image)?.persons.find((verdict) => verdict.author === author);
-    // It was sent twice: an answer was lost on its way.
+    // A retry of a request whose response was lost.
     if (own?.version === version && own.decision === decision) return;
     this.store.addVerdict({ version, decision, judge: "person", author });
     this.reread(image);
   }
 
-  /** @throws StaleVersionError if the version is no longer the current one */
+  /** Replaces the text of a version. @throws StaleVersionError if the version is no longer the current one */
   edit(image: number, version: number, text: string, author: string): void {
     const current = this.store.entry(image)?.current;
     if (current?.parent === version && current.text === text && current.author === author) return;
@@ -196,7 +195,7 @@ export class ReviewQueue {
     this.reread(image);
   }
 
-  /** Takes back what a reviewer did last. @throws StaleVersionError if somebody has changed the text since */
+  /** Undoes the last action of a reviewer. @throws StaleVersionError if someone has changed the text since */
   undo(author: string, only?: Action): number | undefined {
     const image = this.store.undo(author, only);
     if (image !== undefined) this.reread(image);

@@ -1,11 +1,10 @@
-/** The tables of a curation project, and how an older file becomes a newer one. */
+/** The tables of a curation project, transactions, and migrations of older files. */
 import type Database from "libsql";
 
-// Changes of a project that are made together or not at all.
-
 /**
- * All that `work` writes, or nothing of it; another process that writes is waited for.
- * @throws Error saying that the disk is full if it is, else what `work` throws
+ * Runs `work` in a transaction, after waiting for other processes that write.
+ *
+ * @throws Error if the disk is full; otherwise what `work` throws
  */
 export function atomically<T>(database: Database.Database, path: string, work: () => T): T {
   try {
@@ -14,21 +13,16 @@ export function atomically<T>(database: Database.Database, path: string, work: (
     database.exec("COMMIT");
     return result;
   } catch (cause) {
-    // Where the disk is full SQLite has taken everything back already, and libsql's own transactions fail over that.
+    // If the disk is full, SQLite has rolled back already, and libsql's own transactions would fail on rolling back again.
     if (database.inTransaction) database.exec("ROLLBACK");
     if ((cause as { code?: unknown }).code !== "SQLITE_FULL") throw cause;
-    throw new Error(
-      `${path}: the disk is full; what was being written is not in the project, everything before it is`,
-      {
-        cause,
-      },
-    );
+    throw new Error(`${path}: the disk is full; the last change was not saved, all earlier ones are`, { cause });
   }
 }
 
 /**
- * Each entry brings a file from the version of its place to the next; the file's own version is `PRAGMA user_version`. Entries are
- * only ever added.
+ * Entry i migrates a file from version i to version i + 1; `PRAGMA user_version` is the version of a file. Append entries, never change
+ * them.
  */
 const migrations: readonly string[] = [
   `CREATE TABLE pictures (
@@ -86,7 +80,7 @@ const migrations: readonly string[] = [
    CREATE TRIGGER versions_remain BEFORE DELETE ON versions BEGIN SELECT raise(ABORT, 'versions are never removed'); END;
    CREATE TRIGGER verdicts_stay BEFORE UPDATE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never changed'); END;
    CREATE TRIGGER verdicts_remain BEFORE DELETE ON verdicts BEGIN SELECT raise(ABORT, 'verdicts are never removed'); END;`,
-  // Files of before 0.2 call images pictures.
+  // Versions before 0.2 call images pictures.
   `ALTER TABLE pictures RENAME TO images;
    ALTER TABLE versions RENAME COLUMN picture TO image;
    ALTER TABLE failures RENAME COLUMN picture TO image;`,
@@ -96,18 +90,20 @@ const migrations: readonly string[] = [
 const schemaVersion = migrations.length;
 
 /**
- * Brings the tables of a file up to date, all or nothing.
- * @throws Error if the file was written by a newer program, or is no project
+ * Creates or migrates the tables of a file, in one transaction.
+ *
+ * @throws Error if a newer program has written the file, or it is not a project
  */
 export function migrate(database: Database.Database, path: string): void {
   atomically(database, path, () => {
     const found = userVersion(database);
     if (found > schemaVersion) {
       throw new Error(
-        `${path} was written by a newer minigpt4 (its tables have version ${found}, this program knows ${schemaVersion}); update minigpt4`,
+        `${path} was written by a newer minigpt4 (version ${found} of the tables; this program supports up to ${schemaVersion}); update minigpt4`,
       );
     }
-    if (found === 0 && hasTables(database)) throw new Error(`${path} is a database, but no curation project`);
+    if (found === 0 && hasTables(database))
+      throw new Error(`${path} is an SQLite database, but not a curation project`);
     for (const step of migrations.slice(found)) database.exec(step);
     database.exec(`PRAGMA user_version = ${schemaVersion}`);
   });

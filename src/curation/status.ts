@@ -12,14 +12,14 @@ interface StepCounts {
   readonly out: number;
 }
 
-/** What one model wrote, or one person. */
+/** Texts by one model or person. */
 interface AuthorCounts {
   readonly author: string;
   readonly kind: VersionKind;
   readonly texts: number;
   readonly promptTokens: number;
   readonly completionTokens: number;
-  /** Seconds, of all texts together; several are written at a time. */
+  /** Sum over all texts, in seconds; texts may be generated concurrently. */
   readonly seconds: number;
 }
 
@@ -36,7 +36,7 @@ export interface ProjectStatus {
     /** Short descriptions, and those that became longer. */
     readonly continue: StepCounts;
     readonly polish: StepCounts;
-    /** Texts that rules judged, and those that they let pass. */
+    /** Texts that rules judged, and those that break no rule. */
     readonly filter: StepCounts;
     /** Texts that no rule drops or a person judged, and those that a person judged. */
     readonly review: StepCounts;
@@ -44,18 +44,18 @@ export interface ProjectStatus {
   /** Images whose text breaks a rule; a text may break several. */
   readonly rules: Readonly<Record<string, number>>;
   readonly persons: readonly PersonCounts[];
-  /** Images that several persons judged, and on which they do not agree. */
+  /** Images that several persons judged, and those of them on which they disagree. */
   readonly judgedBySeveral: number;
   readonly disagreements: number;
-  /** Images whose text is as a person changed it. */
+  /** Images whose current text is an edit. */
   readonly edited: number;
-  /** Images with which a step failed since their text last changed. */
+  /** By step: images for which it failed since their text last changed. */
   readonly failures: Readonly<Record<string, number>>;
   readonly standing: Readonly<Record<PairStatus, number>>;
   readonly authors: readonly AuthorCounts[];
 }
 
-/** Steps that note failures. */
+/** Steps that record failures. */
 const failingSteps = [describeStep, polishStep, requestStep];
 
 export function projectStatus(store: CurationStore): ProjectStatus {
@@ -67,15 +67,15 @@ export function projectStatus(store: CurationStore): ProjectStatus {
   const judged = entries.filter(({ rules }) => rules);
   const agreements = entries.map(reviewersAgree).filter((agreement) => agreement !== undefined);
   const standings = entries.map(pairStatus);
-  const standing = (wanted: PairStatus) => count(standings, (found) => found === wanted);
+  const standing = (status: PairStatus) => count(standings, (found) => found === status);
   const failures = failingSteps.map((step) => [step, store.failures(step).size] as const);
   return {
     images: entries.length,
     steps: {
       describe: { in: entries.length, out: described },
       continue: {
-        in: having((version) => continuationsOf(version).length > 0),
-        out: having((version) => continuationsOf(version).includes("added")),
+        in: having((version) => readContinuations(version).length > 0),
+        out: having((version) => readContinuations(version).includes("added")),
       },
       polish: { in: described, out: having(({ kind }) => kind === "polished") },
       filter: { in: judged.length, out: count(judged, ({ rules }) => rules?.decision !== "drop") },
@@ -84,8 +84,8 @@ export function projectStatus(store: CurationStore): ProjectStatus {
         out: count(entries, ({ persons }) => persons.length > 0),
       },
     },
-    rules: rulesOf(judged),
-    persons: personsOf(entries),
+    rules: countByRule(judged),
+    persons: countByPerson(entries),
     judgedBySeveral: agreements.length,
     disagreements: count(agreements, (agree) => !agree),
     edited: count(entries, ({ current }) => current?.kind === "edited"),
@@ -96,16 +96,16 @@ export function projectStatus(store: CurationStore): ProjectStatus {
       kept: standing("kept"),
       dropped: standing("dropped"),
     },
-    authors: authorsOf(versions.flat()),
+    authors: countByAuthor(versions.flat()),
   };
 }
 
-/** Details may have been written by another program, so that nothing is taken for granted. */
-function continuationsOf({ details }: Version): readonly unknown[] {
+/** Details may come from another program, so their type is checked. */
+function readContinuations({ details }: Version): readonly unknown[] {
   return Array.isArray(details.continuations) ? details.continuations : [];
 }
 
-function rulesOf(judged: readonly Entry[]): Record<string, number> {
+function countByRule(judged: readonly Entry[]): Record<string, number> {
   const counts = new Map<string, number>();
   for (const { rules } of judged) {
     if (rules?.decision !== "drop") continue;
@@ -115,7 +115,7 @@ function rulesOf(judged: readonly Entry[]): Record<string, number> {
   return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
 }
 
-function personsOf(entries: readonly Entry[]): PersonCounts[] {
+function countByPerson(entries: readonly Entry[]): PersonCounts[] {
   const verdicts = groupBy(
     entries.flatMap(({ persons }) => persons),
     ({ author }) => author,
@@ -126,8 +126,8 @@ function personsOf(entries: readonly Entry[]): PersonCounts[] {
   });
 }
 
-function authorsOf(versions: readonly Version[]): AuthorCounts[] {
-  // Who takes an edit back writes nothing: the text that stands again is another's.
+function countByAuthor(versions: readonly Version[]): AuthorCounts[] {
+  // Reverting an edit writes no text: the restored text is someone else's.
   const written = versions.filter(({ details }) => details.undoes === undefined);
   const groups = groupBy(written, ({ author, kind }) => JSON.stringify([kind, author]));
   return [...groups.values()].map((those) => {

@@ -1,6 +1,6 @@
 /**
- * A curation project: one SQLite file with every image, every version of its text, and what rules and persons thought of each.
- * Several processes may have it open at once. Nothing is ever overwritten: what is current is what came last.
+ * A curation project: one SQLite file with all images, all versions of their texts, and the verdicts of rules and persons. Several
+ * processes can have it open at the same time. Nothing is overwritten: the latest row is the current one.
  */
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
@@ -9,12 +9,12 @@ import { groupBy, lastAction, type VerdictMade, type VersionMade } from "./decis
 import {
   type Action,
   type Entry,
-  entryOf,
   type ImageRow,
   type NewImage,
   type NewVerdict,
   type NewVersion,
   StaleVersionError,
+  toEntry,
   toVerdict,
   toVersion,
   type Verdict,
@@ -25,9 +25,10 @@ import {
 } from "./entry.ts";
 import { atomically, migrate } from "./schema.ts";
 
-/** How long a process waits for another that writes, in milliseconds. */
-const patience = 10_000;
+/** How long to wait for another process that writes, in milliseconds. */
+const busyTimeout = 10_000;
 
+/** An open curation project. */
 export class CurationStore {
   private readonly database: Database.Database;
   private readonly path: string;
@@ -38,30 +39,31 @@ export class CurationStore {
   }
 
   /**
-   * Opens a project, and brings its tables up to date.
-   * @param create whether a file that is not there is made
+   * Opens a project and migrates its tables.
+   *
+   * @param create whether to create a missing file; `@default` false
    * @throws Error naming the file and what is wrong with it
    */
   static open(path: string, { create = false }: { readonly create?: boolean } = {}): CurationStore {
     if (!existsSync(path)) {
-      if (!create) throw new Error(`${path} is not there; \`minigpt4 curate describe DATA\` begins a project`);
-      if (!existsSync(dirname(path))) throw new Error(`${dirname(path)}, the folder of the project, is not there`);
+      if (!create) throw new Error(`${path} does not exist; create a project with \`minigpt4 curate describe DATA\``);
+      if (!existsSync(dirname(path))) throw new Error(`The folder of the project, ${dirname(path)}, does not exist`);
     }
     let database: Database.Database | undefined;
     try {
       database = new Database(path);
-      database.exec(`PRAGMA busy_timeout = ${patience}; PRAGMA foreign_keys = ON;`);
+      database.exec(`PRAGMA busy_timeout = ${busyTimeout}; PRAGMA foreign_keys = ON;`);
       migrate(database, path);
-      // Stays in the file, so that it comes after the look at whether this is a project.
+      // This changes the file, so it comes after the check that the file is a project.
       database.exec("PRAGMA journal_mode = WAL");
       return new CurationStore(database, path);
     } catch (cause) {
       database?.close();
-      throw explained(cause, path);
+      throw explainError(cause, path);
     }
   }
 
-  /** Adds those that are not there yet. @returns how many were added */
+  /** Adds the images that the project does not have. @returns the number of added images */
   addImages(images: readonly NewImage[]): number {
     const insert = this.database.prepare(
       `INSERT INTO images (path, offset, length, name, sha256, added_at) VALUES (?, ?, ?, ?, ?, ?)
@@ -78,8 +80,9 @@ export class CurationStore {
   }
 
   /**
-   * Adds a version, which is then the current one.
-   * @throws StaleVersionError if the current version is not its parent
+   * Adds a version, which becomes the current one.
+   *
+   * @throws StaleVersionError if its parent is not the current version
    */
   addVersion({ image, parent, kind, text, author, prompt, details = {} }: NewVersion): Version {
     return this.atomically(() => {
@@ -89,11 +92,11 @@ export class CurationStore {
     });
   }
 
-  /** Adds a verdict. @throws StaleVersionError if a person judges a version that is no longer the current one */
+  /** Adds a verdict. @throws StaleVersionError if it is a person's and its version is no longer current */
   addVerdict({ version, decision, judge, author, reasons = [] }: NewVerdict): void {
     this.atomically(() => {
       const judged = this.database.prepare("SELECT image FROM versions WHERE id = ?").get(version);
-      if (!judged) throw new Error(`There is no version ${version}`);
+      if (!judged) throw new Error(`Version ${version} does not exist`);
       const current = this.currentOf((judged as { image: number }).image);
       if (judge === "person" && current?.id !== version) throw new StaleVersionError(current);
       this.insertVerdict({ version, decision, judge, author, reasons });
@@ -101,10 +104,11 @@ export class CurationStore {
   }
 
   /**
-   * Takes back what a person did last: withdraws the verdict, or puts the text before the edit back as a new version.
-   * @param only it is taken back only if it is this
-   * @returns the image; undefined if there is nothing to take back
-   * @throws StaleVersionError if somebody has changed the edited text since
+   * Undoes the last action of a person: withdraws the verdict, or restores the text before the edit as a new version.
+   *
+   * @param only undo only this action
+   * @returns id of the image; undefined if there is nothing to undo
+   * @throws StaleVersionError if someone has changed the edited text since
    */
   undo(author: string, only?: Action): number | undefined {
     return this.atomically(() => {
@@ -133,14 +137,14 @@ export class CurationStore {
       const { kind, text } = before;
       const details = { undoes: current.id };
       const back = this.insertVersion({ image, parent: current.id, kind, text, author, details });
-      // What rules said of this text is as true as before.
+      // The verdict of the rules on this text still applies.
       const rules = this.verdicts(image).findLast(({ judge, version }) => judge === "rules" && version === before.id);
       if (rules) this.insertVerdict({ ...rules, version: back.id });
       return image;
     });
   }
 
-  /** Notes that a step failed for an image. */
+  /** Records that a step failed for an image. */
   addFailure(image: number, step: string, message: string): void {
     this.atomically(() =>
       this.database
@@ -149,11 +153,11 @@ export class CurationStore {
     );
   }
 
-  /** How often a step failed for each image since its text last changed, and the last message. */
+  /** By image: how many times a step has failed since the text last changed, and the last message. */
   failures(step: string): Map<number, { readonly times: number; readonly message: string }> {
     const rows = this.database
       .prepare(
-        // Beside max(id), SQLite takes the other columns of that row.
+        // SQLite takes bare columns next to max(id) from the row of the maximum.
         `SELECT image, count(*) AS times, max(id), message
          FROM failures
          WHERE step = ? AND made_at >= coalesce((SELECT max(made_at) FROM versions WHERE versions.image = failures.image), 0)
@@ -163,8 +167,8 @@ export class CurationStore {
     return new Map(rows.map(({ image, times, message }) => [image, { times, message }]));
   }
 
-  /** Tokens that all versions of a kind have cost, prompts and answers together, where their details say so. */
-  tokensOf(kind: VersionKind): number {
+  /** Sums the prompt and completion tokens of all versions of a kind whose details contain them. */
+  countTokens(kind: VersionKind): number {
     const [row] = this.rows<{ tokens: number }>(
       `SELECT coalesce(sum(
          coalesce(json_extract(details, '$.promptTokens'), 0) + coalesce(json_extract(details, '$.completionTokens'), 0)
@@ -175,7 +179,7 @@ export class CurationStore {
     return row?.tokens ?? 0;
   }
 
-  /** All images with what counts now, in the order in which they were added. */
+  /** All entries, in the order in which the images were added. */
   entries(): Entry[] {
     const versions = groupBy(this.rows<VersionRow>("SELECT * FROM versions ORDER BY id"), ({ image }) => image);
     const verdicts = groupBy(
@@ -185,15 +189,15 @@ export class CurationStore {
       ({ image }) => image,
     );
     return this.rows<ImageRow>("SELECT * FROM images ORDER BY id").map((row) =>
-      entryOf(row, versions.get(row.id) ?? [], verdicts.get(row.id) ?? []),
+      toEntry(row, versions.get(row.id) ?? [], verdicts.get(row.id) ?? []),
     );
   }
 
-  /** One image with what counts now; undefined if there is none with this id. */
+  /** The entry of an image; undefined if the id does not exist. */
   entry(image: number): Entry | undefined {
     const [row] = this.rows<ImageRow>("SELECT * FROM images WHERE id = ?", image);
     if (!row) return undefined;
-    return entryOf(
+    return toEntry(
       row,
       this.rows<VersionRow>("SELECT * FROM versions WHERE image = ? ORDER BY id", image),
       this.rows<VerdictRow>(
@@ -204,12 +208,12 @@ export class CurationStore {
     );
   }
 
-  /** Every version of an image's text, oldest first. */
+  /** All versions of an image's text, oldest first. */
   versions(image: number): Version[] {
     return this.rows<VersionRow>("SELECT * FROM versions WHERE image = ? ORDER BY id", image).map(toVersion);
   }
 
-  /** Every verdict on any version of an image's text, oldest first. */
+  /** All verdicts on all versions of an image's text, oldest first. */
   verdicts(image: number): Verdict[] {
     return this.rows<VerdictRow>(
       `SELECT verdicts.* FROM verdicts JOIN versions ON versions.id = verdicts.version
@@ -218,7 +222,7 @@ export class CurationStore {
     ).map(toVerdict);
   }
 
-  /** A number that is another one when somebody else has changed the project: another process, or another store. */
+  /** A number that changes whenever another process or another store changes the project. */
   changesOfOthers(): number {
     return this.rows<{ version: number }>("SELECT data_version AS version FROM pragma_data_version")[0]?.version ?? 0;
   }
@@ -233,7 +237,7 @@ export class CurationStore {
         `INSERT INTO versions (image, parent, kind, text, author, prompt, details, made_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       )
-      // At a null character a text would be cut off where it is read.
+      // SQLite truncates a text at a null character.
       .run(
         image,
         parent ?? null,
@@ -267,13 +271,14 @@ export class CurationStore {
   }
 }
 
-function explained(cause: unknown, path: string): Error {
+/** Names the file in errors of SQLite. */
+function explainError(cause: unknown, path: string): Error {
   const error = cause instanceof Error ? cause : new Error(String(cause));
   const { code } = error as { code?: unknown };
   if (code === "SQLITE_NOTADB" || code === "SQLITE_CORRUPT") {
-    return new Error(`${path} is no curation project, or is damaged: ${error.message}`, { cause });
+    return new Error(`${path} is not a curation project, or is corrupted: ${error.message}`, { cause });
   }
   if (typeof code !== "string" || !code.startsWith("SQLITE")) return error;
-  const hint = code.startsWith("SQLITE_IOERR") ? " (is the disk full, or was it taken away?)" : "";
+  const hint = code.startsWith("SQLITE_IOERR") ? " (is the disk full or disconnected?)" : "";
   return new Error(`${path} cannot be opened: ${error.message}${hint}`, { cause });
 }

@@ -106,7 +106,7 @@ describe("what is kept", () => {
     add("a.jpg", cat, { says: "drop" });
     const open = add("b.jpg", await drawing().jpeg().toBuffer(), { says: "" });
     await expect(exportPairs(store, target)).rejects.toThrow(
-      "There is nothing to export: of 2 images 1 wait for review, 1 are dropped and 0 have no text; review them first, or",
+      "Nothing to export: of 2 images 1 are not reviewed, 1 are dropped and 0 have no text; review them, or pass --unreviewed",
     );
     expect(existsSync(target)).toBe(false);
     expect(await exportPairs(store, target, { unreviewed: true })).toMatchObject({ pairs: 1, left: { dropped: 1 } });
@@ -207,7 +207,7 @@ test("the origin of each pair stands beside it", async () => {
   });
 });
 
-describe("images that are not what was described", () => {
+describe("images that are missing or have changed", () => {
   test("are refused by name, and the others are written", async () => {
     const good = add("good.jpg", cat);
     add("changed.jpg", await drawing().jpeg().toBuffer());
@@ -219,10 +219,10 @@ describe("images that are not what was described", () => {
     const { pairs, refused } = await exportPairs(store, target);
     expect(pairs).toBe(1);
     expect(refused.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([
-      `changed.jpg: ${join(folder, "changed.jpg")} has changed since it was added to the project (its SHA-256 is another one)`,
-      `gone.jpg: ${join(folder, "gone.jpg")} is not there any more`,
+      `changed.jpg: ${join(folder, "changed.jpg")} has changed since it was added to the project (its SHA-256 differs)`,
+      `gone.jpg: ${join(folder, "gone.jpg")} does not exist any more`,
       expect.stringMatching(/^broken\.png: broken\.png is /),
-      "silent.jpg: its text is empty",
+      "silent.jpg: the text is empty",
     ]);
     expect(readdirSync(join(target, "image"))).toEqual([`${good}.jpg`]);
   });
@@ -231,7 +231,7 @@ describe("images that are not what was described", () => {
     add("gone.jpg", cat);
     renameSync(join(folder, "gone.jpg"), join(folder, "elsewhere.jpg"));
     await expect(exportPairs(store, target)).rejects.toThrow(
-      /^None of 1 images can be exported; the first, gone\.jpg: /,
+      /^None of the 1 images can be exported; first problem: gone\.jpg: /,
     );
     expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual([]);
   });
@@ -244,46 +244,50 @@ describe("a folder that is there", () => {
     await exportPairs(store, target);
     const before = readFileSync(join(target, "filter_cap.json"), "utf8");
     const second = add("drawing.jpg", await drawing().jpeg().toBuffer());
-    await expect(exportPairs(store, target)).rejects.toThrow("set holds a data set already; --overwrite replaces it");
+    await expect(exportPairs(store, target)).rejects.toThrow(
+      "set already contains a dataset; pass --overwrite to replace it",
+    );
     expect(readFileSync(join(target, "filter_cap.json"), "utf8")).toBe(before);
     expect(await exportPairs(store, `${target}/`, { overwrite: true })).toMatchObject({ pairs: 2 });
     expect((await pairsOf(target)).map(([path]) => path)).toContain(join(target, "image", `${second}.jpg`));
     expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set"]);
   });
 
-  test("is never replaced if it holds something else, or images of the project", async () => {
+  test("is never replaced if it contains other files or images of the project", async () => {
     const bytes = await drawing().jpeg().toBuffer();
     mkdirSync(join(target, "image"), { recursive: true });
     writeFileSync(join(target, "diary.txt"), "dear diary");
     add("cat.jpg", cat);
     const again = () => exportPairs(store, target, { overwrite: true });
-    await expect(again()).rejects.toThrow("set holds something else (diary.txt); name a folder that is not there yet");
+    await expect(again()).rejects.toThrow("set contains other files (diary.txt); choose a folder that does not exist");
     renameSync(join(target, "diary.txt"), join(target, "filter_cap.json"));
     add(join("set", "image", "1.jpg"), bytes);
     await expect(again()).rejects.toThrow(
-      /set holds images of the project \(set.image.1\.jpg\); export to another folder/,
+      /set contains images of the project \(set.image.1\.jpg\); choose another folder/,
     );
     expect(readFileSync(join(target, "image", "1.jpg")).equals(bytes)).toBe(true);
-    await expect(exportPairs(store, join(folder, "cat.jpg"))).rejects.toThrow("cat.jpg is a file; name a folder");
+    await expect(exportPairs(store, join(folder, "cat.jpg"))).rejects.toThrow("cat.jpg is a file; choose a folder");
   });
 
-  test("is not replaced either if it holds images of the project by another way", async () => {
+  test("is never replaced if a link in its path leads to images of the project", async () => {
     mkdirSync(join(target, "image"), { recursive: true });
     writeFileSync(join(target, "filter_cap.json"), "{}");
     symlinkSync(folder, join(folder, "link"), "junction");
     add(join("link", "set", "image", "1.jpg"), cat);
-    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow("holds images of the project");
-    await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow("holds images");
+    await expect(exportPairs(store, target, { overwrite: true })).rejects.toThrow("contains images of the project");
+    await expect(exportPairs(store, join(folder, "link", "set"), { overwrite: true })).rejects.toThrow(
+      "contains images",
+    );
     expect(exported(1).equals(cat)).toBe(true);
   });
 
-  test("with a name like that of one that waits for its end is no remains of an export", async () => {
+  test("with the name of a replaced dataset but other files is not deleted", async () => {
     add("cat.jpg", cat);
     mkdirSync(`${target}.replaced`);
     writeFileSync(join(`${target}.replaced`, "diary.txt"), "dear diary");
     const exported = () => exportPairs(store, target, { overwrite: true });
     await expect(exported()).rejects.toThrow(
-      "set.replaced, the place of what is replaced, holds something else (diary.txt)",
+      /set\.replaced is needed to replace .*set, but contains other files \(diary\.txt\)/,
     );
     mkdirSync(target);
     await expect(exported()).rejects.toThrow("diary.txt");
@@ -311,7 +315,7 @@ describe("a folder that is there", () => {
     utimesSync(join(remains, "image"), 0, 0);
     utimesSync(remains, 0, 0);
     mkdirSync(join(`${target}.4567.partial`, "image"), { recursive: true });
-    await expect(exportPairs(store, target)).rejects.toThrow("--overwrite replaces it");
+    await expect(exportPairs(store, target)).rejects.toThrow("pass --overwrite to replace it");
     expect(await pairsOf(target)).toHaveLength(1);
     await exportPairs(store, target, { overwrite: true });
     // The other one may belong to an export that is still running.

@@ -1,4 +1,4 @@
-/** A data set whose parts have so many images; a part of -1 cannot be read. */
+/** A dataset whose parts have these numbers of images; a part of -1 cannot be read. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { isAbsolute, join, relative } from "node:path";
 import fc from "fast-check";

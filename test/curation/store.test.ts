@@ -67,7 +67,7 @@ test("of two who change the same text, the second is told, and nothing of the fi
   const first = one.addVersion({ ...edit, text: "a grey cat", author: "one" });
   const second = () => two.addVersion({ ...edit, text: "a tabby cat", author: "two" });
   expect(second).toThrow(StaleVersionError);
-  expect(second).toThrow("The text was changed meanwhile by one; look at the new one first");
+  expect(second).toThrow("The text has been changed by one; review the new version");
   expect(() => two.addVerdict({ version, decision: "keep", judge: "person", author: "two" })).toThrow(
     StaleVersionError,
   );
@@ -119,19 +119,19 @@ describe("what becomes of a text", () => {
     const store = openProject(folder, name);
     store.addImages(someImages(1));
     expect(store.entries().map(pairStatus)).toEqual(["empty"]);
-    expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("There is no version 5");
+    expect(() => store.addVerdict({ ...rules("keep"), version: 5 })).toThrow("Version 5 does not exist");
   });
 });
 
 test("tokens are counted of all versions of a kind, where they are known", () => {
   const store = openProject(folder, name);
-  expect(store.tokensOf("polished")).toBe(0);
+  expect(store.countTokens("polished")).toBe(0);
   const { image, version } = described(store, "a cat");
   const add = (parent: number, details: VersionDetails) =>
     store.addVersion({ image, parent, kind: "polished", text: "A cat.", author: "m", details }).id;
   add(add(add(version, { promptTokens: 40, completionTokens: 3 }), { completionTokens: 5 }), {});
-  expect(store.tokensOf("polished")).toBe(48);
-  expect(store.tokensOf("described")).toBe(0);
+  expect(store.countTokens("polished")).toBe(48);
+  expect(store.countTokens("described")).toBe(0);
 });
 
 test("failures count until the text changes", () => {
@@ -176,18 +176,18 @@ describe("the file", () => {
   });
 
   test("is refused if it is not there, is no project, or comes from a newer program", () => {
-    expect(() => CurationStore.open(join(folder, "gone.db"))).toThrow("gone.db is not there");
+    expect(() => CurationStore.open(join(folder, "gone.db"))).toThrow("gone.db does not exist");
     expect(() => CurationStore.open(join(folder, "gone", "a.db"), { create: true })).toThrow(
-      "the folder of the project",
+      "The folder of the project",
     );
     const text = join(folder, `text-${name}`);
     writeFileSync(text, "this is no database, but long enough to be one ".repeat(100));
-    expect(() => CurationStore.open(text)).toThrow(/is no curation project, or is damaged/);
+    expect(() => CurationStore.open(text)).toThrow(/is not a curation project, or is corrupted/);
     const other = new Database(join(folder, name));
     other.exec("CREATE TABLE songs (title TEXT)");
     other.close();
     const before = readFileSync(join(folder, name));
-    expect(() => CurationStore.open(join(folder, name))).toThrow("is a database, but no curation project");
+    expect(() => CurationStore.open(join(folder, name))).toThrow("is an SQLite database, but not a curation project");
     expect(readFileSync(join(folder, name)).equals(before)).toBe(true);
     const newer = join(folder, `newer-${name}`);
     openProject(folder, `newer-${name}`);
@@ -223,7 +223,7 @@ describe("the file", () => {
       expect(store.verdicts(2)).toMatchObject([{ judge: "rules", decision: "drop", reasons: [{ rule: "apologies" }] }]);
       expect(store.verdicts(3)).toMatchObject([{ judge: "person", author: "ben", decision: "drop" }]);
       expect(store.failures("describe").get(4)).toEqual({ times: 1, message: "no image" });
-      expect(store.tokensOf("polished")).toBe(220);
+      expect(store.countTokens("polished")).toBe(220);
     });
 
     test("can be continued, still refuses changes, and has tables of version 2", () => {

@@ -4,10 +4,10 @@ import { modelPath } from "../../chat/models.ts";
 import {
   type DescribeOptions,
   type DescribeReport,
+  defaultTries,
   describeImages,
   type PromptStyle,
   promptStyles,
-  triesByDefault,
   undescribed,
 } from "../../curation/describe.ts";
 import { addImages, chooseImages } from "../../curation/images.ts";
@@ -79,7 +79,7 @@ export function defineDescribeStep(command: Command, context: CommandContext): v
       "number of images at a time (default: as memory allows, at most 16)",
       integerBetween(1, 256),
     )
-    .option("--tries <n>", "number of attempts to read an image", integerBetween(1, 1000), triesByDefault)
+    .option("--tries <n>", "number of attempts to read an image", integerBetween(1, 1000), defaultTries)
     .option("--json", "print the report as one JSON object");
   addDeprecatedOption(command, context, { flags: "--layout <name>", replacement: "--format" });
   addAnswerOptions(command, context)

@@ -1,26 +1,27 @@
 /** Checks whether an answer of the polishing model is a polished text, and strips what is certainly not part of it. */
 import type { ChatAnswer } from "./service-error.ts";
 
+/** The polished text with the names of the rules that stripped something, or why the answer is rejected. */
 export type AnswerCheck =
-  /** @property rules names of what was taken off */
   | { readonly text: string; readonly rules: readonly string[] }
-  /** @property refused why the answer is not taken */
   | { readonly rejected: Refusal; readonly message: string };
 
 /** Why an answer is rejected. */
 type Refusal = "empty" | "cut off" | "filtered" | "refusal" | "instruction";
 
-/** @param source the text that was to be polished, @param prompt what was asked */
+/** Checks an answer. @param source the text to polish. @param prompt the instruction */
 export function checkAnswer(answer: ChatAnswer, source: string, prompt: string): AnswerCheck {
   const { finishReason, refusal } = answer;
   if (refusal) return { rejected: "refusal", message: `The model refuses: ${refusal}` };
-  if (finishReason === "content_filter") return { rejected: "filtered", message: "A filter of the service stopped it" };
-  if (finishReason === "length") return { rejected: "cut off", message: "The answer was cut off; see --max-tokens" };
+  if (finishReason === "content_filter")
+    return { rejected: "filtered", message: "The service's content filter stopped the answer" };
+  if (finishReason === "length")
+    return { rejected: "cut off", message: "The answer reached its maximum length; raise --max-tokens" };
   const { text, rules } = stripExtras(answer.text, source);
   if (text === "") return { rejected: "empty", message: "The answer is empty" };
-  if (saysCorrect.test(text)) return { text: source.trim(), rules: [...rules, "already correct"] };
+  if (alreadyCorrect.test(text)) return { text: source.trim(), rules: [...rules, "already correct"] };
   const repeated = sentences(prompt).find(
-    (sentence) => plain(text).includes(sentence) && !plain(source).includes(sentence),
+    (sentence) => normalize(text).includes(sentence) && !normalize(source).includes(sentence),
   );
   if (repeated) return { rejected: "instruction", message: `The answer repeats the instruction: ${excerpt(text)}` };
   if (refuses.test(text) && !refuses.test(source))
@@ -28,30 +29,30 @@ export function checkAnswer(answer: ChatAnswer, source: string, prompt: string):
   return { text, rules };
 }
 
-/** A rule that takes something off an answer; what it leaves, or undefined where it has nothing to say. */
+/** Strips something from an answer. @returns the rest, or undefined if the rule does not apply */
 type Rule = (answer: string, source: string) => string | undefined;
 
-/** Only what is certain: what a text may well have had stays, and the person who reviews it sees it. */
+/** Only what is certainly not part of the text is stripped; doubtful text stays for the reviewer. */
 const rules: Readonly<Record<string, Rule>> = {
-  /** What a model thought aloud. */
+  /** Reasoning. */
   thoughts: (answer) => textAfter(/^<think(?:ing)?>[\s\S]*?<\/think(?:ing)?>/i, answer),
-  /** A fence around all of it, which no description has. */
+  /** A code fence around the whole answer. */
   fence: (answer, source) =>
     source.startsWith("```") ? undefined : /^```[a-z]*\n((?:(?!```)[\s\S])*)\n```$/i.exec(answer)?.[1],
   /** "Here is the corrected paragraph:", also after "Sure!". */
   announcement: (answer, source) => (announces.test(source) ? undefined : textAfter(announces, answer)),
-  /** "Return directly the input paragraph:", which the instruction was understood to say. */
+  /** "Return directly the input paragraph:", a misreading of the instruction. */
   literal: (answer, source) => (literal.test(source) ? undefined : textAfter(literal, answer)),
-  /** "The paragraph is already correct.", where the paragraph itself follows. */
+  /** "The paragraph is already correct.", followed by the paragraph. */
   verdict: (answer, source) => {
     const rest = textAfter(correctFirst, answer);
-    return rest !== undefined && plain(rest) === plain(source) ? rest : undefined;
+    return rest !== undefined && normalize(rest) === normalize(source) ? rest : undefined;
   },
-  /** Quotes around all of it, and nowhere in it. */
+  /** Quotes around the whole answer, and none inside. */
   quotes: (answer, source) => (quoted(source) === undefined ? quoted(answer) : undefined),
 };
 
-/** Applies the rules until none has anything to say: what one leaves may be another's. */
+/** Applies the rules repeatedly until none applies, since they can be nested. */
 function stripExtras(answer: string, source: string): { readonly text: string; readonly rules: readonly string[] } {
   const applied: string[] = [];
   let text = answer.trim();
@@ -82,10 +83,10 @@ const literal = /^(?:return(?:ing|ed)?\s+(?:directly\s+)?)?(?:the\s+)?(?:input|g
 const correct =
   "(?:the (?:given |input |provided |original )*(?:paragraph|text) (?:is|was) (?:already )?(?:correct|error[- ]free)(?: as (?:it )?is)?(?:,? without explanation)?" +
   "|(?:there (?:are|were) )?no (?:changes|corrections|errors)(?: (?:are|were))?(?: needed| required| necessary| found| to (?:fix|correct|make))?(?: in the (?:given |input )?(?:paragraph|text))?)";
-const saysCorrect = new RegExp(`^\\(?${correct}[.!]?\\)?$`, "i");
+const alreadyCorrect = new RegExp(`^\\(?${correct}[.!]?\\)?$`, "i");
 const correctFirst = new RegExp(`^${correct}[.!:]`, "i");
 
-/** How models begin that do not work on a text; many descriptions say sorry of themselves, which rules find later. */
+/** Openings of refusals. An apology alone is none: many descriptions contain one, which the filter rules catch later. */
 const refuses = new RegExp(
   "^(?:(?:i'm|i’m|i am) (?:very |so )?sorry|sorry|i apologi[sz]e|unfortunately)?[,.]?\\s*(?:but )?(?:" +
     "(?:i|we) (?:can(?:'|’)?t|can ?not|am (?:not able|unable) to|(?:'|’)m unable to|won(?:'|’)t|will not|must decline)\\s+(?:to )?" +
@@ -106,7 +107,7 @@ function quoted(text: string): string | undefined {
   for (const [open, close] of quotes) {
     if (text.length < 2 || !text.startsWith(open) || !text.endsWith(close)) continue;
     const inner = text.slice(1, -1);
-    // `"A" and "B"` is not in quotes; an apostrophe is not told from a quote.
+    // `"A" and "B"` is not quoted as a whole; apostrophes count as quotes.
     return inner.includes(open) || inner.includes(close) ? undefined : inner;
   }
   return undefined;
@@ -117,16 +118,16 @@ function textAfter(beginning: RegExp, text: string): string | undefined {
   return found === undefined ? undefined : text.slice(found.length);
 }
 
-/** Of an instruction, those that are long enough to be told from what a description may say. */
+/** Sentences of an instruction that are too long to occur in a description by chance. */
 function sentences(prompt: string): string[] {
   return prompt
     .split(/[.!?:\n]+/)
-    .map(plain)
+    .map(normalize)
     .filter((sentence) => sentence.split(" ").length >= 4);
 }
 
-/** Words only. */
-function plain(text: string): string {
+/** Lowercase words, without punctuation. */
+function normalize(text: string): string {
   return text
     .toLowerCase()
     .replace(/[^\p{L}\p{N}]+/gu, " ")

@@ -5,7 +5,7 @@ import { RateLimiter, rateLimitReset, retryAfter, retryDelay } from "./rate-limi
 import {
   type ChatAnswer,
   connectionError,
-  detailOf,
+  errorDetail,
   readAnswer,
   readError,
   readModels,
@@ -15,19 +15,19 @@ import {
 } from "./service-error.ts";
 
 export interface ServiceOptions {
-  /** For example `http://127.0.0.1:8000/v1`. */
+  /** Base URL, for example `http://127.0.0.1:8000/v1`. */
   readonly baseUrl: string;
-  /** Many local servers want none. It is sent to the service, and appears nowhere else. */
+  /** Local servers often need none. The key is sent to the service only, and appears in no error. */
   readonly apiKey?: string;
-  /** The environment variable that the key comes from, for errors; default OPENAI_API_KEY. */
+  /** Environment variable of the key, for errors. @default OPENAI_API_KEY */
   readonly apiKeyName?: string;
-  /** Longest time for an answer in milliseconds; default two minutes. */
+  /** Time limit of a request in milliseconds. @default 120000 */
   readonly timeout?: number;
-  /** How often a question is asked again after failures that pass; default 5. */
+  /** Retries of a request after transient failures. @default 5 */
   readonly retries?: number;
-  /** Milliseconds before a question is asked again the first time; twice as long each time. Default 500. */
+  /** Delay of the first retry in milliseconds; it doubles with each one. @default 500 */
   readonly firstDelay?: number;
-  /** Told when all wait because the service asks for it, in milliseconds. */
+  /** Called when all requests pause at the service's request, with the milliseconds. */
   readonly onPause?: (milliseconds: number) => void;
 }
 
@@ -38,13 +38,13 @@ export interface ChatRequest {
   readonly maxTokens: number;
 }
 
-/** Nobody waits longer for a limit of rate, in milliseconds. */
+/** Longest pause for a rate limit, in milliseconds. */
 const longestPause = 15 * 60_000;
-/** Keys shorter than this are no secrets ("none", "ollama"). */
+/** Shorter keys are placeholders ("none", "ollama"), not secrets. */
 const shortestSecret = 8;
 const longestDetail = 200;
 
-/** Newer models of OpenAI want another name, which most servers do not know; some models let no temperature be chosen. */
+/** Parameters that the model accepts: newer models of OpenAI renamed the token limit, and some reject a temperature. */
 interface Accepted {
   readonly tokenLimit: "max_tokens" | "max_completion_tokens";
   readonly temperature: boolean;
@@ -55,43 +55,44 @@ interface Reply {
   readonly response: Response;
 }
 
+/** A chat service; all requests share its rate limits. */
 export class ChatService {
   readonly baseUrl: string;
-  /** How many requests were sent. */
+  /** Number of requests that were sent. */
   requests = 0;
   private readonly options: ServiceOptions;
   private readonly client: OpenAI;
   private readonly pace = new RateLimiter();
-  /** Ends all waiting as soon as it is known that no question will be answered. */
+  /** Ends all waiting when no request can succeed any more. */
   private readonly halting = new AbortController();
-  private readonly signal: AbortSignal | undefined;
+  private readonly signal?: AbortSignal;
   private readonly waiting: AbortSignal;
   private answered = 0;
   private accepted: Accepted = { tokenLimit: "max_tokens", temperature: true };
 
-  /** @param signal ends everything */
+  /** @param signal aborts all requests */
   constructor(options: ServiceOptions, signal?: AbortSignal) {
     this.options = options;
-    this.baseUrl = checkedUrl(options.baseUrl);
+    this.baseUrl = checkUrl(options.baseUrl);
     this.signal = signal;
     this.waiting = AbortSignal.any([this.halting.signal, ...(signal ? [signal] : [])]);
     const { apiKey } = options;
     if (apiKey && !/^[\x21-\x7e]+$/.test(apiKey)) {
-      throw new Error(`The key in ${this.keyName} has characters that no key has, such as spaces`);
+      throw new Error(`The key in ${this.keyName} contains invalid characters, such as spaces`);
     }
     this.client = new OpenAI({
       baseURL: this.baseUrl,
       apiKey: apiKey || "none",
       adminAPIKey: null,
-      ...(!apiKey && { defaultHeaders: { Authorization: null } }),
+      defaultHeaders: apiKey ? undefined : { Authorization: null },
       maxRetries: 0,
-      // Ours ends before.
+      // Our own time limit ends first.
       timeout: this.timeout + 1000,
       logLevel: "off",
     });
   }
 
-  /** The model of a service that has a single one. @throws Error if it has several, or none */
+  /** The model of a service with a single model. @throws Error if it has none or several */
   async onlyModel(): Promise<string> {
     const models = await this.withRetries(
       (signal) => this.client.get("/models", { signal }).withResponse(),
@@ -102,10 +103,10 @@ export class ChatService {
     const some = models.slice(0, 5).map((id) => id.slice(0, 60));
     const more = models.length > some.length ? ", ..." : "";
     const has = first === undefined ? "no models" : `${models.length} models (${some.join(", ")}${more})`;
-    throw new Error(`${this.baseUrl} has ${this.clean(has)}; say which with --model`);
+    throw new Error(`${this.baseUrl} has ${this.clean(has)}; select one with --model`);
   }
 
-  /** @throws ServiceError if there is no answer, also not after asking again */
+  /** Sends a request, with retries. @throws ServiceError if there is no answer */
   async complete({ model, content, temperature, maxTokens }: ChatRequest): Promise<ChatAnswer> {
     const answer = await this.withRetries(
       (signal) =>
@@ -115,19 +116,19 @@ export class ChatService {
               model,
               messages: [{ role: "user", content }],
               [this.accepted.tokenLimit]: maxTokens,
-              ...(this.accepted.temperature && { temperature }),
+              temperature: this.accepted.temperature ? temperature : undefined,
             },
             { signal },
           )
           .withResponse(),
       readAnswer,
     );
-    // A service that sends back what it was sent must not bring the key into the project.
-    if (this.secret && answer.text.includes(this.secret)) throw this.failed("the answer has the key in it");
+    // A service that echoes the key must not bring it into the project.
+    if (this.secret && answer.text.includes(this.secret)) throw this.failed("the answer contains the API key");
     return answer.refusal ? { ...answer, refusal: this.clean(answer.refusal) } : answer;
   }
 
-  /** Nothing is asked any more; what is being answered may end. @param reason what whoever waits is told */
+  /** Sends no more requests; those in flight may finish. @param reason error of all waiting calls */
   halt(reason: ServiceError): void {
     this.halting.abort(reason);
   }
@@ -142,29 +143,33 @@ export class ChatService {
       } catch (error) {
         this.signal?.throwIfAborted();
         if (this.adaptTo(error, sent)) continue;
-        let failure = this.explained(error);
-        // While others are answered, a limit of rate is no failure of this question.
+        let failure = this.toServiceError(error);
+        // A rate limit does not count as a failure while other requests succeed.
         if (!failure.limited || this.answered === answeredBefore) failures++;
-        const asked = error instanceof APIError && error.headers ? waitOf(error.headers, failure) : undefined;
-        if (asked !== undefined && asked > longestPause && failure.kind === "passing") {
-          const minutes = Math.ceil(asked / 60_000);
-          failure = new ServiceError("final", `${failure.message}, and asks to wait ${minutes} minutes; go on then`);
+        const requested =
+          error instanceof APIError && error.headers ? requestedDelay(error.headers, failure) : undefined;
+        if (requested !== undefined && requested > longestPause && failure.kind === "transient") {
+          const minutes = Math.ceil(requested / 60_000);
+          failure = new ServiceError(
+            "final",
+            `${failure.message}. Its rate limit resets in ${minutes} minutes; continue then`,
+          );
         }
         if (failure.kind === "final") this.halt(failure);
-        if (failure.kind !== "passing" || failures > (this.options.retries ?? 5)) throw failure;
-        const wait = asked ?? retryDelay(Math.max(1, failures), this.options.firstDelay ?? 500);
-        if (asked !== undefined || failure.limited) this.pause(wait);
+        if (failure.kind !== "transient" || failures > (this.options.retries ?? 5)) throw failure;
+        const wait = requested ?? retryDelay(Math.max(1, failures), this.options.firstDelay ?? 500);
+        if (requested !== undefined || failure.limited) this.pause(wait);
         else await this.rest(sleep(wait, undefined, { signal: this.waiting }));
       }
     }
   }
 
-  /** Waits. @throws what all waiting was ended with */
+  /** Waits. @throws the reason of `halt` or of the signal */
   private async rest(waiting: Promise<void>): Promise<void> {
     await waiting.catch(() => this.waiting.throwIfAborted());
   }
 
-  /** One request, with a limit of time on all of it; the client's own ends where the answer's body begins. */
+  /** Sends one request. The time limit includes the body of the response, unlike that of the client. */
   private async send<T>(send: (signal: AbortSignal) => Promise<Reply>, read: (data: unknown) => T): Promise<T> {
     this.waiting.throwIfAborted();
     const ending = new AbortController();
@@ -189,8 +194,8 @@ export class ChatService {
   }
 
   private read<T>(data: unknown, read: (data: unknown) => T): T {
-    const value = typeof data === "string" ? parsed(data) : data;
-    // Some services answer with an error, and the status of success.
+    const value = typeof data === "string" ? parseIfJson(data) : data;
+    // Some services send errors with a status of success.
     const failure = readError(value);
     if (failure) {
       const { message, code } = failure;
@@ -199,14 +204,16 @@ export class ChatService {
     try {
       return read(value);
     } catch {
-      throw this.failed(`what it answers is ${kindOf(value)}, not what OpenAI's API says; check the base URL`);
+      throw this.failed(
+        `the response is ${describeKind(value)} instead of a response of OpenAI's API; check the base URL`,
+      );
     }
   }
 
-  /** Leaves out of the requests what the model refuses. @returns whether the same question is now sent differently */
+  /** Adapts the parameters if the model has rejected one. @returns whether to send the request again */
   private adaptTo(error: unknown, sent: Accepted): boolean {
     if (!(error instanceof APIError) || error.status !== 400) return false;
-    const detail = detailOf(error);
+    const detail = errorDetail(error);
     const about = (field: string) => error.param === field || (!error.param && detail.includes(`'${field}'`));
     if (sent.tokenLimit === "max_tokens" && about("max_tokens") && detail.includes("max_completion_tokens")) {
       this.accepted = { ...this.accepted, tokenLimit: "max_completion_tokens" };
@@ -217,18 +224,18 @@ export class ChatService {
     return true;
   }
 
-  private explained(error: unknown): ServiceError {
+  private toServiceError(error: unknown): ServiceError {
     if (error instanceof ServiceError) return error;
     if (error instanceof APIError && error.status) {
-      return statusError(error.status, this.clean(detailOf(error)), error.code, this.name);
+      return statusError(error.status, this.clean(errorDetail(error)), error.code, this.name);
     }
-    if (error instanceof SyntaxError) return this.failed("what it answers is no JSON");
+    if (error instanceof SyntaxError) return this.failed("the response is not JSON");
     const failure = connectionError(error instanceof APIConnectionError ? (error.cause ?? error) : error, this.name);
     return new ServiceError(failure.kind, this.clean(failure.message));
   }
 
   private failed(how: string): ServiceError {
-    return new ServiceError("passing", `${this.baseUrl} failed: ${how}`);
+    return new ServiceError("transient", `${this.baseUrl} failed: ${how}`);
   }
 
   private pause(milliseconds: number): void {
@@ -236,7 +243,7 @@ export class ChatService {
     this.options.onPause?.(milliseconds);
   }
 
-  /** Text of a service for a message: short, in one line, and without the key. */
+  /** Shortens a text of the service to one line without the key, for messages. */
   private clean(text: string): string {
     const line = (this.secret ? text.replaceAll(this.secret, "***") : text).replace(/\s+/g, " ").trim();
     if (line.startsWith("<")) return "an HTML page";
@@ -262,11 +269,11 @@ export class ChatService {
   }
 }
 
-function waitOf(headers: Headers, { limited }: ServiceError): number | undefined {
+function requestedDelay(headers: Headers, { limited }: ServiceError): number | undefined {
   return retryAfter(headers) ?? (limited ? rateLimitReset(headers) : undefined);
 }
 
-function parsed(text: string): unknown {
+function parseIfJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
@@ -274,20 +281,22 @@ function parsed(text: string): unknown {
   }
 }
 
-function kindOf(value: unknown): string {
+function describeKind(value: unknown): string {
   if (typeof value !== "string") return "other JSON";
   if (value.trim() === "") return "empty";
   return value.trimStart().startsWith("<") ? "an HTML page" : "plain text";
 }
 
-/** @throws Error if it is no address to send texts to */
-function checkedUrl(text: string): string {
+/** @throws Error if the base URL is invalid */
+function checkUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== "http:" && url?.protocol !== "https:") {
-    throw new Error("The base URL should begin with http:// or https://, for example http://127.0.0.1:8000/v1");
+    throw new Error("The base URL must start with http:// or https://, for example http://127.0.0.1:8000/v1");
   }
   if (url.username || url.password || url.search || url.hash) {
-    throw new Error("The base URL should have no name, password or ? in it; the key comes from the environment");
+    throw new Error(
+      "The base URL must not contain a user name, password, query or fragment; pass the key in the environment",
+    );
   }
   return text.replace(/\/+$/, "");
 }

@@ -1,33 +1,33 @@
-/** Which texts are polished, in which order. */
+/** Plans polishing: options, the order of texts, the prompt, and token estimates. */
 import type { Entry, Version } from "../entry.ts";
 import type { CurationStore } from "../store.ts";
 import type { ServiceOptions } from "./chat-service.ts";
 
-/** The step's name where failures are noted: answers that were not taken. */
+/** Name of this step in the table of failures, for rejected answers. */
 export const polishStep = "polish";
-/** Requests that failed, of which the text knows nothing: they are sent again by the next run. */
+/** The same for failed requests, which say nothing about the text: the next run sends them again. */
 export const requestStep = "polish (request)";
-/** So often answers may be not taken until a text is left as it is. */
-export const mostTries = 3;
+/** Rejected answers after which a text stays as it is. */
+export const maxTries = 3;
 
 export interface PolishTask {
-  /** The image's current version. */
+  /** The current version of the image's text. */
   readonly current: Version;
-  /** The version whose text is polished; another one where a polished text is polished anew. */
+  /** The version to polish; not the current one if a polished text is polished again. */
   readonly source: Version;
-  /** How many answers were not taken so far. */
+  /** Number of rejected answers so far. */
   readonly tries: number;
 }
 
 export interface PolishPlan {
   readonly tasks: readonly PolishTask[];
-  /** When texts began to be polished anew; undefined if they are not. */
-  readonly again: number | undefined;
-  /** How many texts were left as they are by an earlier run. */
+  /** Start of the pass that polishes texts again, as Unix time in milliseconds; undefined without `again`. */
+  readonly again?: number;
+  /** Number of texts that an earlier run has given up on. */
   readonly givenUp: number;
 }
 
-/** What polished versions are told apart by. */
+/** The settings that identify a pass. */
 export interface PolishSetting {
   readonly model?: string;
   readonly prompt: string;
@@ -35,49 +35,48 @@ export interface PolishSetting {
 }
 
 export interface PlanOptions {
-  /** At most so many. */
+  /** Maximum number of texts. */
   readonly limit?: number;
-  /** Polished texts too, unless a person has changed them. */
+  /** Also polish polished texts again, unless a person has edited them. */
   readonly again?: boolean;
-  /** Also those that an earlier run has left as they are. */
+  /** Also retry texts that an earlier run has given up on. */
   readonly retryFailed?: boolean;
 }
 
 /**
- * Described texts, the oldest first; those whose requests failed before come last, so that they hold up no others.
+ * Lists the texts to polish, oldest first. Texts whose requests failed before come last, so that they do not delay the others.
  *
- * Polishing anew is one pass over all that there is, which may be interrupted: versions note when their pass began (`details.again`), and
- * as long as it has left anything open with the same model, prompt and temperature, it is gone on with. Otherwise a new one begins.
+ * Polishing again is one pass over all texts, which can be interrupted. Versions record when their pass started (`details.again`). A pass
+ * with the same model, prompt and temperature continues while it has texts left; otherwise a new one starts.
  */
 export function planPolish(store: CurationStore, setting: PolishSetting, options: PlanOptions = {}): PolishPlan {
-  const notTaken = store.failures(polishStep);
+  const rejected = store.failures(polishStep);
   const failed = store.failures(requestStep);
-  const triesOf = (image: number) => (options.retryFailed ? 0 : (notTaken.get(image)?.times ?? 0));
   const tasks: PolishTask[] = [];
   const polished: PolishTask[] = [];
   let givenUp = 0;
   for (const entry of store.entries()) {
-    const source = sourceOf(store, entry, options.again ?? false);
+    const source = findSource(store, entry, options.again ?? false);
     if (!source || !entry.current) continue;
-    const tries = triesOf(entry.image.id);
-    if (tries >= mostTries) givenUp++;
+    const tries = options.retryFailed ? 0 : (rejected.get(entry.image.id)?.times ?? 0);
+    if (tries >= maxTries) givenUp++;
     else (source === entry.current ? tasks : polished).push({ current: entry.current, source, tries });
   }
   let again: number | undefined;
   if (options.again) {
-    const began = Math.max(0, ...polished.map(({ current }) => passOf(current, setting)));
-    const open = polished.filter(({ current }) => current.madeAt < began);
-    const goesOn = open.length + tasks.length > 0 && began > 0;
-    again = goesOn ? began : Date.now();
-    tasks.push(...(goesOn ? open : polished));
+    const started = Math.max(0, ...polished.map(({ current }) => passStart(current, setting)));
+    const open = polished.filter(({ current }) => current.madeAt < started);
+    const continues = open.length + tasks.length > 0 && started > 0;
+    again = continues ? started : Date.now();
+    tasks.push(...(continues ? open : polished));
   }
   const late = ({ current }: PolishTask) => (failed.has(current.image) ? 1 : 0);
   tasks.sort((a, b) => late(a) - late(b) || a.current.id - b.current.id);
   return { tasks: tasks.slice(0, options.limit), again, givenUp };
 }
 
-/** The version whose text is to be polished; undefined if none is. */
-function sourceOf(store: CurationStore, { image, current }: Entry, again: boolean): Version | undefined {
+/** The version of an entry to polish; undefined if there is nothing to polish. */
+function findSource(store: CurationStore, { image, current }: Entry, again: boolean): Version | undefined {
   if (current?.kind === "described") return current;
   if (current?.kind !== "polished" || !again) return undefined;
   const versions = store.versions(image.id);
@@ -85,62 +84,59 @@ function sourceOf(store: CurationStore, { image, current }: Entry, again: boolea
   return versions.findLast(({ kind }) => kind === "described");
 }
 
-/** When the pass began that made a version with these settings; 0 if none did. */
-function passOf({ author, prompt, details }: Version, setting: PolishSetting): number {
+/** Start of the pass with these settings that made a version; 0 if no such pass made it. */
+function passStart({ author, prompt, details }: Version, setting: PolishSetting): number {
   const same = author === setting.model && prompt === setting.prompt && details.temperature === setting.temperature;
   return same && typeof details.again === "number" ? details.again : 0;
 }
 
-// What the polishing model is asked, and about how many tokens that takes.
-
-/** The paper's. */
+/** The paper's prompt. */
 export const polishingPrompt =
   "Fix the error in the given paragraph. Remove any repeating sentences, meaningless characters, not English sentences, and so on. Remove unnecessary repetition. Rewrite any incomplete sentences. Return directly the results without explanation. Return directly the input paragraph if it is already correct without explanation.";
 
-/** Where the paragraph stands in a prompt of one's own. */
+/** Placeholder for the paragraph in a custom prompt. */
 export const paragraphPlace = "{paragraph}";
 
 /**
- * The user's message. The paper gives the instruction and says that the paragraph is given with it, not how they are joined: here the
- * paragraph follows after an empty line, with nothing around it. A prompt that says where the paragraph stands has it there.
+ * Builds the user message. The paragraph replaces the placeholder, or is appended after an empty line. (The paper does not say how it
+ * joins prompt and paragraph.)
  */
 export function polishingMessage(prompt: string, paragraph: string): string {
   if (!prompt.includes(paragraphPlace)) return `${prompt}\n\n${paragraph}`;
   return prompt.split(paragraphPlace).join(paragraph);
 }
 
-/** About how many tokens a text has: English has four bytes in each. */
+/** Estimates the number of tokens of a text: English has about four bytes per token. */
 export function estimateTokens(text: string): number {
   return Math.ceil(Buffer.byteLength(text) / 4);
 }
 
-/** Room for an answer, in tokens: a polished text is seldom longer than the text. */
-export function roomFor(text: string): number {
+/** Maximum length of an answer in tokens: a polished text is rarely longer than the text. */
+export function maxAnswerTokens(text: string): number {
   return Math.max(64, Math.ceil(1.5 * estimateTokens(text)));
 }
 
-// What polishing can be told, and what it tells.
-
+/** Options of `polish`. */
 export interface PolishOptions extends ServiceOptions, PlanOptions {
-  /** Default: the only one that the service has. */
+  /** @default the service's only model */
   readonly model?: string;
-  /** Default: the paper's. */
+  /** @default the paper's prompt */
   readonly prompt?: string;
-  /** Default 0. */
+  /** @default 0 */
   readonly temperature?: number;
-  /** Longest answer in tokens; default one and a half times the text's length, and more where that was too little. */
+  /** Maximum length of an answer in tokens. @default 1.5 times the text; doubled if an answer reaches it */
   readonly maxTokens?: number;
-  /** Requests at once; default 4. */
+  /** Concurrent requests. @default 4 */
   readonly parallel?: number;
-  /** Tokens that polishing may cost the project, with those that it has cost already. */
+  /** Maximum number of tokens for the project, including earlier runs. @default unlimited */
   readonly budget?: number;
-  /** Of a million tokens, in any currency. */
+  /** Prices per million tokens, in any currency. */
   readonly prices?: { readonly input: number; readonly output: number };
   readonly onProgress?: (progress: PolishProgress) => void;
 }
 
 interface PolishProgress {
-  /** Texts that nothing is done for any more. */
+  /** Number of texts that this run is finished with. */
   readonly done: number;
   readonly total: number;
   readonly tokens: number;
@@ -149,37 +145,37 @@ interface PolishProgress {
 
 export interface PolishReport {
   readonly model: string;
-  /** Texts that there were to polish. */
+  /** Number of texts to polish. */
   readonly texts: number;
   readonly polished: number;
-  /** Of the polished ones, those whose text stayed as it was. */
+  /** Polished texts that did not change. */
   readonly unchanged: number;
-  /** Texts that are left as they are, because no answer could be taken. */
+  /** Texts that stay as they are, because all answers were rejected. */
   readonly notTaken: number;
   /** Texts whose requests failed; the next run sends them again. */
   readonly failed: number;
-  /** Answers that were dropped because somebody had changed the text meanwhile, and texts for which that was seen before they were sent. */
+  /** Texts that someone has changed during the run, before or after the request was sent. */
   readonly changedMeanwhile: number;
-  /** Texts that an earlier run has left as they are. */
+  /** Texts that an earlier run has given up on. */
   readonly givenUpBefore: number;
-  /** Why answers were not taken, and how often. */
+  /** Number of rejected answers, by reason. */
   readonly reasons: Readonly<Record<string, number>>;
   readonly requests: number;
-  /** Of all answers, also of those that were not taken. */
+  /** Includes rejected answers. */
   readonly promptTokens: number;
   readonly completionTokens: number;
   readonly cost?: number;
   /** Tokens of all polished versions in the project. */
   readonly projectTokens: number;
   readonly seconds: number;
-  /** Why it ended before all was done. */
+  /** Why the run ended early. */
   readonly stopped?: "interrupted" | "budget" | "service";
 }
 
-/** The service will answer no question, or the project cannot be written. */
+/** The service cannot be used. */
 export class PolishError extends Error {
   override name = "PolishError";
-  /** What was done before. */
+  /** The report up to the error. */
   readonly report: PolishReport;
 
   constructor(message: string, report: PolishReport) {

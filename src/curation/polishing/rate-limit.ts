@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Longest retry delay if the service requests none, in milliseconds. */
 const longestDelay = 30_000;
 
+/** Pauses all requests when the service asks for it. */
 export class RateLimiter {
   private until = 0;
 
@@ -37,7 +38,7 @@ export function retryAfter(headers: Headers, now = Date.now()): number | undefin
   return (milliseconds ? clampDelay(Number(milliseconds)) : undefined) ?? (after ? parseDelay(after, now) : undefined);
 }
 
-/** How long until a limit of rate that is used up begins anew, by `x-ratelimit-*`; undefined if none is used up. */
+/** Time until an exhausted rate limit resets (`x-ratelimit-*`), in milliseconds; undefined if none is exhausted. */
 export function rateLimitReset(headers: Headers, now = Date.now()): number | undefined {
   const waits: number[] = [];
   for (const [name, value] of headers) {
@@ -51,7 +52,7 @@ export function rateLimitReset(headers: Headers, now = Date.now()): number | und
 
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** Reads what services write for a time: seconds ("20"), a duration ("6m0s", "20ms"), seconds or milliseconds since 1970, a date. */
+/** Parses a delay: seconds ("20"), a duration ("6m0s", "20ms"), Unix time in seconds or milliseconds, or a date. */
 function parseDelay(text: string, now: number): number | undefined {
   const trimmed = text.trim();
   if (/^\d+(\.\d+)?$/.test(trimmed)) {
@@ -64,11 +65,11 @@ function parseDelay(text: string, now: number): number | undefined {
     const parts = trimmed.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g);
     return [...parts].reduce((sum, [, count, unit = ""]) => sum + Number(count) * (unitMs[unit] ?? 0), 0);
   }
-  // A date has letters or colons; what else Date.parse reads, such as "-5", is none.
+  // Date.parse accepts more than dates, such as "-5".
   return /^[a-z]{3},|^\d{4}-\d\d-\d\d/i.test(trimmed) ? clampDelay(Date.parse(trimmed) - now) : undefined;
 }
 
-/** A time that is over is no wait. */
+/** Times in the past are no delay. */
 function clampDelay(milliseconds: number): number | undefined {
   return Number.isNaN(milliseconds) ? undefined : Math.max(0, milliseconds);
 }
@@ -79,26 +80,27 @@ export class TokenBudget {
   private readonly spent: () => number;
   private reserved = 0;
   private open = 0;
-  /** How many times more tokens a prompt had than was estimated, at most. */
+  /** Largest ratio of counted to estimated prompt tokens so far. */
   private factor = 2;
 
-  /** @param spent how many tokens answers have cost */
+  /** @param spent returns the number of tokens that answers have cost */
   constructor(limit: number, spent: () => number) {
     this.limit = limit;
     this.spent = spent;
   }
 
-  /** Whether no answer is on its way. */
+  /** Whether no request is in flight. */
   get settled(): boolean {
     return this.open === 0;
   }
 
   /**
-   * Sets aside what a question and its answer can cost at most.
-   * @returns what gives it back when the cost is known; undefined if it is not there
+   * Reserves the maximum number of tokens of a request and its answer.
+   *
+   * @returns a function that frees the reservation when the cost is known; undefined if the budget does not suffice
    */
-  reserve(estimatedPrompt: number, longestAnswer: number): (() => void) | undefined {
-    const most = Math.ceil(estimatedPrompt * this.factor) + longestAnswer;
+  reserve(estimatedPrompt: number, maxAnswer: number): (() => void) | undefined {
+    const most = Math.ceil(estimatedPrompt * this.factor) + maxAnswer;
     if (this.limit < Number.POSITIVE_INFINITY && this.spent() + this.reserved + most > this.limit) return undefined;
     this.reserved += most;
     this.open++;
@@ -108,7 +110,7 @@ export class TokenBudget {
     };
   }
 
-  /** Learns how the service counts. */
+  /** Records how the service counts tokens. */
   learn(estimatedPrompt: number, counted: number): void {
     this.factor = Math.max(this.factor, counted / estimatedPrompt);
   }

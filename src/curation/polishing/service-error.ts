@@ -1,18 +1,19 @@
-/** Why a chat service did not answer, and whether asking again can help. */
+/** Errors of chat services, and parsing of their responses. */
 import type { APIError } from "openai";
 import { z } from "zod";
 
 /**
- * - `passing`: asking again may help.
- * - `question`: this question is refused, others may be answered.
- * - `final`: no question will be answered.
+ * - `transient`: a retry may succeed.
+ * - `request`: this request is rejected, others may succeed.
+ * - `final`: no request will succeed.
  */
-export type ServiceErrorKind = "passing" | "question" | "final";
+export type ServiceErrorKind = "transient" | "request" | "final";
 
+/** A chat service did not answer. */
 export class ServiceError extends Error {
   override name = "ServiceError";
   readonly kind: ServiceErrorKind;
-  /** Whether too much was asked in too short a time. */
+  /** Whether a rate limit was exceeded. */
   readonly limited: boolean;
 
   constructor(kind: ServiceErrorKind, message: string, limited = false) {
@@ -22,87 +23,89 @@ export class ServiceError extends Error {
   }
 }
 
-/** What errors say of the service. */
+/** The service, as errors describe it. */
 export interface ServiceName {
   readonly baseUrl: string;
-  /** The environment variable that the key comes from. */
+  /** The environment variable of the key. */
   readonly keyName: string;
   readonly hasKey: boolean;
-  /** Whether it has answered before. */
+  /** Whether it has answered a request before. */
   readonly known: boolean;
 }
 
-/** Codes with which a limit is meant that time alone does not lift. */
+/** Error codes of limits that waiting does not lift. */
 const usedUp = new Set(["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"]);
 
-/** Of an answer with a status of failure. @param detail what the service says of it */
+/** The error for an HTTP status. @param detail message of the service */
 export function statusError(status: number, detail: string, code: unknown, service: ServiceName): ServiceError {
   const { baseUrl, keyName, hasKey } = service;
-  const said = `${status}: ${detail}`;
+  const reason = `${status}: ${detail}`;
   if (status === 401 && !hasKey) {
-    return new ServiceError("final", `${baseUrl} wants a key (${said}); put it into the environment as ${keyName}`);
+    return new ServiceError(
+      "final",
+      `${baseUrl} requires an API key (${reason}); set the environment variable ${keyName}`,
+    );
   }
   if (status === 401 || status === 403) {
-    const key = hasKey ? `refuses the key in ${keyName}` : "refuses to answer without a key";
-    return new ServiceError("final", `${baseUrl} ${key} (${said})`);
+    const key = hasKey ? `rejected the API key in ${keyName}` : "denied access without an API key";
+    return new ServiceError("final", `${baseUrl} ${key} (${reason})`);
   }
   if (status === 402 || (typeof code === "string" && usedUp.has(code))) {
-    return new ServiceError("final", `${baseUrl} wants to be paid (${said})`);
+    return new ServiceError("final", `${baseUrl} requires payment (${reason})`);
   }
   if (status === 404 || status === 405 || status === 410) {
     return new ServiceError(
       "final",
-      `${baseUrl} has no such model, or no chat completions (${said}); check the model and the base URL, which often ends in /v1`,
+      `${baseUrl} has no such model or no chat completions (${reason}); check the model and the base URL, which usually ends in /v1`,
     );
   }
   if (status === 408 || status === 409 || status === 425 || status === 429 || status >= 500) {
-    return new ServiceError("passing", `${baseUrl} failed (${said})`, status === 429);
+    return new ServiceError("transient", `${baseUrl} failed (${reason})`, status === 429);
   }
-  return new ServiceError("question", `${baseUrl} refuses the request (${said})`);
+  return new ServiceError("request", `${baseUrl} rejected the request (${reason})`);
 }
 
-/** Problems of certificates and addresses do not pass; a server that was never there is not coming either. */
+/** Problems with certificates and addresses are final; so is an unreachable server that never answered. */
 const finalCodes = /^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|ERR_INVALID|bad port)/;
 const absentCodes = new Set(["ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH", "ENETUNREACH"]);
 
-/** Of a connection that could not be made, or broke. */
+/** The error for a connection that failed. */
 export function connectionError(error: unknown, { baseUrl, known }: ServiceName): ServiceError {
   const { code, message } = innermost(error);
   const detail = code || message;
   if (code && absentCodes.has(code)) {
     return new ServiceError(
-      known ? "passing" : "final",
-      `${baseUrl} is not reached (${detail}); is the server running?`,
+      known ? "transient" : "final",
+      `${baseUrl} cannot be reached (${detail}); is the server running?`,
     );
   }
-  if (finalCodes.test(detail)) return new ServiceError("final", `${baseUrl} is not reached (${detail})`);
-  return new ServiceError("passing", `The connection to ${baseUrl} broke (${detail})`);
+  if (finalCodes.test(detail)) return new ServiceError("final", `${baseUrl} cannot be reached (${detail})`);
+  return new ServiceError("transient", `The connection to ${baseUrl} was lost (${detail})`);
 }
 
-/** What the service says of a failure. */
-export function detailOf(error: APIError): string {
+/** The message of the service, without the status that the client prepends. */
+export function errorDetail(error: APIError): string {
   return error.message.replace(new RegExp(`^${error.status} `), "");
 }
 
-/** The error at the bottom of the causes, which is that of the system. */
+/** The innermost cause, which is the system error. */
 function innermost(error: unknown): { readonly code?: string; readonly message: string } {
   if (!(error instanceof Error)) return { message: String(error) };
   const { code, cause } = error as NodeJS.ErrnoException & { cause?: unknown };
-  // Where several addresses were tried, the first says enough.
+  // If several addresses were tried, report the first.
   const deeper = error instanceof AggregateError ? error.errors[0] : cause;
   if (deeper instanceof Error) return innermost(deeper);
-  return { message: error.message, ...(typeof code === "string" && { code }) };
+  return { message: error.message, code: typeof code === "string" ? code : undefined };
 }
 
-// What a service with OpenAI's chat API answers.
-
+/** An answer of a chat model. */
 export interface ChatAnswer {
-  /** Empty if there is none. */
+  /** Empty if the answer has no text. */
   readonly text: string;
-  /** What the model says of why it does not answer. */
+  /** The model's reason for refusing to answer. */
   readonly refusal?: string;
   readonly finishReason?: string;
-  /** Undefined if the service does not count. */
+  /** Undefined if the service does not report it. */
   readonly usage?: { readonly promptTokens: number; readonly completionTokens: number };
 }
 
@@ -119,24 +122,24 @@ const completionSchema = z.object({
 const modelsSchema = z.object({ data: z.array(z.object({ id: z.string() })) });
 const errorSchema = z.object({ error: z.looseObject({ message: z.string(), code: z.unknown() }) });
 
-/** @throws Error if it is no chat completion */
+/** Reads a chat completion. @throws Error if it is not one */
 export function readAnswer(data: unknown): ChatAnswer {
   const { choices, usage } = completionSchema.parse(data);
   const { message, finish_reason: finishReason } = choices[0] ?? {};
   return {
     text: message?.content ?? "",
-    ...(message?.refusal && { refusal: message.refusal }),
-    ...(finishReason && { finishReason }),
-    ...(usage && { usage: { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens } }),
+    refusal: message?.refusal || undefined,
+    finishReason: finishReason || undefined,
+    usage: usage ? { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens } : undefined,
   };
 }
 
-/** The names of a service's models. @throws Error if it is no list of models */
+/** Reads the names of a service's models. @throws Error if it is not a list of models */
 export function readModels(data: unknown): string[] {
   return modelsSchema.parse(data).data.map(({ id }) => id);
 }
 
-/** The error that an answer with the status of success may be. */
+/** Reads an error that was sent with a status of success; undefined if it is not one. */
 export function readError(data: unknown): { readonly message: string; readonly code?: unknown } | undefined {
   return errorSchema.safeParse(data).data?.error;
 }

@@ -1,8 +1,8 @@
-/** Characters that mean nothing in a description. */
+/** The built-in rules on characters, language, length, phrases, repetition and completeness. */
 import { z } from "zod";
 import { defineRule, quoteExcerpt, splitWords, type TextToCheck } from "./rule.ts";
 
-/** In the order in which they are looked for. */
+/** Characters that no description contains, in the order of the checks. */
 const neverWritten: readonly (readonly [what: string, pattern: RegExp])[] = [
   ["a replacement character", /\ufffd/u],
   ["a control character", /[^\P{Cc}\t\n\r]/u],
@@ -15,17 +15,18 @@ const neverWritten: readonly (readonly [what: string, pattern: RegExp])[] = [
   ],
 ];
 
-/** Runs of signs, with or without spaces between them. */
+/** Runs of punctuation and symbols, with or without spaces between them. */
 const signs = /[\p{P}\p{S}](?:\s?[\p{P}\p{S}])*/gu;
 
+/** Control characters, and many symbols or equal letters in a row. */
 export const meaninglessCharacters = defineRule(
   z.strictObject({
-    /** Most signs in a row, and most of the same one. */
+    /** Maximum number of symbols in a row, and of the same symbol. */
     max_signs: z.number().int().positive(),
     max_same_sign: z.number().int().positive(),
-    /** Largest share of signs among all that is no space. */
+    /** Maximum share of symbols, without whitespace. */
     max_share: z.number().min(0).max(1),
-    /** Most times that a letter comes in a row, and most letters of a word. */
+    /** Maximum number of the same letter in a row, and of letters in a word. */
     max_same_letter: z.number().int().min(2).max(1000),
     max_word: z.number().int().min(2),
   }),
@@ -68,24 +69,22 @@ function longestRun(characters: readonly string[]): number {
   return longest;
 }
 
-// Texts, or sentences of them, in another language.
-
 const share = z.number().min(0).max(1);
 const nameOf = new Intl.DisplayNames(["en"], { type: "language" });
 
-/** Scripts that are several of Unicode's. */
-const joined: Readonly<Record<string, readonly string[]>> = {
+/** Scripts that Unicode's script property splits. */
+const unicodeScripts: Readonly<Record<string, readonly string[]>> = {
   Hans: ["Han"],
   Hant: ["Han"],
   Jpan: ["Han", "Hira", "Kana"],
   Kore: ["Hang", "Han"],
 };
 
-/** The share of letters that the language is not written with. */
+/** The share of letters that do not belong to the script of the language. */
 export const foreignScript = defineRule(z.strictObject({ max_share: share }), ({ max_share }, language) => {
   const script = new Intl.Locale(language).maximize().script ?? "Latn";
   const own = new RegExp(
-    `[${(joined[script] ?? [script]).map((name) => `\\p{scx=${name}}`).join("")}\\p{scx=Zyyy}]`,
+    `[${(unicodeScripts[script] ?? [script]).map((name) => `\\p{scx=${name}}`).join("")}\\p{scx=Zyyy}]`,
     "u",
   );
   return ({ raw }) => {
@@ -104,17 +103,17 @@ export const foreignScript = defineRule(z.strictObject({ max_share: share }), ({
 });
 
 /**
- * Sentences that look more like another language by at least `margin`, as a detector of 60 languages sees it (letters in a row; 0 is
- * nothing, 1 is certain). Short ones say too little.
+ * Sentences that a detector of 60 languages scores higher for another language, by at least `margin` (scores are from 0 to 1, by the
+ * frequency of letter sequences). Short sentences are skipped.
  */
 export const foreignLanguage = defineRule(
   z.strictObject({ margin: share, min_words: z.number().int().positive() }),
   async ({ margin, min_words }, language) => {
-    // Its table takes a while to load, and only this rule needs it.
+    // Loaded lazily: the table is large, and only this rule uses it.
     const { eld } = await import("eld/small");
     const known = Object.values(eld.info().Languages);
     if (!known.includes(language)) {
-      throw new Error(`the language ${language} is not one that can be told from others (${known.join(", ")})`);
+      throw new Error(`the language ${language} cannot be detected (supported: ${known.join(", ")})`);
     }
     return ({ sentences }) => {
       for (const sentence of sentences) {
@@ -130,10 +129,9 @@ export const foreignLanguage = defineRule(
   },
 );
 
-// Texts that are too short or too long.
-
 const bound = z.number().int().min(0).optional();
 
+/** Texts that are too short or too long. */
 export const length = defineRule(
   z
     .strictObject({ min_words: bound, max_words: bound, min_sentences: bound, max_sentences: bound })
@@ -147,9 +145,10 @@ export const length = defineRule(
     outOfBounds(text, "sentences", options.min_sentences, options.max_sentences),
 );
 
+/** What can be counted. */
 export const counted = ["words", "sentences", "characters"] as const;
 
-/** What is wrong with how many there are of something. */
+/** The message if a count is out of bounds. */
 export function outOfBounds(
   { raw, words, sentences }: TextToCheck,
   what: (typeof counted)[number],
@@ -162,24 +161,20 @@ export function outOfBounds(
   return undefined;
 }
 
-// Known phrases: of a model that apologises for itself, or that speaks of itself.
-
-/** Texts that contain one of the phrases; capitals, punctuation and the form of apostrophes do not matter. */
+/** Texts that contain one of the phrases, ignoring case, punctuation and the form of apostrophes. */
 export const phrases = defineRule(
   z.strictObject({ phrases: z.array(z.string().regex(/\p{L}/u, "needs a word")) }),
   (options) => {
-    const wanted = options.phrases.map((phrase) => ({ phrase, words: ` ${splitWords(phrase).join(" ")} ` }));
+    const candidates = options.phrases.map((phrase) => ({ phrase, words: ` ${splitWords(phrase).join(" ")} ` }));
     return ({ words }) => {
       const text = ` ${words.join(" ")} `;
-      const found = wanted.find((phrase) => text.includes(phrase.words));
+      const found = candidates.find((phrase) => text.includes(phrase.words));
       return found && `says "${found.phrase}"`;
     };
   },
 );
 
-// What a model does that has lost its thread: it says the same again and again.
-
-/** The same sentence, whatever its capitals and punctuation. Sentences of one or two words may return. */
+/** Repeated sentences, ignoring case and punctuation. Sentences of one or two words are skipped. */
 export const repeatedSentences = defineRule(
   z.strictObject({ max_times: z.number().int().positive() }),
   ({ max_times }) =>
@@ -199,14 +194,14 @@ export const repeatedSentences = defineRule(
     },
 );
 
-/** The share of the words that lie in runs of `words` words which occurred before. */
+/** The share of the words in runs of `words` words that occurred before. */
 export const repeatedRuns = defineRule(
   z.strictObject({ words: z.number().int().min(2).max(50), max_share: z.number().min(0).max(1) }),
   ({ words: length, max_share }) =>
     ({ words }) => {
       const seen = new Map<string, number>();
       let repeated = 0;
-      /** The place after the last word that was counted, so that a word in two runs counts once. */
+      /** Position after the last counted word, so that a word in two runs counts once. */
       let counted = 0;
       let most = { run: "", times: 1 };
       for (let at = 0; at + length <= words.length; at++) {
@@ -238,19 +233,18 @@ export const stuttering = defineRule(
     },
 );
 
-// Texts that stop in the middle.
-
-/** A full stop of any language, and what may close after it. A text that trails off in "..." is not finished. */
+/** A full stop of any language, and closing quotes or brackets after it. A text that ends in "..." is unfinished. */
 const finished = /(?<!\.\s?\.)[.!?。！？؟।។။]\s?["'”’»)\]」』）]{0,3}$/u;
 
 const closing: Readonly<Record<string, string>> = { ")": "(", "]": "[", "}": "{", "」": "「", "』": "『", "）": "（" };
 const opening = new Set(Object.values(closing));
 
+/** Texts that stop in the middle. */
 export const unfinished = defineRule(
   z.strictObject({
-    /** Whether a text must end in one. */
+    /** Whether a text must end with a full stop. */
     full_stop: z.boolean(),
-    /** No sentence ends in one of these words. */
+    /** Words that end no sentence. */
     never_last: z.array(z.string().min(1)),
   }),
   ({ full_stop, never_last }) => {
@@ -275,11 +269,11 @@ function lastPart(text: string): string {
   return text.length <= 60 ? text : `...${text.slice(-60).replace(/^\S*\s/, "")}`;
 }
 
-/** Brackets and quotation marks that miss their other half. */
+/** Unmatched brackets and quotation marks. */
 function unbalanced(raw: string): string | undefined {
-  // Numbers of a list, "1)", open nothing, and neither do inches, 12".
+  // Ignore list numbers, "1)", and inches, 12".
   const text = raw.replace(/(?<![\p{L}\p{N}])[\p{L}\p{N}]\)/gu, " ").replace(/(?<=\d)"/g, " ");
-  // Languages differ in which mark opens and which closes, but there are always two.
+  // Languages differ in which mark opens and which closes, so only count them.
   for (const marks of [/["“”„‟]/gu, /[«»]/gu]) {
     const found = text.match(marks) ?? [];
     if (found.length % 2 === 1) return `has a ${found.at(-1)} without its other half`;

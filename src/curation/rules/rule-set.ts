@@ -1,4 +1,4 @@
-/** Rules as a YAML file gives them: which ones, and how strict. */
+/** Rule sets: YAML files that configure the built-in rules and add custom ones. */
 
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -21,21 +21,19 @@ import {
 } from "./checks.ts";
 import { type Check, compilePattern, leftovers, prepareText, quoteExcerpt, type Rule } from "./rule.ts";
 
-// Rules that somebody adds: what must be found in a text or must not, or how much of something it may have.
-
 const bound = z.number().int().min(0).max(1_000_000).optional();
 
 const customRuleSchema = z
   .strictObject({
     name: z.string().min(1),
-    /** A regular expression; a text that has it more than `max` times (default: at all) or less than `min` times is dropped. */
+    /** A regular expression. Texts that match it more than `max` times (0 without `min`) or less than `min` times are dropped. */
     pattern: z.string().min(1).optional(),
-    /** i: capitals do not matter; m: ^ and $ are those of lines; s: . is also a new line. */
+    /** i: ignore case; m: ^ and $ match at lines; s: . matches newlines. */
     flags: z
       .string()
       .regex(/^[ims]*$/, "can have the letters i, m and s")
       .default(""),
-    /** Or what is counted. */
+    /** What to count, instead of a pattern. */
     count: z.enum(counted).optional(),
     min: bound,
     max: bound,
@@ -49,8 +47,8 @@ const customRuleSchema = z
 
 type CustomRule = z.infer<typeof customRuleSchema>;
 
-/** @throws Error saying what is wrong with the expression */
-function createOwnCheck({ pattern, flags, count, min, max }: CustomRule): Check {
+/** @throws Error if the expression is invalid */
+function createCustomCheck({ pattern, flags, count, min, max }: CustomRule): Check {
   if (count) return (text) => outOfBounds(text, count, min, max);
   const expression = compilePattern(pattern ?? "", flags);
   const least = min ?? 0;
@@ -67,7 +65,7 @@ function createOwnCheck({ pattern, flags, count, min, max }: CustomRule): Check 
   };
 }
 
-/** The rules by the names that files of rules and verdicts give them, in the order in which they judge. */
+/** The built-in rules by their names in files and verdicts, in the order of the checks. */
 const builtIn = {
   apologies: phrases,
   self_talk: phrases,
@@ -84,26 +82,27 @@ const builtIn = {
 type RuleName = keyof typeof builtIn;
 const ruleNames = Object.keys(builtIn) as RuleName[];
 
-/** Raised where the same file of rules would judge otherwise than before, so that texts are judged again. */
+/** Increase it when the same file would give other verdicts than before, so that texts are judged again. */
 const edition = 1;
 
-/** Longer texts are dropped without a look at them. */
-const longest = 100_000;
+/** Longer texts are dropped without running the rules. */
+const maxLength = 100_000;
 
-/** The rules that come with the package, which every file of rules changes. */
+/** Path of the default rules, which other files override. */
 export const defaultRules = fileURLToPath(new URL("../../../recipes/curation-rules.yaml", import.meta.url));
 
+/** Compiled rules. */
 export interface RuleSet {
-  /** The same for the same rules, and different for others. */
+  /** Identifies the rules: equal rules have equal digests. */
   readonly digest: string;
-  /** Every rule that a text breaks. */
+  /** Returns every rule that a text breaks. */
   check(text: string): Reason[];
 }
 
 const orFalse = <T>(options: z.ZodType<T>) => z.union([z.literal(false), options]);
 
 const fileSchema = z.strictObject({
-  /** ISO 639-1. */
+  /** ISO 639-1 code. */
   language: z.string().regex(/^[a-z]{2}$/, "is two letters, for example en"),
   rules: z.strictObject(
     Object.fromEntries(ruleNames.map((name) => [name, orFalse(builtIn[name].options as z.ZodType)])) as {
@@ -118,12 +117,15 @@ const fileSchema = z.strictObject({
 });
 
 /**
- * Reads a file of rules. What it does not mention is as in the rules that come with the package; a rule that is `false` is off.
+ * Reads a rule set. The file overrides the default rules; `false` turns a rule off.
+ *
  * @throws Error naming the file and what is wrong in it
  */
 export async function readRules(path: string = defaultRules): Promise<RuleSet> {
-  const usual = await readYaml(defaultRules);
-  const { data, error } = fileSchema.safeParse(path === defaultRules ? usual : changed(usual, await readYaml(path)));
+  const defaults = await readYaml(defaultRules);
+  const { data, error } = fileSchema.safeParse(
+    path === defaultRules ? defaults : override(defaults, await readYaml(path)),
+  );
   if (!data) {
     const problems = error.issues.map(({ path: keys, message }) => `${keys.join(".") || "the file"}: ${message}`);
     throw new Error(`${path}: ${problems.join("; ")}`);
@@ -139,10 +141,10 @@ export async function readRules(path: string = defaultRules): Promise<RuleSet> {
   };
   for (const name of ruleNames) {
     const options = rules[name];
-    // Each rule's own schema has checked its options.
+    // The schema of the rule has validated its options.
     if (options !== false) await prepare(name, () => (builtIn[name] as Rule<unknown>).createCheck(options, language));
   }
-  for (const rule of own) await prepare(rule.name, () => createOwnCheck(rule));
+  for (const rule of own) await prepare(rule.name, () => createCustomCheck(rule));
   return {
     digest: createHash("sha256")
       .update(JSON.stringify([edition, data]))
@@ -153,12 +155,12 @@ export async function readRules(path: string = defaultRules): Promise<RuleSet> {
 }
 
 function judge(text: string, checks: readonly { rule: string; check: Check }[]): Reason[] {
-  if (text.length > longest) {
-    return [{ rule: "length", message: `has ${text.length} characters; at most ${longest} are looked at` }];
+  if (text.length > maxLength) {
+    return [{ rule: "length", message: `has ${text.length} characters; at most ${maxLength} are looked at` }];
   }
-  const judged = prepareText(text);
+  const prepared = prepareText(text);
   return checks.flatMap(({ rule, check }) => {
-    const message = check(judged);
+    const message = check(prepared);
     return message === undefined ? [] : [{ rule, message }];
   });
 }
@@ -177,13 +179,13 @@ async function readYaml(path: string): Promise<unknown> {
   }
 }
 
-/** Objects in objects are changed key by key; everything else is replaced. `true` is what there was. */
-function changed(usual: unknown, change: unknown): unknown {
-  if (change === true && isObject(usual)) return usual;
-  if (!isObject(usual) || !isObject(change)) return change;
-  const result: Record<string, unknown> = { ...usual };
-  for (const [key, value] of Object.entries(change))
-    result[key] = Object.hasOwn(usual, key) ? changed(usual[key], value) : value;
+/** Merges objects recursively; other values are replaced. `true` keeps the default of an object. */
+function override(defaults: unknown, value: unknown): unknown {
+  if (value === true && isObject(defaults)) return defaults;
+  if (!isObject(defaults) || !isObject(value)) return value;
+  const result: Record<string, unknown> = { ...defaults };
+  for (const [key, inner] of Object.entries(value))
+    result[key] = Object.hasOwn(defaults, key) ? override(defaults[key], inner) : inner;
   return result;
 }
 

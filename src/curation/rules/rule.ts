@@ -1,25 +1,25 @@
-/** The interface of rules, text preparation, and RE2 patterns. */
+/** The interface of rules, the preparation of texts, and rules by regular expressions. */
 
 import { RE2JS } from "re2js";
 import { z } from "zod";
 
-// A text as rules look at it: its sentences and words. All of it takes time in proportion to the text, whatever the text is.
-
+/** A text with its sentences and words. */
 export interface TextToCheck {
   readonly raw: string;
-  /** With their punctuation, as they are written; what has neither letter nor digit is none. */
+  /** Sentences with their punctuation; without those that have neither letters nor digits. */
   readonly sentences: readonly string[];
-  /** In lower case, with straight apostrophes. */
+  /** Words in lower case, with straight apostrophes. */
   readonly words: readonly string[];
 }
 
-/** After a full stop and a space, after a full stop of the languages that write no spaces, and at a new line. */
+/** Ends of sentences: a full stop and whitespace, a full stop of languages that write no spaces, or a newline. */
 const sentenceEnd = /(?<=[.!?…؟।]["'”’»)\]]{0,3})\s+|(?<=[。！？][”」』）]?)(?![”」』）])|\n+/u;
 
-/** A word; in writing without spaces between words, each character. */
+/** A word, or one character in scripts without spaces between words. */
 const word =
   /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}\p{sc=Laoo}\p{sc=Khmr}\p{sc=Mymr}]\p{M}*|[\p{L}\p{M}\p{N}]+(?:['-][\p{L}\p{M}\p{N}]+)*/gu;
 
+/** Splits a text into sentences and words, in linear time. */
 export function prepareText(raw: string): TextToCheck {
   const sentences = raw
     .split(sentenceEnd)
@@ -28,31 +28,33 @@ export function prepareText(raw: string): TextToCheck {
   return { raw, sentences, words: splitWords(raw) };
 }
 
-/** The words of a text, in lower case, with straight apostrophes. */
+/** Splits a text into words in lower case, with straight apostrophes. */
 export function splitWords(text: string): string[] {
   return text.toLowerCase().replaceAll("’", "'").match(word) ?? [];
 }
 
-/** The beginning of a text in quotation marks, for a message of one line. */
+/** Quotes the start of a text in one line, for messages. */
 export function quoteExcerpt(text: string, length = 80): string {
   const characters = [...text.slice(0, 2 * length + 2).replace(/\s+/g, " ")];
   return `"${characters.length > length ? `${characters.slice(0, length).join("").trimEnd()}...` : characters.join("")}"`;
 }
 
-/** What is wrong with a text, for people; undefined if nothing is. */
+/** Returns a message if a text breaks the rule. */
 export type Check = (text: TextToCheck) => string | undefined;
 
+/** A rule with its options. */
 export interface Rule<Options> {
-  /** What can be said of it in a file of rules. */
+  /** Schema of the options in a file. */
   readonly options: z.ZodType<Options>;
   /**
-   * The rule with its options, for texts of a language (ISO 639-1).
-   * @throws Error saying what is wrong with the options
+   * Creates the check for texts in a language (ISO 639-1).
+   *
+   * @throws Error if an option is invalid
    */
   createCheck(options: Options, language: string): Check | Promise<Check>;
 }
 
-/** Lets TypeScript see that schema and function fit. */
+/** Infers the type of the options from the schema. */
 export function defineRule<Options>(
   options: z.ZodType<Options>,
   createCheck: Rule<Options>["createCheck"],
@@ -60,12 +62,9 @@ export function defineRule<Options>(
   return { options, createCheck };
 }
 
-// * Regular expressions from files of rules, and what is left over from other places (`leftovers`). They run in RE2's engine, whose time
-// grows with the text and not faster, whatever the expression: none can hang a run.
-
 const flagBits: Readonly<Record<string, number>> = { i: RE2JS.CASE_INSENSITIVE, m: RE2JS.MULTILINE, s: RE2JS.DOTALL };
 
-/** @throws Error saying what is wrong with the expression */
+/** Compiles a regular expression with RE2, whose time is linear in the text. @throws Error if the expression is invalid */
 export function compilePattern(pattern: string, flags = ""): RE2JS {
   try {
     return RE2JS.compile(
@@ -74,14 +73,14 @@ export function compilePattern(pattern: string, flags = ""): RE2JS {
     );
   } catch (cause) {
     throw new Error(
-      `the expression ${pattern} cannot be used: ${(cause as Error).message} (the syntax is RE2's: no backreferences, no lookaround)`,
+      `invalid expression ${pattern}: ${(cause as Error).message} (the syntax is RE2's: no backreferences, no lookaround)`,
       { cause },
     );
   }
 }
 
+/** Texts that match one of the named patterns; `false` turns a pattern off. */
 export const leftovers = defineRule(
-  // What it is called, and what it looks like; false where it may stay.
   z.strictObject({ patterns: z.record(z.string(), z.union([z.string(), z.literal(false)])) }),
   ({ patterns }) => {
     const compiled = Object.entries(patterns).flatMap(([what, pattern]) =>

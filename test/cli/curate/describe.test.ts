@@ -78,7 +78,7 @@ test("Ctrl-C exits with 130 and keeps finished descriptions", async () => {
 });
 
 test.each([
-  [[], /^error: .*none\.db is not there; `minigpt4 curate describe DATA` begins a project\n$/],
+  [[], /^error: .*none\.db does not exist; create a project with `minigpt4 curate describe DATA`\n$/],
   [["nowhere"], /^error: nowhere does not exist; expected one of:\n/],
   [[join(folder, "tiny")], /^error: .*tiny is not in a supported format; expected one of:\n/],
   [[data, "--model", "enormous"], /^error: No model "enormous"/],

@@ -15,7 +15,7 @@ test("writes the dataset, and fails if an image is refused", async () => {
     minigpt4(["curate", "export", target, "--project", join(folder, "project.db"), "--unreviewed", "--json"]);
   const nothing = await run();
   expect(nothing).toMatchObject({ code: 1, stdout: "" });
-  expect(nothing.stderr).toMatch(/^error: There is nothing to export: .*\n$/);
+  expect(nothing.stderr).toMatch(/^error: Nothing to export: .*\n$/);
 
   for (const name of ["cat.jpg", "gone\u0007.jpg"]) {
     const sha256 = createHash("sha256")
@@ -27,7 +27,7 @@ test("writes the dataset, and fails if an image is refused", async () => {
   }
   const { code, stdout, stderr } = await run();
   expect(code).toBe(1);
-  expect(stderr).toMatch(/^error: gone\\u0007\.jpg: .*gone\\u0007\.jpg is not there any more$/m);
+  expect(stderr).toMatch(/^error: gone\\u0007\.jpg: .*gone\\u0007\.jpg does not exist any more$/m);
   expect(JSON.parse(stdout)).toMatchObject({ pairs: 1, copied: 1, refused: [{ image: 2 }] });
   expect(existsSync(join(target, "image", "1.jpg"))).toBe(true);
 });

@@ -59,5 +59,5 @@ test("reports errors in one line", async () => {
   expect(wrong).toMatchObject({ code: 1, stdout: "" });
   expect(wrong.stderr).toMatch(/^error: .*wrong\.yaml: rules: .*apologys.*\n$/);
   const gone = await minigpt4(["curate", "filter", "--project", join(folder, "gone.db")]);
-  expect(gone.stderr).toMatch(/^error: .*gone\.db is not there; .*\n$/);
+  expect(gone.stderr).toMatch(/^error: .*gone\.db does not exist; .*\n$/);
 });

@@ -53,14 +53,14 @@ test("reports errors in one line", async () => {
   const server = await ChatServer.start(() => ({ status: 401, body: { error: { message: "who are\n you?" } } }));
   server.models = { data: [{ id: "a" }, { id: "b\u001b[2J" }] };
   const several = await polish("--base-url", server.url);
-  expect(several.stderr).toBe(`error: ${server.url} has 2 models (a, b\\u001b[2J); say which with --model\n`);
+  expect(several.stderr).toBe(`error: ${server.url} has 2 models (a, b\\u001b[2J); select one with --model\n`);
   const refused = await polish("--base-url", server.url, "--model", "a");
   expect(refused).toMatchObject({ code: 1, stdout: expect.stringMatching(/^polished +0 of 20/) });
   expect(refused.stderr).toBe(
-    `error: ${server.url} wants a key (401: who are you?); put it into the environment as OPENAI_API_KEY\n`,
+    `error: ${server.url} requires an API key (401: who are you?); set the environment variable OPENAI_API_KEY\n`,
   );
   const gone = await minigpt4(["curate", "polish", "--project", join(folder, "gone.db"), "--base-url", server.url]);
-  expect(gone.stderr).toMatch(/^error: .*gone\.db is not there/);
+  expect(gone.stderr).toMatch(/^error: .*gone\.db does not exist/);
 });
 
 test.skipIf(process.platform === "win32")("Ctrl-C keeps finished texts, and the next run continues", async () => {

@@ -32,7 +32,7 @@ test("prints the address, serves without a model, and stops on Ctrl-C", async ()
 test("reports a missing or invalid project in one line", async () => {
   const missing = join(folder, "none.db");
   const asked = await minigpt4(["curate", "review", "--project", missing, "--port", "0"]);
-  expect(asked).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: .*none\.db is not there.*\n$/) });
+  expect(asked).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: .*none\.db does not exist.*\n$/) });
   const beside = await minigpt4(["serve", "--review", import.meta.filename, "--port", "0"]);
-  expect(beside).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: .*is no curation project.*\n$/) });
+  expect(beside).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: .*is not a curation project.*\n$/) });
 });

@@ -110,13 +110,17 @@ describe("what no waiting heals stops the run at once", () => {
     body: { error: { message, code } },
   });
   test.each([
-    [401, failing(401, "bad key"), "refuses the key in MY_KEY (401: bad key)"],
-    [403, failing(403, "not in your country"), "refuses the key in MY_KEY (403: not in your country)"],
-    [402, failing(402, "no credit"), "wants to be paid (402: no credit)"],
-    [404, failing(404, "no model test"), "has no such model, or no chat completions (404: no model test)"],
-    ["a used up quota", failing(429, "pay first", "insufficient_quota"), "wants to be paid (429: pay first)"],
-    ["a day", { status: 429, headers: { "retry-after": "86400" } }, "asks to wait 1440 minutes"],
-    ["errors as success", { body: { error: { message: "who?", code: 401 } } }, "refuses the key in MY_KEY (401: who?)"],
+    [401, failing(401, "bad key"), "rejected the API key in MY_KEY (401: bad key)"],
+    [403, failing(403, "not in your country"), "rejected the API key in MY_KEY (403: not in your country)"],
+    [402, failing(402, "no credit"), "requires payment (402: no credit)"],
+    [404, failing(404, "no model test"), "has no such model or no chat completions (404: no model test)"],
+    ["a used up quota", failing(429, "pay first", "insufficient_quota"), "requires payment (429: pay first)"],
+    ["a day", { status: 429, headers: { "retry-after": "86400" } }, "Its rate limit resets in 1440 minutes"],
+    [
+      "errors as success",
+      { body: { error: { message: "who?", code: 401 } } },
+      "rejected the API key in MY_KEY (401: who?)",
+    ],
   ])("%s", async (_, reply, message) => {
     const { store } = project(50);
     const server = await ChatServer.start(() => reply);
@@ -134,7 +138,7 @@ describe("what no waiting heals stops the run at once", () => {
       refused(text) ? { status: 400, body: { error: { message: "too long" } } } : said(polished(text)),
     );
     await expect(run(store, server)).rejects.toThrow(
-      "refuses the request (400: too long); so it was for 5 texts in a row",
+      "rejected the request (400: too long). The same happened for 5 texts in a row",
     );
     expect(server.asked.length).toBeLessThan(10);
     // Those that were refused come last now.
@@ -150,7 +154,7 @@ describe("what no waiting heals stops the run at once", () => {
     await new Promise<void>((resolve) => server.listen(0, address.hostname, resolve));
     address.port = `${(server.address() as AddressInfo).port}`;
     await new Promise((resolve) => server.close(resolve));
-    const problem = /is not reached \(ECONNREFUSED\); is the server running\?/;
+    const problem = /cannot be reached \(ECONNREFUSED\); is the server running\?/;
     await expect(polish(store, { baseUrl: address.href, model: "m" })).rejects.toThrow(problem);
     await expect(polish(store, { baseUrl: address.href })).rejects.toThrow(problem);
   });
@@ -178,11 +182,11 @@ describe("what no waiting heals stops the run at once", () => {
       "secret",
     );
     await expect(run(store, angry, { apiKey: `${apiKey}\n${apiKey}` })).rejects.toThrow(
-      /^The key in OPENAI_API_KEY has char/,
+      /^The key in OPENAI_API_KEY contains invalid char/,
     );
     const open = await ChatServer.start(() => failing(401, "key?"));
     await expect(run(store, open)).rejects.toThrow(
-      "wants a key (401: key?); put it into the environment as OPENAI_API_KEY",
+      "requires an API key (401: key?); set the environment variable OPENAI_API_KEY",
     );
     expect(open.asked[0]?.headers.authorization).toBeUndefined();
   });
@@ -190,7 +194,7 @@ describe("what no waiting heals stops the run at once", () => {
   test.each(["", "ftp://a.b", "http://me:pass@a.b/v1", "http://a.b/v1?key=1", "nonsense"])(
     "base URL %j",
     async (baseUrl) => {
-      await expect(polish(project(1).store, { baseUrl, model: "m" })).rejects.toThrow("The base URL should");
+      await expect(polish(project(1).store, { baseUrl, model: "m" })).rejects.toThrow("The base URL must");
     },
   );
 });

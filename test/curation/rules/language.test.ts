@@ -55,7 +55,9 @@ describe("texts of another language", () => {
   });
 
   test("that is not known is refused", async () => {
-    await expect(rulesOf("language: xx")).rejects.toThrow(/foreign_language: the language xx is not one .*\ben\b/);
+    await expect(rulesOf("language: xx")).rejects.toThrow(
+      /foreign_language: the language xx cannot be detected .*\ben\b/,
+    );
     await expect(rulesOf("language: English")).rejects.toThrow("language: is two letters, for example en");
   });
 });
