@@ -40,11 +40,11 @@ export async function computeLayerwiseLoss(
     mask: causalMasks(texts.length, length),
   };
   // Every token but a text's first is predicted from the position before it.
-  const predicting = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ id, place: row * length + i })));
+  const predicting = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ id, index: row * length + i })));
   const targets = {
-    targetPlaces: indices(
+    targetIndices: indices(
       [predicting.length],
-      predicting.map(({ place }) => place),
+      predicting.map(({ index }) => index),
     ),
     targetIds: indices(
       [predicting.length],

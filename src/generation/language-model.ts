@@ -164,7 +164,7 @@ export function sequenceInputs(graph: Graph, { hiddenSize }: LlamaConfig): Multi
   return {
     ids: graph.input("ids", "int64", ["batch", "sequence"]),
     imageTokens: graph.input("imageTokens", "float32", ["images", hiddenSize]),
-    imagePlaces: graph.input("imagePlaces", "int64", ["images"]),
+    imageIndices: graph.input("imageIndices", "int64", ["images"]),
   };
 }
 
@@ -175,9 +175,9 @@ export function decoderFeeds(
   { hiddenSize }: LlamaConfig,
 ): Record<string, NdArray> {
   const flat = sequences.flat();
-  const imagePlaces = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
-  const rows = new Float32Array(imagePlaces.length * hiddenSize);
-  imagePlaces.forEach((place, i) => {
+  const imageIndices = flat.flatMap((position, i) => (typeof position === "number" ? [] : [i]));
+  const rows = new Float32Array(imageIndices.length * hiddenSize);
+  imageIndices.forEach((place, i) => {
     const row = flat[place] as Float32Array;
     if (row.length !== hiddenSize)
       throw new RangeError(`An image token has ${row.length} values; expected ${hiddenSize}`);
@@ -189,8 +189,8 @@ export function decoderFeeds(
   return {
     ids: indices(shape, ids),
     positions: indices(shape, positions),
-    imageTokens: ndarray("float32", [imagePlaces.length, hiddenSize], rows),
-    imagePlaces: indices([imagePlaces.length], imagePlaces),
+    imageTokens: ndarray("float32", [imageIndices.length, hiddenSize], rows),
+    imageIndices: indices([imageIndices.length], imageIndices),
     ...cache.feeds(),
   };
 }

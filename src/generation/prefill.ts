@@ -84,13 +84,13 @@ export class Prefill implements Prefiller {
 
   /** Hidden state of the last position after the last layer, [1, hiddenSize]. */
   private async forwardChunk(sequence: readonly Position[], cache: KVCache): Promise<NdArray> {
-    const { ids, imageTokens, imagePlaces, positions, pastMask, ...past } = decoderFeeds(
+    const { ids, imageTokens, imageIndices, positions, pastMask, ...past } = decoderFeeds(
       [sequence],
       cache,
       this.config,
     );
     const { embeddings, layers, last } = this.parts;
-    let x = (await embeddings.run({ ids, imageTokens, imagePlaces } as Feeds)).embeddings;
+    let x = (await embeddings.run({ ids, imageTokens, imageIndices } as Feeds)).embeddings;
     const added: Record<string, NdArray> = {};
     const shared = { positions, pastMask, ...this.rotary };
     for (const [i, layer] of [...layers, last].entries()) {

@@ -56,14 +56,14 @@ export interface GeneratedText extends QFormerText {
   /** The [DEC] token, which replaces [CLS] at the start of the text. */
   readonly decId: number;
   /** Indices into [texts * length] of the positions whose next token is predicted, int64 [targets]. */
-  readonly targetPlaces: Value;
+  readonly targetIndices: Value;
 }
 
-/** Logits of the next token at `targetPlaces`, given the queries and the tokens so far: [targets, vocabSize]. */
+/** Logits of the next token at `targetIndices`, given the queries and the tokens so far: [targets, vocabSize]. */
 export function generationLogits(
   w: Weights,
   queries: QueryPass,
-  { decId, targetPlaces, ...text }: GeneratedText,
+  { decId, targetIndices, ...text }: GeneratedText,
   config: QFormerConfig,
   regularize?: Regularizer,
 ): Value {
@@ -73,7 +73,7 @@ export function generationLogits(
   const ids = reshape(concat([start, slice(text.ids, 1, 1)], 1), text.ids.shape);
   const words = qformerTextAfter(w, queries, { ...text, ids }, config, regularize);
   const rows = reshape(words, [mulDims(texts, length), config.hiddenSize]);
-  return wordLogits(w, gather(rows, targetPlaces), config);
+  return wordLogits(w, gather(rows, targetIndices), config);
 }
 
 /** BERT's language modeling head, tied to the word embeddings: rows [n, hiddenSize] -> logits [n, vocabSize]. */
@@ -105,19 +105,19 @@ export function textArrays(
 }
 
 /**
- * Targets of text generation: each token but the first is predicted from the position before it. `targetPlaces` are indices into
+ * Targets of text generation: each token but the first is predicted from the position before it. `targetIndices` are indices into
  * [texts * length]; both are int64 [targets].
  */
 export function generationTargets(
   texts: readonly (readonly number[])[],
   length: number,
-): { readonly targetPlaces: NdArray<"int64">; readonly targetIds: NdArray<"int64"> } {
-  const targets = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ place: row * length + i, id })));
-  const column = (value: (target: { readonly place: number; readonly id: number }) => number) =>
+): { readonly targetIndices: NdArray<"int64">; readonly targetIds: NdArray<"int64"> } {
+  const targets = texts.flatMap((ids, row) => ids.slice(1).map((id, i) => ({ index: row * length + i, id })));
+  const column = (value: (target: { readonly index: number; readonly id: number }) => number) =>
     ndarray(
       "int64",
       [targets.length],
       BigInt64Array.from(targets, (target) => BigInt(value(target))),
     );
-  return { targetPlaces: column(({ place }) => place), targetIds: column(({ id }) => id) };
+  return { targetIndices: column(({ index }) => index), targetIds: column(({ id }) => id) };
 }

@@ -98,13 +98,13 @@ export function cachedLayerPiece(
 }
 
 /**
- * The loss after the layers: `out` is the negative log-likelihood of each target token, [targets]. The other inputs are `targetPlaces`
+ * The loss after the layers: `out` is the negative log-likelihood of each target token, [targets]. The other inputs are `targetIndices`
  * int64 [targets], the indices into [batch * sequence] of the positions that predict them, and `targetIds` int64 [targets].
  */
 export function headPiece(source: WeightSource, config: LlamaConfig, { quantization }: PieceOptions = {}): Piece {
   const { graph, x, w } = createGraph(source, config, { quantization });
-  const places = graph.input("targetPlaces", "int64", ["targets"]);
-  const rows = gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), config.hiddenSize]), places);
+  const indices = graph.input("targetIndices", "int64", ["targets"]);
+  const rows = gather(reshape(x, [mulDims(x.dim(0), x.dim(1)), config.hiddenSize]), indices);
   const predicting = rmsNorm(w.at("model.norm"), rows, config.rmsNormEps);
   return {
     graph,

@@ -156,16 +156,16 @@ export interface MultimodalSequence {
   /** Image tokens in the order of their positions, [n, hiddenSize]. */
   readonly imageTokens: Value;
   /** Indices of the image tokens into [batch * sequence], int64 [n]. */
-  readonly imagePlaces: Value;
+  readonly imageIndices: Value;
 }
 
 /** The input of the language model: word embeddings and image tokens, [batch, sequence, hiddenSize]. */
 export function embedSequence(
   w: Weights,
-  { ids, imageTokens, imagePlaces }: MultimodalSequence,
+  { ids, imageTokens, imageIndices }: MultimodalSequence,
   config: LlamaConfig,
 ): Value {
   const flat = reshape(ids, [productOf(ids.shape)]);
-  const rows = putRows(embedTokens(w, flat, config), imagePlaces, imageTokens);
+  const rows = putRows(embedTokens(w, flat, config), imageIndices, imageTokens);
   return reshape(rows, [...ids.shape, config.hiddenSize]);
 }

@@ -110,10 +110,10 @@ export class Blip2RetrievalModel implements RetrievalModel {
       const w = weights(graph).qformer;
       const images = pairedCrossAttention(w, config);
       const queries = qformerQueries(w, images, "texts", config.qformer);
-      const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
+      const [targetIndices, targetIds] = ["targetIndices", "targetIds"].map((name) =>
         graph.input(name, "int64", ["targets"]),
       ) as [Value, Value];
-      const text = { ...textInput(graph), decId: folder.tokenizer.decId, targetPlaces };
+      const text = { ...textInput(graph), decId: folder.tokenizer.decId, targetIndices };
       const logits = generationLogits(w, queries, text, config.qformer);
       return { losses: crossEntropy(logits, reshape(targetIds, ["targets", 1])) };
     }, session);

@@ -1,4 +1,4 @@
-/** Cosine similarities of many embeddings at once, and the arithmetic of rankings. */
+/** Cosine similarities of batches of embeddings, and the arithmetic of rankings. */
 import { similarities } from "../models/blip2.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { type ArrayOf, ndarray, sizeOf } from "../tensor/array.ts";

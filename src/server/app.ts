@@ -83,7 +83,7 @@ export function createApp(engine: Engine, options: AppOptions = {}): Hono<Server
   app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: { title: `minigpt4: ${engine.model.name}`, version: "1.0.0" },
-    ...(apiKeys.length > 0 && { security: [{ apiKey: [] }] }),
+    security: apiKeys.length > 0 ? [{ apiKey: [] }] : undefined,
   });
   if (options.runsFolder !== undefined) {
     if (drainSignal) app.use("/api/runs/*", closeConnectionOn(drainSignal));

@@ -54,7 +54,7 @@ describe.each(goldenFolders())("%s", (folder) => {
       await set.close();
     });
 
-    test("scores of every position, read at once and in pieces over the cache", async () => {
+    test("logits of every position, in one pass and in chunks over the KV cache", async () => {
       await withModel(folder, llm, async ({ set, model, sequence }) => {
         for (const i of set.goldens.dialogue.keys()) {
           const expected = await set.tensors.readFloat32(`logits_turn${i}`);

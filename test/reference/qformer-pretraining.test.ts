@@ -101,7 +101,7 @@ function feedsOf(texts: PretrainingCase, [queries, size]: readonly [number, numb
     [embeddedNames.captions]: float([0, size]),
     captionNoise: noise(texts.negative_image_of_text),
     imageNoise: noise(texts.negative_text_of_image),
-    targetPlaces: indices(
+    targetIndices: indices(
       [targets.length],
       targets.map(({ place }) => place),
     ),

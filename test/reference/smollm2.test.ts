@@ -54,7 +54,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     expectEqual(`smollm2: tokens of ${cases.length} prompts`, found, expected);
   });
 
-  test("scores and greedy answers in float32", { timeout: 120_000 }, async (context) => {
+  test("logits and greedy answers in float32", { timeout: 120_000 }, async (context) => {
     if (!llama) return skipWithout(context, "language-model", missing);
     const { tokenizer, checkpoint, config } = llama;
     const model = await createLanguageModel(checkpoint, config);
@@ -80,7 +80,7 @@ describe.runIf(cases.length > 0)("SmolLM2-135M-Instruct", () => {
     await model.close();
   });
 
-  test("scores with 4-bit weights", { timeout: 120_000 }, async (context) => {
+  test("logits with 4-bit weights", { timeout: 120_000 }, async (context) => {
     if (!llama) return skipWithout(context, "language-model", missing);
     const model = await createLanguageModel(llama.checkpoint, llama.config, { quantization: "int4" });
     let largest = 0;

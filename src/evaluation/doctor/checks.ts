@@ -62,9 +62,9 @@ export type Description = Awaited<ReturnType<typeof readDescription>>;
 /** The parts of a language model, each opened on its own, so that a fault in one does not hide the others. Undefined if not readable. */
 export interface LlmParts {
   readonly path: string;
-  readonly checkpoint?: Checkpoint | undefined;
-  readonly config?: LlamaConfig | undefined;
-  readonly tokenizer?: Tokenizer | undefined;
+  readonly checkpoint?: Checkpoint;
+  readonly config?: LlamaConfig;
+  readonly tokenizer?: Tokenizer;
   /** The contents of `config.json`, or an empty object. */
   readonly json: Readonly<Record<string, unknown>>;
 }

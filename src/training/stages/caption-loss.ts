@@ -27,7 +27,7 @@ interface BatchInputs {
   /** float32 [batch, 1, sequence, sequence], added to the attention scores. */
   readonly mask: Value;
   /** int64 [targets]: indices into [batch * sequence] of the tokens that predict a target, and the targets. */
-  readonly targetPlaces: Value;
+  readonly targetIndices: Value;
   readonly targetIds: Value;
 }
 
@@ -35,7 +35,7 @@ function batchInputs(graph: Graph): BatchInputs {
   return {
     positions: indices(graph, "positions", "batch", "sequence"),
     mask: graph.input("mask", "float32", ["batch", 1, "sequence", "sequence"]),
-    targetPlaces: indices(graph, "targetPlaces", "targets"),
+    targetIndices: indices(graph, "targetIndices", "targets"),
     targetIds: indices(graph, "targetIds", "targets"),
   };
 }
@@ -53,7 +53,7 @@ export interface LossOptions {
 /**
  * The input embeddings of the language model, [batch, sequence, hiddenSize]: word embeddings with image tokens in their places.
  *
- * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imagePlaces` int64 [places]: the
+ * Inputs: `features` float32 [images, ...frozenShape]; `ids` int64 [batch, sequence]; `imageRows` and `imageIndices` int64 [places]: the
  * row of the image tokens [images * tokens] that goes to each place of [batch * sequence].
  */
 export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
@@ -64,14 +64,14 @@ export function sequenceEmbeddings(w: MiniGPT4Weights, config: MiniGPT4Config, o
   const rows = reshape(tokens, [mulDims(tokens.dim(0), tokens.dim(1)), hiddenSize]);
   const ids = indices(graph, "ids", "batch", "sequence");
   const imageRows = indices(graph, "imageRows", "places");
-  const imagePlaces = indices(graph, "imagePlaces", "places");
-  return embedSequence(w.llm, { ids, imagePlaces, imageTokens: gather(rows, imageRows) }, config.llm);
+  const imageIndices = indices(graph, "imageIndices", "places");
+  return embedSequence(w.llm, { ids, imageIndices, imageTokens: gather(rows, imageRows) }, config.llm);
 }
 
 /** The negative log-likelihood of each target token, [targets]. Logits are computed only where there is a target. */
 export function tokenLosses(w: MiniGPT4Weights, config: MiniGPT4Config, options: LossOptions = {}): Value {
   const embeddings = sequenceEmbeddings(w, config, options);
-  const { positions, mask, targetPlaces: outputIndices, targetIds } = batchInputs(w.llm.graph);
+  const { positions, mask, targetIndices: outputIndices, targetIds } = batchInputs(w.llm.graph);
   const { hidden: predicting } = llama(w.llm, embeddings, positions, config.llm, { mask, outputIndices });
   return negativeLogLikelihood(w.llm, predicting, targetIds, config.llm);
 }

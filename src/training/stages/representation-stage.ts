@@ -71,7 +71,7 @@ export function representationStage(given: RepresentationStageOptions): Stage {
     const noise = () => drawNoise(samples, random);
     const matching = losses.includes("itm") && { captionNoise: noise(), imageNoise: noise() };
     const length = inputs.textIds.shape[1] as number;
-    const { targetPlaces, targetIds } = generationTargets(texts, length);
+    const { targetIndices, targetIds } = generationTargets(texts, length);
     // Matching needs a negative: the text of another image.
     const isUsable = samples.length > 1 || !losses.includes("itm");
     return {
@@ -81,7 +81,7 @@ export function representationStage(given: RepresentationStageOptions): Stage {
       feeds: (step: StepTotals): Record<string, NdArray> => ({
         ...inputs,
         ...matching,
-        ...(losses.includes("itg") && { targetPlaces, targetIds, targetShare: scalar(1 / step.targets) }),
+        ...(losses.includes("itg") && { targetIndices, targetIds, targetShare: scalar(1 / step.targets) }),
         places: range(0, samples.length),
         share: scalar(samples.length / step.samples),
       }),

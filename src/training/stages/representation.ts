@@ -83,7 +83,7 @@ function textInputs(graph: Graph): QFormerText {
  *
  * Inputs besides texts and features: `share` [], the images of the batch as a share of the step's, and `places` [images, 1], 0, 1, 2 ...; for
  * ITC `otherPlaces` [others, 1], which continue from there, and the embeddings of the other micro-batches; for ITM `captionNoise` and `imageNoise`
- * [images, images] (see `drawNegatives`); for ITG `targetPlaces` and `targetIds` [targets], places in [images * length], and `targetShare` [].
+ * [images, images] (see `drawNegatives`); for ITG `targetIndices` and `targetIds` [targets], places in [images * length], and `targetShare` [].
  *
  * @param features float32 [images, cells, encoderWidth], the input of cross-attention
  */
@@ -206,10 +206,10 @@ function generationLoss(
   regularize?: Regularizer,
 ): Value {
   const { graph } = w;
-  const [targetPlaces, targetIds] = ["targetPlaces", "targetIds"].map((name) =>
+  const [targetIndices, targetIds] = ["targetIndices", "targetIds"].map((name) =>
     graph.input(name, "int64", ["targets"]),
   ) as [Value, Value];
-  const logits = generationLogits(w, queries, { ...text, decId, targetPlaces }, qformer, regularize);
+  const logits = generationLogits(w, queries, { ...text, decId, targetIndices }, qformer, regularize);
   const losses = crossEntropy(logits, reshape(targetIds, ["targets", 1]), labelSmoothing);
   return reduceSum(losses, [0, 1], { keep: false }).mul(graph.input("targetShare", "float32", []));
 }

@@ -21,7 +21,7 @@ interface Sequence {
   readonly positions: readonly number[];
   /** 0 for the prompt, then the number of the answer, from 1. */
   readonly segments: readonly number[];
-  readonly imagePlaces: readonly number[];
+  readonly imageIndices: readonly number[];
   /** Each target, and the index of the token that predicts it. */
   readonly targets: readonly { readonly place: number; readonly id: number }[];
 }
@@ -29,10 +29,10 @@ interface Sequence {
 /** The positions of each answer count from the end of the prompt, as if it were the only one. */
 function createSequence({ image, prompt, answers }: Sample, tokensPerImage: number): Sequence {
   const ids: number[] = [];
-  const imagePlaces: number[] = [];
+  const imageIndices: number[] = [];
   for (const piece of prompt) {
     if (piece === "image") {
-      for (let i = 0; i < tokensPerImage; i++) imagePlaces.push(ids.push(0) - 1);
+      for (let i = 0; i < tokensPerImage; i++) imageIndices.push(ids.push(0) - 1);
     } else {
       ids.push(...piece.ids);
     }
@@ -51,7 +51,7 @@ function createSequence({ image, prompt, answers }: Sample, tokensPerImage: numb
       segments.push(number + 1);
     });
   });
-  return { image, ids, positions, segments, imagePlaces, targets };
+  return { image, ids, positions, segments, imageIndices, targets };
 }
 
 /** Row and start of a sequence in a packing. */
@@ -124,8 +124,8 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
   const ids = new BigInt64Array(paddedTokens);
   const positions = new BigInt64Array(paddedTokens);
   const imageRows: number[] = [];
-  const imagePlaces: number[] = [];
-  const targetPlaces: number[] = [];
+  const imageIndices: number[] = [];
+  const targetIndices: number[] = [];
   const targetIds: number[] = [];
   sequences.forEach((sequence, i) => {
     const { row, start } = packing.slots[i] as Slot;
@@ -134,12 +134,12 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
       ids[first + place] = BigInt(id);
       positions[first + place] = BigInt(sequence.positions[place] as number);
     });
-    sequence.imagePlaces.forEach((place, token) => {
+    sequence.imageIndices.forEach((place, token) => {
       imageRows.push(sequence.image * tokensPerImage + (token % tokensPerImage));
-      imagePlaces.push(first + place);
+      imageIndices.push(first + place);
     });
     for (const { place, id } of sequence.targets) {
-      targetPlaces.push(first + place);
+      targetIndices.push(first + place);
       targetIds.push(id);
     }
   });
@@ -152,8 +152,8 @@ export function batchSequences(samples: readonly Sample[], tokensPerImage: numbe
       positions: ndarray("int64", [rows, length], positions),
       mask: attentionMask(sequences, packing),
       imageRows: indices(imageRows),
-      imagePlaces: indices(imagePlaces),
-      targetPlaces: indices(targetPlaces),
+      imageIndices: indices(imageIndices),
+      targetIndices: indices(targetIndices),
       targetIds: indices(targetIds),
     },
   };

@@ -201,7 +201,7 @@ test("a text is generated from [DEC] on; padding is neither seen nor learned", (
   const [short, long] = ids as [number[], number[]];
   expect(composed.targets).toBe(short.length - 1 + long.length - 1);
   expect(integers(feeds.targetIds)).toEqual([...short.slice(1), ...long.slice(1)]);
-  expect(integers(feeds.targetPlaces)).toEqual([
+  expect(integers(feeds.targetIndices)).toEqual([
     ...short.slice(1).keys(),
     ...[...long.slice(1).keys()].map((place) => place + long.length),
   ]);
