@@ -64,7 +64,7 @@ async function answerTo(question: GenerationRequest): Promise<string> {
 const textsBySha256 = (store: CurationStore) =>
   Object.fromEntries(store.entries().map(({ image, current }) => [image.sha256, current?.text]));
 
-test("asks with the paper's words, and goes on once with what is short", async () => {
+test("uses the paper's prompt, and continues short descriptions once", async () => {
   const store = await project();
   const { engine: heard, asked } = listening();
   const report = await describeImages(store, heard, drawing);
@@ -98,7 +98,7 @@ test("asks with the paper's words, and goes on once with what is short", async (
   expect(new Set(Object.values(textsBySha256(store))).size).toBeGreaterThan(count / 2);
 });
 
-test("a long description is left as it is; a short one is gone on with as often as is wanted", async () => {
+test("continues only short descriptions, as many times as requested", async () => {
   const long = await project();
   expect(await describeImages(long, engine, { ...drawing, shortAnswer: 1 })).toMatchObject({
     described: count,
@@ -114,7 +114,7 @@ test("a long description is left as it is; a short one is gone on with as often 
   expect(Math.max(...lengths)).toBe(3);
 });
 
-test("the prompt that the model was trained to describe with; not gone on with unless that is wanted", async () => {
+test("the model's own prompt; not continued by default", async () => {
   const store = await project();
   const { engine: heard, asked } = listening();
   await describeImages(store, heard, { ...drawing, promptStyle: "describe" });
@@ -136,7 +136,7 @@ test.each([
   expect(joined(text, more)).toEqual({ text: whole, outcome });
 });
 
-test("what is described is not described again; the texts do not depend on how many are described at once", async () => {
+test("describes each image once; texts do not depend on the number of concurrent images", async () => {
   const [together, single] = [await project(), await project()];
   await describeImages(together, engine, drawing);
   await describeImages(single, engine, { ...drawing, parallel: 1 });
@@ -146,8 +146,8 @@ test("what is described is not described again; the texts do not depend on how m
   expect(asked).toEqual([]);
 });
 
-describe("what fails", () => {
-  test("is noted, does not hold up the others, and is tried three times", async () => {
+describe("failures", () => {
+  test("of an image are recorded, do not affect others, and are retried up to three times", async () => {
     const broken = join(folder, "broken");
     await paintImages(broken, 4);
     writeFileSync(join(broken, "garbage.png"), "no image");
@@ -169,14 +169,14 @@ describe("what fails", () => {
     expect(await describeImages(store, engine, { ...options, tries: 4 })).toMatchObject({ failed: 3 });
   });
 
-  test("an option that no image can be described with ends the step, and is no image's failure", async () => {
+  test("by an invalid option end the step, and are not recorded for an image", async () => {
     const store = await project();
     const options = { ...drawing, decoding: { maxNewTokens: 100_000 } };
     await expect(describeImages(store, engine, options)).rejects.toThrow("maxNewTokens is 100000");
     expect(store.failures("describe").size).toBe(0);
   });
 
-  test("an engine that breaks down once is asked again; one that keeps breaking down ends the step", async () => {
+  test("of the engine are retried once; a second one ends the step", async () => {
     const lost = (times: number): Engine => ({
       ...listening().engine,
       async *generate(question, signal) {
@@ -191,7 +191,7 @@ describe("what fails", () => {
   });
 });
 
-test("stopped by its signal: what is done stays, what is not is done later", async () => {
+test("an aborted call keeps its texts; the next one describes the rest", async () => {
   const store = await project();
   const controller = new AbortController();
   const onProgress = (done: number) => done === 5 && controller.abort(new Error("stopped"));
@@ -203,14 +203,14 @@ test("stopped by its signal: what is done stays, what is not is done later", asy
   expect(await describeImages(store, engine, drawing)).toMatchObject({ described: count - done });
 });
 
-test("two who describe the same project at once describe each image once", async () => {
+test("two concurrent runs describe each image once", async () => {
   const store = await project();
   const reports = await Promise.all([describeImages(store, engine, drawing), describeImages(store, engine, drawing)]);
   expect(reports.reduce((sum, { described }) => sum + described, 0)).toBe(count);
   expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
 });
 
-test("resumes after being killed with the same texts, none twice and none lost", {
+test("resumes with the same texts after being killed", {
   timeout: 180_000,
 }, async () => {
   const path = join(folder, "killed.db");

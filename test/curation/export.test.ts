@@ -75,8 +75,8 @@ async function pairsOf(path: string): Promise<(readonly [string, readonly string
   return contents.flatMap(({ pairs }) => pairs.map(({ image, texts }) => [image.path, texts] as const));
 }
 
-describe("what is kept", () => {
-  test("is read again by training, JPEGs byte by byte", async () => {
+describe("an export", () => {
+  test("is read by training, with JPEGs copied byte by byte", async () => {
     const first = add("cat.jpg", cat);
     add("dropped.jpg", await drawing().jpeg().toBuffer(), { says: "drop" });
     const png = await drawing().png().toBuffer();
@@ -120,7 +120,7 @@ describe("what is kept", () => {
     expect(readdirSync(join(target, "image"))).toEqual([`${kept}.jpg`]);
   });
 
-  test("comes from inside of larger files, too", async () => {
+  test("includes images inside larger files", async () => {
     const bytes = await drawing().jpeg().toBuffer();
     writeFileSync(join(folder, "a.tar"), Buffer.concat([Buffer.alloc(512), bytes, Buffer.alloc(99)]));
     const source = { path: join(folder, "a.tar"), range: { offset: 512, length: bytes.length } };
@@ -156,7 +156,7 @@ describe("an image becomes an upright JPEG", () => {
     expect(differences.reduce((sum, value) => sum + value, 0) / differences.length).toBeLessThan(6);
   });
 
-  test("not if it is one, whatever its name and colours", async () => {
+  test("unless it already is one, whatever its name and colours", async () => {
     const cmyk = await drawing().toColourspace("cmyk").jpeg().toBuffer();
     const id = add("image.png", cmyk);
     expect(await exportPairs(store, target)).toMatchObject({ copied: 1 });
@@ -164,7 +164,7 @@ describe("an image becomes an upright JPEG", () => {
   });
 });
 
-test("the origin of each pair stands beside it", async () => {
+test("writes the provenance of each pair", async () => {
   const png = await drawing().png().toBuffer();
   const image = add("drawing.png", png, { text: "a  drawing", says: "" });
   const described = store.entry(image)?.current?.id;
@@ -208,7 +208,7 @@ test("the origin of each pair stands beside it", async () => {
 });
 
 describe("images that are missing or have changed", () => {
-  test("are refused by name, and the others are written", async () => {
+  test("are reported and skipped", async () => {
     const good = add("good.jpg", cat);
     add("changed.jpg", await drawing().jpeg().toBuffer());
     writeFileSync(join(folder, "changed.jpg"), await drawing().jpeg({ quality: 10 }).toBuffer());
@@ -227,7 +227,7 @@ describe("images that are missing or have changed", () => {
     expect(readdirSync(join(target, "image"))).toEqual([`${good}.jpg`]);
   });
 
-  test("are no data set by themselves", async () => {
+  test("are not exported as an empty dataset", async () => {
     add("gone.jpg", cat);
     renameSync(join(folder, "gone.jpg"), join(folder, "elsewhere.jpg"));
     await expect(exportPairs(store, target)).rejects.toThrow(
@@ -237,8 +237,8 @@ describe("images that are missing or have changed", () => {
   });
 });
 
-describe("a folder that is there", () => {
-  test("is replaced only where that is wished", async () => {
+describe("an existing folder", () => {
+  test("is replaced only with overwrite", async () => {
     add("cat.jpg", cat);
     mkdirSync(target);
     await exportPairs(store, target);
@@ -294,7 +294,7 @@ describe("a folder that is there", () => {
     expect(readFileSync(join(`${target}.replaced`, "diary.txt"), "utf8")).toBe("dear diary");
   });
 
-  test("stays as it was if the export is stopped", async () => {
+  test("is unchanged if the export is aborted", async () => {
     add("cat.jpg", cat);
     await exportPairs(store, target);
     add("drawing.jpg", await drawing().jpeg().toBuffer());
@@ -306,7 +306,7 @@ describe("a folder that is there", () => {
     expect(readdirSync(folder).filter((name) => name.startsWith("set"))).toEqual(["set"]);
   });
 
-  test("is put back if a killed export had moved it away, and its remains are removed", async () => {
+  test("is restored after a killed export, whose temporary files are removed", async () => {
     add("cat.jpg", cat);
     await exportPairs(store, target);
     renameSync(target, `${target}.replaced`);
@@ -334,7 +334,7 @@ function smallDisk(path: string): boolean {
   }
 }
 
-test("a full disk is told, and leaves what was there", async (context) => {
+test("reports a full disk and keeps the old dataset", async (context) => {
   const disk = join(folder, "disk");
   if (!smallDisk(disk)) return skipWithout(context, "mount", "only root may mount a disk");
   try {

@@ -25,7 +25,7 @@ function rulesFrom(name: string, yaml: string): Promise<RuleSet> {
   return readRules(join(folder, name));
 }
 
-test("judges every text, and says why", async () => {
+test("judges every text, with reasons", async () => {
   described(store, good, 0);
   described(store, bad, 1);
   store.addImages(someImages(3));
@@ -61,7 +61,7 @@ describe("the same rules", () => {
     expect(await applyRules(store, rules)).toMatchObject({ judged: 1, known: 0, kept: 1, dropped: [] });
   });
 
-  test("go on where they were stopped", async () => {
+  test("continue after an interruption", async () => {
     for (let i = 0; i < 45; i++) described(store, good, i);
     const controller = new AbortController();
     const onProgress = (done: number) => done === 20 && controller.abort(new Error("stopped"));
@@ -73,7 +73,7 @@ describe("the same rules", () => {
   });
 });
 
-test("changed rules judge again, and what they say counts", async () => {
+test("changed rules judge all texts again and override earlier verdicts", async () => {
   const { image } = described(store, bad);
   await applyRules(store, rules);
   expect(await applyRules(store, lenient)).toMatchObject({ rules: lenient.digest, judged: 1, known: 0, kept: 1 });
@@ -82,7 +82,7 @@ test("changed rules judge again, and what they say counts", async () => {
   expect(await applyRules(store, rules)).toMatchObject({ judged: 1, dropped: [{ image }] });
 });
 
-test("a dry run says the same, and writes nothing", async () => {
+test("a dry run gives the same report and writes nothing", async () => {
   described(store, good, 0);
   described(store, bad, 1);
   const dry = await applyRules(store, rules, { dryRun: true });
@@ -90,7 +90,7 @@ test("a dry run says the same, and writes nothing", async () => {
   expect(await applyRules(store, rules)).toEqual(dry);
 });
 
-test("words of persons stay, and count more", async () => {
+test("decisions of reviewers stay and override rules", async () => {
   const kept = described(store, bad, 0);
   const dropped = described(store, good, 1);
   store.addVerdict({ version: kept.version, decision: "keep", judge: "person", author: "a" });

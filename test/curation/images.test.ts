@@ -27,7 +27,7 @@ function pair(name: string): ImageTextPair {
 
 const names = (pairs: readonly ImageTextPair[]) => pairs.map(({ name }) => name);
 
-test("a choice is without repetition, and of a larger one the first are a smaller one's", () =>
+test("chooses without repetition; a larger count extends a smaller one", () =>
   fc.assert(
     fc.asyncProperty(
       fc.array(fc.nat(30), { minLength: 1, maxLength: 6 }).filter((sizes) => sizes.some((size) => size > 0)),
@@ -48,7 +48,7 @@ test("a choice is without repetition, and of a larger one the first are a smalle
     { numRuns: 50 },
   ));
 
-test("every image is as likely as any other, wherever it lies", async () => {
+test("chooses every image with the same probability", async () => {
   const set = dataset(5, 20, 15);
   const chosen = new Map<string, number>();
   for (let seed = 0; seed < 2000; seed++) {
@@ -61,7 +61,7 @@ test("every image is as likely as any other, wherever it lies", async () => {
   for (const times of chosen.values()) expect(Math.abs(times - 500)).toBeLessThan(100);
 });
 
-test("parts that cannot be read are told, unless none can", async () => {
+test("reports unreadable parts; throws if all are unreadable", async () => {
   const problems: InvalidSample[] = [];
   const options = { count: 99, seed: 0, onProblem: (problem: InvalidSample) => problems.push(problem) };
   expect(await chooseImages(dataset(2, -1, 3), options)).toHaveLength(5);
@@ -70,7 +70,7 @@ test("parts that cannot be read are told, unless none can", async () => {
   await expect(chooseImages(dataset(0), options)).rejects.toThrow("lists no images");
 });
 
-test("images are added once, with where they are and what they are; unreadable ones are named", async () => {
+test("adds each image once, with its path and SHA-256; reports unreadable ones", async () => {
   const folder = temporaryFolder();
   const data = join(folder, "data");
   mkdirSync(data);
@@ -90,7 +90,7 @@ test("images are added once, with where they are and what they are; unreadable o
   expect(await addImages(store, pairs)).toEqual({ added: 1, known: 1, duplicates: 1, unreadable: [] });
 });
 
-test("what is stopped while images are read has added none of them", async () => {
+test("an interrupted call adds no images", async () => {
   const folder = temporaryFolder();
   for (const name of ["a.jpg", "b.jpg"]) writeFileSync(join(folder, name), name);
   const store = openProject(folder);

@@ -4,7 +4,7 @@ import { ReviewQueue, reviewPace } from "../../src/curation/review.ts";
 import { reviewedProject } from "../helpers/reviewed.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
-test("the pace is that of the last decisions, without pauses, and unknown at first", () => {
+test("computes the pace of the latest decisions without breaks; undefined at first", () => {
   const minute = 60_000;
   expect(reviewPace([])).toBeUndefined();
   expect(reviewPace([0, 1000, 2000])).toBeUndefined();
@@ -15,7 +15,7 @@ test("the pace is that of the last decisions, without pauses, and unknown at fir
   expect(reviewPace([...slow, ...fast])).toBe(2000);
 });
 
-test("a pair that somebody looks at is offered to others again after a while", () => {
+test("a reservation of a pair expires", () => {
   let now = 0;
   const { store } = reviewedProject(join(temporaryFolder(), "claims"), ["a", "b"]);
   const desk = new ReviewQueue(store, () => now);

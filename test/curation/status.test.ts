@@ -81,7 +81,7 @@ const expected: ProjectStatus = {
   ],
 };
 
-test("counts what went into each step and came out of it, by whom, and at what cost", () => {
+test("counts inputs and outputs of each step, authors and costs", () => {
   expect(projectStatus(eventful())).toEqual(expected);
 });
 
@@ -102,7 +102,7 @@ test("the counts as a table", () => {
   `);
 });
 
-test("an empty project has nothing of anything", () => {
+test("counts nothing in an empty project", () => {
   const { images, rules, persons, authors, standing } = projectStatus(openProject(folder, "empty.db"));
   expect({ images, rules, persons, authors }).toEqual({ images: 0, rules: {}, persons: [], authors: [] });
   expect(standing).toEqual({ empty: 0, open: 0, kept: 0, dropped: 0 });

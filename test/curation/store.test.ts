@@ -18,7 +18,7 @@ beforeEach(() => {
   name = `${count++}.db`;
 });
 
-test("an image is in a project once, however often it is added", () => {
+test("adds each image once", () => {
   const store = openProject(folder, name);
   expect(store.addImages(someImages(3))).toBe(3);
   expect(store.addImages(someImages(5))).toBe(2);
@@ -34,7 +34,7 @@ test("an image is in a project once, however often it is added", () => {
   expect(entries.every(({ current, versions }) => current === undefined && versions === 0)).toBe(true);
 });
 
-test("versions follow each other; the last is current, and all stay", () => {
+test("keeps all versions; the last one is current", () => {
   const store = openProject(folder, name);
   const { image, version } = described(store, "a  cat .");
   const polished = store.addVersion({
@@ -54,13 +54,13 @@ test("versions follow each other; the last is current, and all stay", () => {
   expect(store.entry(99)).toBeUndefined();
 });
 
-test("a null character, at which SQLite would cut the text off, is replaced", () => {
+test("replaces null characters, at which SQLite would truncate the text", () => {
   const store = openProject(folder, name);
   const { image } = described(store, "a cat\0 and a dog");
   expect(store.entry(image)?.current?.text).toBe("a cat\ufffd and a dog");
 });
 
-test("of two who change the same text, the second is told, and nothing of the first is lost", () => {
+test("rejects an edit of a stale version", () => {
   const [one, two] = [openProject(folder, name), openProject(folder, name)];
   const { image, version } = described(one, "a cat");
   const edit = { image, parent: version, kind: "edited" as const };
@@ -75,7 +75,7 @@ test("of two who change the same text, the second is told, and nothing of the fi
   expect(one.versions(image).map(({ text }) => text)).toEqual(["a cat", "a grey cat", "a tabby cat"]);
 });
 
-describe("what becomes of a text", () => {
+describe("the status of a pair", () => {
   type Say = Pick<NewVerdict, "decision" | "judge" | "author">;
   const rules = (decision: "keep" | "drop"): Say => ({ decision, judge: "rules", author: "rules" });
   const person = (author: string, decision: NewVerdict["decision"]): Say => ({ decision, judge: "person", author });
@@ -103,7 +103,7 @@ describe("what becomes of a text", () => {
     expect(store.entries()).toEqual([entry]);
   });
 
-  test("rules that dropped an earlier text say nothing of the new one; a person's word stays", () => {
+  test("verdicts of rules apply to one version, those of persons to all", () => {
     const store = openProject(folder, name);
     const { image, version } = described(store, "I'm sorry");
     store.addVerdict({ ...rules("drop"), version, reasons: [{ rule: "apology", message: "I'm sorry" }] });
@@ -123,7 +123,7 @@ describe("what becomes of a text", () => {
   });
 });
 
-test("tokens are counted of all versions of a kind, where they are known", () => {
+test("sums the known tokens of all versions of a kind", () => {
   const store = openProject(folder, name);
   expect(store.countTokens("polished")).toBe(0);
   const { image, version } = described(store, "a cat");
@@ -134,7 +134,7 @@ test("tokens are counted of all versions of a kind, where they are known", () =>
   expect(store.countTokens("described")).toBe(0);
 });
 
-test("failures count until the text changes", () => {
+test("counts failures until the text changes", () => {
   const store = openProject(folder, name);
   store.addImages(someImages(1));
   store.addFailure(1, "describe", "out of memory");
@@ -144,7 +144,7 @@ test("failures count until the text changes", () => {
   expect(store.failures("export").size).toBe(0);
 });
 
-test("whatever is written is read again, also text that looks like a program", () => {
+test("reads back any text, including SQL and code", () => {
   const store = openProject(folder, name);
   fc.assert(
     fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "grapheme" }), (text, author) => {
@@ -162,8 +162,8 @@ test("whatever is written is read again, also text that looks like a program", (
   );
 });
 
-describe("the file", () => {
-  test("nothing in it can be changed or removed, also not past this class", () => {
+describe("the project file", () => {
+  test("refuses changes and deletions, even by other programs", () => {
     const store = openProject(folder, name);
     const { version } = described(store, "a cat");
     store.addVerdict({ version, decision: "keep", judge: "person", author: "a" });
@@ -175,7 +175,7 @@ describe("the file", () => {
     database.close();
   });
 
-  test("is refused if it is not there, is no project, or comes from a newer program", () => {
+  test("is rejected if it is missing, not a project, or of a newer version", () => {
     expect(() => CurationStore.open(join(folder, "gone.db"))).toThrow("gone.db does not exist");
     expect(() => CurationStore.open(join(folder, "gone", "a.db"), { create: true })).toThrow(
       "The folder of the project",
@@ -243,7 +243,7 @@ describe("the file", () => {
     });
   });
 
-  test("several processes write at once, and nothing is lost", async () => {
+  test("several processes write concurrently without losses", async () => {
     const store = openProject(folder, name);
     store.addImages(someImages(1));
     const writer = join(import.meta.dirname, "../helpers/curation-writer.ts");

@@ -68,11 +68,11 @@ test.each([
   expect(judged(answer)).toMatchObject({ text: source });
 });
 
-test("said to be correct, and given once more", () => {
+test("called correct and repeated", () => {
   expect(judged(`The input paragraph is already correct.\n\n${source}`)).toEqual({ text: source, rules: ["verdict"] });
 });
 
-describe("not taken", () => {
+describe("rejected", () => {
   test.each([
     ["instruction", polishingPrompt],
     ["instruction", "Return directly the input paragraph if it is already correct without explanation."],
@@ -95,7 +95,7 @@ describe("not taken", () => {
     expect(judged(answer)).toMatchObject({ rejected });
   });
 
-  test("but descriptions that are sorry of themselves are for the rules that come later", () => {
+  test("accepts descriptions with an apology, which the filter rules catch", () => {
     for (const text of [
       "I'm sorry I made a mistake. A cat.",
       "I apologize for that. A cat.",
@@ -107,13 +107,13 @@ describe("not taken", () => {
     expect(judged(refusal, `${refusal} A  cat.`)).toMatchObject({ text: refusal });
   });
 
-  test("text with an instruction's words in it that was there before", () => {
+  test("accepts words of the instruction that the source contains", () => {
     const sign = 'A sign says "Remove unnecessary repetition" on a wall.';
     expect(judged(sign, sign)).toEqual({ text: sign, rules: [] });
   });
 });
 
-test("any answer is judged quickly, and what is taken off stays off", () => {
+test("checks any answer quickly, and checking twice strips nothing more", () => {
   const parts = fc.constantFrom(
     ...[
       '"',

@@ -6,7 +6,7 @@ import { polish } from "../../../src/curation/polishing/polish.ts";
 import { type Asked, ChatServer, polished, type Reply, said } from "../../helpers/chat-server.ts";
 import { currentTexts, project, run, textOf } from "../../helpers/described-project.ts";
 
-describe("what passes is waited for", () => {
+describe("retries transient failures", () => {
   const good = ({ text }: Asked) => said(polished(text));
   const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toUTCString();
   const failures: readonly (readonly [string, () => Reply])[] = [
@@ -42,7 +42,7 @@ describe("what passes is waited for", () => {
     expect(store.failures(requestStep).size).toBe(0);
   });
 
-  test("but not for ever: the text stays as it is, with the reason, and the next run tries it again", async () => {
+  test("up to a limit; then the reason is recorded, and the next run retries the text", async () => {
     const { store } = project(3);
     let broken = true;
     const server = await ChatServer.start((asked) =>
@@ -56,7 +56,7 @@ describe("what passes is waited for", () => {
     expect(await run(store, server)).toMatchObject({ texts: 1, polished: 1 });
   });
 
-  test("whoever is told to wait lets all wait", async () => {
+  test("a retry-after header pauses all requests", async () => {
     const { store } = project(12);
     const times: number[] = [];
     const server = await ChatServer.start(async (asked) => {
@@ -74,7 +74,7 @@ describe("what passes is waited for", () => {
     expect(times.at(-1)).toBeGreaterThan(told + 399);
   });
 
-  test("a limit that is used up is waited for before it is overstepped", async () => {
+  test("waits for an exhausted rate limit to reset", async () => {
     const { store } = project(3);
     const times: number[] = [];
     const server = await ChatServer.start((asked) => {
@@ -90,7 +90,7 @@ describe("what passes is waited for", () => {
     expect((times[2] ?? 0) - (times[1] ?? 0)).toBeLessThan(250);
   });
 
-  test("a limit of rate that others get past is no failure of a text", async () => {
+  test("a rate limit does not count as a failure while other requests succeed", async () => {
     const { store } = project(20);
     let free = performance.now();
     // One request in ten milliseconds.
@@ -104,7 +104,7 @@ describe("what passes is waited for", () => {
   });
 });
 
-describe("what no waiting heals stops the run at once", () => {
+describe("final failures end the run immediately", () => {
   const failing = (status: number, message: string, code?: string): Reply => ({
     status,
     body: { error: { message, code } },
@@ -131,7 +131,7 @@ describe("what no waiting heals stops the run at once", () => {
     expect(store.entries().every(({ versions }) => versions === 1)).toBe(true);
   });
 
-  test("400 for every text; but one text that is refused holds up no others", async () => {
+  test("400 for every text; a single rejected text does not affect others", async () => {
     const { store } = project(50);
     let refused = (_: string) => true;
     const server = await ChatServer.start(({ text }) =>
@@ -147,7 +147,7 @@ describe("what no waiting heals stops the run at once", () => {
     expect(server.asked.at(-1)?.text).not.toBe(textOf(1));
   });
 
-  test("no server at all", async () => {
+  test("no server", async () => {
     const { store } = project(5);
     const address = new URL((await ChatServer.start()).url);
     const server = createServer();
@@ -159,7 +159,7 @@ describe("what no waiting heals stops the run at once", () => {
     await expect(polish(store, { baseUrl: address.href })).rejects.toThrow(problem);
   });
 
-  test("a service that breaks down in the middle keeps what was done", async () => {
+  test("a service that fails in the middle keeps the saved texts", async () => {
     const { store } = project(30);
     const server = await ChatServer.start(({ text, before }) => (before < 10 ? said(polished(text)) : { status: 500 }));
     const result = run(store, server, { retries: 1 });
@@ -169,7 +169,7 @@ describe("what no waiting heals stops the run at once", () => {
     expect(server.asked.length).toBeLessThan(30);
   });
 
-  test("the key is in no error and in no text", async () => {
+  test("the key appears in no error and no text", async () => {
     const apiKey = "sk-secret-1234567890";
     const { store } = project(1);
     const echo = await ChatServer.start(({ headers }) => said(`You sent ${headers.authorization}`));

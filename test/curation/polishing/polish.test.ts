@@ -9,7 +9,7 @@ import { ChatServer, polished, type Reply, said } from "../../helpers/chat-serve
 import { currentTexts, project, run, textOf } from "../../helpers/described-project.ts";
 import { serve, tinyEngine, until } from "../../helpers/running-server.ts";
 
-test("each text is rewritten once, and what it cost is kept with it", async () => {
+test("polishes each text once, and records its cost", async () => {
   const { store } = project(6);
   const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 20 }));
   const steps: number[] = [];
@@ -48,7 +48,7 @@ test("each text is rewritten once, and what it cost is kept with it", async () =
   expect(await run(store, server)).toMatchObject({ texts: 0, requests: 0 });
 });
 
-test("our own server polishes, whose only model need not be named", async () => {
+test("polishes with minigpt4 serve and its only model", async () => {
   const server = await serve(await tinyEngine());
   const { store } = project(3);
   const report = await polish(store, { baseUrl: `${server.url}/v1`, maxTokens: 12, firstDelay: 1 });
@@ -59,7 +59,7 @@ test("our own server polishes, whose only model need not be named", async () => 
   expect(store.failures(polishStep).size).toBe(report.notTaken);
 });
 
-describe("answers that are not taken", () => {
+describe("rejected answers", () => {
   test.each([
     ["empty", said("  \n ")],
     ["empty", said(null)],
@@ -80,7 +80,7 @@ describe("answers that are not taken", () => {
     expect(await run(store, server, { retryFailed: true })).toMatchObject({ texts: 1, requests: 3 });
   });
 
-  test("a second answer may be of use; one that was cut off is given more room", async () => {
+  test("are requested again, with twice the length if they were cut off", async () => {
     const { store } = project(1);
     const server = await ChatServer.start(({ times }) =>
       times < 3 ? said("A", { finish: "length" }) : said("A cat."),
@@ -89,7 +89,7 @@ describe("answers that are not taken", () => {
     expect(server.asked.map(({ body }) => body.max_tokens)).toEqual([64, 128, 256]);
   });
 
-  test("a model that knows other parameters is asked with those", async () => {
+  test("a model that rejects parameters gets other ones", async () => {
     const refuse = (param: string, message: string): Reply => ({ status: 400, body: { error: { message, param } } });
     const { store } = project(9);
     const server = await ChatServer.start(({ text, body }) => {
@@ -103,8 +103,8 @@ describe("answers that are not taken", () => {
   });
 });
 
-describe("what is done stays", () => {
-  test("Ctrl-C: answers that came are kept, and the next run does the others", async () => {
+describe("interrupted runs", () => {
+  test("Ctrl-C keeps the answers, and the next run polishes the rest", async () => {
     const { store } = project(20);
     const interrupt = new AbortController();
     const server = await ChatServer.start(({ text, before }) => {
@@ -121,7 +121,7 @@ describe("what is done stays", () => {
     expect(server.asked.length).toBeLessThanOrEqual(20 + 4);
   });
 
-  test("Ctrl-C while all wait ends at once", async () => {
+  test("Ctrl-C ends waiting requests immediately", async () => {
     const server = await ChatServer.start(() => ({ status: 429, headers: { "retry-after": "60" } }));
     const began = performance.now();
     const report = await run(project(5).store, server, {}, AbortSignal.timeout(100));
@@ -129,7 +129,7 @@ describe("what is done stays", () => {
     expect(performance.now() - began).toBeLessThan(3000);
   });
 
-  test("killed at any moment: none is lost, and only what was on its way is asked for again", async () => {
+  test("a killed run loses no answer, and repeats only requests in flight", async () => {
     const texts = 40;
     const { store, path } = project(texts);
     const server = await ChatServer.start(({ text }) => ({ ...said(polished(text)), after: 10 }));
@@ -151,7 +151,7 @@ describe("what is done stays", () => {
     expect(server.asked.length).toBeLessThanOrEqual(texts + 3 * kills);
   });
 
-  test("a text that a person changes meanwhile stays the person's", async () => {
+  test("an edit during the run wins", async () => {
     const { store } = project(3);
     const server = await ChatServer.start(({ text }) => {
       if (text === textOf(0)) {
@@ -176,7 +176,7 @@ describe("what is done stays", () => {
     expect(currentTexts(store).slice(0, 2)).toEqual(["mine", "mine"]);
   });
 
-  test("a project that can no longer be written ends the run: answers that nobody keeps are not asked for", async () => {
+  test("a project that cannot be written ends the run without further requests", async () => {
     const { store, path } = project(50);
     const server = await ChatServer.start(({ text, before }) => {
       if (before === 8)
@@ -189,7 +189,7 @@ describe("what is done stays", () => {
     expect(server.asked.length).toBeLessThan(8 + 9);
   });
 
-  test("texts are polished anew in passes, each of which may be interrupted", async () => {
+  test("--again polishes in passes that can be interrupted", async () => {
     const { store } = project(6);
     let round = 1;
     const server = await ChatServer.start(({ text }) => said(`${text} ${round}`));
@@ -224,7 +224,7 @@ describe("the budget", () => {
     expect(await run(store, server, { budget: 100_000 })).toMatchObject({ polished: 30 - report.polished });
   });
 
-  test("counts answers that are not taken, and those of services that do not count", async () => {
+  test("includes rejected answers, and estimates missing token counts", async () => {
     const { store } = project(30);
     const server = await ChatServer.start(() => said("", { usage: { prompt_tokens: 300, completion_tokens: 50 } }));
     const report = await run(store, server, { budget: 3000 });
@@ -235,7 +235,7 @@ describe("the budget", () => {
     expect(store.entries().findLast(({ versions }) => versions === 2)?.current?.details.estimated).toBe(true);
   });
 
-  test("has ended a run, too, that had nothing left for a second try while another answer was on its way", async () => {
+  test("ends a run that lacks the tokens for a retry while another request is in flight", async () => {
     const { store } = project(2);
     const usage = { prompt_tokens: 100, completion_tokens: 10 };
     const server = await ChatServer.start(({ text }) =>
@@ -248,7 +248,7 @@ describe("the budget", () => {
     });
   });
 
-  test("an estimate asks nobody", () => {
+  test("an estimate sends no requests", () => {
     const { store } = project(4);
     const estimate = estimatePolish(store, { prices: { input: 1, output: 2 }, limit: 3 });
     expect(estimate).toMatchObject({ texts: 3, givenUpBefore: 0, projectTokens: 0 });
@@ -257,7 +257,7 @@ describe("the budget", () => {
   });
 });
 
-test("whatever fails in whatever order: each text is polished once at most, or it is known why not", async () => {
+test("with random failures each text is polished at most once, or has a recorded reason", async () => {
   const kinds: Readonly<Record<string, Reply>> = {
     limit: { status: 429, headers: { "retry-after-ms": "2" } },
     busy: { status: 503 },

@@ -40,7 +40,7 @@ test.each([
   expect(rateLimitReset(headers(given), now)).toBe(wait);
 });
 
-test("whatever a service writes, a wait is a time or nothing", () => {
+test("any header value gives a delay or undefined", () => {
   fc.assert(
     fc.property(fc.string(), (text) => {
       const value = text.replace(/[^\x20-\x7e]/g, "");
@@ -54,7 +54,7 @@ test("whatever a service writes, a wait is a time or nothing", () => {
   );
 });
 
-test("delays double, up to half a minute, and differ", () => {
+test("delays double up to half a minute, with jitter", () => {
   for (const [failures, most] of [
     [1, 500],
     [2, 1000],
@@ -68,7 +68,7 @@ test("delays double, up to half a minute, and differ", () => {
   }
 });
 
-test("a pause that grows meanwhile is waited for to its end", async () => {
+test("waits until the end of a pause that is extended", async () => {
   const pace = new RateLimiter();
   const began = performance.now();
   pace.pause(50);

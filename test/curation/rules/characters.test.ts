@@ -23,7 +23,7 @@ test.each([
   expect(caught(text)).toBe(message);
 });
 
-test("a text that is mostly signs", () => {
+test("a text that is mostly symbols", () => {
   expect(found("meaningless_characters", "a = b + c; (d / e) * f;")).toMatch(/^is \d+% signs$/);
 });
 

@@ -3,7 +3,7 @@ import { broken, found, rulesFiles } from "../../helpers/judging.ts";
 
 const rulesOf = rulesFiles();
 
-test("letters of another script are counted", () => {
+test("counts letters of other scripts", () => {
   expect(found("foreign_script", "A dog runs through the grass. Собака бежит.")).toBe(
     '11 of 34 letters are not English: "Собакабежит"',
   );
@@ -54,7 +54,7 @@ describe("texts of another language", () => {
     expect(others.filter((text) => broken(text, rules).length === 0)).toEqual([]);
   });
 
-  test("that is not known is refused", async () => {
+  test("an unsupported language is rejected", async () => {
     await expect(rulesOf("language: xx")).rejects.toThrow(
       /foreign_language: the language xx cannot be detected .*\ben\b/,
     );

@@ -37,7 +37,7 @@ test.each([
 describe("patterns", () => {
   const rulesOf = rulesFiles();
 
-  test("can be switched off, changed and added by name", async () => {
+  test("can be turned off, changed and added by name", async () => {
     const rules = await rulesOf(
       String.raw`rules: { leftovers: { patterns: { Markdown: false, a date: '\b20\d\d-\d\d' } } }`,
     );
@@ -46,7 +46,7 @@ describe("patterns", () => {
     expect(found("leftovers", "A cat.</s>", rules)).toBeDefined();
   });
 
-  test("that the engine does not know are refused by name", async () => {
+  test("that RE2 does not support are rejected by name", async () => {
     await expect(rulesOf("rules: { leftovers: { patterns: { ahead: 'a(?=b)' } } }")).rejects.toThrow(
       /\.yaml: leftovers: invalid expression a\(\?=b\): .* \(the syntax is RE2's: no backreferences, no lookaround\)$/,
     );

@@ -3,8 +3,8 @@ import { found, rulesFiles } from "../../helpers/judging.ts";
 
 const rulesOf = rulesFiles();
 
-describe("an expression", () => {
-  test("that no text may have, with and without capitals", async () => {
+describe("a pattern", () => {
+  test("that must not match, with and without ignoring case", async () => {
     const rules = await rulesOf(String.raw`own:
       - { name: watermark, pattern: '\bgetty\s+images\b', flags: i }
       - { name: shouting, pattern: '[A-Z]{6,}' }`);
@@ -14,7 +14,7 @@ describe("an expression", () => {
     expect(found("shouting", "A cat that is sleeping.", rules)).toBeUndefined();
   });
 
-  test("that a text has at least or at most so many times", async () => {
+  test("with a minimum and maximum number of matches", async () => {
     const rules = await rulesOf(String.raw`own:
       - { name: colours, pattern: '\b(red|green|blue)\b', min: 1 }
       - { name: commas, pattern: ',', max: 2 }
@@ -31,7 +31,7 @@ describe("an expression", () => {
     ]);
   });
 
-  test("with ^, $ and . as its flags say", async () => {
+  test("with flags for ^, $ and .", async () => {
     const rules = await rulesOf(
       `own: [{ name: bullet, pattern: '^- ', flags: m }, { name: gap, pattern: 'a.b', flags: s }]`,
     );
@@ -39,7 +39,7 @@ describe("an expression", () => {
     expect(found("gap", "a\nb", rules)).toBe('has "a b"');
   });
 
-  test("that would take forever elsewhere takes no time, and none can match nothing without end", async () => {
+  test("that backtracks exponentially elsewhere is fast, and empty matches end", async () => {
     const rules = await rulesOf(
       "own: [{ name: slow, pattern: '^(a+)+$' }, { name: nothing, pattern: 'x*', max: 1000 }]",
     );
@@ -50,7 +50,7 @@ describe("an expression", () => {
   });
 });
 
-test("a number", async () => {
+test("a count", async () => {
   const rules = await rulesOf(`own:
     - { name: in detail, count: words, min: 6 }
     - { name: short, count: characters, max: 40 }

@@ -6,7 +6,7 @@ const climber = `The man is standing on a rock and is wearing a helmet. ${"He is
 const path = `The dog is running down the path${" of the dog running down the path".repeat(12)}.`;
 
 describe("sentences", () => {
-  test("that come again are counted, whatever their capitals and signs", () => {
+  test("that repeat are counted, ignoring case and punctuation", () => {
     expect(found("repeated_sentences", climber)).toBe('says 9 times "He is wearing a leash and is climbing a rock."');
     expect(found("repeated_sentences", "A cat sleeps here. It is warm. a cat sleeps here!")).toBe(
       'says 2 times "A cat sleeps here."',
@@ -24,7 +24,7 @@ describe("sentences", () => {
 });
 
 describe("runs of words", () => {
-  test("that come again are a share of the text", () => {
+  test("that repeat are measured as a share of the text", () => {
     expect(found("repeated_runs", path)).toBe(
       '89% of it was said before, for example 12 times "running down the path of"',
     );
@@ -57,7 +57,7 @@ describe("words in a row", () => {
     expect(found("stuttering", "A dog The the the")).toBe('"the" 3 times in a row');
   });
 
-  test("twice may be, unless the rules say otherwise", async () => {
+  test("can occur twice by default", async () => {
     const text = "A very very small bird sits on a wire above the street.";
     expect(broken(text)).toEqual([]);
     const strict = await rulesOf("rules: { stuttering: { max_times: 1 } }");

@@ -23,7 +23,7 @@ test.each([
   expect(usual.check(text)).toEqual([]);
 });
 
-test("all that is wrong is told", () => {
+test("returns all broken rules", () => {
   expect(broken("")).toEqual(["length"]);
   expect(broken("I apologize for that. I apologize for that ###")).toEqual([
     "apologies",
@@ -36,8 +36,8 @@ test("all that is wrong is told", () => {
   expect(found("length", `${"word ".repeat(151)}.`)).toBe("has 151 words; at most 150 are wanted");
 });
 
-describe("a file of rules", () => {
-  test("says what is to be otherwise", async () => {
+describe("a rule file", () => {
+  test("overrides the defaults", async () => {
     const text = "A cat";
     expect(broken(text)).toEqual(["unfinished", "length"]);
     expect(broken(text, await rulesOf("rules: { length: false }"))).toEqual(["unfinished"]);
@@ -48,7 +48,7 @@ describe("a file of rules", () => {
     expect(found("length", `${"word ".repeat(151)}.`, more)).toBe("has 151 words; at most 150 are wanted");
   });
 
-  test("that says nothing, or the same, is the same set of rules, and any other is another one", async () => {
+  test("that changes nothing has the same digest; any change gives another one", async () => {
     const { digest } = usual;
     const same = ["", "rules: {}", "language: en", "rules: { length: true }", "own: []", "# nothing"];
     expect(new Set((await Promise.all(same.map(rulesOf))).map((rules) => rules.digest))).toEqual(new Set([digest]));
@@ -83,7 +83,7 @@ describe("a file of rules", () => {
     expect(Object.prototype).not.toHaveProperty("a");
   });
 
-  test("that is not there, or explodes, is refused", async () => {
+  test("that is missing or expands endlessly is rejected", async () => {
     await expect(readRules("gone.yaml")).rejects.toThrow(/The rules gone.yaml cannot be read: ENOENT/);
     const path = join(temporaryFolder(), "bomb.yaml");
     const levels = Array.from({ length: 20 }, (_, i) => `a${i + 1}: &a${i + 1} [${`*a${i},`.repeat(9)}]`);
@@ -112,7 +112,7 @@ describe("any text", () => {
     "!",
   ];
 
-  test("is judged without an error, and always alike", () => {
+  test("is checked without an error and deterministically", () => {
     const anything = fc.oneof(
       fc.string({ unit: "binary", maxLength: 500 }),
       fc.string({ unit: "grapheme", maxLength: 500 }),

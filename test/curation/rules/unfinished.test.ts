@@ -43,7 +43,7 @@ test.each([
 });
 
 const rulesOf = rulesFiles();
-test("captions without full stops can be let through, and other words forbidden", async () => {
+test("can accept captions without a full stop, and reject other last words", async () => {
   const rules = await rulesOf("rules: { unfinished: { full_stop: false, never_last: [beside] } }");
   expect(broken("A dog runs through the grass", rules)).toEqual([]);
   expect(broken("A dog runs through the", rules)).toEqual([]);
