@@ -1,5 +1,9 @@
-/** Matrices that a file stores in parts, and the parts themselves. */
-
+/**
+ * Quantized matrices in safetensors files. A matrix `NAME` [rows, columns] is stored as several tensors:
+ * - blocks (`tensor/quant/blocks.ts`): `NAME.int4` or `NAME.int8`, uint8 [rows, blocks, bytes per block]; `NAME.scales`, float32
+ *   [rows, blocks]; with 4 bits `NAME.zero_points`, uint8 [rows, bytes], two per byte
+ * - int8 (`tensor/quant/tiled-int8.ts`): `NAME.int8`, int8 [tiles, columns, rows per tile]; `NAME.scales`, float32 [rows]
+ */
 import { quote } from "../files/errors.ts";
 import { viewBytes } from "../tensor/array.ts";
 import {
@@ -15,16 +19,16 @@ import { TiledInt8Matrix } from "../tensor/quant/tiled-int8.ts";
 import type { Checkpoint, TensorInfo } from "./checkpoint.ts";
 import { packBlocks } from "./gguf/blocks.ts";
 
-/** A matrix as it is put together of its parts. */
+/** A matrix assembled from its parts. */
 interface StoredMatrix {
   readonly info: TensorInfo;
-  /** Its tensors in the file. */
+  /** The tensors that store it. */
   readonly parts: readonly TensorInfo[];
   readonly matrix: Matrix;
 }
 
-/** A part of a matrix. @throws Error naming file and matrix if it is missing, or of another type or shape */
-function partOf(
+/** Finds a part of a matrix. @throws Error with file and matrix if it is missing or has another type or shape */
+function findPart(
   { path, tensors }: Checkpoint,
   matrix: { readonly name: string; readonly form: string },
   part: string,
@@ -39,18 +43,14 @@ function partOf(
   );
 }
 
-// * Matrices that safetensors files store in the blocks that products take (`tensor/blocks.ts`): of `NAME`, the quants
-// `NAME.int4` or `NAME.int8`, uint8 [rows, blocks, bytes of a block], `NAME.scales`, float32 [rows, blocks], and in 4 bits
-// `NAME.zero_points`, uint8 [rows, bytes], two a byte.
-
-/** The names of a matrix' parts. */
+/** Names of the parts of a block-quantized matrix. */
 export const partNames = (name: string, bits: 4 | 8) => ({
   quants: `${name}.int${bits}`,
   scales: `${name}.scales`,
   zeroPoints: `${name}.zero_points`,
 });
 
-/** The matrix whose quants a tensor is; undefined if it is none's. */
+/** The block-quantized matrix that `quants` belongs to, if any. */
 function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix | undefined {
   const [, name, digits] = /^(.+)\.int([48])$/.exec(quants.name) ?? [];
   if (name === undefined || quants.storedType !== "U8" || quants.shape.length !== 3) return undefined;
@@ -61,12 +61,12 @@ function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix |
   const found = (bytes * 8) / bits;
   const blockSize = blockSizes.find((size) => size === found);
   // Told as the part that it is: of another shape than blocks are.
-  if (!blockSize) partOf(checkpoint, matrix, names.quants, "U8", [rows, blocks, (32 * bits) / 8]);
+  if (!blockSize) findPart(checkpoint, matrix, names.quants, "U8", [rows, blocks, (32 * bits) / 8]);
   const size = blockSize ?? 32;
   const format: BlockFormat = { bits, minima: false, zeroPoints: bits === 4, blockSize: size };
-  const scales = partOf(checkpoint, matrix, names.scales, "F32", [rows, blocks]);
+  const scales = findPart(checkpoint, matrix, names.scales, "F32", [rows, blocks]);
   const zeroPoints =
-    bits === 4 ? partOf(checkpoint, matrix, names.zeroPoints, "U8", [rows, Math.ceil(blocks / 2)]) : undefined;
+    bits === 4 ? findPart(checkpoint, matrix, names.zeroPoints, "U8", [rows, Math.ceil(blocks / 2)]) : undefined;
   const load = async (): Promise<Blocks> => ({
     quants: await checkpoint.readBytes(quants.name),
     scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
@@ -91,7 +91,7 @@ function blockMatrix(checkpoint: Checkpoint, quants: TensorInfo): StoredMatrix |
   };
 }
 
-/** Minima take the place of zero points: what is at level 0. A larger block becomes several with the same scale. */
+/** Converts zero points to minima (the values of level 0), and splits larger blocks into several with the same scale. */
 function toGgml(
   type: "Q4_1" | "Q8_0",
   { quants, scales, zeroPoints }: Blocks,
@@ -108,26 +108,23 @@ function repeated(values: Float32Array, times: number): Float32Array {
   return Float32Array.from({ length: values.length * times }, (_, i) => values[Math.floor(i / times)] as number);
 }
 
-// * Matrices [rows, columns] that safetensors files store in bytes with a scale for each row, as 8-bit products take them
-// (`tensor/int8.ts`): of `NAME`, the bytes `NAME.int8`, int8 [tiles, columns, rows of a tile], and `NAME.scales`, float32 [rows].
-
-/** The names of a matrix' parts. */
+/** Names of the parts of an int8 matrix. */
 export const columnParts = (name: string) => ({ bytes: `${name}.int8`, scales: `${name}.scales` });
 
-/** Rows of a tile, where they divide those of the matrix; else it is one tile. */
 const usualTile = 128;
 
+/** Rows per tile: 128 if that divides the rows of the matrix, else all rows. */
 export function tileOf(rows: number): number {
   return rows % usualTile === 0 ? usualTile : rows;
 }
 
-/** The matrix whose bytes a tensor is; undefined if it is none's. */
+/** The int8 matrix that `bytes` belongs to, if any. */
 function columnMatrix(checkpoint: Checkpoint, bytes: TensorInfo): StoredMatrix | undefined {
   const [, name] = /^(.+)\.int8$/.exec(bytes.name) ?? [];
   const [tiles = 0, columns = 0, tile = 0] = bytes.shape;
   if (name === undefined || bytes.storedType !== "I8" || bytes.shape.length !== 3) return undefined;
   const rows = tiles * tile;
-  const scales = partOf(checkpoint, { name, form: "bytes" }, columnParts(name).scales, "F32", [rows]);
+  const scales = findPart(checkpoint, { name, form: "bytes" }, columnParts(name).scales, "F32", [rows]);
   const load = async () => ({
     bytes: viewBytes("int8", await checkpoint.readBytes(bytes.name)),
     scales: viewBytes("float32", await checkpoint.readBytes(scales.name)),
@@ -147,11 +144,9 @@ function columnMatrix(checkpoint: Checkpoint, bytes: TensorInfo): StoredMatrix |
   };
 }
 
-// A view of a checkpoint in which matrices that are stored in parts are tensors under their own names.
-
 /**
- * The checkpoint itself if it has no such matrices.
- * @throws Error naming file and matrix if a part of one is missing or of another size
+ * Returns a view of a checkpoint in which quantized matrices are tensors under their own names; the checkpoint itself if it has none.
+ * @throws Error with file and matrix if a part is missing or has another type or shape
  */
 export function withStoredMatrices(checkpoint: Checkpoint): Checkpoint {
   const matrices = new Map<string, StoredMatrix>();
