@@ -1,20 +1,24 @@
-/** A conversation, in which each question is understood with all that was said before: `npx tsx examples/chat.ts cat.jpg` */
-import { MiniGPT4 } from "minigpt4";
+/** A conversation: each question is answered in the context of all earlier ones: `npx tsx examples/chat.ts cat.jpg` */
+import { MiniGPT4, type QuestionOptions } from "minigpt4";
 
 const [image = "examples/images/cat.jpg", name = "nano"] = process.argv.slice(2);
 
-const model = await MiniGPT4.load(name);
+await using model = await MiniGPT4.load(name);
 const chat = model.chat();
 
-async function ask(question: string, images: string[] = []): Promise<void> {
+async function ask(question: string, options?: QuestionOptions): Promise<void> {
   process.stdout.write(`\n> ${question}\n`);
-  for await (const text of chat.ask(question, { images })) process.stdout.write(text);
+  for await (const text of chat.ask(question, options)) process.stdout.write(text);
 }
 
-await ask("What is in the image?", [image]);
+await ask("What is in the image?", { images: [image] });
 await ask("What colour is it?");
-await ask("Tell a story about it in two sentences.");
 
-console.log("\n\nWhat was said:");
+// `answer` waits for the whole text, and returns why it ended and the number of tokens.
+const { text, finishReason, usage } = await chat.answer("Tell a story about it in two sentences.", {
+  maxNewTokens: 80,
+});
+console.log(`\n\n${text}\n(${finishReason}: ${usage.completionTokens} tokens, ${usage.cachedTokens} from the cache)`);
+
+console.log("\nHistory:");
 for (const { role, text } of chat.history) console.log(`${role}: ${text}`);
-await model.close();

@@ -34,5 +34,10 @@ export type { ImageLimits } from "./images/decode.ts";
 export type { IndexOptions } from "./retrieval/image-index.ts";
 export { type FindOptions, type FoundImage, ImageSearch, type SearchOptions } from "./retrieval/image-search.ts";
 export { type Device, devices } from "./runtime/environment.ts";
-export { type QuantizationName, quantizations } from "./tensor/quant/quantization.ts";
-export { type PromptTemplate, promptTemplates, type Turn } from "./tokenizers/prompts.ts";
+export {
+  type BlockQuantization,
+  type Quantization,
+  type QuantizationName,
+  quantizations,
+} from "./tensor/quant/quantization.ts";
+export { type Prompt, type PromptTemplate, promptTemplates, type Segment, type Turn } from "./tokenizers/prompts.ts";

@@ -11,7 +11,8 @@
  *
  * @module minigpt4/formats
  */
-export { type NdArray, ndarray } from "../tensor/array.ts";
+export { type ArrayOf, type DType, type NdArray, ndarray } from "../tensor/array.ts";
+export type { FileRange } from "../tensor/graph.ts";
 export { type Checkpoint, openCheckpoint, type TensorInfo } from "./open.ts";
 export { writeSafetensors } from "./safetensors.ts";
 export { type TorchWriteOptions, writeTorch } from "./torch/write.ts";

@@ -16,3 +16,4 @@
  */
 export { type AppOptions, createApp } from "./app.ts";
 export { type RunningServer, type ServerOptions, startServer } from "./serve.ts";
+export type { ServerEnv } from "./server-context.ts";

@@ -10,7 +10,7 @@ export interface Turn {
 }
 
 /** A part of a prompt: text, or an image by its index in the whole prompt. */
-type Segment = ({ readonly kind: "text" } & TextPart) | { readonly kind: "image"; readonly index: number };
+export type Segment = ({ readonly kind: "text" } & TextPart) | { readonly kind: "image"; readonly index: number };
 
 export interface Prompt {
   readonly segments: readonly Segment[];

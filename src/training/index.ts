@@ -11,5 +11,7 @@
  *
  * @module minigpt4/training
  */
-export { type ReadRecipe, type Recipe, readRecipe } from "./recipe.ts";
+export type { Description } from "./describer.ts";
+export { type MiniGPT4Recipe, type QFormerRecipe, type ReadRecipe, type Recipe, readRecipe } from "./recipe.ts";
 export { type RunOptions, runRecipe } from "./run.ts";
+export type { StepReport } from "./trainer.ts";

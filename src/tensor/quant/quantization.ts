@@ -27,7 +27,7 @@ export const quantizations = ["native", "float32", "float16", "int8", "int4"] as
 export type QuantizationName = (typeof quantizations)[number];
 
 /** Block quantization. Without a block size, stored blocks are kept, and other matrices are quantized to blocks of 32. */
-interface BlockQuantization {
+export interface BlockQuantization {
   readonly bits: 4 | 8;
   readonly blockSize?: BlockSize;
 }
