@@ -11,7 +11,7 @@ import type { Recipe } from "../training/recipe.ts";
 import type { CommandContext } from "./context.ts";
 import { ProgressDisplay } from "./progress.ts";
 
-// Written out here, since their modules load the runtime, which the help does not need.
+// Repeated here, since their modules load the runtime, which the help does not need.
 const devices: readonly Device[] = ["auto", "cpu", "cuda", "webgpu", "dml", "coreml"];
 const quantizations = ["native", "float32", "int4"] as const;
 const blockSizes = ["32", "64", "128"] as const;

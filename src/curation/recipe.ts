@@ -85,7 +85,7 @@ const recipeSchema = z.strictObject({
   export: z
     .strictObject({
       folder: z.string().min(1),
-      /** Also export pairs that nobody has reviewed and no rule drops. */
+      /** Also export pairs that no one has reviewed and no rule drops. */
       unreviewed: z.boolean().default(false),
       /** Replace an earlier export in the folder. */
       overwrite: z.boolean().default(false),

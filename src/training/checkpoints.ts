@@ -89,8 +89,9 @@ export class Checkpoints {
   }
 
   /**
-   * The newest checkpoint that can be read; damaged ones are skipped with a message.
-   * @throws Error if there is none
+   * Reads the newest intact checkpoint; damaged ones are skipped with a message.
+   *
+   * @throws Error if there are no intact checkpoints
    */
   async latest(onMessage: (message: string) => void = () => {}): Promise<TrainerCheckpoint> {
     const all = await this.list();

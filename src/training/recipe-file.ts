@@ -105,9 +105,7 @@ function fillNames(pattern: KeyPath, names: KeyPath): string[] {
   return pattern.map((name, i) => (name === "*" ? (names[i] as string) : name));
 }
 
-// Recipes of the original project (`train_configs/minigpt4_stage1_pretrain.yaml` and the like).
-
-/** Keys of the original that have another name here. */
+/** Keys of recipes of the Python original (such as `train_configs/minigpt4_stage1_pretrain.yaml`) with their names here. */
 const originalKeys: readonly RenamedKey[] = [
   [
     ["model", "llama_model"],

@@ -90,8 +90,6 @@ export interface RecipeBase {
   readonly run: z.infer<typeof runSchema>;
 }
 
-// Recipes for the part between a frozen image encoder and a frozen language model.
-
 const promptSchema = z.strictObject({
   text: z.string().includes("<ImageHere>"),
   /** End of every answer, which is a target too. @default the model's `end_sym` */
@@ -189,8 +187,7 @@ export function trainsHead({ trained }: { readonly trained: readonly string[] })
   return trained.includes("contrastive_head");
 }
 
-// Recipes that pre-train a Q-Former on images and texts without a language model: BLIP-2's first stage (arXiv 2301.12597, section 3.1).
-
+/** Pre-trains a Q-Former without a language model: BLIP-2's first stage (arXiv 2301.12597, section 3.1). */
 const qformerArch = "blip2_qformer";
 
 const qformerModelSchema = z

@@ -12,7 +12,7 @@ import type { Graph } from "../tensor/graph.ts";
 import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import { overlayWeights, type WeightSource } from "../tensor/weight-source.ts";
 
-/** Parts of the vision tower, told apart by the names of their weights. */
+/** Parts of the vision tower, identified by the names of their weights. */
 type VisionPart = "encoder" | "ln_vision" | "queries" | "qformer" | "projection";
 
 export interface VisionParts {

@@ -171,7 +171,7 @@ function showPolish(display: ProgressDisplay): Pick<PolishOptions, "onProgress" 
     },
     onPause(milliseconds) {
       const until = performance.now() + milliseconds;
-      // Concurrent requests that are told to wait report it once.
+      // Report a pause once, although every concurrent request calls this.
       if (milliseconds >= reportedPause && until > pausedUntil + 1000) {
         display.message(`Rate limited by the service; waiting ${formatDuration(milliseconds / 1000)}`);
       }

@@ -17,13 +17,13 @@ const library = pathToFileURL(require.resolve("hyparquet")).href;
 /** Source text, because a worker cannot start from a TypeScript file when run from source. */
 const program = `
 const { parentPort, workerData } = require("node:worker_threads");
-const { path, wanted, library } = workerData;
+const { path, names, library } = workerData;
 import(library).then(async ({ asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects, parquetSchema }) => {
   const file = await asyncBufferFromFile(path);
   const metadata = await parquetMetadataAsync(file);
   const columns = parquetSchema(metadata).children.map(({ element }) => element.name);
-  const complete = wanted.every((name) => columns.includes(name));
-  parentPort.postMessage({ columns, rows: complete ? await parquetReadObjects({ file, metadata, columns: wanted }) : [] });
+  const complete = names.every((name) => columns.includes(name));
+  parentPort.postMessage({ columns, rows: complete ? await parquetReadObjects({ file, metadata, columns: names }) : [] });
 });
 `;
 
@@ -34,13 +34,13 @@ import(library).then(async ({ asyncBufferFromFile, parquetMetadataAsync, parquet
  * @param timeout milliseconds; a shard's table takes a fraction of a second
  * @throws Error naming the file if it is missing or damaged
  */
-export function readParquet(path: string, wanted: readonly string[], timeout = 60_000): Promise<ParquetRows> {
+export function readParquet(path: string, names: readonly string[], timeout = 60_000): Promise<ParquetRows> {
   return inFile(path, async () => {
     const worker = new Worker(program, {
       eval: true,
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: 1024 },
-      workerData: { path, wanted, library },
+      workerData: { path, names, library },
     });
     let timer: NodeJS.Timeout | undefined;
     try {
@@ -73,9 +73,9 @@ interface Condition {
  * @throws Error naming the file, and its columns if the filter uses one that does not exist
  */
 export async function applyFilter(path: string, filter: ParquetFilter): Promise<Map<string, boolean>> {
-  const wanted = [...new Set(["key", ...Object.keys(filter)])];
-  const { columns, rows } = await readParquet(path, wanted);
-  const missing = wanted.find((name) => !columns.includes(name));
+  const names = [...new Set(["key", ...Object.keys(filter)])];
+  const { columns, rows } = await readParquet(path, names);
+  const missing = names.find((name) => !columns.includes(name));
   if (missing !== undefined) {
     throw new Error(`${path} has no column ${quote(missing)}; its columns are ${columns.map(quote).join(", ")}`);
   }

@@ -1,4 +1,4 @@
-// What is written of TensorBoard's event files. Field numbers: event.proto, summary.proto and tensor.proto of
+// The subset of TensorBoard's event files that is written. Field numbers: event.proto, summary.proto and tensor.proto of
 // https://github.com/tensorflow/tensorflow/tree/master/tensorflow.
 // Enums are numbers here: TypeScript's enums are not erasable syntax.
 
