@@ -109,7 +109,7 @@ export function connectEngine(
         onEngineMessage(data);
       }
     });
-    post({ kind: "load", url: new URL(url, location.href).href });
+    post({ kind: "load", url: new URL(url, globalThis.location?.href).href });
   });
 }
 
