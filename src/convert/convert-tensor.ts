@@ -1,8 +1,8 @@
-/** One tensor of a checkpoint in another quantization, made in strips so that little memory is needed. */
+/** Converts one tensor of a checkpoint to another quantization, in strips so that it takes little memory. */
 
 import { quote } from "../files/errors.ts";
 import type { Checkpoint, TensorInfo } from "../formats/checkpoint.ts";
-import { columnParts, partNames, tileOf } from "../formats/quantized-safetensors.ts";
+import { blockPartNames, chooseTileRows, tiledPartNames } from "../formats/quantized-safetensors.ts";
 import { safetensorsType, type TensorSpec } from "../formats/safetensors.ts";
 import type { TensorGroup } from "../formats/safetensors-writer.ts";
 import { bytesOf, bytesPerElement, type DType, sizeOf } from "../tensor/array.ts";
@@ -11,8 +11,8 @@ import { type BlockSize, blockSizes, quantizeBlocks } from "../tensor/quant/bloc
 import { quantizeRows } from "../tensor/quant/int8.ts";
 
 /**
- * How the values of a tensor are stored: in 4 or 8 bits in blocks, for matrices whose rows are whole blocks, or a matrix in
- * bytes with a scale for each row.
+ * How a tensor is stored: as values, a matrix in int8 with a scale per row, or a matrix in blocks of 4 or 8 bits, whose rows
+ * must be a multiple of the block size.
  */
 export type StoredQuantization =
   | "float32"
@@ -20,11 +20,11 @@ export type StoredQuantization =
   | "tiled-int8"
   | { readonly bits: 4 | 8; readonly blockSize: BlockSize };
 
-/** Elements of a strip. */
+/** Elements in a strip. */
 const stripSize = 2 ** 22;
 const largestFloat16 = 65504;
 
-/** The largest block of at most so many elements that a tensor can be stored in; undefined if there is none. */
+/** The largest block size, at most `most`, that a tensor can be stored with; undefined if there is none. */
 export function fitBlockSize(
   [rows = 0, columns = 0, ...others]: readonly number[],
   most: number,
@@ -33,37 +33,31 @@ export function fitBlockSize(
   return blockSizes.find((size) => size <= most && columns % size === 0);
 }
 
-/**
- * What is written of a tensor.
- * @param name its name in the new file
- */
-export function convertedTensor(
-  checkpoint: Checkpoint,
-  info: TensorInfo,
-  quantization: StoredQuantization,
-  name = info.name,
-): TensorGroup {
-  const { shape } = info;
+/** Converts a tensor to the tensors that store it, whose bytes are computed when they are written. */
+export function convertTensor(checkpoint: Checkpoint, info: TensorInfo, quantization: StoredQuantization): TensorGroup {
+  const { name, shape } = info;
   if (quantization === "float32" || quantization === "float16") {
     return { tensors: [{ name, dtype: quantization, shape }], load: () => floats(checkpoint, info, quantization) };
   }
   const [rows = 0, columns = 0] = shape;
   if (quantization === "tiled-int8") {
-    if (shape.length !== 2) throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix`);
-    const parts = columnParts(name);
-    const tile = tileOf(rows);
+    if (shape.length !== 2) throw new Error(`${quote(name)} [${shape.join(", ")}] is not a matrix`);
+    const parts = tiledPartNames(name);
+    const tile = chooseTileRows(rows);
     const tensors: TensorSpec[] = [
       { name: parts.bytes, dtype: "int8", shape: [rows / tile, columns, tile] },
       { name: parts.scales, dtype: "float32", shape: [rows] },
     ];
-    return { tensors, load: () => int8Columns(checkpoint, info) };
+    return { tensors, load: () => tiledInt8(checkpoint, info) };
   }
   const { bits, blockSize } = quantization;
   if (fitBlockSize(shape, blockSize) !== blockSize) {
-    throw new Error(`${quote(name)} [${shape.join(", ")}] is no matrix of whole blocks of ${blockSize}`);
+    throw new Error(
+      `${quote(name)} [${shape.join(", ")}] is not a matrix whose rows are a multiple of the block size ${blockSize}`,
+    );
   }
   const blocks = columns / blockSize;
-  const names = partNames(name, bits);
+  const names = blockPartNames(name, bits);
   const tensors: TensorSpec[] = [
     { name: names.quants, dtype: "uint8", shape: [rows, blocks, (blockSize * bits) / 8] },
     { name: names.scales, dtype: "float32", shape: [rows, blocks] },
@@ -86,23 +80,23 @@ async function* floats(
   }
 }
 
-/** @throws Error naming the tensor if a value is too large */
+/** Rounds values to float16. @throws Error naming the tensor if a value is too large */
 export function toFloat16(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Array): Uint16Array {
   if (values.some((value) => Math.abs(value) > largestFloat16 && Number.isFinite(value))) {
     throw new Error(
-      `${checkpoint.path}, tensor ${quote(name)}: has values beyond ${largestFloat16}, the largest of float16; use float32`,
+      `${checkpoint.path}, tensor ${quote(name)}: has values above ${largestFloat16}, the largest float16; use float32`,
     );
   }
   return float32ToFloat16(values);
 }
 
-/** Quants are given as they come; the scales and zero points, which are small, at the end. */
+/** Streams the quants, then the scales and zero points, which are small and kept in memory. */
 async function* int4(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockSize): AsyncGenerator<Uint8Array> {
   const [, columns = 0] = info.shape;
   const scales: Uint8Array[] = [];
   const zeroPoints: Uint8Array[] = [];
   for await (const values of strips(checkpoint, info, columns)) {
-    const blocks = quantizeBlocks(finite(checkpoint, info, values), columns, { bits: 4, blockSize });
+    const blocks = quantizeBlocks(checkFinite(checkpoint, info, values), columns, { bits: 4, blockSize });
     yield blocks.quants;
     scales.push(bytesOf(blocks.scales));
     if (blocks.zeroPoints) zeroPoints.push(blocks.zeroPoints);
@@ -115,20 +109,20 @@ async function* int8(checkpoint: Checkpoint, info: TensorInfo, blockSize: BlockS
   const scales: Uint8Array[] = [];
   const [, columns = 0] = info.shape;
   for await (const values of strips(checkpoint, info, columns)) {
-    const blocks = quantizeBlocks(finite(checkpoint, info, values), columns, { bits: 8, blockSize });
+    const blocks = quantizeBlocks(checkFinite(checkpoint, info, values), columns, { bits: 8, blockSize });
     yield blocks.quants;
     scales.push(bytesOf(blocks.scales));
   }
   yield* scales;
 }
 
-/** Each tile is transposed. The scales, which are small, come at the end. */
-async function* int8Columns(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
+/** Streams the transposed tiles, then the scales, which are small and kept in memory. */
+async function* tiledInt8(checkpoint: Checkpoint, info: TensorInfo): AsyncGenerator<Uint8Array> {
   const [rows = 0, columns = 0] = info.shape;
   const scales: Uint8Array[] = [];
-  for await (const values of strips(checkpoint, info, columns * tileOf(rows))) {
-    const strip = finite(checkpoint, info, values);
-    const size = columns * tileOf(rows);
+  for await (const values of strips(checkpoint, info, columns * chooseTileRows(rows))) {
+    const strip = checkFinite(checkpoint, info, values);
+    const size = columns * chooseTileRows(rows);
     for (let start = 0; start < strip.length; start += size) {
       const tile = quantizeRows(strip.subarray(start, start + size), columns);
       yield bytesOf(tile.bytes);
@@ -138,18 +132,18 @@ async function* int8Columns(checkpoint: Checkpoint, info: TensorInfo): AsyncGene
   yield* scales;
 }
 
-/** One value that is none makes a whole block meaningless. */
-function finite(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Array): Float32Array {
-  // Times zero, only what is infinite or no number is not zero; `every` takes as long as the rounding itself.
+/** Checks that all values are finite; one that is not would destroy its whole block. */
+function checkFinite(checkpoint: Checkpoint, { name }: TensorInfo, values: Float32Array): Float32Array {
+  // A finite value times zero is zero. `every` would take as long as the rounding itself.
   let probe = 0;
   for (let i = 0; i < values.length; i++) probe += (values[i] as number) * 0;
   if (probe === 0) return values;
   throw new Error(
-    `${checkpoint.path}, tensor ${quote(name)}: holds values that are infinite or no numbers, and cannot be rounded; the file is damaged`,
+    `${checkpoint.path}, tensor ${quote(name)}: contains values that are infinite or NaN, so it cannot be quantized; the file is damaged`,
   );
 }
 
-/** The values in order, some whole rows of `columns` at a time. */
+/** Streams the values as float32, several whole rows of `columns` at a time. */
 export async function* strips(
   checkpoint: Checkpoint,
   info: TensorInfo,
@@ -170,7 +164,7 @@ export async function* strips(
   }
 }
 
-/** The type of values that are stored one by one; undefined for blocks. */
+/** The dtype of a tensor that is stored as values; undefined for blocks. */
 export function unquantizedType({ format }: Checkpoint, { storedType }: TensorInfo): DType | undefined {
   if (format === "gguf") return undefined;
   return format === "torch" ? (storedType as DType) : safetensorsType(storedType);

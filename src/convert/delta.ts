@@ -7,7 +7,7 @@ import { checkDiskSpace, Journal, type VerifyOptions, verifyFiles } from "../fil
 import { readJsonFile } from "../files/json-file.ts";
 import type { TensorInfo } from "../formats/checkpoint.ts";
 import { type Checkpoint, openCheckpoint } from "../formats/open.ts";
-import { groupBytes, intoShards, type TensorGroup, writeShards } from "../formats/safetensors-writer.ts";
+import { groupBytes, splitIntoShards, type TensorGroup, writeShards } from "../formats/safetensors-writer.ts";
 import { llamaConfigFromJson, smallFiles } from "../models/llama-folder.ts";
 import { usedByLlama } from "../models/used-tensors.ts";
 import { bytesOf } from "../tensor/array.ts";
@@ -61,7 +61,7 @@ export interface DeltaOptions extends VerifyOptions {
   /** The delta: a Hugging Face folder, whose config and tokenizer the new model gets. */
   readonly delta: string;
   readonly out: string;
-  /** Bytes of a shard. */
+  /** Size of a shard in bytes. @default 2000000000 */
   readonly maxShardBytes?: number;
 }
 
@@ -80,7 +80,7 @@ const deltaJournal = "delta.json";
  * Writes base + delta in float16, tensor by tensor. An interrupted merge resumes when it is called again with the same
  * folders.
  *
- * @throws Error before anything is written, if the two do not fit each other or are not what they should be
+ * @throws Error before anything is written, if the two do not match or are not a base model and its delta
  */
 export async function applyDelta(options: DeltaOptions): Promise<Merged> {
   const { out, signal, onProgress } = options;
@@ -93,7 +93,7 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
     await checkFit(base, delta, options);
     const names = modelTensors(delta);
     const groups = names.map((name) => addDelta(base, delta, name));
-    const shards = intoShards(groups, options.maxShardBytes);
+    const shards = splitIntoShards(groups, options.maxShardBytes);
     await mkdir(out, { recursive: true });
     const work = { base: await describeOrigin(options.base), delta: await describeOrigin(options.delta) };
     const journal = await Journal.open(out, deltaJournal, work);
@@ -110,7 +110,7 @@ export async function applyDelta(options: DeltaOptions): Promise<Merged> {
       done += bytes;
       onProgress?.("Writing", done, total);
     };
-    await writeShards(out, shards, journal, "", { signal, onBytes });
+    await writeShards(out, shards, { journal, signal, onBytes });
     await verifyFiles(out, journal, { signal, onProgress });
     await journal.finish();
     const rows = (checkpoint: Checkpoint) => checkpoint.tensors.get("model.embed_tokens.weight")?.shape[0] ?? 0;
@@ -129,11 +129,12 @@ function modelTensors({ tensors }: Checkpoint): string[] {
 async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions): Promise<void> {
   const configPath = join(paths.delta, "config.json");
   const config = llamaConfigFromJson(await readJsonFile(configPath), configPath);
-  const [ofBase, ofDelta] = [new Set(modelTensors(base)), new Set(modelTensors(delta))];
-  const lacking = (names: Iterable<string>, of: ReadonlySet<string>) => [...names].filter((name) => !of.has(name));
+  const [baseNames, deltaNames] = [new Set(modelTensors(base)), new Set(modelTensors(delta))];
+  const missingFrom = (own: ReadonlySet<string>, other: Iterable<string>) =>
+    [...other].filter((name) => !own.has(name));
   for (const [path, missing] of [
-    [paths.base, lacking(ofDelta, ofBase)],
-    [paths.delta, lacking(ofBase, ofDelta)],
+    [paths.base, missingFrom(baseNames, deltaNames)],
+    [paths.delta, missingFrom(deltaNames, baseNames)],
   ] as const) {
     if (missing.length === 0) continue;
     const more = missing.length > 5 ? ` and ${missing.length - 5} more` : "";
@@ -141,7 +142,7 @@ async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions
       `${path} lacks ${missing.slice(0, 5).join(", ")}${more}, which the other folder has. These are not a base model and its delta`,
     );
   }
-  for (const name of ofDelta) {
+  for (const name of deltaNames) {
     const [own, other] = [base, delta].map(({ tensors }) => tensors.get(name)?.shape ?? []);
     if (own && other && canBeAdded(own, other)) continue;
     throw new Error(
@@ -158,24 +159,24 @@ async function checkFit(base: Checkpoint, delta: Checkpoint, paths: DeltaOptions
   if (await isUnmergedDelta(base)) throw new Error(deltaMessage(paths.base));
 }
 
-/** Whether the shapes are equal, or the difference has rows more: tokens that were added to the vocabulary. */
+/** Whether the shapes are equal, or the delta has more rows: tokens that were added to the vocabulary. */
 function canBeAdded(base: readonly number[], delta: readonly number[]): boolean {
   if (sameShape(base, delta)) return true;
   return base.length === 2 && delta.length === 2 && base[1] === delta[1] && (base[0] ?? 0) < (delta[0] ?? 0);
 }
 
-/** A sum; rows that the base lacks are zero there. */
+/** Adds a tensor of the delta to that of the base; rows missing in the base count as zero. */
 function addDelta(base: Checkpoint, delta: Checkpoint, name: string): TensorGroup {
-  const [ofBase, ofDelta] = [base, delta].map(({ tensors }) => tensors.get(name)) as [TensorInfo, TensorInfo];
+  const [baseInfo, deltaInfo] = [base, delta].map(({ tensors }) => tensors.get(name)) as [TensorInfo, TensorInfo];
   return {
-    tensors: [{ name, dtype: "float16", shape: ofDelta.shape }],
+    tensors: [{ name, dtype: "float16", shape: deltaInfo.shape }],
     async *load() {
-      const columns = ofDelta.shape.at(-1) ?? 1;
-      const others = strips(base, ofBase, columns);
-      for await (const values of strips(delta, ofDelta, columns)) {
+      const columns = deltaInfo.shape.at(-1) ?? 1;
+      const others = strips(base, baseInfo, columns);
+      for await (const values of strips(delta, deltaInfo, columns)) {
         const other = (await others.next()).value ?? new Float32Array(0);
         const sums = values.map((value: number, i: number) => value + (other[i] ?? 0));
-        yield bytesOf(toFloat16(delta, ofDelta, sums));
+        yield bytesOf(toFloat16(delta, deltaInfo, sums));
       }
     },
   };

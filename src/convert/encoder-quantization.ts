@@ -1,7 +1,4 @@
-/**
- * In which quantization an image encoder's matrices are stored: in bytes, which is fastest and smallest, if what it makes of real photos
- * stays the same.
- */
+/** Measures whether an image encoder can be stored in int8, which is fastest and smallest, without changing its features of photos. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { readImage } from "../images/decode.ts";
@@ -14,21 +11,21 @@ import { Graph, type Value } from "../tensor/graph.ts";
 import { quantizationPolicy } from "../tensor/quant/quantization.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 
-/** Bytes are taken where the features of each photo have at least this cosine similarity to those in float32. */
+/** Int8 is used if the features of each photo have at least this cosine similarity to those in float32. */
 export const leastSimilarity = 0.999;
 
-/** The photos that come with the package. */
+/** Photos of the package. */
 const photos = join(import.meta.dirname, "..", "..", "examples", "images");
 
 export interface SimilarityOptions extends SessionOptions {
   readonly signal?: AbortSignal;
-  /** Blocks of the encoder that have been compared. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Called with the number of compared blocks of the encoder. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 /**
- * The smallest cosine similarity, over photos, of an encoder's output with its matrices in bytes to the one in float32, each token
- * normalised as `ln_vision` would. Both are run side by side, one block at a time, so that little memory is needed.
+ * The smallest cosine similarity over photos between an encoder's output in int8 and in float32, with each token normalised
+ * as `ln_vision` does. Both run one block at a time, so that it takes little memory.
  */
 export async function int8Similarity(
   source: WeightSource,
@@ -38,10 +35,10 @@ export async function int8Similarity(
   const { imageSize, numHiddenLayers, hiddenSize } = config;
   const images = await shippedPhotos(config);
   const pixels = ndarray("float32", [images.length, 3, imageSize, imageSize], concatFloat32(images));
-  const run = async (x: NdArray, arithmetic: "float32" | "int8", write: (w: Weights, x: Value) => Value) => {
+  const run = async (x: NdArray, matrices: "float32" | "int8", write: (w: Weights, x: Value) => Value) => {
     signal?.throwIfAborted();
     const graph = new Graph();
-    const quantization = quantizationPolicy(arithmetic, evaVitMatrices);
+    const quantization = quantizationPolicy(matrices, evaVitMatrices);
     const input = graph.input("x", "float32", ["images", ...x.shape.slice(1)]);
     return (await evaluate(graph, { out: write(new Weights(graph, source, { quantization }), input) }, { x }, session))
       .out;
@@ -54,7 +51,7 @@ export async function int8Similarity(
     rounded = await run(rounded, "int8", block);
     onProgress?.(i + 1, numHiddenLayers);
   }
-  const [a, b] = [exact, rounded].map(({ data }) => normalised(data as Float32Array, hiddenSize)) as [
+  const [a, b] = [exact, rounded].map(({ data }) => normalize(data as Float32Array, hiddenSize)) as [
     Float32Array,
     Float32Array,
   ];
@@ -71,8 +68,8 @@ async function shippedPhotos({ imageSize }: EvaVitConfig): Promise<Float32Array[
   return Promise.all(names.map(async (name) => preprocess(await readImage(join(photos, name)), spec).data));
 }
 
-/** Each row without its mean, and of length 1: large values that a layer norm takes away do not count. */
-function normalised(values: Float32Array, width: number): Float32Array {
+/** Rows without their mean, L2-normalised, so that large values that a layer norm removes do not count. */
+function normalize(values: Float32Array, width: number): Float32Array {
   const out = new Float32Array(values.length);
   for (let start = 0; start < values.length; start += width) {
     const row = values.subarray(start, start + width);

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { TensorInfo } from "../formats/checkpoint.ts";
 import type { Checkpoint } from "../formats/open.ts";
-import { interleaved, intoShards, type TensorGroup } from "../formats/safetensors-writer.ts";
+import { joinGroups, splitIntoShards, type TensorGroup } from "../formats/safetensors-writer.ts";
 import { evaVitMatrices } from "../models/eva-vit.ts";
 import { smallFiles } from "../models/llama-folder.ts";
 import type { ModelFolderJson } from "../models/model-folder.ts";
@@ -12,10 +12,10 @@ import { float32ToFloat16 } from "../tensor/float16.ts";
 import type { BlockSize } from "../tensor/quant/blocks.ts";
 import type { WeightSource } from "../tensor/weight-source.ts";
 import { type PromptTemplate, promptTemplates } from "../tokenizers/prompts.ts";
-import { convertedTensor, fitBlockSize, type StoredQuantization, unquantizedType } from "./convert-tensor.ts";
+import { convertTensor, fitBlockSize, type StoredQuantization, unquantizedType } from "./convert-tensor.ts";
 import type { Sources } from "./import-sources.ts";
 
-/** Of the language model's matrices; "float32" changes no value, so that what is stored in float16 stays so. */
+/** Quantizations of the language model; "float32" changes no value, so float16 tensors stay float16. */
 export const importQuantizations = ["int4", "int8", "float16", "float32"] as const;
 export type ImportQuantization = (typeof importQuantizations)[number];
 
@@ -25,12 +25,12 @@ export type EncoderQuantization = (typeof encoderQuantizations)[number];
 export interface ImportPlan {
   /** Files of the image part, by name. */
   readonly images: ReadonlyMap<string, readonly TensorGroup[]>;
-  /** The language model: shards of a folder with these small files, or one GGUF file as it is. */
+  /** The language model: shards of a folder with these small files, or an unchanged GGUF file. */
   readonly llm:
     | {
         readonly from: string;
         readonly shards: ReadonlyMap<string, readonly TensorGroup[]>;
-        /** Shards of the copy of its layers that prompts are read with; none without one. */
+        /** Shards of the int8 layers for prefill; empty without them. */
         readonly prefill: ReadonlyMap<string, readonly TensorGroup[]>;
         readonly copies: readonly string[];
       }
@@ -40,15 +40,15 @@ export interface ImportPlan {
 
 export interface PlanOptions {
   readonly quantization: ImportQuantization;
-  /** Largest blocks of the language model's matrices in 4 or 8 bits; rows that are not a multiple of it get smaller blocks. */
+  /** Largest block size for int4 and int8; rows that are not a multiple of it get a smaller one. */
   readonly blockSize: BlockSize;
-  /** Of the image encoder's matrices: bytes with a scale for each row, or as the other weights. */
+  /** Quantization of the image encoder's matrices. */
   readonly encoderQuantization: EncoderQuantization;
   /** Whether a quantized language model gets a second copy of its layers in int8, for prefill. */
   readonly prefill: boolean;
-  /** By default Vicuna's with a Q-Former, and Llama 2's without. */
+  /** By default Vicuna's with a Q-Former, and Llama 2's without one. */
   readonly template?: PromptTemplate["name"];
-  /** Bytes of a shard. */
+  /** Size of a shard in bytes. @default 2000000000 */
   readonly maxShardBytes?: number;
 }
 
@@ -68,14 +68,14 @@ export function planImport(
       ? { gguf: llmPath }
       : {
           from: llmPath,
-          shards: intoShards(
+          shards: splitIntoShards(
             joinProducts(
               tensors(llm.checkpoint, used.llm, (info) => storedLlm(llm.checkpoint, info, quantization, blockSize)),
             ),
             maxShardBytes,
           ),
           prefill:
-            prefill && hasBlocks ? intoShards(prefillTensors(llm.checkpoint, used.llm), maxShardBytes) : new Map(),
+            prefill && hasBlocks ? splitIntoShards(prefillTensors(llm.checkpoint, used.llm), maxShardBytes) : new Map(),
           copies: smallFiles.filter((file) => existsSync(join(llmPath, file))),
         },
     json: {
@@ -85,7 +85,7 @@ export function planImport(
       quantization: hasBlocks ? "native" : undefined,
       weights: {
         encoder: "encoder.safetensors",
-        ...(sources.qformer && { qformer: "qformer.safetensors" }),
+        qformer: sources.qformer && "qformer.safetensors",
         projection: "projection.safetensors",
       },
       prompt_template: name,
@@ -108,7 +108,7 @@ function imageFiles(
       : storedFloat(vit, info, quantization),
   );
   const files = new Map([["encoder.safetensors", encoder]]);
-  // What is multiplied in float32 is mapped where it lies in float32.
+  // Matrices that are used in float32 can be mapped from the file if it stores float32.
   if (qformer)
     files.set(
       "qformer.safetensors",
@@ -123,17 +123,17 @@ function imageFiles(
 function tensors(
   checkpoint: Checkpoint,
   names: ReadonlySet<string>,
-  quantizationOf: (info: TensorInfo) => StoredQuantization,
+  chooseQuantization: (info: TensorInfo) => StoredQuantization,
 ): TensorGroup[] {
   return [...checkpoint.tensors.values()]
     .filter(({ name }) => names.has(name))
-    .map((info) => convertedTensor(checkpoint, info, quantizationOf(info)));
+    .map((info) => convertTensor(checkpoint, info, chooseQuantization(info)));
 }
 
-/** Matrices that are multiplied as one; see `linears`. */
+/** Matrices that are multiplied together; see `linears`. */
 const products = [["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`), ["mlp.gate_proj", "mlp.up_proj"]];
 
-/** Lays the blocks of matrices that are multiplied as one side by side, so that the engine can map them as one. */
+/** Stores the blocks of matrices that are multiplied together side by side, so that the runtime can map them as one. */
 function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
   const byName = new Map(groups.map((group) => [group.tensors[0]?.name ?? "", group]));
   const joined = new Set<TensorGroup>();
@@ -146,11 +146,11 @@ function joinProducts(groups: readonly TensorGroup[]): TensorGroup[] {
     const isAlike = parts.length === names.length && parts.every(({ tensors }) => sameBlocks(tensors, group.tensors));
     if (parts.length === 0 || !isAlike) return [group];
     for (const part of parts) joined.add(part);
-    return [interleaved(parts)];
+    return [joinGroups(parts)];
   });
 }
 
-/** The layers with their matrices in bytes, each by itself: so they are mapped and multiplied. */
+/** The layers with their matrices in tiled int8, for prefill. */
 function prefillTensors(checkpoint: Checkpoint, used: ReadonlySet<string>): TensorGroup[] {
   const layers = new Set([...used].filter((name) => name.startsWith("model.layers.")));
   return tensors(checkpoint, layers, ({ shape }) => (shape.length === 2 ? "tiled-int8" : "float16"));
@@ -160,7 +160,7 @@ function sameBlocks(a: TensorGroup["tensors"], b: TensorGroup["tensors"]): boole
   return a.length === b.length && `${a[0]?.shape.slice(1)}` === `${b[0]?.shape.slice(1)}`;
 }
 
-/** Matrices in blocks, all else in float16. The table of input embeddings is no larger in 8 bits than it need be. */
+/** Matrices in blocks, everything else in float16. Input embeddings are sensitive, so they have at least 8 bits. */
 function storedLlm(
   checkpoint: Checkpoint,
   info: TensorInfo,
@@ -189,7 +189,7 @@ function smallTensor(source: WeightSource, name: string): TensorGroup {
   };
 }
 
-/** How a description is asked for, as in the second training stage. */
+/** The prompt of the second training stage. */
 const question = "<Img><ImageHere></Img> Describe this image in detail.";
 const describePrompts: Readonly<Record<PromptTemplate["name"], ModelFolderJson["describe"]>> = {
   "vicuna-v0": { prompt: `###Human: ${question} ###Assistant: `, stop: [...promptTemplates["vicuna-v0"].stop] },

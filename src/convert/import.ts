@@ -24,21 +24,21 @@ export interface ImportOptions
   extends SourcePaths,
     Heads,
     Omit<PlanOptions, "quantization" | "blockSize" | "encoderQuantization" | "prefill"> {
-  /** The folder that is made. */
+  /** The new model folder. */
   readonly out: string;
-  /** By default int4; not for GGUF files, which stay as they are. */
+  /** Quantization of the language model; a GGUF file keeps its own. @default "int4" */
   readonly quantization?: ImportQuantization;
-  /** 128 by default. */
+  /** Block size for int4 and int8. @default 128 */
   readonly blockSize?: BlockSize;
-  /** By default int8 where the language model is in 4 or 8 bits and photos stay the same in it; see `int8Similarity`. */
+  /** By default int8 if the language model is in 4 or 8 bits and the features of photos stay the same; see `int8Similarity`. */
   readonly encoderQuantization?: EncoderQuantization;
   /**
-   * Whether the layers are written once more, in bytes, with which long prompts are read some times as fast; see `chat/prefill.ts`. By
-   * default where this processor can use them.
+   * Whether the layers are also written in int8, which makes prefill several times as fast; see `generation/prefill.ts`. By
+   * default if this processor supports it.
    */
   readonly prefill?: boolean;
   readonly signal?: AbortSignal;
-  /** Told in blocks of the image encoder, then in bytes. */
+  /** Progress in blocks of the image encoder, then in bytes. */
   readonly onProgress?: ImportProgress;
 }
 
@@ -46,10 +46,10 @@ type ImportProgress = (step: "Comparing" | "Writing" | "Checking", done: number,
 
 export interface Imported {
   readonly path: string;
-  /** Of all weight files. */
+  /** Size of all weight files in bytes. */
   readonly bytes: number;
   readonly template: string;
-  /** How the image encoder is stored, and how near 8 bits come to float32 on photos, where that was measured. */
+  /** Quantization of the image encoder, and the cosine similarity of int8 to float32 if it was measured. */
   readonly encoder: { readonly quantization: EncoderQuantization; readonly similarity?: number };
   /** Bytes that an earlier attempt had written. */
   readonly resumed: number;
@@ -60,7 +60,7 @@ export const importJournal = "import.json";
 
 /**
  * Writes a model folder. An interrupted import resumes when it is called again with the same files and options.
- * @throws Error before anything is written, if a file is not what its option is for, or two files do not match
+ * @throws Error before anything is written, if a file is not the part that its option expects, or two do not match
  */
 export async function importModel(options: ImportOptions): Promise<Imported> {
   const { out, signal, onProgress, llm: llmPath } = options;
@@ -98,7 +98,7 @@ export async function importModel(options: ImportOptions): Promise<Imported> {
   }
 }
 
-/** What is asked for, or what photos say. */
+/** Chooses the quantization of the image encoder: as given, or by the similarity on photos. */
 async function chooseEncoder(
   { vit, json }: Sources,
   quantization: ImportQuantization,
@@ -117,7 +117,7 @@ async function writeFiles(
   { images, llm }: ImportPlan,
   out: string,
   journal: Journal,
-  options: { readonly signal: AbortSignal | undefined; onBytes(bytes: number): void },
+  options: { readonly signal?: AbortSignal; onBytes(bytes: number): void },
 ): Promise<void> {
   for (const [name, groups] of images) {
     if (await journal.has(name)) continue;
@@ -132,14 +132,14 @@ async function writeFiles(
   const folder = join(out, "llm");
   await mkdir(folder, { recursive: true });
   for (const name of llm.copies) await copyFile(join(llm.from, name), join(folder, name));
-  await writeShards(folder, llm.shards, journal, "llm/", options);
+  await writeShards(folder, llm.shards, { ...options, journal, prefix: "llm/" });
   if (llm.prefill.size === 0) return;
   const prefill = join(folder, prefillFolder);
   await mkdir(prefill, { recursive: true });
-  await writeShards(prefill, llm.prefill, journal, `llm/${prefillFolder}/`, options);
+  await writeShards(prefill, llm.prefill, { ...options, journal, prefix: `llm/${prefillFolder}/` });
 }
 
-/** Bytes of each file, nearly: headers are not counted. */
+/** Size of each file in bytes, without headers. */
 async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, number>> {
   const sizes = new Map([...images].map(([name, groups]) => [name, sum(groups.map(groupBytes))]));
   if ("gguf" in llm) return sizes.set(basename(llm.gguf), (await stat(llm.gguf)).size);
@@ -148,14 +148,14 @@ async function fileSizes({ images, llm }: ImportPlan): Promise<Map<string, numbe
   return sizes;
 }
 
-/** What tells one import from another. */
+/** Inputs and options that identify an import. */
 async function describeWork(
   { vit, qformer, llm, projection, quantization, blockSize, encoderQuantization, prefill }: SourcePaths & PlanOptions,
   plan: ImportPlan,
 ) {
   return {
     vit: await describeOrigin(vit),
-    ...(qformer !== undefined && { qformer: await describeOrigin(qformer) }),
+    qformer: qformer === undefined ? undefined : await describeOrigin(qformer),
     llm: await describeOrigin(llm),
     projection: await describeOrigin(projection),
     quantization: "gguf" in plan.llm ? "native" : quantization,

@@ -1,7 +1,4 @@
-/**
- * Weights in one stretch of bytes with an index beside it, as small as they can be without losing anything that matters:
- * what a page loads.
- */
+/** Weights packed into one byte array with an index, as small as possible without a loss of quality, for the web page. */
 
 import { bytesOf, sizeOf, viewBytes } from "../tensor/array.ts";
 import { float16ToFloat32, float32ToFloat16 } from "../tensor/float16.ts";
@@ -9,7 +6,7 @@ import { BlockMatrix } from "../tensor/quant/blocks.ts";
 import { denseMatrix, type WeightSource } from "../tensor/weight-source.ts";
 import { type BlockType, blockLayouts, blockMatrix, blocksToFloat32, isBlockType, packBlocks } from "./gguf/blocks.ts";
 
-/** How the elements of a tensor are packed: plainly, or in blocks as GGUF files have them. */
+/** Storage type of a packed tensor: values, or the quantized blocks of GGUF files. */
 export type Packing = "float32" | "float16" | BlockType;
 export const packings: readonly Packing[] = ["float32", "float16", ...(Object.keys(blockLayouts) as BlockType[])];
 
@@ -17,17 +14,17 @@ export interface PackedTensor {
   readonly name: string;
   readonly shape: readonly number[];
   readonly packing: Packing;
-  /** Where its bytes begin. */
+  /** Offset of its bytes. */
   readonly offset: number;
 }
 
-/** What the rounding of a tensor is allowed to lose. */
+/** How far a tensor may be rounded. */
 export type Rounding = "none" | "float16" | "blocks";
 
-/** Every tensor begins at a multiple of so many bytes. */
+/** Alignment of tensors in bytes. */
 export const alignment = 16;
 
-/** Bytes that a tensor takes. */
+/** Size of a packed tensor in bytes. */
 export function packedBytes({ shape, packing }: Pick<PackedTensor, "shape" | "packing">): number {
   const size = sizeOf(shape);
   if (!isBlockType(packing)) return size * (packing === "float32" ? 4 : 2);
@@ -35,7 +32,7 @@ export function packedBytes({ shape, packing }: Pick<PackedTensor, "shape" | "pa
   return (size / layout.elements) * layout.bytes;
 }
 
-/** A tensor as it is packed. Blocks stay as the file has them, and so do values that float16 can express. */
+/** Packs a tensor. Quantized blocks are kept; values become float16 where that is exact or `rounding` allows it. */
 export async function packTensor(
   source: WeightSource,
   name: string,
@@ -57,12 +54,14 @@ export async function packTensor(
   return { packing: "float32", bytes: bytesOf(values) };
 }
 
-/** Packed weights as a source for a graph. @param path what messages call them @throws Error if the index does not fit the bytes */
+/** Packed weights as a weight source. @param path name in messages @throws Error if a tensor ends after the bytes */
 export function packedWeights(path: string, index: readonly PackedTensor[], bytes: Uint8Array): WeightSource {
   const tensors = new Map(index.map((tensor) => [tensor.name, tensor]));
   for (const { name, ...tensor } of index) {
     if (!(tensor.offset + packedBytes(tensor) <= bytes.length)) {
-      throw new Error(`${path}: tensor "${name}" lies behind the end of the ${bytes.length} bytes; export it again`);
+      throw new Error(
+        `${path}: tensor "${name}" ends after the ${bytes.length} bytes of the file; export the model again`,
+      );
     }
   }
   const find = (name: string) => {
@@ -86,7 +85,7 @@ export function packedWeights(path: string, index: readonly PackedTensor[], byte
   };
 }
 
-/** Rounds each block to the 16 steps of Q4_1 between its least and its largest element. */
+/** Quantizes to Q4_1: each block to 16 levels between its smallest and its largest element. */
 function roundToBlocks(values: Float32Array): Uint8Array {
   const { elements } = blockLayouts.Q4_1;
   const [scales, minima] = [new Float32Array(values.length / elements), new Float32Array(values.length / elements)];
@@ -96,9 +95,9 @@ function roundToBlocks(values: Float32Array): Uint8Array {
     minima[block] = least;
     scales[block] = (Math.max(...own) - least) / 15;
   }
-  // Elements are rounded to the steps that will be there, whose scale and minimum have 16 bits themselves.
-  const inHalf = (exact: Float32Array) => float16ToFloat32(float32ToFloat16(exact));
-  const rounded = { scales: inHalf(scales), minima: inHalf(minima) };
+  // Elements are rounded with the stored scale and minimum, which are float16.
+  const toHalf = (exact: Float32Array) => float16ToFloat32(float32ToFloat16(exact));
+  const rounded = { scales: toHalf(scales), minima: toHalf(minima) };
   const levels = new Uint8Array(values.length);
   values.forEach((value, i) => {
     const block = Math.floor(i / elements);

@@ -1,21 +1,21 @@
-/** Safetensors files larger than memory, written tensor by tensor, and split into shards with an index. */
+/** Writes safetensors files larger than memory tensor by tensor, and splits them into shards with an index. */
 import { join } from "node:path";
 import { streamFileAtomic, type WriteOptions, type WrittenFile } from "../files/atomic.ts";
 import type { Journal } from "../files/journal.ts";
 import { writeJsonFile } from "../files/json-file.ts";
-import { byteLengthOf, safetensorsHeader, type TensorSpec } from "./safetensors.ts";
+import { countBytes, safetensorsHeader, type TensorSpec } from "./safetensors.ts";
 
-/** Tensors that are made together, from one source. */
+/** Tensors that are converted together, from one source. */
 export interface TensorGroup {
   readonly tensors: readonly TensorSpec[];
-  /** Their bytes, one tensor after the other. */
+  /** Streams their bytes, one tensor after the other. */
   load(): AsyncIterable<Uint8Array>;
 }
 
-/** What a written file claims of its origin, as PyTorch's users have it. */
+/** Metadata that transformers expects. */
 const metadata = { format: "pt" };
 
-/** Writes one file, beside `path` first and then renamed. @throws Error if a group gives more or fewer bytes than its tensors take */
+/** Writes one file atomically. @throws Error if a group streams more or fewer bytes than its tensors have */
 export async function streamSafetensors(
   path: string,
   groups: readonly TensorGroup[],
@@ -43,10 +43,10 @@ export async function streamSafetensors(
 }
 
 /**
- * Groups whose tensors are parts of the same kinds, as one in which each kind lies together: all first tensors, then all
- * second ones. What is not of the first kind is kept in memory until its turn.
+ * Joins groups with the same kinds of tensors into one: all first tensors, then all second ones, and so on. All but the
+ * first tensors are kept in memory until they are written.
  */
-export function interleaved(groups: readonly TensorGroup[]): TensorGroup {
+export function joinGroups(groups: readonly TensorGroup[]): TensorGroup {
   const kinds = groups[0]?.tensors.length ?? 0;
   const kind = (i: number) => groups.flatMap(({ tensors }) => tensors[i] ?? []);
   return {
@@ -55,7 +55,7 @@ export function interleaved(groups: readonly TensorGroup[]): TensorGroup {
       const others: Uint8Array[] = [];
       for (const group of groups) {
         const [first] = group.tensors;
-        let left = first ? byteLengthOf(first) : 0;
+        let left = first ? countBytes(first) : 0;
         const rest: Uint8Array[] = [];
         for await (const chunk of group.load()) {
           const own = chunk.subarray(0, left);
@@ -67,34 +67,38 @@ export function interleaved(groups: readonly TensorGroup[]): TensorGroup {
       }
       for (let i = 1; i < kinds; i++) {
         for (const [at, { tensors }] of groups.entries()) {
-          const start = tensors.slice(1, i).reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+          const start = tensors.slice(1, i).reduce((sum, tensor) => sum + countBytes(tensor), 0);
           const tensor = tensors[i];
-          if (tensor) yield others[at]?.subarray(start, start + byteLengthOf(tensor)) ?? new Uint8Array();
+          if (tensor) yield others[at]?.subarray(start, start + countBytes(tensor)) ?? new Uint8Array();
         }
       }
     },
   };
 }
 
+/** Size of a group in bytes. */
 export function groupBytes({ tensors }: TensorGroup): number {
-  return tensors.reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+  return tensors.reduce((sum, tensor) => sum + countBytes(tensor), 0);
 }
 
-/** Of a shard, unless one tensor takes more. What is interrupted goes on at the shard that it was in. */
-const maxShardBytes = 2_000_000_000;
+/** Default size of a shard. An interrupted job resumes at the shard it was writing. */
+const defaultShardBytes = 2_000_000_000;
 
 /**
- * Groups by the file that they go into: `model.safetensors`, or shards named as Hugging Face names them. In each, groups
- * of odd sizes come last, so that all before them are aligned.
+ * Splits groups into shards of at most `maxBytes` (or one larger group), by file name: `model.safetensors`, or Hugging Face's
+ * names of shards. In each, groups whose size is not a multiple of 8 come last, so that the others are aligned.
  */
-export function intoShards(groups: readonly TensorGroup[], largest = maxShardBytes): Map<string, TensorGroup[]> {
+export function splitIntoShards(
+  groups: readonly TensorGroup[],
+  maxBytes = defaultShardBytes,
+): Map<string, TensorGroup[]> {
   const shards: TensorGroup[][] = [];
   let room = 0;
   for (const group of groups) {
     const bytes = groupBytes(group);
     if (bytes > room || shards.length === 0) {
       shards.push([]);
-      room = largest;
+      room = maxBytes;
     }
     shards.at(-1)?.push(group);
     room -= bytes;
@@ -109,24 +113,28 @@ export function intoShards(groups: readonly TensorGroup[], largest = maxShardByt
   );
 }
 
-/** Writes the shards into a folder, those that the journal does not know yet, and the index if there are several. */
+/** Options of `writeShards`. */
+export interface WriteShardsOptions extends WriteOptions {
+  readonly journal: Journal;
+  /** Path of the folder in the journal's, ending with a slash. @default "" */
+  readonly prefix?: string;
+}
+
+/** Writes the shards that are not in the journal into a folder, and the index if there are several. */
 export async function writeShards(
   folder: string,
   shards: ReadonlyMap<string, readonly TensorGroup[]>,
-  journal: Journal,
-  /** The folder's path in that of the journal, with a slash at its end; empty if it is the same. */
-  prefix: string,
-  options: WriteOptions = {},
+  { journal, prefix = "", ...options }: WriteShardsOptions,
 ): Promise<void> {
   for (const [name, groups] of shards) {
     if (await journal.has(prefix + name)) continue;
     await journal.record(prefix + name, await streamSafetensors(join(folder, name), groups, options));
   }
   if (shards.size === 1) return;
-  const homes = [...shards].flatMap(([file, groups]) =>
+  const fileByTensor = [...shards].flatMap(([file, groups]) =>
     groups.flatMap(({ tensors }) => tensors.map(({ name }) => [name, file] as const)),
   );
   const total = [...shards.values()].flat().reduce((sum, group) => sum + groupBytes(group), 0);
-  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(homes) };
+  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(fileByTensor) };
   await writeJsonFile(join(folder, "model.safetensors.index.json"), index);
 }

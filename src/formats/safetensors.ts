@@ -1,6 +1,6 @@
 /**
- * safetensors, read and written: a little-endian length of 8 bytes, a JSON header of that length, then the tensors' bytes
- * without gaps (https://github.com/huggingface/safetensors).
+ * Reads and writes safetensors files: the length of the header in 8 bytes (little endian), a JSON header, and the bytes of the
+ * tensors without gaps (https://github.com/huggingface/safetensors).
  */
 
 import { writeFileAtomic } from "../files/atomic.ts";
@@ -14,7 +14,7 @@ import { type Checkpoint, type Contents, countElements, openFile, type StoredTen
 /** The limit of the reference implementation. */
 const maxHeaderBytes = 100_000_000;
 
-/** Bits of an element, and our type where there is one; the others are listed but have no float32 values. */
+/** Bits of an element, and its dtype; types without one are listed, but cannot be read as float32. */
 const types: Readonly<Record<string, { readonly bits: number; readonly dtype?: DType }>> = {
   F64: { bits: 64, dtype: "float64" },
   F32: { bits: 32, dtype: "float32" },
@@ -38,12 +38,12 @@ const types: Readonly<Record<string, { readonly bits: number; readonly dtype?: D
   C64: { bits: 64 },
 };
 
-/** Our name of a stored type, in the words of safetensors; undefined where we have no arrays of it. */
+/** The dtype of a stored type; undefined if it is not supported. */
 export function safetensorsType(storedType: string): DType | undefined {
   return Object.hasOwn(types, storedType) ? types[storedType]?.dtype : undefined;
 }
 
-/** Opens one safetensors file. @throws Error naming the file if it does not keep to the format */
+/** Opens one safetensors file. @throws Error naming the file if it is damaged */
 export function openSafetensors(path: string): Promise<Checkpoint> {
   return openFile(path, parse);
 }
@@ -143,9 +143,9 @@ function isOffset(value: unknown): value is number {
 const typeNames = new Map(Object.entries(types).flatMap(([name, { dtype }]) => (dtype ? [[dtype, name]] : [])));
 
 /**
- * Writes tensors as one safetensors file, beside `path` first and then renamed, so that a file of that name is always whole.
+ * Writes tensors to one safetensors file atomically: to a temporary file that is then renamed.
  *
- * @param metadata strings that readers find under `__metadata__`
+ * @param metadata strings for `__metadata__`
  *
  * @example
  * ```ts
@@ -173,14 +173,14 @@ export async function writeSafetensors(
   });
 }
 
-/** A tensor of a file that is written. */
+/** Name, dtype and shape of a tensor to write. */
 export interface TensorSpec {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
 }
 
-/** The header of a file with these tensors, in this order. */
+/** Encodes the header of a file with these tensors, in this order. */
 export function safetensorsHeader(
   path: string,
   tensors: readonly TensorSpec[],
@@ -190,7 +190,7 @@ export function safetensorsHeader(
   let offset = 0;
   for (const { name, dtype, shape } of tensors) {
     if (name === "__metadata__") throw new Error(`${path}: a tensor cannot be named __metadata__`);
-    const end = offset + byteLengthOf({ dtype, shape });
+    const end = offset + countBytes({ dtype, shape });
     header.set(name, { dtype: typeNames.get(dtype), shape, data_offsets: [offset, end] });
     offset = end;
   }
@@ -201,7 +201,7 @@ export function safetensorsHeader(
   return prefix;
 }
 
-/** Bytes that a tensor takes. */
-export function byteLengthOf({ dtype, shape }: Pick<TensorSpec, "dtype" | "shape">): number {
+/** Size of a tensor in bytes. */
+export function countBytes({ dtype, shape }: Pick<TensorSpec, "dtype" | "shape">): number {
   return sizeOf(shape) * bytesPerElement(dtype);
 }

@@ -86,8 +86,8 @@ test("GGUF: integers above 2^53 are exact; long lists are truncated", async () =
 test("GGUF: shows how each type is used", async () => {
   const path = join(import.meta.dirname, "..", "formats", "fixtures", "quantised.gguf");
   const { stdout } = await minigpt4(["inspect", path]);
-  expect(stdout).toMatch(/^ {2}Q5_1 +144 B {2}used as they are, in 8-bit blocks of 32$/m);
-  expect(stdout).toMatch(/^ {2}Q6_K +420 B {2}used as they are, in 8-bit blocks of 16$/m);
+  expect(stdout).toMatch(/^ {2}Q5_1 +144 B {2}used without rounding, in 8-bit blocks of 32$/m);
+  expect(stdout).toMatch(/^ {2}Q6_K +420 B {2}used without rounding, in 8-bit blocks of 16$/m);
   expect(stdout).toMatch(/^ {2}IQ4_XS +136 B {2}cannot be read yet$/m);
 });
 

@@ -80,7 +80,7 @@ test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file stay as th
 
 test("an index that does not fit the bytes is refused", () => {
   const index = [{ name: "w", shape: [4, 32], packing: "Q4_0", offset: 0 } as const];
-  expect(() => packedWeights("there", index, new Uint8Array(71))).toThrow('there: tensor "w" lies behind the end');
+  expect(() => packedWeights("there", index, new Uint8Array(71))).toThrow('there: tensor "w" ends after the 71 bytes');
   expect(packedWeights("there", index, new Uint8Array(72)).tensors.size).toBe(1);
 });
 

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { convertedTensor } from "../../src/convert/convert-tensor.ts";
+import { convertTensor } from "../../src/convert/convert-tensor.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { packedWeights, packTensor } from "../../src/formats/packed.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
@@ -31,7 +31,7 @@ async function written(
   const source = await openCheckpoint(plain);
   const info = source.tensors.get("w");
   if (!info) throw new Error("The tensor should be there");
-  await streamSafetensors(path, [convertedTensor(source, info, { bits: quantization === "int4" ? 4 : 8, blockSize })]);
+  await streamSafetensors(path, [convertTensor(source, info, { bits: quantization === "int4" ? 4 : 8, blockSize })]);
   await source.close();
   return { values, checkpoint: await openCheckpoint(path) };
 }

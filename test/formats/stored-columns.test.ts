@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { convertedTensor } from "../../src/convert/convert-tensor.ts";
+import { convertTensor } from "../../src/convert/convert-tensor.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { streamSafetensors } from "../../src/formats/safetensors-writer.ts";
@@ -35,7 +35,7 @@ async function written(shapes: Readonly<Record<string, readonly [number, number]
   ]);
   await writeSafetensors(plain, Object.fromEntries(arrays));
   const source = await openCheckpoint(plain);
-  const groups = [...source.tensors.values()].map((info) => convertedTensor(source, info, "tiled-int8"));
+  const groups = [...source.tensors.values()].map((info) => convertTensor(source, info, "tiled-int8"));
   await streamSafetensors(path, groups);
   await source.close();
   return { values, checkpoint: await openCheckpoint(path) };

@@ -1,9 +1,9 @@
 /**
- * How ggml stores quantised rows (layouts: ggml's `ggml-common.h`). Consecutive elements form a group, which has a scale and
- * perhaps a minimum; an element is (level - zero) * scale + minimum, its level a whole number of a few bits.
+ * Quantized rows in ggml's formats (`ggml-common.h`). Consecutive elements form a group with a scale and possibly a minimum;
+ * an element is (level - zero) * scale + minimum, where its level is an integer of a few bits.
  *
- * The bits of levels lie in planes: of each run of bytes, the lowest bits belong to its first elements, one a byte, the next
- * bits to the elements that follow, and so on.
+ * The bits of levels are stored in planes: in each run of bytes, the lowest bits are those of the first elements, one per
+ * byte, the next bits those of the following elements, and so on.
  */
 
 import type { DType } from "../../tensor/array.ts";
@@ -11,13 +11,13 @@ import { float16ToFloat32, float32ToFloat16, widen } from "../../tensor/float16.
 import { type BlockFormat, BlockMatrix, type Blocks } from "../../tensor/quant/blocks.ts";
 
 interface Plane {
-  /** Where it begins in the block. */
+  /** Offset in the block. */
   readonly at: number;
   /** Bytes of a run. */
   readonly run: number;
   /** Bits of an element. */
   readonly bits: 1 | 2 | 4 | 8;
-  /** Where those bits belong in a level; 0 by default. */
+  /** Position of these bits in a level. @default 0 */
   readonly shift?: number;
 }
 
@@ -30,14 +30,14 @@ export interface BlockLayout {
   readonly planes: readonly Plane[];
   /** Bits of a level. */
   readonly bits: number;
-  /** The level that stands for 0, where there are no minima. */
+  /** The level of 0, in formats without minima. */
   readonly zero: number;
-  /** Where the block's float16 scale lies, and its minimum. */
+  /** Offset of the block's scale and of its minimum, both float16. */
   readonly scale: number;
   readonly minimum?: number;
   /**
-   * Whole numbers that scale and minimum are multiplied with, one of each for every group: first all of the scales, then all
-   * of the minima, which are then subtracted. Without them a block is one group.
+   * Reads the integer factors of each group: those of the scale, then those of the minimum, which is subtracted. Without
+   * factors a block is one group.
    */
   readonly factors?: (bytes: Uint8Array, start: number, into: Int8Array) => void;
 }
@@ -45,7 +45,7 @@ export interface BlockLayout {
 const pairs = { run: 16, bits: 4 } as const;
 const fifthBit = { run: 1, bits: 1, shift: 4 } as const;
 
-/** By the names of their types. */
+/** Block formats by type. */
 export const blockLayouts = {
   Q4_0: { ...simple(18, 4, 8), planes: [{ at: 2, ...pairs }] },
   Q4_1: { ...simple(20, 4, 0), minimum: 2, planes: [{ at: 4, ...pairs }] },
@@ -115,7 +115,7 @@ export const blockLayouts = {
   },
 } satisfies Record<string, BlockLayout>;
 
-/** A quantised type whose values can be read. */
+/** A quantized type whose values can be read. */
 export type BlockType = keyof typeof blockLayouts;
 
 export function isBlockType(name: string): name is BlockType {
@@ -143,16 +143,16 @@ function sixBits(bytes: Uint8Array, start: number, into: Int8Array): void {
   }
 }
 
-/** Rows taken apart. */
+/** Unpacked blocks. */
 export interface Levels {
-  /** One a byte. */
+  /** One level per byte. */
   readonly levels: Uint8Array;
-  /** One for each group, and so with the minima. */
+  /** One scale per group; minima likewise. */
   readonly scales: Float32Array;
   readonly minima?: Float32Array;
 }
 
-/** Takes whole blocks apart; nothing is rounded. */
+/** Unpacks whole blocks, without rounding. */
 function unpackBlocks(layout: BlockLayout, bytes: Uint8Array): Levels {
   const blocks = bytes.length / layout.bytes;
   const groups = layout.elements / layout.group;
@@ -170,10 +170,10 @@ function unpackBlocks(layout: BlockLayout, bytes: Uint8Array): Levels {
       if (minima) minima[at] = -(blockMinima[block] as number) * (factors[groups + group] as number);
     }
   }
-  return { levels, scales, ...(minima && { minima }) };
+  return { levels, scales, minima };
 }
 
-/** Rows as blocks of a type, the inverse of `unpackBlocks`; scales and minima are rounded to 16 bits. */
+/** Packs levels into blocks, the inverse of `unpackBlocks`; scales and minima are rounded to float16. */
 export function packBlocks(type: "Q4_1" | "Q8_0", { levels, scales, minima }: Levels): Uint8Array {
   const layout: BlockLayout = blockLayouts[type];
   const { elements, bytes: blockBytes, scale, minimum, planes } = layout;
@@ -242,13 +242,13 @@ function float16Column(bytes: Uint8Array, blockBytes: number, offset: number): F
   return float16ToFloat32(column);
 }
 
-/** Elements that are taken apart at once, so that no second copy of a large matrix is made. */
-const piece = 2 ** 16;
+/** Elements that are unpacked at a time, so that a large matrix is not copied twice. */
+const chunkLength = 2 ** 16;
 
-/** The values of whole blocks, to the last bit what ggml makes of them. */
+/** The float32 values of whole blocks, bit for bit as in ggml. */
 export function blocksToFloat32(layout: BlockLayout, bytes: Uint8Array): Float32Array {
   const out = new Float32Array((bytes.length / layout.bytes) * layout.elements);
-  const pieceBytes = (piece / layout.elements) * layout.bytes;
+  const pieceBytes = (chunkLength / layout.elements) * layout.bytes;
   for (let from = 0, to = 0; to < out.length; from += pieceBytes) {
     const { levels, scales, minima } = unpackBlocks(layout, bytes.subarray(from, from + pieceBytes));
     for (let i = 0, group = 0; i < levels.length; group++) {
@@ -263,14 +263,13 @@ export function blocksToFloat32(layout: BlockLayout, bytes: Uint8Array): Float32
   return out;
 }
 
-// Element types of GGUF files: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
-
+/** An element type of GGUF files (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). */
 export interface GgmlType {
   readonly name: string;
   /** Elements of a block; 1 for plain types. */
   readonly blockElements: number;
   readonly blockBytes: number;
-  /** Float32 values of whole blocks; absent where this type is only listed, not read. */
+  /** Float32 values of whole blocks; undefined if the type cannot be read. */
   readonly toFloat32?: (bytes: Uint8Array) => Float32Array;
 }
 
@@ -284,12 +283,12 @@ function blocks(name: BlockType): GgmlType {
   return { name, blockElements: layout.elements, blockBytes: layout.bytes, toFloat32 };
 }
 
-/** A type that is only listed. */
+/** A type that is listed, but cannot be read. */
 function listed(name: string, blockElements: number, blockBytes: number): GgmlType {
   return { name, blockElements, blockBytes };
 }
 
-/** By their numbers in the file. */
+/** Element types by their number in the file. */
 export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
   [0, plain("F32", 4, "float32")],
   [1, plain("F16", 2, "float16")],
@@ -327,12 +326,10 @@ export const ggmlTypes: ReadonlyMap<number, GgmlType> = new Map([
   [41, listed("Q1_0", 128, 18)],
 ]);
 
-// Quantised tensors of GGUF files in the blocks that products take (`tensor/blocks.ts`), value for value.
-
-/** A matrix that is stored in a block type. */
+/** A matrix stored in a block type, converted exactly to the blocks of `tensor/quant/blocks.ts`. */
 export function blockMatrix({ name, shape: [rows = 0, columns = 0], type, read }: StoredBlocks): BlockMatrix {
   const layout = blockLayouts[type];
-  const format = formatOf(layout);
+  const format = blockFormat(layout);
   const load = async () => toBlocks(layout, format, await read());
   return new BlockMatrix({ name, rows, columns, format, load, gguf: { type, read } });
 }
@@ -346,29 +343,29 @@ interface StoredBlocks {
 }
 
 /** Groups become blocks; levels of more than 4 bits take 8. */
-function formatOf({ bits, minimum, group }: BlockLayout): BlockFormat {
+function blockFormat({ bits, minimum, group }: BlockLayout): BlockFormat {
   return { bits: bits > 4 ? 8 : 4, minima: minimum !== undefined, blockSize: group };
 }
 
 function toBlocks(layout: BlockLayout, { bits, minima }: BlockFormat, bytes: Uint8Array): Blocks {
   const { levels, ...rest } = unpackBlocks(layout, bytes);
-  // Without minima products have the zero in the middle of their range.
+  // Without minima the zero of `BlockMatrix` is in the middle of the range.
   const raise = minima ? 0 : 2 ** (bits - 1) - layout.zero;
   const words = new Uint32Array(levels.buffer);
   if (raise > 0) for (let i = 0; i < words.length; i++) words[i] = (words[i] as number) + raise * 0x01010101;
   return { quants: bits === 4 ? pairNeighbours(levels) : levels, ...rest };
 }
 
-/** How products use a matrix that is stored in a type, in words. */
+/** Describes how a matrix of a type is used, for people. */
 export function describeTypeUse(type: string): string {
   const known = [...ggmlTypes.values()].find(({ name }) => name === type);
   if (!known?.toFloat32) return "cannot be read yet";
   if (!isBlockType(type)) return "rounded to 4-bit blocks of 32";
-  const { bits, blockSize } = formatOf(blockLayouts[type]);
-  return `used as they are, in ${bits}-bit blocks of ${blockSize}`;
+  const { bits, blockSize } = blockFormat(blockLayouts[type]);
+  return `used without rounding, in ${bits}-bit blocks of ${blockSize}`;
 }
 
-/** Two a byte, the first in the low half; four at a time. */
+/** Packs two levels into a byte, the first in the low half; four at a time. */
 function pairNeighbours(levels: Uint8Array): Uint8Array {
   const words = new Uint32Array(levels.buffer);
   const out = new Uint16Array(words.length);

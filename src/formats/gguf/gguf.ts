@@ -1,7 +1,7 @@
 /**
  * GGUF, the format of llama.cpp, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  *
- * `@huggingface/gguf` 0.4 is not used: of a truncated local file it parses whatever memory follows the end.
+ * `@huggingface/gguf` 0.4 is not used: it parses memory past the end of a truncated local file.
  */
 import { quote } from "../../files/errors.ts";
 import type { RandomAccessFile } from "../../files/file.ts";
@@ -9,14 +9,14 @@ import { type Checkpoint, type Contents, countElements, openFile, type StoredTen
 import { parseGrowing, type Window } from "../header.ts";
 import { ggmlTypes } from "./blocks.ts";
 
-/** Bytes before the tensor data: the largest vocabularies take some 20 MB. */
+/** Limit for the header in bytes; the largest vocabularies take about 20 MB. */
 const maxHeaderBytes = 2 ** 27;
-/** Array elements in all metadata together; each costs more memory than it does in the file. */
+/** Limit for all array elements of the metadata together; each takes more memory than space in the file. */
 const maxElements = 2 ** 24;
 /** ggml's limit. */
 const maxDimensions = 4;
 
-/** Opens a GGUF file. @throws Error naming the file if it does not keep to the format */
+/** Opens a GGUF file. @throws Error naming the file if it is damaged */
 export function openGguf(path: string): Promise<Checkpoint> {
   return openFile(path, parse);
 }
@@ -42,7 +42,7 @@ interface Entry {
 interface Header {
   readonly metadata: ReadonlyMap<string, unknown>;
   readonly entries: readonly Entry[];
-  /** First byte behind the header. */
+  /** Offset of the first byte after the header. */
   readonly end: number;
 }
 
@@ -66,7 +66,7 @@ function parseHeader(window: Window): Header {
   return { metadata, entries, end: window.position };
 }
 
-/** A number of things that follow, each of at least `leastBytes`. */
+/** Reads a count of items of at least `leastBytes` each, which must be in the file. */
 function count(window: Window, what: string, leastBytes: number): number {
   const claimed = window.uint64();
   if (Number(claimed) * leastBytes > window.left) {
@@ -112,7 +112,7 @@ function value(window: Window, type: number, budget: Budget, key: string, depth:
   if (depth === maxArrayDepth)
     throw new Error(`metadata key ${quote(key)} nests arrays more than ${maxArrayDepth} deep`);
   const elementType = window.uint32();
-  // Strings and arrays carry a length of 8 bytes, arrays a type besides.
+  // Strings and arrays start with a length of 8 bytes; arrays also have a type.
   const least = scalars.get(elementType)?.bytes ?? (elementType === arrayType ? 12 : 8);
   const length = count(window, `elements of ${quote(key)}`, least);
   budget.elements -= length;

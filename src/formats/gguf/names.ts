@@ -1,4 +1,4 @@
-/** LLaMA checkpoints in GGUF under the names, and with the row order, of Hugging Face's files. */
+/** LLaMA checkpoints in GGUF files with Hugging Face's names and row order. */
 import { denseMatrix } from "../../tensor/weight-source.ts";
 import type { Checkpoint } from "../checkpoint.ts";
 import { blockMatrix, isBlockType } from "./blocks.ts";
@@ -14,7 +14,7 @@ const names: readonly (readonly [RegExp, string])[] = [
   [/^blk\.(\d+)\.ffn_(gate|up|down)\.weight$/, "model.layers.$1.mlp.$2_proj.weight"],
 ];
 
-/** The name of a GGUF tensor in Hugging Face's LLaMA files; unknown names stay. */
+/** Hugging Face's name of a GGUF tensor; unknown names are kept. */
 function huggingFaceName(name: string): string {
   for (const [pattern, replacement] of names) if (pattern.test(name)) return name.replace(pattern, replacement);
   return name;
@@ -23,16 +23,16 @@ function huggingFaceName(name: string): string {
 /**
  * A view of a GGUF LLaMA with Hugging Face's names.
  *
- * llama.cpp turns neighbouring elements by the rotary embedding, Hugging Face turns element i with element i + headDim / 2;
- * the rows of the query and key matrices are put back into the latter order.
+ * The rotary embedding rotates neighbouring elements in llama.cpp, and elements i and i + headDim / 2 in Hugging Face's
+ * models; the rows of query and key matrices are permuted to the latter order.
  *
- * @throws Error if the file holds another architecture
+ * @throws Error if the file has another architecture
  */
 export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
   const { metadata } = checkpoint;
   if (metadata["general.architecture"] !== "llama") {
     throw new Error(
-      `${checkpoint.path} holds a "${metadata["general.architecture"]}" model; only the LLaMA family ("llama") is supported`,
+      `${checkpoint.path} contains a "${metadata["general.architecture"]}" model; only the LLaMA family ("llama") is supported`,
     );
   }
   const heads = Number(metadata["llama.attention.head_count"]);
@@ -42,24 +42,24 @@ export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
   const tensors = new Map(
     [...original].flatMap(([name, stored]) => {
       const info = checkpoint.tensors.get(stored);
-      // The rows of some tensors are put into another order, so that their bytes cannot be used from the file.
+      // Some rows are permuted, so the bytes in the file cannot be used directly.
       return info ? [[name, { ...info, name, range: undefined }] as const] : [];
     }),
   );
-  /** Puts the rows of a query or key matrix, of any number of elements each, into Hugging Face's order. */
-  const inOrder = <T extends Float32Array | Uint8Array>(name: string, values: T): T => {
+  /** Permutes the rows of a query or key matrix to Hugging Face's order. */
+  const permute = <T extends Float32Array | Uint8Array>(name: string, values: T): T => {
     const rows = tensors.get(name)?.shape[0] ?? 0;
     if (name.endsWith(".self_attn.q_proj.weight")) return halfSplitRows(values, heads, rows);
     if (name.endsWith(".self_attn.k_proj.weight")) return halfSplitRows(values, kvHeads, rows);
     return values;
   };
-  const readBytes = async (name: string) => inOrder(name, await checkpoint.readBytes(find(name)));
+  const readBytes = async (name: string) => permute(name, await checkpoint.readBytes(find(name)));
   return {
     path: checkpoint.path,
     format: checkpoint.format,
     metadata,
     tensors,
-    readFloat32: async (name) => inOrder(name, await checkpoint.readFloat32(find(name))),
+    readFloat32: async (name) => permute(name, await checkpoint.readFloat32(find(name))),
     readBytes,
     matrix(name) {
       const { storedType = "", shape = [] } = tensors.get(name) ?? {};

@@ -1,6 +1,6 @@
 /**
- * PyTorch's `.pth` and `.bin` files, both as zip archives (since 1.6) and in the older layout: five pickles (magic number,
- * version, system, the object, the storages' keys), then each storage after its number of elements.
+ * PyTorch's `.pth` and `.bin` files: zip archives (since 1.6), and the legacy format of five pickles (magic number, version,
+ * system, the object, the keys of its storages), followed by each storage after its number of elements.
  */
 import { type Entry, fromRandomAccessReaderPromise, RandomAccessReader } from "yauzl";
 import { quote } from "../../files/errors.ts";
@@ -20,76 +20,16 @@ import {
   torchEnvironment,
 } from "./tensors.ts";
 
-// Entries of a zip archive that lie in it uncompressed, as PyTorch writes them.
-
-/** An archive's directory takes much more memory than it does in the file. */
-const maxEntries = 200_000;
-
-interface ZipEntry {
-  readonly name: string;
-  readonly size: number;
-  /** Where the entry's bytes begin in the file. @throws Error if the entry is compressed or encrypted */
-  dataOffset(): Promise<number>;
-}
-
-/** yauzl's own reader passes any offset that the archive claims to the operating system, and crashes on impossible ones. */
-class CheckedReader extends RandomAccessReader {
-  private readonly file: RandomAccessFile;
-
-  constructor(file: RandomAccessFile) {
-    super();
-    this.file = file;
-  }
-
-  override read(
-    buffer: Buffer,
-    offset: number,
-    length: number,
-    position: number,
-    callback: (error: Error | null) => void,
-  ): void {
-    this.file.read(position, length).then((bytes) => {
-      buffer.set(bytes, offset);
-      callback(null);
-    }, callback);
-  }
-}
-
-/** The archive's entries by name. @throws Error if the directory is damaged */
-async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>> {
-  const zip = await fromRandomAccessReaderPromise(new CheckedReader(file), file.size, {
-    autoClose: false,
-    lazyEntries: true,
-  });
-  if (zip.entryCount > maxEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
-  const dataOffset = async (entry: Entry): Promise<number> => {
-    if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
-      throw new Error(
-        `zip entry ${quote(entry.fileName)} is compressed or encrypted; PyTorch stores entries as they are. ` +
-          "Was the file packed again? Load it with torch and save it anew",
-      );
-    }
-    return (await zip.readLocalFileHeaderPromise(entry, { minimal: true })).fileDataStart;
-  };
-  const entries = new Map<string, ZipEntry>();
-  for await (const entry of zip.eachEntry()) {
-    const { fileName: name, uncompressedSize: size } = entry;
-    if (entries.has(name)) throw new Error(`the zip archive has two entries named ${quote(name)}`);
-    entries.set(name, { name, size, dataOffset: () => dataOffset(entry) });
-  }
-  return entries;
-}
-
-/** The object without its tensors; a large training checkpoint takes a few MB. */
+/** Limit for the object without its tensors; a large training checkpoint takes a few MB. */
 const maxPickleBytes = 2 ** 27;
 const legacyMagic = 0x1950a86a20f9469cfc6cn;
 const legacyVersion = 1001;
 
 /**
- * Opens a `.pth` or `.bin` file. Tensors are those of `{"model": {...}}` or `{"state_dict": {...}}`, or else of the top
- * level; names inside nested dictionaries are joined by dots. No code that the file names is ever run.
+ * Opens a `.pth` or `.bin` file. Its tensors are those of `{"model": {...}}`, `{"state_dict": {...}}` or the top level; names
+ * in nested dictionaries are joined by dots. Code that the file refers to is never executed.
  *
- * @throws Error naming the file if it does not keep to the format, or something else stands where a tensor should be
+ * @throws Error naming the file if it is damaged, or contains something else in place of a tensor
  */
 export function openTorch(path: string): Promise<Checkpoint> {
   return openFile(path, parse);
@@ -105,7 +45,7 @@ async function parse(file: RandomAccessFile): Promise<Contents> {
   return { format: "torch", metadata, tensors: stored, refused };
 }
 
-/** Where a storage lies in the file. */
+/** Location of a storage in the file. */
 interface StorageLocation {
   readonly bytes: number;
   offset(): Promise<number>;
@@ -126,7 +66,7 @@ async function parseZip(file: RandomAccessFile): Promise<Parsed> {
   const byteOrder = entries.get(`${folder}byteorder`);
   if (byteOrder?.size === 3) throw new Error("is big endian; only little-endian files can be read");
   if (pickle.size > maxPickleBytes)
-    throw new Error(`its data.pkl has ${pickle.size} bytes; at most ${maxPickleBytes} are read`);
+    throw new Error(`its data.pkl has ${pickle.size} bytes; the limit is ${maxPickleBytes}`);
   const environment = torchEnvironment(new Map());
   const start = await pickle.dataOffset();
   const object = await parseGrowing(file, pickle.size, (window) => unpickle(window, environment), start);
@@ -144,7 +84,7 @@ async function parseLegacy(file: RandomAccessFile): Promise<Parsed> {
   const storages = new Map<string, Storage>();
   const environment = torchEnvironment(storages);
   const { object, keys, end } = await parseGrowing(file, maxPickleBytes, (window) => {
-    if (unpickle(window, environment) !== legacyMagic) throw new Error("is a pickle, but no file of torch.save");
+    if (unpickle(window, environment) !== legacyMagic) throw new Error("is a pickle, but not a file of torch.save");
     const version = unpickle(window, environment);
     if (version !== legacyVersion) throw new Error("is a torch file of an unknown version");
     const system = unpickle(window, environment);
@@ -204,4 +144,62 @@ function storedTensor(
     },
     toFloat32: (bytes) => widen(dtype, bytes),
   };
+}
+
+/** The directory of an archive takes much more memory than space in the file. */
+const maxEntries = 200_000;
+
+interface ZipEntry {
+  readonly name: string;
+  readonly size: number;
+  /** Offset of its bytes in the file. @throws Error if the entry is compressed or encrypted */
+  dataOffset(): Promise<number>;
+}
+
+/** Checks offsets: yauzl's own reader passes those of the archive to the operating system, and crashes on impossible ones. */
+class CheckedReader extends RandomAccessReader {
+  private readonly file: RandomAccessFile;
+
+  constructor(file: RandomAccessFile) {
+    super();
+    this.file = file;
+  }
+
+  override read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    callback: (error: Error | null) => void,
+  ): void {
+    this.file.read(position, length).then((bytes) => {
+      buffer.set(bytes, offset);
+      callback(null);
+    }, callback);
+  }
+}
+
+/** Reads the entries of an archive by name. @throws Error if its directory is damaged */
+async function zipEntries(file: RandomAccessFile): Promise<Map<string, ZipEntry>> {
+  const zip = await fromRandomAccessReaderPromise(new CheckedReader(file), file.size, {
+    autoClose: false,
+    lazyEntries: true,
+  });
+  if (zip.entryCount > maxEntries) throw new Error(`the zip archive claims ${zip.entryCount} entries`);
+  const dataOffset = async (entry: Entry): Promise<number> => {
+    if (entry.compressionMethod !== 0 || entry.compressedSize !== entry.uncompressedSize) {
+      throw new Error(
+        `zip entry ${quote(entry.fileName)} is compressed or encrypted; PyTorch stores them uncompressed. ` +
+          "If the file was packed again, load it with PyTorch and save it",
+      );
+    }
+    return (await zip.readLocalFileHeaderPromise(entry, { minimal: true })).fileDataStart;
+  };
+  const entries = new Map<string, ZipEntry>();
+  for await (const entry of zip.eachEntry()) {
+    const { fileName: name, uncompressedSize: size } = entry;
+    if (entries.has(name)) throw new Error(`the zip archive has two entries named ${quote(name)}`);
+    entries.set(name, { name, size, dataOffset: () => dataOffset(entry) });
+  }
+  return entries;
 }

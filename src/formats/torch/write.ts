@@ -1,6 +1,6 @@
 /**
- * PyTorch's `.pth` files, written as `torch.save` writes them since 1.6: a zip archive of uncompressed entries, in which
- * `data.pkl` describes the object and `data/0`, `data/1` ... are the storages of its tensors.
+ * Writes `.pth` files like `torch.save` since PyTorch 1.6: a zip archive of uncompressed entries, in which `data.pkl`
+ * describes the object and `data/0`, `data/1` ... are the storages of its tensors.
  */
 import { Uint8ArrayReader, ZipWriter } from "@zip.js/zip.js";
 import { writeFileAtomic } from "../../files/atomic.ts";
@@ -9,13 +9,13 @@ import { bytesOf, type DType, type NdArray } from "../../tensor/array.ts";
 import { storageTypes } from "./tensors.ts";
 
 export interface TorchWriteOptions {
-  /** The key of the dictionary that holds the tensors; null for none around them. */
+  /** Key of the dictionary with the tensors; with null they are at the top level. @default "model" */
   readonly under?: string | null;
 }
 
 /**
- * Writes `{"model": {name: tensor}}`, beside `path` first and then renamed. `torch.load` reads it with and without
- * `weights_only` and `mmap`; tensors are aligned to 64 bytes, as torch has them.
+ * Writes `{"model": {name: tensor}}` atomically: to a temporary file that is then renamed. `torch.load` reads it with and
+ * without `weights_only` and `mmap`; tensors are aligned to 64 bytes, as in PyTorch.
  *
  * @throws Error naming the tensor if torch has no storage of its type (uint16, uint32, uint64)
  *
@@ -32,10 +32,10 @@ export async function writeTorch(
   tensors: Readonly<Record<string, NdArray>>,
   { under = "model" }: TorchWriteOptions = {},
 ): Promise<void> {
-  const pickle = pickleOf(path, under, tensors);
+  const pickle = encodePickle(path, under, tensors);
   await writeFileAtomic(path, async (file) => {
     const sink = new WritableStream<Uint8Array>({ write: (chunk) => file.writeFile(chunk) });
-    // Padding to 64 bytes is what zip archives of the USDZ format have, too.
+    // USDZ archives pad entries to 64 bytes, like PyTorch.
     const zip = new ZipWriter(sink, {
       usdz: true,
       level: 0,
@@ -52,7 +52,7 @@ export async function writeTorch(
   });
 }
 
-/** The first day that a zip archive can name: the same tensors give the same file. */
+/** The earliest date in zip archives: a fixed date, so that the same tensors give the same file. */
 const firstDate = new Date(1980, 0, 1);
 
 const storageNames = new Map<DType, string>(Object.entries(storageTypes).map(([name, dtype]) => [dtype, name]));
@@ -77,19 +77,19 @@ const op = {
 
 type Opcodes = (number | Uint8Array)[];
 
-function pickleOf(path: string, under: string | null, tensors: Readonly<Record<string, NdArray>>): Uint8Array {
+function encodePickle(path: string, under: string | null, tensors: Readonly<Record<string, NdArray>>): Uint8Array {
   const items = Object.entries(tensors).flatMap(([name, tensor], i) => {
     const storage = storageNames.get(tensor.dtype);
     if (!storage) throw new Error(`${path}: tensor ${quote(name)}: torch files have no type ${tensor.dtype}`);
-    return [...text(name), ...rebuilt(tensor, storage, `${i}`)];
+    return [...text(name), ...rebuildTensor(tensor, storage, `${i}`)];
   });
   const model = [op.EMPTY_DICT, op.MARK, ...items, op.SETITEMS];
-  if (under === null) return joined([op.PROTO, 2, ...model, op.STOP]);
-  return joined([op.PROTO, 2, op.EMPTY_DICT, op.MARK, ...text(under), ...model, op.SETITEMS, op.STOP]);
+  if (under === null) return concatBytes([op.PROTO, 2, ...model, op.STOP]);
+  return concatBytes([op.PROTO, 2, op.EMPTY_DICT, op.MARK, ...text(under), ...model, op.SETITEMS, op.STOP]);
 }
 
 /** `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)` */
-function rebuilt({ shape, data }: NdArray, storage: string, key: string): Opcodes {
+function rebuildTensor({ shape, data }: NdArray, storage: string, key: string): Opcodes {
   const id = tuple(text("storage"), global("torch", storage), text(key), text("cpu"), integer(data.length));
   const noHooks = [...global("collections", "OrderedDict"), op.EMPTY_TUPLE, op.REDUCE];
   return [
@@ -106,7 +106,7 @@ function rebuilt({ shape, data }: NdArray, storage: string, key: string): Opcode
   ];
 }
 
-/** In elements, for row-major order; torch counts an empty dimension as one. */
+/** Row-major strides in elements; PyTorch counts an empty dimension as one. */
 function strides(shape: readonly number[]): number[] {
   const result: number[] = [];
   let stride = 1;
@@ -140,7 +140,7 @@ function littleEndian(value: number, bytes: number): Uint8Array {
   return new Uint8Array(view.buffer, 0, bytes);
 }
 
-function joined(parts: Opcodes): Uint8Array {
+function concatBytes(parts: Opcodes): Uint8Array {
   return Buffer.concat(parts.map((part) => (typeof part === "number" ? Uint8Array.of(part) : part)));
 }
 
