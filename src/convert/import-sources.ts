@@ -17,97 +17,7 @@ import { formatShape } from "../tensor/shapes.ts";
 import { overlayWeights, type WeightSource, weightsInMemory } from "../tensor/weight-source.ts";
 import { deltaMessage, isUnmergedDelta } from "./delta.ts";
 
-// The dimensions of the image parts, read from the shapes of their tensors.
-
-/** What shapes do not tell. */
-export interface Heads {
-  /** Of the image encoder; by default the width divided by 88, as in EVA-CLIP g. */
-  readonly vitHeads?: number;
-  /** Of the Q-Former; by default the width divided by 64, as in BERT. */
-  readonly qformerHeads?: number;
-  /** Blocks of the image encoder that are run; by default all, of EVA-CLIP g all but the last. */
-  readonly vitLayers?: number;
-}
-
-type EvaVitJson = Extract<ModelFolderJson["encoder"], { type: "eva_vit" }>;
-type QFormerJson = NonNullable<ModelFolderJson["qformer"]>;
-
-/** EVA-CLIP g: of its 40 blocks, BLIP-2 and MiniGPT-4 do not run the last one. */
-const evaClipG = { width: 1408, blocks: 40 };
-
-/** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
-function readVitConfig(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
-  const [width = 0, , patch = 0] = requireShape(checkpoint, "patch_embed.proj.weight", 4);
-  const [, cells = 0] = requireShape(checkpoint, "pos_embed", 3);
-  const side = Math.sqrt(cells - 1);
-  if (!Number.isInteger(side) || side < 1) {
-    throw new Error(
-      `${checkpoint.path}: pos_embed has ${cells} places, which are not a square of patches plus a class token`,
-    );
-  }
-  const stored = countLayers(checkpoint, /^blocks\.(\d+)\./);
-  const usual = width === evaClipG.width && stored === evaClipG.blocks ? stored - 1 : stored;
-  const layers = vitLayers ?? usual;
-  if (layers > stored) throw new Error(`${checkpoint.path} has ${stored} blocks, fewer than --vit-layers ${layers}`);
-  return {
-    type: "eva_vit",
-    image_size: side * patch,
-    patch_size: patch,
-    hidden_size: width,
-    num_hidden_layers: layers,
-    num_attention_heads: vitHeads ?? defaultHeads(checkpoint, "--vit-heads", width, 88),
-    intermediate_size: requireShape(checkpoint, "blocks.0.mlp.fc1.weight", 2)[0] ?? 0,
-  };
-}
-
-/** @throws Error naming the file if a tensor is missing or the number of heads cannot be known */
-function readQFormerConfig(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
-  const [, queries = 0, width = 0] = requireShape(checkpoint, "query_tokens", 3);
-  const layer = (i: number | string, name: string) => `Qformer.bert.encoder.layer.${i}.${name}`;
-  const layers = countLayers(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
-  const hasCrossAttention = (i: number) => checkpoint.tensors.has(layer(i, "crossattention.self.key.weight"));
-  const second = Array.from({ length: layers }, (_, i) => i).find((i) => i > 0 && hasCrossAttention(i));
-  return {
-    num_query_tokens: queries,
-    hidden_size: width,
-    num_hidden_layers: layers,
-    num_attention_heads: qformerHeads ?? defaultHeads(checkpoint, "--qformer-heads", width, 64),
-    intermediate_size: requireShape(checkpoint, layer(0, "intermediate_query.dense.weight"), 2)[0] ?? 0,
-    encoder_width: requireShape(checkpoint, layer(0, "crossattention.self.key.weight"), 2)[1] ?? 0,
-    cross_attention_frequency: second ?? Math.max(1, layers),
-  };
-}
-
-/** [width of the language model, width of what is projected]. */
-function projectionDimensions(checkpoint: Checkpoint): readonly [to: number, from: number] {
-  const [to = 0, from = 0] = requireShape(checkpoint, "llama_proj.weight", 2);
-  return [to, from];
-}
-
-function defaultHeads({ path }: Checkpoint, option: string, width: number, headSize: number): number {
-  if (width % headSize === 0) return width / headSize;
-  throw new Error(
-    `${path}: a width of ${width} is not a multiple of ${headSize}; pass the number of heads with ${option}`,
-  );
-}
-
-function requireShape({ path, tensors }: Checkpoint, name: string, rank: number): readonly number[] {
-  const shape = tensors.get(name)?.shape;
-  if (!shape) throw new Error(`${path} has no tensor "${name}", which its dimensions are read from`);
-  if (shape.length !== rank)
-    throw new Error(`${path}: "${name}" is ${formatShape(shape)}, expected ${rank} dimensions`);
-  return shape;
-}
-
-/** One more than the largest number at a place of the tensors' names. */
-function countLayers({ tensors }: Checkpoint, pattern: RegExp): number {
-  const numbers = [...tensors.keys()].map((name) => Number(pattern.exec(name)?.[1] ?? -1));
-  return 1 + numbers.reduce((largest, n) => Math.max(largest, n), -1);
-}
-
-// What a weight file holds, known by the names of its tensors.
-
-/** The parts that MiniGPT-4 is made of. */
+/** Parts of MiniGPT-4. */
 export const partKinds = ["vit", "qformer", "projection", "llm"] as const;
 export type PartKind = (typeof partKinds)[number];
 
@@ -122,12 +32,12 @@ const marks: readonly { readonly kind: PartKind; readonly tensors: readonly stri
   { kind: "llm", tensors: ["model.embed_tokens.weight"], what: "a language model" },
 ];
 
-/** Checks that a file holds a part. @throws Error saying what it holds instead, and which option that is for */
+/** Checks that a file contains a part. @throws Error naming what it contains instead, and the option for it */
 export function expectPart({ path, tensors }: Checkpoint, kind: PartKind): void {
   const found = marks.filter((mark) => mark.tensors.every((name) => tensors.has(name)));
   if (found.some((mark) => mark.kind === kind)) return;
-  const wanted = marks.find((mark) => mark.kind === kind);
-  const needs = `--${kind} needs ${wanted?.what} (${wanted?.tensors.join(", ")})`;
+  const expected = marks.find((mark) => mark.kind === kind);
+  const needs = `--${kind} needs ${expected?.what} (${expected?.tensors.join(", ")})`;
   const [other] = found;
   if (other) throw new Error(`${path} contains ${other.what}; pass it with --${other.kind}. ${needs}`);
   const some = [...tensors.keys()].slice(0, 3).join(", ");
@@ -136,11 +46,21 @@ export function expectPart({ path, tensors }: Checkpoint, kind: PartKind): void 
 
 export interface SourcePaths {
   readonly vit: string;
-  /** Without it, the form of the Llama 2 release: four neighbouring patches become one token. */
+  /** Without a Q-Former, four neighbouring patches become one token, as in the Llama 2 release. */
   readonly qformer?: string;
-  /** A folder as Hugging Face has it, or a GGUF file. */
+  /** A Hugging Face folder or a GGUF file. */
   readonly llm: string;
   readonly projection: string;
+}
+
+/** Dimensions that tensor shapes do not determine. */
+export interface Heads {
+  /** Attention heads of the image encoder. @default width / 88, as in EVA-CLIP g */
+  readonly vitHeads?: number;
+  /** Attention heads of the Q-Former. @default width / 64, as in BERT */
+  readonly qformerHeads?: number;
+  /** Blocks of the image encoder to run; by default all, but for EVA-CLIP g all except the last. */
+  readonly vitLayers?: number;
 }
 
 export interface Sources {
@@ -148,15 +68,15 @@ export interface Sources {
   readonly qformer?: Checkpoint;
   readonly projection: Checkpoint;
   readonly llm: OpenLlama;
-  /** The norm behind the image encoder, of models without a Q-Former. */
+  /** The norm after the image encoder, of models without a Q-Former. */
   readonly lnVision?: WeightSource;
   readonly json: Pick<ModelFolderJson, "encoder" | "qformer">;
-  /** The tensors that are used, by part. */
+  /** Names of the tensors that are used, by part. */
   readonly used: Readonly<Record<keyof ImageSources | "llm", ReadonlySet<string>>>;
   close(): Promise<void>;
 }
 
-/** @throws Error naming files, tensors and shapes if a file is not what its option is for, or two do not fit each other */
+/** Opens the files of all parts. @throws Error naming files, tensors and shapes if a file is not the part that its option expects, or two do not match */
 export async function openSources(paths: SourcePaths, heads: Heads): Promise<Sources> {
   const open: Checkpoint[] = [];
   const close = async () => {
@@ -205,9 +125,9 @@ async function openLlm(path: string, open: Checkpoint[]): Promise<OpenLlama> {
   return llm;
 }
 
-type Parts = Pick<Sources, "vit" | "projection" | "llm"> & { readonly qformer: Checkpoint | undefined };
+type Parts = Pick<Sources, "vit" | "projection" | "llm" | "qformer">;
 
-/** The mistakes that people make, told with both sides. */
+/** Checks that the widths of the parts match. @throws Error naming both files */
 function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: q, llm: l }: MiniGPT4Config): void {
   const [to, from] = projectionDimensions(projection);
   const shape = `llama_proj.weight is [${to}, ${from}]`;
@@ -231,18 +151,94 @@ function checkFit({ vit, qformer, projection, llm }: Parts, { encoder, qformer: 
       `${projection.path}: ${shape}, for a model without a Q-Former; leave out --qformer ${qformer?.path}`,
     );
   }
-  const without = q ? "" : "; was it made with a Q-Former? Then give one with --qformer";
-  throw new Error(`${projection.path}: ${shape}, but what it gets is ${expected} wide${without}`);
+  const without = q ? "" : "; if it was trained with a Q-Former, pass that with --qformer";
+  throw new Error(`${projection.path}: ${shape}, but its input has width ${expected}${without}`);
 }
 
 /**
- * Without a Q-Former's file, whose norm it usually is, the original leaves `ln_vision` as it is created: it scales by 1
- * and adds 0. A projection's file that holds another one counts.
+ * The norm after the image encoder is usually in the Q-Former's file. Without one the original keeps its initial values (scale
+ * 1, bias 0), unless the file of the projection or of the encoder has it.
  */
 function lnVisionWeights(vit: Checkpoint, projection: Checkpoint, width: number): WeightSource {
-  const created = weightsInMemory("the norm as it is created", {
+  const created = weightsInMemory("the initial ln_vision", {
     "ln_vision.weight": { shape: [width], data: new Float32Array(width).fill(1) },
     "ln_vision.bias": { shape: [width], data: new Float32Array(width) },
   });
   return overlayWeights([projection, vit, created]);
+}
+
+type EvaVitJson = Extract<ModelFolderJson["encoder"], { type: "eva_vit" }>;
+type QFormerJson = NonNullable<ModelFolderJson["qformer"]>;
+
+/** EVA-CLIP g. BLIP-2 and MiniGPT-4 do not run the last of its 40 blocks. */
+const evaClipG = { width: 1408, blocks: 40 };
+
+/** Reads the dimensions of the image encoder from its tensors. @throws Error naming the file if a tensor is missing or the number of heads is unknown */
+function readVitConfig(checkpoint: Checkpoint, { vitHeads, vitLayers }: Heads): EvaVitJson {
+  const [width = 0, , patch = 0] = requireShape(checkpoint, "patch_embed.proj.weight", 4);
+  const [, cells = 0] = requireShape(checkpoint, "pos_embed", 3);
+  const side = Math.sqrt(cells - 1);
+  if (!Number.isInteger(side) || side < 1) {
+    throw new Error(
+      `${checkpoint.path}: pos_embed has ${cells} positions; expected a square number of patches and a class token`,
+    );
+  }
+  const stored = countLayers(checkpoint, /^blocks\.(\d+)\./);
+  const defaultLayers = width === evaClipG.width && stored === evaClipG.blocks ? stored - 1 : stored;
+  const layers = vitLayers ?? defaultLayers;
+  if (layers > stored) throw new Error(`${checkpoint.path} has ${stored} blocks, fewer than --vit-layers ${layers}`);
+  return {
+    type: "eva_vit",
+    image_size: side * patch,
+    patch_size: patch,
+    hidden_size: width,
+    num_hidden_layers: layers,
+    num_attention_heads: vitHeads ?? defaultHeads(checkpoint, "--vit-heads", width, 88),
+    intermediate_size: requireShape(checkpoint, "blocks.0.mlp.fc1.weight", 2)[0] ?? 0,
+  };
+}
+
+/** Reads the dimensions of the Q-Former from its tensors. @throws Error as `readVitConfig` */
+function readQFormerConfig(checkpoint: Checkpoint, { qformerHeads }: Heads): QFormerJson {
+  const [, queries = 0, width = 0] = requireShape(checkpoint, "query_tokens", 3);
+  const layer = (i: number | string, name: string) => `Qformer.bert.encoder.layer.${i}.${name}`;
+  const layers = countLayers(checkpoint, /^Qformer\.bert\.encoder\.layer\.(\d+)\./);
+  const hasCrossAttention = (i: number) => checkpoint.tensors.has(layer(i, "crossattention.self.key.weight"));
+  const second = Array.from({ length: layers }, (_, i) => i).find((i) => i > 0 && hasCrossAttention(i));
+  return {
+    num_query_tokens: queries,
+    hidden_size: width,
+    num_hidden_layers: layers,
+    num_attention_heads: qformerHeads ?? defaultHeads(checkpoint, "--qformer-heads", width, 64),
+    intermediate_size: requireShape(checkpoint, layer(0, "intermediate_query.dense.weight"), 2)[0] ?? 0,
+    encoder_width: requireShape(checkpoint, layer(0, "crossattention.self.key.weight"), 2)[1] ?? 0,
+    cross_attention_frequency: second ?? Math.max(1, layers),
+  };
+}
+
+/** Widths of the language model and of the projection's input. */
+function projectionDimensions(checkpoint: Checkpoint): readonly [to: number, from: number] {
+  const [to = 0, from = 0] = requireShape(checkpoint, "llama_proj.weight", 2);
+  return [to, from];
+}
+
+function defaultHeads({ path }: Checkpoint, option: string, width: number, headSize: number): number {
+  if (width % headSize === 0) return width / headSize;
+  throw new Error(
+    `${path}: a width of ${width} is not a multiple of ${headSize}; pass the number of heads with ${option}`,
+  );
+}
+
+function requireShape({ path, tensors }: Checkpoint, name: string, rank: number): readonly number[] {
+  const shape = tensors.get(name)?.shape;
+  if (!shape) throw new Error(`${path} has no tensor "${name}", which its dimensions are read from`);
+  if (shape.length !== rank)
+    throw new Error(`${path}: "${name}" is ${formatShape(shape)}, expected ${rank} dimensions`);
+  return shape;
+}
+
+/** Number of layers: one more than the largest index in the tensor names. */
+function countLayers({ tensors }: Checkpoint, pattern: RegExp): number {
+  const numbers = [...tensors.keys()].map((name) => Number(pattern.exec(name)?.[1] ?? -1));
+  return 1 + numbers.reduce((largest, n) => Math.max(largest, n), -1);
 }

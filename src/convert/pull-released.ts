@@ -17,7 +17,7 @@ import type { ImportQuantization } from "./import-plan.ts";
 import { expectPart, type Heads, type PartKind, partKinds, type SourcePaths } from "./import-sources.ts";
 import { type ReleasedKind, type ReleasedModel, releasedFiles, releasedFolder } from "./released.ts";
 import {
-  completeParts,
+  findCompleteParts,
   locatePart,
   partPaths,
   type ReleasedFile,
@@ -25,115 +25,54 @@ import {
   recordFiles,
 } from "./released-files.ts";
 
-interface PulledFolder {
-  /** Whether all of it is there. */
-  readonly isComplete: boolean;
-  /** Of the weight files that are done. */
-  readonly bytes: number;
-}
-
-/**
- * Looks at the folder that a pull is to make.
- * @param parts the files and folders that it is made of; `brought` are those that the user named
- * @throws Error if it holds something else
- */
-async function inspectFolder(
-  path: string,
-  kind: ReleasedKind,
-  parts: Readonly<Record<PartKind, string>>,
-  givenPaths: Partial<Record<PartKind, string | undefined>>,
-): Promise<PulledFolder> {
-  const journal = await readJournal(join(path, importJournal));
-  if (!journal) {
-    if (existsSync(path) && (await readdir(path)).length > 0) {
-      throw new Error(`${path} is not empty; choose another folder with --out, or delete its contents`);
-    }
-    return { isComplete: false, bytes: 0 };
-  }
-  const different = await difference(journal, kind, parts, givenPaths);
-  if (different) {
-    throw new Error(`${path} was made with another ${different}; choose another folder with --out, or delete it`);
-  }
-  const bytes = Object.values(journal.files).reduce((sum, file) => sum + file.bytes, 0);
-  return { isComplete: await isComplete(path, journal), bytes };
-}
-
-/** The first thing in which the folder is not what would be made. Files that are fetched go by their names. */
-async function difference(
-  { work }: JournalContents,
-  kind: ReleasedKind,
-  parts: Readonly<Record<PartKind, string>>,
-  givenPaths: Partial<Record<PartKind, string | undefined>>,
-): Promise<string | undefined> {
-  const { quantization } = withCurrentQuantization(work) as { readonly quantization?: unknown };
-  if (quantization !== (kind === "gguf" ? "native" : kind)) return "quantization";
-  for (const part of partKinds) {
-    const had = work[part] as { readonly name?: unknown } | undefined;
-    const isSame =
-      givenPaths[part] === undefined
-        ? had?.name === basename(parts[part])
-        : JSON.stringify(had) === JSON.stringify(await describeOrigin(parts[part]));
-    if (!isSame) return part;
-  }
-  return undefined;
-}
-
-async function isComplete(path: string, { finished, files }: JournalContents): Promise<boolean> {
-  if (!finished || !existsSync(join(path, "config.json"))) return false;
-  for (const [name, { bytes }] of Object.entries(files)) {
-    if ((await stat(join(path, name)).catch(() => undefined))?.size !== bytes) return false;
-  }
-  return true;
-}
-
-/** The parts that are given as paths are not fetched. Heads need to be told only of parts with other dimensions than the released ones. */
+/** Options of `pullReleased`. Parts with a path are not downloaded; heads are needed only for parts with other dimensions than the released ones. */
 export interface PullReleasedOptions extends ReleasedOptions, Partial<SourcePaths>, Heads {
-  /** By default int4; not for GGUF files, which stay as they are. */
+  /** Quantization of the language model; a GGUF file keeps its own. @default "int4" */
   readonly quantization?: ImportQuantization;
-  /** As of `importModel`. */
+  /** As in `importModel`. */
   readonly prefill?: boolean;
-  /** The folder that is made; by default one in the cache, where the model is found by its name. */
+  /** The new model folder; by default in the cache, where the model is found by its name. */
   readonly out?: string;
-  /** Leaves the released files in the cache when the folder is made. */
+  /** Keeps the released files in the cache after the import. @default false */
   readonly keepFiles?: boolean;
-  /** `cacheFolder()` if not given. */
+  /** @default cacheFolder() */
   readonly cacheFolder?: string;
-  /** What is going to be done, told before it begins. */
+  /** Called with the plan before it starts. */
   readonly onPlan?: (plan: PullPlan) => void;
   readonly onFetch?: (progress: PullProgress) => void;
-  /** Steps after a file was fetched, in bytes. */
+  /** Progress in bytes of the steps after a download. */
   readonly onStep?: (step: string, done: number, total: number) => void;
 }
 
 export interface PullPlan {
   readonly out: string;
-  /** What is fetched, in this order. */
+  /** The files to download, in this order. */
   readonly files: readonly ReleasedFile[];
-  /** Bytes of these files that are not there yet. */
+  /** Bytes that are not downloaded yet. */
   readonly missing: number;
-  /** Bytes that the model folder will have, about. */
+  /** Estimated size of the model folder in bytes. */
   readonly folder: number;
 }
 
 export interface Pulled {
   readonly path: string;
-  /** Of all weight files. */
+  /** Size of all weight files in bytes. */
   readonly bytes: number;
-  /** Bytes that were received; 0 where the model was there. */
+  /** Downloaded bytes; 0 if the model already existed. */
   readonly fetched: number;
-  /** The folder with the released files, where it is left. */
-  readonly files: string | undefined;
+  /** The folder with the released files, if it is kept. */
+  readonly files?: string;
 }
 
-/** The model's folder is about so much of the language model's files, which have 16 bits a number. */
+/** Approximate size of the folder relative to the language model's files, which have 16 bits per value. */
 const shares: Readonly<Record<ReleasedKind, number>> = { int4: 0.29, int8: 0.55, float16: 1, float32: 1, gguf: 1 };
-/** So much more with a second copy of the layers in bytes. */
+/** Additional share of the int8 layers for prefill. */
 const prefillShare = 0.5;
 
 /**
- * Fetches the files of a released model and imports them. What was interrupted goes on where it was when it is called again.
- * @throws Error before anything is fetched, if a server does not let the user have a file, the disk has no room, what the user
- *   brings is not what it should be, or the folder holds something else
+ * Downloads the files of a released model and imports them. An interrupted pull resumes when it is called again.
+ * @throws Error before the first download, if a server refuses a file, the disk is too small, a passed part is not the one its
+ *   option expects, or the folder contains something else
  */
 export async function pullReleased(model: ReleasedModel, options: PullReleasedOptions): Promise<Pulled> {
   const { cacheFolder: cache = cacheFolder(), keepFiles } = options;
@@ -172,13 +111,13 @@ export async function pullReleased(model: ReleasedModel, options: PullReleasedOp
   return { path: out, bytes, fetched: missing, files: existsSync(downloadFolder) ? downloadFolder : undefined };
 }
 
-/** What has to be gathered: of the parts that are there already no server is asked. */
+/** Lists the files to download; servers are queried only for parts that are not complete. */
 async function findFiles(
   model: ReleasedModel,
   downloadFolder: string,
   options: PullReleasedOptions,
 ): Promise<ReleasedFile[]> {
-  const complete = await completeParts(downloadFolder);
+  const complete = await findCompleteParts(downloadFolder);
   const files: ReleasedFile[] = [];
   for (const part of partKinds) {
     if (options[part] !== undefined) continue;
@@ -187,18 +126,18 @@ async function findFiles(
   return files;
 }
 
-/** The bytes of the folder that is made. */
+/** Imports the parts. @returns the size of the folder in bytes */
 async function importParts(options: ImportOptions): Promise<number> {
   try {
     return (await importModel(options)).bytes;
   } catch (error) {
-    // A stream says only that it was stopped, not why.
+    // The error of an aborted stream does not contain the reason.
     options.signal?.throwIfAborted();
     throw error;
   }
 }
 
-/** Removes what was gathered, but nothing that the user named. */
+/** Removes the downloaded files, except those that the user passed. */
 async function removeAll(downloadFolder: string, options: PullReleasedOptions): Promise<void> {
   const named = partKinds.flatMap((part) => options[part] ?? []);
   const kept = await Promise.all(named.map((path) => realpath(path)));
@@ -210,7 +149,7 @@ async function removeAll(downloadFolder: string, options: PullReleasedOptions): 
   await rmdir(downloadFolder).catch(() => undefined);
 }
 
-/** Hashes of smaller files are compared in no time, without a word. */
+/** From this size on, checking a file reports progress. */
 const largeFile = 2 ** 27;
 
 async function fetchFile(file: ReleasedFile, target: string, options: PullReleasedOptions): Promise<void> {
@@ -221,7 +160,7 @@ async function fetchFile(file: ReleasedFile, target: string, options: PullReleas
       onProgress: (received) => options.onFetch?.({ file: name, received, total: bytes }),
       onChecked: (done) => bytes >= largeFile && options.onStep?.(`Checking ${name}`, done, bytes),
     });
-    // An import knows its files again by name, size and time: the same content gets the same time, fetched when it may.
+    // An import identifies its files by name, size and time, so the time is derived from the content.
     const time = digest && Number.parseInt(digest.hex.slice(0, 7), 16);
     if (time !== undefined) await utimes(target, time, time);
   } catch (error) {
@@ -231,7 +170,7 @@ async function fetchFile(file: ReleasedFile, target: string, options: PullReleas
   }
 }
 
-/** @throws Error naming the file if something that the user brings is not what its option is for */
+/** Checks the parts that the user passed. @throws Error naming the file if it is not the part that its option expects */
 async function checkGivenParts(options: PullReleasedOptions): Promise<void> {
   for (const part of partKinds) {
     const path = options[part];
@@ -266,20 +205,82 @@ async function folderBytes(
 
 type Need = readonly [folder: string, bytes: number];
 
-/** @throws Error if there is no room for the files, or for the folder that is made of them while they are still there */
+/** Checks that the disks have space for the downloads and, at the same time, the model folder. @throws Error if not */
 async function checkFreeSpace(files: Need, folder: Need): Promise<void> {
-  const [one, other] = [existing(files[0]), existing(folder[0])];
+  const [one, other] = [findExisting(files[0]), findExisting(folder[0])];
   const isOneDisk = (await stat(one)).dev === (await stat(other)).dev;
   await checkDiskSpace(one, files[1] + (isOneDisk ? folder[1] : 0));
   if (!isOneDisk) await checkDiskSpace(other, folder[1]);
 }
 
-/** A folder, or the nearest one above it that is there. */
-function existing(folder: string): string {
+/** The folder, or its nearest parent that exists. */
+function findExisting(folder: string): string {
   if (existsSync(folder) || dirname(folder) === folder) return folder;
-  return existing(dirname(folder));
+  return findExisting(dirname(folder));
 }
 
 async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.isFile() === true;
+}
+
+interface PulledFolder {
+  /** Whether all of its files exist. */
+  readonly isComplete: boolean;
+  /** Size of the finished weight files in bytes. */
+  readonly bytes: number;
+}
+
+/**
+ * Inspects the target folder of a pull.
+ * @param parts paths of the parts
+ * @param givenPaths those that the user passed
+ * @throws Error if the folder contains something else
+ */
+async function inspectFolder(
+  path: string,
+  kind: ReleasedKind,
+  parts: Readonly<Record<PartKind, string>>,
+  givenPaths: Partial<Record<PartKind, string>>,
+): Promise<PulledFolder> {
+  const journal = await readJournal(join(path, importJournal));
+  if (!journal) {
+    if (existsSync(path) && (await readdir(path)).length > 0) {
+      throw new Error(`${path} is not empty; choose another folder with --out, or delete its contents`);
+    }
+    return { isComplete: false, bytes: 0 };
+  }
+  const different = await findDifference(journal, kind, parts, givenPaths);
+  if (different) {
+    throw new Error(`${path} was made with another ${different}; choose another folder with --out, or delete it`);
+  }
+  const bytes = Object.values(journal.files).reduce((sum, file) => sum + file.bytes, 0);
+  return { isComplete: await isComplete(path, journal), bytes };
+}
+
+/** The first option or part in which a folder differs from the requested one. Downloaded files are compared by name. */
+async function findDifference(
+  { work }: JournalContents,
+  kind: ReleasedKind,
+  parts: Readonly<Record<PartKind, string>>,
+  givenPaths: Partial<Record<PartKind, string>>,
+): Promise<string | undefined> {
+  const { quantization } = withCurrentQuantization(work) as { readonly quantization?: unknown };
+  if (quantization !== (kind === "gguf" ? "native" : kind)) return "quantization";
+  for (const part of partKinds) {
+    const had = work[part] as { readonly name?: unknown } | undefined;
+    const isSame =
+      givenPaths[part] === undefined
+        ? had?.name === basename(parts[part])
+        : JSON.stringify(had) === JSON.stringify(await describeOrigin(parts[part]));
+    if (!isSame) return part;
+  }
+  return undefined;
+}
+
+async function isComplete(path: string, { finished, files }: JournalContents): Promise<boolean> {
+  if (!finished || !existsSync(join(path, "config.json"))) return false;
+  for (const [name, { bytes }] of Object.entries(files)) {
+    if ((await stat(join(path, name)).catch(() => undefined))?.size !== bytes) return false;
+  }
+  return true;
 }

@@ -10,25 +10,25 @@ import { type PartKind, partKinds } from "./import-sources.ts";
 import type { PartSource, ReleasedPart } from "./released.ts";
 
 export interface ReleasedOptions extends RemoteOptions {
-  /** Another address for what lies on Google's storage. */
+  /** Base URL of the files in Google Cloud Storage. @default "https://storage.googleapis.com" */
   readonly storageUrl?: string;
 }
 
 export interface ReleasedFile extends RemoteFile {
   readonly part: PartKind;
-  /** Below the folder in which a model's files are gathered, with `/`. */
+  /** Path in the download folder, with `/`. */
   readonly name: string;
   readonly license: string;
 }
 
-/** Where a part lies below the folder of a model's files: a file, or the folder of a language model. */
+/** Path of a part in the download folder: a file, or the folder of a language model. */
 function partPath({ source }: ReleasedPart): string {
   return basename(source.kind === "hub-folder" ? source.repo : source.path);
 }
 
 /**
- * Asks the server for the files of a part.
- * @throws Error saying where it should be, and which option takes it from elsewhere
+ * Requests the list of a part's files from its server.
+ * @throws Error with the URL, and the option for a local copy
  */
 export async function locatePart(
   part: PartKind,
@@ -47,7 +47,7 @@ export async function locatePart(
   }
 }
 
-/** Files by their names. */
+/** The files of a source by name. */
 async function findFiles(source: PartSource, options: ReleasedOptions): Promise<Map<string, RemoteFile>> {
   const { storageUrl = "https://storage.googleapis.com" } = options;
   if (source.kind === "storage") {
@@ -60,30 +60,29 @@ async function findFiles(source: PartSource, options: ReleasedOptions): Promise<
   return new Map([[source.path, file]]);
 }
 
-/** Of a language model's repository, what is needed: weights in one form, safetensors rather than torch's, and the small files. */
+/** The files of a repository to download: weights in one format (safetensors preferred), and configuration and tokenizer. */
 function modelFiles(repo: string, listed: ReadonlyMap<string, RemoteFile>): Map<string, RemoteFile> {
   const weights = [
     /^model(-\d+-of-\d+)?\.safetensors$|^model\.safetensors\.index\.json$/,
     /^pytorch_model(-\d+-of-\d+)?\.bin$|^pytorch_model\.bin\.index\.json$/,
   ].map((pattern) => [...listed].filter(([name]) => pattern.test(name)));
-  const form = weights.find((files) => files.length > 0);
-  if (!form) throw new Error(`https://huggingface.co/${repo} has no weights`);
-  return new Map([...[...listed].filter(([name]) => smallFiles.includes(name)), ...form]);
+  const format = weights.find((files) => files.length > 0);
+  if (!format) throw new Error(`https://huggingface.co/${repo} has no weights`);
+  return new Map([...[...listed].filter(([name]) => smallFiles.includes(name)), ...format]);
 }
 
-/** Where the parts lie on this disk: what the user brought, else where they are gathered. */
+/** Local paths of the parts: those that the user passed, else in the download folder. */
 export function partPaths(
   parts: Readonly<Record<PartKind, ReleasedPart>>,
   downloadFolder: string,
-  givenPaths: Partial<Record<PartKind, string | undefined>>,
+  givenPaths: Partial<Record<PartKind, string>>,
 ): Record<PartKind, string> {
-  const place = (part: PartKind) => givenPaths[part] ?? join(downloadFolder, partPath(parts[part]));
-  return { vit: place("vit"), qformer: place("qformer"), projection: place("projection"), llm: place("llm") };
+  const path = (part: PartKind) => givenPaths[part] ?? join(downloadFolder, partPath(parts[part]));
+  return { vit: path("vit"), qformer: path("qformer"), projection: path("projection"), llm: path("llm") };
 }
 
-// A record of a released model's files beside them: a part that is complete needs no server any more.
-
-const record = "files.json";
+/** Lists the files of a model's parts, so that complete parts need no request. */
+const recordFile = "files.json";
 const schema = z.array(
   z.object({
     part: z.enum(partKinds),
@@ -95,15 +94,15 @@ const schema = z.array(
   }),
 );
 
-/** Writes down what belongs into a folder, which must exist. */
+/** Records the files of a download folder, which must exist. */
 export async function recordFiles(folder: string, files: readonly ReleasedFile[]): Promise<void> {
-  await writeJsonFile(join(folder, record), files);
+  await writeJsonFile(join(folder, recordFile), files);
 }
 
-/** The files of the parts of which all are there. */
-export async function completeParts(folder: string): Promise<Map<PartKind, ReleasedFile[]>> {
+/** The recorded files of parts that are downloaded completely. */
+export async function findCompleteParts(folder: string): Promise<Map<PartKind, ReleasedFile[]>> {
   const parts = new Map<PartKind, ReleasedFile[]>();
-  for (const file of await readRecord(join(folder, record))) {
+  for (const file of await readRecord(join(folder, recordFile))) {
     parts.set(file.part, [...(parts.get(file.part) ?? []), file]);
   }
   for (const [part, files] of parts) {
@@ -112,7 +111,7 @@ export async function completeParts(folder: string): Promise<Map<PartKind, Relea
   return parts;
 }
 
-/** No record, or a damaged one, tells of no files: the servers are asked then. */
+/** A missing or damaged record counts as empty, so that the servers are queried. */
 async function readRecord(path: string): Promise<ReleasedFile[]> {
   return readJsonFile(path, schema).catch(() => []);
 }

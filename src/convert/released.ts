@@ -1,10 +1,10 @@
-/** The MiniGPT-4 models that can be had by name: where the files they were released as lie, and where `pull` puts them. */
+/** The released MiniGPT-4 models: URLs of their parts, and the folders of `pull`. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { importQuantizations } from "./import-plan.ts";
 import type { PartKind } from "./import-sources.ts";
 
-/** Where a part lies: a file on Google's storage, a file on the Hugging Face hub, or a whole repository there. */
+/** Source of a part: a file in Google Cloud Storage, a file on the Hugging Face Hub, or a repository there. */
 export type PartSource =
   | { readonly kind: "storage"; readonly path: string }
   | { readonly kind: "hub"; readonly repo: string; readonly path: string }
@@ -40,7 +40,7 @@ export const releasedModels: ReadonlyMap<string, ReleasedModel> = new Map([
       parts: {
         vit,
         qformer,
-        // Its name is spelt so.
+        // The file name is misspelt.
         projection: {
           source: { kind: "hub", repo: "spaces/Vision-CAIR/minigpt4", path: "prerained_minigpt4_7b.pth" },
           license: minigpt4,
@@ -66,42 +66,42 @@ export const releasedModels: ReadonlyMap<string, ReleasedModel> = new Map([
   ],
 ]);
 
-/** How the language model of a model folder is stored; a GGUF file keeps what it has. The first is taken if none is named. */
+/** Quantizations of the language model in a pulled folder, the default first; a GGUF file keeps its own. */
 const kinds = [...importQuantizations, "gguf"] as const;
 export type ReleasedKind = (typeof kinds)[number];
 
-/** The folder that `pull` makes of a released model, unless another one was asked for. */
+/** The default folder of `pull` for a released model. */
 export function releasedFolder(cache: string, name: string, kind: string): string {
   return join(cache, "models", `${name}-${kind}`);
 }
 
-/** What earlier versions called a quantization in the names of these folders. */
+/** The name of a quantization in folders of earlier versions. */
 function oldKind(kind: ReleasedKind): string {
   return kind.replace(/^float(?=16$|32$)/, "fp");
 }
 
-/** Where a released model's files lie until its folder is made. */
+/** The download folder for the files of a released model. */
 export function releasedFiles(cache: string, name: string): string {
   return join(cache, "released", name);
 }
 
 /**
- * The folder of a released model that was pulled, by its name (`minigpt4-7b`) or that with a quantization (`minigpt4-7b-int8`);
- * undefined if this is no such name.
- * @throws Error saying how to fetch it, if it is not there yet
+ * The folder of a pulled model by its name (`minigpt4-7b`), or its name and quantization (`minigpt4-7b-int8`); undefined for
+ * other names.
+ * @throws Error with the command that pulls it, if it is not in the cache
  */
 export function pulledFolder(nameOrKind: string, cache: string): string | undefined {
   for (const name of releasedModels.keys()) {
-    const wanted = kinds.filter(
+    const matching = kinds.filter(
       (kind) => nameOrKind === name || nameOrKind === `${name}-${kind}` || nameOrKind === `${name}-${oldKind(kind)}`,
     );
-    const [first] = wanted;
+    const [first] = matching;
     if (!first) continue;
-    const folders = wanted.flatMap((kind) => [kind, oldKind(kind)].map((one) => releasedFolder(cache, name, one)));
+    const folders = matching.flatMap((kind) => [kind, oldKind(kind)].map((one) => releasedFolder(cache, name, one)));
     const found = folders.find((folder) => existsSync(join(folder, "config.json")));
     if (found) return found;
-    const how = wanted.length > 1 ? "" : first === "gguf" ? " --llm FILE.gguf" : ` --quantization ${first}`;
-    throw new Error(`${nameOrKind} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}${how}`);
+    const option = matching.length > 1 ? "" : first === "gguf" ? " --llm FILE.gguf" : ` --quantization ${first}`;
+    throw new Error(`${nameOrKind} is not in the cache (${cache}) yet. Fetch it with: minigpt4 pull ${name}${option}`);
   }
   return undefined;
 }

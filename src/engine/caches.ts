@@ -9,7 +9,7 @@ import type { ImageInput } from "./engine.ts";
 
 /** How images are identified and decoded, which differs between Node and a browser. */
 export interface ImageSource {
-  /** The same for the same image, and different for any other. */
+  /** A key that is the same only for the same image. */
   key(image: ImageInput): Promise<string>;
   /** @throws RequestError if the image cannot be read */
   decode(image: ImageInput): Promise<Pixels>;

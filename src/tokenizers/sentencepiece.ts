@@ -62,7 +62,7 @@ interface Candidate {
 
 /**
  * Byte-pair encoding as SentencePiece does it: merges the two neighbours whose merged piece has the best score (the
- * leftmost of equal ones), until no merge is left. A whole text is merged at once, so candidates are kept in a heap:
+ * leftmost of equal ones), until no merge is left. A whole text is merged at once, with the candidates in a heap:
  * O(n log n) even for a text without spaces.
  *
  * @param symbols the text: single characters, or user-defined pieces

@@ -67,7 +67,7 @@ test("adds base and delta in float16; additional rows are those of the delta", a
   for (const checkpoint of [sum.checkpoint, first, second]) await checkpoint.close();
 });
 
-test("what is interrupted goes on where it was", async () => {
+test("an interrupted merge resumes", async () => {
   const out = fresh();
   const controller = new AbortController();
   const stopped = applyDelta({
@@ -94,7 +94,7 @@ test("what is interrupted goes on where it was", async () => {
   await expect(applyDelta({ base: delta, delta: base, out })).rejects.toThrow();
 });
 
-describe("mistakes are told before anything is written", () => {
+describe("errors are thrown before anything is written", () => {
   test.each<[string, { base?: string; delta?: string; change?: (arrays: Record<string, NdArray>) => void }, string]>([
     [
       "a complete model as delta",

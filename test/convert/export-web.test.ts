@@ -17,7 +17,7 @@ const options = { page, name: "tiny" };
 
 const leftovers = () => readdirSync(folder).filter((name) => /partial|former/.test(name));
 
-test("the folder holds the page, told where its model is, and a model of parts of the sizes it says", async () => {
+test("the folder contains the page with the path of its model, and weight files of the listed sizes", async () => {
   const seen: number[][] = [];
   const onProgress = (done: number, total: number) => void seen.push([done, total]);
   const written = await exportWeb(model, at("site"), { ...options, onProgress });
@@ -44,7 +44,7 @@ test("the folder holds the page, told where its model is, and a model of parts o
   expect(all.map(({ name }) => name).filter((name) => /position_ids|rotary|mask_token/.test(name))).toEqual([]);
 });
 
-test("nothing is replaced unless that is wanted, and only an earlier export", async () => {
+test("only an earlier export is replaced, and only with overwrite", async () => {
   await exportWeb(model, at("twice"), options);
   writeFileSync(at("twice/note.txt"), "mine");
   await expect(exportWeb(model, at("twice"), options)).rejects.toThrow(
@@ -62,7 +62,7 @@ test("nothing is replaced unless that is wanted, and only an earlier export", as
   expect(leftovers()).toEqual([]);
 });
 
-test("an export that is interrupted leaves nothing", async () => {
+test("an interrupted export leaves nothing behind", async () => {
   const controller = new AbortController();
   const onProgress = (done: number) => {
     if (done === 20) controller.abort(new Error("enough"));
@@ -73,6 +73,6 @@ test("an export that is interrupted leaves nothing", async () => {
   expect(leftovers()).toEqual([]);
 });
 
-test("without a page it says how to make one", async () => {
+test("the error for a missing page names the command that builds it", async () => {
   await expect(exportWeb(model, at("none"), { ...options, page: at("nowhere") })).rejects.toThrow("npm run build:web");
 });

@@ -89,7 +89,7 @@ describe("the golden files", () => {
   });
 
   test.each([
-    ["the largest that rows are whole ones of", undefined, 64],
+    ["the largest block size that divides the rows", undefined, 64],
     ["of at most 32", 32, 32],
   ] as const)("matrices in blocks are used as they are stored: blocks %s", async (_, largest, blockSize) => {
     const out = fresh();
@@ -115,7 +115,7 @@ describe("the golden files", () => {
     await close();
   });
 
-  test("what the engine multiplies lies in the files as it takes it, and is mapped from there", async () => {
+  test("matrices are stored in the runtime's layout and mapped from the files", async () => {
     const out = fresh();
     await importModel(goldenImport(out, { quantization: "int8", encoderQuantization: "int8" }));
     const { llm, config, imageSources, close } = await openModelFolder(out);
@@ -151,7 +151,7 @@ describe("the golden files", () => {
     await close();
   });
 
-  test("the image encoder in bytes sees nearly the same, and takes half of the file", async () => {
+  test("the int8 image encoder has nearly the same features and half the size", async () => {
     const set = await GoldenSet.load(golden(""));
     const [wide, narrow] = [fresh(), fresh()];
     const tokens: Float32Array[] = [];
@@ -179,7 +179,7 @@ describe("the golden files", () => {
     await checkpoint.close();
   });
 
-  test("photos decide whether the image encoder is stored in bytes, unless all is float16", async () => {
+  test("the similarity on photos decides whether the image encoder is stored in int8, unless everything is float16", async () => {
     const { encoder } = await importModel(goldenImport(fresh(), { quantization: "int8" }));
     expect(encoder.similarity).toBeGreaterThan(0.99);
     expect(encoder.similarity).toBeLessThan(1);
@@ -190,8 +190,8 @@ describe("the golden files", () => {
   });
 });
 
-describe("what is interrupted", () => {
-  test("goes on where it was, and gives the same bytes", async () => {
+describe("an interrupted import", () => {
+  test("resumes and writes the same bytes", async () => {
     const whole = fresh();
     const options = { quantization: "int4", maxShardBytes: 100_000 } as const;
     await importModel(goldenImport(whole, options));
@@ -218,7 +218,7 @@ describe("what is interrupted", () => {
     expect(allFiles(out).filter((file) => file.includes("-of-")).length).toBeGreaterThan(2);
   });
 
-  test("what a killed process left is cleared away, finished files are not written again", async () => {
+  test("temporary files of a killed process are removed, finished files are not written again", async () => {
     const out = fresh();
     await importModel(goldenImport(out));
     const written = statSync(join(out, "encoder.safetensors")).mtimeMs;
@@ -229,7 +229,7 @@ describe("what is interrupted", () => {
     expect(allFiles(out).filter((file) => file.endsWith(".partial"))).toEqual([]);
   });
 
-  test("a file that was damaged since is found, and made anew", async () => {
+  test("a file that was damaged later is detected and written again", async () => {
     const out = fresh();
     await importModel(goldenImport(out));
     const path = join(out, "encoder.safetensors");
@@ -244,7 +244,7 @@ describe("what is interrupted", () => {
     expect(statSync(path).size).toBe(bytes.length);
   });
 
-  test("other files or options are not mixed into it", async () => {
+  test("refuses other files or options", async () => {
     const out = fresh();
     await importModel(goldenImport(out));
     await expect(importModel(goldenImport(out, { quantization: "int8" }))).rejects.toThrow(
@@ -261,7 +261,7 @@ describe("what is interrupted", () => {
   });
 });
 
-describe("mistakes are told before anything is written", () => {
+describe("errors are thrown before anything is written", () => {
   const zeros = (...shape: number[]) =>
     ndarray("float16", shape, new Uint16Array(shape.reduce((product, dim) => product * dim, 1)));
 
@@ -283,9 +283,13 @@ describe("mistakes are told before anything is written", () => {
       { vitHeads: undefined },
       "is not a multiple of 88; pass the number of heads with --vit-heads",
     ],
-    ["more blocks than there are", { vitLayers: 4 }, "has 3 blocks, fewer than --vit-layers 4"],
-    ["a projection without its Q-Former", { qformer: undefined }, "give one with --qformer"],
-    ["a Q-Former too many", { projection: golden("minigpt4-noqformer.pth") }, "leave out --qformer"],
+    ["more blocks than the encoder has", { vitLayers: 4 }, "has 3 blocks, fewer than --vit-layers 4"],
+    ["a projection without its Q-Former", { qformer: undefined }, "if it was trained with a Q-Former, pass that with --qformer"],
+    [
+      "a Q-Former for a projection without one",
+      { projection: golden("minigpt4-noqformer.pth") },
+      "leave out --qformer",
+    ],
     [
       "another model's Q-Former",
       { qformer: join(golden(".."), "gqa", "blip2_qformer.pth") },
@@ -298,7 +302,7 @@ describe("mistakes are told before anything is written", () => {
     expect(existsSync(out)).toBe(false);
   });
 
-  test("a projection for 13B with a language model of 7B names both", async () => {
+  test("the error for a 13B projection with a 7B language model names both", async () => {
     const projection = join(folder, "pretrained_minigpt4.safetensors");
     await writeSafetensors(projection, { "llama_proj.weight": zeros(5120, 48), "llama_proj.bias": zeros(5120) });
     await expect(importModel(goldenImport(fresh(), { projection }))).rejects.toThrow(
@@ -306,7 +310,7 @@ describe("mistakes are told before anything is written", () => {
     );
   });
 
-  test("a tensor that is missing", async () => {
+  test("a missing tensor", async () => {
     const vit = join(folder, "vit.safetensors");
     await joinFiles(vit, [golden("eva_vit.pth")], /^(?!blocks\.1\.mlp\.fc2\.weight)/);
     await expect(importModel(goldenImport(fresh(), { vit }))).rejects.toThrow(
@@ -326,7 +330,7 @@ describe("mistakes are told before anything is written", () => {
     await expect(importModel(goldenImport(fresh(), { llm }))).rejects.toThrow("contains delta weights, not a model");
   });
 
-  test("values that cannot be rounded", async () => {
+  test("values that cannot be quantized", async () => {
     const llm = join(folder, "broken");
     await cp(golden("llama-safetensors"), llm, {
       recursive: true,
@@ -336,7 +340,7 @@ describe("mistakes are told before anything is written", () => {
       name.includes("layers.1.self_attn.v_proj") ? values.fill(Number.NaN, 5, 6) : values,
     );
     await expect(importModel(goldenImport(fresh(), { llm }))).rejects.toThrow(
-      'tensor "model.layers.1.self_attn.v_proj.weight": holds values that are infinite or no numbers',
+      'tensor "model.layers.1.self_attn.v_proj.weight": contains values that are infinite or NaN',
     );
   });
 });

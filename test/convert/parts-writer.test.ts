@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { PartsWriter } from "../../src/convert/export-web.ts";
 
-test("files of one size hold all bytes in order, each where it was said to begin", async () => {
+test("files of limited size contain all bytes in order, at the returned offsets", async () => {
   const pieces = fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 8 });
   await fc.assert(
     fc.asyncProperty(pieces, fc.integer({ min: 1, max: 50 }), fc.constantFrom(1, 16), async (all, largest, step) => {

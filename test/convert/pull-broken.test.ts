@@ -10,8 +10,8 @@ import { allFiles, areWeights, fresh, name, pulling } from "../helpers/pulling.t
 import { releasedServer } from "../helpers/released-server.ts";
 import { temporaryFolder } from "../helpers/tiny-model.ts";
 
-describe("what is interrupted goes on", () => {
-  test("where the connection broke", async () => {
+describe("an interrupted pull resumes", () => {
+  test("where the connection was lost", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     let broken = 0;
     server.intervene = (request, response) => {
@@ -26,7 +26,7 @@ describe("what is interrupted goes on", () => {
     expect(ranges).toEqual(["bytes=0-", "bytes=100000-"]);
   });
 
-  test("wherever it was stopped, and no byte is fetched twice", async () => {
+  test("wherever it was stopped, without downloading a byte twice", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     let fetched = 0;
     for (let stops = 1; ; stops++) {
@@ -58,7 +58,7 @@ describe("what is interrupted goes on", () => {
     expect(allFiles(cache.out).filter((file) => file.endsWith(".partial"))).toEqual([]);
   });
 
-  test("also when the process was killed", async () => {
+  test("after the process was killed", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const file = "pytorch_model-00001-of-00003.bin";
     const content = server.contents["Vision-CAIR/vicuna-7b"]?.get(file) ?? Buffer.alloc(0);
@@ -92,7 +92,7 @@ describe("what is interrupted goes on", () => {
     expect(asked.filter((line) => line.includes("eva_vit"))).toEqual([]);
   });
 
-  test("without any server, when all files are there", async () => {
+  test("without a server, if all files are downloaded", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const stop = new AbortController();
     const onStep = () => stop.abort(new Error("stopped"));
@@ -102,12 +102,12 @@ describe("what is interrupted goes on", () => {
   });
 });
 
-describe("what is wrong is told before anything is imported", () => {
+describe("errors are thrown before anything is imported", () => {
   test.each([
     ["on the storage", "storage", "eva_vit_g.pth", "MD5"],
-    ["by its LFS record", "Vision-CAIR/vicuna-7b", "pytorch_model-00002-of-00003.bin", "SHA-256"],
-    ["by git's name of it", "Vision-CAIR/vicuna-7b", "config.json", "git object id"],
-  ])("a file with another hash than the server tells, %s", async (_, repo, file, algorithm) => {
+    ["LFS digest", "Vision-CAIR/vicuna-7b", "pytorch_model-00002-of-00003.bin", "SHA-256"],
+    ["git blob id", "Vision-CAIR/vicuna-7b", "config.json", "git object id"],
+  ])("a file whose digest does not match: %s", async (_, repo, file, algorithm) => {
     const [server, cache] = [await releasedServer(), fresh()];
     const right = server.contents[repo]?.get(file) ?? Buffer.alloc(0);
     let isWrong = true;
@@ -155,7 +155,7 @@ describe("what is wrong is told before anything is imported", () => {
     expect(cache.names()).toEqual([]);
   });
 
-  test("a repository that has lost the file, or has no weights", async () => {
+  test("a repository without the file, or without weights", async () => {
     const server = await releasedServer();
     server.contents["spaces/Vision-CAIR/minigpt4"]?.delete("prerained_minigpt4_7b.pth");
     await expect(pulling(server, fresh())).rejects.toThrow("minigpt4 has no file prerained_minigpt4_7b.pth (any more)");
@@ -167,7 +167,7 @@ describe("what is wrong is told before anything is imported", () => {
     await expect(pulling(other, fresh())).rejects.toThrow("Vision-CAIR/vicuna-7b has no weights");
   });
 
-  test("a disk without room", async () => {
+  test("a full disk", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     server.intervene = (request, response) => {
       if (request.method !== "HEAD") return false;
@@ -179,14 +179,14 @@ describe("what is wrong is told before anything is imported", () => {
     expect(existsSync(cache.out)).toBe(false);
   });
 
-  test("a server that nobody answers at", async () => {
+  test("a server that is not reachable", async () => {
     const server = await releasedServer();
     await expect(pulling(server, fresh(), { storageUrl: "http://127.0.0.1:1" })).rejects.toThrow(
       /eva_vit_g.pth: fetch failed: /,
     );
   });
 
-  test("a folder with something else in it", async () => {
+  test("a folder with other content", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const out = temporaryFolder();
     writeFileSync(join(out, "letter.txt"), "Dear");

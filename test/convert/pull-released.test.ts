@@ -16,7 +16,7 @@ import { releasedServer } from "../helpers/released-server.ts";
 const image = join(import.meta.dirname, "..", "..", "examples", "images", "cat.jpg");
 
 describe("a pull", () => {
-  test("makes the folder that import makes of the same files, removes them, and the model answers by its name", async () => {
+  test("creates the same folder as import, removes the files, and the model loads by its name", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const plans: PullPlan[] = [];
     const told: string[] = [];
@@ -59,7 +59,7 @@ describe("a pull", () => {
     expect(answer.length).toBeGreaterThan(0);
   });
 
-  test("of what is there asks nobody; a damaged folder is made again", async () => {
+  test("sends no request for an existing folder; a damaged one is created again", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const { bytes } = await pulling(server, cache);
     const before = server.asked.length;
@@ -70,7 +70,7 @@ describe("a pull", () => {
     expect(statSync(join(cache.out, "encoder.safetensors")).size).toBeGreaterThan(100);
   });
 
-  test("keeps the files if asked to, and makes another quantization of them without fetching them again", async () => {
+  test("keepFiles keeps the files, and another quantization is made without downloading them again", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     expect((await pulling(server, cache, { keepFiles: true })).files).toBe(cache.files);
     const before = server.asked.length;
@@ -100,8 +100,8 @@ const tinyLlama: LlamaConfig = {
   tieWordEmbeddings: false,
 };
 
-describe("parts that the user brings", () => {
-  test("are neither fetched nor removed, and are not taken for others", async () => {
+describe("parts that the user passes", () => {
+  test("are neither downloaded nor removed, and other parts are told apart", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const llm = join(cache.cacheFolder, "my-vicuna");
     await cp(golden("llama-safetensors"), llm, { recursive: true });
@@ -117,7 +117,7 @@ describe("parts that the user brings", () => {
     expect(server.asked.length).toBe(before);
   });
 
-  test("a GGUF file is taken as it is, and answers by the model's name", async () => {
+  test("a GGUF file is used unchanged, and the model loads by its name", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     const llm = join(cache.cacheFolder, "vicuna.Q4_0.gguf");
     await writeRandomLlama(llm, tinyLlama);
@@ -133,7 +133,7 @@ describe("parts that the user brings", () => {
     await loaded.close();
   });
 
-  test("all of them need no server", async () => {
+  test("all four need no server", async () => {
     const cache = fresh();
     const { vit, qformer, llm, projection } = goldenImport("");
     const nowhere = { hubUrl: "http://127.0.0.1:1", storageUrl: "http://127.0.0.1:1" };
@@ -150,7 +150,7 @@ describe("parts that the user brings", () => {
     expect(pulled).toMatchObject({ path: cache.out, fetched: 0 });
   });
 
-  test("are not removed where they lie among the released files", async () => {
+  test("are not removed if they are in the download folder", async () => {
     const [server, cache] = [await releasedServer(), fresh()];
     await pulling(server, cache, { keepFiles: true });
     const [vit, llm] = [join(cache.files, "eva_vit_g.pth"), join(cache.files, "vicuna-7b")];
@@ -160,7 +160,7 @@ describe("parts that the user brings", () => {
     expect(readdirSync(llm)).toContain("pytorch_model-00001-of-00003.bin");
   });
 
-  test("are looked at before anything is fetched", async () => {
+  test("are checked before anything is downloaded", async () => {
     const server = await releasedServer();
     await expect(pulling(server, fresh(), { llm: "/nowhere/vicuna" })).rejects.toThrow(
       "/nowhere/vicuna does not exist",
@@ -180,7 +180,7 @@ describe("the user's token", () => {
     expect(server.requests.filter((request) => request.headers.authorization !== undefined)).toEqual([]);
   });
 
-  test("goes to the hub itself, and not to the storage", async () => {
+  test("is sent to the Hub, but not to the storage", async () => {
     vi.stubEnv("HF_TOKEN", "hf_secret");
     const server = await releasedServer();
     const { fetch } = globalThis;

@@ -8,7 +8,7 @@ import { byteTokenizer, tinyLanguageModel } from "../helpers/tiny-llama.ts";
 const plenty = 2 ** 30;
 const [image, other] = [new Float32Array(16).fill(0.5), new Float32Array(16).fill(0.5)];
 
-test("what is left to read, read over the cache, gives the scores of the whole", async () => {
+test("the rest of a sequence over the cached prefix gives the logits of the whole", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
   const store = new PrefixCache(model, plenty);
   const position = fc.constantFrom<Position>(1, 2, image, other);
@@ -28,7 +28,7 @@ test("what is left to read, read over the cache, gives the scores of the whole",
   await model.close();
 });
 
-test("only what differs is read; two that go on from the same beginning do not take it from each other", async () => {
+test("only the part that differs is computed; two continuations of one prefix do not take it from each other", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
   const store = new PrefixCache(model, plenty);
   const learn = async (sequence: Position[]) => {
@@ -49,7 +49,7 @@ test("only what differs is read; two that go on from the same beginning do not t
   await model.close();
 });
 
-test("where memory is short, what was not used for the longest time goes, but never the last", async () => {
+test("the least recently used prefix is dropped when memory is full, but never the latest", async () => {
   const model = await tinyLanguageModel(byteTokenizer.vocabSize);
   const size = model.newCache().bytes;
   const knows = (store: PrefixCache, sequence: Position[]) => store.take([...sequence, 9]).length === sequence.length;
@@ -67,7 +67,7 @@ test("where memory is short, what was not used for the longest time goes, but ne
   await model.close();
 });
 
-test("image tokens are computed once, and the least recently used are dropped beyond a number of bytes", async () => {
+test("image tokens are computed once, and the least recently used are dropped above maxBytes", async () => {
   const encoded: number[] = [];
   const encoder = {
     async encode({ width }: { readonly width: number }) {

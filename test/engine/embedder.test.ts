@@ -69,7 +69,7 @@ describe("a tiny model with a head", () => {
     return loadEngine(path, "tiny");
   }
 
-  test("the engine embeds images and texts in the order in which they come", async () => {
+  test("the engine embeds images and texts in order", async () => {
     expect(engine.model.embeddingSize).toBe(size);
     const inputs: EmbeddingInput[] = [
       { text: "A cat" },
@@ -93,7 +93,7 @@ describe("a tiny model with a head", () => {
     expect(await engine.embed([])).toEqual([]);
   });
 
-  test("what has no embedding is refused, and the engine goes on", async () => {
+  test("inputs without an embedding are refused, and the engine serves the next request", async () => {
     for (const [input, code, message] of [
       [{ text: "" }, "invalid_request", /has no words/],
       [{ text: " . !\n" }, "invalid_request", /has no words/],
@@ -112,7 +112,7 @@ describe("a tiny model with a head", () => {
     expect(longer).toEqual(long);
   });
 
-  test("a text of words that count nothing", async () => {
+  test("a text whose words have no weight", async () => {
     const silent = await load("silent");
     await expect(silent.embed([{ text: 'the "\u001b[31m' }])).rejects.toMatchObject({
       code: "invalid_request",
@@ -121,7 +121,7 @@ describe("a tiny model with a head", () => {
     await silent.close();
   });
 
-  test("weights of another model, a file that is missing, and a model without a head", async () => {
+  test("weights of another model, a missing file, and a model without a head", async () => {
     await expect(load("other")).rejects.toThrow(
       /other\.safetensors: tensor "word_weight\.weight" is \[7\], but this network needs \[\d+, 1\]/,
     );
@@ -136,7 +136,7 @@ describe("a tiny model with a head", () => {
   });
 });
 
-test("similarities are those that training sees", async () => {
+test("similarities are the same as in training", async () => {
   const llm = tinyConfig(258);
   const width = llm.hiddenSize;
   const config: MiniGPT4Config = { encoder: { type: "efficientnet_lite0", imageSize: 224 }, llm };
@@ -179,7 +179,7 @@ test("similarities are those that training sees", async () => {
   expect(trained.data[0]).toBeCloseTo((cost(scores) + cost(columns)) / 2, 3);
 });
 
-test("nano finds the texts of four example images; of the raccoon nothing is expected", async (context) => {
+test("nano finds the texts of four example images; the raccoon is not expected to match", async (context) => {
   const model = await openModelFolder(modelPath("nano"), { offline: true }).catch((error: Error) => error);
   if (model instanceof Error) return skipWithout(context, "language-model", model.message);
   const reader = await openImageEncoder(model);

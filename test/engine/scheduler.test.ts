@@ -86,7 +86,7 @@ test("generations in one batch are the same as alone", async () => {
   );
 });
 
-test("answers share the steps of the model, up to the greatest batch; the others wait", async () => {
+test("generations share forward passes up to the largest batch; the others wait", async () => {
   const shared = scheduler(3);
   calls = [];
   await Promise.all([1, 2, 3, 4, 5].map((id) => written(shared, request({ sequence: [256, id], temperature: 1 }))));
@@ -95,13 +95,13 @@ test("answers share the steps of the model, up to the greatest batch; the others
   expect(batches.length).toBeLessThan(5 * 12);
 });
 
-test("more choices than the greatest batch are written all the same", async () => {
+test("a request with more choices than the largest batch is generated", async () => {
   const { texts, ends } = await written(scheduler(2), request({ choices: 5, temperature: 1 }));
   expect(new Set(texts).size).toBeGreaterThan(1);
   expect(ends).toHaveLength(5);
 });
 
-test("a long prompt is read in pieces, between which others are written", async () => {
+test("a long prompt is prefilled in chunks, between which others advance", async () => {
   const shared = scheduler();
   const order: string[] = [];
   const note = async (name: string, asked: ScheduledRequest) => {
@@ -117,7 +117,7 @@ test("a long prompt is read in pieces, between which others are written", async 
   expect((await written(shared, request({ sequence: long, maxNewTokens: 4 }))).texts).toEqual([text]);
 });
 
-test("the next question reads only what is new, and says so", async () => {
+test("a follow-up computes only new positions, and reports the cached ones", async () => {
   const shared = scheduler();
   const begin = async (sequence: number[]) => {
     for await (const event of shared.generate(request({ sequence, maxNewTokens: 5 }))) {
@@ -129,7 +129,7 @@ test("the next question reads only what is new, and says so", async () => {
   expect(await begin([256, 70, 71])).toMatchObject({ cachedTokens: 2 });
 });
 
-test("ends at its length, at a stop text, and at the end-of-sequence token", async () => {
+test("ends at its length, at a stop string, and at the end-of-sequence token", async () => {
   const whole = await alone(request({ maxNewTokens: 20, temperature: 1, seed: 3 }));
   const drawn = { temperature: 1, seed: 3, maxNewTokens: 20 };
   const stop = whole.slice(3, 5);
@@ -140,7 +140,7 @@ test("ends at its length, at a stop text, and at the end-of-sequence token", asy
 });
 
 describe("beam search", () => {
-  test("gives what it gives alone, while others are written", async () => {
+  test("gives the same text as alone while others run", async () => {
     const shared = scheduler();
     const options = { numBeams: 3, maxNewTokens: 8, eosId: byteTokenizer.eosId };
     const expected = byteTokenizer.decode(await beamSearch([256, 70], options, { model, cache: model.newCache() }));
@@ -153,7 +153,7 @@ describe("beam search", () => {
   });
 });
 
-describe("an answer that is no longer wanted", () => {
+describe("a cancelled generation", () => {
   const long = (change: Partial<ScheduledRequest> = {}) => request({ maxNewTokens: 500, ...change });
 
   /** Resolves when the first text has come; the answer goes on. */
@@ -168,7 +168,7 @@ describe("an answer that is no longer wanted", () => {
     return { first, end };
   }
 
-  test("stops being written when nobody listens, and leaves the others", async () => {
+  test("stops when its consumer stops, without affecting others", async () => {
     const shared = endlessScheduler();
     const other = written(shared, request({ maxNewTokens: 40 }));
     for await (const event of shared.generate(long())) if (event.kind === "text") break;
@@ -178,7 +178,7 @@ describe("an answer that is no longer wanted", () => {
     expect(calls).toEqual([]);
   });
 
-  test.each([{}, { choices: 3 }])("is broken off by its signal: %o", async (change) => {
+  test.each([{}, { choices: 3 }])("is aborted by its signal: %o", async (change) => {
     const shared = endlessScheduler();
     const controller = new AbortController();
     const { first, end } = begun(shared.generate(long(change), controller.signal));
@@ -188,7 +188,7 @@ describe("an answer that is no longer wanted", () => {
     expect((await written(shared, request())).ends).toEqual(["length 12"]);
   });
 
-  test("in beam search too", async () => {
+  test("in beam search", async () => {
     const shared = endlessScheduler();
     const controller = new AbortController();
     const search = written(shared, long({ numBeams: 3 }), controller.signal);
@@ -199,7 +199,7 @@ describe("an answer that is no longer wanted", () => {
     expect(calls).toEqual([]);
   });
 
-  test("before it began, and while it waits", async () => {
+  test("before it starts, and while it waits", async () => {
     const shared = endlessScheduler(1);
     await expect(written(shared, long(), AbortSignal.abort(new Error("never")))).rejects.toThrow("never");
     const controller = new AbortController();
@@ -210,7 +210,7 @@ describe("an answer that is no longer wanted", () => {
     expect((await first).ends).toEqual(["length 60"]);
   });
 
-  test("an error of the model ends what it was computing, and no more", async () => {
+  test("an error of the model fails only the requests it was computing", async () => {
     const shared = endlessScheduler();
     const answers = [begun(shared.generate(long())), begun(shared.generate(long({ choices: 2 })))];
     await Promise.all(answers.map(({ first }) => first));
@@ -222,7 +222,7 @@ describe("an answer that is no longer wanted", () => {
     expect((await written(shared, request())).ends).toEqual(["length 12"]);
   });
 
-  test("stopping ends everything", async () => {
+  test("stop ends all requests", async () => {
     const shared = endlessScheduler(1);
     const { first, end } = begun(shared.generate(long()));
     const waiting = written(shared, long());

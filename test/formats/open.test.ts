@@ -85,7 +85,7 @@ test.each([
   ["itself", { w: "model.safetensors.index.json" }, "not a weight file"],
   ["folder", { w: "." }, "not a regular file"],
   ["zero-byte", { w: "a\0.safetensors" }, "index.json"],
-])("an index that cannot be followed names what is wrong: %s", async (name, map, reason) => {
+])("the error for a broken index names the cause: %s", async (name, map, reason) => {
   const path = await index(name, map);
   await expect(openCheckpoint(path)).rejects.toThrow(reason);
 });
@@ -95,14 +95,14 @@ test.each([
   ["other.json", '{"weight_map": {"a": 1}}', "weight_map"],
   ["empty", "", "not a weight file"],
   ["text", "Hello, this is no weight file", "not a weight file"],
-])("what is no weight file is named: %s", async (name, content, reason) => {
+])("the error names a file that is not a weight file: %s", async (name, content, reason) => {
   const path = writeParts(join(folder, name), [content]);
   const opening = openCheckpoint(path);
   await expect(opening).rejects.toThrow(path);
   await expect(opening).rejects.toThrow(reason);
 });
 
-test("a missing file and a folder without weights are named", async () => {
+test("errors name a missing file and a folder without weights", async () => {
   await expect(openCheckpoint(join(folder, "nowhere"))).rejects.toThrow("nowhere");
   const empty = join(folder, "nothing-here");
   mkdirSync(empty);

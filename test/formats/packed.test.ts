@@ -23,7 +23,7 @@ async function throughPacking(from: WeightSource, rounding: Rounding) {
 
 const floats = fc.float32Array({ minLength: 1, maxLength: 40, noNaN: true });
 
-test("values come back to the last bit where nothing may be rounded, in 16 bits where those are enough", async () => {
+test("values are exact without rounding, in float16 where that is exact", async () => {
   await fc.assert(
     fc.asyncProperty(floats, fc.boolean(), async (values, halves) => {
       const data = halves ? inHalf(values) : values;
@@ -34,7 +34,7 @@ test("values come back to the last bit where nothing may be rounded, in 16 bits 
   );
 });
 
-test("rounding to float16 is for matrices, and not for what it cannot hold", async () => {
+test("only matrices are rounded to float16, and only if their values are in its range", async () => {
   const [wide, large] = [Float32Array.of(0.1, 2), Float32Array.of(0.1, 1e6)];
   const matrix = await throughPacking(source([2, 1], wide), "float16");
   expect(await matrix.packed.readFloat32("w")).toEqual(inHalf(wide));
@@ -43,7 +43,7 @@ test("rounding to float16 is for matrices, and not for what it cannot hold", asy
   expect((await throughPacking(source([2, 1], large), "float16")).packing).toBe("float32");
 });
 
-test("rounding to blocks is off by half a step at most, and says what it stands for both ways", async () => {
+test("rounding to blocks has an error of at most half a level, and matrix and values agree", async () => {
   const values = fc.float({ min: -3, max: 3, noNaN: true });
   await fc.assert(
     fc.asyncProperty(fc.array(values, { minLength: 64, maxLength: 64 }), async (list) => {
@@ -63,7 +63,7 @@ test("rounding to blocks is off by half a step at most, and says what it stands 
   );
 });
 
-test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file stay as they are: %s", async (type) => {
+test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file are kept: %s", async (type) => {
   const { bytes, elements } = blockLayouts[type];
   const shape = [2, elements];
   // Any bytes whose float16 numbers are finite.
@@ -78,7 +78,7 @@ test.each(Object.keys(blockLayouts) as BlockType[])("blocks of a file stay as th
   expect(await packed.readFloat32("w")).toEqual(blocksToFloat32(blockLayouts[type], data));
 });
 
-test("an index that does not fit the bytes is refused", () => {
+test("an index that does not match the bytes is refused", () => {
   const index = [{ name: "w", shape: [4, 32], packing: "Q4_0", offset: 0 } as const];
   expect(() => packedWeights("there", index, new Uint8Array(71))).toThrow('there: tensor "w" ends after the 71 bytes');
   expect(packedWeights("there", index, new Uint8Array(72)).tensors.size).toBe(1);

@@ -34,7 +34,7 @@ const arrays = fc
   });
 const names = fc.string({ minLength: 1, unit: "grapheme" }).filter((name) => name !== "__metadata__");
 
-test("what is written is read back: names, shapes, bytes, metadata", async () => {
+test("names, shapes, bytes and metadata survive writing and reading", async () => {
   const path = join(folder, "round.safetensors");
   const metadata = fc.dictionary(fc.string(), fc.string());
   await fc.assert(
@@ -53,7 +53,7 @@ test("what is written is read back: names, shapes, bytes, metadata", async () =>
   );
 });
 
-test("a failed write leaves neither a file nor parts of one", async () => {
+test("a failed write leaves no file and no temporary file", async () => {
   const place = join(folder, "taken");
   await writeSafetensors(join(folder, "file.safetensors"), {});
   const before = readdirSync(folder).length;
@@ -63,7 +63,7 @@ test("a failed write leaves neither a file nor parts of one", async () => {
   expect(readdirSync(folder).length).toBe(before);
 });
 
-test("float16, bfloat16 and integers widen to their values", async () => {
+test("float16, bfloat16 and integers are converted to float32", async () => {
   const path = join(folder, "types.safetensors");
   await writeSafetensors(path, {
     half: ndarray("float16", [3], Uint16Array.of(0x3c00, 0xfbff, 0x0001)),
@@ -103,13 +103,13 @@ test.each([
     "1152921504606846976",
   ],
   ["a header beyond the end", () => writeParts(join(folder, "long.safetensors"), [uint64(99), "{}"]), "truncated"],
-  ["a header that is no JSON", () => withHeader("{]"), "JSON"],
+  ["a header that is not JSON", () => withHeader("{]"), "JSON"],
   ["deeply nested JSON", () => withHeader("[".repeat(1_000_000)), "deep"],
   ["a header of far more values than tensors", () => withHeader(`[${"0,".repeat(10_000_001)}0]`), "10000000 values"],
   ["a name that would reach the terminal", () => withHeader({ ["\u001b".repeat(1000)]: null }), '\\u001b..."'],
-  ["a header that is no object", () => withHeader("[]"), "object"],
-  ["metadata that is no table of strings", () => withHeader({ __metadata__: { a: 1 } }), "__metadata__"],
-  ["an entry that is no object", () => withHeader({ a: null }), 'tensor "a"'],
+  ["a header that is not an object", () => withHeader("[]"), "object"],
+  ["metadata that is not an object of strings", () => withHeader({ __metadata__: { a: 1 } }), "__metadata__"],
+  ["an entry that is not an object", () => withHeader({ a: null }), 'tensor "a"'],
   ["an unknown type", () => withHeader({ a: { dtype: "toString", shape: [], data_offsets: [0, 0] } }), "toString"],
   ["data beyond the end", () => withHeader({ a: f32([2], [0, 8]) }, new Uint8Array(4)), "truncated"],
   ["a shape of other size", () => withHeader({ a: f32([3], [0, 8]) }, new Uint8Array(8)), "12 bytes, but 8"],

@@ -36,7 +36,7 @@ async function written(
   return { values, checkpoint: await openCheckpoint(path) };
 }
 
-test("each element is within half a step of its block, whatever the shape", async () => {
+test("the error of each element is at most half a level of its block, for any shape", async () => {
   const shapes = fc.tuple(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 5 }));
   const quantizations = fc.constantFrom("int4" as const, "int8" as const);
   await fc.assert(
@@ -96,7 +96,7 @@ test.each([
 );
 
 test.each<[string, Record<string, NdArray>, string]>([
-  ["scales that are missing", { "w.int8": bytes(2, 1, 32) }, 'its part "w.scales" is missing, expected F32 [2, 1]'],
+  ["missing scales", { "w.int8": bytes(2, 1, 32) }, 'its part "w.scales" is missing, expected F32 [2, 1]'],
   [
     "scales of another shape",
     { "w.int8": bytes(2, 1, 32), "w.scales": ndarray("float32", [1, 2], new Float32Array(2)) },

@@ -41,7 +41,7 @@ async function written(shapes: Readonly<Record<string, readonly [number, number]
   return { values, checkpoint: await openCheckpoint(path) };
 }
 
-test("each element is within half a step of its row, whatever the shape", async () => {
+test("the error of each element is at most half a level of its row, for any shape", async () => {
   const size = fc.integer({ min: 1, max: 90 });
   await fc.assert(
     fc.asyncProperty(size, size, async (rows, columns) => {
@@ -62,7 +62,7 @@ test("each element is within half a step of its row, whatever the shape", async 
   );
 });
 
-test("several matrices are one product, as one after the other", async () => {
+test("joined matrices give the same product as each by itself", async () => {
   const { checkpoint } = await written({ "a.weight": [48, 32], "b.weight": [16, 32] });
   const graph = new Graph();
   const w = new Weights(graph, checkpoint, { quantization: native });
@@ -94,7 +94,7 @@ test("several matrices are one product, as one after the other", async () => {
   }
 });
 
-test("scales that are missing are told", async () => {
+test("the error names missing scales", async () => {
   const path = fresh();
   await writeSafetensors(path, { "w.int8": ndarray("int8", [1, 3, 2], new Int8Array(6)) });
   await expect(openCheckpoint(path)).rejects.toThrow('its part "w.scales" is missing, expected F32 [2]');

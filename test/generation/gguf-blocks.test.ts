@@ -48,16 +48,16 @@ async function deviation(name: string, typeOf: (name: string) => BlockType, quan
 }
 
 // Activations are rounded to 8 bits in every product; weights rounded to 4 bits once more would be off by 10% and more.
-test.each(types)("%s: blocks as they are give the scores of the float32 values", async (type) => {
+test.each(types)("%s: stored blocks give the logits of the float32 values", async (type) => {
   expect(await deviation(type, () => type)).toBeLessThan(0.025);
 });
 
-test("a file of all types, as they are mixed in practice: other types in the same layer, and in one joined product", async () => {
+test("a file of all types, mixed within a layer and within a joined product", async () => {
   let next = 0;
   expect(await deviation("mixed", () => types[next++ % types.length] as BlockType)).toBeLessThan(0.025);
 });
 
-test("no matrix becomes float32, also not the table of input embeddings", async () => {
+test("no matrix becomes float32, not even the input embeddings", async () => {
   const path = join(folder, "table.gguf");
   await writeRandomLlama(path, config, () => "Q6_K");
   const { checkpoint, config: own } = await openLlama(path);
@@ -69,6 +69,6 @@ test("no matrix becomes float32, also not the table of input embeddings", async 
   expect(largest).toBe((2 * own.intermediateSize * own.hiddenSize) / 16);
 });
 
-test("rounding to blocks of 128 is seen, so the tolerance tells", async () => {
+test("rounding to blocks of 128 exceeds the tolerance, so the tolerance is meaningful", async () => {
   expect(await deviation("rounded", () => "Q6_K", { bits: 4, blockSize: 128 })).toBeGreaterThan(0.05);
 });

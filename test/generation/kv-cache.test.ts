@@ -65,7 +65,7 @@ function expectHeld(cache: KVCache, sequences: readonly { mark: number; length: 
   expect(values).toEqual(expected);
 }
 
-test("holds what was appended, over growing, forgetting, choosing, adding and taking out sequences", () => {
+test("keeps appended positions through growing, truncating, selecting, adding and removing sequences", () => {
   const row = fc.nat(3);
   const step = fc.oneof(
     { weight: 3, arbitrary: fc.record({ append: fc.constantFrom(1, 2, 40, 70) }) },
@@ -118,7 +118,7 @@ test("holds what was appended, over growing, forgetting, choosing, adding and ta
   );
 });
 
-test("a chosen cache is a copy", () => {
+test("a selected cache is a copy", () => {
   const cache = new KVCache(shape, 1);
   cache.append(outputs([{ mark: 0, length: 0 }], 2), 2);
   const copy = cache.select([0, 0]);
@@ -135,7 +135,7 @@ test("a chosen cache is a copy", () => {
   expectHeld(cache, [{ mark: 0, length: 2 }]);
 });
 
-test("room that only a long sequence needed is given back when it is gone", () => {
+test("the capacity shrinks when the longest sequence is removed", () => {
   const cache = new KVCache(shape, 2);
   cache.append(
     outputs(

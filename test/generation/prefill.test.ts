@@ -45,7 +45,7 @@ describe.skipIf(isMissing("int8", supportsMappedInt8("cpu")))("a language model 
     rmSync(join(without, "llm", "prefill"), { recursive: true });
   });
 
-  test("reads a prompt nearer to float32 than its blocks of 4 bits do", async () => {
+  test("the logits of a prompt are closer to float32 than with 4-bit blocks", async () => {
     const exact = await openLlama(golden("llama-bin"));
     const reference = await createLanguageModel(exact.checkpoint, exact.config, { threads: 1 });
     const sequence = prompt(exact.config, 150);
@@ -68,7 +68,7 @@ describe.skipIf(isMissing("int8", supportsMappedInt8("cpu")))("a language model 
     await exact.checkpoint.close();
   });
 
-  test("in pieces, behind what was read before, it is the same prompt", async () => {
+  test("a prompt in chunks, after earlier positions, gives the same logits", async () => {
     await using(withIt, async (model, { config }) => {
       const sequence = prompt(config, 230);
       const whole = model.newCache();
@@ -87,7 +87,7 @@ describe.skipIf(isMissing("int8", supportsMappedInt8("cpu")))("a language model 
     });
   });
 
-  test("short prompts, and several at once, go another way", async () => {
+  test("short prompts, and batches, use the decoder graph", async () => {
     await using(withIt, async (model, { config }) => {
       await using(without, async (other) => {
         const short = prompt(config, 20);
@@ -100,7 +100,7 @@ describe.skipIf(isMissing("int8", supportsMappedInt8("cpu")))("a language model 
     });
   });
 
-  test("leaves nothing in the folder, and is not used in another quantization", async () => {
+  test("leaves no files in the folder, and is not used with another quantization", async () => {
     const llm = await openLlama(join(withIt, "llm"));
     const model = await openLanguageModel(llm, withIt, { quantization: "float32", threads: 1, device: "cpu" });
     const plain = await createLanguageModel(llm.checkpoint, llm.config, { threads: 1, device: "cpu" });

@@ -21,7 +21,7 @@ function softmax(values: Float32Array, temperature: number): number[] {
   return weights.map((weight) => weight / total);
 }
 
-test("topKIndices sorts as a full sort does", () => {
+test("topKIndices equals the start of a full sort", () => {
   fc.assert(
     fc.property(scores, fc.nat(45), (values, count) => {
       const expected = [...values].sort((a, b) => b - a).slice(0, count);
@@ -30,7 +30,7 @@ test("topKIndices sorts as a full sort does", () => {
   );
 });
 
-test("argmax is the first of the largest", () => {
+test("argmax is the first of equal largest logits", () => {
   expect(argmax(Float32Array.of(1, 3, 3, 2))).toBe(1);
 });
 
@@ -55,7 +55,7 @@ describe("distribution", () => {
     topP: fc.double({ min: 0, max: 1, noNaN: true }),
   });
 
-  test("is the smallest set of the most likely tokens that has topP, among topK, renormalised", () => {
+  test("is the smallest set of the most likely tokens with probability topP, among topK, renormalised", () => {
     fc.assert(
       fc.property(scores, options, (values, { temperature, topK, topP }) => {
         const found = distribution(values, { temperature, topK, topP });
@@ -76,7 +76,7 @@ describe("distribution", () => {
 });
 
 describe("sampleToken", () => {
-  test("draws tokens as often as their probability says", () => {
+  test("draws tokens with their probability", () => {
     const random = new Random(3);
     const values = [0, 1, 2];
     const counts = [0, 0, 0];
@@ -90,7 +90,7 @@ describe("sampleToken", () => {
     });
   });
 
-  test("without temperature takes the most likely, whatever the seed", () => {
+  test("without temperature takes the most likely token for any seed", () => {
     fc.assert(
       fc.property(scores, fc.nat(), (values, seed) => {
         expect(sampleToken(values.slice(), {}, { random: new Random(seed) })).toBe(argmax(values));
@@ -114,13 +114,13 @@ describe("sampleToken", () => {
   });
 });
 
-test("repetition penalty makes each said token less likely once, whatever its sign", () => {
+test("repetition penalty makes each previous token less likely once, for either sign", () => {
   const values = Float32Array.of(2, -2, 4, -4);
   penalizeRepetition(values, [0, 1, 0, 0], 2);
   expect([...values]).toEqual([1, -4, 4, -4]);
 });
 
-test("drawn among all tokens, each comes as often as its probability says", () => {
+test("draws from all tokens with their probability", () => {
   const random = new Random(3);
   const scores = () => Float32Array.of(0, 1, Number.NEGATIVE_INFINITY, 2);
   const counts = [0, 0, 0, 0];

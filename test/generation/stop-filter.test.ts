@@ -13,7 +13,7 @@ function cutWhole(text: string, stops: readonly string[]): string {
 
 const few = (maxLength: number) => fc.string({ unit: fc.constantFrom("a", "b", "#", "é"), maxLength });
 
-test("however the text is cut up, it ends where the whole text would", () => {
+test("the result does not depend on how the text is split", () => {
   fc.assert(
     fc.property(fc.array(few(4), { maxLength: 8 }), fc.array(few(3), { maxLength: 3 }), (pieces, stops) => {
       const filter = new StopFilter(stops);
@@ -28,7 +28,7 @@ test("however the text is cut up, it ends where the whole text would", () => {
   );
 });
 
-test("nothing is held back that cannot begin a stop string", () => {
+test("only text that can start a stop string is buffered", () => {
   const filter = new StopFilter(["###"]);
   expect([filter.push("a##"), filter.push("b#"), filter.push("##c"), filter.push("d"), filter.flush()]).toEqual([
     "a",

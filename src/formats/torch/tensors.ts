@@ -5,7 +5,7 @@ import { type DType, sizeOf } from "../../tensor/array.ts";
 import { countElements, maxDimensions } from "../checkpoint.ts";
 import { Callable, type Environment, Inert } from "./pickle.ts";
 
-/** Where elements lie: element [i, j, ...] of the tensor is element `offset + i strides[0] + j strides[1] + ...`. */
+/** Positions of elements in a storage: element [i, j, ...] of the tensor is `offset + i strides[0] + j strides[1] + ...`. */
 export interface Layout {
   readonly shape: readonly number[];
   readonly strides: readonly number[];
@@ -77,7 +77,7 @@ class StorageType {
   }
 }
 
-/** A part of a storage, as very old files have it; `start` is its first element. */
+/** A part of a storage, in very old files; `start` is its first element. */
 class StorageView {
   readonly storage: Storage;
   readonly start: number;
@@ -88,7 +88,7 @@ class StorageView {
   }
 }
 
-/** What torch calls the storages of each type. */
+/** Dtypes by torch's names of storages. */
 export const storageTypes: Readonly<Record<string, DType>> = {
   DoubleStorage: "float64",
   FloatStorage: "float32",
@@ -102,7 +102,7 @@ export const storageTypes: Readonly<Record<string, DType>> = {
   BoolStorage: "bool",
 };
 
-/** A view with overlapping strides can have more elements than its storage; not without bound. */
+/** A view with overlapping strides can have more elements than its storage, up to this limit. */
 const maxExpansion = 2 ** 24;
 
 const rebuildTensor = new Callable((args) => {
@@ -138,7 +138,7 @@ const rebuildFromType = new Callable(([rebuild, , args], spend) => {
   return rebuild.call(args, spend);
 });
 
-/** Python 2 gives the pairs as an argument. */
+/** Python 2 passes the pairs as an argument. */
 const orderedDict = new Callable(([pairs = []], spend) => {
   if (pairs instanceof Inert) return pairs;
   if (!Array.isArray(pairs)) throw new Error("pickle: an OrderedDict of what is no list of pairs");
@@ -199,21 +199,21 @@ function isCounts(value: unknown): value is number[] {
 
 export interface StateDict {
   readonly tensors: ReadonlyMap<string, StridedTensor>;
-  /** Entries of the top level that are no tensors, as plain values. */
+  /** Entries of the top level that are not tensors, as plain values. */
   readonly metadata: Readonly<Record<string, unknown>>;
-  /** Names under which something unknown stands, and what to say to one who looks for a tensor there. */
+  /** Names with an unknown object, and the error message for reading them. */
   readonly refused: ReadonlyMap<string, string>;
 }
 
-/** Where files keep their state dict when it is not the top level itself. */
+/** Keys of the state dict, where it is not the top level. */
 const wrappers = ["model", "state_dict"];
 
-/** Objects can share parts, so that few bytes describe endless trees: walks end at these limits. */
+/** Objects can share parts, so a few bytes can describe an endless tree; traversals stop at these limits. */
 const maxDepth = 32;
 const maxVisited = 1_000_000;
 const maxDescribed = 10_000;
 
-/** @throws Error if there is no tensor, or if something unknown stands inside of the state dict, with its name */
+/** Finds the state dict. @throws Error if it has no tensors, or contains an unknown object */
 export function findStateDict(object: unknown): StateDict {
   const top = object instanceof Map ? object : new Map<unknown, unknown>();
   const inner = wrappers.map((key) => ({ key, found: collect(top.get(key)) }));
@@ -227,9 +227,9 @@ export function findStateDict(object: unknown): StateDict {
   }
   if (wrapper !== undefined && name !== undefined) throw new Error(`${quote(name)} should be a tensor; ${reason}`);
 
-  const beside = [...top].filter(([key, value]) => key !== wrapper && !(value instanceof StridedTensor));
+  const others = [...top].filter(([key, value]) => key !== wrapper && !(value instanceof StridedTensor));
   const budget = { left: maxDescribed };
-  const metadata = Object.fromEntries(beside.map(([key, value]) => [keyText(key), describe(value, budget, 0)]));
+  const metadata = Object.fromEntries(others.map(([key, value]) => [keyText(key), describe(value, budget, 0)]));
   return { tensors, metadata, refused };
 }
 
@@ -262,7 +262,7 @@ function collect(root: unknown): Found {
   return found;
 }
 
-/** Plain values as they are; tensors and unknown objects as a few words. */
+/** Plain values unchanged; tensors and unknown objects as a description. */
 function describe(value: unknown, budget: { left: number }, depth: number): unknown {
   if (--budget.left < 0 || depth === maxDepth) return "...";
   if (value instanceof StridedTensor) return `tensor ${value.storage.dtype} [${value.layout.shape.join(", ")}]`;

@@ -52,7 +52,7 @@ test.each(layouts)(
   },
 );
 
-test("a long row is the same as its blocks one by one", () => {
+test("a long row equals its blocks one by one", () => {
   for (const [, layout] of layouts) {
     const count = Math.ceil(70_000 / layout.elements);
     const bytes = Uint8Array.from({ length: count * layout.bytes }, (_, i) => (i * 167 + (i >> 8)) & 0x3f);

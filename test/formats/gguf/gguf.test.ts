@@ -6,7 +6,7 @@ import { fixture, temporaryFolder, uint32, uint64, writeParts } from "../../help
 
 const folder = temporaryFolder();
 
-test("metadata are plain values and arrays", async () => {
+test("metadata has plain values and arrays", async () => {
   const checkpoint = await openGguf(fixture("blocks.gguf"));
   expect(checkpoint.metadata).toMatchObject({
     "general.architecture": "llama",
@@ -23,7 +23,7 @@ test.each([
   ...["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"].map((type) => ["blocks", type, [3, 64]] as const),
   ...["Q5_0", "Q5_1"].map((type) => ["quantised", type, [3, 64]] as const),
   ...["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"].map((type) => ["quantised", type, [2, 256]] as const),
-])("%s: %s has the values that the gguf package makes of it", async (file, type, shape) => {
+])("%s: %s has the values of the gguf package", async (file, type, shape) => {
   const checkpoint = await openGguf(fixture(`${file}.gguf`));
   const expected = await openSafetensors(fixture(`${file}.safetensors`));
   expect(checkpoint.tensors.get(type)).toMatchObject({ storedType: type, shape });
@@ -31,7 +31,7 @@ test.each([
   await Promise.all([checkpoint.close(), expected.close()]);
 });
 
-test("other quantised types are listed, and refused when read", async () => {
+test("other quantized types are listed, and refused when read", async () => {
   const checkpoint = await openGguf(fixture("quantised.gguf"));
   expect(checkpoint.tensors.get("IQ4_XS")).toEqual({
     name: "IQ4_XS",

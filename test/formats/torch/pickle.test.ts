@@ -103,7 +103,7 @@ function costlyCalls(count: number): string {
   return `cknown\ncostly\np0\n0${"g0\n)R0".repeat(count)}N`;
 }
 
-test("shared values cost no more than they do in the file", () => {
+test("shared values take no more memory than in the file", () => {
   // [[x, x], [x, x]] ... 100,000 deep: 2^100000 leaves if it were unfolded.
   const level = "h\x00h\x00\x86q\x00";
   expect(read(`\x80\x02]q\x00${level.repeat(100_000)}.`)).toHaveLength(2);

@@ -34,7 +34,7 @@ test.each(["views.pth", "views-legacy.pth", "views-protocol4.pth"])(
   },
 );
 
-test("what stands beside the state dict is told, not run", async () => {
+test("entries next to the state dict are described, not executed", async () => {
   const checkpoint = await openTorch(fixture("views.pth"));
   expect(checkpoint.metadata).toEqual({
     args: "not read: argparse.Namespace",
@@ -85,7 +85,7 @@ test("a plain state dict in float16 keeps its names", async () => {
 
 const evil = "cos\nsystem\n(S'touch x'\ntR";
 
-test("a call beside the tensors is skipped, and named", async () => {
+test("a call next to the tensors is skipped and named", async () => {
   const path = legacy("beside.pth", `}(${entry("model", `}(${entry("w", tensor())}u`)}${entry("hook", evil)}u`);
   const checkpoint = await openTorch(path);
   expect(checkpoint.metadata).toEqual({ hook: "not read: os.system" });
@@ -93,7 +93,7 @@ test("a call beside the tensors is skipped, and named", async () => {
   await checkpoint.close();
 });
 
-test("a call at the top level of a state dict is refused when its tensor is asked for", async () => {
+test("a call at the top level of a state dict is refused when its tensor is read", async () => {
   const checkpoint = await openTorch(legacy("top.pth", `}(${entry("a", tensor())}${entry("b", evil)}u`));
   await expect(checkpoint.readFloat32("b")).rejects.toThrow("os.system");
   await checkpoint.close();
@@ -123,7 +123,7 @@ test.each([
   ["an offset beyond its storage", `}(${entry("a", tensor(")", ")", "K\x06"))}u`, "reaches beyond"],
   ["a negative stride", `}(${entry("a", tensor("K\x02\x85", "J\xff\xff\xff\xff\x85"))}u`, "not negative"],
   ["a view of 2^31 elements of one", `}(${entry("a", tensor("J\xff\xff\xff\x7f\x85", "K\x00\x85"))}u`, tooLong],
-  ["a size that is no number", `}(${entry("a", tensor("N\x85", "K\x00\x85"))}u`, "without whole"],
+  ["a size that is not a number", `}(${entry("a", tensor("N\x85", "K\x00\x85"))}u`, "without whole"],
   [
     "a dictionary in itself",
     `}q\x05(${entry("model", `}q\x06(${entry("w", tensor())}${entry("me", "h\x06")}u`)}u`,
@@ -136,13 +136,13 @@ test.each([
   await expect(opening).rejects.toThrow(reason);
 });
 
-test("shared dictionaries that unfold to 2^60 entries are refused", async () => {
+test("shared dictionaries that expand to 2^60 entries are refused", async () => {
   const level = `}(${entry("a", "h\x00")}${entry("b", "h\x00")}uq\x00`;
   const path = legacy("bomb.pth", `}(${entry("w", tensor())}uq\x00${level.repeat(30)}`);
   await expect(openTorch(path)).rejects.toThrow("1000000 values");
 });
 
-test("shared values beside the tensors do not unfold", async () => {
+test("shared values next to the tensors are not expanded", async () => {
   const level = "(h\x00h\x00lq\x00";
   const path = legacy(
     "beside-bomb.pth",
@@ -156,7 +156,7 @@ test("shared values beside the tensors do not unfold", async () => {
   await checkpoint.close();
 });
 
-test("storages that the file lacks or cuts short are missed", async () => {
+test("missing and truncated storages are errors", async () => {
   const pickle = `}(${entry("a", tensor())}u`;
   await expect(openTorch(legacy("lacks.pth", pickle, 0))).rejects.toThrow('no storage "0"');
   const short = writeParts(join(folder, "short.pth"), [
@@ -169,7 +169,7 @@ test("storages that the file lacks or cuts short are missed", async () => {
   await expect(openTorch(short)).rejects.toThrow("truncated");
 });
 
-test("another pickle, and another archive, are told apart", async () => {
+test("other pickles and archives are refused", async () => {
   await expect(openTorch(writeParts(join(folder, "plain.pkl"), ["\x80\x02]."]))).rejects.toThrow("torch.save");
   const emptyZip = ["PK\x05\x06", new Uint8Array(18)];
   await expect(openTorch(writeParts(join(folder, "empty.zip"), emptyZip))).rejects.toThrow("data.pkl");

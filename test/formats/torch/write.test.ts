@@ -75,7 +75,7 @@ async function zipDirectory(path: string): Promise<Entry[]> {
   return entries;
 }
 
-test("what is written is read again: names, types, shapes and every bit", async () => {
+test("names, types, shapes and every bit survive writing and reading", async () => {
   const path = join(folder, "any.pth");
   await fc.assert(
     fc.asyncProperty(tensors, async (tensors) => {
@@ -95,7 +95,7 @@ test("what is written is read again: names, types, shapes and every bit", async 
   );
 });
 
-test("the archive is laid out as torch's are: stored as they are, tensors aligned to 64 bytes", async () => {
+test("the archive has the layout of torch: uncompressed entries, tensors aligned to 64 bytes", async () => {
   const path = join(folder, "layout.pth");
   await writeTorch(path, {
     odd: ndarray("uint8", [3], Uint8Array.of(1, 2, 3)),
@@ -152,7 +152,7 @@ test("the same tensors give the same file", async () => {
   expect(first).toEqual(second);
 });
 
-test("a type that torch has no storage of is refused, and what was there stays", async () => {
+test("a type without a torch storage is refused, and the existing file is kept", async () => {
   const path = join(folder, "refused.pth");
   writeFileSync(path, "before");
   const writing = writeTorch(path, { w: ndarray("uint32", [1], Uint32Array.of(1)) });
