@@ -284,7 +284,11 @@ describe("errors are thrown before anything is written", () => {
       "is not a multiple of 88; pass the number of heads with --vit-heads",
     ],
     ["more blocks than the encoder has", { vitLayers: 4 }, "has 3 blocks, fewer than --vit-layers 4"],
-    ["a projection without its Q-Former", { qformer: undefined }, "if it was trained with a Q-Former, pass that with --qformer"],
+    [
+      "a projection without its Q-Former",
+      { qformer: undefined },
+      "if it was trained with a Q-Former, pass that with --qformer",
+    ],
     [
       "a Q-Former for a projection without one",
       { projection: golden("minigpt4-noqformer.pth") },
