@@ -82,7 +82,7 @@ export async function pullReleased(model: ReleasedModel, options: PullReleasedOp
   const downloadFolder = releasedFiles(cache, model.name);
   const parts = partPaths(model.parts, downloadFolder, options);
 
-  const earlier = await inspectFolder(out, kind, parts, options);
+  const earlier = await inspectFolder(out, { kind, parts, givenPaths: options });
   if (earlier.isComplete) {
     return {
       path: out,
@@ -223,6 +223,15 @@ async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined))?.isFile() === true;
 }
 
+/** What a pull creates. */
+interface PullTarget {
+  readonly kind: ReleasedKind;
+  /** Paths of the parts. */
+  readonly parts: Readonly<Record<PartKind, string>>;
+  /** Paths that the user passed. */
+  readonly givenPaths: Partial<Record<PartKind, string>>;
+}
+
 interface PulledFolder {
   /** Whether all of its files exist. */
   readonly isComplete: boolean;
@@ -232,16 +241,9 @@ interface PulledFolder {
 
 /**
  * Inspects the target folder of a pull.
- * @param parts paths of the parts
- * @param givenPaths those that the user passed
  * @throws Error if the folder contains something else
  */
-async function inspectFolder(
-  path: string,
-  kind: ReleasedKind,
-  parts: Readonly<Record<PartKind, string>>,
-  givenPaths: Partial<Record<PartKind, string>>,
-): Promise<PulledFolder> {
+async function inspectFolder(path: string, target: PullTarget): Promise<PulledFolder> {
   const journal = await readJournal(join(path, importJournal));
   if (!journal) {
     if (existsSync(path) && (await readdir(path)).length > 0) {
@@ -249,7 +251,7 @@ async function inspectFolder(
     }
     return { isComplete: false, bytes: 0 };
   }
-  const different = await findDifference(journal, kind, parts, givenPaths);
+  const different = await findDifference(journal, target);
   if (different) {
     throw new Error(`${path} was made with another ${different}; choose another folder with --out, or delete it`);
   }
@@ -260,9 +262,7 @@ async function inspectFolder(
 /** The first option or part in which a folder differs from the requested one. Downloaded files are compared by name. */
 async function findDifference(
   { work }: JournalContents,
-  kind: ReleasedKind,
-  parts: Readonly<Record<PartKind, string>>,
-  givenPaths: Partial<Record<PartKind, string>>,
+  { kind, parts, givenPaths }: PullTarget,
 ): Promise<string | undefined> {
   const { quantization } = withCurrentQuantization(work) as { readonly quantization?: unknown };
   if (quantization !== (kind === "gguf" ? "native" : kind)) return "quantization";

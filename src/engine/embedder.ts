@@ -44,17 +44,24 @@ export async function openEmbedder(
   const { contrastive, llm } = folder;
   if (!contrastive) return undefined;
   return WordSpaceEmbedder.create(
-    { head: contrastive, llm: llm.checkpoint, tokenizer: llm.tokenizer },
-    llm.config,
-    tokensPerImage(folder.config),
+    {
+      head: contrastive,
+      llm: llm.checkpoint,
+      config: llm.config,
+      tokenizer: llm.tokenizer,
+      tokensPerImage: tokensPerImage(folder.config),
+    },
     options,
   );
 }
 
 interface HeadParts {
   readonly head: WeightSource;
+  /** Weights of the language model; only its token embeddings are used. */
   readonly llm: WeightSource;
+  readonly config: LlamaConfig;
   readonly tokenizer: Tokenizer;
+  readonly tokensPerImage: number;
 }
 
 /** The contrastive head of `contrastive-head.ts`, which embeds images and texts in the space of the token embeddings. */
@@ -64,18 +71,16 @@ export class WordSpaceEmbedder implements Embedder {
   private readonly images: Session<"embeddings">;
   private readonly texts: Session<"embeddings">;
 
-  private constructor(size: number, tokenizer: Tokenizer, images: Session, texts: Session) {
+  private constructor(size: number, tokenizer: Tokenizer, sessions: { images: Session; texts: Session }) {
     this.size = size;
     this.tokenizer = tokenizer;
-    this.images = images;
-    this.texts = texts;
+    this.images = sessions.images;
+    this.texts = sessions.texts;
   }
 
   /** The token embeddings are mapped from their file: only rows that are used are read into memory. */
   static async create(
-    { head, llm, tokenizer }: HeadParts,
-    config: LlamaConfig,
-    tokensPerImage: number,
+    { head, llm, config, tokenizer, tokensPerImage }: HeadParts,
     options: SessionOptions = {},
   ): Promise<WordSpaceEmbedder> {
     const { hiddenSize } = config;
@@ -87,7 +92,7 @@ export class WordSpaceEmbedder implements Embedder {
     const images = await Session.create(graphs.images, { embeddings: imageEmbeddings }, options);
     try {
       const texts = await Session.create(graphs.texts, { embeddings: textEmbeddings }, options);
-      return new WordSpaceEmbedder(hiddenSize, tokenizer, images, texts);
+      return new WordSpaceEmbedder(hiddenSize, tokenizer, { images, texts });
     } catch (error) {
       await images.close();
       throw error;

@@ -163,7 +163,8 @@ test("similarities are the same as in training", async () => {
   const loss = contrastiveLoss(parts, new Weights(graph, head), features, config, { depth: "qformer" });
   const { loss: trained } = await evaluate(graph, { loss }, { features: tokens, ...captionArrays(ids) });
 
-  const embedder = await WordSpaceEmbedder.create({ head, llm: words, tokenizer: byteTokenizer }, llm, 4);
+  const headParts = { head, llm: words, config: llm, tokenizer: byteTokenizer, tokensPerImage: 4 };
+  const embedder = await WordSpaceEmbedder.create(headParts);
   const ofTexts = await embedder.embedTexts(texts);
   const rows = Array.from({ length: 12 }, (_, i) => tokens.data.subarray(i * width, (i + 1) * width));
   const images = await Promise.all([0, 4, 8].map((start) => embedder.embedImage(rows.slice(start, start + 4))));

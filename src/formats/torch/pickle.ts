@@ -1,7 +1,7 @@
 /**
- * Python's pickle format (protocols 0 to 5), read by a machine that cannot run code: a global name is looked up in a table
- * that the caller gives, and what the table lacks becomes an `Inert` object, which can be called, filled and stored like
- * any other and never does anything (opcodes: `pickletools` of CPython).
+ * Reads Python's pickle format (protocols 0 to 5) without executing code: global names are looked up in a table of the caller,
+ * and others become `Inert` objects, which can be called and stored like any other but do nothing (opcodes: `pickletools`
+ * of CPython).
  */
 import type { Window } from "../header.ts";
 
@@ -24,24 +24,24 @@ export class Callable {
   }
 }
 
-/** What names and persistent ids mean. */
+/** Meaning of global names and persistent ids. */
 export interface Environment {
-  /** By `module.name`. */
+  /** Known globals by `module.name`. */
   readonly globals: ReadonlyMap<string, unknown>;
   persistent(id: unknown): unknown;
 }
 
-/** Far more than any real checkpoint needs. */
+/** Limit for operations, far more than any real checkpoint needs. */
 const maxSteps = 4_000_000;
-/** Each empty dictionary is one byte in the file and some 200 in memory. */
+/** Limit for containers: an empty dictionary takes one byte in the file and about 200 in memory. */
 const maxContainers = 1_000_000;
 const maxIntegerBytes = 256;
 
 /**
- * Reads one pickle and leaves the window behind it. Dictionaries become `Map`, lists and tuples arrays, bytes
- * `Uint8Array`; integers become bigint where they are beyond the safe ones.
+ * Reads one pickle; the window is then after it. Dictionaries become `Map`, lists and tuples arrays, bytes `Uint8Array`, and
+ * integers that are not safe bigint.
  *
- * @throws Error naming the byte where it is malformed, or if it exceeds a limit
+ * @throws Error naming the byte at which it is malformed, or the limit that it exceeds
  */
 export function unpickle(window: Window, environment: Environment): unknown {
   const machine = new Machine(window, environment);
