@@ -99,10 +99,16 @@ test("the recipes of the paper have its numbers", async () => {
     end_sym: "###",
     prompt_template: "###Human: {} ###Assistant: ",
   });
-  expect(second.model.prompts).toHaveLength(4);
+  // The wording is the paper's, word for word.
+  expect(second.model.prompts?.map(({ text }) => text.replace("<Img><ImageHere></Img> ", ""))).toEqual([
+    "Describe this image in detail.",
+    "Take a look at this image and describe what you notice.",
+    "Please provide a detailed description of the picture.",
+    "Could you describe the contents of this image for me?",
+  ]);
 });
 
-test("keys of the original project are understood, or named as left aside", async () => {
+test("keys of the original project are understood, or listed as ignored", async () => {
   const path = join(folder, "original.yaml");
   await writeFile(path, original);
   const { recipe, ignored } = await readRecipe(path, ["model.encoder_ckpt=vit.pth", "model.qformer_ckpt=blip2.pth"]);
